@@ -1,0 +1,45 @@
+# Every target works from a fresh clone: it makes .venv first, once, and again when the requirements change.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.complete
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format clean
+
+help:
+	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
+	@echo 'make test         run the tests (PYTEST_ARGS="-n 2 tests/model" to choose)'
+	@echo 'make lint         ruff and mypy, changing nothing'
+	@echo 'make format       let ruff sort imports and lay out the code'
+	@echo 'make clean        remove .venv, caches and built packages; runs/ and quickstart/ stay'
+	@echo 'PYTHON=python3.12 chooses the Python (3.10 to 3.13) that .venv is made with.'
+
+# The stamp comes last, so that an interrupted installation is started anew. Torch goes first and by itself: pip
+# then keeps the build it found (CPU or CUDA) while it resolves what depends on torch.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \
+	"Python %d.%d came, peakzoom needs 3.10 to 3.13: name one by make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv --clear .venv
+	$(PIP) torch
+	$(PIP) --quiet --editable '.[all,dev]'
+	@touch $@
+
+quickstart: $(STAMP)
+	$(BIN)/peakzoom quickstart $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
