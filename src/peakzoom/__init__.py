@@ -1,0 +1,33 @@
+"""peakzoom: video action recognition that joins temporal and spatial attention, after Zhou, Li, Wang and Li (2022)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peakzoom.errors import DecodeError, UserError
+    from peakzoom.model import TCNN, PeakZoom
+    from peakzoom.predict import Prediction, Protocol, Recognizer, load
+
+__version__ = "0.1.0"
+
+__all__ = ["TCNN", "DecodeError", "PeakZoom", "Prediction", "Protocol", "Recognizer", "UserError", "load"]
+
+_HOME = {
+    "DecodeError": "errors",
+    "UserError": "errors",
+    "TCNN": "model",
+    "PeakZoom": "model",
+    "Prediction": "predict",
+    "Protocol": "predict",
+    "Recognizer": "predict",
+    "load": "predict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: `peakzoom --help` and the processes that only decode or render need no PyTorch.
+    if name in _HOME:
+        return getattr(import_module(f"peakzoom.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'peakzoom' has no attribute {name!r}")

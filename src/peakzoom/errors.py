@@ -1,0 +1,31 @@
+"""What a user did, told in one sentence: what came, what was expected, the way out.
+
+The command line prints the message of a :class:`UserError` and exits with code 2; anything else is a bug and keeps
+its traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; the message is one sentence that says how."""
+
+
+class DecodeError(UserError):
+    """A video file that gives no frame at all.
+
+    Attributes:
+        path: the file.
+        reason: one line, without the path.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{self.path}: {reason}")
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[Path, str]]:
+        # The default would call __init__ with the joined message alone, which breaks in worker processes.
+        return type(self), (self.path, self.reason)

@@ -1,0 +1,100 @@
+"""Where feature cells look: from cells to pixels, grid lines and frames (METHOD.md, section 2).
+
+A convolution of kernel 3, stride 2 and padding 1 centres its output cell i on input cell 2 i. Through the paper's
+T-CNN, cell i of the last stage is centred on pixel 32 i and slice t' on frame 4 t', so on 224 pixels the seven cells
+sit at 0, 32, ... 192 and none at 223::
+
+    pixel   0       32      64      96      128     160     192     223
+    cells   |0      |1      |2      |3      |4      |5      |6       .
+    grid    | | | | | | | | | | | | | | | | | | | | | | | | | | | | | |      line j on pixel j (H - 1) / (g - 1)
+
+Neither setting of ``align_corners`` says this: aligned corners put cell 6 on pixel 223, half-pixel centres put every
+cell 16 pixels too far. So the placing is written out here, as one small interpolation matrix per axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+def exact(like: Tensor) -> torch.autocast:
+    """Switch mixed precision off: positions and peaks do not survive bfloat16's eight bits."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+@dataclass(frozen=True)
+class CellGeometry:
+    """Cell i of an axis is centred on input position ``offset + stride * i``; axes are (time, height, width).
+
+    Strides and offsets are in input frames and pixels.
+    """
+
+    stride: tuple[int, int, int]
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """What the three branches need of a video network; any module that has this serves."""
+
+    cells: CellGeometry  # where the feature cells sit in the input
+    num_features: int  # channels C of the features
+    fc: nn.Linear  # classifier on the pooled features, (S, C)
+
+    def features(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, C, T', h, w)."""
+        ...
+
+
+def interpolation_matrix(positions: Tensor, cells: int, stride: float, offset: float) -> Tensor:
+    """Linear interpolation from cells to positions along one axis; beyond the outer cells their value holds.
+
+    Args:
+        positions: (n,) float64 input positions (pixels or frames).
+        cells: number of cells.
+        stride: distance of two cells in input positions.
+        offset: input position of cell 0.
+
+    Returns:
+        (n, cells) float64; rows sum to 1.
+    """
+    at = ((positions - offset) / stride).clamp(0, cells - 1)
+    distance = (at[:, None] - torch.arange(cells, dtype=at.dtype, device=at.device)).abs()
+    return (1 - distance).clamp(min=0)
+
+
+def place_response(
+    response: Tensor, cells: CellGeometry, frames: int, size: tuple[int, int], grid: int = 31
+) -> Tensor:
+    """Bring response maps from feature cells onto the attention grid of every input frame (METHOD.md, section 2).
+
+    Args:
+        response: (B, T', h, w) float.
+        cells: where the cells sit in the input.
+        frames: T, the number of input frames.
+        size: (H, W) of the input in pixels.
+        grid: side g of the attention grid; its line j lies on pixel ``j * (H - 1) / (g - 1)``.
+
+    Returns:
+        (B, T, g, g), linear between cells in space and time, constant beyond the outer ones.
+    """
+    if response.dim() != 4:
+        raise ValueError(f"response has shape {tuple(response.shape)}, expected (B, T', h, w)")
+
+    def axis(last: int, steps: int, index: int) -> Tensor:
+        positions = torch.linspace(0, last, steps, dtype=torch.float64, device=response.device)
+        matrix = interpolation_matrix(
+            positions, response.shape[index + 1], cells.stride[index], cells.offset[index]
+        )
+        return matrix.to(response.dtype)
+
+    with exact(response):
+        time = axis(frames - 1, frames, 0)  # (T, T')
+        rows = axis(size[0] - 1, grid, 1)  # (g, h)
+        columns = axis(size[1] - 1, grid, 2)  # (g, w)
+        placed = rows @ response @ columns.T  # (B, T', g, g)
+        return torch.einsum("ts,bsij->btij", time, placed)

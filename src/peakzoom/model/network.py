@@ -1,0 +1,303 @@
+"""The three branches and their four predictions (paper, Fig. 1 and Sec. 2.3; METHOD.md, section 5).
+
+The original video goes through the backbone; its class responses give each frame two attention maps; the frames
+resampled by them make the discriminative and the complementary video, which go through the same backbone as one
+batch of 2 B. Each branch has its classifier, a fourth reads the three pooled features together, and its answer counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from peakzoom.errors import UserError
+from peakzoom.model.attention import SparseAttention
+from peakzoom.model.geometry import Backbone, exact, place_response
+from peakzoom.model.response import class_response_maps, find_peaks, frame_scores, normalise, response_map
+from peakzoom.model.tcnn import BACKBONES
+from peakzoom.model.zoom import ZoomSampler
+
+BRANCHES = ("original", "discriminative", "complementary")
+ATTENTION_PER = ("frame", "clip")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where the network looked in a batch of clips."""
+
+    responses: Tensor  # (B, T, g, g) in [0, 1], placed on the attention grid of every frame
+    peaks: Tensor  # (B, T, g, g) bool
+    q_dis: Tensor  # (B, T, g, g) attention of the discriminative side
+    q_com: Tensor  # (B, T, g, g)
+    discriminative: Tensor  # (B, 3, T, H, W), the zoomed video
+    complementary: Tensor  # (B, 3, T, H, W)
+
+
+@dataclass(frozen=True)
+class PeakZoomOutput:
+    """Logits (B, S) of every branch that the model has, of their fusion, and the attention when asked for."""
+
+    original: Tensor | None
+    discriminative: Tensor | None
+    complementary: Tensor | None
+    fused: Tensor
+    attention: Attention | None = None
+
+    def logits(self) -> dict[str, Tensor]:
+        """The predictions by name, the fused one last."""
+        named = {name: getattr(self, name) for name in BRANCHES}
+        return {name: value for name, value in named.items() if value is not None} | {"fused": self.fused}
+
+
+class PeakZoom(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="peakzoom",
+    license="apache-2.0",
+    tags=["video-classification"],
+):
+    """A video network with spatial attention.
+
+    Args:
+        backbone: a name in ``BACKBONES`` or any module that is a :class:`~peakzoom.model.geometry.Backbone`. (A
+            module is not part of ``config.json``: give it again to ``from_pretrained``.)
+        num_classes: S.
+        branches: which of "original", "discriminative", "complementary" are classified and fused; a single branch is
+            its own answer, so ``("original",)`` is the backbone alone (paper, Table 4).
+        width: of a named backbone.
+        dropout: before every classifier.
+        grid: side g of the attention grid.
+        delta: threshold of the entropy gate (Eq. 3).
+        top: classes that an uncertain slice brings together (Eq. 3).
+        beta_dis: see :class:`SparseAttention`, as for the next two.
+        beta_com: likewise.
+        base: likewise.
+        train_mode: how peaks are split in ``train()``.
+        eval_mode: how they are split in ``eval()``.
+        attention_per: "frame" gives every frame its own warp (paper); "clip" averages the responses over time first,
+            so that a clip is enlarged as one and limbs do not wobble.
+        classes: S class names, kept for the saved configuration.
+        preprocess: how clips were made (input size, frame stride, normalisation, ...), kept likewise.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module = "tcnn",
+        num_classes: int = 400,
+        *,
+        branches: Sequence[str] = BRANCHES,
+        width: float = 1.0,
+        dropout: float = 0.5,
+        grid: int = 31,
+        delta: float = 0.2,
+        top: int = 5,
+        beta_dis: float = 0.127,
+        beta_com: float = 0.424,
+        base: float = 0.09,
+        train_mode: str = "sample",
+        eval_mode: str = "expected",
+        attention_per: str = "frame",
+        classes: Sequence[str] | None = None,
+        preprocess: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not branches or set(branches) - set(BRANCHES):
+            raise ValueError(f"branches are {list(branches)}, expected some of {', '.join(BRANCHES)}")
+        if attention_per not in ATTENTION_PER:
+            raise ValueError(
+                f"attention_per is {attention_per!r}, expected one of {', '.join(ATTENTION_PER)}"
+            )
+        if classes is not None and len(classes) != num_classes:
+            raise ValueError(f"{len(classes)} class names for {num_classes} classes")
+        if isinstance(backbone, str):
+            if backbone not in BACKBONES:
+                raise UserError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
+            backbone = BACKBONES[backbone](num_classes, width=width, dropout=dropout)
+        if not isinstance(backbone, Backbone):
+            raise ValueError(
+                f"{type(backbone).__name__} is no backbone: it needs features(video), cells, num_features and fc"
+            )
+        self.backbone = backbone
+        self.branches = tuple(name for name in BRANCHES if name in branches)
+        self.delta, self.top, self.grid = delta, top, grid
+        self.attention_per = attention_per
+        self.train_mode = train_mode
+        self.classes = list(classes) if classes is not None else [str(index) for index in range(num_classes)]
+        self.preprocess = dict(preprocess or {})
+        self.attention = SparseAttention(beta_dis, beta_com, base, eval_mode)
+        self.sampler = ZoomSampler(grid)
+        self.dropout = nn.Dropout(dropout)
+        # The original branch's classifier is the backbone's own (Eq. 1 uses it); a lone branch needs no fusion.
+        channels = backbone.num_features
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(channels, num_classes) for name in self.branches if name != "original"}
+        )
+        self.fc_fused = (
+            nn.Linear(channels * len(self.branches), num_classes) if len(self.branches) > 1 else nn.Identity()
+        )
+
+    @torch.no_grad()
+    def start_heads_from_original(self) -> None:
+        """Begin the joint training where the backbone's own ended: every branch classifies as the original does.
+
+        The fused classifier starts as the mean of the branches' logits. The paper says that the joint training starts
+        from the T-CNN but not how the new classifiers do; random ones would first undo what the features know.
+        """
+        weight, bias = self.backbone.fc.weight, self.backbone.fc.bias
+        for head in self.heads.values():
+            head.load_state_dict({"weight": weight, "bias": bias})
+        if isinstance(self.fc_fused, nn.Linear):
+            self.fc_fused.weight.copy_(weight.repeat(1, len(self.branches)) / len(self.branches))
+            self.fc_fused.bias.copy_(bias)
+
+    def respond(self, features: Tensor, frames: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Responses in [0, 1] and peaks on the attention grid of every input frame (Eq. 1-4); no gradient.
+
+        Args:
+            features: (B, C, T', h, w) of the original video.
+            frames: T of that video.
+            size: its (H, W).
+
+        Returns:
+            (B, T, g, g) float and (B, T, g, g) bool.
+        """
+        with torch.no_grad(), exact(features):
+            fc, features = self.backbone.fc, features.to(self.backbone.fc.weight.dtype)
+            maps = class_response_maps(features, fc.weight)
+            scores = frame_scores(features, fc.weight, fc.bias)
+            response = response_map(maps, scores, self.delta, self.top)
+            placed = place_response(response, self.backbone.cells, frames, size, self.grid)
+            if self.attention_per == "clip":
+                placed = placed.mean(1, keepdim=True).expand_as(placed)
+            placed = normalise(placed)
+            return placed, find_peaks(placed)
+
+    def zoom(
+        self,
+        source: Tensor,
+        responses: Tensor,
+        peaks: Tensor,
+        size: tuple[int, int],
+        phi: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The two attention maps and the two zoomed videos (Eq. 5-7 and Sec. 2.2).
+
+        Args:
+            source: (B, 3, T, H', W') frames to read from, of the input's size or larger.
+            responses: (B, T, g, g).
+            peaks: (B, T, g, g).
+            size: (H, W) of the result.
+            phi: (B, T, g, g) draws for the split; the evaluation's mode when not given.
+
+        Returns:
+            q_dis, q_com (B, T, g, g) and discriminative, complementary (B, 3, T, H, W).
+        """
+        batch, frames = responses.shape[:2]
+        q_dis, q_com = self.attention(
+            responses.flatten(0, 1),
+            peaks.flatten(0, 1),
+            None if phi is None else phi.flatten(0, 1),
+            mode=None if phi is None else "sample",
+        )
+        images = source.transpose(1, 2).flatten(0, 1)  # (B T, 3, H', W')
+
+        def video(attention: Tensor) -> Tensor:
+            return self.sampler(images, attention, size).unflatten(0, (batch, frames)).transpose(1, 2)
+
+        shape = responses.shape
+        return q_dis.view(shape), q_com.view(shape), video(q_dis), video(q_com)
+
+    def forward(
+        self,
+        video: Tensor,
+        source: Tensor | None = None,
+        *,
+        attention: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> PeakZoomOutput:
+        """Four predictions for a batch of clips.
+
+        Args:
+            video: (B, 3, T, H, W) float, normalised.
+            source: (B, 3, T, H', W') the same frames, larger, for the zoomed videos to be read from; ``video`` itself
+                when not given (paper).
+            attention: also return where the network looked.
+            generator: source of the random split in training; the device's default when not given.
+        """
+        features = self.backbone.features(video)
+        pooled = {"original": features.mean((2, 3, 4))}
+        looked = None
+        if self.branches != ("original",):
+            size, frames = (video.shape[3], video.shape[4]), video.shape[2]
+            responses, peaks = self.respond(features, frames, size)
+            phi = None
+            if self.training and self.train_mode == "sample":
+                # One draw a peak: of each frame, or of the whole clip where it is attended to as one.
+                shape = responses.shape if self.attention_per == "frame" else responses[:, :1].shape
+                phi = torch.rand(shape, generator=generator, device=video.device, dtype=responses.dtype)
+                phi = phi.expand_as(responses)
+            q_dis, q_com, dis, com = self.zoom(
+                video if source is None else source, responses, peaks, size, phi
+            )
+            zoomed = self.backbone.features(torch.cat((dis, com))).mean((2, 3, 4))
+            pooled["discriminative"], pooled["complementary"] = zoomed.chunk(2)
+            if attention:
+                looked = Attention(responses, peaks, q_dis, q_com, dis, com)
+        elif attention:
+            raise ValueError("this model has the original branch alone: it zooms nowhere")
+
+        pooled = {name: self.dropout(pooled[name]) for name in self.branches}
+        logits = {name: self._head(name)(value) for name, value in pooled.items()}
+        if len(logits) == 1:
+            fused = next(iter(logits.values()))
+        else:
+            fused = self.fc_fused(torch.cat(tuple(pooled.values()), dim=1))
+        return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused, attention=looked)
+
+    def _head(self, name: str) -> nn.Module:
+        return self.backbone.fc if name == "original" else self.heads[name]
+
+    def loss(
+        self,
+        output: PeakZoomOutput,
+        target: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        class_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Eq. 8: the sum of the branches' cross-entropies and the fused one's, each with weight 1.
+
+        Args:
+            output: of ``forward``.
+            target: (B,) int64 class indices.
+            label_smoothing: as in ``torch.nn.functional.cross_entropy``; the paper uses none.
+            class_weight: (S,) likewise.
+        """
+        logits = output.logits()
+        if len(self.branches) == 1:
+            logits.pop("fused")  # it is the branch itself
+        losses = [
+            F.cross_entropy(value, target, weight=class_weight, label_smoothing=label_smoothing)
+            for value in logits.values()
+        ]
+        return torch.stack(losses).sum()
+
+    @classmethod
+    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> PeakZoom:
+        # The mixin's default accepts weights that do not fit the network; and it prints where it reads from.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super()._from_pretrained(strict=strict, **kwargs)
+
+    @classmethod
+    def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        raise UserError(
+            "these weights are a pickle, which can run code when read: expected model.safetensors"
+        )

@@ -1,0 +1,114 @@
+"""Class response maps, the entropy gate and peaks (paper, Eq. 1-4; METHOD.md, section 2).
+
+Reads in the order of the equations: features and classifier weights give one map per class and slice (Eq. 1); the
+entropy of a slice's five best scores (Eq. 2) decides whether the best class or the best five make up its response
+(Eq. 3); a response is scaled to [0, 1] (Eq. 4) and its local maxima are the peaks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def class_response_maps(features: Tensor, weight: Tensor) -> Tensor:
+    """Eq. 1: M_s = sum_c W[s, c] X_c, for each slice. The bias would shift a map by a constant that Eq. 4 removes.
+
+    Args:
+        features: (B, C, T', h, w).
+        weight: (S, C), the classifier's.
+
+    Returns:
+        (B, S, T', h, w).
+    """
+    if features.dim() != 5 or weight.dim() != 2 or features.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"features {tuple(features.shape)} and weight {tuple(weight.shape)} do not fit, "
+            "expected (B, C, T', h, w) and (S, C)"
+        )
+    return torch.einsum("bcthw,sc->bsthw", features, weight)
+
+
+def frame_scores(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Class scores of each slice alone: y = GAP(slice) W^T + b (Sec. 2.1).
+
+    Args:
+        features: (B, C, T', h, w).
+        weight: (S, C), the classifier's.
+        bias: (S,), the classifier's, if it has one.
+
+    Returns:
+        (B, S, T') logits.
+    """
+    return F.linear(features.mean((3, 4)).transpose(1, 2), weight, bias).transpose(1, 2)
+
+
+def top_k_entropy(scores: Tensor, k: int = 5) -> Tensor:
+    """Eq. 2: H = -sum p log p over the k largest of all S softmax probabilities, natural log, not renormalised.
+
+    Args:
+        scores: (B, S, T') logits.
+        k: how many; min(k, S) when there are fewer classes.
+
+    Returns:
+        (B, T') in nats.
+    """
+    log_prob = F.log_softmax(scores, dim=1).topk(min(k, scores.shape[1]), dim=1).values
+    return -(log_prob.exp() * log_prob).sum(1)
+
+
+def response_map(maps: Tensor, scores: Tensor, delta: float = 0.2, top: int = 5) -> Tensor:
+    """Eq. 3: the map of the best class where H < delta, elsewhere the sum of the best five.
+
+    Args:
+        maps: (B, S, T', h, w) class response maps.
+        scores: (B, S, T') logits of each slice.
+        delta: threshold on the entropy in nats (0.2: the published value of Ding et al., 2019).
+        top: how many classes an uncertain slice brings together, and the k of Eq. 2.
+
+    Returns:
+        (B, T', h, w), not normalised.
+    """
+    best = scores.topk(min(top, scores.shape[1]), dim=1).indices  # (B, k, T')
+    maps = maps.gather(1, best[..., None, None].expand(*best.shape, *maps.shape[3:]))  # (B, k, T', h, w)
+    sure = top_k_entropy(scores, top) < delta
+    return torch.where(sure[..., None, None], maps[:, 0], maps.sum(1))
+
+
+def _flat(response: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lowest value, range, and whether that range is no more than rounding; each (..., 1, 1)."""
+    low, high = response.amin((-2, -1), keepdim=True), response.amax((-2, -1), keepdim=True)
+    rounding = 8 * torch.finfo(response.dtype).eps * torch.maximum(low.abs(), high.abs())
+    return low, high - low, (high - low) <= rounding
+
+
+def normalise(response: Tensor) -> Tensor:
+    """Eq. 4: min-max to [0, 1] over the last two dimensions. A map that is flat but for rounding becomes zeros."""
+    low, extent, flat = _flat(response)
+    return torch.where(flat, 0.0, (response - low) / torch.where(flat, 1.0, extent))
+
+
+def find_peaks(response: Tensor) -> Tensor:
+    """Local maxima of each map (Sec. 2.1; METHOD.md, section 2).
+
+    A peak equals the maximum of its 3 x 3 window, is not below the mean of its map, and on a tie is the first in
+    row-major order: no earlier neighbour may equal it. A flat map has none.
+
+    Args:
+        response: (..., g, g).
+
+    Returns:
+        bool mask of the same shape.
+    """
+    rows, columns = response.shape[-2:]
+    padded = F.pad(response, (1, 1, 1, 1), value=-torch.inf)
+    peaks = response >= response.mean((-2, -1), keepdim=True)
+    for row in range(3):
+        for column in range(3):
+            neighbour = padded[..., row : row + rows, column : column + columns]
+            if (row, column) < (1, 1):
+                peaks &= response > neighbour
+            elif (row, column) > (1, 1):
+                peaks &= response >= neighbour
+    return peaks & ~_flat(response)[2]

@@ -1,0 +1,204 @@
+"""T-CNN, the video network with temporal attention (paper, Table 1; METHOD.md, section 1).
+
+36 convolutions in 18 pairs: a stem and 17 residual blocks. A plain convolution is 1 x 3 x 3 and sees one frame. A
+"dilation convolution (d)" is 3 x 3 x 3 with dilation (d, 1, 1): it sees this frame and those d before and after it,
+so which frames a stage may look at was chosen by architecture search. It is always the second of its pair.
+
+The paper prints channels and dilations but neither kernels nor strides; METHOD.md section 1 reconstructs them
+(15.84 G multiply-adds at 16 x 224 x 224; the paper says 15.78). So reconstructed, "only some of the frames" is meant
+literally: a 1 x 3 x 3 convolution of temporal stride 2 drops every other frame, even dilations never fetch one that
+was dropped, and of 16 frames the network sees 0, 4, 8 and 12. The smaller networks set ``every_frame``, which gives
+the convolutions that stride in time a 3 x 3 x 3 kernel; slice t' stays centred on frame 4 t'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from peakzoom.model.geometry import CellGeometry
+
+
+class Stage(NamedTuple):
+    """A run of residual blocks of the same width.
+
+    ``dilations`` has one entry per block: the temporal dilation of its second convolution, 0 for a plain 1 x 3 x 3.
+    ``stride`` is (time, space) and is applied by the first convolution of the stage.
+    """
+
+    channels: int
+    dilations: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+
+
+class Stem(NamedTuple):
+    """Two plain convolutions without a shortcut; (time, space) strides of each."""
+
+    channels: int
+    strides: tuple[tuple[int, int], tuple[int, int]]
+
+
+PAPER_STEM = Stem(32, ((2, 2), (1, 2)))
+PAPER_STAGES = (  # Table 1, stages 2 to 7; output T x H x W for 16 x 224 x 224
+    Stage(64, (0,)),  # 8 x 56 x 56
+    Stage(96, (0,), (1, 2)),  # 8 x 28 x 28
+    Stage(160, (0, 4, 4, 4, 0, 4), (1, 2)),  # 8 x 14 x 14
+    Stage(224, (0, 2, 4), (1, 2)),  # 8 x 7 x 7
+    Stage(288, (0, 2, 2, 0), (2, 1)),  # 4 x 7 x 7
+    Stage(512, (0, 2)),  # 4 x 7 x 7
+)
+
+
+class ConvBN(nn.Sequential):
+    """Convolution and batch norm: 1 x 3 x 3, or 3 x 3 x 3 dilated in time, or the 1 x 1 x 1 of a shortcut.
+
+    ``dilation`` 0 is a plain 1 x 3 x 3; ``stride`` is (time, space).
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        stride: tuple[int, int] = (1, 1),
+        dilation: int = 0,
+        kernel: int = 3,
+    ) -> None:
+        time = 3 if dilation else 1
+        conv = nn.Conv3d(
+            channels_in,
+            channels,
+            (time, kernel, kernel),
+            stride=(stride[0], stride[1], stride[1]),
+            padding=(dilation, kernel // 2, kernel // 2),
+            dilation=(max(dilation, 1), 1, 1),
+            bias=False,
+        )
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__(conv, nn.BatchNorm3d(channels))
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut; ReLU follows the first batch norm and the sum."""
+
+    def __init__(
+        self, channels_in: int, channels: int, stride: tuple[int, int], dilation: int, every_frame: bool
+    ) -> None:
+        super().__init__()
+        self.conv1 = ConvBN(channels_in, channels, stride, dilation=int(every_frame and stride[0] > 1))
+        self.conv2 = ConvBN(channels, channels, dilation=dilation)
+        same = channels_in == channels and stride == (1, 1)
+        self.shortcut = nn.Identity() if same else ConvBN(channels_in, channels, stride, kernel=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, T, H, W) -> (B, C, T', H', W')."""
+        y = self.conv2(F.relu(self.conv1(x), inplace=True))
+        return F.relu(y + self.shortcut(x), inplace=True)
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(8, round(channels * width / 8) * 8)  # whole multiples of 8 suit vector units
+
+
+class TCNN(nn.Module):
+    """The temporal network of Table 1.
+
+    Args:
+        num_classes: S.
+        width: factor on all channels, rounded to multiples of 8; 1.0 is the paper's.
+        dropout: probability before the classifier (paper: 0.5).
+        stem: its plan; the default is Table 1.
+        stages: their plan; the default is Table 1.
+        every_frame: give convolutions that stride in time a 3 x 3 x 3 kernel, so that no frame is dropped unseen.
+
+    Attributes:
+        cells: where the feature cells sit in the input (:class:`CellGeometry`).
+        num_features: channels of the features (512 x width).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        width: float = 1.0,
+        dropout: float = 0.5,
+        stem: Stem = PAPER_STEM,
+        stages: Sequence[Stage] = PAPER_STAGES,
+        every_frame: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+        channels = _scaled(stem.channels, width)
+        first, second = stem.strides
+        self.stem = nn.Sequential(
+            ConvBN(3, channels, first, dilation=int(every_frame and first[0] > 1)),
+            nn.ReLU(inplace=True),
+            ConvBN(channels, channels, second, dilation=int(every_frame and second[0] > 1)),
+            nn.ReLU(inplace=True),
+        )
+        blocks: list[nn.Module] = []
+        for stage in stages:
+            for index, dilation in enumerate(stage.dilations):
+                wide = _scaled(stage.channels, width)
+                stride = stage.stride if index == 0 else (1, 1)
+                blocks.append(Block(channels, wide, stride, dilation, every_frame))
+                channels = wide
+        self.blocks = nn.Sequential(*blocks)
+        self.num_features = channels
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, num_classes)
+        # An odd kernel padded by half its length leaves cell 0 on input pixel 0; only strides add up.
+        time, space = 1, 1
+        for stride in (first, second, *(stage.stride for stage in stages)):
+            time, space = time * stride[0], space * stride[1]
+        self.cells = CellGeometry((time, space, space))
+
+    def features(self, video: Tensor) -> Tensor:
+        """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
+        if video.dim() != 5 or video.shape[1] != 3:
+            raise ValueError(f"video has shape {tuple(video.shape)}, expected (B, 3, T, H, W)")
+        # Channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it.
+        return self.blocks(self.stem(video.contiguous(memory_format=torch.channels_last_3d)))
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits (B, S): global average pooling over (T', h, w), dropout, one fully connected layer."""
+        return self.fc(self.dropout(self.features(video).mean((2, 3, 4))))
+
+
+def tcnn(num_classes: int, **kwargs: Any) -> TCNN:
+    """The paper's network: 31 M parameters, 15.84 G multiply-adds at 16 x 224 x 224, stride 32."""
+    return TCNN(num_classes, **kwargs)
+
+
+def tcnn_s(num_classes: int, **kwargs: Any) -> TCNN:
+    """Half the depth and width, stride 16, sees every frame: 8 x 8 cells on 128 pixels."""
+    stages = (
+        Stage(48, (1,)),
+        Stage(80, (1, 4), (1, 2)),
+        Stage(112, (0, 2, 4), (1, 2)),
+        Stage(160, (0, 2), (2, 1)),
+        Stage(256, (2,)),
+    )
+    return TCNN(
+        num_classes, **{"stem": Stem(24, ((2, 2), (1, 2))), "stages": stages, "every_frame": True, **kwargs}
+    )
+
+
+def tcnn_xs(num_classes: int, **kwargs: Any) -> TCNN:
+    """For CPUs and small data, stride 16, sees every frame: 6 x 6 cells on 96 pixels."""
+    stages = (
+        Stage(32, (1,)),
+        Stage(64, (1, 4), (1, 2)),
+        Stage(96, (2, 4), (1, 2)),
+        Stage(128, (2,), (2, 1)),
+        Stage(192, (2,)),
+    )
+    return TCNN(
+        num_classes, **{"stem": Stem(16, ((2, 2), (1, 2))), "stages": stages, "every_frame": True, **kwargs}
+    )
+
+
+BACKBONES: dict[str, Callable[..., TCNN]] = {"tcnn": tcnn, "tcnn_s": tcnn_s, "tcnn_xs": tcnn_xs}

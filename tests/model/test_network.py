@@ -1,0 +1,459 @@
+"""``TCNN`` against Table 1 as METHOD.md reconstructs it, and ``PeakZoom``: branches, loss, gradients, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model import reference as ref
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from peakzoom.model import BACKBONES, TCNN, PeakZoom, find_peaks
+
+WIDTH = 1 / 16
+CLASSES = 4
+BRANCHES = ["original", "discriminative", "complementary", "fused"]
+
+
+# The T-CNN (section 1) -----------------------------------------------------------------------------------------------
+
+
+def convolutions(network: nn.Module) -> list[nn.Conv3d]:
+    """All but those of the shortcuts, which alone are 1 x 1 x 1."""
+    return [m for m in network.modules() if isinstance(m, nn.Conv3d) and m.kernel_size != (1, 1, 1)]
+
+
+@pytest.fixture(scope="module")
+def paper() -> TCNN:
+    """The paper's size without memory for its numbers."""
+    with torch.device("meta"):
+        return TCNN(101).eval()
+
+
+def test_multiply_adds_and_parameters(paper: TCNN) -> None:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        paper(torch.empty(1, 3, 16, 224, 224, device="meta"))
+    assert 15.7e9 <= counter.get_total_flops() / 2 <= 15.9e9
+    assert sum(p.numel() for p in paper.parameters()) == pytest.approx(31e6, rel=0.02)
+
+
+def test_36_convolutions_with_the_table_s_channels_and_dilations(paper: TCNN) -> None:
+    stages = {64: "-", 96: "-", 160: "-444-4", 224: "-24", 288: "-22-", 512: "-2"}
+    wanted = [(32, 1), (32, 1)]
+    for channels, blocks in stages.items():
+        for dilation in blocks:
+            wanted += [(channels, 1), (channels, 1 if dilation == "-" else int(dilation))]
+    found = [(m.out_channels, m.dilation[0]) for m in convolutions(paper)]
+    assert len(found) == 36
+    assert found == wanted
+    for m in convolutions(paper):
+        assert m.dilation[1:] == (1, 1)
+        assert m.kernel_size == ((3, 3, 3) if m.dilation[0] > 1 else (1, 3, 3))
+
+
+def test_output_sizes_of_the_stages(paper: TCNN) -> None:
+    wanted = {
+        32: (8, 56, 56),
+        64: (8, 56, 56),
+        96: (8, 28, 28),
+        160: (8, 14, 14),
+        224: (8, 7, 7),
+        288: (4, 7, 7),
+        512: (4, 7, 7),
+    }
+    found: dict[int, tuple[int, ...]] = {}
+
+    def note(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        found[output.shape[1]] = tuple(output.shape[2:])
+
+    hooks = [m.register_forward_hook(note) for m in convolutions(paper)]
+    with torch.no_grad():
+        features = paper.features(torch.empty(2, 3, 16, 224, 224, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    assert found == wanted
+    assert tuple(features.shape) == (2, 512, 4, 7, 7)
+    assert paper.num_features == 512
+
+
+def test_logits_are_the_layer_on_the_pooled_features() -> None:
+    network = TCNN(5, width=WIDTH).eval()
+    video = torch.randn(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pooled = network.features(video).mean((2, 3, 4))
+        torch.testing.assert_close(network(video), F.linear(pooled, network.fc.weight, network.fc.bias))
+    assert pooled.shape[1] == network.num_features == network.fc.in_features
+
+
+def test_every_convolution_has_a_norm_and_dropout_is_there() -> None:
+    network = TCNN(5, width=WIDTH, dropout=0.37)
+    kinds = [type(m) for m in network.modules()]
+    assert kinds.count(nn.BatchNorm3d) == kinds.count(nn.Conv3d)
+    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.37]
+    assert all(m.bias is None for m in network.modules() if isinstance(m, nn.Conv3d)), (
+        "a norm follows: no bias"
+    )
+
+
+@pytest.mark.parametrize("name", ["tcnn", "tcnn_s", "tcnn_xs"])
+def test_named_sizes(name: str) -> None:
+    with torch.device("meta"):
+        network = BACKBONES[name](7).eval()
+        video = torch.empty(1, 3, 16, 96, 96)
+    with torch.no_grad():
+        features = network.features(video)
+        assert tuple(network(video).shape) == (1, 7)
+    assert features.shape[1] == network.num_features
+    if name == "tcnn":
+        assert sum(p.numel() for p in network.parameters()) == pytest.approx(31e6, rel=0.02)
+    else:
+        assert min(features.shape[-2:]) >= 6, "small inputs need at least 6 x 6 cells"
+        assert sum(p.numel() for p in network.parameters()) < 10e6
+
+
+# PeakZoom (section 5) ------------------------------------------------------------------------------------------------
+
+
+def build(dtype: torch.dtype = torch.float32, seed: int = 0, **options: object) -> PeakZoom:
+    torch.manual_seed(seed)
+    backbone = TCNN(CLASSES, width=WIDTH, dropout=0.0)
+    return PeakZoom(backbone, CLASSES, dropout=0.0, **options).to(dtype).eval()
+
+
+def video(batch: int, frames: int = 8, size: tuple[int, int] = (96, 96), seed: int = 0) -> torch.Tensor:
+    """Noise of some ten pixels, so that frames have structure a zoom can move."""
+    coarse = torch.randn(batch, 3, frames, 9, 9, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, size=(frames, *size), mode="trilinear", align_corners=True)
+
+
+def parameter(model: nn.Module, name: str) -> nn.Parameter:
+    (found,) = (p for key, p in model.named_parameters() if key.split(".")[-1] == name)
+    return found
+
+
+def first_convolution(model: nn.Module) -> nn.Conv3d:
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv3d))
+    assert first.in_channels == 3
+    return first
+
+
+@pytest.mark.parametrize("size", [(96, 96), (96, 160), (64, 64)], ids=str)
+@pytest.mark.parametrize("frames", [4, 8])
+def test_outputs(frames: int, size: tuple[int, int]) -> None:
+    model, clips = build(), video(2, frames, size)
+    with torch.no_grad():
+        plain, full = model(clips), model(clips, attention=True)
+    assert plain.attention is None
+    for branch in BRANCHES:
+        assert tuple(getattr(plain, branch).shape) == (2, CLASSES)
+        assert getattr(plain, branch).isfinite().all()
+        torch.testing.assert_close(getattr(plain, branch), getattr(full, branch))
+    seen = full.attention
+    for name in ("responses", "peaks", "q_dis", "q_com"):
+        assert tuple(getattr(seen, name).shape) == (2, frames, 31, 31), name
+    assert seen.peaks.dtype == torch.bool
+    assert seen.peaks.any()
+    assert seen.responses.amin((-2, -1)).eq(0).all() and seen.responses.amax((-2, -1)).le(1).all()
+    assert tuple(seen.discriminative.shape) == tuple(seen.complementary.shape) == (2, 3, frames, *size)
+
+
+def test_attention_is_the_equations_one_after_the_other() -> None:
+    """Responses, peaks, attention maps and zoomed videos of a whole forward pass against the plain readings. The layer
+    of Eq. 1 is the original branch's, found as the one that gives the original logits."""
+    model, clips = build(torch.float64), video(1, 4, (96, 128)).double()
+    with torch.no_grad():
+        output = model(clips, attention=True)
+        backbone = next(m for m in model.modules() if isinstance(m, TCNN))
+        features = backbone.features(clips)
+        pooled = features.mean((2, 3, 4))
+        layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.in_features == pooled.shape[1]]
+        (layer,) = [
+            m for m in {id(m): m for m in layers}.values() if torch.allclose(m(pooled), output.original)
+        ]
+    weight, bias, x = layer.weight.detach().numpy(), layer.bias.detach().numpy(), features.numpy()
+    raw = ref.response_map(ref.class_response_maps(x, weight), ref.frame_scores(x, weight, bias))
+    placed = ref.place_response(raw, (4, 32, 32), (0, 0, 0), 4, (96, 128), 31)
+    responses = ref.normalise(placed)
+    seen = output.attention
+    np.testing.assert_allclose(seen.responses.numpy(), responses, atol=1e-8)
+    np.testing.assert_array_equal(seen.peaks.numpy(), find_peaks(seen.responses).numpy())
+    np.testing.assert_array_equal(seen.peaks.numpy(), ref.find_peaks(seen.responses.numpy()))
+    q_dis, q_com = ref.sparse_attention(seen.responses[0].numpy(), seen.peaks[0].numpy())
+    np.testing.assert_allclose(seen.q_dis[0].numpy(), q_dis, rtol=1e-5)
+    np.testing.assert_allclose(seen.q_com[0].numpy(), q_com, rtol=1e-5)
+    for q, zoomed in ((q_dis, seen.discriminative), (q_com, seen.complementary)):
+        wanted = ref.zoom(clips[0, :, 1:2].transpose(0, 1).numpy(), ref.zoom_grid(q[1:2]))
+        np.testing.assert_allclose(zoomed[0, :, 1].numpy(), wanted[0], atol=1e-3)
+        assert np.abs(wanted[0] - clips[0, :, 1].numpy()).max() > 0.05, "nothing was zoomed"
+
+
+def test_branches_are_the_same_network_on_the_zoomed_videos() -> None:
+    """D and C: the same T-CNN on the zoomed videos, each with a layer of its own; F_total: a layer on all three."""
+    model, clips = build(), video(2)
+    with torch.no_grad():
+        output = model(clips, attention=True)
+        backbone = next(m for m in model.modules() if isinstance(m, TCNN))
+        pooled = {
+            "original": backbone.features(clips).mean((2, 3, 4)),
+            "discriminative": backbone.features(output.attention.discriminative).mean((2, 3, 4)),
+            "complementary": backbone.features(output.attention.complementary).mean((2, 3, 4)),
+        }
+        layers = list({id(m): m for m in model.modules() if isinstance(m, nn.Linear)}.values())
+
+        def giving(features: torch.Tensor, logits: torch.Tensor) -> list[nn.Linear]:
+            fitting = [m for m in layers if m.in_features == features.shape[1]]
+            return [m for m in fitting if torch.allclose(m(features), logits, atol=1e-5)]
+
+        used = [giving(features, getattr(output, name)) for name, features in pooled.items()]
+        used.append(giving(torch.cat(list(pooled.values()), 1), output.fused))
+    assert [len(u) for u in used] == [1, 1, 1, 1]
+    assert len({id(u[0]) for u in used}) == 4
+
+
+def test_parameters_beyond_the_tcnn_are_three_layers_and_two_scalars() -> None:
+    model = build()
+    features = TCNN(CLASSES, width=WIDTH).num_features
+    extra = sum(p.numel() for p in model.parameters()) - sum(
+        p.numel() for p in TCNN(CLASSES, width=WIDTH).parameters()
+    )
+    assert extra == 2 * (features * CLASSES + CLASSES) + (3 * features * CLASSES + CLASSES) + 2
+
+
+def test_loss() -> None:
+    model, clips, target = build(torch.float64), video(3, 4, (64, 64)).double(), torch.tensor([0, 3, 1])
+    output = model(clips)
+    value = model.loss(output, target)
+    assert value.ndim == 0
+    wanted = ref.loss(*(getattr(output, branch).detach().numpy() for branch in BRANCHES), target.numpy())
+    assert value.item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_larger_source() -> None:
+    """Zoomed videos read from larger frames have the network's size; flat attention gives the source made smaller."""
+    model, clips = build(), video(1, 4, (64, 64))
+    source = F.interpolate(clips, size=(4, 150, 140), mode="trilinear", align_corners=True)
+    with torch.no_grad():
+        zoomed, plain = model(clips, source=source, attention=True), model(clips, attention=True)
+    assert tuple(zoomed.attention.discriminative.shape) == tuple(clips.shape)
+    torch.testing.assert_close(zoomed.original, plain.original)
+    torch.testing.assert_close(zoomed.attention.q_dis, plain.attention.q_dis)
+    # the source is the clip, interpolated: read at the same places it differs by its own smoothing alone
+    assert (zoomed.attention.discriminative - plain.attention.discriminative).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.3])
+def test_a_constant_video_is_never_nan(value: float) -> None:
+    model = build()
+    clips = torch.full((2, 3, 8, 96, 96), value)
+    with torch.no_grad():
+        output = model(clips, attention=True)
+    assert all(getattr(output, branch).isfinite().all() for branch in BRANCHES)
+    torch.testing.assert_close(output.attention.discriminative, clips, atol=1e-5, rtol=0)
+    model.train()
+    model.loss(model(clips), torch.tensor([0, 1])).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is None or p.grad.isfinite().all(), name
+
+
+def test_one_feature_cell_has_no_peaks_and_zooms_nothing() -> None:
+    """32 x 32 pixels are one cell: a flat map, hence no peaks, flat attention and the frames unchanged."""
+    model, clips = build(), video(2, 8, (32, 32))
+    with torch.no_grad():
+        output = model(clips, attention=True)
+    assert not output.attention.peaks.any()
+    for q, zoomed in (
+        (output.attention.q_dis, output.attention.discriminative),
+        (output.attention.q_com, output.attention.complementary),
+    ):
+        assert q.unique().numel() == 1
+        torch.testing.assert_close(zoomed, clips, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["expected", "threshold"])
+def test_a_clip_s_answer_does_not_depend_on_its_batch(mode: str) -> None:
+    model, clips = build(eval_mode=mode), video(3)
+    clips[1] = 0.2  # one without structure among them
+    with torch.no_grad():
+        together = model(clips, attention=True)
+        for n in range(3):
+            alone = model(clips[n : n + 1], attention=True)
+            for branch in BRANCHES:
+                got, wanted = getattr(together, branch)[n], getattr(alone, branch)[0]
+                torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+            assert torch.equal(together.attention.peaks[n], alone.attention.peaks[0])
+            zoomed, wanted = together.attention.discriminative[n], alone.attention.discriminative[0]
+            torch.testing.assert_close(zoomed, wanted, atol=1e-4, rtol=0)
+
+
+def test_evaluation_draws_nothing() -> None:
+    model, clips = build(), video(2)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        first = model(clips)
+        state = torch.get_rng_state()
+        second = model(clips)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(getattr(first, branch), getattr(second, branch)) for branch in BRANCHES)
+
+
+def test_training_draws_from_the_generator() -> None:
+    model, clips = build().train(), video(2)
+
+    def maps(seed: int) -> torch.Tensor:
+        with torch.no_grad():
+            seen = model(clips, attention=True, generator=torch.Generator().manual_seed(seed)).attention
+        return torch.stack([seen.q_dis, seen.q_com])
+
+    torch.manual_seed(0)
+    first = maps(3)
+    torch.manual_seed(1)
+    assert torch.equal(first, maps(3))
+    assert not torch.equal(first, maps(4))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_one_attention_per_clip(training: bool) -> None:
+    """METHOD.md, section 8: one attention and, in training, one draw for a peak through a clip: every frame is warped
+    alike."""
+    model, clips = build(attention_per="clip").train(training), video(2)
+    with torch.no_grad():
+        seen = model(clips, attention=True, generator=torch.Generator().manual_seed(0)).attention
+    assert seen.peaks.any()
+    for maps in (seen.responses, seen.peaks, seen.q_dis, seen.q_com):
+        assert torch.equal(maps, maps[:, :1].expand_as(maps))
+
+
+def test_training_samples_a_split() -> None:
+    """In training each peak is in one set only: summed over many draws the two sets share no peak within one."""
+    model, clips = build(torch.float64).train(), video(1, 4, (96, 96)).double()
+    with torch.no_grad():
+        seen = model(clips, attention=True, generator=torch.Generator().manual_seed(0)).attention
+    responses, peaks = seen.responses[0].numpy(), seen.peaks[0].numpy()
+    for t in range(4):
+        places = [tuple(p) for p in np.argwhere(peaks[t])]
+        fitting = 0
+        for chosen in range(2 ** len(places)):
+            phi = np.ones_like(responses[t : t + 1]) * 2.0  # above every response: all in P_com
+            for bit, place in enumerate(places):
+                if chosen >> bit & 1:
+                    phi[(0, *place)] = -1.0
+            one = responses[t : t + 1]
+            tiny = np.maximum(one, 1e-2)
+            q_dis, q_com = ref.sparse_attention(tiny, peaks[t : t + 1], phi, "sample")
+            fitting += np.allclose(q_dis[0], seen.q_dis[0, t].numpy(), rtol=1e-4) and np.allclose(
+                q_com[0], seen.q_com[0, t].numpy(), rtol=1e-4
+            )
+        assert fitting == 1, (t, len(places))
+
+
+# Gradients (sections 2 and 3: responses carry none) -------------------------------------------------------------------
+
+
+@contextmanager
+def shifted(layer: nn.Conv3d, shift: torch.Tensor) -> Iterator[None]:
+    """The layer with other weights in every call but the first: in the zoomed branches, not in the original one, so
+    that the responses stay what they are."""
+    calls = 0
+
+    def hook(
+        module: nn.Conv3d, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> torch.Tensor | None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return None
+        return F.conv3d(
+            inputs[0],
+            module.weight + shift,
+            module.bias,
+            module.stride,
+            module.padding,  # type: ignore[arg-type]
+            module.dilation,
+            module.groups,
+        )
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+    assert calls >= 2
+
+
+def zoomed_loss(model: PeakZoom, clips: torch.Tensor) -> torch.Tensor:
+    """The cross-entropies of the two zoomed branches alone, with the draws of training fixed."""
+    output = model(clips, generator=torch.Generator().manual_seed(5))
+    target = torch.arange(clips.shape[0]) % CLASSES
+    return F.cross_entropy(output.discriminative, target) + F.cross_entropy(output.complementary, target)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["expected", "sample"])
+def test_gradients_reach_the_betas(training: bool) -> None:
+    model, clips = build(torch.float64).train(training), video(2, 4, (96, 96)).double()
+    zoomed_loss(model, clips).backward()
+    for name in ("beta_dis", "beta_com"):
+        beta = parameter(model, name)
+        assert beta.grad is not None and beta.grad.abs().item() > 1e-9, name
+        step = 1e-8
+        values = []
+        with torch.no_grad():
+            for change in (step, -2 * step):
+                beta += change
+                values.append(zoomed_loss(model, clips).item())
+            beta += step
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx(beta.grad.item(), rel=1e-4), name
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["expected", "sample"])
+def test_gradients_reach_the_first_convolution(training: bool) -> None:
+    """Through the resampled videos, and only so: finite differences with the responses held fixed agree."""
+    model, clips = build(torch.float64).train(training), video(2, 4, (96, 96)).double()
+    layer = first_convolution(model)
+    zoomed_loss(model, clips).backward()
+    assert layer.weight.grad is not None
+    direction = torch.from_numpy(np.random.default_rng(0).normal(size=tuple(layer.weight.shape)))
+    slope = (layer.weight.grad * direction).sum().item()
+    assert abs(slope) > 1e-6
+    values = []
+    for step in (1e-8, -1e-8):  # small: every ReLU of the network is a kink that a larger step may cross
+        with torch.no_grad(), shifted(layer, step * direction):
+            values.append(zoomed_loss(model, clips).item())
+    assert (values[0] - values[1]) / 2e-8 == pytest.approx(slope, rel=1e-4)
+
+
+def test_the_original_branch_trains_without_the_zoom() -> None:
+    model, clips = build(), video(2, 4, (64, 64))
+    F.cross_entropy(model(clips).original, torch.tensor([0, 1])).backward()
+    for name in ("beta_dis", "beta_com"):
+        grad = parameter(model, name).grad
+        assert grad is None or grad.item() == 0
+    assert first_convolution(model).weight.grad.abs().max() > 0
+
+
+# Saving --------------------------------------------------------------------------------------------------------------
+
+
+def test_hub_round_trip(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = PeakZoom("tcnn_xs", 3)
+    model.train()
+    clips = video(2, 8, (96, 96))
+    with torch.no_grad():
+        model(clips)  # running statistics other than at the start
+        parameter(model, "beta_dis").fill_(0.2)
+    model.eval()
+    model.save_pretrained(tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").rglob("*") if path.is_file()}
+    assert {"config.json", "model.safetensors"} <= names
+    assert {Path(name).suffix for name in names} <= {".safetensors", ".json", ".md"}
+    again = PeakZoom.from_pretrained(str(tmp_path / "saved")).eval()
+    assert parameter(again, "beta_dis").item() == pytest.approx(0.2)
+    with torch.no_grad():
+        first, second = model(clips), again(clips)
+    assert all(torch.equal(getattr(first, branch), getattr(second, branch)) for branch in BRANCHES)

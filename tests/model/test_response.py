@@ -1,0 +1,180 @@
+"""Eq. 1-4 of ``peakzoom.model`` against the plain readings in reference.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from model import reference as ref
+
+from peakzoom.model import (
+    class_response_maps,
+    find_peaks,
+    frame_scores,
+    normalise,
+    response_map,
+    top_k_entropy,
+)
+
+CLASSES = [2, 3, 5, 101]
+SLICES = [1, 2, 4]
+CELLS = [(1, 1), (3, 5), (7, 7), (6, 1)]
+DTYPES = [torch.float32, torch.float64]
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
+
+
+def random(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape) * scale).to(dtype)
+
+
+def close(got: torch.Tensor, wanted: np.ndarray, dtype: torch.dtype) -> None:
+    assert got.dtype == dtype
+    assert tuple(got.shape) == wanted.shape
+    scale = max(1.0, float(np.abs(wanted).max()))
+    np.testing.assert_allclose(got.double().numpy(), wanted, rtol=0, atol=TOLERANCE[dtype] * scale)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cells", CELLS, ids=str)
+@pytest.mark.parametrize("slices", SLICES)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_maps_and_scores(classes: int, slices: int, cells: tuple[int, int], dtype: torch.dtype) -> None:
+    features = random((2, 6, slices, *cells), dtype, 1).relu()
+    weight, bias = random((classes, 6), dtype, 2), random((classes,), dtype, 3)
+    close(
+        class_response_maps(features, weight),
+        ref.class_response_maps(features.numpy(), weight.numpy()),
+        dtype,
+    )
+    wanted = ref.frame_scores(features.numpy(), weight.numpy(), bias.numpy())
+    close(frame_scores(features, weight, bias), wanted, dtype)
+
+
+def test_scores_are_the_means_of_the_maps_plus_the_bias() -> None:
+    features, weight, bias = (
+        random((2, 6, 4, 3, 5), torch.float64, 1),
+        random((5, 6), torch.float64, 2),
+        torch.rand(5),
+    )
+    mean = class_response_maps(features, weight).mean((-2, -1)) + bias.double()[:, None]
+    torch.testing.assert_close(frame_scores(features, weight, bias.double()), mean)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("slices", SLICES)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_entropy(classes: int, slices: int, k: int, dtype: torch.dtype) -> None:
+    scores = random((3, classes, slices), dtype, 4, scale=3.0)
+    close(top_k_entropy(scores, k=k), ref.top_k_entropy(scores.numpy(), k), dtype)
+
+
+def test_entropy_by_hand() -> None:
+    """Two equal classes have log 2; ten equal classes have half of log 10, for only five are counted and not
+    renormalised; one certain class has 0, also where the others underflow to a probability of 0."""
+    np.testing.assert_allclose(top_k_entropy(torch.zeros(1, 2, 1, dtype=torch.float64)).item(), np.log(2))
+    np.testing.assert_allclose(
+        top_k_entropy(torch.zeros(1, 10, 1, dtype=torch.float64)).item(), np.log(10) / 2
+    )
+    certain = torch.zeros(1, 10, 1)
+    certain[0, 3] = 1e4
+    assert top_k_entropy(certain).item() == 0.0
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cells", [(1, 1), (3, 5)], ids=str)
+@pytest.mark.parametrize("slices", SLICES)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_response(classes: int, slices: int, cells: tuple[int, int], dtype: torch.dtype) -> None:
+    scores = random((4, classes, slices), dtype, 5)
+    scores[::2] *= 40  # two clips are certain, two are not
+    entropy = ref.top_k_entropy(scores.numpy())
+    assert (entropy < 0.2).any() and (entropy >= 0.2).any()
+    maps = random((4, classes, slices, *cells), dtype, 6)
+    close(response_map(maps, scores), ref.response_map(maps.numpy(), scores.numpy()), dtype)
+
+
+@pytest.mark.parametrize(("delta", "top"), [(0.0, 5), (10.0, 5), (0.7, 3), (0.2, 1)])
+def test_response_options(delta: float, top: int) -> None:
+    scores, maps = random((4, 7, 2), torch.float64, 7, scale=2.0), random((4, 7, 2, 3, 3), torch.float64, 8)
+    wanted = ref.response_map(maps.numpy(), scores.numpy(), delta, top)
+    close(response_map(maps, scores, delta=delta, top=top), wanted, torch.float64)
+
+
+def test_response_with_one_class_certain_in_one_slice_only() -> None:
+    """The choice between one map and five is made for each slice by itself."""
+    scores = torch.zeros(1, 6, 2)
+    scores[0, 4, 0] = 50.0
+    scores[0, 0, 1] = -1.0
+    maps = torch.arange(6.0)[None, :, None, None, None].expand(1, 6, 2, 2, 2)
+    response = response_map(maps, scores)
+    assert response[0, 0].unique().tolist() == [4.0]
+    assert response[0, 1].unique().tolist() == [15.0]  # 1 + 2 + 3 + 4 + 5: class 0 is the sixth
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 7, 7), (4, 31, 31), (5, 1), (2, 3, 1, 1), (3, 4, 9)], ids=str)
+def test_normalise_and_peaks(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    response = random(shape, dtype, 9, scale=3.0)
+    close(normalise(response), ref.normalise(response.numpy()), dtype)
+    peaks = find_peaks(response)
+    assert peaks.dtype == torch.bool
+    np.testing.assert_array_equal(peaks.numpy(), ref.find_peaks(response.numpy()))
+
+
+@pytest.mark.parametrize("levels", [2, 3, 5])
+@pytest.mark.parametrize("shape", [(40, 7, 7), (40, 5, 9), (40, 1, 8), (10, 31, 31)], ids=str)
+def test_peaks_with_many_ties(shape: tuple[int, ...], levels: int) -> None:
+    """Few levels make plateaus and ties everywhere, also on edges and corners. Integers: the mean is exact."""
+    response = torch.from_numpy(np.random.default_rng(levels).integers(0, levels, size=shape)).to(
+        torch.float64
+    )
+    np.testing.assert_array_equal(find_peaks(response).numpy(), ref.find_peaks(response.numpy()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1e30, 1e-30])
+@pytest.mark.parametrize("shape", [(2, 7, 7), (31, 31), (1, 1)], ids=str)
+def test_flat_maps(shape: tuple[int, ...], value: float, dtype: torch.dtype) -> None:
+    response = torch.full(shape, value, dtype=dtype)
+    assert normalise(response).eq(0).all()
+    assert not find_peaks(response).any()
+    assert not find_peaks(normalise(response)).any()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 6), (4, 0), (4, 6)], ids=str)
+def test_a_corner_can_be_a_peak(corner: tuple[int, int]) -> None:
+    response = torch.zeros(5, 7)
+    response[corner] = 1.0
+    assert find_peaks(response).nonzero().tolist() == [list(corner)]
+
+
+def test_negative_responses_have_peaks_too() -> None:
+    """Padding the window with zeros would hide a peak on the border of a negative map."""
+    response = -torch.ones(4, 4)
+    response[0, 3] = -0.5
+    assert find_peaks(response).nonzero().tolist() == [[0, 3]]
+
+
+def test_a_plateau_has_its_first_cell_only() -> None:
+    response = torch.zeros(6, 6)
+    response[2:4, 2:4] = 1.0
+    assert find_peaks(response).nonzero().tolist() == [[2, 2]]
+
+
+def test_a_local_maximum_below_the_mean_is_no_peak() -> None:
+    response = torch.full((7, 7), 10.0)
+    response[:, 4:] = 0.0
+    response[3, 5] = 1.0  # the largest of its window, far below the mean
+    peaks = find_peaks(response)
+    assert peaks[0, 0] and not peaks[3, 5]
+
+
+def test_one_flat_map_does_not_disturb_the_others() -> None:
+    response = random((3, 5, 5), torch.float32, 10)
+    response[1] = 0.1
+    got = normalise(response)
+    close(got, ref.normalise(response.numpy()), torch.float32)
+    assert (
+        find_peaks(response)[0].any() and not find_peaks(response)[1].any() and find_peaks(response)[2].any()
+    )
