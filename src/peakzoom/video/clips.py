@@ -1,0 +1,298 @@
+"""Which frames make a clip: frame numbers only, no pixels.
+
+A clip is ``frames`` frames, ``stride`` apart; the stretch of video that it covers is its span,
+``s = (frames - 1) * stride + 1``. Below, a digit is a frame that the clip takes and a dot one that it passes
+over.
+
+One clip of 4 frames, stride 3, start 2, from a video of 14 frames (span 10)::
+
+    frame     0  1  2  3  4  5  6  7  8  9 10 11 12 13
+              .  .  0  .  .  1  .  .  2  .  .  3  .  .
+                    |<--------- span ---------->|
+
+A video shorter than the span repeats from its beginning (METHOD section 6). The same clip, start 0, from 7
+frames::
+
+    frame     0  1  2  3  4  5  6 | 0  1  2  3  4  5  6
+              0  .  .  1  .  .  2 | .  .  3  .  .  .  .          taken: 0 3 6 2
+
+Training takes one clip at a random start (:func:`random_clip`). A test takes several, by one of the rules of
+:data:`CLIP_RULES`, each ``rule(n, frames, stride, clips) -> (clips, frames)``. With 16 frames in the video,
+clips of 4 frames, stride 2 and 3 clips they read::
+
+    frame                0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15
+
+    paper       clip 0   0  .  1  .  2  .  3  .  .  .  .  .  .  .  .  .     starts 0, 4, 9: both ends are seen
+                clip 1   .  .  .  .  0  .  1  .  2  .  3  .  .  .  .  .
+                clip 2   .  .  .  .  .  .  .  .  .  0  .  1  .  2  .  3
+
+    slowfast    clip 0   0  .  1  .  2  .  .  3  .  .  .  .  .  .  .  .     starts 0, 2.67, 5.33, step 7/3;
+                clip 1   .  .  0  .  .  1  .  2  .  3  .  .  .  .  .  .     the video's end is never seen
+                clip 2   .  .  .  .  .  0  .  1  .  .  2  .  3  .  .  .
+
+    tsn-uniform clip 0   0  .  .  .  1  .  .  .  2  .  .  .  3  .  .  .     the middles of 12 equal segments,
+                clip 1   .  .  0  .  .  .  1  .  .  2  .  .  .  3  .  .     dealt out to the clips in turn
+                clip 2   .  .  .  0  .  .  .  1  .  .  .  2  .  .  .  3
+
+Frame numbers count from 0 (several of the sources count image files from 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from peakzoom.errors import UserError
+
+# TSM samples "densely" in windows of 64 frames, as I3D does (ops/dataset.py of the TSM repository).
+TSM_WINDOW = 64
+
+# Matroska and FLV keep whole milliseconds: a frame due at 66.67 ms is stamped 67. A frame counts as on
+# display from this much before its timestamp, or else a 30 fps video resampled to 30 fps would repeat and
+# drop frames.
+TIMESTAMP_ROUNDING = 1e-3
+
+
+def _check(n: int, frames: int, stride: int, clips: int = 1) -> None:
+    for name, value in (("frames in the video", n), ("frames", frames), ("stride", stride), ("clips", clips)):
+        if value < 1:
+            raise UserError(f"{name} is {value}, expected a whole number of at least 1")
+
+
+def clip_span(frames: int, stride: int) -> int:
+    """Frames of video from a clip's first to its last frame, both counted: (frames - 1) * stride + 1."""
+    return (frames - 1) * stride + 1
+
+
+def clip_indices(start: int | np.ndarray, n: int, frames: int, stride: int) -> np.ndarray:
+    """Frame numbers of a clip: ``start + stride * k`` for k = 0 .. frames - 1, modulo ``n``.
+
+    Args:
+        start: first frame, or an array of any shape of first frames, one a clip.
+        n: frames in the video.
+        frames: frames in a clip.
+        stride: distance of two frames of a clip.
+
+    Returns:
+        int64, shape ``(frames,)`` or ``(*start.shape, frames)``, values in [0, n).
+
+    Raises:
+        UserError: if n, frames or stride is below 1.
+    """
+    _check(n, frames, stride)
+    first = np.asarray(start, dtype=np.int64)
+    return (first[..., None] + stride * np.arange(frames, dtype=np.int64)) % n
+
+
+def random_clip(n: int, frames: int, stride: int, generator: torch.Generator) -> np.ndarray:
+    """One clip at a random start, each start in [0, n - span] as likely as any other.
+
+    The training clip of METHOD section 6. A video shorter than the span starts at 0 and repeats. One number is
+    drawn whatever the length, so that the draws that follow do not depend on this video.
+
+    Returns:
+        int64, shape ``(frames,)``, values in [0, n).
+    """
+    _check(n, frames, stride)
+    last = max(n - clip_span(frames, stride), 0)
+    start = int(torch.randint(last + 1, (), generator=generator))
+    return clip_indices(start, n, frames, stride)
+
+
+def even_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
+    """The paper's test clips: starts spread evenly over [0, n - span], both ends included, rounded down.
+
+    start_i = floor(i (n - s) / (clips - 1)), i = 0 .. clips - 1 (METHOD section 6). A single clip, of which the paper
+    does not speak, is the middle one, floor((n - s) / 2). A video not longer than the span gives ``clips``
+    equal clips.
+
+    Returns:
+        int64, shape ``(clips, frames)``, values in [0, n).
+    """
+    _check(n, frames, stride, clips)
+    last = max(n - clip_span(frames, stride), 0)
+    starts = np.array([last // 2]) if clips == 1 else np.arange(clips, dtype=np.int64) * last // (clips - 1)
+    return clip_indices(starts, n, frames, stride)
+
+
+def tsm_dense_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
+    """TSM's dense test: starts over the first frames of all 64-frame windows, step 64 // frames, modulo n.
+
+    With P = max(1, 1 + n - 64): start_i = floor(linspace(0, P - 1, clips))_i, frame k = (start_i + k (64 //
+    frames)) mod n. Source: mit-han-lab/temporal-shift-module, ops/dataset.py,
+    ``TSNDataSet._get_test_indices`` with ``dense_sample`` (there ``clips`` is fixed at 10).
+
+    Quirks: ``stride`` plays no part, the step follows from ``frames``. The modulo wraps a video shorter than
+    the clip to its beginning, where the clip jumps back in time; every video of 64 frames or fewer gives
+    ``clips`` equal clips. The windows are 64 long while the clip covers (frames - 1) (64 // frames) + 1 (61
+    for 16 frames), so the last frames of a long video (3 for 16 frames) are never seen. More than 64 frames
+    would make the step 0 (one frame, repeated): refused here.
+
+    Returns:
+        int64, shape ``(clips, frames)``, values in [0, n).
+    """
+    _check(n, frames, stride, clips)
+    if frames > TSM_WINDOW:
+        raise UserError(
+            f"{frames} frames do not fit TSM's window of {TSM_WINDOW}; take the rule 'paper' instead"
+        )
+    # linspace itself, not an integer formula: its rounding is part of the published numbers.
+    starts = np.linspace(0, max(n - TSM_WINDOW, 0), num=clips, dtype=np.int64)
+    return clip_indices(starts, n, frames, TSM_WINDOW // frames)
+
+
+def slowfast_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
+    """SlowFast's uniform test clips (30 fps source: its change of frame rate is not part of this rule).
+
+    With clip size c = frames * stride and delta = max(n - c, 0): the clip runs from start_i = delta i / clips
+    (a fraction) to start_i + c - 1; its frames are linspace(start_i, start_i + c - 1, frames), clamped to [0,
+    n - 1], rounded down. Source: facebookresearch/SlowFast, slowfast/datasets/decoder.py,
+    ``get_start_end_idx`` (use_offset off, its default) and ``temporal_sampling``.
+
+    Quirks: the step is (c - 1) / (frames - 1), a little more than ``stride`` (4.2 for 16 frames, stride 4).
+    The last start is delta (clips - 1) / clips, so the last delta / clips frames are never seen, and a single
+    clip is the first one, not the middle. A short video does not repeat: its last frame does. The source
+    computes linspace in float32, where a position that should be a whole number can land just below it and
+    lose one frame (3 of the 99,120 frame numbers of the tests' grid); here the positions are exact.
+
+    Returns:
+        int64, shape ``(clips, frames)``, values in [0, n).
+    """
+    _check(n, frames, stride, clips)
+    size = frames * stride
+    delta = max(n - size, 0)
+    i = np.arange(clips, dtype=np.int64)[:, None]
+    k = np.arange(frames, dtype=np.int64)[None, :]
+    steps = max(frames - 1, 1)  # a clip of one frame is its start
+    # floor(delta i / clips + k (size - 1) / steps) over one denominator
+    index = (delta * i * steps + k * (size - 1) * clips) // (clips * steps)
+    return np.minimum(index, n - 1)
+
+
+def mmaction2_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
+    """MMAction2's test clips (version 1): starts spread evenly, both ends included, rounded to the nearest.
+
+    With s the span and m = max(n - s, 0): start_i = round(i m / (clips - 1)), halves to even; one clip: m //
+    2; frames modulo n. A clip of one frame is for frame-wise ("2D") networks: start_i = floor(i n / clips + n
+    / (2 clips)). Source: open-mmlab/mmaction2, mmaction/datasets/transforms/loading.py,
+    ``SampleFrames._get_test_clips`` and ``transform`` with test_mode, out_of_bound_opt 'loop', no
+    twice_sample, no target_fps.
+
+    Quirk: it differs from the paper's rule only in rounding, by at most one frame.
+
+    Returns:
+        int64, shape ``(clips, frames)``, values in [0, n).
+    """
+    _check(n, frames, stride, clips)
+    if frames == 1:
+        average = n / clips
+        starts = (np.arange(clips) * average + average / 2.0).astype(np.int64)
+    else:
+        last = max(n - clip_span(frames, stride), 0)
+        starts = np.array([last // 2]) if clips == 1 else np.round(np.arange(clips) * (last / (clips - 1)))
+    return clip_indices(starts.astype(np.int64), n, frames, stride)
+
+
+def mmaction2_old_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
+    """MMAction2's test clips before version 1: the middles of equal intervals.
+
+    With c = frames * stride and a = (n - c + 1) / clips: start_i = floor(i a + a / 2) if n >= c, else 0;
+    frames modulo n. Source: open-mmlab/mmaction2 0.x, mmaction/datasets/pipelines/loading.py,
+    ``SampleFrames._get_test_clips``.
+
+    Quirks: neither end of the video is reached; c counts stride - 1 frames more than the clip covers; a video
+    shorter than c gives ``clips`` equal clips that start at 0, even where the clip itself would fit.
+
+    Returns:
+        int64, shape ``(clips, frames)``, values in [0, n).
+    """
+    _check(n, frames, stride, clips)
+    size = frames * stride
+    average = (n - size + 1) / clips if n >= size else 0.0
+    starts = (np.arange(clips) * average + average / 2.0).astype(np.int64)
+    return clip_indices(starts, n, frames, stride)
+
+
+def tsn_uniform_clips(n: int, frames: int, stride: int, clips: int = 1) -> np.ndarray:
+    """TSN's test frames: the video in equal segments, the middle frame of each.
+
+    With K segments and tick = n / K, segment j gives frame floor(tick / 2 + tick j). One clip: K = frames,
+    which is the rule of TSN and of TSM without dense_sample. Sources: yjxiong/tsn-pytorch, dataset.py,
+    ``TSNDataSet._get_test_indices``; mit-han-lab/temporal-shift-module, ops/dataset.py, the same name.
+
+    More clips are this module's extension, for the sources have none: K = frames * clips, and the segments
+    are dealt out in turn, so clip i takes segments i, i + clips, i + 2 clips and so on. (TSM's
+    ``twice_sample`` adds a second clip at floor(tick j) instead.)
+
+    Quirks: ``stride`` plays no part, so fast and slow videos look alike; a video with fewer frames than
+    segments repeats frames in place instead of starting over.
+
+    Returns:
+        int64, shape ``(clips, frames)``, values in [0, n).
+    """
+    _check(n, frames, stride, clips)
+    tick = n / (frames * clips)
+    middles = (tick / 2.0 + tick * np.arange(frames * clips)).astype(np.int64)
+    return middles.reshape(frames, clips).T.copy()
+
+
+ClipRule = Callable[[int, int, int, int], np.ndarray]  # (n, frames, stride, clips) -> int64 (clips, frames)
+
+CLIP_RULES: dict[str, ClipRule] = {
+    "paper": even_clips,
+    "tsm-dense": tsm_dense_clips,
+    "slowfast": slowfast_clips,
+    "mmaction2": mmaction2_clips,
+    "mmaction2-0.x": mmaction2_old_clips,
+    "tsn-uniform": tsn_uniform_clips,
+}
+
+
+def resample(timestamps: np.ndarray, fps: float) -> np.ndarray:
+    """The frames on display at times 0, 1 / fps, 2 / fps, ... while the video lasts.
+
+    A video of variable frame rate becomes one of constant rate, and every video gets the same rate::
+
+        frame on display    0     1  2              3     4          (uneven timestamps)
+        time                |-----|--|--------------|-----|-----|
+        1 / fps grid        ^   ^   ^   ^   ^   ^   ^   ^   ^   ^
+        taken               0   0   1   2   2   2   3   3   4   4    (an earlier frame stays until the next is
+        due)
+
+    The last frame stays for the mean interval (last - first) / (n - 1), so n frames at a constant rate
+    resampled to that rate are the n frames, and a video of one frame gives that frame once. A frame counts as
+    due 1 ms before its timestamp (or a quarter of the mean interval if that is less), for containers that
+    keep whole milliseconds.
+
+    Args:
+        timestamps: float, shape ``(n,)``, seconds, not decreasing (presentation order).
+        fps: frames a second wanted, above 0.
+
+    Returns:
+        int64, shape ``(m,)``, m >= 1, values in [0, n), not decreasing.
+
+    Raises:
+        UserError: no timestamps, timestamps that decrease, are not finite or do not advance at all, fps not
+        above 0.
+    """
+    times = np.asarray(timestamps, dtype=np.float64)
+    if times.ndim != 1 or len(times) == 0:
+        raise UserError(f"timestamps have shape {times.shape}, expected (n,) with at least one frame")
+    if not (np.isfinite(fps) and fps > 0):
+        raise UserError(f"fps is {fps}, expected a number above 0")
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise UserError("timestamps are not finite or run backwards, expected seconds in presentation order")
+    if len(times) == 1:
+        return np.zeros(1, dtype=np.int64)
+    times = times - times[0]
+    interval = times[-1] / (len(times) - 1)
+    if interval <= 0:
+        raise UserError(
+            f"all {len(times)} timestamps are equal, so a frame rate cannot be applied; keep every frame"
+        )
+    slack = min(TIMESTAMP_ROUNDING, interval / 4)
+    count = max(int(np.ceil((times[-1] + interval - slack) * fps)), 1)
+    grid = np.arange(count) / fps
+    return np.searchsorted(times, grid + slack, side="right").astype(np.int64) - 1
