@@ -1,0 +1,577 @@
+"""The command line: ``peakzoom quickstart | train | evaluate | predict | data check``.
+
+Results go to standard output, everything about the way there to standard error. A user's mistake is one sentence and
+exit code 2; files that gave no answer among others that did make exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from peakzoom.errors import DecodeError, UserError
+
+if TYPE_CHECKING:
+    from peakzoom.evaluate import Evaluation
+    from peakzoom.predict import Prediction
+    from peakzoom.recipes import Recipe
+    from peakzoom.video.datasets import VideoSet
+
+app = typer.Typer(
+    name="peakzoom",
+    help="Recognise actions in video, with temporal and spatial attention.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """One line on the way, to standard error."""
+    err_console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar in a terminal, a line every tenth elsewhere."""
+    if not err_console.is_terminal:
+
+        def tenths(done: int, total: int) -> None:
+            if done == total or done * 10 // total > (done - 1) * 10 // total:
+                say(f"{title}: {done} of {total}")
+
+        yield tenths
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err_console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class RecipeName(str, Enum):
+    """Recipes by name."""
+
+    small = "small"
+    paper = "paper"
+
+
+class Cache(str, Enum):
+    """Whether decoded frames are kept on disk."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
+class Steps(str, Enum):
+    """Which trainings to run."""
+
+    both = "both"
+    tcnn = "tcnn"
+    joint = "joint"
+
+
+class Layout(str, Enum):
+    """How a data set is laid out."""
+
+    auto = "auto"
+    folder = "folder"
+    manifest = "manifest"
+    ucf101 = "ucf101"
+    hmdb51 = "hmdb51"
+    kinetics = "kinetics"
+
+
+DATA_HELP = (
+    "Folder of class subfolders; CSV/TSV manifest (path, label, split, group); UCF101, HMDB51, Kinetics."
+)
+DataArg = Annotated[Path, typer.Argument(help=DATA_HELP, show_default=False)]
+FormatOpt = Annotated[Layout, typer.Option("--format", help="Layout of DATA.")]
+SplitsOpt = Annotated[Path | None, typer.Option(help="Folder of the official split files (UCF101, HMDB51).")]
+SplitNumberOpt = Annotated[int, typer.Option("--split-number", help="Which official split: 1, 2 or 3.")]
+RootOpt = Annotated[Path | None, typer.Option(help="Folder that the paths of a manifest start from.")]
+DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda, mps ...")]
+RunArg = Annotated[
+    str, typer.Argument(help="Run folder, saved model, or owner/name on the hub.", show_default=False)
+]
+ClipsOpt = Annotated[
+    str, typer.Option("--clips", help="Clip rule: paper, tsm-dense, slowfast, mmaction2, tsn-uniform.")
+]
+NumClipsOpt = Annotated[int, typer.Option("--num-clips", help="Clips of a video.")]
+CropsOpt = Annotated[int, typer.Option("--crops", help="Crops of a clip.")]
+
+
+def _open(data: Path, layout: Layout, splits: Path | None, number: int, root: Path | None) -> VideoSet:
+    from peakzoom.video.datasets import open_data
+
+    found = open_data(data, layout.value, splits, number, root)
+    for note in found.notes:
+        say(note)
+    return found
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="New folder for clips, run and results.")] = Path("quickstart"),
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    train_clips: Annotated[int | None, typer.Option(help="Rendered clips to train on.")] = None,
+    test_clips: Annotated[int | None, typer.Option(help="Rendered clips to test on.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that render and decode.")] = 2,
+) -> None:
+    """Render a small set of action clips, train both steps, evaluate, and draw where the network looked.
+
+    Example: `peakzoom quickstart`
+    """
+    from peakzoom.quickstart import TEST_CLIPS, TRAIN_CLIPS
+    from peakzoom.quickstart import quickstart as run
+
+    done = run(
+        out,
+        seed=seed,
+        train_clips=TRAIN_CLIPS if train_clips is None else train_clips,
+        test_clips=TEST_CLIPS if test_clips is None else test_clips,
+        workers=workers,
+        say=say,
+    )
+    table = Table(title="Held-out performers and backgrounds", title_justify="left")
+    for column in ("network", "top-1", "mean class accuracy"):
+        table.add_column(column, justify="left" if column == "network" else "right")
+    alone = done.tcnn.fused
+    table.add_row("T-CNN alone (step 1)", f"{alone.top1:.1%}", f"{alone.mean_class:.1%}", end_section=True)
+    for name, branch in done.joint.branches.items():
+        table.add_row(
+            NAMES[name],
+            f"{branch.top1:.1%}",
+            f"{branch.mean_class:.1%}",
+            style="bold" if name == "fused" else "",
+        )
+    out_console.print(table)
+    out_console.print(
+        f"Where it looked: {done.picture}\nTable, scores, confusion: {done.out / 'evaluation-joint'}\n"
+        f"Model: {done.out / 'run'}, for instance: peakzoom predict {done.out / 'run'} CLIP.mp4\n"
+        f"Took {done.seconds:.0f} s.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+NAMES = {
+    "original": "T-CNN + spatial: original (O)",
+    "discriminative": "T-CNN + spatial: discriminative (D)",
+    "complementary": "T-CNN + spatial: complementary (C)",
+    "fused": "T-CNN + spatial: fused answer",
+}
+
+
+def _adapt(recipe: Recipe, **asked: Any) -> Recipe:
+    """The recipe with what the command line asks for instead."""
+    pre, augment, tcnn, joint = recipe.preprocess, recipe.augment, recipe.tcnn, recipe.joint
+    if (size := asked["size"]) is not None:
+        canvas = (round(pre.canvas[0] * size / pre.size), round(pre.canvas[1] * size / pre.size))
+        pre = replace(pre, size=size, canvas=canvas)
+    for name in ("frames", "fps", "zoom_source"):
+        if asked[name] is not None:
+            pre = replace(pre, **{name: asked[name]})
+    if asked["epochs"] is not None:
+        tcnn = replace(tcnn, epochs=asked["epochs"], min_steps=0)
+    if asked["joint_epochs"] is not None:
+        joint = replace(joint, epochs=asked["joint_epochs"], min_steps=0)
+    if asked["lr"] is not None:
+        tcnn = replace(tcnn, lr=asked["lr"], final_lr=min(tcnn.final_lr, asked["lr"]))
+        joint = replace(joint, lr=asked["lr"], final_lr=min(joint.final_lr, asked["lr"]))
+    if asked["no_flip"]:
+        augment = replace(augment, flip=False)
+    rest = {
+        name: asked[name]
+        for name in ("model", "batch_size", "stride", "attention_per")
+        if asked[name] is not None
+    }
+    return replace(recipe, preprocess=pre, augment=augment, tcnn=tcnn, joint=joint, **rest)
+
+
+@app.command()
+def train(
+    data: DataArg,
+    out: Annotated[Path, typer.Option(help="New folder for the run.", show_default=False)],
+    recipe: Annotated[
+        RecipeName, typer.Option(help="small: from scratch on small data; paper: Sec. 3.1.")
+    ] = RecipeName.small,
+    steps: Annotated[
+        Steps, typer.Option(help="T-CNN, joint training of the three branches, or both.")
+    ] = Steps.both,
+    init: Annotated[
+        str | None, typer.Option(help="Trained model to start from; other classes get a new head.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="tcnn (paper), tcnn_s, tcnn_xs.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of the T-CNN.")] = None,
+    joint_epochs: Annotated[int | None, typer.Option(min=1, help="Of the joint training.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips in a batch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate of both steps.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Frame stride.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.01, help="Take every video at this rate.")] = None,
+    zoom_source: Annotated[
+        int | None, typer.Option(min=1, help="Zoom from frames this many times the input.")
+    ] = None,
+    attention_per: Annotated[
+        str | None, typer.Option(help="One attention per frame (paper) or per clip.")
+    ] = None,
+    no_flip: Annotated[
+        bool, typer.Option("--no-flip", help="Never mirror: left and right are different classes.")
+    ] = False,
+    val_fraction: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
+    ] = 0.15,
+    test_groups: Annotated[
+        str | None, typer.Option(help="Groups to set aside for testing, as 4,8,9.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order, crops and splits.")] = 0,
+    cache: Annotated[
+        Cache, typer.Option(help="Keep decoded frames on disk; auto: up to 8 GiB.")
+    ] = Cache.auto,
+    workers: Annotated[int | None, typer.Option(min=0, help="Loader processes.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed ...")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, or which.")] = "auto",
+    num_nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")] = False,
+    layout: FormatOpt = Layout.auto,
+    splits: SplitsOpt = None,
+    split_number: SplitNumberOpt = 1,
+    root: RootOpt = None,
+) -> None:
+    """Train on your own videos: the T-CNN first, then all three branches from it.
+
+    Examples: `peakzoom train clips/ --out runs/first` and
+    `peakzoom train UCF-101 --splits ucfTrainTestlist --recipe paper --init k400 --out runs/ucf1`
+    """
+    import dataclasses
+
+    from peakzoom.recipes import RECIPES
+    from peakzoom.train import PHASES, Options
+    from peakzoom.train import train as run
+    from peakzoom.video.datasets import hold_out_groups
+
+    videos = _open(data, layout, splits, split_number, root)
+    if test_groups is not None:
+        groups = [group.strip() for group in test_groups.split(",") if group.strip()]
+        videos = dataclasses.replace(videos, entries=hold_out_groups(videos.entries, groups))
+    asked = _adapt(
+        RECIPES[recipe.value](),
+        model=model,
+        epochs=epochs,
+        joint_epochs=joint_epochs,
+        batch_size=batch_size,
+        lr=lr,
+        size=size,
+        frames=frames,
+        stride=stride,
+        fps=fps,
+        zoom_source=zoom_source,
+        attention_per=attention_per,
+        no_flip=no_flip,
+    )
+    options = Options(
+        seed=seed,
+        val_fraction=val_fraction,
+        cache=cache.value,
+        workers=workers,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=precision,
+        patience=patience,
+        steps=PHASES if steps == Steps.both else (steps.value,),
+        init=init,
+    )
+    run(videos, asked, out, options, resume, say)
+    if int(os.environ.get("RANK", "0")) == 0:
+        tested = any(entry.split == "test" for entry in videos.entries)
+        out_console.print(
+            f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"),
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _run_folder(run: str) -> Path | None:
+    """The folder with ``videos.csv``, from a run or one of its phases."""
+    path = Path(run)
+    return next(
+        (each for each in (path, path.parent, path.parent.parent) if (each / "videos.csv").exists()), None
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunArg,
+    data: Annotated[
+        Path | None, typer.Argument(help=DATA_HELP + " Default: the test videos of the run.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which videos: test, val or train.")] = "test",
+    clips: ClipsOpt = "paper",
+    num_clips: NumClipsOpt = 10,
+    crops: CropsOpt = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder; default: evaluation beside the weights.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Decoding threads.")] = 1,
+    device: DeviceOpt = "auto",
+    layout: FormatOpt = Layout.auto,
+    splits: SplitsOpt = None,
+    split_number: SplitNumberOpt = 1,
+    root: RootOpt = None,
+) -> None:
+    """Test a model on labelled videos, 30 views each, and leave every score in one file.
+
+    Examples: `peakzoom evaluate runs/first` and `peakzoom evaluate runs/first/tcnn other_clips/`
+    """
+    from peakzoom.evaluate import choose_entries, run_videos
+    from peakzoom.evaluate import evaluate as test
+    from peakzoom.predict import Protocol, load
+
+    protocol = Protocol(clips, num_clips, crops)
+    home = _run_folder(run)
+    if data is not None:
+        videos = _open(data, layout, splits, split_number, root)
+    elif home is not None:
+        videos = run_videos(home)
+    else:
+        raise UserError(f"{run} does not know its test videos: name the DATA to test on")
+    entries = choose_entries(videos, home, split)
+    recognizer = load(run, device)
+    target = out or (Path(run) if Path(run).is_dir() else Path()) / f"evaluation-{split}-{clips}"
+    with progress_bar(f"testing on {len(entries)} videos") as progress:
+        result = test(recognizer, videos, entries, target, protocol, workers, progress)
+    out_console.print(
+        _accuracy_table(result, f"{sum(result.counts.values())} {split} videos, {num_clips} x {crops} views")
+    )
+    out_console.print(_class_table(result))
+    if result.problems:
+        say(
+            f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"
+        )
+    out_console.print(f"Scores, tables and pictures: {target}", highlight=False, soft_wrap=True)
+
+
+def _accuracy_table(result: Evaluation, title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("answer")
+    for column in ("top-1", "top-5", "mean class"):
+        table.add_column(column, justify="right")
+    for name, branch in result.branches.items():
+        row = (f"{branch.top1:.1%}", f"{branch.top5:.1%}", f"{branch.mean_class:.1%}")
+        table.add_row(name, *row, style="bold" if name == "fused" else "")
+    return table
+
+
+def _class_table(result: Evaluation) -> Table:
+    table = Table(title="Fused answer, class by class", title_justify="left")
+    table.add_column("class")
+    table.add_column("videos", justify="right")
+    table.add_column("accuracy", justify="right")
+    for name, accuracy in result.fused.per_class.items():
+        table.add_row(name, str(result.counts[name]), f"{accuracy:.1%}")
+    return table
+
+
+@app.command()
+def predict(
+    run: RunArg,
+    files: Annotated[
+        list[Path], typer.Argument(help="Video files, or folders to search for them.", show_default=False)
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+    jsonl: Annotated[
+        Path | None, typer.Option(help="Write JSON Lines here; - for standard output instead of tables.")
+    ] = None,
+    clips: ClipsOpt = "paper",
+    num_clips: NumClipsOpt = 10,
+    crops: CropsOpt = 3,
+    workers: Annotated[int, typer.Option(min=0, help="Decoding threads.")] = 1,
+    device: DeviceOpt = "auto",
+) -> None:
+    """Recognise the action in video files.
+
+    Examples: `peakzoom predict runs/first clip.mp4` and
+    `peakzoom predict runs/first camera/ --jsonl answers.jsonl`
+    """
+    from peakzoom.evaluate import decode_ahead
+    from peakzoom.predict import Protocol, load
+
+    protocol = Protocol(clips, num_clips, crops)
+    if jsonl is not None and str(jsonl) != "-" and jsonl.exists():
+        raise UserError(f"{jsonl} exists: name another file for --jsonl, or remove it")
+    recognizer = load(run, device)
+    found = list(_expand(files))
+    failed = 0
+    stream = sys.stdout if str(jsonl) == "-" else jsonl.open("w", encoding="utf-8") if jsonl else None
+    try:
+        decoded = decode_ahead(found, recognizer.preprocess, protocol, workers)
+        for path, views in zip(found, decoded, strict=True):
+            if isinstance(views, DecodeError):
+                failed += 1
+                say(f"{path}: no prediction: {views.reason}")
+                _write_line(stream, {"file": str(path), "error": views.reason})
+                continue
+            prediction = recognizer.score(views)
+            if prediction.problem:
+                say(f"{path}: {prediction.problem}")
+            _write_line(stream, prediction.to_dict(top))
+            if stream is not sys.stdout:
+                _print_prediction(prediction, top)
+    finally:
+        if stream is not None and stream is not sys.stdout:
+            stream.close()
+    if failed:
+        say(f"{failed} of {len(found)} files gave no prediction")
+        raise typer.Exit(1)
+
+
+def _expand(files: list[Path]) -> Iterator[Path]:
+    from peakzoom.video.datasets import VIDEO_SUFFIXES
+
+    for file in files:
+        if not file.is_dir():
+            yield file
+            continue
+        inside = sorted(
+            each for each in file.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file()
+        )
+        if not inside:
+            raise UserError(
+                f"{file} is a folder without videos: expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}"
+            )
+        yield from inside
+
+
+def _write_line(stream: TextIO | None, line: dict[str, Any]) -> None:
+    if stream is not None:
+        stream.write(json.dumps(line) + "\n")
+        stream.flush()
+
+
+def _print_prediction(prediction: Prediction, top: int) -> None:
+    out_console.print(str(prediction.path), markup=False, highlight=False, soft_wrap=True)
+    width = max(len(name) for name in prediction.classes)
+    for name, score in prediction.top(top):
+        out_console.print(f"  {name:<{width}}  {score:.4f}", markup=False, highlight=False)
+
+
+@data_app.command("check")
+def data_check(
+    data: DataArg,
+    out: Annotated[Path | None, typer.Option(help="Also write the files with problems to this CSV.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = os.cpu_count() or 1,
+    layout: FormatOpt = Layout.auto,
+    splits: SplitsOpt = None,
+    split_number: SplitNumberOpt = 1,
+    root: RootOpt = None,
+) -> None:
+    """Report on a data set: videos per class, lengths, sizes, rates, and every file that cannot be read.
+
+    Example: `peakzoom data check clips/`
+    """
+    import csv
+
+    from peakzoom.video.check import check
+
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists: name another file for --out, or remove it")
+    videos = _open(data, layout, splits, split_number, root)
+    with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
+        report = check(videos, workers, progress)
+    table = Table(
+        title=f"{videos.name}: {len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups",
+        title_justify="left",
+    )
+    splits_seen = sorted({name for each in report.classes for name in each.splits if name})
+    table.add_column("class")
+    for column in ("videos", *splits_seen, "unreadable", "frames", "seconds", "height x width"):
+        table.add_column(column, justify="right")
+    for each in report.classes:
+        sizes = [f"{height}x{width}" for height, width in each.sizes]
+        table.add_row(
+            each.name,
+            str(each.videos),
+            *(str(each.splits.get(name, 0)) for name in splits_seen),
+            str(each.unreadable),
+            "{} - {:g} - {}".format(*each.frames) if each.frames else "",
+            "{:.1f} - {:.1f} - {:.1f}".format(*each.seconds) if each.seconds else "",
+            ", ".join(sizes[:2]) + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else ""),
+        )
+    out_console.print(table)
+    rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
+    lines = [
+        "frames and seconds: least - median - most",
+        "frames per second: "
+        + ", ".join(rates[:6])
+        + (f" and {len(rates) - 6} other rates" if len(rates) > 6 else ""),
+        f"variable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}",
+        f"missing, unreadable or damaged: {len(report.problems)}",
+    ]
+    out_console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    shown = 20
+    for problem in report.problems[:shown]:
+        out_console.print(
+            f"  {problem.path}: {problem.reason}", markup=False, highlight=False, soft_wrap=True
+        )
+    if len(report.problems) > shown:
+        out_console.print(
+            f"  and {len(report.problems) - shown} more; --out FILE.csv lists all", highlight=False
+        )
+    if out is not None:
+        with out.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["path", "reason"])
+            writer.writerows((problem.path, problem.reason) for problem in report.problems)
+
+
+def main() -> None:
+    """Entry point: runs a command and turns users' mistakes into one sentence."""
+    # Lightning and the hub announce themselves on every start; what matters is said by the commands.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        say("stopped; a training goes on from its last epoch with --resume")
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in ("lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"):
+            raise
+        say(f"error: this command needs {missing}, which is not installed: pip install 'peakzoom[train]'")
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)

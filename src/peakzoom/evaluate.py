@@ -1,0 +1,295 @@
+"""Test a trained model on labelled videos (METHOD.md, section 6): each video decoded once for all its views.
+
+What an evaluation leaves in its folder::
+
+    scores.csv            one row per video and branch: label, prediction and every class score, in full precision;
+                          every number below can be computed again from it
+    views.npz             the softmax scores of each single view, float32 (videos, branches, views, S)
+    metrics.json          top-1, top-5 and mean class accuracy of each branch, counts, protocol
+    per_class.csv         videos and accuracy of each class, for each branch
+    confusion.csv .png    rows are true classes, columns the fused answer
+    problems.csv          videos without a score, and why
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_confusion_matrix,
+)
+
+from peakzoom.errors import DecodeError, UserError
+from peakzoom.plots import plot_confusion
+from peakzoom.predict import DecodedViews, Prediction, Protocol, Recognizer, decode_views
+from peakzoom.video.datasets import Entry, Problem, VideoSet
+from peakzoom.video.views import Preprocess
+
+
+@dataclass(frozen=True)
+class BranchResult:
+    """Accuracies of one branch, in [0, 1]."""
+
+    top1: float
+    top5: float
+    mean_class: float
+    per_class: dict[str, float]  # classes with at least one video
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out, for each branch and "fused"."""
+
+    branches: dict[str, BranchResult]
+    confusion: np.ndarray  # int64 (S, S), rows true, columns the fused answer
+    counts: dict[str, int]  # videos scored, of each class
+    problems: list[Problem]
+
+    @property
+    def fused(self) -> BranchResult:
+        """The answer's."""
+        return self.branches["fused"]
+
+
+def decode_ahead(
+    paths: Sequence[Path], preprocess: Preprocess, protocol: Protocol, workers: int = 1, ahead: int = 2
+) -> Iterator[DecodedViews | DecodeError]:
+    """Decode videos in threads while the network works, in order, at most ``ahead`` at a time in memory.
+
+    FFmpeg and PyTorch's resizing release the interpreter lock, so threads do; none is needed with workers = 0.
+    """
+
+    def work(path: Path) -> DecodedViews | DecodeError:
+        try:
+            return decode_views(path, preprocess, protocol)
+        except DecodeError as error:
+            return error
+
+    if workers <= 0:
+        yield from map(work, paths)
+        return
+    pending: deque[Future[DecodedViews | DecodeError]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for path in paths:
+            pending.append(pool.submit(work, path))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> BranchResult:
+    """Accuracies from scores.
+
+    Args:
+        scores: (V, S) of V videos.
+        labels: int (V,).
+        classes: S names.
+    """
+    predicted, target = torch.from_numpy(scores), torch.from_numpy(labels)
+    options: dict[str, Any] = {"num_classes": len(classes)}
+    each = multiclass_accuracy(predicted, target, average="none", **options)
+    present = [index for index in range(len(classes)) if (labels == index).any()]
+    return BranchResult(
+        top1=float(multiclass_accuracy(predicted, target, average="micro", **options)),
+        top5=float(
+            multiclass_accuracy(predicted, target, average="micro", top_k=min(5, len(classes)), **options)
+        ),
+        mean_class=float(each[present].mean()),
+        per_class={classes[index]: float(each[index]) for index in present},
+    )
+
+
+def summarise(
+    predictions: Sequence[Prediction],
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    problems: Sequence[Problem],
+) -> Evaluation:
+    """All accuracies of scored videos; ``entries`` are theirs, in the same order."""
+    if not predictions:
+        raise UserError("not one of the test videos could be scored; run 'peakzoom data check' on them")
+    labels = np.array([entry.label for entry in entries], dtype=np.int64)
+    stacked = {name: np.stack([each.scores[name] for each in predictions]) for name in predictions[0].scores}
+    fused = torch.from_numpy(stacked["fused"].argmax(1))
+    confusion = multiclass_confusion_matrix(fused, torch.from_numpy(labels), num_classes=len(classes))
+    return Evaluation(
+        {name: measure(scores, labels, classes) for name, scores in stacked.items()},
+        confusion.numpy(),
+        {name: int((labels == index).sum()) for index, name in enumerate(classes)},
+        list(problems),
+    )
+
+
+def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> list[Entry]:
+    """The videos to test on: never one that the model was trained on, unless asked for by name.
+
+    Where the data have splits, those of ``split``. Where they have none, the videos that the run set aside under that
+    name, and for "test" also those that the run does not know.
+    """
+    if any(entry.split for entry in data.entries):
+        chosen = [entry for entry in data.entries if entry.split == split]
+    else:
+        known: dict[str, str] = {}
+        if run is not None and (run / "videos.csv").exists():
+            with (run / "videos.csv").open(newline="", encoding="utf-8") as stream:
+                known = {str(Path(row["path"]).resolve()): row["split"] for row in csv.DictReader(stream)}
+        chosen = [entry for entry in data.entries if known.get(str(entry.path.resolve()), "test") == split]
+    if not chosen:
+        raise UserError(
+            f"{data.name} has no {split} videos that this run was not trained on: name another --split (val, train), "
+            "mark some videos as test in the data, or train with --test-groups"
+        )
+    return chosen
+
+
+def run_videos(run: Path) -> VideoSet:
+    """All videos that a run recorded in ``videos.csv``, each with the split that it had there."""
+    classes = (run / "classes.txt").read_text(encoding="utf-8").splitlines()
+    with (run / "videos.csv").open(newline="", encoding="utf-8") as stream:
+        entries = [
+            Entry(Path(row["path"]), int(row["label"]), row["split"], row["group"] or None)
+            for row in csv.DictReader(stream)
+        ]
+    return VideoSet(classes, entries, [], str(run))
+
+
+def evaluate(
+    recognizer: Recognizer,
+    data: VideoSet,
+    entries: Sequence[Entry],
+    out: Path,
+    protocol: Protocol | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score videos and write the folder described above.
+
+    Args:
+        recognizer: the model.
+        data: whose classes the entries' labels are.
+        entries: the videos.
+        out: folder, new or empty.
+        protocol: views of a video; the paper's 30 when not given.
+        workers: decoding threads.
+        progress: called with (done, all).
+    """
+    protocol = protocol or Protocol()
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: name another --out")
+    entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries
+    predictions: list[Prediction] = []
+    scored: list[Entry] = []
+    problems = list(data.problems)
+    decoded = decode_ahead([entry.path for entry in entries], recognizer.preprocess, protocol, workers)
+    for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
+        if isinstance(views, DecodeError):
+            problems.append(Problem(str(entry.path), views.reason))
+        else:
+            predictions.append(recognizer.score(views))
+            scored.append(entry)
+            if views.video.info.problem:
+                problems.append(Problem(str(entry.path), f"scored in part: {views.video.info.problem}"))
+        if progress:
+            progress(done, len(entries))
+    result = summarise(predictions, scored, recognizer.classes, problems)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out, result, predictions, scored, recognizer.classes, protocol)
+    return result
+
+
+def _write(
+    out: Path,
+    result: Evaluation,
+    predictions: Sequence[Prediction],
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    protocol: Protocol,
+) -> None:
+    branches = list(result.branches)
+    _write_csv(
+        out / "scores.csv",
+        ["path", "label", "class", "group", "branch", "predicted", *classes],
+        (
+            [
+                each.path,
+                entry.label,
+                classes[entry.label],
+                entry.group or "",
+                name,
+                classes[int(each.scores[name].argmax())],
+                *map(repr, each.scores[name].tolist()),
+            ]
+            for each, entry in zip(predictions, entries, strict=True)
+            for name in branches
+        ),
+    )
+    np.savez(
+        out / "views.npz",
+        scores=np.stack([np.stack([each.views[name] for name in branches]) for each in predictions]),
+        branches=np.array(branches),
+        labels=np.array([entry.label for entry in entries]),
+        paths=np.array([str(each.path) for each in predictions]),
+    )
+    _write_csv(
+        out / "per_class.csv",
+        ["class", "videos", *branches],
+        (
+            [
+                name,
+                result.counts[name],
+                *(repr(result.branches[branch].per_class[name]) for branch in branches),
+            ]
+            for name in classes
+            if result.counts[name]
+        ),
+    )
+    _write_csv(
+        out / "confusion.csv",
+        ["true \\ answer", *classes],
+        ([name, *row] for name, row in zip(classes, result.confusion.tolist(), strict=True)),
+    )
+    _write_csv(
+        out / "problems.csv", ["path", "reason"], ((each.path, each.reason) for each in result.problems)
+    )
+    plot_confusion(result.confusion, classes, out / "confusion.png")
+    summary = {
+        "videos": len(predictions),
+        "unscored": sum(not each.reason.startswith("scored in part") for each in result.problems),
+        "protocol": asdict(protocol),
+        "branches": {
+            name: {"top1": each.top1, "top5": each.top5, "mean_class_accuracy": each.mean_class}
+            for name, each in result.branches.items()
+        },
+    }
+    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_csv(file: Path, header: Sequence[object], rows: Any) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_scores(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
+    """Read ``scores.csv`` back: scores (V, S) of each branch, labels (V,), class names."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    classes = rows[0][6:]
+    branches = list(dict.fromkeys(row[4] for row in rows[1:]))
+    scores = {
+        name: np.array([row[6:] for row in rows[1:] if row[4] == name], dtype=np.float64) for name in branches
+    }
+    labels = np.array([int(row[1]) for row in rows[1:] if row[4] == branches[0]])
+    return scores, labels, classes

@@ -1,0 +1,209 @@
+"""One file, one answer: a trained model with its preprocessing (METHOD.md, section 6).
+
+Evaluation scores its videos through the same :meth:`Recognizer.score`, so its numbers are these, to the last digit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peakzoom.errors import UserError
+from peakzoom.model import PeakZoom
+from peakzoom.video.clips import CLIP_RULES, resample
+from peakzoom.video.decode import Video, decode
+from peakzoom.video.views import Preprocess, crop_offsets, to_input
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which views of a video are averaged: the paper's 30 are ten clips times three crops.
+
+    Attributes:
+        rule: name in ``peakzoom.video.clips.CLIP_RULES``.
+        clips, crops: how many of each.
+    """
+
+    rule: str = "paper"
+    clips: int = 10
+    crops: int = 3
+
+    def __post_init__(self) -> None:
+        if self.rule not in CLIP_RULES:
+            raise UserError(f"clip rule is {self.rule!r}, expected one of {', '.join(CLIP_RULES)}")
+        if min(self.clips, self.crops) < 1:
+            raise UserError(
+                f"{self.clips} clips and {self.crops} crops make no view: expected at least 1 of each"
+            )
+
+
+@dataclass(frozen=True)
+class DecodedViews:
+    """A video decoded once, with the frame numbers of all its test clips."""
+
+    video: Video
+    clips: np.ndarray  # int64 (clips, T)
+    offsets: list[tuple[int, int]]  # (top, left) of the crops
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.clips) * len(self.offsets)
+
+    def batches(self) -> Iterator[Tensor]:
+        """One batch a clip: its crops, uint8 (crops, T, 3, side, side)."""
+        for clip in self.clips:
+            frames = self.video.take(clip)
+            yield torch.stack(
+                [frames[:, :, top : top + self.side, left : left + self.side] for top, left in self.offsets]
+            )
+
+
+def decode_views(path: str | Path, preprocess: Preprocess, protocol: Protocol) -> DecodedViews:
+    """Decode a video once for all its views. Errors as :func:`peakzoom.video.decode.decode`."""
+    clips = np.empty((0, 0), np.int64)
+
+    def select(timestamps: np.ndarray) -> np.ndarray:
+        nonlocal clips
+        base = np.arange(len(timestamps)) if preprocess.fps is None else resample(timestamps, preprocess.fps)
+        clips = base[
+            CLIP_RULES[protocol.rule](len(base), preprocess.frames, preprocess.stride, protocol.clips)
+        ]
+        return clips
+
+    video = decode(path, select, preprocess.test_size)
+    side = preprocess.size * preprocess.zoom_source
+    offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, protocol.crops)
+    return DecodedViews(video, clips, offsets, side)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one video.
+
+    Attributes:
+        path: the file.
+        classes: S names.
+        scores: for each branch and "fused", float64 (S,) softmax scores averaged over the views; they sum to 1.
+        views: for each branch, float32 (V, S) softmax scores of the views, clip by clip.
+        problem: what was wrong with the file although it gave frames; None = nothing.
+    """
+
+    path: Path
+    classes: list[str]
+    scores: dict[str, np.ndarray]
+    views: dict[str, np.ndarray]
+    problem: str | None
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The k best classes of the fused answer and their scores, best first; ties in the order of the classes."""
+        scores = self.scores["fused"]
+        return [
+            (self.classes[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:k]
+        ]
+
+    def to_dict(self, k: int = 5) -> dict[str, Any]:
+        """Plain data for one line of JSON: the best k, then all scores of all branches."""
+        return {
+            "file": str(self.path),
+            "class": self.top(1)[0][0],
+            "score": self.top(1)[0][1],
+            "top": [{"class": name, "score": score} for name, score in self.top(k)],
+            "scores": {
+                branch: dict(zip(self.classes, values.tolist(), strict=True))
+                for branch, values in self.scores.items()
+            },
+            "problem": self.problem,
+        }
+
+
+def find_model(path: str | Path) -> Path:
+    """The folder with the weights: a saved model, a run folder (joint before T-CNN), or one of its phases.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    folder = Path(path)
+    for inner in (".", "best", "joint/best", "tcnn/best"):
+        if (folder / inner / WEIGHTS).exists():
+            return folder / inner
+    if not folder.exists():
+        raise UserError(f"{path} does not exist: expected a run folder of 'peakzoom train' or a saved model")
+    raise UserError(f"{path} holds no trained model: no {WEIGHTS} in it, in joint/best or in tcnn/best")
+
+
+class Recognizer:
+    """A trained model, ready for files.
+
+    Args:
+        model: with ``preprocess`` in its configuration.
+        device: "auto" takes a GPU when there is one.
+    """
+
+    def __init__(self, model: PeakZoom, device: str = "auto") -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.model = model.eval().to(self.device)
+        self.preprocess = Preprocess.from_dict(model.preprocess)
+        self.classes = model.classes
+
+    @torch.inference_mode()
+    def score(self, views: DecodedViews) -> Prediction:
+        """Average the softmax scores of all views of a decoded video."""
+        found: dict[str, list[Tensor]] = {}
+        for batch in views.batches():
+            video, source = to_input(batch.to(self.device), self.preprocess)
+            for name, logits in self.model(video, source).logits().items():
+                found.setdefault(name, []).append(logits.float().softmax(1).cpu())
+        each = {name: torch.cat(parts).numpy() for name, parts in found.items()}
+        mean = {name: values.astype(np.float64).mean(0) for name, values in each.items()}
+        scores = {name: values / values.sum() for name, values in mean.items()}
+        info = views.video.info
+        return Prediction(info.path, self.classes, scores, each, info.problem)
+
+    def predict(self, file: str | Path, protocol: Protocol | None = None) -> Prediction:
+        """Recognise one video file.
+
+        Args:
+            file: anything that FFmpeg decodes.
+            protocol: which views to average; the paper's 30 when not given.
+
+        Raises:
+            DecodeError: the file gives no frame.
+        """
+        return self.score(decode_views(file, self.preprocess, protocol or Protocol()))
+
+
+def load(path: str | Path, device: str = "auto") -> Recognizer:
+    """Load a trained model: a run folder, a saved model, or the name of one on the Hugging Face hub (owner/name).
+
+    Weights are read from safetensors only.
+    """
+    name = str(path)
+    if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return Recognizer(_from_hub(name), device)
+    return Recognizer(PeakZoom.from_pretrained(str(find_model(path))), device)
+
+
+def _from_hub(name: str) -> PeakZoom:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return PeakZoom.from_pretrained(name)
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{name} is no folder here and could not be had from the hub: {reason}") from error
+
+
+def best_classes(scores: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """Class names from the highest score to the lowest."""
+    return [classes[index] for index in np.argsort(-scores, kind="stable")]

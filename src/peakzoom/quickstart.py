@@ -1,0 +1,130 @@
+"""The whole way on rendered clips: render, train both steps, evaluate, draw where the network looked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from peakzoom.errors import UserError
+from peakzoom.evaluate import Evaluation, evaluate
+from peakzoom.plots import plot_attention
+from peakzoom.predict import Protocol, Recognizer, load
+from peakzoom.recipes import Recipe, small
+from peakzoom.train import Options, train
+from peakzoom.video.clips import even_clips
+from peakzoom.video.datasets import Entry, read_manifest
+from peakzoom.video.decode import decode
+from peakzoom.video.render import render_dataset
+from peakzoom.video.views import centre_view, to_input
+
+TRAIN_CLIPS, TEST_CLIPS = 400, 120
+
+
+def quick_recipe() -> Recipe:
+    """``small`` with as many steps as fit into five minutes on two cores."""
+    recipe = small()
+    return replace(
+        recipe,
+        name="quickstart",
+        tcnn=replace(recipe.tcnn, epochs=14, min_steps=0),
+        joint=replace(recipe.joint, epochs=6, min_steps=0),
+        batch_size=16,
+    )
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What a quickstart leaves: folders, the two evaluations, the picture, seconds taken."""
+
+    out: Path
+    tcnn: Evaluation
+    joint: Evaluation
+    picture: Path
+    seconds: float
+
+
+def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> None:
+    """Where the network looked in the middle frame of the middle clip of each video."""
+    model, pre = recognizer.model, recognizer.preprocess
+    frames, responses, peaks, zoomed, titles = [], [], [], [], []
+    mean, std = np.array(pre.mean), np.array(pre.std)
+
+    def picture(image: torch.Tensor) -> np.ndarray:
+        pixels = image.permute(1, 2, 0).float().cpu().numpy() * std + mean
+        return (pixels * 255).round().clip(0, 255).astype(np.uint8)
+
+    for entry in entries:
+        video = decode(entry.path, None, pre.stored_canvas)
+        clip = even_clips(video.info.frames, pre.frames, pre.stride, 1)[0]
+        view = centre_view(video.take(clip), pre)
+        inputs, source = to_input(view[None].to(recognizer.device), pre)
+        with torch.inference_mode():
+            output = model(inputs, source, attention=True)
+        looked = output.attention
+        assert looked is not None
+        middle = pre.frames // 2
+        # The frame is shown as the zoom reads it, at the source's size.
+        frames.append(picture((inputs if source is None else source)[0, :, middle]))
+        responses.append(looked.responses[0, middle].float().cpu().numpy())
+        peaks.append(looked.peaks[0, middle].cpu().numpy())
+        zoomed.append(
+            (picture(looked.discriminative[0, :, middle]), picture(looked.complementary[0, :, middle]))
+        )
+        scores = output.fused.softmax(1)[0]
+        best = int(scores.argmax())
+        titles.append(
+            f"{recognizer.classes[entry.label]}\nanswer: {recognizer.classes[best]} {scores[best]:.2f}"
+        )
+    plot_attention(frames, responses, peaks, zoomed, titles, file)
+
+
+def quickstart(
+    out: Path,
+    *,
+    seed: int = 0,
+    train_clips: int = TRAIN_CLIPS,
+    test_clips: int = TEST_CLIPS,
+    workers: int = 2,
+    recipe: Recipe | None = None,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> Quickstart:
+    """Render, train, evaluate; everything goes to ``out``, a new folder.
+
+    Args:
+        out: new or empty.
+        seed: of everything.
+        train_clips: rendered clips to train on.
+        test_clips: rendered clips of other performers before other backgrounds.
+        workers: processes that render and decode.
+        recipe: the quick one when not given.
+        progress: show progress bars.
+        say: told one line at a time.
+    """
+    began = time.monotonic()
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: name a new folder with --out, or remove it")
+    say(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
+    clips = render_dataset(
+        out / "clips", train_clips=train_clips, test_clips=test_clips, workers=workers, seed=seed
+    )
+    data = read_manifest(clips / "clips.csv")
+    run = out / "run"
+    train(
+        data, recipe or quick_recipe(), run, Options(seed=seed, val_fraction=0.0, progress=progress), say=say
+    )
+    test = [entry for entry in data.entries if entry.split == "test"]
+    protocol = Protocol(clips=2, crops=1)
+    results = {}
+    for phase in ("tcnn", "joint"):
+        say(f"testing {phase} on {len(test)} clips of held-out performers and backgrounds")
+        results[phase] = evaluate(load(run / phase), data, test, out / f"evaluation-{phase}", protocol)
+    picture = out / "attention.png"
+    first = {entry.label: entry for entry in reversed(test)}
+    draw_attention(load(run), [first[label] for label in sorted(first)][:6], picture)
+    return Quickstart(out, results["tcnn"], results["joint"], picture, time.monotonic() - began)

@@ -1,0 +1,97 @@
+"""Training recipes: plain data, one function each.
+
+``paper`` is Sec. 3.1 as printed. ``small`` is for small data from scratch on a small machine; docs/results.md has the
+measurements behind its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from peakzoom.video.views import Augment, Preprocess
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One of the two trainings.
+
+    Attributes:
+        epochs: passes over the training videos.
+        min_steps: optimiser steps at least; small sets get more epochs to reach it.
+        optimizer: "sgd" (momentum 0.9) or "adamw".
+        lr, final_lr: the learning rate falls from one to the other along a cosine.
+        warmup: share of the steps in which it first rises linearly from zero.
+        weight_decay: on all weights for SGD (paper); not on biases, batch norms and betas for AdamW.
+        label_smoothing: of the cross-entropies.
+        clip_gradient: largest norm; None = as it comes.
+    """
+
+    epochs: int
+    optimizer: str
+    lr: float
+    final_lr: float
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    clip_gradient: float | None = None
+    min_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training needs beside the data.
+
+    Attributes:
+        model: name in ``peakzoom.model.BACKBONES``.
+        stride: frame stride; None chooses it so that a clip spans ``reach`` of the median training video.
+        tcnn, joint: the two phases.
+        class_balance: exponent b of the loss weights (N / (S n_c))^b; 0 = every video counts the same.
+        attention_per: see :class:`~peakzoom.model.PeakZoom`.
+        same_rate: bring videos to their median rate when their rates differ.
+    """
+
+    name: str
+    model: str
+    tcnn: Phase
+    joint: Phase
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    augment: Augment = field(default_factory=Augment)
+    batch_size: int = 16
+    dropout: float = 0.5
+    stride: int | None = 1
+    reach: float = 1.0
+    class_balance: float = 0.0
+    attention_per: str = "frame"
+    same_rate: bool = False
+
+
+def paper() -> Recipe:
+    """Sec. 3.1: SGD, momentum 0.9, weight decay 4e-5, cosine from 0.1 to 1e-4 over 150 epochs, batch 16."""
+    phase = Phase(epochs=150, optimizer="sgd", lr=0.1, final_lr=1e-4, weight_decay=4e-5)
+    return Recipe(name="paper", model="tcnn", tcnn=phase, joint=phase)
+
+
+def small() -> Recipe:
+    """Some ten to some thousand videos, from scratch, on a CPU or a small GPU."""
+    return Recipe(
+        name="small",
+        model="tcnn_xs",
+        tcnn=Phase(
+            50, "adamw", 2e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1, min_steps=300
+        ),
+        joint=Phase(
+            25, "adamw", 1e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1, min_steps=150
+        ),
+        preprocess=Preprocess(size=96, canvas=(108, 108), test_canvas=True, zoom_source=2),
+        augment=Augment(area=(0.6, 1.0), aspect=(0.8, 1.25), brightness=0.3, contrast=0.3, saturation=0.3),
+        dropout=0.3,
+        stride=None,
+        reach=0.8,
+        class_balance=0.5,
+        attention_per="clip",
+        same_rate=True,
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"paper": paper, "small": small}

@@ -1,0 +1,577 @@
+"""Training in two steps, as the paper: the T-CNN first, then all three branches from it (METHOD.md, section 6).
+
+Reads from the bottom: :func:`train` lists the videos, decodes them into the cache, and calls :func:`_fit` for each
+phase; Lightning carries the loop. The run folder::
+
+    run/
+      command.txt  config.json   what was asked; a resumed run must ask for the same
+      classes.txt  videos.csv    class names; every video and where it went (train, val, test)
+      problems.csv               every file that gave no frames, or not all, and why
+      tcnn/ joint/               one folder a phase:
+        checkpoints/last.ckpt      to go on from; written after every epoch
+        best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained
+        metrics.csv curves.png     accuracy and loss of every epoch
+        tensorboard/
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.optim import SGD, AdamW, Optimizer
+
+from peakzoom.errors import DecodeError, UserError
+from peakzoom.model import PeakZoom
+from peakzoom.model.network import BRANCHES, PeakZoomOutput
+from peakzoom.plots import plot_curves
+from peakzoom.recipes import Phase, Recipe
+from peakzoom.video.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill, free_bytes
+from peakzoom.video.clips import clip_span
+from peakzoom.video.datasets import Entry, Problem, VideoSet, split_validation
+from peakzoom.video.decode import probe
+from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader
+from peakzoom.video.views import to_input
+
+Say = Callable[[str], None]
+PHASES = ("tcnn", "joint")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of a training beside the recipe.
+
+    Attributes:
+        seed: of weights, order, crops and splits.
+        val_fraction: share of the training videos held back for choosing the epoch; 0 trains on all and keeps the
+            last epoch.
+        cache: "auto", "on" or "off".
+        workers: loader processes; None = one less than the processors.
+        accelerator, devices, num_nodes, precision: Lightning's.
+        patience: epochs without a better validation before a phase stops; None = never.
+        steps: which phases to train.
+        init: weights to start the T-CNN from (a run folder, a saved model); a head of other classes is made new.
+        progress: show a progress bar.
+    """
+
+    seed: int = 0
+    val_fraction: float = 0.15
+    cache: str = "auto"
+    workers: int | None = None
+    accelerator: str = "auto"
+    devices: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    patience: int | None = None
+    steps: tuple[str, ...] = PHASES
+    init: str | None = None
+    progress: bool = True
+
+
+def schedule(step: int, steps: int, phase: Phase) -> float:
+    """Learning rate at a step as a multiple of ``phase.lr``: linear warm-up, then a cosine to ``final_lr``."""
+    rise = phase.warmup * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    done = min(1.0, (step - rise) / max(1.0, steps - rise))
+    low = phase.final_lr / phase.lr
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(model: PeakZoom, phase: Phase) -> Optimizer:
+    """SGD decays every weight, as the paper's would; AdamW spares biases, batch norms and the two betas."""
+    if phase.optimizer == "sgd":
+        return SGD(model.parameters(), phase.lr, momentum=0.9, weight_decay=phase.weight_decay)
+    if phase.optimizer != "adamw":
+        raise UserError(f"optimizer is {phase.optimizer!r}, expected sgd or adamw")
+    decayed = [value for value in model.parameters() if value.dim() > 1]
+    spared = [value for value in model.parameters() if value.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    return AdamW(groups, phase.lr, weight_decay=phase.weight_decay)
+
+
+class Training(L.LightningModule):
+    """One phase as Lightning sees it. ``problems`` gathers the files that could not be decoded on the way."""
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self, model: PeakZoom, recipe: Recipe, phase: Phase, seed: int, class_weight: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe, self.phase, self.seed = recipe, phase, seed
+        self.register_buffer("class_weight", class_weight, persistent=False)
+        self.problems: dict[str, Problem] = {}
+        self.draws: torch.Generator | None = None
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_optimizer(self.model, self.phase)
+        steps = int(self.trainer.estimated_stepping_batches)
+        scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps, self.phase))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scale, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout and the split of peaks draw anew from (seed, step, rank), so a resumed run draws what it would have.
+        key = (self.seed, self.global_step, self.global_rank)
+        state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        torch.manual_seed(state)
+        self.draws = torch.Generator(self.device).manual_seed(state)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        self._note(batch)
+        if not len(batch.views):
+            return None
+        output = self._run(batch)
+        loss = self.model.loss(
+            output, batch.labels, label_smoothing=self.phase.label_smoothing, class_weight=self.class_weight
+        )
+        self._measure("train", output, batch, loss / len(self._names(output)))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._note(batch)
+        if len(batch.views):
+            output = self._run(batch)
+            self._measure(
+                "val", output, batch, self.model.loss(output, batch.labels) / len(self._names(output))
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        measured = self.trainer.callback_metrics
+        if "val_accuracy" in measured:
+            # Accuracy chooses the epoch; on few videos it ties often, and then the lower loss does.
+            self.log("val_score", measured["val_accuracy"] - 1e-3 * measured["val_loss"].clamp(max=10))
+
+    def _run(self, batch: Batch) -> PeakZoomOutput:
+        video, source = to_input(batch.views, self.recipe.preprocess)
+        return self.model(video, source, generator=self.draws)
+
+    def _names(self, output: PeakZoomOutput) -> list[str]:
+        return list(output.logits()) if len(self.model.branches) > 1 else ["fused"]
+
+    def _measure(self, part: str, output: PeakZoomOutput, batch: Batch, loss: Tensor) -> None:
+        options: dict[str, Any] = {
+            "on_step": False,
+            "on_epoch": True,
+            "batch_size": len(batch.labels),
+            "sync_dist": part == "val",
+        }
+        logits = output.logits()
+        self.log(f"{part}_loss", loss, prog_bar=True, **options)
+        for name in self._names(output):
+            right = (logits[name].argmax(1) == batch.labels).float().mean()
+            fused = name == "fused"
+            self.log(f"{part}_accuracy" + ("" if fused else f"_{name}"), right, prog_bar=fused, **options)
+
+    def _note(self, batch: Batch) -> None:
+        for problem in batch.problems:
+            self.problems.setdefault(problem.path, problem)
+
+
+class EpochLog(Callback):
+    """One row of ``metrics.csv`` and one redrawn plot an epoch; one line a time where there is no progress bar."""
+
+    def __init__(self, folder: Path, say: Say | None, name: str) -> None:
+        self.file, self.say, self.name = folder / "metrics.csv", say, name
+        self.began = time.monotonic()
+        self.first = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began, self.first = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        rows = read_metrics(self.file)
+        epoch = trainer.current_epoch
+        assert isinstance(pl_module, Training)
+        attention = pl_module.model.attention
+        row = {
+            "epoch": epoch + 1,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "beta_dis": float(attention.beta_dis.detach()),
+            "beta_com": float(attention.beta_com.detach()),
+            **measured,
+        }
+        rows = [old for old in rows if old["epoch"] <= epoch] + [row]  # a resumed run writes its epochs once
+        columns = list(dict.fromkeys(name for each in rows for name in each))
+        with self.file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        plot_curves(rows, self.file.with_name("curves.png"), self.name)
+        if self.say:
+            took = time.monotonic() - self.began
+            left = took / (epoch + 1 - self.first) * ((trainer.max_epochs or 0) - epoch - 1)
+            shown = [f"{name} {measured[key]:{form}}" for key, name, form in SHOWN if key in measured]
+            self.say(
+                f"{self.name} epoch {epoch + 1}/{trainer.max_epochs}: {', '.join(shown)}, {left:.0f} s left"
+            )
+
+
+SHOWN = (
+    ("train_loss", "loss", ".3f"),
+    ("train_accuracy", "accuracy", ".1%"),
+    ("val_loss", "validation loss", ".3f"),
+    ("val_accuracy", "validation accuracy", ".1%"),
+)
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """Rows of a ``metrics.csv``; none when it is not there."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [
+            {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)
+        ]
+
+
+def class_weights(entries: Sequence[Entry], classes: int, balance: float) -> Tensor | None:
+    """Loss weights (S,) proportional to (1 / n_c)^balance, with mean 1 over the videos; None when all are 1."""
+    counts = Counter(entry.label for entry in entries)
+    if not balance or len(set(counts.values())) == 1:
+        return None
+    raw = torch.tensor([counts.get(label, 0) for label in range(classes)], dtype=torch.float32)
+    weight = raw.clamp(min=1).pow(-balance)
+    return weight * raw.sum() / (weight * raw).sum()
+
+
+def _decode_all(
+    entries: Sequence[Entry], recipe: Recipe, options: Options, say: Say
+) -> tuple[dict[Path, CachedVideo], list[Problem], Recipe]:
+    """Fill the cache (or look at the files, without one) and settle what the recipe leaves to the data."""
+    paths = [entry.path for entry in entries]
+    workers = options.workers if options.workers else os.cpu_count() or 1
+    sample = paths[:: max(1, len(paths) // 16)][:16]
+    infos = []
+    for path in sample:
+        try:
+            infos.append(probe(path))
+        except DecodeError:
+            continue  # counted below, with all files, or by the loader when it meets the file
+    if not infos:
+        raise UserError(
+            f"none of {len(sample)} videos could be decoded; run 'peakzoom data check' on this data"
+        )
+    pre = recipe.preprocess
+    rates = [info.fps for info in infos if info.fps > 0]
+    if recipe.same_rate and pre.fps is None and rates and max(rates) > 1.2 * min(rates):
+        pre = replace(pre, fps=float(np.median(rates)))
+        say(
+            f"frame rates differ ({min(rates):.3g} to {max(rates):.3g}): all videos are taken at {pre.fps:.3g} a second"
+        )
+    lengths = [info.duration * pre.fps if pre.fps else info.frames for info in infos]
+
+    height, width = pre.stored_canvas
+    size = int(np.mean(lengths) * height * width * 3 * len(paths))
+    folder = cache_home()
+    use = options.cache == "on" or (
+        options.cache == "auto" and size <= min(AUTO_LIMIT, free_bytes(folder) // 2)
+    )
+    cached: dict[Path, CachedVideo] = {}
+    problems: list[Problem] = []
+    if use:
+        say(f"decoding {len(paths)} videos into {folder} (about {size / 1e9:.2g} GB at {width} x {height})")
+        found = fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, workers, _tenths(say))
+        for path, result in found.items():
+            if isinstance(result, DecodeError):
+                problems.append(Problem(str(path), result.reason))
+            else:
+                cached[path] = result
+                if result.problem:
+                    problems.append(Problem(str(path), f"used in part: {result.problem}"))
+        lengths = [video.frames for video in cached.values()] or lengths
+    else:
+        say(
+            f"no cache of decoded frames ({size / 1e9:.3g} GB; --cache on makes one): "
+            "videos are decoded each time, and unreadable ones are listed when they are met"
+        )
+    if recipe.stride is None:
+        stride = max(1, round((recipe.reach * float(np.median(lengths)) - 1) / max(1, pre.frames - 1)))
+        pre = replace(pre, stride=stride)
+        say(
+            f"frame stride {stride}: a clip of {pre.frames} frames spans {clip_span(pre.frames, stride)} "
+            f"of a median video's {np.median(lengths):.0f}"
+        )
+    else:
+        pre = replace(pre, stride=recipe.stride)
+    return cached, problems, replace(recipe, preprocess=pre)
+
+
+def _tenths(say: Say) -> Callable[[int, int], None]:
+    """Tell every tenth of some work."""
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done * 10 // total > (done - 1) * 10 // total:
+            say(f"  {done} of {total}")
+
+    return progress
+
+
+def _write_lists(
+    out: Path, data: VideoSet, parts: dict[str, list[Entry]], problems: Sequence[Problem]
+) -> None:
+    (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
+    with (out / "videos.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "label", "class", "group", "split"])
+        for split, entries in parts.items():
+            for entry in entries:
+                writer.writerow(
+                    [entry.path, entry.label, data.classes[entry.label], entry.group or "", split]
+                )
+    _write_problems(out, problems)
+
+
+def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
+    with (out / "problems.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "reason"])
+        writer.writerows((problem.path, problem.reason) for problem in problems)
+
+
+def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
+    """Make the run folder, or check that a resumed run asks for what the first one did."""
+    file = out / "config.json"
+    if out.exists() and any(out.iterdir()):
+        if not resume:
+            raise UserError(f"{out} is not empty: --resume goes on with it, another --out begins anew")
+        if not file.exists():
+            raise UserError(f"{out} holds no training to resume: config.json is missing")
+        before = json.loads(file.read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(config))
+        if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+            raise UserError(
+                f"{out} was begun with another {', '.join(changed)}; resume with the same, or use another --out"
+            )
+        return
+    if resume:
+        raise UserError(f"{out} does not exist or is empty: there is nothing to resume")
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (out / "command.txt").write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
+
+
+def _build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
+    return PeakZoom(
+        recipe.model,
+        len(classes),
+        branches=BRANCHES if joint else ("original",),
+        dropout=recipe.dropout,
+        attention_per=recipe.attention_per,
+        classes=list(classes),
+        preprocess=recipe.preprocess.to_dict(),
+    )
+
+
+def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
+    """Load a trained model's backbone; a classifier of other classes stays as it is made, and that is said."""
+    from peakzoom.predict import find_model
+
+    trained = PeakZoom.from_pretrained(str(find_model(init)))
+    weights = trained.backbone.state_dict()
+    if trained.classes != model.classes:
+        say(f"{init}: {len(trained.classes)} other classes, so the classifier starts anew")
+        weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    own = model.backbone.state_dict()
+    if unfit := sorted(
+        name for name, value in weights.items() if name not in own or own[name].shape != value.shape
+    ):
+        raise UserError(
+            f"{init} is another network than this one ({unfit[0]} does not fit); name its --model"
+        )
+    model.backbone.load_state_dict({**own, **weights})
+
+
+def _fit(
+    name: str,
+    model: PeakZoom,
+    recipe: Recipe,
+    options: Options,
+    out: Path,
+    datasets: tuple[ClipDataset, ClipDataset | None],
+    class_weight: Tensor | None,
+    say: Say,
+) -> list[Problem]:
+    """Train one phase, or go on with it, and leave its best and last weights; returns the files that failed."""
+    folder = out / name
+    phase: Phase = getattr(recipe, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    train_set, val_set = datasets
+    steps = math.ceil(len(train_set) / recipe.batch_size)
+    epochs = max(phase.epochs, math.ceil(phase.min_steps / steps))
+    if epochs > phase.epochs:
+        say(f"{name}: {epochs} epochs rather than {phase.epochs}, for {phase.min_steps} steps on few videos")
+
+    checkpoint = ModelCheckpoint(
+        folder / "checkpoints",
+        filename="best",
+        monitor="val_score" if val_set else None,
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    bar = options.progress and sys.stderr.isatty()
+    callbacks: list[Callback] = [checkpoint, EpochLog(folder, None if bar else say, name)]
+    if options.patience is not None:
+        if val_set is None:
+            raise UserError("--patience needs validation videos, and --val-fraction 0 leaves none")
+        callbacks.append(EarlyStopping("val_score", mode="max", patience=options.patience))
+    trainer = L.Trainer(
+        default_root_dir=folder,
+        accelerator=options.accelerator,
+        devices=options.devices if not options.devices.isdigit() else int(options.devices),
+        num_nodes=options.num_nodes,
+        precision=options.precision,  # type: ignore[arg-type]
+        max_epochs=epochs,
+        gradient_clip_val=phase.clip_gradient,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        log_every_n_steps=max(1, min(50, steps)),
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # EpochSampler shares the videos out itself
+        num_sanity_val_steps=0,
+    )
+    workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
+    sampler = EpochSampler(len(train_set), options.seed, trainer.global_rank, trainer.world_size)
+    pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
+    training = Training(model, recipe, phase, options.seed, class_weight)
+    last = folder / "checkpoints" / "last.ckpt"
+    trainer.fit(
+        training,
+        loader(train_set, recipe.batch_size, workers, sampler, pin),
+        loader(val_set, recipe.batch_size, workers, pin_memory=pin) if val_set else None,
+        ckpt_path=last if last.exists() else None,
+        weights_only=True,
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        model.save_pretrained(folder / "last")
+        best = Path(checkpoint.best_model_path) if val_set and checkpoint.best_model_path else last
+        if best != last:
+            state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+            prefix = "model."
+            model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
+        model.save_pretrained(folder / "best")
+    return list(training.problems.values())
+
+
+def train(
+    data: VideoSet,
+    recipe: Recipe,
+    out: str | Path,
+    options: Options | None = None,
+    resume: bool = False,
+    say: Say = print,
+) -> Path:
+    """Train on the videos of ``data`` that are not its test videos; returns the run folder.
+
+    Args:
+        data: labelled videos; those of split "val", where there are any, choose the epoch, else a share of the
+            training videos is split off, whole groups where groups are known. Split "test" is never looked at.
+        recipe: see :mod:`peakzoom.recipes`.
+        out: a new folder.
+        options: see :class:`Options`.
+        resume: go on with the training in ``out``.
+        say: told one line at a time.
+
+    Raises:
+        UserError: no videos, a folder that is in use, settings that do not fit.
+    """
+    options = options or Options()
+    out = Path(out)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    pool = [entry for entry in data.entries if entry.split != "test"]
+    parts = {split: [entry for entry in pool if entry.split == split] for split in ("train", "val")}
+    parts["train"] += [entry for entry in pool if entry.split is None]
+    parts["test"] = [entry for entry in data.entries if entry.split == "test"]
+    if not parts["val"] and options.val_fraction:
+        parts["train"], parts["val"] = split_validation(parts["train"], options.val_fraction, options.seed)
+    if not parts["train"]:
+        raise UserError(f"{data.name} has no training videos; run 'peakzoom data check' on it")
+
+    # Where the run is made and how many processes serve it are not what it is.
+    asked = {
+        key: value for key, value in asdict(options).items() if key not in ("workers", "progress", "cache")
+    }
+    videos = [[str(entry.path), entry.label, split] for split, entries in parts.items() for entry in entries]
+    digest = f"{len(videos)} videos, {hash_of(videos)}"
+    _open_run(
+        out, {"data": digest, "classes": data.classes, "recipe": asdict(recipe), "options": asked}, resume
+    )
+
+    cached, problems, recipe = _decode_all(parts["train"] + parts["val"], recipe, options, say)
+    problems = [*data.problems, *problems]
+    lost = {problem.path for problem in problems if not problem.reason.startswith("used in part")}
+    for split in ("train", "val"):
+        parts[split] = [entry for entry in parts[split] if str(entry.path) not in lost]
+    if not parts["train"]:
+        raise UserError(f"no training video of {data.name} could be decoded; {out / 'problems.csv'} says why")
+    _write_lists(out, data, parts, problems)
+    if problems:
+        say(f"{len(problems)} files are missing, broken or used in part: see {out / 'problems.csv'}")
+    say(
+        f"{len(parts['train'])} videos to train on, {len(parts['val'])} to validate, {len(parts['test'])} for testing "
+        f"(not looked at), {len(data.classes)} classes"
+    )
+
+    pre = recipe.preprocess
+    datasets = (
+        ClipDataset(parts["train"], pre, recipe.augment, cached, options.seed),
+        ClipDataset(parts["val"], pre, None, cached, clips=3) if parts["val"] else None,
+    )
+    weight = class_weights(parts["train"], len(data.classes), recipe.class_balance)
+    for name in PHASES:
+        if name not in options.steps:
+            continue
+        if (out / name / "best" / "model.safetensors").exists():
+            say(f"{name}: done before")
+            continue
+        torch.manual_seed(options.seed)
+        model = _build(recipe, data.classes, joint=name == "joint")
+        if name == "joint" and "tcnn" in options.steps:
+            start_from(model, out / "tcnn" / "best", say)
+        elif options.init:
+            start_from(model, options.init, say)
+        elif name == "joint":
+            raise UserError(
+                "the joint step starts from a trained T-CNN: give it with --init, or train both steps"
+            )
+        model.start_heads_from_original()
+        met = _fit(name, model, recipe, options, out, datasets, weight, say)
+        if met:
+            problems += met
+            _write_problems(out, problems)
+            say(f"{len(met)} files could not be decoded while training: see {out / 'problems.csv'}")
+    return out
+
+
+def hash_of(value: Any) -> str:
+    """A short digest of plain data."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""Decoded once, kept on disk: resized uint8 frames of every training video (METHOD.md is silent; users are not).
+
+Training looks at a video once per epoch, and decoding it each time would cost more than a small network does. Each
+video becomes one ``.npy`` file, (n, h, w, 3) uint8, read by memory map. Its name is a digest of the file's path, size
+and time of change and of how frames were made, so an edited file or another size never meets an old entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from peakzoom.errors import DecodeError
+from peakzoom.video.clips import resample
+from peakzoom.video.decode import decode
+
+FORMAT = 1  # part of every name: raise it when the meaning of the stored frames changes
+AUTO_LIMIT = 8 * 2**30  # bytes; "auto" makes no cache larger than this, nor than half of the free disk
+
+
+def cache_home() -> Path:
+    """``$XDG_CACHE_HOME/peakzoom/frames``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peakzoom" / "frames"
+
+
+@dataclass(frozen=True)
+class CachedVideo:
+    """A video that was decoded: where its frames are, how many, and what was wrong with it, if anything."""
+
+    file: Path
+    frames: int
+    fps: float
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """Where and how frames are kept.
+
+    Attributes:
+        folder: of the ``.npy`` files.
+        size: (height, width) of the frames.
+        fps: rate to which videos are brought; None keeps every frame.
+    """
+
+    folder: Path
+    size: tuple[int, int]
+    fps: float | None = None
+
+    def file(self, path: Path) -> Path:
+        """Where the frames of a video are, or will be."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DecodeError(path, (error.strerror or str(error)).lower()) from error
+        key = (FORMAT, str(path.resolve()), stat.st_size, stat.st_mtime_ns, self.size, self.fps)
+        return self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npy"
+
+    def add(self, path: Path) -> CachedVideo:
+        """Decode a video unless its frames are there already. Errors as :func:`~peakzoom.video.decode.decode`."""
+        file = self.file(path)
+        notes = file.with_suffix(".txt")
+        if not (file.exists() and notes.exists()):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            fps = self.fps
+            video = decode(path, None if fps is None else lambda times: resample(times, fps), self.size)
+            frames = video.frames if fps is None else video.take(resample(video.timestamps, fps))
+            # Written beside and moved into place, so that a killed run never leaves half an entry.
+            draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
+            with draft.open("wb") as stream:
+                np.save(stream, frames.permute(0, 2, 3, 1).contiguous().numpy(), allow_pickle=False)
+            notes.write_text(
+                f"{len(frames)}\n{video.info.fps!r}\n{video.info.problem or ''}\n", encoding="utf-8"
+            )
+            draft.replace(file)
+        count, rate, problem = notes.read_text(encoding="utf-8").split("\n")[:3]
+        return CachedVideo(file, int(count), float(rate), problem or None)
+
+
+def read_cached(video: CachedVideo) -> np.ndarray:
+    """Memory map of a cached video, uint8 (n, h, w, 3)."""
+    return np.load(video.file, mmap_mode="r", allow_pickle=False)
+
+
+def _add(cache: FrameCache, path: Path) -> CachedVideo | DecodeError:
+    try:
+        return cache.add(path)
+    except DecodeError as error:
+        return error
+
+
+def fill(
+    cache: FrameCache,
+    paths: Sequence[Path],
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Path, CachedVideo | DecodeError]:
+    """Decode what is not in the cache yet; a file that cannot be decoded gives its error instead.
+
+    Args:
+        cache: where frames are kept.
+        paths: of the videos.
+        workers: processes; 1 decodes in this one.
+        progress: called with (done, all).
+    """
+    found: dict[Path, CachedVideo | DecodeError] = {}
+    if workers <= 1 or len(paths) < 4:
+        results: Iterable[tuple[Path, CachedVideo | DecodeError]] = (
+            (path, _add(cache, path)) for path in paths
+        )
+        for path, result in results:
+            found[path] = result
+            if progress:
+                progress(len(found), len(paths))
+        return {path: found[path] for path in paths}
+    # spawn: a forked child of a process that has run PyTorch may hang in its thread pool.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = {pool.submit(_add, cache, path): path for path in dict.fromkeys(paths)}
+        for job in as_completed(jobs):
+            found[jobs[job]] = job.result()
+            if progress:
+                progress(len(found), len(jobs))
+    return {path: found[path] for path in paths}
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk where the folder is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

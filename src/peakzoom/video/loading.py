@@ -1,0 +1,156 @@
+"""Batches of clips for training and validation.
+
+Every draw of a training clip comes from a generator seeded by (seed, epoch, video), carried by the key that the
+sampler hands out. So a clip does not depend on the number of workers, on which worker made it, or on how often the
+training was stopped and resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from peakzoom.errors import DecodeError
+from peakzoom.video.cache import CachedVideo, read_cached
+from peakzoom.video.clips import even_clips, random_clip, resample
+from peakzoom.video.datasets import Entry, Problem
+from peakzoom.video.decode import decode
+from peakzoom.video.views import Augment, Preprocess, centre_view, training_view
+
+
+class Sample(NamedTuple):
+    """One clip: uint8 (T, 3, s, s) and its class."""
+
+    view: Tensor
+    label: int
+
+
+class Batch(NamedTuple):
+    """Clips, uint8 (B, T, 3, s, s), their classes, int64 (B,), and the videos that gave none."""
+
+    views: Tensor
+    labels: Tensor
+    problems: list[Problem]
+
+
+class ClipDataset(Dataset[Sample | Problem]):
+    """Clips of labelled videos, by key.
+
+    With ``augment`` a key is ``epoch * len(entries) + video`` and gives a random clip and crop; without, it is
+    ``video * clips + clip`` and gives one of ``clips`` evenly spread clips, centre crop.
+
+    Args:
+        entries: the videos.
+        cached: their decoded frames; videos that are missing there are decoded when they are asked for.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        preprocess: Preprocess,
+        augment: Augment | None = None,
+        cached: Mapping[Path, CachedVideo] | None = None,
+        seed: int = 0,
+        clips: int = 1,
+    ) -> None:
+        self.entries = list(entries)
+        self.preprocess = preprocess
+        self.augment = augment
+        self.cached = dict(cached or {})
+        self.seed = seed
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.entries) * (1 if self.augment else self.clips)
+
+    def __getitem__(self, key: int) -> Sample | Problem:
+        video = key % len(self.entries) if self.augment else key // self.clips
+        entry = self.entries[video]
+        # SeedSequence mixes (seed, key) into independent streams; seed + key would make neighbours share them.
+        state = int(np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0] >> 1)
+        generator = torch.Generator().manual_seed(state)
+        try:
+            frames = self._frames(entry.path, key, generator)
+        except DecodeError as error:
+            return Problem(str(error.path), error.reason)
+        if self.augment:
+            return Sample(training_view(frames, self.preprocess, self.augment, generator), entry.label)
+        return Sample(centre_view(frames, self.preprocess), entry.label)
+
+    def _frames(self, path: Path, key: int, generator: torch.Generator) -> Tensor:
+        """uint8 (T, 3, *stored_canvas) of the clip that the key names."""
+        pre = self.preprocess
+
+        def choose(count: int) -> np.ndarray:
+            if self.augment:
+                return random_clip(count, pre.frames, pre.stride, generator)
+            return even_clips(count, pre.frames, pre.stride, self.clips)[key % self.clips]
+
+        if path in self.cached:
+            stored = read_cached(self.cached[path])
+            return torch.from_numpy(stored[choose(len(stored))]).permute(0, 3, 1, 2)
+        wanted = np.empty(0, np.int64)
+
+        def select(timestamps: np.ndarray) -> np.ndarray:
+            nonlocal wanted
+            base = np.arange(len(timestamps)) if pre.fps is None else resample(timestamps, pre.fps)
+            wanted = base[choose(len(base))]
+            return wanted
+
+        return decode(path, select, pre.stored_canvas).take(wanted)
+
+
+class EpochSampler(Sampler[int]):
+    """Every video once an epoch, in an order of its own; keys for :class:`ClipDataset`.
+
+    Lightning calls ``set_epoch``. On several processes each takes its share; the few videos that do not divide
+    evenly take turns to sit an epoch out.
+    """
+
+    def __init__(self, videos: int, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.videos, self.seed, self.rank, self.world = videos, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.videos // self.world if self.world > 1 else self.videos
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.videos)
+        return iter((self.epoch * self.videos + order[self.rank :: self.world][: len(self)]).tolist())
+
+
+def collate(samples: Sequence[Sample | Problem]) -> Batch:
+    """Stack what could be made; what could not is passed on, never replaced."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    problems = [sample for sample in samples if isinstance(sample, Problem)]
+    views = torch.stack([sample.view for sample in good]) if good else torch.empty(0, dtype=torch.uint8)
+    return Batch(views, torch.tensor([sample.label for sample in good], dtype=torch.int64), problems)
+
+
+def loader(
+    dataset: ClipDataset,
+    batch_size: int,
+    workers: int,
+    sampler: Sampler[int] | None = None,
+    pin_memory: bool = False,
+) -> DataLoader[Sample | Problem]:
+    """A loader of :class:`Batch`; without a sampler it goes through the keys in order."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+    )

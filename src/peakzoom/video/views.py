@@ -1,0 +1,203 @@
+"""From decoded frames to what the network sees: sizes, crops, augmentation, normalisation (METHOD.md, section 6).
+
+Decoded frames are uint8 (T, 3, h, w) and stay so until the last step, :func:`to_input`, which runs where the network
+is. A *view* is a crop of a clip; testing averages over ten clips times three crops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from peakzoom.errors import UserError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How clips are made; saved with a model, so that whoever loads it makes the same.
+
+    Attributes:
+        size: side of the network's square input in pixels.
+        frames: T, frames of a clip.
+        stride: distance of a clip's frames, in frames.
+        fps: rate to which videos are brought first, by showing at each time the frame then on display; None takes
+            frames as they are stored (paper).
+        canvas: (height, width) to which every frame is resized before training crops, whatever its shape (paper:
+            256 x 342). Where ``test_canvas`` is true testing does so too, so that neither the size nor the aspect
+            ratio of a file can be read from its frames; else testing brings the short side to ``size`` (paper).
+        zoom_source: the zoomed videos are read from frames this many times as large as the input; 1: from the input
+            itself (paper).
+        mean, std: normalisation of pixels in [0, 1] (the field's values for networks trained from scratch on video,
+            Feichtenhofer et al., 2019; the paper is silent).
+    """
+
+    size: int = 224
+    frames: int = 16
+    stride: int = 1
+    fps: float | None = None
+    canvas: tuple[int, int] = (256, 342)
+    test_canvas: bool = False
+    zoom_source: int = 1
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.frames, self.stride, self.zoom_source) < 1 or min(self.canvas) < self.size:
+            raise ValueError(f"no clip can be made so: {self}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """Read what :meth:`to_dict` wrote (JSON turns tuples into lists)."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UserError(f"preprocess has {', '.join(unknown)}, expected only {', '.join(sorted(known))}")
+        read: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**read)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``config.json``."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+    @property
+    def stored_canvas(self) -> tuple[int, int]:
+        """(height, width) of the frames that training crops from: the canvas, as large as the zoom reads."""
+        return self.canvas[0] * self.zoom_source, self.canvas[1] * self.zoom_source
+
+    def test_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) to which a displayed frame is resized for testing."""
+        if self.test_canvas:
+            return self.stored_canvas
+        scale = self.size * self.zoom_source / min(height, width)
+        short = self.size * self.zoom_source
+        return max(short, round(height * scale)), max(short, round(width * scale))
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of a training clip, the same for all its frames.
+
+    Attributes:
+        area: range of the crop's share of the canvas; None crops ``size`` pixels as they are (paper).
+        aspect: range of the crop's width over height, relative to the canvas, drawn evenly in its logarithm.
+        flip: mirror half of the clips (wrong where left and right are different classes).
+        brightness, contrast: largest relative change.
+        saturation: likewise; 1 may turn a clip grey.
+    """
+
+    area: tuple[float, float] | None = None
+    aspect: tuple[float, float] = (1.0, 1.0)
+    flip: bool = True
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+
+def resize(frames: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear, antialiased resize of uint8 (T, 3, h, w) frames; fastest on channels-last ones."""
+    if frames.shape[2:] == (height, width):
+        return frames
+    return F.interpolate(frames, (height, width), mode="bilinear", antialias=True)
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def _crop_box(
+    height: int, width: int, side: int, augment: Augment, generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random training crop."""
+    if augment.area is None:
+        tall = wide = side
+    else:
+        share = _uniform(*augment.area, generator)
+        ratio = math.exp(_uniform(math.log(augment.aspect[0]), math.log(augment.aspect[1]), generator))
+        tall = min(height, round(height * math.sqrt(share / ratio)))
+        wide = min(width, round(width * math.sqrt(share * ratio)))
+    top = int(torch.randint(height - tall + 1, (), generator=generator))
+    left = int(torch.randint(width - wide + 1, (), generator=generator))
+    return top, left, tall, wide
+
+
+def training_view(
+    frames: Tensor, preprocess: Preprocess, augment: Augment, generator: torch.Generator
+) -> Tensor:
+    """A random crop of a clip.
+
+    Args:
+        frames: uint8 (T, 3, *preprocess.stored_canvas).
+        preprocess: the size of the result.
+        augment: what may change.
+        generator: source of every draw.
+
+    Returns:
+        uint8 (T, 3, s, s), s = size x zoom_source.
+    """
+    side = preprocess.size * preprocess.zoom_source
+    top, left, tall, wide = _crop_box(frames.shape[2], frames.shape[3], side, augment, generator)
+    view = resize(frames[:, :, top : top + tall, left : left + wide], side, side)
+    if augment.flip and torch.rand((), generator=generator) < 0.5:
+        view = view.flip(3)
+    return _recolour(view, augment, generator)
+
+
+def _recolour(view: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    if not (augment.brightness or augment.contrast or augment.saturation):
+        return view
+    gain = 1 + _uniform(-augment.brightness, augment.brightness, generator)
+    contrast = 1 + _uniform(-augment.contrast, augment.contrast, generator)
+    colour = 1 + _uniform(-augment.saturation, augment.saturation, generator)
+    pixels = view.float()
+    grey = pixels.mean(1, keepdim=True)
+    if augment.saturation:
+        pixels = grey + (pixels - grey) * colour
+    # One line: contrast about the clip's mean, then brightness.
+    pixels = pixels * (gain * contrast) + grey.mean() * (gain * (1 - contrast))
+    return pixels.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def centre_view(frames: Tensor, preprocess: Preprocess) -> Tensor:
+    """The middle crop of a clip on the training canvas, which validation during training looks at."""
+    side = preprocess.size * preprocess.zoom_source
+    top, left = (frames.shape[2] - side) // 2, (frames.shape[3] - side) // 2
+    return frames[:, :, top : top + side, left : left + side]
+
+
+def crop_offsets(height: int, width: int, side: int, crops: int = 3) -> list[tuple[int, int]]:
+    """(top, left) of test crops, spread evenly along the longer side, in the middle of the other one.
+
+    Three are the left, middle and right of a wide frame, the top, middle and bottom of a tall one (paper, Sec. 3.1);
+    one is the middle. On a square frame the crops run from left to right.
+    """
+    if min(height, width) < side or crops < 1:
+        raise ValueError(f"{crops} crops of {side} do not fit into {height} x {width}")
+    room_y, room_x = height - side, width - side
+    at = [0.5] if crops == 1 else [index / (crops - 1) for index in range(crops)]
+    if width >= height:
+        return [(room_y // 2, int(room_x * share)) for share in at]
+    return [(int(room_y * share), room_x // 2) for share in at]
+
+
+def to_input(views: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor | None]:
+    """What the network takes: uint8 (B, T, 3, s, s) -> video (B, 3, T, size, size), and the larger source or None.
+
+    With ``zoom_source`` k > 1 the video is the k x k area average of the source.
+    """
+    mean = torch.tensor(preprocess.mean, device=views.device).view(3, 1, 1, 1)
+    std = torch.tensor(preprocess.std, device=views.device).view(3, 1, 1, 1)
+    # transpose keeps channels-last strides, which the network wants, and divides once
+    source = (views.transpose(1, 2).float() - 255 * mean) / (255 * std)
+    factor = preprocess.zoom_source
+    if factor == 1:
+        return source, None
+    return F.avg_pool3d(source, (1, factor, factor)), source
