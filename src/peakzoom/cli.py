@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from peakzoom.evaluate import Evaluation
     from peakzoom.predict import Prediction
     from peakzoom.recipes import Recipe
-    from peakzoom.video.datasets import VideoSet
+    from peakzoom.video.entries import VideoSet
 
 app = typer.Typer(
     name="peakzoom",
@@ -275,7 +275,7 @@ def train(
     from peakzoom.recipes import RECIPES
     from peakzoom.train import PHASES, Options
     from peakzoom.train import train as run
-    from peakzoom.video.datasets import hold_out_groups
+    from peakzoom.video.splits import hold_out_groups
 
     videos = _open(data, layout, splits, split_number, root)
     if test_groups is not None:
@@ -454,7 +454,7 @@ def predict(
 
 
 def _expand(files: list[Path]) -> Iterator[Path]:
-    from peakzoom.video.datasets import VIDEO_SUFFIXES
+    from peakzoom.video.layouts.files import VIDEO_SUFFIXES
 
     for file in files:
         if not file.is_dir():

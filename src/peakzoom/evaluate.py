@@ -32,7 +32,7 @@ from torchmetrics.functional.classification import (
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.plots import plot_confusion
 from peakzoom.predict import DecodedViews, Prediction, Protocol, Recognizer, decode_views
-from peakzoom.video.datasets import Entry, Problem, VideoSet
+from peakzoom.video.entries import Entry, Problem, VideoSet
 from peakzoom.video.views import Preprocess
 
 

@@ -17,8 +17,9 @@ from peakzoom.predict import Protocol, Recognizer, load
 from peakzoom.recipes import Recipe, small
 from peakzoom.train import Options, train
 from peakzoom.video.clips import even_clips
-from peakzoom.video.datasets import Entry, read_manifest
 from peakzoom.video.decode import decode
+from peakzoom.video.entries import Entry
+from peakzoom.video.layouts.manifest import read_manifest
 from peakzoom.video.render import render_dataset
 from peakzoom.video.views import centre_view, to_input
 

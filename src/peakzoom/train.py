@@ -45,9 +45,10 @@ from peakzoom.plots import plot_curves
 from peakzoom.recipes import Phase, Recipe
 from peakzoom.video.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill, free_bytes
 from peakzoom.video.clips import clip_span
-from peakzoom.video.datasets import Entry, Problem, VideoSet, split_validation
 from peakzoom.video.decode import probe
+from peakzoom.video.entries import Entry, Problem, VideoSet
 from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader
+from peakzoom.video.splits import split_validation
 from peakzoom.video.views import to_input
 
 Say = Callable[[str], None]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from peakzoom.errors import DecodeError
-from peakzoom.video.datasets import Entry, Problem, VideoSet
 from peakzoom.video.decode import VideoInfo, probe
+from peakzoom.video.entries import Entry, Problem, VideoSet
 
 
 @dataclass(frozen=True)

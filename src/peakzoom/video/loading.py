@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from peakzoom.errors import DecodeError
 from peakzoom.video.cache import CachedVideo, read_cached
 from peakzoom.video.clips import even_clips, random_clip, resample
-from peakzoom.video.datasets import Entry, Problem
 from peakzoom.video.decode import decode
+from peakzoom.video.entries import Entry, Problem
 from peakzoom.video.views import Augment, Preprocess, centre_view, training_view
 
 
