@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from video.files import lines, touch
+from video.files import lines, touch_many
 
 
 @pytest.fixture(scope="session")
@@ -17,14 +17,14 @@ def ucf_lists(shared_data) -> Path:
 def ucf_root(ucf_lists, tmp_path_factory) -> Path:
     """All 13,320 file names, without content."""
     root = tmp_path_factory.mktemp("ucf")
-    touch(root / "UCF-101", *lines(ucf_lists / "trainlist01.txt", ucf_lists / "testlist01.txt"))
+    touch_many(root / "UCF-101", lines(ucf_lists / "trainlist01.txt", ucf_lists / "testlist01.txt"))
     return root
 
 
 @pytest.fixture(scope="session")
 def hmdb_root(shared_data, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("hmdb")
-    for file in (shared_data / "splits" / "hmdb51").glob("*_test_split1.txt"):
-        folder = file.name.removesuffix("_test_split1.txt")
-        touch(root, *(f"{folder}/{name}" for name in lines(file)))
+    ending = "_test_split1.txt"
+    files = (shared_data / "splits" / "hmdb51").glob(f"*{ending}")
+    touch_many(root, [f"{file.name.removesuffix(ending)}/{name}" for file in files for name in lines(file)])
     return root

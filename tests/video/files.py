@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,19 @@ from peakzoom.video.entries import Entry
 
 
 def touch(root: Path, *names: str) -> None:
-    folders: set[Path] = set()
     for name in names:
         path = root / name
-        if path.parent not in folders:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folders.add(path.parent)
-        os.close(os.open(path, os.O_CREAT))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def touch_many(root: Path, names: list[str]) -> None:
+    """New files by the thousand: links to one empty file, since 13,320 files of their own can take ten seconds."""
+    for folder in {(root / name).parent for name in names}:
+        folder.mkdir(parents=True, exist_ok=True)
+    touch(root, names[0])
+    for name in names[1:]:
+        (root / name).hardlink_to(root / names[0])
 
 
 def write(file: Path, text: str, encoding: str = "utf-8") -> Path:
