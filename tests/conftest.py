@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+# Before anything imports the hub's client, which reads it once: no test asks the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from peakzoom.recipes import Phase, Recipe
+from peakzoom.video.datasets import open_data
+from peakzoom.video.entries import VideoSet
+from peakzoom.video.render import ClipSpec, render_dataset, write_clip
+from peakzoom.video.views import Augment, Preprocess
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +27,76 @@ def shared_data() -> Path:
     if not (folder / "README.md").exists():
         pytest.skip(f"real videos are not here ({folder}); set PEAKZOOM_DATA to the folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Decoded frames of tests go here, never into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(home))
+        yield home / "peakzoom" / "frames"
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
+    return render_dataset(
+        tmp_path_factory.mktemp("rendered") / "clips",
+        train_clips=18,
+        test_clips=6,
+        classes=["wave", "nod", "kick"],
+        height=64,
+        width=64,
+        frames=12,
+        difficulty=0.2,
+        performers=8,
+        workers=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def clip_data(clips: Path) -> VideoSet:
+    """The rendered clips as a list with splits and groups."""
+    return open_data(clips / "clips.csv")
+
+
+@pytest.fixture(scope="session")
+def make_clip() -> Callable[..., Path]:
+    """Write one clip: path, action, and any field of ``ClipSpec``."""
+
+    def make(path: Path, action: str = "wave", **fields: object) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = {"height": 48, "width": 64, "frames": 8, "difficulty": 0.0}
+        write_clip(ClipSpec(action, **{**shape, **fields}), path)  # type: ignore[arg-type]
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Recipe:
+    """A recipe that needs a second: 32 x 32 pixels, 8 frames, one epoch of each phase."""
+    phase = Phase(1, "adamw", 1e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1)
+    return Recipe(
+        name="tiny",
+        model="tcnn_xs",
+        tcnn=phase,
+        joint=replace(phase, lr=5e-4),
+        preprocess=Preprocess(size=32, frames=8, canvas=(36, 40)),
+        augment=Augment(area=(0.7, 1.0), aspect=(0.9, 1.1), brightness=0.2, contrast=0.2),
+        batch_size=6,
+        dropout=0.3,
+        class_balance=0.5,
+        attention_per="clip",
+    )
+
+
+@pytest.fixture(scope="session")
+def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with both phases trained; do not write into it."""
+    from peakzoom.train import Options, train
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    options = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False)
+    return train(clip_data, tiny, out, options, say=lambda line: None)

@@ -5,6 +5,7 @@ Evaluation scores its videos through the same :meth:`Recognizer.score`, so its n
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from peakzoom.errors import UserError
 from peakzoom.model import PeakZoom
-from peakzoom.video.clips import CLIP_RULES, resample
+from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import Video, decode
-from peakzoom.video.views import Preprocess, crop_offsets, to_input
+from peakzoom.video.views import Preprocess, crop_offsets, frames_at, to_input
 
 WEIGHTS = "model.safetensors"
 
@@ -73,7 +75,7 @@ def decode_views(path: str | Path, preprocess: Preprocess, protocol: Protocol) -
 
     def select(timestamps: np.ndarray) -> np.ndarray:
         nonlocal clips
-        base = np.arange(len(timestamps)) if preprocess.fps is None else resample(timestamps, preprocess.fps)
+        base = frames_at(Path(path), timestamps, preprocess.fps)
         clips = base[
             CLIP_RULES[protocol.rule](len(base), preprocess.frames, preprocess.stride, protocol.clips)
         ]
@@ -151,8 +153,14 @@ class Recognizer:
     def __init__(self, model: PeakZoom, device: str = "auto") -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        self.model = model.eval().to(self.device)
+        try:
+            self.device = torch.device(device)
+            self.model = model.eval().to(self.device)
+        except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"device {device!r} cannot be used, expected for instance cpu: {reason}"
+            ) from error
         self.preprocess = Preprocess.from_dict(model.preprocess)
         self.classes = model.classes
 
@@ -191,7 +199,13 @@ def load(path: str | Path, device: str = "auto") -> Recognizer:
     name = str(path)
     if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return Recognizer(_from_hub(name), device)
-    return Recognizer(PeakZoom.from_pretrained(str(find_model(path))), device)
+    folder = find_model(path)
+    try:
+        model = PeakZoom.from_pretrained(str(folder))
+    except (SafetensorError, json.JSONDecodeError, RuntimeError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder} is damaged or no model of peakzoom: {reason}") from error
+    return Recognizer(model, device)
 
 
 def _from_hub(name: str) -> PeakZoom:

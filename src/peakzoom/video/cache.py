@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from peakzoom.errors import DecodeError
-from peakzoom.video.clips import resample
 from peakzoom.video.decode import decode
+from peakzoom.video.views import frames_at
 
 FORMAT = 1  # part of every name: raise it when the meaning of the stored frames changes
 AUTO_LIMIT = 8 * 2**30  # bytes; "auto" makes no cache larger than this, nor than half of the free disk
@@ -70,9 +70,9 @@ class FrameCache:
         notes = file.with_suffix(".txt")
         if not (file.exists() and notes.exists()):
             self.folder.mkdir(parents=True, exist_ok=True)
-            fps = self.fps
-            video = decode(path, None if fps is None else lambda times: resample(times, fps), self.size)
-            frames = video.frames if fps is None else video.take(resample(video.timestamps, fps))
+            video = decode(path, lambda times: frames_at(path, times, self.fps), self.size)
+            whole = self.fps is None
+            frames = video.frames if whole else video.take(frames_at(path, video.timestamps, self.fps))
             # Written beside and moved into place, so that a killed run never leaves half an entry.
             draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
             with draft.open("wb") as stream:
@@ -86,7 +86,7 @@ class FrameCache:
 
 
 def read_cached(video: CachedVideo) -> np.ndarray:
-    """Memory map of a cached video, uint8 (n, h, w, 3)."""
+    """Memory map of a cached video, uint8 (n, h, w, 3); OSError or ValueError if it was removed or damaged."""
     return np.load(video.file, mmap_mode="r", allow_pickle=False)
 
 

@@ -56,17 +56,25 @@ def check(data: VideoSet, workers: int = 1, progress: Callable[[int, int], None]
 
     Args:
         data: the videos.
-        workers: processes.
+        workers: processes; 1 decodes in this one.
         progress: called with (done, all).
     """
     infos: dict[Path, VideoInfo | DecodeError] = {}
     paths = list(dict.fromkeys(entry.path for entry in data.entries))
-    with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn")) as pool:
-        jobs = {pool.submit(_probe, path): path for path in paths}
-        for job in as_completed(jobs):
-            infos[jobs[job]] = job.result()
-            if progress:
-                progress(len(infos), len(paths))
+
+    def note(path: Path, info: VideoInfo | DecodeError) -> None:
+        infos[path] = info
+        if progress:
+            progress(len(infos), len(paths))
+
+    if workers <= 1:
+        for path in paths:
+            note(path, _probe(path))
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = {pool.submit(_probe, path): path for path in paths}
+            for job in as_completed(jobs):
+                note(jobs[job], job.result())
     problems = list(data.problems)
     for path in paths:
         info = infos[path]

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from peakzoom.errors import DecodeError
 from peakzoom.video.cache import CachedVideo, read_cached
-from peakzoom.video.clips import even_clips, random_clip, resample
+from peakzoom.video.clips import even_clips, random_clip
 from peakzoom.video.decode import decode
 from peakzoom.video.entries import Entry, Problem
-from peakzoom.video.views import Augment, Preprocess, centre_view, training_view
+from peakzoom.video.views import Augment, Preprocess, centre_view, frames_at, training_view
 
 
 class Sample(NamedTuple):
@@ -93,13 +93,17 @@ class ClipDataset(Dataset[Sample | Problem]):
             return even_clips(count, pre.frames, pre.stride, self.clips)[key % self.clips]
 
         if path in self.cached:
-            stored = read_cached(self.cached[path])
+            try:
+                stored = read_cached(self.cached[path])
+            except (OSError, ValueError) as error:
+                reason = " ".join(str(error).split())
+                raise DecodeError(path, f"its frames in the cache cannot be read: {reason}") from error
             return torch.from_numpy(stored[choose(len(stored))]).permute(0, 3, 1, 2)
         wanted = np.empty(0, np.int64)
 
         def select(timestamps: np.ndarray) -> np.ndarray:
             nonlocal wanted
-            base = np.arange(len(timestamps)) if pre.fps is None else resample(timestamps, pre.fps)
+            base = frames_at(path, timestamps, pre.fps)
             wanted = base[choose(len(base))]
             return wanted
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.errors import UserError
+from peakzoom.errors import DecodeError, UserError
+from peakzoom.video.clips import resample
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,20 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+
+
+def frames_at(path: Path, timestamps: np.ndarray, fps: float | None) -> np.ndarray:
+    """Frame numbers, int64 (m,), of a video brought to ``fps``; every frame where that is None.
+
+    Raises:
+        DecodeError: the file does not say when its frames are shown.
+    """
+    if fps is None:
+        return np.arange(len(timestamps))
+    try:
+        return resample(timestamps, fps)
+    except UserError as error:
+        raise DecodeError(path, f"cannot be taken at {fps:g} frames a second: {error}") from error
 
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
