@@ -136,14 +136,23 @@ def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> lis
 
     Where the data have splits, those of ``split``. Where they have none, the videos that the run set aside under that
     name, and for "test" also those that the run does not know.
+
+    Raises:
+        UserError: there are none, or the data's split is another than the run's and holds videos it was trained on.
     """
+    known: dict[str, str] = {}
+    if run is not None and (run / "videos.csv").exists():
+        with (run / "videos.csv").open(newline="", encoding="utf-8") as stream:
+            known = {str(Path(row["path"]).resolve()): row["split"] for row in csv.DictReader(stream)}
     if any(entry.split for entry in data.entries):
         chosen = [entry for entry in data.entries if entry.split == split]
+        seen = sum(known.get(str(entry.path.resolve())) == "train" for entry in chosen)
+        if seen and split != "train":
+            raise UserError(
+                f"{seen} of the {len(chosen)} {split} videos of {data.name} are videos that {run} was trained on: "
+                "name the split that it was trained with, or no data to take its own test videos"
+            )
     else:
-        known: dict[str, str] = {}
-        if run is not None and (run / "videos.csv").exists():
-            with (run / "videos.csv").open(newline="", encoding="utf-8") as stream:
-                known = {str(Path(row["path"]).resolve()): row["split"] for row in csv.DictReader(stream)}
         chosen = [entry for entry in data.entries if known.get(str(entry.path.resolve()), "test") == split]
     if not chosen:
         raise UserError(
@@ -185,6 +194,8 @@ def evaluate(
         progress: called with (done, all).
     """
     protocol = protocol or Protocol()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a new folder with --out")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: name another --out")
     entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries

@@ -21,6 +21,8 @@ import json
 import math
 import os
 import shlex
+import shutil
+import signal
 import sys
 import time
 import warnings
@@ -33,15 +35,17 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from peakzoom.errors import DecodeError, UserError
-from peakzoom.model import PeakZoom
-from peakzoom.model.network import BRANCHES, PeakZoomOutput
+from peakzoom.model import BACKBONES, PeakZoom
+from peakzoom.model.network import ATTENTION_PER, BRANCHES, PeakZoomOutput
 from peakzoom.plots import plot_curves
+from peakzoom.predict import find_model
 from peakzoom.recipes import Phase, Recipe
 from peakzoom.video.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill, free_bytes
 from peakzoom.video.clips import clip_span
@@ -136,6 +140,14 @@ class Training(L.LightningModule):
         torch.manual_seed(state)
         self.draws = torch.Generator(self.device).manual_seed(state)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # Lightning's own would go into the problems and stumble over them.
+        return Batch(
+            batch.views.to(device, non_blocking=True),
+            batch.labels.to(device, non_blocking=True),
+            batch.problems,
+        )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self._note(batch)
         if not len(batch.views):
@@ -159,7 +171,10 @@ class Training(L.LightningModule):
         measured = self.trainer.callback_metrics
         if "val_accuracy" in measured:
             # Accuracy chooses the epoch; on few videos it ties often, and then the lower loss does.
-            self.log("val_score", measured["val_accuracy"] - 1e-3 * measured["val_loss"].clamp(max=10))
+            score = measured["val_accuracy"] - 1e-3 * measured["val_loss"].clamp(max=10)
+        else:  # no validation video could be decoded: as without any, the last epoch is kept
+            score = torch.tensor(float(self.current_epoch - 1_000_000))
+        self.log("val_score", score)
 
     def _run(self, batch: Batch) -> PeakZoomOutput:
         video, source = to_input(batch.views, self.recipe.preprocess)
@@ -215,10 +230,12 @@ class EpochLog(Callback):
         }
         rows = [old for old in rows if old["epoch"] <= epoch] + [row]  # a resumed run writes its epochs once
         columns = list(dict.fromkeys(name for each in rows for name in each))
-        with self.file.open("w", newline="", encoding="utf-8") as stream:
+        draft = self.file.with_suffix(".part")  # moved into place: a killed run leaves no half of a file
+        with draft.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
             writer.writerows(rows)
+        draft.replace(self.file)
         plot_curves(rows, self.file.with_name("curves.png"), self.name)
         if self.say:
             took = time.monotonic() - self.began
@@ -262,7 +279,7 @@ def _decode_all(
 ) -> tuple[dict[Path, CachedVideo], list[Problem], Recipe]:
     """Fill the cache (or look at the files, without one) and settle what the recipe leaves to the data."""
     paths = [entry.path for entry in entries]
-    workers = options.workers if options.workers else os.cpu_count() or 1
+    workers = (os.cpu_count() or 1) if options.workers is None else options.workers
     sample = paths[:: max(1, len(paths) // 16)][:16]
     infos = []
     for path in sample:
@@ -351,9 +368,51 @@ def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
         writer.writerows((problem.path, problem.reason) for problem in problems)
 
 
+def _check_settings(recipe: Recipe, options: Options, validates: bool) -> None:
+    """Refuse before a video is decoded or a folder made what would be refused after it."""
+    if recipe.model not in BACKBONES:
+        raise UserError(f"model is {recipe.model!r}, expected one of {', '.join(BACKBONES)}")
+    if recipe.attention_per not in ATTENTION_PER:
+        raise UserError(
+            f"attention per {recipe.attention_per!r} is unknown, expected one of {', '.join(ATTENTION_PER)}"
+        )
+    for phase in (recipe.tcnn, recipe.joint):
+        if not 0 < phase.lr < math.inf:
+            raise UserError(f"the learning rate is {phase.lr:g}, expected a number above 0")
+    if options.patience is not None and not validates:
+        raise UserError("--patience needs validation videos, and --val-fraction 0 leaves none")
+    if options.init:
+        find_model(options.init)
+    elif "tcnn" not in options.steps:
+        raise UserError(
+            "the joint step starts from a trained T-CNN: give it with --init, or train both steps"
+        )
+    try:
+        L.Trainer(
+            accelerator=options.accelerator,
+            devices=_devices(options),
+            num_nodes=options.num_nodes,
+            precision=options.precision,  # type: ignore[arg-type]
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        asked = f"accelerator {options.accelerator}, devices {options.devices}, precision {options.precision}"
+        raise UserError(f"Lightning cannot train with {asked}: {reason}") from error
+
+
+def _devices(options: Options) -> int | str:
+    return int(options.devices) if options.devices.isdigit() else options.devices
+
+
 def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
     """Make the run folder, or check that a resumed run asks for what the first one did."""
     file = out / "config.json"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a new folder with --out")
     if out.exists() and any(out.iterdir()):
         if not resume:
             raise UserError(f"{out} is not empty: --resume goes on with it, another --out begins anew")
@@ -385,10 +444,18 @@ def _build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
     )
 
 
+def _save(model: PeakZoom, folder: Path) -> None:
+    """Save a model under a name of its own first: a folder called ``best`` is always whole."""
+    draft = folder.with_name(f"{folder.name}.part")
+    for old in (draft, folder):
+        if old.exists():
+            shutil.rmtree(old)
+    model.save_pretrained(draft)
+    draft.rename(folder)
+
+
 def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
     """Load a trained model's backbone; a classifier of other classes stays as it is made, and that is said."""
-    from peakzoom.predict import find_model
-
     trained = PeakZoom.from_pretrained(str(find_model(init)))
     weights = trained.backbone.state_dict()
     if trained.classes != model.classes:
@@ -401,6 +468,9 @@ def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
         raise UserError(
             f"{init} is another network than this one ({unfit[0]} does not fit); name its --model"
         )
+    missing = [name for name in own if name not in weights and not name.startswith("fc.")]
+    if missing:
+        raise UserError(f"{init} is another network than this one (it has no {missing[0]}); name its --model")
     model.backbone.load_state_dict({**own, **weights})
 
 
@@ -437,12 +507,12 @@ def _fit(
     callbacks: list[Callback] = [checkpoint, EpochLog(folder, None if bar else say, name)]
     if options.patience is not None:
         if val_set is None:
-            raise UserError("--patience needs validation videos, and --val-fraction 0 leaves none")
+            raise UserError("--patience needs validation videos, and none of them could be decoded")
         callbacks.append(EarlyStopping("val_score", mode="max", patience=options.patience))
     trainer = L.Trainer(
         default_root_dir=folder,
         accelerator=options.accelerator,
-        devices=options.devices if not options.devices.isdigit() else int(options.devices),
+        devices=_devices(options),
         num_nodes=options.num_nodes,
         precision=options.precision,  # type: ignore[arg-type]
         max_epochs=epochs,
@@ -460,23 +530,28 @@ def _fit(
     pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
     training = Training(model, recipe, phase, options.seed, class_weight)
     last = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(
-        training,
-        loader(train_set, recipe.batch_size, workers, sampler, pin),
-        loader(val_set, recipe.batch_size, workers, pin_memory=pin) if val_set else None,
-        ckpt_path=last if last.exists() else None,
-        weights_only=True,
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(
+            training,
+            loader(train_set, recipe.batch_size, workers, sampler, pin),
+            loader(val_set, recipe.batch_size, workers, pin_memory=pin) if val_set else None,
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,
+        )
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        # Lightning makes an exit with code 1 of Ctrl-C and leaves the process deaf to the next one.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
     if trainer.is_global_zero:
-        model.save_pretrained(folder / "last")
+        _save(model, folder / "last")
         best = Path(checkpoint.best_model_path) if val_set and checkpoint.best_model_path else last
         if best != last:
             state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
             prefix = "model."
             model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
-        model.save_pretrained(folder / "best")
+        _save(model, folder / "best")
     return list(training.problems.values())
 
 
@@ -515,6 +590,8 @@ def train(
     if not parts["train"]:
         raise UserError(f"{data.name} has no training videos; run 'peakzoom data check' on it")
 
+    _check_settings(recipe, options, validates=bool(parts["val"]))
+
     # Where the run is made and how many processes serve it are not what it is.
     asked = {
         key: value for key, value in asdict(options).items() if key not in ("workers", "progress", "cache")
@@ -526,8 +603,8 @@ def train(
     )
 
     cached, problems, recipe = _decode_all(parts["train"] + parts["val"], recipe, options, say)
-    problems = [*data.problems, *problems]
     lost = {problem.path for problem in problems if not problem.reason.startswith("used in part")}
+    problems = [*data.problems, *problems]
     for split in ("train", "val"):
         parts[split] = [entry for entry in parts[split] if str(entry.path) not in lost]
     if not parts["train"]:
@@ -558,12 +635,9 @@ def train(
             start_from(model, out / "tcnn" / "best", say)
         elif options.init:
             start_from(model, options.init, say)
-        elif name == "joint":
-            raise UserError(
-                "the joint step starts from a trained T-CNN: give it with --init, or train both steps"
-            )
         model.start_heads_from_original()
         met = _fit(name, model, recipe, options, out, datasets, weight, say)
+        met = [problem for problem in met if problem not in problems]  # the first phase has met most of them
         if met:
             problems += met
             _write_problems(out, problems)
