@@ -6,6 +6,7 @@ exit code 2; files that gave no answer among others that did make exit code 1.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -18,7 +19,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -43,13 +43,20 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-out_console = Console()
-err_console = Console(stderr=True)
+# No markup and no emoji: a class may be called "[/b]" and a file ":+1:.mp4".
+out_console = Console(markup=False, emoji=False, highlight=False)
+err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+# Typer brings a Click of its own in some versions and uses the installed one in others; this is the base of its errors.
+USAGE_ERROR: type[Any] = next(
+    each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
+)
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def say(line: str) -> None:
     """One line on the way, to standard error."""
-    err_console.print(line, markup=False, highlight=False, soft_wrap=True)
+    err_console.print(line, soft_wrap=True)
 
 
 @contextmanager
@@ -134,9 +141,9 @@ def _open(data: Path, layout: Layout, splits: Path | None, number: int, root: Pa
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="New folder for clips, run and results.")] = Path("quickstart"),
-    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
-    train_clips: Annotated[int | None, typer.Option(help="Rendered clips to train on.")] = None,
-    test_clips: Annotated[int | None, typer.Option(help="Rendered clips to test on.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    train_clips: Annotated[int | None, typer.Option(min=1, help="Rendered clips to train on.")] = None,
+    test_clips: Annotated[int | None, typer.Option(min=1, help="Rendered clips to test on.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that render and decode.")] = 2,
 ) -> None:
     """Render a small set of action clips, train both steps, evaluate, and draw where the network looked.
@@ -146,6 +153,8 @@ def quickstart(
     from peakzoom.quickstart import TEST_CLIPS, TRAIN_CLIPS
     from peakzoom.quickstart import quickstart as run
 
+    if out.is_file():
+        raise UserError(f"{out} is a file: name a new folder with --out")
     done = run(
         out,
         seed=seed,
@@ -171,7 +180,6 @@ def quickstart(
         f"Where it looked: {done.picture}\nTable, scores, confusion: {done.out / 'evaluation-joint'}\n"
         f"Model: {done.out / 'run'}, for instance: peakzoom predict {done.out / 'run'} CLIP.mp4\n"
         f"Took {done.seconds:.0f} s.",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -250,7 +258,7 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order, crops and splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, crops and splits.")] = 0,
     cache: Annotated[
         Cache, typer.Option(help="Keep decoded frames on disk; auto: up to 8 GiB.")
     ] = Cache.auto,
@@ -314,14 +322,15 @@ def train(
         tested = any(entry.split == "test" for entry in videos.entries)
         out_console.print(
             f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"),
-            highlight=False,
             soft_wrap=True,
         )
 
 
 def _run_folder(run: str) -> Path | None:
     """The folder with ``videos.csv``, from a run or one of its phases."""
-    path = Path(run)
+    path = Path(run).resolve()
+    if not path.exists():  # a name on the hub
+        return None
     return next(
         (each for each in (path, path.parent, path.parent.parent) if (each / "videos.csv").exists()), None
     )
@@ -356,6 +365,7 @@ def evaluate(
     from peakzoom.predict import Protocol, load
 
     protocol = Protocol(clips, num_clips, crops)
+    recognizer = load(run, device)
     home = _run_folder(run)
     if data is not None:
         videos = _open(data, layout, splits, split_number, root)
@@ -364,7 +374,6 @@ def evaluate(
     else:
         raise UserError(f"{run} does not know its test videos: name the DATA to test on")
     entries = choose_entries(videos, home, split)
-    recognizer = load(run, device)
     target = out or (Path(run) if Path(run).is_dir() else Path()) / f"evaluation-{split}-{clips}"
     with progress_bar(f"testing on {len(entries)} videos") as progress:
         result = test(recognizer, videos, entries, target, protocol, workers, progress)
@@ -376,7 +385,7 @@ def evaluate(
         say(
             f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"
         )
-    out_console.print(f"Scores, tables and pictures: {target}", highlight=False, soft_wrap=True)
+    out_console.print(f"Scores, tables and pictures: {target}", soft_wrap=True)
 
 
 def _accuracy_table(result: Evaluation, title: str) -> Table:
@@ -425,8 +434,8 @@ def predict(
     from peakzoom.predict import Protocol, load
 
     protocol = Protocol(clips, num_clips, crops)
-    if jsonl is not None and str(jsonl) != "-" and jsonl.exists():
-        raise UserError(f"{jsonl} exists: name another file for --jsonl, or remove it")
+    if jsonl is not None and str(jsonl) != "-":
+        _check_new(jsonl, "--jsonl")
     recognizer = load(run, device)
     found = list(_expand(files))
     failed = 0
@@ -470,6 +479,14 @@ def _expand(files: list[Path]) -> Iterator[Path]:
         yield from inside
 
 
+def _check_new(file: Path, option: str) -> None:
+    """Before the work, not after it."""
+    if file.exists():
+        raise UserError(f"{file} exists: name another file for {option}, or remove it")
+    if not file.parent.is_dir():
+        raise UserError(f"{file.parent} is no folder: make it first, or name another file for {option}")
+
+
 def _write_line(stream: TextIO | None, line: dict[str, Any]) -> None:
     if stream is not None:
         stream.write(json.dumps(line) + "\n")
@@ -477,10 +494,10 @@ def _write_line(stream: TextIO | None, line: dict[str, Any]) -> None:
 
 
 def _print_prediction(prediction: Prediction, top: int) -> None:
-    out_console.print(str(prediction.path), markup=False, highlight=False, soft_wrap=True)
+    out_console.print(str(prediction.path), soft_wrap=True)
     width = max(len(name) for name in prediction.classes)
     for name, score in prediction.top(top):
-        out_console.print(f"  {name:<{width}}  {score:.4f}", markup=False, highlight=False)
+        out_console.print(f"  {name:<{width}}  {score:.4f}", soft_wrap=True)
 
 
 @data_app.command("check")
@@ -501,8 +518,8 @@ def data_check(
 
     from peakzoom.video.check import check
 
-    if out is not None and out.exists():
-        raise UserError(f"{out} exists: name another file for --out, or remove it")
+    if out is not None:
+        _check_new(out, "--out")
     videos = _open(data, layout, splits, split_number, root)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
         report = check(videos, workers, progress)
@@ -535,12 +552,10 @@ def data_check(
         f"variable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}",
         f"missing, unreadable or damaged: {len(report.problems)}",
     ]
-    out_console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    out_console.print("\n".join(lines), soft_wrap=True)
     shown = 20
     for problem in report.problems[:shown]:
-        out_console.print(
-            f"  {problem.path}: {problem.reason}", markup=False, highlight=False, soft_wrap=True
-        )
+        out_console.print(f"  {problem.path}: {problem.reason}", soft_wrap=True)
     if len(report.problems) > shown:
         out_console.print(
             f"  and {len(report.problems) - shown} more; --out FILE.csv lists all", highlight=False
@@ -557,21 +572,29 @@ def main() -> None:
     # Lightning and the hub announce themselves on every start; what matters is said by the commands.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
+    # A file name need not be text, and a terminal need not know every letter.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except UserError as error:
         say(f"error: {error}")
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
+    except USAGE_ERROR as error:
+        message = " ".join(error.format_message().split()).rstrip(".")
+        if type(error).__name__ != "NoArgsIsHelpError":  # then the help is printed already
+            command = error.ctx.command_path if getattr(error, "ctx", None) else "peakzoom"
+            say(f"error: {message}; see '{command} --help'")
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        say("stopped; a training goes on from its last epoch with --resume")
-        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing not in ("lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"):
             raise
         say(f"error: this command needs {missing}, which is not installed: pip install 'peakzoom[train]'")
         sys.exit(2)
+    if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
+        say("stopped; a training goes on from its last epoch with --resume")
     sys.exit(code if isinstance(code, int) else 0)

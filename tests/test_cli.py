@@ -1,0 +1,420 @@
+"""The command line: help with examples, one sentence for a mistake, and results that a program can read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from peakzoom import cli
+from peakzoom.predict import load
+from peakzoom.video.entries import VideoSet
+
+ESCAPE = "\x1b"
+QUICK = ["--num-clips", "1", "--crops", "1", "--device", "cpu"]
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["peakzoom", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        captured = capsys.readouterr()
+        code = left.value.code
+        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return run
+
+
+def mistake(result: Result) -> str:
+    """The sentence of a user's mistake: alone on standard error, exit code 2."""
+    assert result.code == 2, result
+    lines = [
+        line for line in result.err.splitlines() if not line.startswith("read as ")
+    ]  # how data were taken
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.err
+    assert "Traceback" not in result.err and ESCAPE not in result.err
+    return lines[0]
+
+
+# Help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command", [["quickstart"], ["train"], ["evaluate"], ["predict"], ["data", "check"]], ids=" ".join
+)
+def test_every_command_has_help_with_an_example(call: Call, command: list[str]) -> None:
+    result = call(*command, "--help")
+    assert result.code == 0 and result.err == ""
+    assert "Example" in result.out
+    assert f"peakzoom {' '.join(command)}" in " ".join(result.out.split())
+    assert ESCAPE not in result.out
+
+
+def test_no_command(call: Call) -> None:
+    for arguments in ([], ["data"], ["--help"]):
+        result = call(*arguments)
+        assert "Commands" in result.out + result.err and "Traceback" not in result.err
+        assert result.code == (0 if arguments == ["--help"] else 2)
+
+
+# Mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        ("tarin", "No such command"),
+        ("train", "Missing argument"),
+        ("train {clips}", "--out"),
+        ("train {clips} --out {new} --frobnicate", "--frobnicate"),
+        ("train {tmp}/gone --out {new}", "does not exist"),
+        ("train {tmp}/empty --out {new}", "no videos"),
+        ("train {tmp}/loose --out {new}", "no class folders"),
+        ("train {tmp}/single --out {new}", "one class"),
+        ("train {clips} --out {new} --recipe large", "small"),
+        ("train {clips} --out {new} --model resnet", "tcnn_xs"),
+        ("train {clips} --out {new} --steps three", "joint"),
+        ("train {clips} --out {new} --steps joint", "--init"),
+        ("train {clips} --out {new} --init {tmp}/gone", "does not exist"),
+        ("train {clips} --out {new} --epochs 0", "--epochs"),
+        ("train {clips} --out {new} --epochs many", "--epochs"),
+        ("train {clips} --out {new} --lr 0", "learning rate"),
+        ("train {clips} --out {new} --lr nan", "learning rate"),
+        ("train {clips} --out {new} --seed -1", "--seed"),
+        ("train {clips} --out {new} --size 16", "--size"),
+        ("train {clips} --out {new} --fps 0", "--fps"),
+        ("train {clips} --out {new} --attention-per pixel", "frame, clip"),
+        ("train {clips} --out {new} --precision 17", "precision 17"),
+        ("train {clips} --out {new} --accelerator abacus", "abacus"),
+        ("train {clips} --out {new} --val-fraction 1", "--val-fraction"),
+        ("train {clips} --out {new} --val-fraction 0 --patience 3", "--patience"),
+        ("train {clips} --out {new} --test-groups nobody", "unknown group 'nobody'"),
+        ("train {clips} --out {new} --test-groups ,", "no group"),
+        ("train {clips} --out {new} --split-number 4", "1, 2 or 3"),
+        ("train {clips} --out {new} --format ucf101", "folder"),
+        ("train {clips} --out {new} --resume", "nothing to resume"),
+        ("train {clips} --out {run}", "not empty"),
+        ("train {clips} --out {clips}", "is a file"),
+        ("evaluate {tmp}/gone", "does not exist"),
+        ("evaluate {tmp}/empty", "no trained model"),
+        ("evaluate {run} {tmp}/gone", "does not exist"),
+        ("evaluate {run} --split nonsense", "nonsense"),
+        ("evaluate {run} --clips tsm", "tsm-dense"),
+        ("evaluate {run} --num-clips 0", "at least 1"),
+        ("evaluate {run} --crops 0", "at least 1"),
+        ("evaluate {run} --out {run}", "not empty"),
+        ("evaluate {run} --out {clips}", "is a file"),
+        ("evaluate {run} --device abacus", "abacus"),
+        ("predict {run}", "Missing argument"),
+        ("predict {tmp}/gone {clips}", "does not exist"),
+        ("predict owner/name {clips}", "no folder here"),
+        ("predict {run} {tmp}/empty", "without videos"),
+        ("predict {run} {clips} --clips dense", "paper"),
+        ("predict {run} {clips} --top 0", "--top"),
+        ("predict {run} {clips} --jsonl {clips}", "exists"),
+        ("predict {run} {clips} --jsonl {tmp}/no/such/folder.jsonl", "no folder"),
+        ("data", "check"),
+        ("data chekc", "No such command"),
+        ("data check", "Missing argument"),
+        ("data check {tmp}/gone", "does not exist"),
+        ("data check {clips} --format films", "--format"),
+        ("data check {clips} --out {clips}", "exists"),
+        ("data check {clips} --workers 0", "--workers"),
+        ("quickstart --out {run}", "not empty"),
+        ("quickstart --out {clips}", "is a file"),
+        ("quickstart --out {new} --train-clips 0", "--train-clips"),
+        ("quickstart --out {new} --seed -1", "--seed"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    call: Call, run: Path, clips: Path, tmp_path: Path, arguments: str, said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("loose", "single/wave"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.mp4").touch()
+    places = {"clips": clips / "clips.csv", "run": run, "tmp": tmp_path, "new": tmp_path / "new"}
+    before = sorted(run.rglob("*"))
+    result = call(*[word.format(**places) for word in arguments.split()])
+    if arguments == "data":  # help is the answer
+        assert result.code == 2 and said in result.out + result.err
+        return
+    assert said in mistake(result)
+    assert result.out == ""
+    assert not (tmp_path / "new").exists() and sorted(run.rglob("*")) == before
+
+
+def test_what_is_not_installed_is_named(call: Call, monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    for name in ("peakzoom.train", "peakzoom.quickstart"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    said = mistake(call("train", clips / "clips.csv", "--out", clips / "new"))
+    assert "lightning" in said and "pip install 'peakzoom[train]'" in said
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
+    from peakzoom.video import check
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(check, "check", broken)
+    monkeypatch.setattr(sys, "argv", ["peakzoom", "data", "check", str(clips)])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_ctrl_c(call: Call, monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
+    from peakzoom.video import check
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", stopped)
+    result = call("data", "check", clips)
+    assert result.code == 130 and "stopped" in result.err and "--resume" in result.err
+
+
+# What commands do ------------------------------------------------------------------------------------------------
+
+
+def test_train_evaluate_predict(call: Call, clips: Path, clip_data: VideoSet, tmp_path: Path) -> None:
+    group = clip_data.entries[0].group
+    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 6 --workers 0 --accelerator cpu"
+    out = tmp_path / "run"
+    result = call("train", clips / "clips.csv", "--out", out, "--test-groups", group, *small.split())
+    assert result.code == 0 and f"peakzoom evaluate {out}" in result.out
+    assert "tcnn epoch 1/1" in result.err and "joint epoch 1/1" in result.err
+    assert "s left" in result.err and "validation accuracy" in result.err
+    assert (out / "command.txt").read_text().startswith("peakzoom train ")
+    config = json.loads((out / "config.json").read_text())
+    assert config["recipe"]["preprocess"]["size"] == 32 and config["recipe"]["tcnn"]["epochs"] == 1
+
+    result = call("evaluate", out, *QUICK)
+    assert result.code == 0 and "mean class" in result.out and "fused" in result.out
+    folder = out / "evaluation-test-paper"
+    held = [entry for entry in clip_data.entries if entry.group == group]
+    assert json.loads((folder / "metrics.json").read_text())["videos"] == len(held)
+    assert "not empty" in mistake(call("evaluate", out, *QUICK))
+
+    result = call("predict", out, held[0].path, *QUICK)
+    lines = result.out.splitlines()
+    assert result.code == 0 and lines[0] == str(held[0].path) and len(lines) == 4
+    scores = [float(line.split()[-1]) for line in lines[1:]]
+    assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1, abs=2e-4)
+    assert ESCAPE not in result.out + result.err
+
+
+def test_evaluating_one_phase_on_other_data(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    result = call("evaluate", run / "tcnn", clips / "clips.csv", "--out", tmp_path / "out", *QUICK)
+    assert result.code == 0 and "6 test videos" in result.out
+    result = call("evaluate", run, "--split", "val", "--clips", "slowfast", "--out", tmp_path / "val", *QUICK)
+    assert result.code == 0 and "val videos" in result.out
+
+
+def test_json_lines(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    good = sorted(clips.rglob("test_*.mp4"))[:2]
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 80)
+    files = [good[0], tmp_path / "broken.mp4", good[1], tmp_path / "gone.mp4"]
+    result = call("predict", run, *files, "--jsonl", tmp_path / "answers.jsonl", *QUICK)
+    assert result.code == 1 and "2 of 4 files gave no prediction" in result.err
+    assert [line for line in result.err.splitlines() if line.startswith(str(tmp_path))] == [
+        f"{tmp_path / 'broken.mp4'}: no prediction: {_reason(tmp_path / 'broken.mp4')}",
+        f"{tmp_path / 'gone.mp4'}: no prediction: no such file",
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in lines] == [str(file) for file in files]
+    assert [sorted(line) for line in lines[1::2]] == [["error", "file"]] * 2
+    assert [each["class"] for each in lines[0]["top"]] == sorted(
+        lines[0]["scores"]["fused"], key=lambda name: -lines[0]["scores"]["fused"][name]
+    )
+
+    # To standard output instead of tables; and a file alone says what it said among others.
+    alone = call("predict", run, good[1], "--jsonl", "-", *QUICK)
+    assert alone.code == 0 and alone.err == ""
+    assert [json.loads(line) for line in alone.out.splitlines()] == [lines[2]]
+    prediction = load(run, "cpu").predict(good[1], cli_protocol())
+    assert lines[2]["scores"]["fused"] == dict(
+        zip(prediction.classes, prediction.scores["fused"].tolist(), strict=True)
+    )
+    mistake(call("predict", run, good[0], "--jsonl", tmp_path / "answers.jsonl"))
+
+
+def cli_protocol() -> object:
+    from peakzoom.predict import Protocol
+
+    return Protocol(clips=1, crops=1)
+
+
+def _reason(path: Path) -> str:
+    from peakzoom.errors import DecodeError
+    from peakzoom.video.decode import probe
+
+    with pytest.raises(DecodeError) as caught:
+        probe(path)
+    return caught.value.reason
+
+
+def test_folders_are_searched(call: Call, run: Path, clips: Path) -> None:
+    result = call("predict", run, clips, "--jsonl", "-", "--workers", "2", *QUICK)
+    assert result.code == 0
+    files = [json.loads(line)["file"] for line in result.out.splitlines()]
+    assert files == [str(path) for path in sorted(clips.rglob("*.mp4"))] and len(files) == 24
+
+
+def test_every_nasty_file_gets_an_answer_or_a_reason(
+    call: Call, run: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    files = [path for path in sorted((shared_data / "nasty").rglob("*")) if path.is_file()]
+    result = call("predict", run, *files, "--jsonl", tmp_path / "all.jsonl", *QUICK)
+    assert result.code == 1 and "Traceback" not in result.err
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in lines] == [str(path) for path in files]
+    failed = {Path(line["file"]).name: line["error"] for line in lines if "error" in line}
+    assert set(failed) == {"broken.mp4", "empty.flv", "report.txt"}  # as report.txt found
+    assert all(reason and "\n" not in reason for reason in failed.values())
+    for line in lines:
+        if "scores" in line:
+            assert sum(line["scores"]["fused"].values()) == pytest.approx(1)
+    corrupted = next(line for line in lines if line["file"].endswith("corrupted.mp4"))
+    assert "28 frames" in corrupted["problem"]
+    # One line a file on standard error, and the count.
+    assert len(result.err.splitlines()) == 1 + len(failed) + sum(bool(line.get("problem")) for line in lines)
+
+
+def test_data_check(call: Call, clips: Path, tmp_path: Path) -> None:
+    (clips / "nod" / "broken.mp4").write_bytes(b"no video" * 80)
+    try:
+        result = call("data", "check", clips, "--out", tmp_path / "problems.csv", "--workers", "1")
+    finally:
+        (clips / "nod" / "broken.mp4").unlink()
+    assert result.code == 0 and ESCAPE not in result.out
+    assert "25 videos, 3 classes" in result.out and "64x64" in result.out and "24 at 15" in result.out
+    with (tmp_path / "problems.csv").open(newline="", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["path"].endswith("broken.mp4") and f"{row['path']}: {row['reason']}" in result.out
+
+
+# What a terminal and a name can do ----------------------------------------------------------------------------------
+
+
+def test_names_are_not_markup(call: Call, run: Path, tmp_path: Path, make_clip: Callable[..., Path]) -> None:
+    names = ("[/b]", ":smile:", "[red]x")
+    lines = [f"{make_clip(tmp_path / f'{index}.mp4')},{name}" for index, name in enumerate(names)]
+    (tmp_path / "data [v1].csv").write_text("\n".join(["path,label", *lines]))
+    result = call("data", "check", tmp_path / "data [v1].csv", "--workers", "1")
+    assert result.code == 0
+    for name in (*names, "data [v1]"):
+        assert name in result.out
+    file = make_clip(tmp_path / "[bold]clip[/nope] :+1:.mp4")
+    result = call("predict", run, file, tmp_path / "[/gone].mp4", *QUICK)
+    assert result.code == 1 and str(file) in result.out and "[/gone].mp4: no prediction" in result.err
+
+
+def test_long_names_stay_on_their_line(
+    call: Call, run: Path, tmp_path: Path, make_clip: Callable[..., Path]
+) -> None:
+    file = make_clip(tmp_path / ("long" * 40) / "clip.mp4")
+    assert call("predict", run, file, *QUICK).out.splitlines()[0] == str(file)
+    missing = tmp_path / ("gone" * 50) / "run"
+    assert str(missing) in mistake(call("predict", missing, file))
+
+
+def test_file_names_that_are_no_text(run: Path, tmp_path: Path, make_clip: Callable[..., Path]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4")
+    try:
+        clip.rename(clip.with_name(os.fsdecode(b"caf\xe9.mp4")))
+    except OSError:
+        pytest.skip("this file system wants names to be text")
+    code = "from peakzoom.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", str(run), str(tmp_path), *QUICK],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"caf" in done.stdout and b"Traceback" not in done.stderr
+
+
+def in_a_terminal(*arguments: str, **environment: str) -> str:
+    """What a command writes when it believes that somebody watches."""
+    code = "from peakzoom.cli import main; main()"
+    above, below = pty.openpty()
+    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=below,
+        stderr=below,
+        stdin=below,
+        env={**kept, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+    )
+    os.close(below)
+    written = b""
+    try:
+        while more := os.read(above, 65536):
+            written += more
+    except OSError:  # Linux ends a pseudo-terminal so
+        pass
+    assert child.wait() == 0
+    os.close(above)
+    return written.decode()
+
+
+def test_no_color() -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*(3[0-7]|38|9[0-7])[0-9;]*m")
+    assert colour.search(in_a_terminal("train", "--help"))
+    assert not colour.search(in_a_terminal("train", "--help", NO_COLOR="1"))
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys\nfrom peakzoom.cli import main\ntry: main()\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: object) -> None:
+    from peakzoom import quickstart
+
+    monkeypatch.setattr(quickstart, "quick_recipe", lambda: tiny)
+    out = tmp_path / "quick"
+    result = call("quickstart", "--out", out, "--train-clips", "10", "--test-clips", "10", "--workers", "1")
+    assert result.code == 0
+    for name in ("T-CNN alone", "original", "discriminative", "complementary", "fused answer"):
+        assert name in result.out
+    assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
+    for phase in ("tcnn", "joint"):
+        scored = json.loads((out / f"evaluation-{phase}" / "metrics.json").read_text())
+        assert scored["videos"] == 10
+    assert np.isfinite(load(out / "run").predict(next((out / "clips").rglob("*.mp4"))).scores["fused"]).all()
