@@ -317,6 +317,31 @@ def test_a_killed_process_goes_on_bit_for_bit(
     call(*command("killed", "--resume"))  # nothing is left to do
 
 
+def test_two_processes_train_together(clips: Path, clip_data: VideoSet, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 70)
+    lines = [f"{entry.path},{clip_data.classes[entry.label]},{entry.split}" for entry in clip_data.entries]
+    lines.append(f"{tmp_path / 'broken.mp4'},nod,train")
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    script = tmp_path / "peakzoom"  # Lightning starts the other process by the name of this one's script
+    script.write_text("from peakzoom.cli import main\n\nif __name__ == '__main__':\n    main()\n")
+    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 3 --workers 0 --cache off"
+    out = tmp_path / "run"
+    command = ["train", tmp_path / "list.csv", "--root", "/", "--out", out, *small.split()]
+    done = subprocess.run(
+        [sys.executable, script, *command, "--accelerator", "cpu", "--devices", "2"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Next: peakzoom evaluate") == 1
+    assert done.stderr.count("joint epoch 1/1") == 1
+    assert len(weights(out)) == 4 and len(rows(out / "videos.csv")) == 25
+    assert [row["path"] for row in rows(out / "problems.csv")] == [str(tmp_path / "broken.mp4")]
+    assert load(out).classes == clip_data.classes
+
+
 def test_folders_in_use(run: Path, clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
     before = sorted(run.rglob("*"))
     used = replace(PLAIN, val_fraction=0.2)

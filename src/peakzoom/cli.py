@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import sys
 import warnings
@@ -281,7 +280,7 @@ def train(
     import dataclasses
 
     from peakzoom.recipes import RECIPES
-    from peakzoom.train import PHASES, Options
+    from peakzoom.train import PHASES, Options, is_main_process
     from peakzoom.train import train as run
     from peakzoom.video.splits import hold_out_groups
 
@@ -318,7 +317,7 @@ def train(
         init=init,
     )
     run(videos, asked, out, options, resume, say)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main_process():
         tested = any(entry.split == "test" for entry in videos.entries)
         out_console.print(
             f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"),
@@ -569,8 +568,6 @@ def data_check(
 
 def main() -> None:
     """Entry point: runs a command and turns users' mistakes into one sentence."""
-    # Lightning and the hub announce themselves on every start; what matters is said by the commands.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     # A file name need not be text, and a terminal need not know every letter.
     for stream in (sys.stdout, sys.stderr):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 import shlex
@@ -36,6 +37,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -151,7 +153,10 @@ class Training(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self._note(batch)
         if not len(batch.views):
-            return None
+            if self.trainer.world_size == 1:
+                return None
+            # The other processes wait for this one's gradients: they are zero.
+            return torch.stack([0 * value.sum() for value in self.parameters() if value.requires_grad]).sum()
         output = self._run(batch)
         loss = self.model.loss(
             output, batch.labels, label_smoothing=self.phase.label_smoothing, class_weight=self.class_weight
@@ -336,6 +341,15 @@ def _decode_all(
     return cached, problems, replace(recipe, preprocess=pre)
 
 
+def is_main_process() -> bool:
+    """Whether this process is the only one, or the first of several that train together."""
+    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
+
+
+def _unheard(line: str) -> None:
+    """What the other processes say: all of them would say the same."""
+
+
 def _tenths(say: Say) -> Callable[[int, int], None]:
     """Tell every tenth of some work."""
 
@@ -433,7 +447,7 @@ def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
 
 
 def _build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
-    return PeakZoom(
+    model = PeakZoom(
         recipe.model,
         len(classes),
         branches=BRANCHES if joint else ("original",),
@@ -442,6 +456,9 @@ def _build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
         classes=list(classes),
         preprocess=recipe.preprocess.to_dict(),
     )
+    if not joint:
+        model.attention.requires_grad_(False)  # unused: several processes would wait for its gradients
+    return model
 
 
 def _save(model: PeakZoom, folder: Path) -> None:
@@ -552,7 +569,14 @@ def _fit(
             prefix = "model."
             model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
         _save(model, folder / "best")
-    return list(training.problems.values())
+    met = list(training.problems.values())
+    if (
+        trainer.world_size > 1
+    ):  # this also waits until the weights are saved, from which the next phase starts
+        gathered: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(gathered, met)
+        met = list(dict.fromkeys(problem for each in gathered for problem in each))
+    return met
 
 
 def train(
@@ -579,6 +603,11 @@ def train(
     """
     options = options or Options()
     out = Path(out)
+    main = is_main_process()
+    if not main:
+        say = _unheard
+    # Lightning announces itself on every start; set here because importing it sets another level.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     pool = [entry for entry in data.entries if entry.split != "test"]
@@ -598,9 +627,10 @@ def train(
     }
     videos = [[str(entry.path), entry.label, split] for split, entries in parts.items() for entry in entries]
     digest = f"{len(videos)} videos, {hash_of(videos)}"
-    _open_run(
-        out, {"data": digest, "classes": data.classes, "recipe": asdict(recipe), "options": asked}, resume
-    )
+    if main:
+        _open_run(
+            out, {"data": digest, "classes": data.classes, "recipe": asdict(recipe), "options": asked}, resume
+        )
 
     cached, problems, recipe = _decode_all(parts["train"] + parts["val"], recipe, options, say)
     lost = {problem.path for problem in problems if not problem.reason.startswith("used in part")}
@@ -609,7 +639,8 @@ def train(
         parts[split] = [entry for entry in parts[split] if str(entry.path) not in lost]
     if not parts["train"]:
         raise UserError(f"no training video of {data.name} could be decoded; {out / 'problems.csv'} says why")
-    _write_lists(out, data, parts, problems)
+    if main:
+        _write_lists(out, data, parts, problems)
     if problems:
         say(f"{len(problems)} files are missing, broken or used in part: see {out / 'problems.csv'}")
     say(
@@ -638,7 +669,7 @@ def train(
         model.start_heads_from_original()
         met = _fit(name, model, recipe, options, out, datasets, weight, say)
         met = [problem for problem in met if problem not in problems]  # the first phase has met most of them
-        if met:
+        if met and main:
             problems += met
             _write_problems(out, problems)
             say(f"{len(met)} files could not be decoded while training: see {out / 'problems.csv'}")

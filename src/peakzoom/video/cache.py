@@ -77,9 +77,10 @@ class FrameCache:
             draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
             with draft.open("wb") as stream:
                 np.save(stream, frames.permute(0, 2, 3, 1).contiguous().numpy(), allow_pickle=False)
-            notes.write_text(
-                f"{len(frames)}\n{video.info.fps!r}\n{video.info.problem or ''}\n", encoding="utf-8"
-            )
+            facts = f"{len(frames)}\n{video.info.fps!r}\n{video.info.problem or ''}\n"
+            facts_draft = draft.with_suffix(".txt.part")
+            facts_draft.write_text(facts, encoding="utf-8")
+            facts_draft.replace(notes)
             draft.replace(file)
         count, rate, problem = notes.read_text(encoding="utf-8").split("\n")[:3]
         return CachedVideo(file, int(count), float(rate), problem or None)
