@@ -143,6 +143,22 @@ def test_fill(tmp_path: Path, store: FrameCache, make_clip: Callable[..., Path],
     assert names(store.folder) == [".npy"] * 4 + [".txt"] * 4
 
 
+def test_ctrl_c_does_not_wait_for_all_files(
+    tmp_path: Path, store: FrameCache, make_clip: Callable[..., Path]
+) -> None:
+    data = make_clip(tmp_path / "clip.mp4").read_bytes()
+    paths = [tmp_path / f"{index}.mp4" for index in range(500)]
+    for path in paths:
+        path.write_bytes(data)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(store, paths, 2, stop)
+    assert len(list(store.folder.glob("*.npy"))) < 400
+
+
 def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_home() == tmp_path / "peakzoom" / "frames"

@@ -125,10 +125,14 @@ def fill(
     # spawn: a forked child of a process that has run PyTorch may hang in its thread pool.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(_add, cache, path): path for path in dict.fromkeys(paths)}
-        for job in as_completed(jobs):
-            found[jobs[job]] = job.result()
-            if progress:
-                progress(len(found), len(jobs))
+        try:
+            for job in as_completed(jobs):
+                found[jobs[job]] = job.result()
+                if progress:
+                    progress(len(found), len(jobs))
+        except BaseException:  # Ctrl-C above all: the pool would first decode everything that is waiting
+            pool.shutdown(cancel_futures=True)
+            raise
     return {path: found[path] for path in paths}
 
 

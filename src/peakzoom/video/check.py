@@ -73,8 +73,12 @@ def check(data: VideoSet, workers: int = 1, progress: Callable[[int, int], None]
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             jobs = {pool.submit(_probe, path): path for path in paths}
-            for job in as_completed(jobs):
-                note(jobs[job], job.result())
+            try:
+                for job in as_completed(jobs):
+                    note(jobs[job], job.result())
+            except BaseException:  # Ctrl-C above all: the pool would first decode everything that is waiting
+                pool.shutdown(cancel_futures=True)
+                raise
     problems = list(data.problems)
     for path in paths:
         info = infos[path]
