@@ -84,7 +84,7 @@ def small() -> Recipe:
             25, "adamw", 1e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1, min_steps=150
         ),
         preprocess=Preprocess(size=96, canvas=(108, 108), test_canvas=True, zoom_source=2),
-        augment=Augment(area=(0.6, 1.0), aspect=(0.8, 1.25), brightness=0.3, contrast=0.3, saturation=0.3),
+        augment=Augment(area=(0.6, 1.0), aspect=(0.8, 1.25), brightness=0.3, contrast=0.3),
         dropout=0.3,
         stride=None,
         reach=0.8,

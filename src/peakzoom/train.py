@@ -648,11 +648,6 @@ def train(
         f"(not looked at), {len(data.classes)} classes"
     )
 
-    pre = recipe.preprocess
-    datasets = (
-        ClipDataset(parts["train"], pre, recipe.augment, cached, options.seed),
-        ClipDataset(parts["val"], pre, None, cached, clips=3) if parts["val"] else None,
-    )
     weight = class_weights(parts["train"], len(data.classes), recipe.class_balance)
     for name in PHASES:
         if name not in options.steps:
@@ -660,14 +655,23 @@ def train(
         if (out / name / "best" / "model.safetensors").exists():
             say(f"{name}: done before")
             continue
+        # The T-CNN alone zooms nowhere and needs no larger frames.
+        phased = recipe
+        if name == "tcnn":
+            phased = replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1))
+        pre = phased.preprocess
+        datasets = (
+            ClipDataset(parts["train"], pre, recipe.augment, cached, options.seed),
+            ClipDataset(parts["val"], pre, None, cached, clips=3) if parts["val"] else None,
+        )
         torch.manual_seed(options.seed)
-        model = _build(recipe, data.classes, joint=name == "joint")
+        model = _build(phased, data.classes, joint=name == "joint")
         if name == "joint" and "tcnn" in options.steps:
             start_from(model, out / "tcnn" / "best", say)
         elif options.init:
             start_from(model, options.init, say)
         model.start_heads_from_original()
-        met = _fit(name, model, recipe, options, out, datasets, weight, say)
+        met = _fit(name, model, phased, options, out, datasets, weight, say)
         met = [problem for problem in met if problem not in problems]  # the first phase has met most of them
         if met and main:
             problems += met

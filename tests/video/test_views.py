@@ -204,6 +204,32 @@ def test_crop_areas_lie_within_their_range() -> None:
     assert abs(np.mean(np.log(ratios))) < 0.15
 
 
+def test_colours_against_numpy() -> None:
+    pre = Preprocess(size=16, canvas=(16, 16))
+    frames = noise(2, 3, 16, 16)
+    augment = Augment(flip=False, brightness=0.3, contrast=0.4)
+    for seed in range(5):
+        view = training_view(frames, pre, augment, generator(seed))
+        draw = generator(seed)
+        torch.randint(1, (), generator=draw), torch.randint(1, (), generator=draw)  # top and left
+        gain, contrast = (1 - most + 2 * most * torch.rand((), generator=draw).item() for most in (0.3, 0.4))
+        pixels = frames.numpy().astype(np.float64)
+        mean = pixels[:, :, ::8, ::8].mean()
+        wanted = np.clip(gain * (mean + contrast * (pixels - mean)), 0, 255)
+        assert np.abs(view.numpy() - wanted).max() <= 0.51
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_frames_may_be_stored_larger_than_the_canvas(factor: int) -> None:
+    pre = Preprocess(size=16, canvas=(20, 24), zoom_source=2)
+    frames = noise(1, 3, 20, 24).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    assert training_view(frames, pre, STRONG, generator()).shape == (1, 3, 32, 32)
+    view = centre_view(frames, pre)
+    assert view.shape == (1, 3, 32, 32)
+    if factor == 2:
+        assert torch.equal(view, frames[:, :, 4:36, 8:40])
+
+
 # Plain data ------------------------------------------------------------------------------------------------------
 
 

@@ -201,19 +201,29 @@ class PeakZoom(
             q_dis, q_com (B, T, g, g) and discriminative, complementary (B, 3, T, H, W).
         """
         batch, frames = responses.shape[:2]
+        shape = responses.shape
+        if self.attention_per == "clip":  # all frames alike: one map, one warp, T frames as 3 T channels
+            responses, peaks, phi = responses[:, :1], peaks[:, :1], None if phi is None else phi[:, :1]
+            images = source.flatten(1, 2)  # (B, 3 T, H', W')
+        else:
+            images = source.transpose(1, 2).flatten(0, 1)  # (B T, 3, H', W')
         q_dis, q_com = self.attention(
             responses.flatten(0, 1),
             peaks.flatten(0, 1),
             None if phi is None else phi.flatten(0, 1),
             mode=None if phi is None else "sample",
         )
-        images = source.transpose(1, 2).flatten(0, 1)  # (B T, 3, H', W')
 
         def video(attention: Tensor) -> Tensor:
-            return self.sampler(images, attention, size).unflatten(0, (batch, frames)).transpose(1, 2)
+            zoomed = self.sampler(images, attention, size)
+            if self.attention_per == "clip":
+                return zoomed.unflatten(1, (3, frames))
+            return zoomed.unflatten(0, (batch, frames)).transpose(1, 2)
 
-        shape = responses.shape
-        return q_dis.view(shape), q_com.view(shape), video(q_dis), video(q_com)
+        def maps(attention: Tensor) -> Tensor:
+            return attention.unflatten(0, (batch, -1)).expand(shape)
+
+        return maps(q_dis), maps(q_com), video(q_dis), video(q_com)
 
     def forward(
         self,

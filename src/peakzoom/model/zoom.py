@@ -16,12 +16,13 @@ because they are exactly zero for flat attention.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peakzoom.model.geometry import exact
+from peakzoom.model.geometry import exact, interpolation_matrix
 
 
 def blur_matrices(grid: int, fwhm: float, padding: int) -> tuple[Tensor, Tensor]:
@@ -90,15 +91,15 @@ class ZoomSampler(nn.Module):
         """Resample frames by their attention.
 
         Args:
-            frames: (N, 3, H, W) float, of any size.
+            frames: (N, C, H, W) float, of any size; C is 3, or 3 T where the frames of a clip share one attention.
             attention: (N, g, g), positive.
-            size: (height, width) of the result; the frames' own when not given. Frames may be larger than the result
-                (zooming then shows detail that the result's size could not hold); where they are larger by a whole
-                factor, positions are read at the frames' size and averaged, so that what is not enlarged does
-                not alias and flat attention gives the area-averaged frame.
+            size: (height, width) of the result; the frames' own when not given. Frames may be larger than the
+                result, and zooming then shows detail that the result's size could not hold. What is not enlarged
+                does not alias: flat attention gives the area average of 2 x 2 or 4 x 4 pixels where frames are twice
+                or four times as large.
 
         Returns:
-            (N, 3, *size).
+            (N, C, *size).
         """
         if frames.dim() != 4 or len(frames) != len(attention):
             raise ValueError(
@@ -106,21 +107,46 @@ class ZoomSampler(nn.Module):
                 "expected (N, 3, H, W) and (N, g, g)"
             )
         height, width = size or (frames.shape[2], frames.shape[3])
-        factor = max(1, min(frames.shape[2] // height, frames.shape[3] // width))
-        fine = (height * factor, width * factor)
-        shift = self.displacement(attention).permute(0, 3, 1, 2)
+        shift = self.displacement(attention)
         with exact(frames):
-            shift = F.interpolate(shift, fine, mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
-            # Of the attention's precision: bfloat16 would round positions to whole pixels.
-            positions = _identity(fine[0], fine[1], like=shift) + 2 * shift
-            zoomed = F.grid_sample(
-                frames.to(positions.dtype),
-                positions,
-                mode="bilinear",
-                padding_mode="border",
-                align_corners=True,
+            y, x = (
+                _reading(frames.shape[2 + axis], length, len(self.blur), like=shift)
+                for axis, length in enumerate((height, width))
             )
-            return F.avg_pool2d(zoomed, factor) if factor > 1 else zoomed
+            # (n H, g) x (N, g, g) x (g, n W): the displacement at every position that is read
+            across = y.spread @ shift[..., 0] @ x.spread.T * x.scale + x.place
+            down = y.spread @ shift[..., 1] @ x.spread.T * y.scale + y.place[:, None]
+            # Of the attention's precision: bfloat16 would round positions to whole pixels.
+            positions = torch.stack((across, down), dim=-1)
+            zoomed = F.grid_sample(
+                frames.to(positions.dtype), positions, mode="bilinear", padding_mode="border", align_corners=True
+            )
+            return zoomed if (y.times, x.times) == (1, 1) else F.avg_pool2d(zoomed, (y.times, x.times))
+
+
+class _Axis(NamedTuple):
+    """How one axis of the result reads the frames; positions are grid_sample's, corners aligned."""
+
+    times: int  # positions a pixel of the result averages
+    place: Tensor  # (times x length,), where it reads when nothing is displaced
+    spread: Tensor  # (times x length, g), from grid lines to these positions
+    scale: float  # from frame sides to positions
+
+
+def _reading(frames: int, length: int, grid: int, like: Tensor) -> _Axis:
+    """The positions at which ``length`` pixels read an axis of ``frames`` pixels.
+
+    Pixel p of the result covers frame pixels from r p to r (p + 1), r = frames / length, and reads at their centre:
+    r (p + 1/2) - 1/2. For r = 2 that is the middle of two pixels, where linear interpolation is their average; larger
+    r average several such readings.
+    """
+    ratio = frames / length
+    times = max(1, math.ceil(ratio / 2))
+    pixel = (torch.arange(times * length, dtype=torch.float64) + 0.5) / times - 0.5  # in pixels of the result
+    spread = interpolation_matrix(pixel, grid, max(length - 1, 1) / (grid - 1), 0.0)
+    scale = 2 / max(frames - 1, 1)
+    place = (ratio * (pixel + 0.5) - 0.5) * scale - 1
+    return _Axis(times, place.to(like), spread.to(like), scale * ratio * (length - 1))
 
 
 def _identity(height: int, width: int, like: Tensor) -> Tensor:

@@ -121,16 +121,20 @@ POSTURES = {"hang": (0.22, 0.12), "hip": (0.85, -0.75), "belly": (0.28, -1.3), "
 
 
 def idle_pose(rng: np.random.Generator, time: np.ndarray, difficulty: float) -> Pose:
-    """A person who stands, arms in a drawn posture, with slow irrelevant motion everywhere."""
-    idle = 0.25 + 0.75 * difficulty
+    """A person who stands, with slow irrelevant motion everywhere.
+
+    At difficulty 0 the arms hang; the harder, the more often they are held otherwise, so that a posture tells less.
+    """
+    idle = 0.1 + 0.9 * difficulty
 
     def sway(amplitude: float) -> np.ndarray:
         rate, phase = rng.uniform(0.15, 0.45), rng.uniform(0, 2 * np.pi)
         return idle * amplitude * np.sin(2 * np.pi * rate * time + phase)
 
     def side(raised_share: float) -> Side:
-        rest = (1 - raised_share) / 3
-        shoulder, elbow = POSTURES[str(rng.choice(list(POSTURES), p=[rest, rest, rest, raised_share]))]
+        held = (1 - raised_share) / 3 * difficulty
+        shares = [1 - (2 * held + raised_share), held, held, raised_share]
+        shoulder, elbow = POSTURES[str(rng.choice(list(POSTURES), p=shares))]
         drift = rng.uniform(-0.15, 0.15, 2)
         move = drift[0] + sway(0.07), drift[1] + sway(0.09)
         up, fore = POSTURES["raised"]
@@ -138,11 +142,11 @@ def idle_pose(rng: np.random.Generator, time: np.ndarray, difficulty: float) -> 
         toe = np.stack([np.full_like(time, rng.uniform(0.75, 0.9)), np.full_like(time, 0.3)], axis=1)
         return Side(
             shoulder + move[0], elbow + move[1], sway(0.1), np.full_like(time, rng.choice([0.1, 0.8, 1.0])),
-            (up + move[0], fore + move[1]), np.zeros((len(time), 2)), toe, bool(rng.uniform() < 0.2),
+            (up + move[0], fore + move[1]), np.zeros((len(time), 2)), toe, bool(rng.uniform() < 0.2 * difficulty),
         )  # fmt: skip
 
     hip = np.stack([sway(0.012), np.abs(sway(0.004))], axis=1)
-    return Pose(side(0.5), side(0.15), sway(0.22), sway(0.16), hip)
+    return Pose(side(0.5 * difficulty), side(0.15 * difficulty), sway(0.22), sway(0.16), hip)
 
 
 def _raise(side: Side) -> Side:
