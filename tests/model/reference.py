@@ -234,21 +234,61 @@ def read_frame(frame: Array, x: float, y: float) -> Array:
     return (1 - wy) * upper + wy * lower
 
 
+def read_axis(frames: int, length: int) -> list[list[tuple[float, float]]]:
+    """What each of ``length`` pixels of the result reads of an axis of ``frames`` pixels, nothing being displaced: for
+    pixel p its readings as pairs (place in pixels of the result, place in pixels of the frame).
+
+    Pixel p covers the frame from r p to r (p + 1), r = frames / length, where frame pixel i covers i to i + 1 and is
+    centred on i + 1/2. A linear reading in the middle of two pixels is their mean, so one reading stands for up to two
+    pixels: the stretch is cut in as many equal parts as it takes (one where r <= 2), each read in its middle."""
+    ratio = frames / length
+    parts = 1
+    while ratio / parts > 2.0:
+        parts += 1
+    readings = []
+    for p in range(length):
+        one = []
+        for k in range(parts):
+            middle = (
+                p + (k + 0.5) / parts
+            )  # of part k of the pixel's stretch, in widths of the result's pixels
+            one.append((middle - 0.5, ratio * middle - 0.5))
+        readings.append(one)
+    return readings
+
+
 def zoom(frames: Array, grid: Array, size: tuple[int, int] | None = None) -> Array:
-    """The grid resized to H x W, corners aligned, and the frames read there. (N, C, H, W), (N, g, g, 2)."""
+    """The frames read where the grid says, by pixel areas. (N, C, H, W), (N, g, g, 2) -> (N, C, *size).
+
+    Line j of the grid lies on pixel j (L - 1) / (g - 1) of the result, which has L. Where the grid reads elsewhere than
+    at its own line, it displaces, linearly between the lines; a displacement of 1 is r (L - 1) frame pixels, which is
+    how far the result's pixels 0 and L - 1 are apart. Readings are averaged; outside, the frame's border holds."""
     number, channels, height, width = frames.shape
     out_h, out_w = size or (height, width)
     side = grid.shape[1]
+    rows, columns = read_axis(height, out_h), read_axis(width, out_w)
     result = np.zeros((number, channels, out_h, out_w))
     for n in range(number):
+        frame = frames[n].astype(np.float64)
         for py in range(out_h):
-            y0, y1, wy = line(py * (side - 1) / (out_h - 1), side)
             for px in range(out_w):
-                x0, x1, wx = line(px * (side - 1) / (out_w - 1), side)
-                upper = (1 - wx) * grid[n, y0, x0] + wx * grid[n, y0, x1]
-                lower = (1 - wx) * grid[n, y1, x0] + wx * grid[n, y1, x1]
-                x, y = (1 - wy) * upper + wy * lower
-                result[n, :, py, px] = read_frame(frames[n].astype(np.float64), float(x), float(y))
+                total = np.zeros(channels)
+                for qy, fy in rows[py]:
+                    for qx, fx in columns[px]:
+                        y0, y1, wy = line(qy * (side - 1) / (out_h - 1), side)
+                        x0, x1, wx = line(qx * (side - 1) / (out_w - 1), side)
+                        dx, dy = 0.0, 0.0
+                        for yy, weight_y in ((y0, 1 - wy), (y1, wy)):
+                            for xx, weight_x in ((x0, 1 - wx), (x1, wx)):
+                                at_x, at_y = (grid[n, yy, xx] + 1.0) / 2.0
+                                dx += weight_y * weight_x * (float(at_x) - xx / (side - 1))
+                                dy += weight_y * weight_x * (float(at_y) - yy / (side - 1))
+                        at_x = fx + dx * width / out_w * (out_w - 1)
+                        at_y = fy + dy * height / out_h * (out_h - 1)
+                        total += read_frame(
+                            frame, 2.0 * at_x / (width - 1) - 1.0, 2.0 * at_y / (height - 1) - 1.0
+                        )
+                result[n, :, py, px] = total / (len(rows[py]) * len(columns[px]))
     return result
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from peakzoom.model import BACKBONES, TCNN, PeakZoom, find_peaks
+from peakzoom.model import BACKBONES, TCNN, PeakZoom, find_peaks, normalise
 
 WIDTH = 1 / 16
 CLASSES = 4
@@ -27,6 +27,10 @@ BRANCHES = ["original", "discriminative", "complementary", "fused"]
 def convolutions(network: nn.Module) -> list[nn.Conv3d]:
     """All but those of the shortcuts, which alone are 1 x 1 x 1."""
     return [m for m in network.modules() if isinstance(m, nn.Conv3d) and m.kernel_size != (1, 1, 1)]
+
+
+def first_of(network: nn.Module) -> nn.Conv3d:
+    return next(m for m in network.modules() if isinstance(m, nn.Conv3d))
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +121,71 @@ def test_named_sizes(name: str) -> None:
         assert sum(p.numel() for p in network.parameters()) < 10e6
 
 
+def stem_input(network: TCNN, clips: torch.Tensor) -> torch.Tensor:
+    """What the first convolution of the network reads."""
+    seen = []
+    handle = first_of(network).register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        network.features(clips)
+    handle.remove()
+    return seen[0]
+
+
+def moving(frames: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(2, 3, frames, 48, 64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("frames", [1, 7, 16])
+@pytest.mark.parametrize("name", ["tcnn_s", "tcnn_xs"])
+def test_motion_is_the_difference_from_the_mean_frame(name: str, frames: int) -> None:
+    """Times one positive number, the same everywhere. A still clip has none; neither a still picture laid over a clip
+    nor the order of the frames changes what each of them differs by."""
+    network, clips = BACKBONES[name](3).eval(), moving(frames)
+    seen = stem_input(network, clips)
+    assert tuple(seen.shape) == (2, 6, frames, 48, 64)
+    torch.testing.assert_close(seen[:, :3], clips, rtol=0, atol=0)
+    mean = sum(clips[:, :, t] for t in range(frames)) / frames
+    difference = torch.stack([clips[:, :, t] - mean for t in range(frames)], dim=2)
+    if frames > 1:
+        gain = (seen[:, 3:] * difference).sum() / difference.square().sum()
+        assert gain > 0
+        torch.testing.assert_close(seen[:, 3:], gain * difference, rtol=0, atol=1e-4)
+    still = clips[:, :, :1].expand_as(clips)
+    torch.testing.assert_close(stem_input(network, still)[:, 3:], torch.zeros_like(clips), rtol=0, atol=1e-5)
+    torch.testing.assert_close(stem_input(network, clips + still)[:, 3:], seen[:, 3:], rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        stem_input(network, clips.flip(2))[:, 3:], seen[:, 3:].flip(2), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["tcnn_s", "tcnn_xs"])
+def test_motion_reaches_the_features(name: str) -> None:
+    """The weights on the motion channels matter for a clip that moves, and for a still one they do not."""
+    torch.manual_seed(0)
+    network, clips = BACKBONES[name](3).eval(), moving(8)
+    still = clips[:, :, :1].expand_as(clips)
+    with torch.no_grad():
+        before = network.features(clips), network.features(still)
+        first_of(network).weight[:, 3:] *= -1.0
+        after = network.features(clips), network.features(still)
+    assert (after[0] - before[0]).abs().max() > 0.1 * before[0].abs().max()
+    torch.testing.assert_close(after[1], before[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tcnn_s", "tcnn_xs"])
+def test_a_clip_backwards_has_other_features(name: str) -> None:
+    torch.manual_seed(0)
+    network, clips = BACKBONES[name](3).eval(), moving(16)
+    with torch.no_grad():
+        forwards, backwards = (network.features(c).mean((2, 3, 4)) for c in (clips, clips.flip(2)))
+    assert (forwards - backwards).abs().max() > 1e-3 * forwards.abs().max()
+
+
+def test_the_paper_s_network_reads_frames_alone() -> None:
+    clips = moving(4)
+    torch.testing.assert_close(stem_input(TCNN(3, width=WIDTH).eval(), clips), clips, rtol=0, atol=0)
+
+
 # PeakZoom (section 5) ------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +207,7 @@ def parameter(model: nn.Module, name: str) -> nn.Parameter:
 
 
 def first_convolution(model: nn.Module) -> nn.Conv3d:
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv3d))
+    first = first_of(model)
     assert first.in_channels == 3
     return first
 
@@ -327,6 +396,66 @@ def test_one_attention_per_clip(training: bool) -> None:
     assert seen.peaks.any()
     for maps in (seen.responses, seen.peaks, seen.q_dis, seen.q_com):
         assert torch.equal(maps, maps[:, :1].expand_as(maps))
+
+
+@pytest.mark.parametrize("source_size", [None, (120, 100), (150, 210)], ids=str)
+@pytest.mark.parametrize("drawn", [False, True])
+def test_one_attention_per_clip_is_an_attention_per_frame(
+    drawn: bool, source_size: tuple[int, int] | None
+) -> None:
+    """Where every frame has the same responses, and the same draws, one warp of the clip is each frame's warp."""
+    size, frames = (64, 48), 5
+    source = video(2, frames, source_size or size, seed=3)
+    coarse = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    responses = F.interpolate(coarse, (31, 31), mode="bilinear", align_corners=True)
+    responses = normalise(responses).expand(2, frames, 31, 31)
+    peaks = find_peaks(responses)
+    assert peaks.sum() >= 4 * frames
+    phi = torch.rand(2, 1, 31, 31, generator=torch.Generator().manual_seed(2)).expand_as(responses)
+    with torch.no_grad():
+        by_frame, by_clip = (
+            build(attention_per=per).zoom(source, responses, peaks, size, phi if drawn else None)
+            for per in ("frame", "clip")
+        )
+    for one, other, shape in zip(
+        by_frame, by_clip, 2 * [(2, frames, 31, 31)] + 2 * [(2, 3, frames, *size)], strict=True
+    ):
+        assert tuple(one.shape) == tuple(other.shape) == shape
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention_per", ["frame", "clip"])
+@pytest.mark.parametrize("size", [(192, 192), (160, 224)], ids=str)
+def test_peaks_depend_on_neither_batch_nor_precision(size: tuple[int, int], attention_per: str) -> None:
+    """Beyond the outermost cells, for 31 of these pixels, a response is constant: ties that rounding must not break."""
+    model, exact = (build(dtype, attention_per=attention_per) for dtype in (torch.float32, torch.float64))
+    seen = 0
+    for seed in range(6):
+        noise = torch.randn(
+            3, 128 // 4, 4, size[0] // 32, size[1] // 32, generator=torch.Generator().manual_seed(seed)
+        )
+        features = noise.relu() + seed  # the last far from 0, where float32 rounds more of the range
+        responses, together = model.respond(features, 16, size)
+        _, wanted = exact.respond(features.double(), 16, size)
+        assert torch.equal(together, wanted)
+        for n in range(3):
+            assert torch.equal(model.respond(features[n : n + 1], 16, size)[1][0], wanted[n])
+        ties = responses[..., -1] == responses[..., -2]
+        assert ties.any()
+        seen += int(wanted[..., 26:].sum() + wanted[..., 26:, :].sum())
+    assert seen > 100, "no peaks beyond the outermost cells"
+
+
+def test_a_clip_s_peaks_are_the_same_alone_in_a_batch_and_in_float64() -> None:
+    """The same through the whole network."""
+    model, exact = build(), build(torch.float64)
+    clips = video(3, 8, (128, 160), seed=4)
+    with torch.no_grad():
+        together = model(clips, attention=True).attention.peaks
+        wanted = exact(clips.double(), attention=True).attention.peaks
+        alone = torch.cat([model(clips[n : n + 1], attention=True).attention.peaks for n in range(3)])
+    assert wanted.any((-1, -2)).all()
+    assert torch.equal(together, wanted) and torch.equal(alone, wanted)
 
 
 def test_training_samples_a_split() -> None:

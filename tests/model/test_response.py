@@ -178,3 +178,21 @@ def test_one_flat_map_does_not_disturb_the_others() -> None:
     assert (
         find_peaks(response)[0].any() and not find_peaks(response)[1].any() and find_peaks(response)[2].any()
     )
+
+
+@pytest.mark.parametrize("offset", [0.0, -3.0, 10.0])
+@pytest.mark.parametrize("noise", [1e-7, 1e-6, 5e-6])
+def test_noise_breaks_no_tie(noise: float, offset: float) -> None:
+    """Ties to the first cell in row-major order, whatever rounding adds: plateaus of few levels, also at the border."""
+    rng = np.random.default_rng(11)
+    levels = rng.integers(0, 5, size=(40, 9, 11)).repeat(2, axis=1).repeat(2, axis=2)
+    wanted = ref.find_peaks(levels.astype(np.float64))
+    for scale in (1.0, 0.01, 1000.0):
+        noisy = scale * (levels + 4 * noise * rng.uniform(-1, 1, levels.shape) + offset)
+        np.testing.assert_array_equal(find_peaks(torch.from_numpy(noisy)).numpy(), wanted)
+
+
+def test_a_difference_of_a_thousandth_is_no_tie() -> None:
+    response = torch.zeros(5, 5)
+    response[2, 2], response[2, 3], response[3, 1] = 0.998, 1.0, 0.999
+    assert find_peaks(response).nonzero().tolist() == [[2, 3], [3, 1]]

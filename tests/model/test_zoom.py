@@ -93,31 +93,101 @@ def test_zoomed_frames(size: tuple[int, int], dtype: torch.dtype) -> None:
     np.testing.assert_allclose(got.double().numpy(), ref.zoom(frames, ref.zoom_grid(q)), rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    ("source", "size"), [((30, 44), (16, 16)), ((16, 16), (21, 12)), ((46, 31), (24, 16))], ids=str
-)
-def test_reading_from_frames_of_another_size(source: tuple[int, int], size: tuple[int, int]) -> None:
+RATIOS = [0.5, 0.7, 1, 1.5, 1.9, 2, 2.1, 3, 4]
+
+
+def larger(size: tuple[int, int], ratio: float, ratio_x: float | None = None) -> tuple[int, int]:
+    return round(size[0] * ratio), round(size[1] * (ratio_x or ratio))
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("size", [(12, 12), (16, 11), (10, 20)], ids=str)
+def test_reading_from_frames_of_another_size(size: tuple[int, int], ratio: float) -> None:
     q = attention(2, 31, seed=4)
-    frames = np.random.default_rng(5).uniform(-1, 1, (2, 3, *source))
+    frames = np.random.default_rng(5).uniform(-1, 1, (2, 3, *larger(size, ratio)))
     got = ZoomSampler()(torch.from_numpy(frames).float(), torch.from_numpy(q).float(), size=size)
     assert tuple(got.shape) == (2, 3, *size)
     np.testing.assert_allclose(got.numpy(), ref.zoom(frames, ref.zoom_grid(q), size), rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize(("factor", "size"), [(2, (24, 16)), (3, (11, 15))], ids=str)
-def test_reading_from_frames_larger_by_a_whole_factor(factor: int, size: tuple[int, int]) -> None:
-    """Beyond METHOD.md: read at the source's size, then averaged over blocks, so that nothing aliases."""
-    q = attention(2, 31, seed=4)
-    source = (size[0] * factor, size[1] * factor)
-    frames = np.random.default_rng(5).uniform(-1, 1, (2, 3, *source))
-    got = ZoomSampler()(torch.from_numpy(frames).float(), torch.from_numpy(q).float(), size=size)
-    fine = ref.zoom(frames, ref.zoom_grid(q), source)
+@pytest.mark.parametrize("ratios", [(1, 4), (3, 1.5), (0.5, 2), (2.3, 0.8)], ids=str)
+def test_reading_from_frames_of_another_shape(ratios: tuple[float, float]) -> None:
+    """Each axis by its own ratio, in float64, where the two readings agree to rounding."""
+    q, size = attention(1, 12, seed=6), (14, 10)
+    frames = np.random.default_rng(7).uniform(-1, 1, (1, 2, *larger(size, *ratios)))
+    # the lines of a grid built in float64: float32's are as close as float32 is
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        sampler = ZoomSampler(grid=12)
+    finally:
+        torch.set_default_dtype(before)
+    got = sampler(torch.from_numpy(frames), torch.from_numpy(q), size=size)
+    np.testing.assert_allclose(got.numpy(), ref.zoom(frames, ref.zoom_grid(q), size), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("size", [(12, 12), (9, 17), (24, 16)], ids=str)
+def test_flat_attention_averages_areas(size: tuple[int, int], factor: int) -> None:
+    frames = np.random.default_rng(8).uniform(-1, 1, (2, 3, *larger(size, factor)))
     wanted = np.zeros((2, 3, *size))
     for y in range(size[0]):
         for x in range(size[1]):
-            block = fine[:, :, y * factor : (y + 1) * factor, x * factor : (x + 1) * factor]
-            wanted[:, :, y, x] = block.mean((2, 3))
-    np.testing.assert_allclose(got.numpy(), wanted, rtol=0, atol=2e-4)
+            area = frames[:, :, factor * y : factor * (y + 1), factor * x : factor * (x + 1)]
+            wanted[:, :, y, x] = area.mean((2, 3))
+    got = ZoomSampler()(torch.from_numpy(frames).float(), torch.full((2, 31, 31), 0.09), size=size)
+    np.testing.assert_allclose(got.numpy(), wanted, rtol=0, atol=2e-5)
+
+
+def scene(size: tuple[int, int]) -> np.ndarray:
+    """The same scene at any size: two slopes, which linear readings keep, each pixel showing the middle of its area."""
+    y, x = ((np.arange(length) + 0.5) / length for length in size)
+    return np.stack(np.broadcast_arrays(x, y[:, None]))[None].copy()
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("size", [(24, 24), (20, 33)], ids=str)
+def test_flat_attention_shifts_no_ratio(size: tuple[int, int], ratio: float) -> None:
+    """Every pixel shows what lies in the middle of its area, up to the border's, which smaller frames cannot show."""
+    zoomed = ZoomSampler()(
+        torch.from_numpy(scene(larger(size, ratio))).float(), torch.full((1, 31, 31), 0.09), size=size
+    ).numpy()
+    inside = np.s_[..., 1:-1, 1:-1]
+    np.testing.assert_allclose(zoomed[inside], scene(size)[inside], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(30, 30), (20, 30)], ids=str)
+def test_ratios_do_not_shift_the_picture_against_each_other(size: tuple[int, int]) -> None:
+    """1.9 and 2, among others, with a hill: where one reading becomes two, nothing may jump. A pixel of the result is
+    1 / 30 of the slopes, half a pixel of the frame some 0.01. Near the border a reading that leaves the frame is held
+    there, a little elsewhere for every size."""
+    gy, gx = np.mgrid[:31, :31] / 30
+    q = torch.from_numpy(0.09 + np.exp(-((gy - 0.4) ** 2 + (gx - 0.6) ** 2) / 0.02))[None].float()
+    zoomed = {
+        ratio: ZoomSampler()(torch.from_numpy(scene(larger(size, ratio))).float(), q, size=size).numpy()
+        for ratio in (1, 1.5, 1.9, 2, 2.1, 3, 4)
+    }
+    assert np.abs(zoomed[2] - scene(size)).max() > 0.05, "nothing was zoomed"
+    inside = np.s_[..., 2:-2, 2:-2]
+    for ratio in (1.9, 2):  # one reading each: the same places but for rounding
+        np.testing.assert_allclose(zoomed[ratio][inside], zoomed[1][inside], rtol=0, atol=2e-5)
+    for ratio, result in zoomed.items():
+        # two readings average a bent displacement where one takes its middle
+        np.testing.assert_allclose(result[inside], zoomed[2][inside], rtol=0, atol=1e-3, err_msg=str(ratio))
+        assert np.abs((result - zoomed[2])[inside].mean((2, 3))).max() < 1e-4, ratio
+
+
+@pytest.mark.parametrize("ratio", [1, 1.9, 3])
+def test_any_number_of_channels(ratio: float) -> None:
+    """The frames of a clip in one attention, as 3 T channels, are what each frame by itself is."""
+    size, q = (18, 13), torch.from_numpy(attention(2, 31, seed=9)).float()
+    shape = (2, 12, *larger(size, ratio))
+    frames = torch.from_numpy(np.random.default_rng(10).uniform(-1, 1, shape)).float()
+    together = ZoomSampler()(frames, q, size=size)
+    assert tuple(together.shape) == (2, 12, *size)
+    for first in range(0, 12, 3):
+        alone = ZoomSampler()(frames[:, first : first + 3], q, size=size)
+        torch.testing.assert_close(together[:, first : first + 3], alone, rtol=0, atol=1e-6)
 
 
 def test_mixed_precision_keeps_positions() -> None:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Closer than this, as a share of their map's range, responses are a tie: 128 roundings of float32.
+TIE = 2.0**-16
+
 
 def class_response_maps(features: Tensor, weight: Tensor) -> Tensor:
     """Eq. 1: M_s = sum_c W[s, c] X_c, for each slice. The bias would shift a map by a constant that Eq. 4 removes.
@@ -95,6 +98,10 @@ def find_peaks(response: Tensor) -> Tensor:
     A peak equals the maximum of its 3 x 3 window, is not below the mean of its map, and on a tie is the first in
     row-major order: no earlier neighbour may equal it. A flat map has none.
 
+    Values are equal where they differ by at most ``TIE`` of their map's range. Beyond the outermost feature cells a
+    placed response is constant, and to the bit its rounding would choose the peak there: another batch size, device
+    or precision would zoom elsewhere. (Rounding to common levels would not do: it splits ties on the edge of a level.)
+
     Args:
         response: (..., g, g).
 
@@ -102,13 +109,15 @@ def find_peaks(response: Tensor) -> Tensor:
         bool mask of the same shape.
     """
     rows, columns = response.shape[-2:]
+    _, extent, flat = _flat(response)
+    above, below = response + TIE * extent, response - TIE * extent
     padded = F.pad(response, (1, 1, 1, 1), value=-torch.inf)
-    peaks = response >= response.mean((-2, -1), keepdim=True)
+    peaks = (above >= response.mean((-2, -1), keepdim=True)) & ~flat
     for row in range(3):
         for column in range(3):
             neighbour = padded[..., row : row + rows, column : column + columns]
             if (row, column) < (1, 1):
-                peaks &= response > neighbour
+                peaks &= below > neighbour
             elif (row, column) > (1, 1):
-                peaks &= response >= neighbour
-    return peaks & ~_flat(response)[2]
+                peaks &= above >= neighbour
+    return peaks
