@@ -174,7 +174,7 @@ def test_what_is_not_installed_is_named(call: Call, monkeypatch: pytest.MonkeyPa
     for name in ("peakzoom.train", "peakzoom.quickstart"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     said = mistake(call("train", clips / "clips.csv", "--out", clips / "new"))
-    assert "lightning" in said and "pip install 'peakzoom[train]'" in said
+    assert "lightning" in said and "pip install '.[train]'" in said
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:

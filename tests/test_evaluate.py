@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,14 +16,13 @@ import pytest
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.evaluate import (
     choose_entries,
-    decode_ahead,
     evaluate,
     measure,
     read_scores,
     run_videos,
     summarise,
 )
-from peakzoom.predict import DecodedViews, Protocol, Recognizer, decode_views, load
+from peakzoom.predict import DecodedViews, Protocol, Recognizer, decode_ahead, decode_views, load
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.entries import Entry, Problem, VideoSet
 from peakzoom.video.views import Preprocess
@@ -323,3 +323,19 @@ def test_each_video_is_decoded_once(
     monkeypatch.setattr(predict, "decode", lambda path, *rest: (looked.append(path), decode(path, *rest))[1])
     evaluate(recognizer, clip_data, test_set[:3], tmp_path / "out")
     assert looked == [entry.path for entry in test_set[:3]]
+
+
+def test_a_run_knows_its_training_videos_from_any_folder(
+    run: Path, clip_data: VideoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = run_videos(run)
+    assert all(entry.path.is_absolute() and entry.path.exists() for entry in known.entries)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    relative = [
+        replace(entry, path=Path(os.path.relpath(entry.path, Path.cwd())), split=None)
+        for entry in clip_data.entries
+    ]
+    bare = replace(clip_data, entries=relative)
+    tested = {entry.path.resolve() for entry in choose_entries(bare, run)}
+    assert tested == {entry.path.resolve() for entry in clip_data.entries if entry.split == "test"}

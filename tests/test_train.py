@@ -188,6 +188,9 @@ def test_test_videos_are_never_looked_at(
     probe = module.probe
     monkeypatch.setattr(module, "probe", lambda path: (looked.append(Path(path)), probe(path))[1])
     test = {entry.path for entry in clip_data.entries if entry.split == "test"}
+    tiny = replace(
+        tiny, preprocess=replace(tiny.preprocess, zoom_source=2)
+    )  # frames larger than the first step needs
     train(clip_data, tiny, tmp_path / "on", TCNN, say=quiet)
     train(clip_data, tiny, tmp_path / "off", replace(TCNN, cache="off"), say=quiet)
     assert len(test) == 6 and len(set(looked)) == 18 and not test & set(looked)
@@ -213,6 +216,8 @@ def test_best_is_the_epoch_of_the_best_score(clip_data: VideoSet, tiny: Recipe, 
     assert len(scores) == 4
     best = torch.load(out / "tcnn" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == int(np.argmax(scores))
+    # Whatever the score: a run that is stopped goes on from the epoch that it had reached.
+    assert torch.load(out / "tcnn" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
     saved = PeakZoom.from_pretrained(str(out / "tcnn" / "best")).state_dict()
     for name, value in saved.items():
         assert torch.equal(value, best["state_dict"][f"model.{name}"])
@@ -442,6 +447,8 @@ def test_a_file_that_breaks_while_training_is_listed(
     assert len(scores) == 3 and scores[0] > -1  # the epoch that could be validated is the best
     best = torch.load(out / "tcnn" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == int(np.argmax(scores))
+    # Whatever the score: a run that is stopped goes on from the epoch that it had reached.
+    assert torch.load(out / "tcnn" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
     assert len(weights(out)) == 4
 
 

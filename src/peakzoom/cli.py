@@ -122,7 +122,10 @@ RunArg = Annotated[
     str, typer.Argument(help="Run folder, saved model, or owner/name on the hub.", show_default=False)
 ]
 ClipsOpt = Annotated[
-    str, typer.Option("--clips", help="Clip rule: paper, tsm-dense, slowfast, mmaction2, tsn-uniform.")
+    str,
+    typer.Option(
+        "--clips", help="Clip rule: paper, tsm-dense, slowfast, mmaction2, mmaction2-0.x, tsn-uniform."
+    ),
 ]
 NumClipsOpt = Annotated[int, typer.Option("--num-clips", help="Clips of a video.")]
 CropsOpt = Annotated[int, typer.Option("--crops", help="Crops of a clip.")]
@@ -429,8 +432,7 @@ def predict(
     Examples: `peakzoom predict runs/first clip.mp4` and
     `peakzoom predict runs/first camera/ --jsonl answers.jsonl`
     """
-    from peakzoom.evaluate import decode_ahead
-    from peakzoom.predict import Protocol, load
+    from peakzoom.predict import Protocol, decode_ahead, load
 
     protocol = Protocol(clips, num_clips, crops)
     if jsonl is not None and str(jsonl) != "-":
@@ -590,7 +592,9 @@ def main() -> None:
         missing = (error.name or "").split(".")[0]
         if missing not in ("lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"):
             raise
-        say(f"error: this command needs {missing}, which is not installed: pip install 'peakzoom[train]'")
+        say(
+            f"error: this command needs {missing}, which is not installed: pip install '.[train]' in the clone"
+        )
         sys.exit(2)
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
         say("stopped; a training goes on from its last epoch with --resume")

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +29,8 @@ from torchmetrics.functional.classification import (
 
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.plots import plot_confusion
-from peakzoom.predict import DecodedViews, Prediction, Protocol, Recognizer, decode_views
+from peakzoom.predict import Prediction, Protocol, Recognizer, decode_ahead
 from peakzoom.video.entries import Entry, Problem, VideoSet
-from peakzoom.video.views import Preprocess
 
 
 @dataclass(frozen=True)
@@ -59,33 +56,6 @@ class Evaluation:
     def fused(self) -> BranchResult:
         """The answer's."""
         return self.branches["fused"]
-
-
-def decode_ahead(
-    paths: Sequence[Path], preprocess: Preprocess, protocol: Protocol, workers: int = 1, ahead: int = 2
-) -> Iterator[DecodedViews | DecodeError]:
-    """Decode videos in threads while the network works, in order, at most ``ahead`` at a time in memory.
-
-    FFmpeg and PyTorch's resizing release the interpreter lock, so threads do; none is needed with workers = 0.
-    """
-
-    def work(path: Path) -> DecodedViews | DecodeError:
-        try:
-            return decode_views(path, preprocess, protocol)
-        except DecodeError as error:
-            return error
-
-    if workers <= 0:
-        yield from map(work, paths)
-        return
-    pending: deque[Future[DecodedViews | DecodeError]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for path in paths:
-            pending.append(pool.submit(work, path))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> BranchResult:

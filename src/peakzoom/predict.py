@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from peakzoom.errors import UserError
+from peakzoom.errors import DecodeError, UserError
 from peakzoom.model import PeakZoom
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import Video, decode
@@ -85,6 +87,33 @@ def decode_views(path: str | Path, preprocess: Preprocess, protocol: Protocol) -
     side = preprocess.size * preprocess.zoom_source
     offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, protocol.crops)
     return DecodedViews(video, clips, offsets, side)
+
+
+def decode_ahead(
+    paths: Sequence[Path], preprocess: Preprocess, protocol: Protocol, workers: int = 1, ahead: int = 2
+) -> Iterator[DecodedViews | DecodeError]:
+    """Decode videos in threads while the network works, in order, at most ``ahead`` at a time in memory.
+
+    FFmpeg and PyTorch's resizing release the interpreter lock, so threads do; none is needed with workers = 0.
+    """
+
+    def work(path: Path) -> DecodedViews | DecodeError:
+        try:
+            return decode_views(path, preprocess, protocol)
+        except DecodeError as error:
+            return error
+
+    if workers <= 0:
+        yield from map(work, paths)
+        return
+    pending: deque[Future[DecodedViews | DecodeError]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for path in paths:
+            pending.append(pool.submit(work, path))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 @dataclass(frozen=True)
@@ -216,8 +245,3 @@ def _from_hub(name: str) -> PeakZoom:
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{name} is no folder here and could not be had from the hub: {reason}") from error
-
-
-def best_classes(scores: np.ndarray, classes: Sequence[str]) -> list[str]:
-    """Class names from the highest score to the lowest."""
-    return [classes[index] for index in np.argsort(-scores, kind="stable")]

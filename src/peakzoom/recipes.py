@@ -45,6 +45,7 @@ class Recipe:
     Attributes:
         model: name in ``peakzoom.model.BACKBONES``.
         stride: frame stride; None chooses it so that a clip spans ``reach`` of the median training video.
+        width: factor on its channels.
         tcnn, joint: the two phases.
         class_balance: exponent b of the loss weights (N / (S n_c))^b; 0 = every video counts the same.
         attention_per: see :class:`~peakzoom.model.PeakZoom`.
@@ -58,6 +59,7 @@ class Recipe:
     preprocess: Preprocess = field(default_factory=Preprocess)
     augment: Augment = field(default_factory=Augment)
     batch_size: int = 16
+    width: float = 1.0
     dropout: float = 0.5
     stride: int | None = 1
     reach: float = 1.0

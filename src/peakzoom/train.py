@@ -5,7 +5,7 @@ phase; Lightning carries the loop. The run folder::
 
     run/
       command.txt  config.json   what was asked; a resumed run must ask for the same
-      classes.txt  videos.csv    class names; every video and where it went (train, val, test)
+      classes.txt  videos.csv    class names; every video and where it went (train, val, test, unreadable)
       problems.csv               every file that gave no frames, or not all, and why
       tcnn/ joint/               one folder a phase:
         checkpoints/last.ckpt      to go on from; written after every epoch
@@ -17,6 +17,7 @@ phase; Lightning carries the loop. The run folder::
 from __future__ import annotations
 
 import csv
+import ctypes
 import json
 import logging
 import math
@@ -363,6 +364,7 @@ def _tenths(say: Say) -> Callable[[int, int], None]:
 def _write_lists(
     out: Path, data: VideoSet, parts: dict[str, list[Entry]], problems: Sequence[Problem]
 ) -> None:
+    # Absolute paths: an evaluation from another folder must know its training videos again.
     (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
     with (out / "videos.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -370,7 +372,7 @@ def _write_lists(
         for split, entries in parts.items():
             for entry in entries:
                 writer.writerow(
-                    [entry.path, entry.label, data.classes[entry.label], entry.group or "", split]
+                    [entry.path.absolute(), entry.label, data.classes[entry.label], entry.group or "", split]
                 )
     _write_problems(out, problems)
 
@@ -418,6 +420,20 @@ def _check_settings(recipe: Recipe, options: Options, validates: bool) -> None:
         raise UserError(f"Lightning cannot train with {asked}: {reason}") from error
 
 
+def _keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next one, instead of returning it to the system page by page.
+
+    A training step on a CPU allocates and frees some gigabytes in large tensors; faulting their pages in anew took a
+    third of the step's time (docs/results.md). Elsewhere than on Linux with glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap
+    mallopt(-1, -1)  # M_TRIM_THRESHOLD: which is not trimmed
+
+
 def _devices(options: Options) -> int | str:
     return int(options.devices) if options.devices.isdigit() else options.devices
 
@@ -451,6 +467,7 @@ def _build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
         recipe.model,
         len(classes),
         branches=BRANCHES if joint else ("original",),
+        width=recipe.width,
         dropout=recipe.dropout,
         attention_per=recipe.attention_per,
         classes=list(classes),
@@ -491,6 +508,16 @@ def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
     model.backbone.load_state_dict({**own, **weights})
 
 
+def _checkpoint(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        folder / "checkpoints",
+        filename=name,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        **options,
+    )
+
+
 def _fit(
     name: str,
     model: PeakZoom,
@@ -511,17 +538,13 @@ def _fit(
     if epochs > phase.epochs:
         say(f"{name}: {epochs} epochs rather than {phase.epochs}, for {phase.min_steps} steps on few videos")
 
-    checkpoint = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="val_score" if val_set else None,
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
     bar = options.progress and sys.stderr.isatty()
-    callbacks: list[Callback] = [checkpoint, EpochLog(folder, None if bar else say, name)]
+    callbacks: list[Callback] = [EpochLog(folder, None if bar else say, name)]
+    if val_set:
+        callbacks.append(_checkpoint(folder, "best", monitor="val_score", mode="max"))
+    # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
+    # better one.)
+    callbacks.append(_checkpoint(folder, "last"))
     if options.patience is not None:
         if val_set is None:
             raise UserError("--patience needs validation videos, and none of them could be decoded")
@@ -542,6 +565,8 @@ def _fit(
         use_distributed_sampler=False,  # EpochSampler shares the videos out itself
         num_sanity_val_steps=0,
     )
+    if trainer.accelerator.__class__.__name__ == "CPUAccelerator":
+        _keep_freed_memory()
     workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
     sampler = EpochSampler(len(train_set), options.seed, trainer.global_rank, trainer.world_size)
     pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
@@ -563,8 +588,8 @@ def _fit(
         raise KeyboardInterrupt from None
     if trainer.is_global_zero:
         _save(model, folder / "last")
-        best = Path(checkpoint.best_model_path) if val_set and checkpoint.best_model_path else last
-        if best != last:
+        best = folder / "checkpoints" / "best.ckpt"
+        if best.exists():
             state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
             prefix = "model."
             model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
@@ -625,7 +650,11 @@ def train(
     asked = {
         key: value for key, value in asdict(options).items() if key not in ("workers", "progress", "cache")
     }
-    videos = [[str(entry.path), entry.label, split] for split, entries in parts.items() for entry in entries]
+    videos = [
+        [str(entry.path.absolute()), entry.label, split]
+        for split, entries in parts.items()
+        for entry in entries
+    ]
     digest = f"{len(videos)} videos, {hash_of(videos)}"
     if main:
         _open_run(
@@ -635,6 +664,9 @@ def train(
     cached, problems, recipe = _decode_all(parts["train"] + parts["val"], recipe, options, say)
     lost = {problem.path for problem in problems if not problem.reason.startswith("used in part")}
     problems = [*data.problems, *problems]
+    parts["unreadable"] = [
+        entry for split in ("train", "val") for entry in parts[split] if str(entry.path) in lost
+    ]
     for split in ("train", "val"):
         parts[split] = [entry for entry in parts[split] if str(entry.path) not in lost]
     if not parts["train"]:
@@ -659,10 +691,10 @@ def train(
         phased = recipe
         if name == "tcnn":
             phased = replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1))
-        pre = phased.preprocess
+        pre, canvas = phased.preprocess, recipe.preprocess.stored_canvas
         datasets = (
-            ClipDataset(parts["train"], pre, recipe.augment, cached, options.seed),
-            ClipDataset(parts["val"], pre, None, cached, clips=3) if parts["val"] else None,
+            ClipDataset(parts["train"], pre, recipe.augment, cached, options.seed, canvas=canvas),
+            ClipDataset(parts["val"], pre, None, cached, clips=3, canvas=canvas) if parts["val"] else None,
         )
         torch.manual_seed(options.seed)
         model = _build(phased, data.classes, joint=name == "joint")

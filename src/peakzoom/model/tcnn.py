@@ -43,6 +43,9 @@ class Stem(NamedTuple):
     strides: tuple[tuple[int, int], tuple[int, int]]
 
 
+# A clip's frames differ from their mean far less than scenes from one another, and at gain 1 the stem's batch norm
+# buries them: after 100 steps on 400 rendered clips the training accuracy is 0.15 at gain 1, 0.49 at 4, 0.53 at 10.
+MOTION_GAIN = 4.0
 SMALL: dict[str, Any] = {"every_frame": True, "motion": True}  # what small data and small networks gain from
 PAPER_STEM = Stem(32, ((2, 2), (1, 2)))
 PAPER_STAGES = (  # Table 1, stages 2 to 7; output T x H x W for 16 x 224 x 224
@@ -167,7 +170,7 @@ class TCNN(nn.Module):
         if video.dim() != 5 or video.shape[1] != 3:
             raise ValueError(f"video has shape {tuple(video.shape)}, expected (B, 3, T, H, W)")
         if self.motion:
-            video = torch.cat((video, video - video.mean(2, keepdim=True)), dim=1)
+            video = torch.cat((video, MOTION_GAIN * (video - video.mean(2, keepdim=True))), dim=1)
         # Channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it.
         return self.blocks(self.stem(video.contiguous(memory_format=torch.channels_last_3d)))
 
@@ -190,9 +193,7 @@ def tcnn_s(num_classes: int, **kwargs: Any) -> TCNN:
         Stage(160, (0, 2), (2, 1)),
         Stage(256, (2,)),
     )
-    return TCNN(
-        num_classes, **{"stem": Stem(24, ((2, 2), (1, 2))), "stages": stages, **SMALL, **kwargs}
-    )
+    return TCNN(num_classes, **{"stem": Stem(24, ((2, 2), (1, 2))), "stages": stages, **SMALL, **kwargs})
 
 
 def tcnn_xs(num_classes: int, **kwargs: Any) -> TCNN:
@@ -204,9 +205,7 @@ def tcnn_xs(num_classes: int, **kwargs: Any) -> TCNN:
         Stage(128, (2,), (2, 1)),
         Stage(192, (2,)),
     )
-    return TCNN(
-        num_classes, **{"stem": Stem(16, ((2, 2), (1, 2))), "stages": stages, **SMALL, **kwargs}
-    )
+    return TCNN(num_classes, **{"stem": Stem(16, ((2, 2), (1, 2))), "stages": stages, **SMALL, **kwargs})
 
 
 BACKBONES: dict[str, Callable[..., TCNN]] = {"tcnn": tcnn, "tcnn_s": tcnn_s, "tcnn_xs": tcnn_xs}

@@ -119,7 +119,11 @@ class ZoomSampler(nn.Module):
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
             positions = torch.stack((across, down), dim=-1)
             zoomed = F.grid_sample(
-                frames.to(positions.dtype), positions, mode="bilinear", padding_mode="border", align_corners=True
+                frames.to(positions.dtype),
+                positions,
+                mode="bilinear",
+                padding_mode="border",
+                align_corners=True,
             )
             return zoomed if (y.times, x.times) == (1, 1) else F.avg_pool2d(zoomed, (y.times, x.times))
 

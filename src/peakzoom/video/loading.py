@@ -47,7 +47,12 @@ class ClipDataset(Dataset[Sample | Problem]):
 
     Args:
         entries: the videos.
+        preprocess: the size of the clips.
+        augment: what may change in a training clip.
         cached: their decoded frames; videos that are missing there are decoded when they are asked for.
+        seed: of every draw.
+        clips: of a video, without ``augment``.
+        canvas: (height, width) of decoded frames, cached or not; ``preprocess.stored_canvas`` when not given.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class ClipDataset(Dataset[Sample | Problem]):
         cached: Mapping[Path, CachedVideo] | None = None,
         seed: int = 0,
         clips: int = 1,
+        canvas: tuple[int, int] | None = None,
     ) -> None:
         self.entries = list(entries)
         self.preprocess = preprocess
@@ -65,6 +71,7 @@ class ClipDataset(Dataset[Sample | Problem]):
         self.cached = dict(cached or {})
         self.seed = seed
         self.clips = clips
+        self.canvas = canvas or preprocess.stored_canvas
 
     def __len__(self) -> int:
         return len(self.entries) * (1 if self.augment else self.clips)
@@ -84,7 +91,7 @@ class ClipDataset(Dataset[Sample | Problem]):
         return Sample(centre_view(frames, self.preprocess), entry.label)
 
     def _frames(self, path: Path, key: int, generator: torch.Generator) -> Tensor:
-        """uint8 (T, 3, *stored_canvas) of the clip that the key names."""
+        """uint8 (T, 3, *canvas) of the clip that the key names."""
         pre = self.preprocess
 
         def choose(count: int) -> np.ndarray:
@@ -107,7 +114,7 @@ class ClipDataset(Dataset[Sample | Problem]):
             wanted = base[choose(len(base))]
             return wanted
 
-        return decode(path, select, pre.stored_canvas).take(wanted)
+        return decode(path, select, self.canvas).take(wanted)
 
 
 class EpochSampler(Sampler[int]):

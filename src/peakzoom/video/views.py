@@ -211,7 +211,9 @@ def to_input(views: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor | No
     """
     factor = preprocess.zoom_source
     # A batch is some hundred megabytes: normalised in place, in the order in which it will be read.
-    source = torch.empty_like(views.transpose(1, 2), dtype=torch.float32, memory_format=torch.contiguous_format)
+    source = torch.empty_like(
+        views.transpose(1, 2), dtype=torch.float32, memory_format=torch.contiguous_format
+    )
     source.copy_(views.transpose(1, 2))
     for channel, (mean, std) in enumerate(zip(preprocess.mean, preprocess.std, strict=True)):
         source[:, channel].sub_(255 * mean).div_(255 * std)
