@@ -1,7 +1,7 @@
 """Training recipes: plain data, one function each.
 
-``paper`` is Sec. 3.1 as printed. ``small`` is for small data from scratch on a small machine; docs/results.md has the
-measurements behind its values.
+``paper`` is Sec. 3.1 as printed. ``small`` is for small data from scratch on a small machine; docs/results.md has what
+came out with it.
 """
 
 from __future__ import annotations

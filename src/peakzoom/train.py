@@ -424,7 +424,7 @@ def _keep_freed_memory() -> None:
     """Let glibc keep what a step frees for the next one, instead of returning it to the system page by page.
 
     A training step on a CPU allocates and frees some gigabytes in large tensors; faulting their pages in anew took a
-    third of the step's time (docs/results.md). Elsewhere than on Linux with glibc nothing happens.
+    quarter of the step's time (docs/results.md). Elsewhere than on Linux with glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
