@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.video.parallel import tenths
 
 if TYPE_CHECKING:
     from peakzoom.evaluate import Evaluation
@@ -62,12 +63,7 @@ def say(line: str) -> None:
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """A bar in a terminal, a line every tenth elsewhere."""
     if not err_console.is_terminal:
-
-        def tenths(done: int, total: int) -> None:
-            if done == total or done * 10 // total > (done - 1) * 10 // total:
-                say(f"{title}: {done} of {total}")
-
-        yield tenths
+        yield tenths(say, f"{title}: ")
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err_console, transient=True) as bar:

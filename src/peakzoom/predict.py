@@ -228,13 +228,16 @@ def load(path: str | Path, device: str = "auto") -> Recognizer:
     name = str(path)
     if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return Recognizer(_from_hub(name), device)
-    folder = find_model(path)
+    return Recognizer(read_model(find_model(path)), device)
+
+
+def read_model(folder: Path) -> PeakZoom:
+    """The saved model in a folder; UserError if it is damaged."""
     try:
-        model = PeakZoom.from_pretrained(str(folder))
+        return PeakZoom.from_pretrained(str(folder))
     except (SafetensorError, json.JSONDecodeError, RuntimeError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder} is damaged or no model of peakzoom: {reason}") from error
-    return Recognizer(model, device)
 
 
 def _from_hub(name: str) -> PeakZoom:

@@ -13,15 +13,13 @@ import torch
 from peakzoom.errors import UserError
 from peakzoom.evaluate import Evaluation, evaluate
 from peakzoom.plots import plot_attention
-from peakzoom.predict import Protocol, Recognizer, load
+from peakzoom.predict import Protocol, Recognizer, decode_views, load
 from peakzoom.recipes import Recipe, small
 from peakzoom.train import Options, train
-from peakzoom.video.clips import even_clips
-from peakzoom.video.decode import decode
 from peakzoom.video.entries import Entry
 from peakzoom.video.layouts.manifest import read_manifest
 from peakzoom.video.render import render_dataset
-from peakzoom.video.views import Augment, centre_view, to_input
+from peakzoom.video.views import Augment, to_input
 
 TRAIN_CLIPS, TEST_CLIPS = 400, 120
 FRAMES, FPS = 24, 10.0  # 2.4 seconds: at least two periods of every action
@@ -67,10 +65,8 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
         return (pixels * 255).round().clip(0, 255).astype(np.uint8)
 
     for entry in entries:
-        video = decode(entry.path, None, pre.stored_canvas)
-        clip = even_clips(video.info.frames, pre.frames, pre.stride, 1)[0]
-        view = centre_view(video.take(clip), pre)
-        inputs, source = to_input(view[None].to(recognizer.device), pre)
+        view = next(decode_views(entry.path, pre, Protocol(clips=1, crops=1)).batches())
+        inputs, source = to_input(view.to(recognizer.device), pre)
         with torch.inference_mode():
             output = model(inputs, source, attention=True)
         looked = output.attention

@@ -48,13 +48,14 @@ from peakzoom.errors import DecodeError, UserError
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.network import ATTENTION_PER, BRANCHES, PeakZoomOutput
 from peakzoom.plots import plot_curves
-from peakzoom.predict import find_model
+from peakzoom.predict import find_model, read_model
 from peakzoom.recipes import Phase, Recipe
 from peakzoom.video.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill, free_bytes
 from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import probe
 from peakzoom.video.entries import Entry, Problem, VideoSet
-from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader
+from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader, seed_of
+from peakzoom.video.parallel import tenths
 from peakzoom.video.splits import split_validation
 from peakzoom.video.views import to_input
 
@@ -138,8 +139,7 @@ class Training(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout and the split of peaks draw anew from (seed, step, rank), so a resumed run draws what it would have.
-        key = (self.seed, self.global_step, self.global_rank)
-        state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        state = seed_of(self.seed, self.global_step, self.global_rank)
         torch.manual_seed(state)
         self.draws = torch.Generator(self.device).manual_seed(state)
 
@@ -316,7 +316,7 @@ def _decode_all(
     problems: list[Problem] = []
     if use:
         say(f"decoding {len(paths)} videos into {folder} (about {size / 1e9:.2g} GB at {width} x {height})")
-        found = fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, workers, _tenths(say))
+        found = fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, workers, tenths(say, "  "))
         for path, result in found.items():
             if isinstance(result, DecodeError):
                 problems.append(Problem(str(path), result.reason))
@@ -349,16 +349,6 @@ def is_main_process() -> bool:
 
 def _unheard(line: str) -> None:
     """What the other processes say: all of them would say the same."""
-
-
-def _tenths(say: Say) -> Callable[[int, int], None]:
-    """Tell every tenth of some work."""
-
-    def progress(done: int, total: int) -> None:
-        if done == total or done * 10 // total > (done - 1) * 10 // total:
-            say(f"  {done} of {total}")
-
-    return progress
 
 
 def _write_lists(
@@ -490,7 +480,7 @@ def _save(model: PeakZoom, folder: Path) -> None:
 
 def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
     """Load a trained model's backbone; a classifier of other classes stays as it is made, and that is said."""
-    trained = PeakZoom.from_pretrained(str(find_model(init)))
+    trained = read_model(find_model(init))
     weights = trained.backbone.state_dict()
     if trained.classes != model.classes:
         say(f"{init}: {len(trained.classes)} other classes, so the classifier starts anew")

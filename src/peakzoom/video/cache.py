@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from peakzoom.errors import DecodeError
 from peakzoom.video.decode import decode
+from peakzoom.video.parallel import each_file
 from peakzoom.video.views import frames_at
 
 FORMAT = 1  # part of every name: raise it when the meaning of the stored frames changes
@@ -112,28 +112,8 @@ def fill(
         workers: processes; 1 decodes in this one.
         progress: called with (done, all).
     """
-    found: dict[Path, CachedVideo | DecodeError] = {}
-    if workers <= 1 or len(paths) < 4:
-        results: Iterable[tuple[Path, CachedVideo | DecodeError]] = (
-            (path, _add(cache, path)) for path in paths
-        )
-        for path, result in results:
-            found[path] = result
-            if progress:
-                progress(len(found), len(paths))
-        return {path: found[path] for path in paths}
-    # spawn: a forked child of a process that has run PyTorch may hang in its thread pool.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = {pool.submit(_add, cache, path): path for path in dict.fromkeys(paths)}
-        try:
-            for job in as_completed(jobs):
-                found[jobs[job]] = job.result()
-                if progress:
-                    progress(len(found), len(jobs))
-        except BaseException:  # Ctrl-C above all: the pool would first decode everything that is waiting
-            pool.shutdown(cancel_futures=True)
-            raise
-    return {path: found[path] for path in paths}
+    # Starting processes takes longer than decoding a few videos.
+    return each_file(partial(_add, cache), paths, workers if len(paths) >= 4 else 1, progress)
 
 
 def free_bytes(folder: Path) -> int:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from peakzoom.errors import DecodeError
 from peakzoom.video.decode import VideoInfo, probe
 from peakzoom.video.entries import Entry, Problem, VideoSet
+from peakzoom.video.parallel import each_file
 
 
 @dataclass(frozen=True)
@@ -59,29 +58,9 @@ def check(data: VideoSet, workers: int = 1, progress: Callable[[int, int], None]
         workers: processes; 1 decodes in this one.
         progress: called with (done, all).
     """
-    infos: dict[Path, VideoInfo | DecodeError] = {}
-    paths = list(dict.fromkeys(entry.path for entry in data.entries))
-
-    def note(path: Path, info: VideoInfo | DecodeError) -> None:
-        infos[path] = info
-        if progress:
-            progress(len(infos), len(paths))
-
-    if workers <= 1:
-        for path in paths:
-            note(path, _probe(path))
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = {pool.submit(_probe, path): path for path in paths}
-            try:
-                for job in as_completed(jobs):
-                    note(jobs[job], job.result())
-            except BaseException:  # Ctrl-C above all: the pool would first decode everything that is waiting
-                pool.shutdown(cancel_futures=True)
-                raise
+    infos = each_file(_probe, [entry.path for entry in data.entries], workers, progress)
     problems = list(data.problems)
-    for path in paths:
-        info = infos[path]
+    for path, info in infos.items():
         if isinstance(info, DecodeError):
             problems.append(Problem(str(path), info.reason))
         elif info.problem:

@@ -39,6 +39,11 @@ class Batch(NamedTuple):
     problems: list[Problem]
 
 
+def seed_of(*key: int) -> int:
+    """A generator's seed from several numbers; their sum would make neighbours share streams, a mixture does not."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
 class ClipDataset(Dataset[Sample | Problem]):
     """Clips of labelled videos, by key.
 
@@ -79,9 +84,7 @@ class ClipDataset(Dataset[Sample | Problem]):
     def __getitem__(self, key: int) -> Sample | Problem:
         video = key % len(self.entries) if self.augment else key // self.clips
         entry = self.entries[video]
-        # SeedSequence mixes (seed, key) into independent streams; seed + key would make neighbours share them.
-        state = int(np.random.SeedSequence((self.seed, key)).generate_state(1, np.uint64)[0] >> 1)
-        generator = torch.Generator().manual_seed(state)
+        generator = torch.Generator().manual_seed(seed_of(self.seed, key))
         try:
             frames = self._frames(entry.path, key, generator)
         except DecodeError as error:

@@ -1,0 +1,59 @@
+"""The same work on many files, in several processes, with word of how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def each_file(
+    work: Callable[[Path], Result],
+    paths: Sequence[Path],
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Path, Result]:
+    """Do ``work`` once for every different path; results in the order of the paths.
+
+    Args:
+        work: a function that can be sent to another process; what it raises ends everything.
+        paths: the files.
+        workers: processes; at most 1 works in this one.
+        progress: called with (done, all).
+    """
+    wanted = list(dict.fromkeys(paths))
+    found: dict[Path, Result] = {}
+
+    def note(path: Path, result: Result) -> None:
+        found[path] = result
+        if progress:
+            progress(len(found), len(wanted))
+
+    if workers <= 1:
+        for path in wanted:
+            note(path, work(path))
+        return found
+    # spawn: a forked child of a process that has run PyTorch may hang in its thread pool.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = {pool.submit(work, path): path for path in wanted}
+        try:
+            for job in as_completed(jobs):
+                note(jobs[job], job.result())
+        except BaseException:  # Ctrl-C above all: the pool would first do everything that is waiting
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {path: found[path] for path in wanted}
+
+
+def tenths(say: Callable[[str], None], before: str) -> Callable[[int, int], None]:
+    """Progress as one line every tenth of the way, each beginning with ``before``."""
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done * 10 // total > (done - 1) * 10 // total:
+            say(f"{before}{done} of {total}")
+
+    return progress
