@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from peakzoom.model.tcnn import TCNN, tcnn_xs
+from peakzoom.model.backbones.tcnn import TCNN, tcnn_xs
 from peakzoom.quickstart import quick_recipe
 from peakzoom.video.cache import CachedVideo, FrameCache, fill
 from peakzoom.video.datasets import open_data
@@ -26,7 +26,7 @@ from peakzoom.video.render import render_dataset
 from peakzoom.video.views import Preprocess, to_input
 
 # The package exports a function of the module's name, so the module is asked for by its own.
-settings = importlib.import_module("peakzoom.model.tcnn")
+settings = importlib.import_module("peakzoom.model.backbones.tcnn")
 
 
 def main() -> None:

@@ -225,3 +225,35 @@ def test_the_paper_s_network_sees_every_fourth_frame() -> None:
 def test_every_frame_reaches_the_features(name: str) -> None:
     torch.manual_seed(0)
     assert frames_seen(BACKBONES[name](2, motion=False).eval()) == list(range(16))
+
+
+@pytest.mark.parametrize(
+    ("layers", "length"),
+    [
+        ([(3, 2, 1, 1)], 9),
+        ([(7, 2, 3, 1), (3, 2, 1, 1), (1, 2, 0, 1)], 41),
+        ([(7, 2, 2, 1), (3, 2, 0, 1)], 40),
+        ([(2, 2, 0, 1), (3, 1, 1, 1), (2, 2, 0, 1)], 32),
+        ([(5, 1, 4, 2), (3, 2, 2, 2)], 33),
+        ([(4, 3, 0, 1), (5, 2, 1, 1)], 58),
+    ],
+)
+def test_stacked_layers_look_at_the_middle_of_what_reaches_them(
+    layers: list[tuple[int, int, int, int]], length: int
+) -> None:
+    cells = CellGeometry((1, 1, 1))
+    signal = torch.zeros(1, 1, length, dtype=torch.float64, requires_grad=True)
+    value = signal
+    for kernel, stride, padding, dilation in layers:
+        cells = cells.then(kernel, stride, (padding, padding, padding), dilation)
+        weight = torch.ones(1, 1, kernel, dtype=torch.float64)
+        value = torch.nn.functional.conv1d(value, weight, None, stride, padding, dilation)
+    assert cells.stride[0] == cells.stride[2] and cells.offset[0] == cells.offset[2]
+    met = 0
+    for index in range(value.shape[2]):
+        (reached,) = torch.autograd.grad(value[0, 0, index], signal, retain_graph=True)
+        at = reached[0, 0].nonzero()[:, 0].double()
+        if at.min() > 0 and at.max() < length - 1:  # a window cut at the border is not centred
+            met += 1
+            assert (at.min() + at.max()) / 2 == cells.offset[0] + cells.stride[0] * index
+    assert met

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from peakzoom.model.attention import SparseAttention
+from peakzoom.model.backbones import BACKBONES, TCNN, tcnn, tcnn_s, tcnn_xs
 from peakzoom.model.geometry import Backbone, CellGeometry, place_response
 from peakzoom.model.network import Attention, PeakZoom, PeakZoomOutput
 from peakzoom.model.response import (
@@ -13,7 +14,6 @@ from peakzoom.model.response import (
     response_map,
     top_k_entropy,
 )
-from peakzoom.model.tcnn import BACKBONES, TCNN, tcnn, tcnn_s, tcnn_xs
 from peakzoom.model.zoom import ZoomSampler
 
 __all__ = [

@@ -20,6 +20,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+Three = int | tuple[int, int, int]  # one number for (time, height, width), or three
+
 
 def exact(like: Tensor) -> torch.autocast:
     """Switch mixed precision off: positions and peaks do not survive bfloat16's eight bits."""
@@ -35,6 +37,24 @@ class CellGeometry:
 
     stride: tuple[int, int, int]
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def then(self, kernel: Three, stride: Three = 1, padding: Three = 0, dilation: Three = 1) -> CellGeometry:
+        """Where the cells of a convolution or pooling on top of these cells look: its windows' centres.
+
+        Output i covers the cells from ``stride i - padding`` on, over ``dilation (kernel - 1)`` of them. For padding
+        that differs between the two ends, ``padding`` is that in front.
+        """
+        steps, sizes, pads, gaps = (
+            each if isinstance(each, tuple) else (each,) * 3 for each in (stride, kernel, padding, dilation)
+        )
+        apart = (self.stride[0] * steps[0], self.stride[1] * steps[1], self.stride[2] * steps[2])
+        first = [
+            offset + before * (gap * (size - 1) / 2 - pad)
+            for offset, before, size, pad, gap in zip(
+                self.offset, self.stride, sizes, pads, gaps, strict=True
+            )
+        ]
+        return CellGeometry(apart, (first[0], first[1], first[2]))
 
 
 @runtime_checkable

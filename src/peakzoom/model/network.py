@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from peakzoom.errors import UserError
 from peakzoom.model.attention import SparseAttention
+from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.geometry import Backbone, exact, place_response
 from peakzoom.model.response import class_response_maps, find_peaks, frame_scores, normalise, response_map
-from peakzoom.model.tcnn import BACKBONES
 from peakzoom.model.zoom import ZoomSampler
 
 BRANCHES = ("original", "discriminative", "complementary")

@@ -14,13 +14,14 @@ too: from a few hundred clips, a network learns what moves long before it learns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peakzoom.model.backbones.base import VideoNetwork, check_video, scaled
 from peakzoom.model.geometry import CellGeometry
 
 
@@ -104,11 +105,7 @@ class Block(nn.Module):
         return F.relu(y + self.shortcut(x), inplace=True)
 
 
-def _scaled(channels: int, width: float) -> int:
-    return max(8, round(channels * width / 8) * 8)  # whole multiples of 8 suit vector units
-
-
-class TCNN(nn.Module):
+class TCNN(VideoNetwork):
     """The temporal network of Table 1.
 
     Args:
@@ -120,6 +117,7 @@ class TCNN(nn.Module):
         every_frame: give convolutions that stride in time a 3 x 3 x 3 kernel, so that no frame is dropped unseen.
         motion: let the stem see, beside each frame, its difference from the clip's mean frame, where whatever stands
             still is gone (docs/results.md has the gain on small data).
+        max_stride: stages whose stride would take the cells further apart than this many pixels keep stride 1.
 
     Attributes:
         cells: where the feature cells sit in the input (:class:`CellGeometry`).
@@ -135,11 +133,12 @@ class TCNN(nn.Module):
         stages: Sequence[Stage] = PAPER_STAGES,
         every_frame: bool = False,
         motion: bool = False,
+        max_stride: int = 32,
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}, expected at least 1")
-        channels = _scaled(stem.channels, width)
+        channels = scaled(stem.channels, width)
         first, second = stem.strides
         self.stem = nn.Sequential(
             ConvBN(6 if motion else 3, channels, first, dilation=int(every_frame and first[0] > 1)),
@@ -147,36 +146,30 @@ class TCNN(nn.Module):
             ConvBN(channels, channels, second, dilation=int(every_frame and second[0] > 1)),
             nn.ReLU(inplace=True),
         )
+        # An odd kernel padded by half its length leaves cell 0 on input pixel 0; only strides add up.
+        time, space = first[0] * second[0], first[1] * second[1]
         blocks: list[nn.Module] = []
         for stage in stages:
+            step = stage.stride if space * stage.stride[1] <= max_stride else (stage.stride[0], 1)
+            time, space = time * step[0], space * step[1]
             for index, dilation in enumerate(stage.dilations):
-                wide = _scaled(stage.channels, width)
-                stride = stage.stride if index == 0 else (1, 1)
-                blocks.append(Block(channels, wide, stride, dilation, every_frame))
+                wide = scaled(stage.channels, width)
+                blocks.append(Block(channels, wide, step if index == 0 else (1, 1), dilation, every_frame))
                 channels = wide
         self.blocks = nn.Sequential(*blocks)
         self.motion = motion
         self.num_features = channels
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        # An odd kernel padded by half its length leaves cell 0 on input pixel 0; only strides add up.
-        time, space = 1, 1
-        for stride in (first, second, *(stage.stride for stage in stages)):
-            time, space = time * stride[0], space * stride[1]
         self.cells = CellGeometry((time, space, space))
 
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
-        if video.dim() != 5 or video.shape[1] != 3:
-            raise ValueError(f"video has shape {tuple(video.shape)}, expected (B, 3, T, H, W)")
+        video = check_video(video)
         if self.motion:
             video = torch.cat((video, MOTION_GAIN * (video - video.mean(2, keepdim=True))), dim=1)
         # Channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it.
         return self.blocks(self.stem(video.contiguous(memory_format=torch.channels_last_3d)))
-
-    def forward(self, video: Tensor) -> Tensor:
-        """Logits (B, S): global average pooling over (T', h, w), dropout, one fully connected layer."""
-        return self.fc(self.dropout(self.features(video).mean((2, 3, 4))))
 
 
 def tcnn(num_classes: int, **kwargs: Any) -> TCNN:
@@ -206,6 +199,3 @@ def tcnn_xs(num_classes: int, **kwargs: Any) -> TCNN:
         Stage(192, (2,)),
     )
     return TCNN(num_classes, **{"stem": Stem(16, ((2, 2), (1, 2))), "stages": stages, **SMALL, **kwargs})
-
-
-BACKBONES: dict[str, Callable[..., TCNN]] = {"tcnn": tcnn, "tcnn_s": tcnn_s, "tcnn_xs": tcnn_xs}

@@ -1,0 +1,39 @@
+"""What the video networks here have in common: features, then global average pooling, then one linear classifier."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from peakzoom.model.geometry import CellGeometry
+
+
+class VideoNetwork(nn.Module):
+    """A :class:`~peakzoom.model.geometry.Backbone` that is also a classifier of its own.
+
+    A subclass sets ``cells``, ``num_features``, ``dropout`` and ``fc`` and defines :meth:`features`.
+    """
+
+    cells: CellGeometry
+    num_features: int
+    dropout: nn.Module
+    fc: nn.Linear
+
+    def features(self, video: Tensor) -> Tensor:
+        """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
+        raise NotImplementedError
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits (B, S): global average pooling over (T', h, w), dropout, one fully connected layer."""
+        return self.fc(self.dropout(self.features(video).mean((2, 3, 4))))
+
+
+def check_video(video: Tensor) -> Tensor:
+    """The video itself; ValueError if it is not (B, 3, T, H, W)."""
+    if video.dim() != 5 or video.shape[1] != 3:
+        raise ValueError(f"video has shape {tuple(video.shape)}, expected (B, 3, T, H, W)")
+    return video
+
+
+def scaled(channels: int, width: float, least: int = 8) -> int:
+    """Channels times ``width``, in whole multiples of ``least``, which suits vector units; at width 1 unchanged."""
+    return channels if width == 1 else max(least, round(channels * width / least) * least)
