@@ -38,7 +38,7 @@ def each_file(
             note(path, work(path))
         return found
     # spawn: a forked child of a process that has run PyTorch may hang in its thread pool.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
         jobs = {pool.submit(work, path): path for path in wanted}
         try:
             for job in as_completed(jobs):
@@ -47,6 +47,13 @@ def each_file(
             pool.shutdown(cancel_futures=True)
             raise
     return {path: found[path] for path in wanted}
+
+
+def _one_thread() -> None:
+    """Each process is one worker: threads of its own would wait for one another on the same cores."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def tenths(say: Callable[[str], None], before: str) -> Callable[[int, int], None]:
