@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from peakzoom.model.network import BRANCHES
 from peakzoom.video.views import Augment, Preprocess
 
 
@@ -46,6 +47,8 @@ class Recipe:
         model: name in ``peakzoom.model.BACKBONES``.
         stride: frame stride; None chooses it so that a clip spans ``reach`` of the median training video.
         width: factor on its channels.
+        max_stride: feature cells of the network lie at most so many pixels apart.
+        branches: of the second phase; the original alone is the T-CNN trained on as long (paper, Table 4).
         tcnn, joint: the two phases.
         class_balance: exponent b of the loss weights (N / (S n_c))^b; 0 = every video counts the same.
         attention_per: see :class:`~peakzoom.model.PeakZoom`.
@@ -60,6 +63,8 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     batch_size: int = 16
     width: float = 1.0
+    max_stride: int = 32
+    branches: tuple[str, ...] = BRANCHES
     dropout: float = 0.5
     stride: int | None = 1
     reach: float = 1.0
@@ -88,6 +93,7 @@ def small() -> Recipe:
         preprocess=Preprocess(size=96, canvas=(108, 108), test_canvas=True, zoom_source=2),
         augment=Augment(area=(0.6, 1.0), aspect=(0.8, 1.25), brightness=0.3, contrast=0.3),
         dropout=0.3,
+        max_stride=16,
         stride=None,
         reach=0.8,
         class_balance=0.5,

@@ -46,7 +46,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.model import BACKBONES, PeakZoom
-from peakzoom.model.network import ATTENTION_PER, BRANCHES, PeakZoomOutput
+from peakzoom.model.backbones import FIXED_LENGTH
+from peakzoom.model.network import ATTENTION_PER, PeakZoomOutput
 from peakzoom.plots import plot_curves
 from peakzoom.predict import find_model, read_model
 from peakzoom.recipes import Phase, Recipe
@@ -452,18 +453,28 @@ def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
     (out / "command.txt").write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
 
 
-def _build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
+def backbone_options(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says about its video network beside the width."""
+    options: dict[str, Any] = {"max_stride": recipe.max_stride}
+    if recipe.model in FIXED_LENGTH:
+        options["frames"] = recipe.preprocess.frames
+    return options
+
+
+def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
+    """The untrained network of a recipe's first or second (``joint``) phase."""
     model = PeakZoom(
         recipe.model,
         len(classes),
-        branches=BRANCHES if joint else ("original",),
+        branches=recipe.branches if joint else ("original",),
         width=recipe.width,
+        backbone_options=backbone_options(recipe),
         dropout=recipe.dropout,
         attention_per=recipe.attention_per,
         classes=list(classes),
         preprocess=recipe.preprocess.to_dict(),
     )
-    if not joint:
+    if model.branches == ("original",):
         model.attention.requires_grad_(False)  # unused: several processes would wait for its gradients
     return model
 
@@ -687,7 +698,7 @@ def train(
             ClipDataset(parts["val"], pre, None, cached, clips=3, canvas=canvas) if parts["val"] else None,
         )
         torch.manual_seed(options.seed)
-        model = _build(phased, data.classes, joint=name == "joint")
+        model = build(phased, data.classes, joint=name == "joint")
         if name == "joint" and "tcnn" in options.steps:
             start_from(model, out / "tcnn" / "best", say)
         elif options.init:

@@ -73,6 +73,7 @@ class PeakZoom(
         branches: which of "original", "discriminative", "complementary" are classified and fused; a single branch is
             its own answer, so ``("original",)`` is the backbone alone (paper, Table 4).
         width: of a named backbone.
+        backbone_options: what else a named backbone is made with, such as ``max_stride``.
         dropout: before every classifier.
         grid: side g of the attention grid.
         delta: threshold of the entropy gate (Eq. 3).
@@ -95,6 +96,7 @@ class PeakZoom(
         *,
         branches: Sequence[str] = BRANCHES,
         width: float = 1.0,
+        backbone_options: dict[str, Any] | None = None,
         dropout: float = 0.5,
         grid: int = 31,
         delta: float = 0.2,
@@ -120,7 +122,8 @@ class PeakZoom(
         if isinstance(backbone, str):
             if backbone not in BACKBONES:
                 raise UserError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
-            backbone = BACKBONES[backbone](num_classes, width=width, dropout=dropout)
+            options = {"width": width, "dropout": dropout, **(backbone_options or {})}
+            backbone = BACKBONES[backbone](num_classes, **options)
         if not isinstance(backbone, Backbone):
             raise ValueError(
                 f"{type(backbone).__name__} is no backbone: it needs features(video), cells, num_features and fc"

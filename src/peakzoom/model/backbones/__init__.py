@@ -10,12 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from peakzoom.model.backbones.base import VideoNetwork
+from peakzoom.model.backbones.c3d import c3d
+from peakzoom.model.backbones.i3d import i3d
+from peakzoom.model.backbones.p3d import p3d
+from peakzoom.model.backbones.r2plus1d import r2plus1d_18
+from peakzoom.model.backbones.r3d import r3d_18
 from peakzoom.model.backbones.tcnn import TCNN, tcnn, tcnn_s, tcnn_xs
+from peakzoom.model.backbones.trn import trn
+from peakzoom.model.backbones.tsm import tsm
+from peakzoom.model.backbones.tsn import tsn
 
 BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "tcnn": tcnn,
     "tcnn_s": tcnn_s,
     "tcnn_xs": tcnn_xs,
+    "c3d": c3d,
+    "r3d_18": r3d_18,
+    "r2plus1d_18": r2plus1d_18,
+    "p3d": p3d,
+    "i3d": i3d,
+    "tsn": tsn,
+    "tsm": tsm,
+    "trn": trn,
 }
 
-__all__ = ["BACKBONES", "TCNN", "VideoNetwork", "tcnn", "tcnn_s", "tcnn_xs"]
+FIXED_LENGTH = {"trn"}  # made for one number of frames, which their factories are told as ``frames``
+
+__all__ = ["BACKBONES", "FIXED_LENGTH", "TCNN", "VideoNetwork", "tcnn", "tcnn_s", "tcnn_xs"]

@@ -1,0 +1,111 @@
+"""C3D: eight 3 x 3 x 3 convolutions with max pools between them.
+
+Tran, Bourdev, Fergus, Torresani and Paluri, "Learning Spatiotemporal Features with 3D Convolutional Networks" (2015),
+section 3.
+
+Parameter names and shapes are those of the public Caffe model and of its PyTorch copies (conv1, conv2, conv3a, ...
+conv5b). Caffe's pools round up, so a last odd row, column or slice is kept; these do too.
+
+The published head (pool5, then fc6, fc7 and fc8 with 4,096 units) looks at the whole clip at once: it has no response
+map of a class, which needs a linear classifier on pooled features. So here it becomes global average pooling and one
+fully connected layer, as Zhou et al. did for images ("Learning Deep Features for Discriminative Localization", 2016).
+At 16 x 112 x 112 the convolutions are 38.50 G multiply-adds; the head that is gone was 0.05 G of 38.55 (8192 x 4096 +
+4096 x 4096 + 4096 x 487 classes of Sports-1M). The paper that this project follows prints 38.57, which is that count
+and one addition for each bias.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from peakzoom.model.backbones.base import VideoNetwork, check_video, scaled
+from peakzoom.model.geometry import CellGeometry
+
+
+class Layer(NamedTuple):
+    """One convolution, and the (time, space) factors of the max pool before it."""
+
+    name: str
+    channels: int
+    pool: tuple[int, int] = (1, 1)
+
+
+LAYERS = (  # Figure 3; the first pool keeps all frames so that motion is not merged too early
+    Layer("1", 64),
+    Layer("2", 128, (1, 2)),
+    Layer("3a", 256, (2, 2)),
+    Layer("3b", 256),
+    Layer("4a", 512, (2, 2)),
+    Layer("4b", 512),
+    Layer("5a", 512, (2, 2)),
+    Layer("5b", 512),
+)
+
+
+class C3D(VideoNetwork):
+    """The eight convolutions of C3D and one classifier.
+
+    Args:
+        num_classes: S.
+        width: factor on all channels, rounded to multiples of 8; 1.0 is the paper's.
+        dropout: probability before the classifier (paper: 0.5, before fc7 and fc8).
+        max_stride: a pool that would take the cells further apart than this many pixels pools in time alone.
+        batch_norm: a batch norm after each convolution. The paper has none and pre-trains on a million videos;
+            eight plain layers do not learn from a small set without it.
+
+    Attributes:
+        cells: stride 8 in time and 16 in space; cell 0 is centred on frame 3.5 and pixel 7.5.
+        num_features: channels of the features (512 x width).
+        replaced_head: names in public weight files that this network has no place for.
+    """
+
+    replaced_head = ("fc6", "fc7", "fc8")
+
+    def __init__(
+        self,
+        num_classes: int,
+        width: float = 1.0,
+        dropout: float = 0.5,
+        max_stride: int = 32,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+        cells, channels = CellGeometry((1, 1, 1)), 3
+        self.pools: list[tuple[int, int, int]] = []
+        for layer in LAYERS:
+            time, space = layer.pool
+            space = space if cells.stride[1] * space <= max_stride else 1
+            self.pools.append((time, space, space))
+            conv = nn.Conv3d(channels, scaled(layer.channels, width), 3, padding=1, bias=not batch_norm)
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+            channels = conv.out_channels
+            self.add_module(f"conv{layer.name}", conv)
+            self.add_module(f"bn{layer.name}", nn.BatchNorm3d(channels) if batch_norm else nn.Identity())
+            cells = cells.then(self.pools[-1], self.pools[-1]).then(3, padding=1)
+        self.num_features = channels
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, num_classes)
+        self.cells = cells
+
+    def features(self, video: Tensor) -> Tensor:
+        """conv5b after its ReLU: (B, 3, T, H, W) float -> (B, C, ceil(T / 8), ceil(H / 16), ceil(W / 16))."""
+        x = check_video(video).contiguous(memory_format=torch.channels_last_3d)
+        for layer, pool in zip(LAYERS, self.pools, strict=True):
+            if pool != (1, 1, 1):
+                x = F.max_pool3d(x, pool, pool, ceil_mode=True)
+            x = self.get_submodule(f"conv{layer.name}")(x)
+            x = F.relu(self.get_submodule(f"bn{layer.name}")(x), inplace=True)
+        return x
+
+
+def c3d(num_classes: int, **kwargs: Any) -> C3D:
+    """C3D: 27.7 M parameters without its head, 38.50 G multiply-adds at 16 x 112 x 112, stride 16."""
+    return C3D(num_classes, **kwargs)

@@ -1,0 +1,64 @@
+"""TSM, the temporal shift module: frames meet by handing an eighth of their channels to each neighbour.
+
+Lin, Gan and Han, "TSM: temporal shift module for efficient video understanding", ICCV 2019, Sec. 3 and 4 (residual
+shift, 1/8 of the channels each way). In every block the residual branch, not the shortcut, sees the shifted input
+(``shift_div=8``, place ``blockres`` of the public code, mit-han-lab/temporal-shift-module)::
+
+    channels      first eighth    second eighth    the other six
+    frame t gets  from t + 1      from t - 1       its own          zeros beyond the clip's ends
+
+A shift has no parameters and no multiply-adds: names and cost are ResNet-50's (32.7 G at 8 x 224 x 224; the paper's
+Table 2 has 32.88 G). The mean of the frames' class scores is the answer, as in TSN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from peakzoom.model.backbones.resnet import FrameResNet
+
+SHIFT_DIV = 8
+
+
+def shift(x: Tensor, frames: int, div: int = SHIFT_DIV) -> Tensor:
+    """Move 1/div of the channels one frame back in time and as many one frame on.
+
+    Args:
+        x: (B T, C, H, W), the frames of one clip after one another.
+        frames: T.
+        div: C // div channels move each way.
+
+    Returns:
+        (B T, C, H, W), zero where there is no frame to take from.
+    """
+    # Channels last, as they lie in memory: what is put together here need not be copied for the convolution.
+    clips = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames))  # (B, T, H, W, C)
+    moved = clips.shape[-1] // div
+    from_next = F.pad(clips[:, 1:, ..., :moved], (0, 0, 0, 0, 0, 0, 0, 1))
+    from_previous = F.pad(clips[:, :-1, ..., moved : 2 * moved], (0, 0, 0, 0, 0, 0, 1, 0))
+    shifted = torch.cat((from_next, from_previous, clips[..., 2 * moved :]), dim=-1)
+    return shifted.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+class TSM(FrameResNet):
+    """ResNet-50 with a shift before the first convolution of every residual branch.
+
+    Args:
+        num_classes: S.
+        width: factor on all channels, rounded to multiples of 8.
+        dropout: probability before the classifier (paper: 0.5).
+        max_stride: strides that would take the cells further apart than this many pixels are left out.
+    """
+
+    def enter(self, x: Tensor, frames: int) -> Tensor:
+        """The shifted input of a block: (B T, C, H, W) -> the same shape."""
+        return shift(x, frames)
+
+
+def tsm(num_classes: int, **kwargs: Any) -> TSM:
+    """ResNet-50 with shifts: 24 M parameters, 32.7 G multiply-adds at 8 x 224 x 224, stride 32."""
+    return TSM(num_classes, **kwargs)
