@@ -1,4 +1,4 @@
-"""The command line: ``peakzoom quickstart | train | evaluate | predict | data check``.
+"""The command line: ``peakzoom quickstart | train | evaluate | predict | report | ablate | compare | data``.
 
 Results go to standard output, everything about the way there to standard error. A user's mistake is one sentence and
 exit code 2; files that gave no answer among others that did make exit code 1.
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from peakzoom.evaluate import Evaluation
     from peakzoom.predict import Prediction
     from peakzoom.recipes import Recipe
+    from peakzoom.study import Arm, Fold, Key, Study
     from peakzoom.video.entries import VideoSet
 
 app = typer.Typer(
@@ -210,43 +211,63 @@ def _adapt(recipe: Recipe, **asked: Any) -> Recipe:
         augment = replace(augment, flip=False)
     rest = {
         name: asked[name]
-        for name in ("model", "batch_size", "stride", "attention_per")
+        for name in ("model", "width", "batch_size", "stride", "attention_per")
         if asked[name] is not None
     }
     return replace(recipe, preprocess=pre, augment=augment, tcnn=tcnn, joint=joint, **rest)
+
+
+RecipeOpt = Annotated[
+    RecipeName, typer.Option("--recipe", help="small: from scratch on small data; paper: Sec. 3.1.")
+]
+ModelOpt = Annotated[
+    str | None, typer.Option(help="Network: tcnn (paper), tcnn_s, tcnn_xs, or a peer: r3d_18, tsm, i3d ...")
+]
+EpochsOpt = Annotated[int | None, typer.Option(min=1, help="Of the T-CNN.")]
+JointEpochsOpt = Annotated[int | None, typer.Option(min=1, help="Of the joint training.")]
+BatchOpt = Annotated[int | None, typer.Option(min=1, help="Clips in a batch.")]
+LrOpt = Annotated[float | None, typer.Option(help="Highest learning rate of both steps.")]
+SizeOpt = Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")]
+FramesOpt = Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")]
+StrideOpt = Annotated[int | None, typer.Option(min=1, help="Frame stride.")]
+FpsOpt = Annotated[float | None, typer.Option(min=0.01, help="Take every video at this rate.")]
+ZoomSourceOpt = Annotated[int | None, typer.Option(min=1, help="Zoom from frames this many times the input.")]
+AttentionPerOpt = Annotated[str | None, typer.Option(help="One attention per frame (paper) or per clip.")]
+NoFlipOpt = Annotated[
+    bool, typer.Option("--no-flip", help="Never mirror: left and right are different classes.")
+]
+WidthOpt = Annotated[float | None, typer.Option(min=0.01, help="Factor on the network's channels.")]
+CacheOpt = Annotated[Cache, typer.Option(help="Keep decoded frames on disk; auto: up to 8 GiB.")]
+WorkersOpt = Annotated[int | None, typer.Option(min=0, help="Loader processes.")]
+PrecisionOpt = Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed ...")]
+AcceleratorOpt = Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")]
+DevicesOpt = Annotated[str, typer.Option(help="How many, or which.")]
 
 
 @app.command()
 def train(
     data: DataArg,
     out: Annotated[Path, typer.Option(help="New folder for the run.", show_default=False)],
-    recipe: Annotated[
-        RecipeName, typer.Option(help="small: from scratch on small data; paper: Sec. 3.1.")
-    ] = RecipeName.small,
+    recipe: RecipeOpt = RecipeName.small,
     steps: Annotated[
         Steps, typer.Option(help="T-CNN, joint training of the three branches, or both.")
     ] = Steps.both,
     init: Annotated[
         str | None, typer.Option(help="Trained model to start from; other classes get a new head.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="tcnn (paper), tcnn_s, tcnn_xs.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of the T-CNN.")] = None,
-    joint_epochs: Annotated[int | None, typer.Option(min=1, help="Of the joint training.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips in a batch.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate of both steps.")] = None,
-    size: Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Frame stride.")] = None,
-    fps: Annotated[float | None, typer.Option(min=0.01, help="Take every video at this rate.")] = None,
-    zoom_source: Annotated[
-        int | None, typer.Option(min=1, help="Zoom from frames this many times the input.")
-    ] = None,
-    attention_per: Annotated[
-        str | None, typer.Option(help="One attention per frame (paper) or per clip.")
-    ] = None,
-    no_flip: Annotated[
-        bool, typer.Option("--no-flip", help="Never mirror: left and right are different classes.")
-    ] = False,
+    model: ModelOpt = None,
+    width: WidthOpt = None,
+    epochs: EpochsOpt = None,
+    joint_epochs: JointEpochsOpt = None,
+    batch_size: BatchOpt = None,
+    lr: LrOpt = None,
+    size: SizeOpt = None,
+    frames: FramesOpt = None,
+    stride: StrideOpt = None,
+    fps: FpsOpt = None,
+    zoom_source: ZoomSourceOpt = None,
+    attention_per: AttentionPerOpt = None,
+    no_flip: NoFlipOpt = False,
     val_fraction: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
     ] = 0.15,
@@ -257,13 +278,11 @@ def train(
         int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order, crops and splits.")] = 0,
-    cache: Annotated[
-        Cache, typer.Option(help="Keep decoded frames on disk; auto: up to 8 GiB.")
-    ] = Cache.auto,
-    workers: Annotated[int | None, typer.Option(min=0, help="Loader processes.")] = None,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed ...")] = "32-true",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto",
-    devices: Annotated[str, typer.Option(help="How many, or which.")] = "auto",
+    cache: CacheOpt = Cache.auto,
+    workers: WorkersOpt = None,
+    precision: PrecisionOpt = "32-true",
+    accelerator: AcceleratorOpt = "auto",
+    devices: DevicesOpt = "auto",
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")] = False,
     layout: FormatOpt = Layout.auto,
@@ -290,6 +309,7 @@ def train(
     asked = _adapt(
         RECIPES[recipe.value](),
         model=model,
+        width=width,
         epochs=epochs,
         joint_epochs=joint_epochs,
         batch_size=batch_size,
@@ -322,6 +342,296 @@ def train(
             f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"),
             soft_wrap=True,
         )
+
+
+FoldOpt = Annotated[
+    list[str] | None, typer.Option("--fold", help="Groups to test on together, as 1,11; once for each fold.")
+]
+LeaveOneOpt = Annotated[bool, typer.Option("--leave-one-group-out", help="Every group is a fold.")]
+SplitNumbersOpt = Annotated[
+    str | None, typer.Option("--split-numbers", help="Official splits as folds, as 1,2,3 (UCF101, HMDB51).")
+]
+SeedsOpt = Annotated[str, typer.Option("--seeds", help="As 0,1,2.")]
+StudyOutOpt = Annotated[
+    Path, typer.Option("--out", help="Folder of the study, new or begun.", show_default=False)
+]
+RoundsOpt = Annotated[int, typer.Option(min=1, help="Clips timed for each network.")]
+InitsOpt = Annotated[
+    str | None, typer.Option("--init", help="Start from trained networks: NAME=RUN,NAME=RUN.")
+]
+
+
+def _listed(text: str, option: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"{option} is {text!r}, expected whole numbers, as 0,1,2")
+    return [int(part) for part in dict.fromkeys(parts)]
+
+
+def _folds(
+    data: Path,
+    layout: Layout,
+    splits: Path | None,
+    root: Path | None,
+    groups: list[str] | None,
+    one_each: bool,
+    numbers: str | None,
+) -> tuple[VideoSet, list[Fold]]:
+    """All videos, and the folds that were asked for; the data's own test videos where none were."""
+    from peakzoom.study import Fold, group_folds, one_group_each
+
+    if sum((bool(groups), one_each, numbers is not None)) > 1:
+        raise UserError(
+            "--fold, --leave-one-group-out and --split-numbers exclude one another: give one of them"
+        )
+    if numbers is not None:
+        each = {
+            number: _open(data, layout, splits, number, root)
+            for number in _listed(numbers, "--split-numbers")
+        }
+        return next(iter(each.values())), [Fold(f"split-{number}", found) for number, found in each.items()]
+    found = _open(data, layout, splits, 1, root)
+    if one_each:
+        return found, one_group_each(found)
+    if groups:
+        named = [[name.strip() for name in fold.split(",") if name.strip()] for fold in groups]
+        return found, group_folds(found, named)
+    if not any(entry.split == "test" for entry in found.entries):
+        raise UserError(
+            f"{found.name} has no test videos: give --fold GROUP,GROUP or --leave-one-group-out, or mark some as test"
+        )
+    return found, [Fold("test", found)]
+
+
+RECIPE_OPTIONS = (
+    *("model", "width", "epochs", "joint_epochs", "batch_size", "lr", "size", "frames", "stride", "fps"),
+    *("zoom_source", "attention_per", "no_flip"),
+)
+
+
+def _study_recipe(asked: dict[str, Any]) -> Recipe:
+    """The recipe that a command's options ask for."""
+    from peakzoom.recipes import RECIPES
+
+    return _adapt(RECIPES[asked["recipe"].value](), **{name: asked.get(name) for name in RECIPE_OPTIONS})
+
+
+def _report_study(
+    study: Study, arms: list[Arm], names: dict[Key, str], baselines: dict[Key, Key], rounds: int, kind: str
+) -> None:
+    """Print the table of a study and write it as Markdown, CSV and a picture."""
+    from peakzoom.plots_study import plot_ablation, plot_cost
+    from peakzoom.study import costs, table
+    from peakzoom.tables import ABLATION, COMPARISON, to_csv, to_markdown
+
+    found = costs(arms, study.recipe, study.data.classes, rounds) if kind == "cost" else None
+    rows = table(study.answers, arms, names, baselines, found)
+    notes = study.notes(arms)
+    if found:
+        first = next(iter(found.values())).timing
+        notes.append(
+            f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
+            f"{first.device}, {first.threads} threads."
+        )
+    text = to_markdown(rows, COMPARISON if kind == "cost" else ABLATION, None, notes)
+    (study.out / "table.md").write_text(text, encoding="utf-8")
+    (study.out / "table.csv").write_text(to_csv(rows), encoding="utf-8")
+    picture = study.out / f"{kind}.png"
+    if kind == "cost":
+        plot_cost(rows, picture)
+    else:
+        plot_ablation(rows, picture)
+    out_console.print(text, soft_wrap=True)
+    out_console.print(f"Table: {study.out / 'table.md'} and .csv; picture: {picture}", soft_wrap=True)
+
+
+@app.command()
+def ablate(
+    data: DataArg,
+    out: StudyOutOpt,
+    fold: FoldOpt = None,
+    leave_one_group_out: LeaveOneOpt = False,
+    split_numbers: SplitNumbersOpt = None,
+    seeds: SeedsOpt = "0,1,2",
+    recipe: RecipeOpt = RecipeName.small,
+    model: ModelOpt = None,
+    width: WidthOpt = None,
+    init: InitsOpt = None,
+    epochs: EpochsOpt = None,
+    joint_epochs: JointEpochsOpt = None,
+    batch_size: BatchOpt = None,
+    lr: LrOpt = None,
+    size: SizeOpt = None,
+    frames: FramesOpt = None,
+    stride: StrideOpt = None,
+    fps: FpsOpt = None,
+    zoom_source: ZoomSourceOpt = None,
+    attention_per: AttentionPerOpt = None,
+    no_flip: NoFlipOpt = False,
+    val_fraction: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
+    ] = 0.0,
+    clips: ClipsOpt = "paper",
+    num_clips: NumClipsOpt = 10,
+    crops: CropsOpt = 3,
+    cache: CacheOpt = Cache.auto,
+    workers: WorkersOpt = None,
+    precision: PrecisionOpt = "32-true",
+    accelerator: AcceleratorOpt = "auto",
+    devices: DevicesOpt = "auto",
+    layout: FormatOpt = Layout.auto,
+    splits: SplitsOpt = None,
+    root: RootOpt = None,
+) -> None:
+    """Table 4: what each branch adds. Five sets of branches, trained on from one network, tested on the same videos.
+
+    The same command goes on with what is not done; more folds or seeds may be asked for later.
+
+    Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
+    """
+    options = dict(locals())
+    from peakzoom.study import ABLATION, Arm
+
+    asked = _study_recipe(options)
+    arms = [Arm(asked.model, branches, asked.width) for branches in ABLATION]
+    study, folds = _study(asked, [asked.model], options)
+    study.run(arms, folds, _listed(seeds, "--seeds"), say)
+    names = {arm.key: " + ".join(arm.letters) for arm in arms}
+    alone = arms[0].key
+    _report_study(study, arms, names, {key: alone for key in names if key != alone}, 0, "ablation")
+
+
+@app.command()
+def compare(
+    data: DataArg,
+    out: StudyOutOpt,
+    models: Annotated[str, typer.Option(help="Networks, as tcnn_xs,r3d_18,tsm.")] = "tcnn_xs",
+    spatial: Annotated[
+        str, typer.Option(help="Which of them also with spatial attention: all, none, or names.")
+    ] = "all",
+    cost: Annotated[
+        float | None, typer.Option(min=0.001, help="Widths are chosen for about so many G multiply-adds.")
+    ] = None,
+    fold: FoldOpt = None,
+    leave_one_group_out: LeaveOneOpt = False,
+    split_numbers: SplitNumbersOpt = None,
+    seeds: SeedsOpt = "0,1,2",
+    recipe: RecipeOpt = RecipeName.small,
+    init: InitsOpt = None,
+    epochs: EpochsOpt = None,
+    joint_epochs: JointEpochsOpt = None,
+    batch_size: BatchOpt = None,
+    lr: LrOpt = None,
+    size: SizeOpt = None,
+    frames: FramesOpt = None,
+    stride: StrideOpt = None,
+    fps: FpsOpt = None,
+    zoom_source: ZoomSourceOpt = None,
+    attention_per: AttentionPerOpt = None,
+    no_flip: NoFlipOpt = False,
+    val_fraction: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
+    ] = 0.0,
+    clips: ClipsOpt = "paper",
+    num_clips: NumClipsOpt = 10,
+    crops: CropsOpt = 3,
+    rounds: RoundsOpt = 7,
+    cache: CacheOpt = Cache.auto,
+    workers: WorkersOpt = None,
+    precision: PrecisionOpt = "32-true",
+    accelerator: AcceleratorOpt = "auto",
+    devices: DevicesOpt = "auto",
+    layout: FormatOpt = Layout.auto,
+    splits: SplitsOpt = None,
+    root: RootOpt = None,
+) -> None:
+    """Tables 2 and 3: networks side by side, with and without spatial attention, under one budget.
+
+    Accuracy, multiply-adds, parameters and measured time of each. The same command goes on with what is not done;
+    more folds, seeds or networks may be asked for later.
+
+    Example: `peakzoom compare clips/clips.csv --out studies/peers --models tcnn_xs,r3d_18,tsm --cost 1
+    --leave-one-group-out`
+    """
+    options = dict(locals())
+    from peakzoom.cost import width_for
+    from peakzoom.model import BACKBONES
+    from peakzoom.model.network import BRANCHES
+    from peakzoom.study import Arm
+    from peakzoom.train import backbone_options
+
+    asked = _study_recipe(options)
+    wanted = list(dict.fromkeys(name.strip() for name in models.split(",")))
+    also = {"all": wanted, "none": []}.get(spatial, [name.strip() for name in spatial.split(",")])
+    for name in wanted:
+        if name not in BACKBONES:
+            raise UserError(f"--models has {name!r}, expected some of {', '.join(BACKBONES)}")
+    for name in also:
+        if name not in wanted:
+            raise UserError(f"--spatial has {name!r}, expected all, none or some of {', '.join(wanted)}")
+    widths = dict.fromkeys(wanted, asked.width)
+    for name in wanted:
+        if cost is not None:
+            made_with = backbone_options(replace(asked, model=name))
+
+            def make(width: float, name: str = name, made_with: dict[str, Any] = made_with) -> Any:
+                return BACKBONES[name](10, width=width, **made_with)
+
+            widths[name] = width_for(make, cost, asked.preprocess.frames, asked.preprocess.size)
+    arms = [
+        Arm(name, branches, widths[name])
+        for name in wanted
+        for branches in (BRANCHES[:1], BRANCHES)
+        if branches == BRANCHES[:1] or name in also
+    ]
+    study, folds = _study(asked, wanted, options)
+    study.run(arms, folds, _listed(seeds, "--seeds"), say)
+    names = {
+        arm.key: arm.model
+        + (f" x {arm.width:g}" if arm.width != 1 else "")
+        + (" + spatial" if len(arm.branches) > 1 else "")
+        for arm in arms
+    }
+    baselines = {arm.key: (arm.model, arm.width, "O") for arm in arms if arm.branches == BRANCHES}
+    _report_study(study, arms, names, baselines, rounds, "cost")
+
+
+def _study(recipe: Recipe, models: list[str], asked: dict[str, Any]) -> tuple[Study, list[Fold]]:
+    """The study that a command's options ask for, and its folds."""
+    from peakzoom.predict import Protocol
+    from peakzoom.study import Study
+    from peakzoom.train import Options
+
+    init: dict[str, str] = {}
+    for part in (asked["init"] or "").split(","):
+        name, _, run = part.strip().partition("=")
+        if part.strip() and (name not in models or not run):
+            raise UserError(
+                f"--init has {part.strip()!r}, expected NAME=RUN with NAME one of {', '.join(models)}"
+            )
+        if run:
+            init[name] = run
+    if init and (missing := sorted(set(models) - set(init))):
+        raise UserError(f"--init has no {missing[0]}: start all networks from trained ones, or none")
+    options = Options(
+        val_fraction=asked["val_fraction"],
+        cache=asked["cache"].value,
+        workers=asked["workers"],
+        accelerator=asked["accelerator"],
+        devices=asked["devices"],
+        precision=asked["precision"],
+    )
+    protocol = Protocol(asked["clips"], asked["num_clips"], asked["crops"])
+    videos, folds = _folds(
+        asked["data"],
+        asked["layout"],
+        asked["splits"],
+        asked["root"],
+        asked["fold"],
+        asked["leave_one_group_out"],
+        asked["split_numbers"],
+    )
+    return Study(asked["out"], videos, recipe, options, protocol, init), folds
 
 
 def _run_folder(run: str) -> Path | None:

@@ -1,0 +1,491 @@
+"""Tables of many trainings: every network, with every set of branches, on every fold, with every seed.
+
+The paper's Table 4 (which branches) and Tables 2 and 3 (which networks) are both made so. In each fold and with each
+seed a network is first trained alone; every row then goes on from these weights for the same number of epochs, on the
+same clips in the same order, with its own branches. So the row of the original branch alone is a network trained as
+long as one with spatial attention, and what stands between them is the attention.
+
+The folder of a study::
+
+    study.json        what was asked: data, recipe, options, views; going on must ask for the same
+    answers.csv      one row a test video, row of the table, fold and seed: what each branch answered
+    trainings.csv     one row a training: videos, steps, seconds, last training accuracy, betas, problems
+    runs/             fold/seed/network[-branches]/: run folders; a finished one keeps its weights and evaluation
+    table.md .csv, ablation.png or cost.png
+
+A study may be made in pieces: folds, seeds and networks that ``answers.csv`` holds are not trained again, those that
+are asked for later are added, and a table is over the folds and seeds that all its rows have.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from peakzoom.cost import Timing, multiply_adds, parameters, time_per_clip
+from peakzoom.errors import UserError
+from peakzoom.evaluate import evaluate
+from peakzoom.model.network import BRANCHES
+from peakzoom.predict import Protocol, load
+from peakzoom.recipes import Recipe
+from peakzoom.stats import Outcome, accuracy, bootstrap_interval, compare, pool
+from peakzoom.tables import LETTERS, Row
+from peakzoom.train import Options, build, hash_of, read_metrics, train
+from peakzoom.video.entries import Entry, VideoSet, ordered
+from peakzoom.video.splits import hold_out_groups
+
+Say = Callable[[str], None]
+ABLATION = (  # Table 4
+    BRANCHES[:1],
+    BRANCHES[:2],
+    (BRANCHES[0], BRANCHES[2]),
+    BRANCHES[1:],
+    BRANCHES,
+)
+Key = tuple[str, float, str]  # network, width, letters of its branches
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division into training and test videos."""
+
+    name: str
+    data: VideoSet
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a table: a network and the branches that it is trained with in the second phase."""
+
+    model: str
+    branches: tuple[str, ...] = BRANCHES
+    width: float = 1.0
+
+    @property
+    def letters(self) -> str:
+        """Such as "O" or "ODC"."""
+        return "".join(LETTERS[name] for name in self.branches)
+
+    @property
+    def key(self) -> Key:
+        """As in ``answers.csv``."""
+        return self.model, self.width, self.letters
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one arm answered to one test video of a fold; answers are class names, "" where it has no such branch."""
+
+    model: str
+    width: float
+    branches: str  # letters
+    fold: str
+    seed: int
+    video: str  # path from the folder that holds all of them
+    group: str
+    label: str
+    original: str
+    discriminative: str
+    complementary: str
+    fused: str
+
+    @property
+    def arm(self) -> Key:
+        """The row of a table that it belongs to."""
+        return self.model, self.width, self.branches
+
+    @property
+    def cell(self) -> tuple[str, int]:
+        """Fold and seed."""
+        return self.fold, self.seed
+
+
+def group_folds(data: VideoSet, groups: Iterable[Sequence[str]]) -> list[Fold]:
+    """One fold for each list of groups: they are its test videos, all others its training videos.
+
+    Raises:
+        UserError: a group is unknown, or stands in two folds, so that its videos would count twice.
+    """
+    folds: list[Fold] = []
+    seen: set[str] = set()
+    for names in groups:
+        if twice := sorted(seen & set(names)):
+            raise UserError(f"group {twice[0]!r} is in two folds; its videos would count twice")
+        seen |= set(names)
+        folds.append(Fold("+".join(names), replace(data, entries=hold_out_groups(data.entries, names))))
+    return folds
+
+
+def one_group_each(data: VideoSet) -> list[Fold]:
+    """Leave one group out: as many folds as groups."""
+    groups = ordered(entry.group for entry in data.entries if entry.group is not None)
+    if len(groups) < 2 or any(entry.group is None for entry in data.entries):
+        raise UserError(
+            f"{data.name} has {len(groups)} groups and {sum(entry.group is None for entry in data.entries)} videos "
+            "without one; leaving one group out needs two or more, and one for every video (a manifest can name it)"
+        )
+    return group_folds(data, [[group] for group in groups])
+
+
+class Study:
+    """A folder of trainings and what came out of them.
+
+    Args:
+        out: the folder; a new one, or one to go on with.
+        data: all videos.
+        recipe: of all arms; its model, width and branches are the arms'.
+        options: of all trainings; ``seed``, ``steps`` and ``init`` are the study's.
+        protocol: views of a test video.
+        init: for each network the model to start its first phase from, where there is one.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        data: VideoSet,
+        recipe: Recipe,
+        options: Options | None = None,
+        protocol: Protocol | None = None,
+        init: dict[str, str] | None = None,
+    ) -> None:
+        self.out, self.data, self.recipe = Path(out), data, recipe
+        self.options, self.protocol = options or Options(val_fraction=0.0), protocol or Protocol()
+        self.init = dict(init or {})
+        self.root = Path(os.path.commonpath([str(entry.path.absolute().parent) for entry in data.entries]))
+        plain = replace(recipe, model="", width=1.0, branches=())
+        videos = sorted([self._name(entry), data.classes[entry.label]] for entry in data.entries)
+        options_asked = {
+            key: value
+            for key, value in asdict(self.options).items()
+            if key not in ("seed", "steps", "init", "workers", "progress", "cache")
+        }
+        self._open(
+            {
+                "videos": f"{len(videos)} videos, {hash_of(videos)}",
+                "classes": data.classes,
+                "recipe": asdict(plain),
+                "options": options_asked,
+                "views": asdict(self.protocol),
+                "pre-trained": bool(self.init),
+            }
+        )
+        self.answers = read_answers(self.out / "answers.csv")
+
+    def _name(self, entry: Entry) -> str:
+        return entry.path.absolute().relative_to(self.root).as_posix()
+
+    def _open(self, asked: dict[str, object]) -> None:
+        asked = json.loads(json.dumps(asked))
+        file = self.out / "study.json"
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"{self.out} is a file: name a folder with --out")
+        if file.exists():
+            before = json.loads(file.read_text(encoding="utf-8"))
+            if changed := sorted(
+                key for key in before.keys() | asked.keys() if before.get(key) != asked.get(key)
+            ):
+                raise UserError(
+                    f"{self.out} was begun with another {', '.join(changed)}: go on with the same, or use another --out"
+                )
+            return
+        if self.out.exists() and any(self.out.iterdir()):
+            raise UserError(f"{self.out} is not empty and holds no study: name another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
+
+    def notes(self, arms: Sequence[Arm]) -> list[str]:
+        """How the table of these arms came about, one paragraph each."""
+        kept = complete(self.answers, [arm.key for arm in arms])
+        folds = list(dict.fromkeys(answer.fold for answer in kept))
+        seeds = sorted({answer.seed for answer in kept})
+        videos = len({answer.video for answer in kept})
+        pre = self.recipe.preprocess
+        lines = [
+            f"{len(folds)} folds ({', '.join(folds)}), {videos} test videos, seeds {', '.join(map(str, seeds))}; "
+            f"recipe {self.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {self.protocol.clips} x "
+            f"{self.protocol.crops} views. Every row is trained in two phases of the same length; the first is shared.",
+            "Accuracy: mean over seeds ± standard deviation over seeds; the interval is a 95% bootstrap over videos. "
+            "p: two-sided paired sign-flip test over videos, against the row without attention.",
+        ]
+        left = len({(*answer.arm, *answer.cell) for answer in self.answers}) - len(
+            {(*answer.arm, *answer.cell) for answer in kept}
+        )
+        if left:
+            lines.append(f"{left} trainings are left out: not every row has their fold and seed.")
+        return lines
+
+    def run(self, arms: Sequence[Arm], folds: Sequence[Fold], seeds: Sequence[int], say: Say = print) -> None:
+        """Train and test what ``answers.csv`` does not hold yet, one seed after the other."""
+        done = {(*outcome.arm, *outcome.cell) for outcome in self.answers}
+        wanted = [
+            (arm, fold, seed)
+            for seed in seeds
+            for fold in folds
+            for arm in arms
+            if (*arm.key, fold.name, seed) not in done
+        ]
+        total = len(seeds) * len(folds) * len(arms)
+        if len(wanted) < total:
+            say(f"{total - len(wanted)} of {total} trainings were done before")
+        began = time.monotonic()
+        for count, (arm, fold, seed) in enumerate(wanted, start=1):
+            self._one(arm, fold, seed, say)
+            left = (time.monotonic() - began) / count * (len(wanted) - count)
+            outcomes = [each for each in self.answers if each.cell == (fold.name, seed)]
+            right = [
+                each.fused == each.label for each in outcomes if each.arm[::2] == (arm.model, arm.letters)
+            ]
+            say(
+                f"{arm.model} {arm.letters}, fold {fold.name}, seed {seed}: {sum(right)} of {len(right)} right; "
+                f"{count} of {len(wanted)} trainings, {left / 60:.0f} min left"
+            )
+
+    def _one(self, arm: Arm, fold: Fold, seed: int, say: Say) -> None:
+        recipe = replace(self.recipe, model=arm.model, width=arm.width, branches=arm.branches)
+        home = self.out / "runs" / fold.name / f"seed-{seed}"
+        name = arm.model if arm.width == 1 else f"{arm.model}x{arm.width:.4g}"
+        first, second = home / name, home / f"{name}-{arm.letters}"
+        quiet = _quietly(say)
+        seconds = {}
+        for run, steps, init in (
+            (first, ("tcnn",), self.init.get(arm.model)),
+            (second, ("joint",), str(first)),
+        ):
+            began = time.monotonic()
+            options = replace(self.options, seed=seed, steps=steps, init=init, progress=False)
+            # What the first phase is made of does not depend on the branches of the second.
+            asked = recipe if run == second else replace(recipe, branches=BRANCHES)
+            train(fold.data, asked, run, options, resume=(run / "config.json").exists(), say=quiet)
+            seconds[steps[0]] = time.monotonic() - began
+            shutil.rmtree(run / steps[0] / "checkpoints", ignore_errors=True)  # only a resumed run reads them
+        test = [entry for entry in fold.data.entries if entry.split == "test"]
+        shutil.rmtree(second / "evaluation", ignore_errors=True)  # of a killed run
+        result = evaluate(load(second), fold.data, test, second / "evaluation", self.protocol)
+        self._note(arm, fold, seed, second / "evaluation", first, second, seconds, len(result.problems))
+
+    def _note(
+        self,
+        arm: Arm,
+        fold: Fold,
+        seed: int,
+        evaluation: Path,
+        first: Path,
+        second: Path,
+        seconds: dict[str, float],
+        problems: int,
+    ) -> None:
+        by_path = {str(entry.path): entry for entry in fold.data.entries}
+        answers: dict[str, dict[str, str]] = {}
+        with (evaluation / "scores.csv").open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                answers.setdefault(row["path"], {})[row["branch"]] = row["predicted"]
+        new = [
+            Answer(
+                arm.model,
+                arm.width,
+                arm.letters,
+                fold.name,
+                seed,
+                self._name(by_path[path]),
+                by_path[path].group or "",
+                self.data.classes[by_path[path].label],
+                original=given.get("original", ""),
+                discriminative=given.get("discriminative", ""),
+                complementary=given.get("complementary", ""),
+                fused=given["fused"],
+            )
+            for path, given in answers.items()
+        ]
+        metrics = read_metrics(second / "joint" / "metrics.csv")
+        with (second / "videos.csv").open(newline="", encoding="utf-8") as stream:
+            trained = sum(row["split"] == "train" for row in csv.DictReader(stream))
+        training = {
+            "model": arm.model,
+            "width": arm.width,
+            "branches": arm.letters,
+            "fold": fold.name,
+            "seed": seed,
+            "training videos": trained,
+            "test videos": len(new),
+            "problems": problems,
+            "first epochs": len(read_metrics(first / "tcnn" / "metrics.csv")),
+            "first seconds": round(seconds["tcnn"]),
+            "second epochs": len(metrics),
+            "second seconds": round(seconds["joint"]),
+            "training accuracy": metrics[-1].get("train_accuracy", ""),
+            "training loss": metrics[-1].get("train_loss", ""),
+            "beta_dis": metrics[-1]["beta_dis"],
+            "beta_com": metrics[-1]["beta_com"],
+        }
+        rows = _read(self.out / "trainings.csv") + [{key: str(value) for key, value in training.items()}]
+        _write(self.out / "trainings.csv", list(training), rows)
+        self.answers += new
+        write_answers(self.out / "answers.csv", self.answers)  # last: what stands there is done
+
+
+def _quietly(say: Say) -> Say:
+    """Of a training, the notes; not a line for every epoch."""
+
+    def note(line: str) -> None:
+        if " epoch " not in line:
+            say(f"  {line}")
+
+    return note
+
+
+def _read(file: Path) -> list[dict[str, str]]:
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _write(file: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> None:
+    draft = file.with_suffix(".part")
+    with draft.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    draft.replace(file)
+
+
+def read_answers(file: Path) -> list[Answer]:
+    """Rows of an ``answers.csv``; none when it is not there.
+
+    Raises:
+        UserError: it has other columns.
+    """
+    rows = _read(file)
+    names = [field.name for field in fields(Answer)]
+    if rows and list(rows[0]) != names:
+        raise UserError(f"{file} has the columns {', '.join(rows[0])}, expected {', '.join(names)}")
+    kinds = {"width": float, "seed": int}
+    return [Answer(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in rows]
+
+
+def write_answers(file: Path, outcomes: Iterable[Answer]) -> None:
+    """Write an ``answers.csv`` whole or not at all."""
+    names = [field.name for field in fields(Answer)]
+    _write(file, names, ({name: str(getattr(each, name)) for name in names} for each in outcomes))
+
+
+def outcomes(answers: Iterable[Answer], arm: Key, branch: str = "fused") -> list[Outcome]:
+    """Which of its test videos an arm got right, one :class:`~peakzoom.stats.Outcome` a fold and seed."""
+    found: dict[tuple[str, int], list[Answer]] = {}
+    for answer in answers:
+        if answer.arm == arm:
+            found.setdefault(answer.cell, []).append(answer)
+    return [
+        Outcome(
+            fold,
+            seed,
+            [each.video for each in given],
+            np.array([getattr(each, branch) == each.label for each in given]),
+        )
+        for (fold, seed), given in sorted(found.items())
+    ]
+
+
+def complete(answers: Sequence[Answer], arms: Sequence[Key]) -> list[Answer]:
+    """The answers of those folds and seeds that every arm has, and every one of these seeds has every fold.
+
+    Where a study is not finished, that leaves seeds or folds out: those, whose loss leaves the most trainings.
+    """
+    cells = [{answer.cell for answer in answers if answer.arm == arm} for arm in arms]
+    common = set.intersection(*cells) if cells else set()
+    folds = {seed: {fold for fold, other in common if other == seed} for seed in {seed for _, seed in common}}
+    best: set[tuple[str, int]] = set()
+    order = sorted(folds, key=lambda seed: (-len(folds[seed]), seed))
+    for count in range(1, len(order) + 1):
+        shared = set.intersection(*(folds[seed] for seed in order[:count]))
+        if len(shared) * count >= len(best):
+            best = {(fold, seed) for fold in shared for seed in order[:count]}
+    return [answer for answer in answers if answer.arm in set(arms) and answer.cell in best]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one arm's network costs for one clip."""
+
+    macs: float  # G multiply-adds
+    parameters: int
+    timing: Timing
+
+
+def costs(arms: Sequence[Arm], recipe: Recipe, classes: Sequence[str], rounds: int = 7) -> dict[Key, Cost]:
+    """Multiply-adds, parameters and measured time of each arm, untrained, on this machine."""
+    frames, size = recipe.preprocess.frames, recipe.preprocess.size
+    networks = {
+        arm.key: build(
+            replace(recipe, model=arm.model, width=arm.width, branches=arm.branches), classes, joint=True
+        )
+        for arm in arms
+    }
+    by_name = {repr(key): network for key, network in networks.items()}
+    timings = time_per_clip(by_name, frames, size, rounds)
+    return {
+        key: Cost(multiply_adds(network, frames, size), parameters(network), timings[repr(key)])
+        for key, network in networks.items()
+    }
+
+
+def table(
+    answers: Sequence[Answer],
+    arms: Sequence[Arm],
+    names: Mapping[Key, str],
+    baselines: Mapping[Key, Key],
+    found: Mapping[Key, Cost] | None = None,
+) -> list[Row]:
+    """One row an arm, over the folds and seeds that all of them have.
+
+    Args:
+        answers: of the study.
+        arms: the rows, in this order.
+        names: what to call them.
+        baselines: for an arm, the one that it is compared with, clip by clip.
+        found: what they cost, where that was measured.
+
+    Raises:
+        UserError: no fold and seed has every row yet.
+    """
+    kept = complete(answers, [arm.key for arm in arms])
+    if not kept:
+        raise UserError("no fold has every row of the table yet: go on with the same command")
+    rows = []
+    for arm in arms:
+        mine = outcomes(kept, arm.key)
+        reached = accuracy(mine)
+        right = pool(mine).right
+        cost = (found or {}).get(arm.key)
+        versus = baselines.get(arm.key)
+        test = compare(mine, outcomes(kept, versus)) if versus else None
+        rows.append(
+            Row(
+                label=names[arm.key],
+                model=arm.model,
+                branches=arm.branches,
+                runs=len(mine),
+                accuracy=reached.mean,
+                spread=reached.spread,
+                interval=bootstrap_interval(right),
+                branch_accuracies={
+                    name: accuracy(outcomes(kept, arm.key, name)).mean for name in (*arm.branches, "fused")
+                },
+                macs=cost.macs if cost else None,
+                parameters=cost.parameters if cost else None,
+                ms=cost.timing.range if cost else None,
+                difference=test.difference if test else None,
+                difference_interval=test.interval if test else None,
+                p=test.p if test else None,
+                baseline=names[versus] if versus else None,
+            )
+        )
+    return rows
