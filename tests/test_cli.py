@@ -65,7 +65,12 @@ def mistake(result: Result) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [["quickstart"], ["train"], ["evaluate"], ["predict"], ["data", "check"]], ids=" ".join
+    "command",
+    [
+        *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["report"], ["ablate"], ["compare"]),
+        *(["data", "check"], ["data", "render"]),
+    ],
+    ids=" ".join,
 )
 def test_every_command_has_help_with_an_example(call: Call, command: list[str]) -> None:
     result = call(*command, "--help")
@@ -101,6 +106,15 @@ def test_no_command(call: Call) -> None:
         ("train {clips} --out {new} --steps three", "joint"),
         ("train {clips} --out {new} --steps joint", "--init"),
         ("train {clips} --out {new} --init {tmp}/gone", "does not exist"),
+        ("train {clips} --out {new} --weights {tmp}/gone.pth", "gone.pth is no file"),
+        ("train {clips} --out {new} --weights {clips}", "cannot be read|no weight file"),
+        ("train {clips} --out {new} --weights {tmp}/gone.pth --init {run}", "exclude one another"),
+        ("train {clips} --out {new} --weights {tmp}/gone.pth --steps joint", "--weights is for the first"),
+        ("train {clips} --out {new} --mean 0.5,0.5", "three numbers, as 0.485"),
+        ("train {clips} --out {new} --mean a,b,c", "three numbers, as 0.485"),
+        ("train {clips} --out {new} --mean 123.7,116.3,103.5", "pixels go from 0 to 1"),
+        ("train {clips} --out {new} --std 0.2,0,0.2", "above 0 up to 1, as 0.229"),
+        ("train {clips} --out {new} --std 0.2,nan,0.2", "above 0 up to 1, as 0.229"),
         ("train {clips} --out {new} --epochs 0", "--epochs"),
         ("train {clips} --out {new} --epochs many", "--epochs"),
         ("train {clips} --out {new} --lr 0", "learning rate"),
@@ -138,6 +152,35 @@ def test_no_command(call: Call) -> None:
         ("predict {run} {clips} --top 0", "--top"),
         ("predict {run} {clips} --jsonl {clips}", "exists"),
         ("predict {run} {clips} --jsonl {tmp}/no/such/folder.jsonl", "no folder"),
+        ("report {tmp}/gone", "does not exist"),
+        ("report {run}", "holds no evaluation"),
+        ("ablate {clips}", "--out"),
+        ("ablate {clips} --out {new} --model resnet", "tcnn_xs"),
+        ("ablate {clips} --out {new} --seeds 0,one", "whole numbers, as 0,1,2"),
+        ("ablate {clips} --out {new} --seeds ,", "whole numbers, as 0,1,2"),
+        ("ablate {clips} --out {new} --fold p00,nobody", "unknown group 'nobody'"),
+        ("ablate {clips} --out {new} --fold {train} --fold {train}", "in two folds"),
+        ("ablate {clips} --out {new} --fold {train} --leave-one-group-out", "exclude one another"),
+        ("ablate {clips} --out {new} --split-numbers 1,2 --leave-one-group-out", "exclude one another"),
+        ("ablate {clips} --out {new} --split-numbers 1,4", "1, 2 or 3"),
+        ("ablate {tmp}/classes --out {new}", "no test videos"),
+        ("ablate {tmp}/classes --out {new} --leave-one-group-out", "without one"),
+        ("ablate {clips} --out {new} --init tcnn_s={run}", "expected NAME=RUN with NAME one of tcnn_xs"),
+        ("ablate {clips} --out {new} --init tcnn_xs={tmp}/gone", "does not exist"),
+        ("ablate {clips} --out {new} --lr 0", "learning rate"),
+        ("ablate {clips} --out {new} --std 1,2,3", "above 0 up to 1"),
+        ("ablate {clips} --out {new} --crops 0", "at least 1"),
+        ("ablate {clips} --out {clips}", "is a file"),
+        ("ablate {clips} --out {run}", "holds no study"),
+        ("compare {clips} --out {new} --models resnet", "tcnn_xs"),
+        ("compare {clips} --out {new} --models tcnn_xs,", "--models has ''"),
+        ("compare {clips} --out {new} --spatial tsm", "expected all, none or some of tcnn_xs"),
+        ("compare {clips} --out {new} --seeds 1-3", "whole numbers, as 0,1,2"),
+        ("compare {clips} --out {new} --fold nobody", "unknown group 'nobody'"),
+        ("compare {clips} --out {new} --cost 100000", "no width reaches"),
+        ("compare {clips} --out {new} --models tcnn_xs,tsm --init tsm={run}", "--init has no tcnn_xs"),
+        ("compare {clips} --out {new} --rounds 0", "--rounds"),
+        ("compare {clips} --out {new} --width 0.5", "--width"),
         ("data", "check"),
         ("data chekc", "No such command"),
         ("data check", "Missing argument"),
@@ -145,6 +188,15 @@ def test_no_command(call: Call) -> None:
         ("data check {clips} --format films", "--format"),
         ("data check {clips} --out {clips}", "exists"),
         ("data check {clips} --workers 0", "--workers"),
+        ("data render {run}", "not an empty folder"),
+        ("data render {clips}", "not an empty folder"),
+        ("data render {new} --train-clips 0 --test-clips 0", "at least one clip"),
+        ("data render {new} --train-clips -1", "--train-clips"),
+        ("data render {new} --difficulty 2", "--difficulty"),
+        ("data render {new} --test-share 1", "share between 0 and 1"),
+        ("data render {new} --performers 1", "give more performers"),
+        ("data render {new} --height 33", "even sides"),
+        ("data render {new} --workers 0", "--workers"),
         ("quickstart --out {run}", "not empty"),
         ("quickstart --out {clips}", "is a file"),
         ("quickstart --out {new} --train-clips 0", "--train-clips"),
@@ -152,19 +204,20 @@ def test_no_command(call: Call) -> None:
     ],
 )
 def test_mistakes_are_one_sentence(
-    call: Call, run: Path, clips: Path, tmp_path: Path, arguments: str, said: str
+    call: Call, run: Path, clips: Path, clip_data: VideoSet, tmp_path: Path, arguments: str, said: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    for name in ("loose", "single/wave"):
+    for name in ("loose", "single/wave", "classes/nod", "classes/wave"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "a.mp4").touch()
     places = {"clips": clips / "clips.csv", "run": run, "tmp": tmp_path, "new": tmp_path / "new"}
+    places["train"] = next(entry.group for entry in clip_data.entries if entry.split == "train")
     before = sorted(run.rglob("*"))
     result = call(*[word.format(**places) for word in arguments.split()])
     if arguments == "data":  # help is the answer
         assert result.code == 2 and said in result.out + result.err
         return
-    assert said in mistake(result)
+    assert any(each in mistake(result) for each in said.split("|"))
     assert result.out == ""
     assert not (tmp_path / "new").exists() and sorted(run.rglob("*")) == before
 
@@ -228,6 +281,28 @@ def test_train_evaluate_predict(call: Call, clips: Path, clip_data: VideoSet, tm
     scores = [float(line.split()[-1]) for line in lines[1:]]
     assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1, abs=2e-4)
     assert ESCAPE not in result.out + result.err
+
+
+def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from peakzoom.model import BACKBONES
+
+    public = BACKBONES["tcnn_xs"](400, width=0.25).state_dict()
+    save_file(public, tmp_path / "k400.safetensors")
+    small = "--size 32 --frames 4 --epochs 1 --batch-size 9 --workers 0 --accelerator cpu --width 0.25"
+    command = ("train", clips / "clips.csv", "--out", tmp_path / "run", "--steps", "tcnn", *small.split())
+    command += ("--val-fraction", 0, "--cache", "off", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")
+    result = call(*command, "--weights", tmp_path / "k400.safetensors")
+    assert result.code == 0
+    assert f"{len(public) - 2} tensors of k400.safetensors loaded" in result.err
+    assert "the classifier of 400 classes was left out" in result.err
+    assert "mean 0.5,0.5,0.5 and std 0.25,0.25,0.25\n" in result.err and "may differ" not in result.err
+    pre = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["preprocess"]
+    assert pre["mean"] == [0.5] * 3 and pre["std"] == [0.25] * 3
+    assert load(tmp_path / "run").preprocess.std == (0.25, 0.25, 0.25)
+    assert "another options" in mistake(call(*command, "--resume"))
+    assert call(*command, "--weights", tmp_path / "k400.safetensors", "--resume").code == 0
 
 
 def test_evaluating_one_phase_on_other_data(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
@@ -305,6 +380,89 @@ def test_every_nasty_file_gets_an_answer_or_a_reason(
     assert "28 frames" in corrupted["problem"]
     # One line a file on standard error, and the count.
     assert len(result.err.splitlines()) == 1 + len(failed) + sum(bool(line.get("problem")) for line in lines)
+
+
+def test_report(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation"
+    assert call("evaluate", run, clips / "clips.csv", "--out", folder, *QUICK).code == 0
+    result = call("report", tmp_path)  # the only one inside
+    page, text = (line.split(": ")[1] for line in result.out.splitlines())
+    assert result.code == 0 and Path(page).suffix == ".html" and Path(page).parent == folder / "report"
+    assert Path(page).stat().st_size > 0 and Path(text).read_text(encoding="utf-8")
+    assert "not empty" in mistake(call("report", folder))
+    assert str(tmp_path / "page") in call("report", folder, "--out", tmp_path / "page").out
+
+
+def test_data_render(call: Call, tmp_path: Path) -> None:
+    small = "--train-clips 9 --test-clips 3 --frames 5 --fps 10 --height 32 --width 48 --workers 1 --seed 3"
+    result = call("data", "render", tmp_path / "made", *small.split(), "--performers", 5, "--difficulty", 0)
+    listed = tmp_path / "made" / "clips.csv"
+    assert result.code == 0 and "rendering 12 clips: 12 of 12" in result.err
+    assert result.out.splitlines() == [f"List: {listed}", f"Next: peakzoom train {listed} --out RUN"]
+    with listed.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["split"] for row in rows] == ["train"] * 9 + ["test"] * 3
+    split_of = {split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "test")}
+    assert not split_of["train"] & split_of["test"]
+    checked = call("data", "check", listed, "--workers", "1").out
+    assert "12 videos" in checked and "32x48" in checked and "12 at 10" in checked
+    again = call("data", "render", tmp_path / "test", *small.split(), "--train-clips", 0)
+    assert again.out.splitlines()[1] == f"Next: peakzoom evaluate RUN {tmp_path / 'test' / 'clips.csv'}"
+
+
+# Studies ----------------------------------------------------------------------------------------------------------
+
+TINY = [
+    *["--size", 32, "--frames", 4, "--epochs", 1, "--joint-epochs", 1, "--batch-size", 9, "--zoom-source", 1],
+    *["--seeds", 0, "--num-clips", 1, "--crops", 1, "--cache", "off", "--workers", 0, "--accelerator", "cpu"],
+]
+
+
+def refuse(*args: object, **kwargs: object) -> None:
+    raise AssertionError("trained again")
+
+
+def test_ablate(call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("ablate", clips / "clips.csv", "--out", tmp_path / "study", "--width", 0.25, *TINY)
+    first = call(*command)
+    assert first.code == 0 and "5 of 5 trainings" in first.err and "epoch 1/1" not in first.err
+    labels = ("O", "O + D", "O + C", "D + C", "O + D + C")
+    table = (tmp_path / "study" / "table.md").read_text(encoding="utf-8")
+    assert table.strip() in first.out and "1 folds (test), 6 test videos, seeds 0" in table
+    with (tmp_path / "study" / "table.csv").open(newline="", encoding="utf-8") as stream:
+        assert [row["label"] for row in csv.DictReader(stream)] == list(labels)
+    assert (tmp_path / "study" / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "study" / "answers.csv").open(newline="", encoding="utf-8") as stream:
+        answers = list(csv.DictReader(stream))
+    assert len(answers) == 5 * 6 and {row["width"] for row in answers} == {"0.25"}
+
+    # The same again trains nothing and says the same; another question is refused.
+    monkeypatch.setattr("peakzoom.study.train", refuse)
+    second = call(*command)
+    assert second.code == 0 and second.out == first.out
+    assert second.err.splitlines()[-1] == "5 of 5 trainings were done before"
+    assert "begun with another recipe" in mistake(call(*command, "--no-flip"))
+    assert "begun with another options" in mistake(call(*command, "--val-fraction", 0.2))
+
+
+def test_compare(
+    call: Call, clips: Path, clip_data: VideoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = sorted({entry.group for entry in clip_data.entries if entry.group is not None})
+    command = ("compare", clips / "clips.csv", "--out", tmp_path / "study", "--models", "tcnn_xs,c3d", *TINY)
+    command += ("--spatial", "tcnn_xs", "--cost", 0.02, "--rounds", 1, "--fold", ",".join(groups[:3]))
+    first = call(*command)
+    assert first.code == 0 and "3 of 3 trainings" in first.err
+    with (tmp_path / "study" / "table.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["label"].split(" x ")[0] for row in rows] == ["tcnn_xs", "tcnn_xs", "c3d"]
+    assert [row["label"].endswith("+ spatial") for row in rows] == [False, True, False]
+    table = (tmp_path / "study" / "table.md").read_text(encoding="utf-8")
+    assert table.strip() in first.out and "Milliseconds: forward alone" in table
+    assert (tmp_path / "study" / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+    monkeypatch.setattr("peakzoom.study.train", refuse)
+    assert call(*command).err.splitlines()[-1] == "3 of 3 trainings were done before"
 
 
 def test_data_check(call: Call, clips: Path, tmp_path: Path) -> None:

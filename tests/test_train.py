@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from peakzoom import train as module
 from peakzoom.errors import UserError
-from peakzoom.model import PeakZoom
+from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.predict import load
 from peakzoom.recipes import Phase, Recipe
 from peakzoom.train import (
@@ -513,6 +514,9 @@ def test_held_out_groups_are_test_videos(clip_data: VideoSet, tiny: Recipe, tmp_
         ({}, {"patience": 2}, "--patience needs validation"),
         ({}, {"steps": ("joint",)}, "--init"),
         ({}, {"init": "no/such/run"}, "does not exist"),
+        ({}, {"weights": "no/such/file.pth"}, "no/such/file.pth is no file"),
+        ({}, {"weights": "w.pth", "init": "run"}, "--init and --weights exclude one another"),
+        ({}, {"weights": "w.pth", "steps": ("joint",)}, "--weights is for the first step"),
         ({}, {"precision": "17"}, "precision 17"),
         ({}, {"accelerator": "abacus"}, "accelerator abacus"),
         ({}, {"devices": "many"}, "devices many"),
@@ -551,6 +555,70 @@ def test_other_classes_get_a_new_head(run: Path) -> None:
         assert torch.equal(model.backbone.fc.weight, trained["fc.weight"]) == kept
     with pytest.raises(UserError, match="name its --model"):
         start_from(PeakZoom("tcnn_s", 3), run / "tcnn", quiet)
+
+
+def frozen(recipe: Recipe) -> Recipe:
+    """One epoch that leaves the weights as they are."""
+    return replace(recipe, width=0.25, tcnn=replace(recipe.tcnn, lr=1e-30, final_lr=1e-30))
+
+
+@pytest.mark.parametrize("classes", [3, 400])
+def test_the_first_step_starts_from_public_weights(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, classes: int
+) -> None:
+    torch.manual_seed(1)
+    public = BACKBONES["tcnn_xs"](classes, width=0.25).state_dict()
+    save_file(public, tmp_path / "public.safetensors")
+    said: list[str] = []
+    options = replace(TCNN, weights=str(tmp_path / "public.safetensors"))
+    out = train(clip_data, frozen(tiny), tmp_path / "run", options, say=said.append)
+    loaded = len(public) if classes == 3 else len(public) - 2
+    assert f"{loaded} tensors of public.safetensors loaded" in said
+    assert ("the classifier of 400 classes was left out, this model has 3" in said) == (classes == 400)
+    assert [line for line in said if "mean" in line] == [
+        "pixels are normalised with mean 0.45,0.45,0.45 and std 0.225,0.225,0.225; "
+        "the weights' own may differ: give it with --mean and --std"
+    ]
+    for name, value in PeakZoom.from_pretrained(str(out / "tcnn" / "last")).backbone.named_parameters():
+        if classes == 3 or not name.startswith("fc."):
+            assert torch.allclose(value, public[name], rtol=0, atol=1e-25), name
+
+    # A resumed run asks for the same weights.
+    (tmp_path / "copy.safetensors").write_bytes((tmp_path / "public.safetensors").read_bytes())
+    for other in (None, str(tmp_path / "copy.safetensors")):
+        with pytest.raises(UserError, match="begun with another options"):
+            train(clip_data, frozen(tiny), out, replace(options, weights=other), resume=True, say=quiet)
+    train(clip_data, frozen(tiny), out, options, resume=True, say=said.append)
+    assert "tcnn: done before" in said
+
+
+def test_a_run_without_public_weights_is_recorded_as_ever(run: Path) -> None:
+    asked = json.loads((run / "config.json").read_text(encoding="utf-8"))["options"]
+    assert "weights" not in asked and "init" in asked
+
+
+def test_a_normalisation_that_was_chosen_is_only_said(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+) -> None:
+    save_file(BACKBONES["tcnn_xs"](3, width=0.25).state_dict(), tmp_path / "public.safetensors")
+    imagenet = replace(tiny.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    said: list[str] = []
+    options = replace(TCNN, weights=str(tmp_path / "public.safetensors"))
+    recipe = replace(frozen(tiny), preprocess=imagenet)
+    out = train(clip_data, recipe, tmp_path / "run", options, say=said.append)
+    assert "pixels are normalised with mean 0.485,0.456,0.406 and std 0.229,0.224,0.225" in said
+    assert load(out / "tcnn").preprocess.mean == (0.485, 0.456, 0.406)
+
+
+def test_weights_of_another_network_are_refused_before_a_video_is_decoded(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+) -> None:
+    save_file(BACKBONES["tcnn_xs"](3, width=0.5).state_dict(), tmp_path / "wide.safetensors")
+    said: list[str] = []
+    options = replace(TCNN, weights=str(tmp_path / "wide.safetensors"))
+    with pytest.raises(UserError, match=r"is not of this network: .*name the --model"):
+        train(clip_data, frozen(tiny), tmp_path / "run", options, say=said.append)
+    assert not (tmp_path / "run").exists() and said == []
 
 
 def test_training_on_from_a_run_of_other_classes(

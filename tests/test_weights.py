@@ -18,6 +18,8 @@ from peakzoom.model.backbones.c3d import c3d
 from peakzoom.model.backbones.p3d import p3d
 from peakzoom.model.backbones.r2plus1d import r2plus1d_18
 from peakzoom.model.backbones.r3d import r3d_18
+from peakzoom.model.backbones.trn import trn
+from peakzoom.model.backbones.tsn import tsn
 from peakzoom.weights import load_weights
 
 NARROW = 1 / 64
@@ -129,6 +131,46 @@ def test_the_head_of_c3d_is_left_out(tmp_path: Path) -> None:
     torch.save({"fc9.weight": torch.zeros(3), **state}, file)
     with pytest.raises(UserError, match=r"C3D has no fc9\.weight;"):
         load_weights(network, file)
+
+
+@pytest.mark.parametrize("frames,classes", [(4, 6), (4, 1000), (5, 1000)])  # 5: even its classifier would fit
+@pytest.mark.parametrize("names", ["torchvision", "TSN"])
+def test_an_image_network_becomes_the_body_of_trn(
+    frames: int, classes: int, names: str, tmp_path: Path
+) -> None:
+    """ResNet-50 by torchvision's names, or by those of a public TSN file, without any relation."""
+    body, file = filled(narrow(tsn, 1000), 8), tmp_path / "resnet50.pth"
+    assert {"conv1.weight", "layer1.0.downsample.0.weight", "layer4.2.bn3.bias", "fc.weight"} < body.keys()
+    public = body
+    if names == "TSN":
+        public = {
+            f"module.new_{name}" if name.startswith("fc.") else f"module.base_model.{name}": value
+            for name, value in body.items()
+        }
+    torch.save(public, file)
+    network = trn(classes, width=NARROW, frames=frames)
+    made = {name: value.clone() for name, value in network.state_dict().items()}
+    assert load_weights(network, file) == [
+        f"{len(body) - 2} tensors of resnet50.pth loaded",
+        "resnet50.pth has nothing for reduce and relations: this model's are new",
+        "the classifier was left out: it was made for other features",
+    ]
+    new = {name for name in made if name.split(".")[0] in ("reduce", "relations", "fc")}
+    assert made.keys() == new | body.keys() and len(new) == 2 * (1 + frames - 1 + 1)
+    assert same(network, {**body, **{name: made[name] for name in new}})
+
+
+def test_a_part_that_is_only_half_there_is_refused(tmp_path: Path) -> None:
+    network = trn(6, width=NARROW, frames=4)
+    state = filled(network, 9)
+    torch.save(state, tmp_path / "trn.pth")
+    assert load_weights(network, tmp_path / "trn.pth") == [f"{len(state)} tensors of trn.pth loaded"]
+    assert same(network, state)
+    for left_out in ("reduce.", "relations.1.", "layer3.2."):
+        less = {name: value for name, value in state.items() if not name.startswith(left_out)}
+        torch.save(less, tmp_path / "less.pth")
+        with pytest.raises(UserError, match=f"it lacks {left_out}.*which TRN has"):
+            load_weights(network, tmp_path / "less.pth")
 
 
 class Translated(nn.Module):

@@ -142,7 +142,7 @@ class Study:
         out: the folder; a new one, or one to go on with.
         data: all videos.
         recipe: of all arms; its model, width and branches are the arms'.
-        options: of all trainings; ``seed``, ``steps`` and ``init`` are the study's.
+        options: of all trainings; ``seed``, ``steps``, ``init`` and ``weights`` are the study's.
         protocol: views of a test video.
         init: for each network the model to start its first phase from, where there is one.
     """
@@ -165,7 +165,7 @@ class Study:
         options_asked = {
             key: value
             for key, value in asdict(self.options).items()
-            if key not in ("seed", "steps", "init", "workers", "progress", "cache")
+            if key not in ("seed", "steps", "init", "weights", "workers", "progress", "cache")
         }
         self._open(
             {
@@ -260,7 +260,7 @@ class Study:
             (second, ("joint",), str(first)),
         ):
             began = time.monotonic()
-            options = replace(self.options, seed=seed, steps=steps, init=init, progress=False)
+            options = replace(self.options, seed=seed, steps=steps, init=init, weights=None, progress=False)
             # What the first phase is made of does not depend on the branches of the second.
             asked = recipe if run == second else replace(recipe, branches=BRANCHES)
             train(fold.data, asked, run, options, resume=(run / "config.json").exists(), say=quiet)

@@ -58,7 +58,8 @@ from peakzoom.video.entries import Entry, Problem, VideoSet
 from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader, seed_of
 from peakzoom.video.parallel import tenths
 from peakzoom.video.splits import split_validation
-from peakzoom.video.views import to_input
+from peakzoom.video.views import Preprocess, to_input
+from peakzoom.weights import load_weights
 
 Say = Callable[[str], None]
 PHASES = ("tcnn", "joint")
@@ -78,6 +79,7 @@ class Options:
         patience: epochs without a better validation before a phase stops; None = never.
         steps: which phases to train.
         init: weights to start the T-CNN from (a run folder, a saved model); a head of other classes is made new.
+        weights: a public weight file to start it from instead, see :func:`peakzoom.weights.load_weights`.
         progress: show a progress bar.
     """
 
@@ -92,6 +94,7 @@ class Options:
     patience: int | None = None
     steps: tuple[str, ...] = PHASES
     init: str | None = None
+    weights: str | None = None
     progress: bool = True
 
 
@@ -375,8 +378,18 @@ def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
         writer.writerows((problem.path, problem.reason) for problem in problems)
 
 
-def _check_settings(recipe: Recipe, options: Options, validates: bool) -> None:
-    """Refuse before a video is decoded or a folder made what would be refused after it."""
+def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], validates: bool) -> None:
+    """Refuse before a video is decoded or a folder made what would be refused after it.
+
+    Args:
+        recipe: of the training.
+        options: of the training.
+        classes: of the data.
+        validates: there are validation videos.
+
+    Raises:
+        UserError: a setting that is unknown, impossible here, or excluded by another one.
+    """
     if recipe.model not in BACKBONES:
         raise UserError(f"model is {recipe.model!r}, expected one of {', '.join(BACKBONES)}")
     if recipe.attention_per not in ATTENTION_PER:
@@ -388,12 +401,20 @@ def _check_settings(recipe: Recipe, options: Options, validates: bool) -> None:
             raise UserError(f"the learning rate is {phase.lr:g}, expected a number above 0")
     if options.patience is not None and not validates:
         raise UserError("--patience needs validation videos, and --val-fraction 0 leaves none")
+    if options.init and options.weights:
+        raise UserError("--init and --weights exclude one another: the T-CNN starts from one of them")
     if options.init:
         find_model(options.init)
     elif "tcnn" not in options.steps:
+        found = ", and --weights is for the first step" if options.weights else ""
         raise UserError(
-            "the joint step starts from a trained T-CNN: give it with --init, or train both steps"
+            f"the joint step starts from a trained T-CNN{found}: give one with --init, or train both steps"
         )
+    if options.weights:
+        # Decoding may take hours; a file of another network is known at once.
+        load_weights(build(recipe, classes, joint=False).backbone, options.weights)
+    # Lightning announces itself on every start; set here because importing it sets another level.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         L.Trainer(
             accelerator=options.accelerator,
@@ -507,6 +528,15 @@ def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
     if missing:
         raise UserError(f"{init} is another network than this one (it has no {missing[0]}); name its --model")
     model.backbone.load_state_dict({**own, **weights})
+
+
+def _normalisation(pre: Preprocess) -> str:
+    """How pixels are normalised; where nobody chose it, that a weight file may have been trained otherwise."""
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (pre.mean, pre.std))
+    line = f"pixels are normalised with mean {mean} and std {std}"
+    if (pre.mean, pre.std) == (Preprocess.mean, Preprocess.std):
+        line += "; the weights' own may differ: give it with --mean and --std"
+    return line
 
 
 def _checkpoint(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
@@ -632,8 +662,6 @@ def train(
     main = is_main_process()
     if not main:
         say = _unheard
-    # Lightning announces itself on every start; set here because importing it sets another level.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     pool = [entry for entry in data.entries if entry.split != "test"]
@@ -645,12 +673,14 @@ def train(
     if not parts["train"]:
         raise UserError(f"{data.name} has no training videos; run 'peakzoom data check' on it")
 
-    _check_settings(recipe, options, validates=bool(parts["val"]))
+    check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
 
     # Where the run is made and how many processes serve it are not what it is.
     asked = {
         key: value for key, value in asdict(options).items() if key not in ("workers", "progress", "cache")
     }
+    if options.weights is None:
+        del asked["weights"]  # so that runs go on that were begun before there was this option
     videos = [
         [str(entry.path.absolute()), entry.label, split]
         for split, entries in parts.items()
@@ -703,6 +733,10 @@ def train(
             start_from(model, out / "tcnn" / "best", say)
         elif options.init:
             start_from(model, options.init, say)
+        elif options.weights:
+            for line in load_weights(model.backbone, options.weights):
+                say(line)
+            say(_normalisation(phased.preprocess))
         model.start_heads_from_original()
         met = _fit(name, model, phased, options, out, datasets, weight, say)
         met = [problem for problem in met if problem not in problems]  # the first phase has met most of them

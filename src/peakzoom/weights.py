@@ -32,7 +32,9 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
     only if all of it does.
 
     A network may have ``adapt_weights(state) -> state``, which turns another public layout into its own names and
-    shapes, and ``replaced_head``, the first parts of names of a published head that it has no place for.
+    shapes; ``replaced_head``, the first parts of names of a published head that it has no place for; and
+    ``new_parts``, the first parts of names that a public file of its body alone does not have. Where the file has
+    nothing of these, they stay as they were made, and so does the classifier, which reads what they make.
 
     Args:
         network: a :class:`~peakzoom.model.backbones.VideoNetwork`.
@@ -61,6 +63,14 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
         )
     elif not any(name in state for name in CLASSIFIER):
         said.append(f"{file.name} has no classifier: this model's is new")
+    new = list(getattr(network, "new_parts", ()))
+    if any(name.split(".")[0] in new for name in state):
+        new = []  # not of the body alone
+    if new:
+        said.append(f"{file.name} has nothing for {_listed(new)}: this model's are new")
+        if any(name in state for name in CLASSIFIER):
+            said.append("the classifier was left out: it was made for other features")
+            state = {name: value for name, value in state.items() if name not in CLASSIFIER}
     if "fc.weight" in state and "fc.weight" in own:
         there, here = state["fc.weight"].shape, own["fc.weight"].shape
         if there[0] != here[0] and there[1:] == here[1:]:
@@ -80,6 +90,7 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
         if name not in state
         and not name.endswith("num_batches_tracked")
         and (with_classifier or name not in CLASSIFIER)
+        and name.split(".")[0] not in new
     ]
     if missing:
         raise UserError(

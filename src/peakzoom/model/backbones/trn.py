@@ -89,7 +89,10 @@ class TRN(FrameResNet):
     Attributes:
         cells: one slice, at the middle of the clip. With ``per_cell=False`` there is one cell, whose value holds for
             the whole frame.
+        new_parts: what a public file of ResNet-50 alone does not have.
     """
+
+    new_parts: tuple[str, ...] = ("reduce", "relations")
 
     def __init__(
         self,
@@ -144,7 +147,8 @@ class TRN(FrameResNet):
         """Names of the public code's checkpoints (zhoubolei/TRN-pytorch, ResNet-50) as they are called here.
 
         There ``new_fc`` reduces the frame features, and scale i is ``consensus.fc_fusion_scales.i`` with its hidden
-        layer at 1 and its classifier at 3. A classifier's bias counts once for every subset of its scale.
+        layer at 1 and its classifier at 3. A classifier's bias counts once for every subset of its scale. Files
+        without relations are a body's: torchvision's, or those of TSN.
 
         Raises:
             UserError: the checkpoint is one for another number of frames.
@@ -152,8 +156,8 @@ class TRN(FrameResNet):
         own = {
             name.removeprefix("module.").removeprefix("base_model."): value for name, value in state.items()
         }
-        if "new_fc.weight" not in own:
-            return own
+        if not any(name.startswith("consensus.") for name in own):
+            return super().adapt_weights(state)
         scale = "consensus.fc_fusion_scales.{}.{}.{}"
         found = sum(name.startswith("consensus.") and name.endswith(".3.bias") for name in own)
         if found != len(self.scales):

@@ -1,0 +1,81 @@
+"""The command line: ``peakzoom quickstart | train | evaluate | predict | report | ablate | compare | data``.
+
+One file a command, or two that belong together. Results go to standard output, everything about the way there to
+standard error. A user's mistake is one sentence and exit code 2; files that gave no answer among others that did make
+exit code 1. What takes long to import, PyTorch above all, is imported where it is used, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from typing import Any
+
+import typer
+
+from peakzoom.cli import data, evaluate, predict, quickstart, report, study, train
+from peakzoom.cli.console import say
+from peakzoom.errors import UserError
+
+app = typer.Typer(
+    name="peakzoom",
+    help="Recognise actions in video, with temporal and spatial attention.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for command in (
+    quickstart.quickstart,
+    train.train,
+    evaluate.evaluate,
+    predict.predict,
+    report.report,
+    study.ablate,
+    study.compare,
+):
+    app.command()(command)
+data_app = typer.Typer(help="Look at data sets, and render one.", no_args_is_help=True)
+for command in (data.check, data.render):
+    data_app.command()(command)
+app.add_typer(data_app, name="data")
+
+# Typer brings a Click of its own in some versions and uses the installed one in others; this is the base of its errors.
+USAGE_ERROR: type[Any] = next(
+    each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
+)
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main() -> None:
+    """Entry point: runs a command and turns users' mistakes into one sentence."""
+    warnings.filterwarnings("ignore", module="lightning")
+    # A file name need not be text, and a terminal need not know every letter.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except USAGE_ERROR as error:
+        message = " ".join(error.format_message().split()).rstrip(".")
+        if type(error).__name__ != "NoArgsIsHelpError":  # then the help is printed already
+            command = error.ctx.command_path if getattr(error, "ctx", None) else "peakzoom"
+            say(f"error: {message}; see '{command} --help'")
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in ("lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"):
+            raise
+        say(
+            f"error: this command needs {missing}, which is not installed: pip install '.[train]' in the clone"
+        )
+        sys.exit(2)
+    if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
+        say("stopped; a training goes on from its last epoch with --resume")
+    sys.exit(code if isinstance(code, int) else 0)

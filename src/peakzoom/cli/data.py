@@ -1,0 +1,123 @@
+"""``peakzoom data check`` looks at a data set, ``peakzoom data render`` makes one."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from peakzoom.cli.console import answer, out_console, progress_bar
+from peakzoom.cli.options import DataArg, DataOptions, check_new, grouped, open_videos
+
+SHOWN = 20  # problems that are printed
+
+
+@grouped
+def check(
+    data: DataArg,
+    *,
+    out: Annotated[Path | None, typer.Option(help="Also write the files with problems to this CSV.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = os.cpu_count() or 1,
+    reading: DataOptions,
+) -> None:
+    """Report on a data set: videos per class, lengths, sizes, rates, and every file that cannot be read.
+
+    Example: `peakzoom data check clips/`
+    """
+    from peakzoom.video.check import check as look
+
+    if out is not None:
+        check_new(out, "--out")
+    videos = open_videos(data, reading, reading.split_number)
+    with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
+        report = look(videos, workers, progress)
+    table = Table(
+        title=f"{videos.name}: {len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups",
+        title_justify="left",
+    )
+    splits_seen = sorted({name for each in report.classes for name in each.splits if name})
+    table.add_column("class")
+    for column in ("videos", *splits_seen, "unreadable", "frames", "seconds", "height x width"):
+        table.add_column(column, justify="right")
+    for each in report.classes:
+        sizes = [f"{height}x{width}" for height, width in each.sizes]
+        table.add_row(
+            each.name,
+            str(each.videos),
+            *(str(each.splits.get(name, 0)) for name in splits_seen),
+            str(each.unreadable),
+            "{} - {:g} - {}".format(*each.frames) if each.frames else "",
+            "{:.1f} - {:.1f} - {:.1f}".format(*each.seconds) if each.seconds else "",
+            ", ".join(sizes[:2]) + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else ""),
+        )
+    out_console.print(table)
+    rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
+    answer(
+        "frames and seconds: least - median - most\n"
+        "frames per second: "
+        + ", ".join(rates[:6])
+        + (f" and {len(rates) - 6} other rates" if len(rates) > 6 else "")
+        + f"\nvariable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}\n"
+        f"missing, unreadable or damaged: {len(report.problems)}"
+    )
+    for problem in report.problems[:SHOWN]:
+        answer(f"  {problem.path}: {problem.reason}")
+    if len(report.problems) > SHOWN:
+        answer(f"  and {len(report.problems) - SHOWN} more; --out FILE.csv lists all")
+    if out is not None:
+        with out.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["path", "reason"])
+            writer.writerows((problem.path, problem.reason) for problem in report.problems)
+
+
+def render(
+    out: Annotated[Path, typer.Argument(help="New folder for the clips.", show_default=False)],
+    train_clips: Annotated[int, typer.Option(min=0, help="Clips to train on.")] = 400,
+    test_clips: Annotated[int, typer.Option(min=0, help="Clips to test on.")] = 120,
+    performers: Annotated[int, typer.Option(min=1, help="Different figures.")] = 24,
+    backgrounds: Annotated[int, typer.Option(min=1, help="Different places.")] = 24,
+    test_share: Annotated[
+        float, typer.Option(help="Of performers and places, that only test clips show.")
+    ] = 0.25,
+    frames: Annotated[int, typer.Option(min=1, help="Of a clip.")] = 32,
+    fps: Annotated[float, typer.Option(min=0.01, help="Frames a second.")] = 15.0,
+    difficulty: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of camera, clutter, bystanders and noise.")
+    ] = 0.5,
+    height: Annotated[int, typer.Option(help="In pixels, even.")] = 192,
+    width: Annotated[int, typer.Option(help="In pixels, even.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = os.cpu_count() or 1,
+) -> None:
+    """Render labelled clips of moving figures, for trying out, and for pre-training where no videos can be fetched.
+
+    Examples: `peakzoom data render rendered` and `peakzoom data render rendered --train-clips 12000 --test-clips 600
+    --frames 24 --fps 10 --difficulty 0.4 --performers 200 --backgrounds 200 --test-share 0.1`
+    """
+    from peakzoom.video.render import render_dataset
+
+    with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
+        folder = render_dataset(
+            out,
+            train_clips=train_clips,
+            test_clips=test_clips,
+            height=height,
+            width=width,
+            frames=frames,
+            fps=fps,
+            difficulty=difficulty,
+            performers=performers,
+            backgrounds=backgrounds,
+            test_share=test_share,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+    listed = folder / "clips.csv"
+    following = f"train {listed} --out RUN" if train_clips else f"evaluate RUN {listed}"
+    answer(f"List: {listed}\nNext: peakzoom {following}")

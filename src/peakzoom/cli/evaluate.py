@@ -1,0 +1,104 @@
+"""``peakzoom evaluate``: a trained model on labelled videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from peakzoom.cli.console import answer, out_console, progress_bar, say
+from peakzoom.cli.options import (
+    DATA_HELP,
+    DataOptions,
+    DecodersOpt,
+    DeviceOpt,
+    RunArg,
+    ViewOptions,
+    grouped,
+    open_videos,
+    protocol,
+)
+from peakzoom.errors import UserError
+
+if TYPE_CHECKING:
+    from peakzoom.evaluate import Evaluation
+
+
+@grouped
+def evaluate(
+    run: RunArg,
+    data: Annotated[
+        Path | None, typer.Argument(help=DATA_HELP + " Default: the test videos of the run.")
+    ] = None,
+    *,
+    split: Annotated[str, typer.Option(help="Which videos: test, val or train.")] = "test",
+    views: ViewOptions,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder; default: evaluation beside the weights.")
+    ] = None,
+    workers: DecodersOpt = 1,
+    device: DeviceOpt = "auto",
+    reading: DataOptions,
+) -> None:
+    """Test a model on labelled videos, 30 views each, and leave every score in one file.
+
+    Examples: `peakzoom evaluate runs/first` and `peakzoom evaluate runs/first/tcnn other_clips/`
+    """
+    from peakzoom.evaluate import choose_entries, run_videos
+    from peakzoom.evaluate import evaluate as test
+    from peakzoom.predict import load
+
+    averaged = protocol(views)
+    recognizer = load(run, device)
+    home = _run_folder(run)
+    if data is not None:
+        videos = open_videos(data, reading, reading.split_number)
+    elif home is not None:
+        videos = run_videos(home)
+    else:
+        raise UserError(f"{run} does not know its test videos: name the DATA to test on")
+    entries = choose_entries(videos, home, split)
+    target = out or (Path(run) if Path(run).is_dir() else Path()) / f"evaluation-{split}-{views.clips}"
+    with progress_bar(f"testing on {len(entries)} videos") as progress:
+        result = test(recognizer, videos, entries, target, averaged, workers, progress)
+    title = f"{sum(result.counts.values())} {split} videos, {views.num_clips} x {views.crops} views"
+    out_console.print(_accuracy_table(result, title))
+    out_console.print(_class_table(result))
+    if result.problems:
+        say(
+            f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"
+        )
+    answer(f"Scores, tables and pictures: {target}")
+
+
+def _run_folder(run: str) -> Path | None:
+    """The folder with ``videos.csv``, from a run or one of its phases."""
+    path = Path(run).resolve()
+    if not path.exists():  # a name on the hub
+        return None
+    return next(
+        (each for each in (path, path.parent, path.parent.parent) if (each / "videos.csv").exists()), None
+    )
+
+
+def _accuracy_table(result: Evaluation, title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("answer")
+    for column in ("top-1", "top-5", "mean class"):
+        table.add_column(column, justify="right")
+    for name, branch in result.branches.items():
+        row = (f"{branch.top1:.1%}", f"{branch.top5:.1%}", f"{branch.mean_class:.1%}")
+        table.add_row(name, *row, style="bold" if name == "fused" else "")
+    return table
+
+
+def _class_table(result: Evaluation) -> Table:
+    table = Table(title="Fused answer, class by class", title_justify="left")
+    table.add_column("class")
+    table.add_column("videos", justify="right")
+    table.add_column("accuracy", justify="right")
+    for name, accuracy in result.fused.per_class.items():
+        table.add_row(name, str(result.counts[name]), f"{accuracy:.1%}")
+    return table

@@ -1,0 +1,293 @@
+"""Options that several commands share: each stands here once, and the groups of them are plain dataclasses.
+
+A command takes a group as one parameter, ``recipe: RecipeOptions``, and :func:`grouped` shows Typer its fields as the
+command's own options. What the values mean to the library is said by the functions at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from peakzoom.cli.console import say
+from peakzoom.errors import UserError
+
+if TYPE_CHECKING:
+    from peakzoom.predict import Protocol
+    from peakzoom.recipes import Recipe
+    from peakzoom.video.entries import VideoSet
+
+
+class RecipeName(str, Enum):
+    """Recipes by name."""
+
+    small = "small"
+    paper = "paper"
+
+
+class Cache(str, Enum):
+    """Whether decoded frames are kept on disk."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
+class Layout(str, Enum):
+    """How a data set is laid out."""
+
+    auto = "auto"
+    folder = "folder"
+    manifest = "manifest"
+    ucf101 = "ucf101"
+    hmdb51 = "hmdb51"
+    kinetics = "kinetics"
+
+
+DATA_HELP = (
+    "Folder of class subfolders; CSV/TSV manifest (path, label, split, group); UCF101, HMDB51, Kinetics."
+)
+DataArg = Annotated[Path, typer.Argument(help=DATA_HELP, show_default=False)]
+RunArg = Annotated[
+    str, typer.Argument(help="Run folder, saved model, or owner/name on the hub.", show_default=False)
+]
+DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda, mps ...")]
+DecodersOpt = Annotated[int, typer.Option(min=0, help="Decoding threads.")]
+ValFractionOpt = Annotated[
+    float, typer.Option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
+]
+
+
+@dataclass(frozen=True)
+class LayoutOptions:
+    """How DATA is read."""
+
+    layout: Annotated[Layout, typer.Option("--format", help="Layout of DATA.")] = Layout.auto
+    splits: Annotated[
+        Path | None, typer.Option(help="Folder of the official split files (UCF101, HMDB51).")
+    ] = None
+    root: Annotated[Path | None, typer.Option(help="Folder that the paths of a manifest start from.")] = None
+
+
+@dataclass(frozen=True)
+class DataOptions(LayoutOptions):
+    """How DATA is read, of one official split."""
+
+    split_number: Annotated[int, typer.Option("--split-number", help="Which official split: 1, 2 or 3.")] = 1
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Which views of a test video are averaged."""
+
+    clips: Annotated[
+        str,
+        typer.Option(
+            "--clips", help="Clip rule: paper, tsm-dense, slowfast, mmaction2, mmaction2-0.x, tsn-uniform."
+        ),
+    ] = "paper"
+    num_clips: Annotated[int, typer.Option("--num-clips", help="Clips of a video.")] = 10
+    crops: Annotated[int, typer.Option("--crops", help="Crops of a clip.")] = 3
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which video network."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(help="Network: tcnn (paper), tcnn_s, tcnn_xs, or a peer: r3d_18, tsm, i3d ..."),
+    ] = None
+    width: Annotated[float | None, typer.Option(min=0.01, help="Factor on the network's channels.")] = None
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A recipe, and what of it is to be otherwise; None leaves it as it is."""
+
+    recipe: Annotated[
+        RecipeName, typer.Option("--recipe", help="small: from scratch on small data; paper: Sec. 3.1.")
+    ] = RecipeName.small
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of the T-CNN.")] = None
+    joint_epochs: Annotated[int | None, typer.Option(min=1, help="Of the joint training.")] = None
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips in a batch.")] = None
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate of both steps.")] = None
+    size: Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")] = None
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None
+    stride: Annotated[int | None, typer.Option(min=1, help="Frame stride.")] = None
+    fps: Annotated[float | None, typer.Option(min=0.01, help="Take every video at this rate.")] = None
+    zoom_source: Annotated[
+        int | None, typer.Option(min=1, help="Zoom from frames this many times the input.")
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Of red, green, blue between 0 and 1, taken off the pixels: 0.485,0.456,0.406."),
+    ] = None
+    std: Annotated[str | None, typer.Option(help="By which they are then divided: 0.229,0.224,0.225.")] = None
+    attention_per: Annotated[
+        str | None, typer.Option(help="One attention per frame (paper) or per clip.")
+    ] = None
+    no_flip: Annotated[
+        bool, typer.Option("--no-flip", help="Never mirror: left and right are different classes.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """What a training runs on."""
+
+    cache: Annotated[Cache, typer.Option(help="Keep decoded frames on disk; auto: up to 8 GiB.")] = Cache.auto
+    workers: Annotated[int | None, typer.Option(min=0, help="Loader processes.")] = None
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed ...")] = "32-true"
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto"
+    devices: Annotated[str, typer.Option(help="How many, or which.")] = "auto"
+
+    def asked(self) -> dict[str, Any]:
+        """The same, by the names of :class:`peakzoom.train.Options`."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**values, "cache": self.cache.value}
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of its dataclass parameters as options of its own.
+
+    Typer reads a command's options from the signature, so this gives the function one in which every group is
+    replaced by its fields; the groups are made again from what comes.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {}
+    flat: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if not dataclasses.is_dataclass(kind := hints[name]):
+            flat[name] = parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY)
+            continue
+        assert isinstance(kind, type)
+        groups[name] = kind
+        inner = get_type_hints(kind, include_extras=True)
+        for field in dataclasses.fields(kind):
+            assert field.name not in flat, f"two options are called {field.name}"
+            flat[field.name] = inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=inner[field.name],
+            )
+
+    def call(**given: Any) -> None:
+        made = {
+            name: kind(**{field.name: given.pop(field.name) for field in dataclasses.fields(kind)})
+            for name, kind in groups.items()
+        }
+        command(**given, **made)
+
+    call.__name__, call.__doc__, call.__module__ = command.__name__, command.__doc__, command.__module__
+    call.__annotations__ = {name: parameter.annotation for name, parameter in flat.items()}
+    call.__signature__ = inspect.Signature(list(flat.values()))  # type: ignore[attr-defined]
+    return call
+
+
+def open_videos(data: Path, options: LayoutOptions, number: int = 1) -> VideoSet:
+    """The labelled videos of DATA; what is to be known about how they were read is said.
+
+    Args:
+        data: as given.
+        options: layout, folder of split files, root.
+        number: of the official split.
+    """
+    from peakzoom.video.datasets import open_data
+
+    found = open_data(data, options.layout.value, options.splits, number, options.root)
+    for note in found.notes:
+        say(note)
+    return found
+
+
+def protocol(views: ViewOptions) -> Protocol:
+    """The views of a test video."""
+    from peakzoom.predict import Protocol
+
+    return Protocol(views.clips, views.num_clips, views.crops)
+
+
+def adapted(asked: RecipeOptions, network: NetworkOptions | None = None) -> Recipe:
+    """The recipe with what the command line asks for instead.
+
+    Raises:
+        UserError: ``--mean`` or ``--std`` are no three numbers for pixels between 0 and 1.
+    """
+    from peakzoom.recipes import RECIPES
+
+    network = network or NetworkOptions()
+    recipe = RECIPES[asked.recipe.value]()
+    pre, augment, tcnn, joint = recipe.preprocess, recipe.augment, recipe.tcnn, recipe.joint
+    if (size := asked.size) is not None:
+        canvas = (round(pre.canvas[0] * size / pre.size), round(pre.canvas[1] * size / pre.size))
+        pre = replace(pre, size=size, canvas=canvas)
+    pre = replace(pre, **_given(frames=asked.frames, fps=asked.fps, zoom_source=asked.zoom_source))
+    if asked.mean is not None:
+        pre = replace(pre, mean=_colours(asked.mean, "--mean", "0.485,0.456,0.406", zero=True))
+    if asked.std is not None:
+        pre = replace(pre, std=_colours(asked.std, "--std", "0.229,0.224,0.225", zero=False))
+    if asked.epochs is not None:
+        tcnn = replace(tcnn, epochs=asked.epochs, min_steps=0)
+    if asked.joint_epochs is not None:
+        joint = replace(joint, epochs=asked.joint_epochs, min_steps=0)
+    if asked.lr is not None:
+        tcnn = replace(tcnn, lr=asked.lr, final_lr=min(tcnn.final_lr, asked.lr))
+        joint = replace(joint, lr=asked.lr, final_lr=min(joint.final_lr, asked.lr))
+    if asked.no_flip:
+        augment = replace(augment, flip=False)
+    rest = _given(
+        model=network.model,
+        width=network.width,
+        batch_size=asked.batch_size,
+        stride=asked.stride,
+        attention_per=asked.attention_per,
+    )
+    return replace(recipe, preprocess=pre, augment=augment, tcnn=tcnn, joint=joint, **rest)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _colours(text: str, option: str, example: str, zero: bool) -> tuple[float, float, float]:
+    """Three numbers up to 1, for red, green and blue; whether 0 may be among them is said by ``zero``."""
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{option} is {text!r}, expected three numbers, as {example}") from error
+    if not all(0 <= value <= 1 and (zero or value > 0) for value in (red, green, blue)):
+        lowest = "from 0" if zero else "above 0"
+        raise UserError(
+            f"{option} is {text!r}, expected three numbers {lowest} up to 1, as {example}: pixels go from 0 to 1"
+        )
+    return red, green, blue
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Each of "0,1,2" once."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"{option} is {text!r}, expected whole numbers, as 0,1,2")
+    return [int(part) for part in dict.fromkeys(parts)]
+
+
+def names_of(text: str) -> list[str]:
+    """The names in "ann, bob", without empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def check_new(file: Path, option: str) -> None:
+    """Refuse a file to write that is there, before the work and not after it."""
+    if file.exists():
+        raise UserError(f"{file} exists: name another file for {option}, or remove it")
+    if not file.parent.is_dir():
+        raise UserError(f"{file.parent} is no folder: make it first, or name another file for {option}")

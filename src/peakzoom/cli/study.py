@@ -1,0 +1,264 @@
+"""``peakzoom ablate`` and ``peakzoom compare``: tables of many trainings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peakzoom.cli.console import answer, say
+from peakzoom.cli.options import (
+    DataArg,
+    LayoutOptions,
+    MachineOptions,
+    NetworkOptions,
+    RecipeOptions,
+    ValFractionOpt,
+    ViewOptions,
+    adapted,
+    grouped,
+    names_of,
+    open_videos,
+    protocol,
+    whole_numbers,
+)
+from peakzoom.errors import UserError
+
+if TYPE_CHECKING:
+    from peakzoom.recipes import Recipe
+    from peakzoom.study import Arm, Fold, Key, Study
+    from peakzoom.train import Options
+    from peakzoom.video.entries import VideoSet
+
+OutOpt = Annotated[Path, typer.Option("--out", help="Folder of the study, new or begun.", show_default=False)]
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What is trained again and again, and from what."""
+
+    fold: Annotated[
+        list[str] | None,
+        typer.Option("--fold", help="Groups to test on together, as 1,11; once for each fold."),
+    ] = None
+    leave_one_group_out: Annotated[
+        bool, typer.Option("--leave-one-group-out", help="Every group is a fold.")
+    ] = False
+    split_numbers: Annotated[
+        str | None,
+        typer.Option("--split-numbers", help="Official splits as folds, as 1,2,3 (UCF101, HMDB51)."),
+    ] = None
+    seeds: Annotated[str, typer.Option("--seeds", help="As 0,1,2.")] = "0,1,2"
+    init: Annotated[
+        str | None, typer.Option("--init", help="Start from trained networks: NAME=RUN,NAME=RUN.")
+    ] = None
+
+
+@grouped
+def ablate(
+    data: DataArg,
+    out: OutOpt,
+    *,
+    study: StudyOptions,
+    network: NetworkOptions,
+    recipe: RecipeOptions,
+    val_fraction: ValFractionOpt = 0.0,
+    views: ViewOptions,
+    machine: MachineOptions,
+    reading: LayoutOptions,
+) -> None:
+    """Table 4: what each branch adds. Five sets of branches, trained on from one network, tested on the same videos.
+
+    The same command goes on with what is not done; more folds or seeds may be asked for later.
+
+    Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
+    """
+    from peakzoom.study import ABLATION, Arm, Study
+    from peakzoom.train import Options
+
+    asked = adapted(recipe, network)
+    options = Options(**machine.asked(), val_fraction=val_fraction)
+    averaged, seeds = protocol(views), whole_numbers(study.seeds, "--seeds")
+    init = _starts(study.init, [asked.model])
+    videos, folds = _folds(data, reading, study)
+    arms = [Arm(asked.model, branches, asked.width) for branches in ABLATION]
+    _check(arms, videos, asked, options, init)
+
+    made = Study(out, videos, asked, options, averaged, init)
+    made.run(arms, folds, seeds, say)
+    names = {arm.key: " + ".join(arm.letters) for arm in arms}
+    alone = arms[0].key
+    _report(made, arms, names, {key: alone for key in names if key != alone})
+
+
+@grouped
+def compare(
+    data: DataArg,
+    out: OutOpt,
+    *,
+    models: Annotated[str, typer.Option(help="Networks, as tcnn_xs,r3d_18,tsm.")] = "tcnn_xs",
+    spatial: Annotated[
+        str, typer.Option(help="Which of them also with spatial attention: all, none, or names.")
+    ] = "all",
+    cost: Annotated[
+        float | None, typer.Option(min=0.001, help="Widths are chosen for about so many G multiply-adds.")
+    ] = None,
+    study: StudyOptions,
+    recipe: RecipeOptions,
+    val_fraction: ValFractionOpt = 0.0,
+    views: ViewOptions,
+    rounds: Annotated[int, typer.Option(min=1, help="Clips timed for each network.")] = 7,
+    machine: MachineOptions,
+    reading: LayoutOptions,
+) -> None:
+    """Tables 2 and 3: networks side by side, with and without spatial attention, under one budget.
+
+    Accuracy, multiply-adds, parameters and measured time of each. The same command goes on with what is not done;
+    more folds, seeds or networks may be asked for later.
+
+    Example: `peakzoom compare clips/clips.csv --out studies/peers --models tcnn_xs,r3d_18,tsm --cost 1
+    --leave-one-group-out`
+    """
+    from peakzoom.model.network import BRANCHES
+    from peakzoom.study import Arm, Study
+    from peakzoom.train import Options
+
+    asked = adapted(recipe)
+    options = Options(**machine.asked(), val_fraction=val_fraction)
+    averaged, seeds = protocol(views), whole_numbers(study.seeds, "--seeds")
+    wanted, also = _networks(models, spatial)
+    init = _starts(study.init, wanted)
+    videos, folds = _folds(data, reading, study)
+    widths = {name: asked.width if cost is None else _width(name, cost, asked) for name in wanted}
+    arms = [
+        Arm(name, branches, widths[name])
+        for name in wanted
+        for branches in (BRANCHES[:1], BRANCHES)
+        if branches == BRANCHES[:1] or name in also
+    ]
+    _check(arms, videos, asked, options, init)
+
+    made = Study(out, videos, asked, options, averaged, init)
+    made.run(arms, folds, seeds, say)
+    names = {
+        arm.key: arm.model
+        + (f" x {arm.width:g}" if arm.width != 1 else "")
+        + (" + spatial" if len(arm.branches) > 1 else "")
+        for arm in arms
+    }
+    baselines = {arm.key: (arm.model, arm.width, "O") for arm in arms if arm.branches == BRANCHES}
+    _report(made, arms, names, baselines, rounds)
+
+
+def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
+    """The networks to compare, and those of them that also get spatial attention."""
+    from peakzoom.model import BACKBONES
+
+    wanted = list(dict.fromkeys(name.strip() for name in models.split(",")))
+    for name in wanted:
+        if name not in BACKBONES:
+            raise UserError(f"--models has {name!r}, expected some of {', '.join(BACKBONES)}")
+    also = {"all": wanted, "none": []}.get(spatial, [name.strip() for name in spatial.split(",")])
+    for name in also:
+        if name not in wanted:
+            raise UserError(f"--spatial has {name!r}, expected all, none or some of {', '.join(wanted)}")
+    return wanted, also
+
+
+def _width(name: str, cost: float, recipe: Recipe) -> float:
+    """The width at which a network costs about so many G multiply-adds."""
+    from peakzoom.cost import width_for
+    from peakzoom.model import BACKBONES
+    from peakzoom.train import backbone_options
+
+    made_with = backbone_options(replace(recipe, model=name))
+
+    def make(width: float) -> Any:
+        return BACKBONES[name](10, width=width, **made_with)
+
+    return width_for(make, cost, recipe.preprocess.frames, recipe.preprocess.size)
+
+
+def _starts(text: str | None, models: list[str]) -> dict[str, str]:
+    """The trained model that each network starts from, out of NAME=RUN,NAME=RUN; none where none is named."""
+    init: dict[str, str] = {}
+    for part in names_of(text or ""):
+        name, _, run = part.partition("=")
+        if name not in models or not run:
+            raise UserError(f"--init has {part!r}, expected NAME=RUN with NAME one of {', '.join(models)}")
+        init[name] = run
+    if init and (missing := sorted(set(models) - set(init))):
+        raise UserError(f"--init has no {missing[0]}: start all networks from trained ones, or none")
+    return init
+
+
+def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[VideoSet, list[Fold]]:
+    """All videos, and the folds that were asked for; the data's own test videos where none were."""
+    from peakzoom.study import Fold, group_folds, one_group_each
+
+    numbers = study.split_numbers
+    if sum((bool(study.fold), study.leave_one_group_out, numbers is not None)) > 1:
+        raise UserError(
+            "--fold, --leave-one-group-out and --split-numbers exclude one another: give one of them"
+        )
+    if numbers is not None:
+        each = {
+            number: open_videos(data, reading, number) for number in whole_numbers(numbers, "--split-numbers")
+        }
+        return next(iter(each.values())), [Fold(f"split-{number}", found) for number, found in each.items()]
+    found = open_videos(data, reading)
+    if study.leave_one_group_out:
+        return found, one_group_each(found)
+    if study.fold:
+        return found, group_folds(found, [names_of(fold) for fold in study.fold])
+    if not any(entry.split == "test" for entry in found.entries):
+        raise UserError(
+            f"{found.name} has no test videos: give --fold GROUP,GROUP or --leave-one-group-out, or mark some as test"
+        )
+    return found, [Fold("test", found)]
+
+
+def _check(arms: list[Arm], videos: VideoSet, recipe: Recipe, options: Options, init: dict[str, str]) -> None:
+    """Refuse what a training would refuse before the study has a folder: a mistake there would stay part of it."""
+    from peakzoom.train import check_settings
+
+    for model, width in dict.fromkeys((arm.model, arm.width) for arm in arms):
+        check_settings(
+            replace(recipe, model=model, width=width),
+            replace(options, init=init.get(model)),
+            videos.classes,
+            validates=options.val_fraction > 0,
+        )
+
+
+def _report(
+    study: Study,
+    arms: list[Arm],
+    names: dict[Key, str],
+    baselines: dict[Key, Key],
+    rounds: int | None = None,
+) -> None:
+    """Print the table of a study and write it as Markdown, CSV and a picture; costs are timed in ``rounds``."""
+    from peakzoom.plots_study import plot_ablation, plot_cost
+    from peakzoom.study import costs, table
+    from peakzoom.tables import ABLATION, COMPARISON, to_csv, to_markdown
+
+    found = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
+    rows = table(study.answers, arms, names, baselines, found)
+    notes = study.notes(arms)
+    if found:
+        first = next(iter(found.values())).timing
+        notes.append(
+            f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
+            f"{first.device}, {first.threads} threads."
+        )
+    text = to_markdown(rows, COMPARISON if found else ABLATION, None, notes)
+    (study.out / "table.md").write_text(text, encoding="utf-8")
+    (study.out / "table.csv").write_text(to_csv(rows), encoding="utf-8")
+    picture = study.out / ("cost.png" if found else "ablation.png")
+    draw = plot_cost if found else plot_ablation
+    draw(rows, picture)
+    answer(text)
+    answer(f"Table: {study.out / 'table.md'} and .csv; picture: {picture}")
