@@ -51,7 +51,7 @@ class Recipe:
         branches: of the second phase; the original alone is the T-CNN trained on as long (paper, Table 4).
         tcnn, joint: the two phases.
         class_balance: exponent b of the loss weights (N / (S n_c))^b; 0 = every video counts the same.
-        attention_per: see :class:`~peakzoom.model.PeakZoom`.
+        attention_per, response, erase: see :class:`~peakzoom.model.PeakZoom`.
         same_rate: bring videos to their median rate when their rates differ.
     """
 
@@ -70,6 +70,8 @@ class Recipe:
     reach: float = 1.0
     class_balance: float = 0.0
     attention_per: str = "frame"
+    response: str = "gate"
+    erase: float = 0.0
     same_rate: bool = False
 
 
@@ -98,6 +100,8 @@ def small() -> Recipe:
         reach=0.8,
         class_balance=0.5,
         attention_per="clip",
+        response="evidence",
+        erase=0.15,
         same_rate=True,
     )
 

@@ -47,7 +47,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import FIXED_LENGTH
-from peakzoom.model.network import ATTENTION_PER, PeakZoomOutput
+from peakzoom.model.network import ATTENTION_PER, RESPONSES, PeakZoomOutput
 from peakzoom.plots import plot_curves
 from peakzoom.predict import find_model, read_model
 from peakzoom.recipes import Phase, Recipe
@@ -396,6 +396,12 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         raise UserError(
             f"attention per {recipe.attention_per!r} is unknown, expected one of {', '.join(ATTENTION_PER)}"
         )
+    if recipe.response not in RESPONSES:
+        raise UserError(f"response is {recipe.response!r}, expected one of {', '.join(RESPONSES)}")
+    if not 0 <= recipe.erase < 1:
+        raise UserError(
+            f"erase is {recipe.erase:g}, expected 0 or more and less than 1, a fraction of the frame"
+        )
     for phase in (recipe.tcnn, recipe.joint):
         if not 0 < phase.lr < math.inf:
             raise UserError(f"the learning rate is {phase.lr:g}, expected a number above 0")
@@ -492,6 +498,8 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
         backbone_options=backbone_options(recipe),
         dropout=recipe.dropout,
         attention_per=recipe.attention_per,
+        response=recipe.response,
+        erase=recipe.erase,
         classes=list(classes),
         preprocess=recipe.preprocess.to_dict(),
     )

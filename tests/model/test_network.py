@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,19 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from peakzoom.model import BACKBONES, TCNN, PeakZoom, find_peaks, normalise
+from peakzoom.model import (
+    BACKBONES,
+    TCNN,
+    PeakZoom,
+    class_response_maps,
+    evidence_map,
+    find_peaks,
+    frame_scores,
+    further_peaks,
+    normalise,
+    place_response,
+)
+from peakzoom.model.backbones import FIXED_LENGTH
 
 WIDTH = 1 / 16
 CLASSES = 4
@@ -189,6 +202,11 @@ def test_the_paper_s_network_reads_frames_alone() -> None:
 # PeakZoom (section 5) ------------------------------------------------------------------------------------------------
 
 
+PAPER: dict[str, Any] = {}
+OURS: dict[str, Any] = {"response": "evidence", "erase": 0.15}  # as in the recipe "small"
+FORMS = pytest.mark.parametrize("form", [PAPER, OURS], ids=["paper", "ours"])
+
+
 def build(dtype: torch.dtype = torch.float32, seed: int = 0, **options: object) -> PeakZoom:
     torch.manual_seed(seed)
     backbone = TCNN(CLASSES, width=WIDTH, dropout=0.0)
@@ -214,8 +232,9 @@ def first_convolution(model: nn.Module) -> nn.Conv3d:
 
 @pytest.mark.parametrize("size", [(96, 96), (96, 160), (64, 64)], ids=str)
 @pytest.mark.parametrize("frames", [4, 8])
-def test_outputs(frames: int, size: tuple[int, int]) -> None:
-    model, clips = build(), video(2, frames, size)
+@FORMS
+def test_outputs(form: dict[str, Any], frames: int, size: tuple[int, int]) -> None:
+    model, clips = build(**form), video(2, frames, size)
     with torch.no_grad():
         plain, full = model(clips), model(clips, attention=True)
     assert plain.attention is None
@@ -317,8 +336,9 @@ def test_larger_source() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.3])
-def test_a_constant_video_is_never_nan(value: float) -> None:
-    model = build()
+@FORMS
+def test_a_constant_video_is_never_nan(form: dict[str, Any], value: float) -> None:
+    model = build(**form)
     clips = torch.full((2, 3, 8, 96, 96), value)
     with torch.no_grad():
         output = model(clips, attention=True)
@@ -330,9 +350,10 @@ def test_a_constant_video_is_never_nan(value: float) -> None:
         assert p.grad is None or p.grad.isfinite().all(), name
 
 
-def test_one_feature_cell_has_no_peaks_and_zooms_nothing() -> None:
+@FORMS
+def test_one_feature_cell_has_no_peaks_and_zooms_nothing(form: dict[str, Any]) -> None:
     """32 x 32 pixels are one cell: a flat map, hence no peaks, flat attention and the frames unchanged."""
-    model, clips = build(), video(2, 8, (32, 32))
+    model, clips = build(**form), video(2, 8, (32, 32))
     with torch.no_grad():
         output = model(clips, attention=True)
     assert not output.attention.peaks.any()
@@ -345,8 +366,9 @@ def test_one_feature_cell_has_no_peaks_and_zooms_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["expected", "threshold"])
-def test_a_clip_s_answer_does_not_depend_on_its_batch(mode: str) -> None:
-    model, clips = build(eval_mode=mode), video(3)
+@FORMS
+def test_a_clip_s_answer_does_not_depend_on_its_batch(form: dict[str, Any], mode: str) -> None:
+    model, clips = build(eval_mode=mode, **form), video(3)
     clips[1] = 0.2  # one without structure among them
     with torch.no_grad():
         together = model(clips, attention=True)
@@ -426,9 +448,14 @@ def test_one_attention_per_clip_is_an_attention_per_frame(
 
 @pytest.mark.parametrize("attention_per", ["frame", "clip"])
 @pytest.mark.parametrize("size", [(192, 192), (160, 224)], ids=str)
-def test_peaks_depend_on_neither_batch_nor_precision(size: tuple[int, int], attention_per: str) -> None:
+@FORMS
+def test_peaks_depend_on_neither_batch_nor_precision(
+    form: dict[str, Any], size: tuple[int, int], attention_per: str
+) -> None:
     """Beyond the outermost cells, for 31 of these pixels, a response is constant: ties that rounding must not break."""
-    model, exact = (build(dtype, attention_per=attention_per) for dtype in (torch.float32, torch.float64))
+    model, exact = (
+        build(dtype, attention_per=attention_per, **form) for dtype in (torch.float32, torch.float64)
+    )
     seen = 0
     for seed in range(6):
         noise = torch.randn(
@@ -456,6 +483,50 @@ def test_a_clip_s_peaks_are_the_same_alone_in_a_batch_and_in_float64() -> None:
         alone = torch.cat([model(clips[n : n + 1], attention=True).attention.peaks for n in range(3)])
     assert wanted.any((-1, -2)).all()
     assert torch.equal(together, wanted) and torch.equal(alone, wanted)
+
+
+@pytest.mark.parametrize("attention_per", ["frame", "clip"])
+def test_further_peaks_are_those_of_the_function(attention_per: str) -> None:
+    """The network's responses and peaks, from its features, step by step."""
+    model, clips = build(attention_per=attention_per, **OURS), video(2)
+    with torch.no_grad():
+        features = model.backbone.features(clips)
+        seen = model(clips, attention=True).attention
+        fc = model.backbone.fc
+        response = evidence_map(
+            class_response_maps(features, fc.weight), frame_scores(features, fc.weight, fc.bias)
+        )
+        placed = place_response(response, model.backbone.cells, 8, (96, 96), 31)
+        if attention_per == "clip":
+            placed = placed.mean(1, keepdim=True).expand_as(placed)
+        placed = normalise(placed)
+        lowered, peaks = further_peaks(placed, find_peaks(placed), 0.15)
+    torch.testing.assert_close(seen.responses, lowered)
+    assert torch.equal(seen.peaks, peaks) and (peaks & ~find_peaks(placed)).any()
+
+
+@pytest.mark.parametrize(("option", "value"), [("response", "peaks"), ("erase", -0.1), ("erase", 1.0)])
+def test_forms_that_do_not_exist(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{option} is "):
+        build(**{option: value})
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_every_network_takes_spatial_attention(name: str, tmp_path: Path) -> None:
+    """It zooms, every part learns, and it comes back from its saved form."""
+    options: dict[str, Any] = {"max_stride": 16, **({"frames": 8} if name in FIXED_LENGTH else {})}
+    torch.manual_seed(0)
+    model = PeakZoom(name, CLASSES, width=1 / 16, backbone_options=options, dropout=0.0, **OURS)
+    clips, labels = video(2, 8, (96, 96)), torch.tensor([0, 2])
+    output = model.train()(clips, attention=True, generator=torch.Generator().manual_seed(0))
+    assert output.attention.peaks.any() and output.attention.peaks.shape == (2, 8, 31, 31)
+    assert not torch.equal(output.attention.discriminative, clips)
+    model.loss(output, labels).backward()
+    assert not [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    model.eval().save_pretrained(tmp_path)
+    with torch.no_grad():
+        again, first = PeakZoom.from_pretrained(tmp_path).eval()(clips), model(clips)
+    torch.testing.assert_close(again.fused, first.fused)
 
 
 def test_training_samples_a_split() -> None:

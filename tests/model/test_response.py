@@ -9,8 +9,10 @@ from model import reference as ref
 
 from peakzoom.model import (
     class_response_maps,
+    evidence_map,
     find_peaks,
     frame_scores,
+    further_peaks,
     normalise,
     response_map,
     top_k_entropy,
@@ -196,3 +198,87 @@ def test_a_difference_of_a_thousandth_is_no_tie() -> None:
     response = torch.zeros(5, 5)
     response[2, 2], response[2, 3], response[3, 1] = 0.998, 1.0, 0.999
     assert find_peaks(response).nonzero().tolist() == [[2, 3], [3, 1]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cells", CELLS, ids=str)
+@pytest.mark.parametrize("classes", [1, *CLASSES])
+def test_evidence_map(classes: int, cells: tuple[int, int], dtype: torch.dtype) -> None:
+    maps, scores = random((2, classes, 3, *cells), dtype), random((2, classes, 3), dtype, 1, scale=3.0)
+    wanted = np.zeros((2, 3, *cells))
+    for clip in range(2):
+        for slice_ in range(3):
+            y = scores[clip, :, slice_].double().numpy()
+            p = np.exp(y - y.max()) / np.exp(y - y.max()).sum()
+            for label in range(classes):
+                wanted[clip, slice_] += (p[label] - 1 / classes) * maps[clip, label, slice_].double().numpy()
+    close(evidence_map(maps, scores), wanted, dtype)
+
+
+@pytest.mark.parametrize("classes", [2, 6, 101])
+def test_evidence_does_not_see_what_all_classes_share(classes: int) -> None:
+    """The softmax does not see it either; the paper's response does."""
+    maps, scores = random((2, classes, 4, 6, 6), torch.float64), random((2, classes, 4), torch.float64, 1)
+    common = 10 * random((2, 1, 4, 6, 6), torch.float64, 2)
+    torch.testing.assert_close(evidence_map(maps + common, scores), evidence_map(maps, scores))
+    assert not torch.allclose(response_map(maps + common, scores), response_map(maps, scores))
+
+
+def test_five_of_six_classes_are_the_sixth_upside_down() -> None:
+    """Why there is an evidence map: class weights that sum to zero, as a softmax's may, and no slice that is sure."""
+    maps, scores = random((3, 6, 4, 6, 6), torch.float64), random((3, 6, 4), torch.float64, 1, scale=0.5)
+    maps = maps - maps.mean(1, keepdim=True)
+    worst = scores.argmin(1)
+    turned = -maps.gather(1, worst[:, None, :, None, None].expand(3, 1, 4, 6, 6))[:, 0]
+    torch.testing.assert_close(response_map(maps, scores), turned)
+
+
+def plain_further_peaks(
+    response: np.ndarray, peaks: np.ndarray, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """One map, one peak and one cell at a time."""
+    side = len(response)
+    left = response.copy()
+    for i in range(side):
+        for j in range(side):
+            erased = 0.0
+            for row, column in zip(*peaks.nonzero(), strict=True):
+                square = ((i - row) / side) ** 2 + ((j - column) / side) ** 2
+                erased = max(erased, response[row, column] * np.exp(-square / (2 * reach**2)))
+            left[i, j] *= 1 - erased
+    more = find_peaks(torch.from_numpy(left)).numpy() & ~peaks
+    return np.where(more, left, response), peaks | more
+
+
+@pytest.mark.parametrize("reach", [0.05, 0.15, 0.4])
+@pytest.mark.parametrize("side", [1, 2, 7, 31])
+def test_further_peaks(side: int, reach: float) -> None:
+    rough = random((4, 5, 5), torch.float64, side)
+    smooth = torch.nn.functional.interpolate(
+        rough[:, None], (side, side), mode="bilinear", align_corners=True
+    )
+    response = normalise(smooth[:, 0])
+    peaks = find_peaks(response)
+    got, all_peaks = further_peaks(response, peaks, reach)
+    for index in range(len(response)):
+        wanted, where = plain_further_peaks(response[index].numpy(), peaks[index].numpy(), reach)
+        np.testing.assert_allclose(got[index].numpy(), wanted, atol=1e-12)
+        assert (all_peaks[index].numpy() == where).all()
+    assert (all_peaks | ~peaks).all()  # none is lost
+    assert got[peaks].equal(response[peaks]) and (got <= response).all() and (got >= 0).all()
+
+
+def test_one_broad_peak_leaves_something_for_the_complementary_side() -> None:
+    line = torch.arange(31) / 31
+    response = normalise(torch.exp(-((line[:, None] - 0.4) ** 2 + (line - 0.6) ** 2) / 0.2))
+    peaks = find_peaks(response)
+    assert peaks.sum() == 1
+    _, more = further_peaks(response, peaks, 0.15)
+    assert more.sum() > 1
+
+
+@pytest.mark.parametrize("shape", [(31, 31), (2, 31, 31), (2, 3, 31, 31)])
+def test_a_flat_map_has_no_further_peaks(shape: tuple[int, ...]) -> None:
+    response = torch.zeros(shape)
+    got, peaks = further_peaks(response, find_peaks(response), 0.15)
+    assert got.shape == shape and not peaks.any()

@@ -134,6 +134,13 @@ class RecipeOptions:
     attention_per: Annotated[
         str | None, typer.Option(help="One attention per frame (paper) or per clip.")
     ] = None
+    response: Annotated[
+        str | None, typer.Option(help="Where peaks are sought: gate (paper) or evidence.")
+    ] = None
+    erase: Annotated[
+        float | None,
+        typer.Option(help="Reach of a peak that is erased to find further ones, in frames; 0: none (paper)."),
+    ] = None
     no_flip: Annotated[
         bool, typer.Option("--no-flip", help="Never mirror: left and right are different classes.")
     ] = False
@@ -250,6 +257,8 @@ def adapted(asked: RecipeOptions, network: NetworkOptions | None = None) -> Reci
         batch_size=asked.batch_size,
         stride=asked.stride,
         attention_per=asked.attention_per,
+        response=asked.response,
+        erase=asked.erase,
     )
     return replace(recipe, preprocess=pre, augment=augment, tcnn=tcnn, joint=joint, **rest)
 

@@ -8,8 +8,10 @@ from peakzoom.model.geometry import Backbone, CellGeometry, place_response
 from peakzoom.model.network import Attention, PeakZoom, PeakZoomOutput
 from peakzoom.model.response import (
     class_response_maps,
+    evidence_map,
     find_peaks,
     frame_scores,
+    further_peaks,
     normalise,
     response_map,
     top_k_entropy,
@@ -27,8 +29,10 @@ __all__ = [
     "SparseAttention",
     "ZoomSampler",
     "class_response_maps",
+    "evidence_map",
     "find_peaks",
     "frame_scores",
+    "further_peaks",
     "normalise",
     "place_response",
     "response_map",

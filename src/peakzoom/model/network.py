@@ -22,11 +22,20 @@ from peakzoom.errors import UserError
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.geometry import Backbone, exact, place_response
-from peakzoom.model.response import class_response_maps, find_peaks, frame_scores, normalise, response_map
+from peakzoom.model.response import (
+    class_response_maps,
+    evidence_map,
+    find_peaks,
+    frame_scores,
+    further_peaks,
+    normalise,
+    response_map,
+)
 from peakzoom.model.zoom import ZoomSampler
 
 BRANCHES = ("original", "discriminative", "complementary")
 ATTENTION_PER = ("frame", "clip")
+RESPONSES = ("gate", "evidence")
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,11 @@ class PeakZoom(
         backbone_options: what else a named backbone is made with, such as ``max_stride``.
         dropout: before every classifier.
         grid: side g of the attention grid.
+        response: "gate" is Eq. 3 (paper); "evidence" is :func:`~peakzoom.model.response.evidence_map`.
         delta: threshold of the entropy gate (Eq. 3).
         top: classes that an uncertain slice brings together (Eq. 3).
+        erase: reach of :func:`~peakzoom.model.response.further_peaks` as a fraction of the frame; 0 looks for no
+            further peaks (paper).
         beta_dis: see :class:`SparseAttention`, as for the next two.
         beta_com: likewise.
         base: likewise.
@@ -99,8 +111,10 @@ class PeakZoom(
         backbone_options: dict[str, Any] | None = None,
         dropout: float = 0.5,
         grid: int = 31,
+        response: str = "gate",
         delta: float = 0.2,
         top: int = 5,
+        erase: float = 0.0,
         beta_dis: float = 0.127,
         beta_com: float = 0.424,
         base: float = 0.09,
@@ -117,6 +131,10 @@ class PeakZoom(
             raise ValueError(
                 f"attention_per is {attention_per!r}, expected one of {', '.join(ATTENTION_PER)}"
             )
+        if response not in RESPONSES:
+            raise ValueError(f"response is {response!r}, expected one of {', '.join(RESPONSES)}")
+        if not 0 <= erase < 1:
+            raise ValueError(f"erase is {erase}, expected 0 or more and less than 1, a fraction of the frame")
         if classes is not None and len(classes) != num_classes:
             raise ValueError(f"{len(classes)} class names for {num_classes} classes")
         if isinstance(backbone, str):
@@ -130,7 +148,8 @@ class PeakZoom(
             )
         self.backbone = backbone
         self.branches = tuple(name for name in BRANCHES if name in branches)
-        self.delta, self.top, self.grid = delta, top, grid
+        self.response, self.delta, self.top = response, delta, top
+        self.erase, self.grid = erase, grid
         self.attention_per = attention_per
         self.train_mode = train_mode
         self.classes = list(classes) if classes is not None else [str(index) for index in range(num_classes)]
@@ -176,12 +195,19 @@ class PeakZoom(
             fc, features = self.backbone.fc, features.to(self.backbone.fc.weight.dtype)
             maps = class_response_maps(features, fc.weight)
             scores = frame_scores(features, fc.weight, fc.bias)
-            response = response_map(maps, scores, self.delta, self.top)
+            if self.response == "evidence":
+                response = evidence_map(maps, scores)
+            else:
+                response = response_map(maps, scores, self.delta, self.top)
             placed = place_response(response, self.backbone.cells, frames, size, self.grid)
             if self.attention_per == "clip":
-                placed = placed.mean(1, keepdim=True).expand_as(placed)
+                placed = placed.mean(1, keepdim=True)
             placed = normalise(placed)
-            return placed, find_peaks(placed)
+            peaks = find_peaks(placed)
+            if self.erase:
+                placed, peaks = further_peaks(placed, peaks, self.erase)
+            shape = (len(placed), frames, *placed.shape[2:])
+            return placed.expand(shape), peaks.expand(shape)
 
     def zoom(
         self,

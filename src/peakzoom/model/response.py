@@ -3,6 +3,10 @@
 Reads in the order of the equations: features and classifier weights give one map per class and slice (Eq. 1); the
 entropy of a slice's five best scores (Eq. 2) decides whether the best class or the best five make up its response
 (Eq. 3); a response is scaled to [0, 1] (Eq. 4) and its local maxima are the peaks.
+
+Two functions are ours and stand beside the paper's. :func:`evidence_map` is for few classes, where the best five are
+nearly all of them. :func:`further_peaks` is for few feature cells, where a response has but one peak and nothing is
+left for the complementary side. docs/results.md has what each changes.
 """
 
 from __future__ import annotations
@@ -79,6 +83,26 @@ def response_map(maps: Tensor, scores: Tensor, delta: float = 0.2, top: int = 5)
     return torch.where(sure[..., None, None], maps[:, 0], maps.sum(1))
 
 
+def evidence_map(maps: Tensor, scores: Tensor) -> Tensor:
+    """In place of Eq. 3: sum_s (p_s - 1 / S) M_s, what speaks for the likely classes and not for all alike.
+
+    Only differences between class maps mean anything, for the softmax takes away what they have in common. One map
+    alone, or the sum of nearly all, shows mostly that common part; where five of six classes are summed it is the
+    sixth class's map upside down. With label smoothing and few classes Eq. 2's entropy seldom falls below delta, so
+    that this is the rule and not the exception. Here every class counts by how probable it is, and the mean map is
+    taken off. A network that knows nothing (p_s = 1 / S) gives a flat map, which has no peaks.
+
+    Args:
+        maps: (B, S, T', h, w) class response maps.
+        scores: (B, S, T') logits of each slice.
+
+    Returns:
+        (B, T', h, w), not normalised.
+    """
+    weight = scores.softmax(1) - 1 / scores.shape[1]
+    return torch.einsum("bst,bsthw->bthw", weight, maps)
+
+
 def _flat(response: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Lowest value, range, and whether that range is no more than rounding; each (..., 1, 1)."""
     low, high = response.amin((-2, -1), keepdim=True), response.amax((-2, -1), keepdim=True)
@@ -121,3 +145,30 @@ def find_peaks(response: Tensor) -> Tensor:
             elif (row, column) > (1, 1):
                 peaks &= above >= neighbour
     return peaks
+
+
+def further_peaks(response: Tensor, peaks: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """More peaks: those of what is left of a response where its peaks are erased.
+
+    Around each peak of response R_i the response is multiplied by 1 - R_i exp(-d^2 / (2 reach^2)); the peaks of that
+    are added, and they carry what was left of the response where they stand. So the first peaks keep their response,
+    up to 1, and a further one has less the nearer it is to them: by Eq. 5 it falls mostly to the complementary side.
+    (Erasing what was found to find the next best is Wei et al.'s idea, CVPR 2017, there by training anew.)
+
+    Args:
+        response: (..., g, g) in [0, 1].
+        peaks: (..., g, g) bool, of that response.
+        reach: standard deviation of what a peak erases, as a fraction of the grid side.
+
+    Returns:
+        (..., g, g) the response, lowered at the further peaks, and (..., g, g) bool, all peaks.
+    """
+    side = response.shape[-1]
+    line = torch.arange(side, dtype=response.dtype, device=response.device) / side
+    bell = torch.exp(-(line[:, None] - line).square() / (2 * reach**2))  # (g, g)
+    # The highest of all peaks' bells at each cell; a bell is a product, so first along rows, then along columns.
+    along = ((response * peaks)[..., None] * bell).amax(-2)  # (..., i, j, 1) x (j, j') -> (..., i, j')
+    erased = (along.transpose(-1, -2)[..., None] * bell).amax(-2).transpose(-1, -2)
+    left = response * (1 - erased)
+    further = find_peaks(left) & ~peaks
+    return torch.where(further, left, response), peaks | further
