@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from peakzoom.model import BACKBONES, PeakZoom
+from peakzoom.model.network import BRANCHES
 from peakzoom.quickstart import quick_recipe
 from peakzoom.recipes import RECIPES, Recipe, paper
 from peakzoom.video.views import Preprocess
@@ -26,7 +27,9 @@ def test_the_paper_s_recipe_is_section_3_1() -> None:
     assert recipe.preprocess == Preprocess()
     assert recipe.augment.area is None and recipe.augment.flip
     assert (recipe.augment.brightness, recipe.augment.contrast) == (0, 0)
-    assert recipe.class_balance == 0 and not recipe.same_rate and recipe.attention_per == "frame"
+    assert recipe.class_balance == 0 and not recipe.same_rate
+    assert (recipe.attention_per, recipe.response, recipe.erase) == ("frame", "gate", 0)
+    assert recipe.branches == BRANCHES
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -119,6 +119,7 @@ class RecipeOptions:
     joint_epochs: Annotated[int | None, typer.Option(min=1, help="Of the joint training.")] = None
     batch_size: Annotated[int | None, typer.Option(min=1, help="Clips in a batch.")] = None
     lr: Annotated[float | None, typer.Option(help="Highest learning rate of both steps.")] = None
+    dropout: Annotated[float | None, typer.Option(min=0.0, max=0.99, help="Before every classifier.")] = None
     size: Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")] = None
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None
     stride: Annotated[int | None, typer.Option(min=1, help="Frame stride.")] = None
@@ -255,6 +256,7 @@ def adapted(asked: RecipeOptions, network: NetworkOptions | None = None) -> Reci
         model=network.model,
         width=network.width,
         batch_size=asked.batch_size,
+        dropout=asked.dropout,
         stride=asked.stride,
         attention_per=asked.attention_per,
         response=asked.response,
