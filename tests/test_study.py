@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from time import sleep
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from peakzoom.errors import UserError
 from peakzoom.evaluate import read_scores
@@ -91,7 +94,7 @@ def test_no_video_of_a_fold_was_trained_on(study: Study) -> None:
 
 def test_all_rows_of_a_network_start_from_the_same_weights(study: Study, folds: list[list[str]]) -> None:
     home = study.out / "runs" / "+".join(folds[0]) / "seed-0"
-    assert sorted(each.name for each in home.iterdir()) == [
+    assert sorted(each.name for each in home.iterdir() if each.is_dir()) == [
         "r3d_18x0.125",
         "r3d_18x0.125-ODC",
         "tcnn_xsx0.25",
@@ -142,6 +145,28 @@ def test_a_killed_study_goes_on(
     second.run(arms, half, [0], lambda line: None)
     whole = [answer for answer in study.answers if answer.fold == half[0].name and answer.model == "tcnn_xs"]
     assert second.answers == whole  # as if it had never been stopped
+
+
+def test_two_processes_share_a_study(
+    clip_data: VideoSet, tiny: Recipe, folds: list[list[str]], tmp_path: Path
+) -> None:
+    """While one is at a network of a fold, the other takes the next one; neither loses what the other has found."""
+    arms, both = [Arm("tcnn_xs", BRANCHES[:1], 0.25)], group_folds(clip_data, folds)
+    mine, other = (Study(tmp_path / "shared", clip_data, tiny, OPTIONS, QUICK) for _ in range(2))
+    order: list[str] = []
+    with FileLock(tmp_path / "shared" / "runs" / both[0].name / "seed-0" / "tcnn_xsx0.25.lock"):
+        held = Thread(target=lambda: mine.run(arms, both, [0], order.append))
+        held.start()
+        while not any("1 of 2" in line for line in order):  # the second fold, for the first is taken
+            assert held.is_alive()
+            sleep(0.05)
+        assert {answer.fold for answer in mine.answers} == {both[1].name}
+        other._one(
+            arms[0], both[0], 0, tmp_path / "shared" / "runs" / both[0].name / "seed-0", lambda line: None
+        )
+    held.join()
+    assert {answer.fold for answer in mine.answers} == {fold.name for fold in both}
+    assert len(mine.answers) == sum(entry.group in folds[0] + folds[1] for entry in clip_data.entries)
 
 
 def test_another_question_is_refused(study: Study, clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ The folder of a study::
     runs/             fold/seed/network[-branches]/: run folders; a finished one keeps its weights and evaluation
     table.md .csv, ablation.png or cost.png
 
-A study may be made in pieces: folds, seeds and networks that ``answers.csv`` holds are not trained again, those that
-are asked for later are added, and a table is over the folds and seeds that all its rows have.
+A study may be made in pieces, one after the other or several at once: folds, seeds and networks that ``answers.csv``
+holds are not trained again, those that are asked for later are added, and a table is over the folds and seeds that all
+its rows have.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from peakzoom.cost import Timing, multiply_adds, parameters, time_per_clip
 from peakzoom.errors import UserError
@@ -223,36 +225,49 @@ class Study:
         return lines
 
     def run(self, arms: Sequence[Arm], folds: Sequence[Fold], seeds: Sequence[int], say: Say = print) -> None:
-        """Train and test what ``answers.csv`` does not hold yet, one seed after the other."""
-        done = {(*outcome.arm, *outcome.cell) for outcome in self.answers}
-        wanted = [
-            (arm, fold, seed)
-            for seed in seeds
-            for fold in folds
-            for arm in arms
-            if (*arm.key, fold.name, seed) not in done
-        ]
-        total = len(seeds) * len(folds) * len(arms)
-        if len(wanted) < total:
-            say(f"{total - len(wanted)} of {total} trainings were done before")
-        began = time.monotonic()
-        for count, (arm, fold, seed) in enumerate(wanted, start=1):
-            self._one(arm, fold, seed, say)
-            left = (time.monotonic() - began) / count * (len(wanted) - count)
-            outcomes = [each for each in self.answers if each.cell == (fold.name, seed)]
-            right = [
-                each.fused == each.label for each in outcomes if each.arm[::2] == (arm.model, arm.letters)
-            ]
-            say(
-                f"{arm.model} {arm.letters}, fold {fold.name}, seed {seed}: {sum(right)} of {len(right)} right; "
-                f"{count} of {len(wanted)} trainings, {left / 60:.0f} min left"
-            )
+        """Train and test what ``answers.csv`` does not hold yet, one seed after the other.
 
-    def _one(self, arm: Arm, fold: Fold, seed: int, say: Say) -> None:
+        The same command may run several times at once, on several GPUs or machines with one file system: each takes
+        what no other is at.
+        """
+        every = [(arm, fold, seed) for seed in seeds for fold in folds for arm in arms]
+        wanted = [each for each in every if not self._done(*each)]
+        if len(wanted) < len(every):
+            say(f"{len(every) - len(wanted)} of {len(every)} trainings were done before")
+        began, count = time.monotonic(), 0
+        waiting = list(wanted)
+        for blocking in (False, True):  # what another process is at comes last, and is mostly done by then
+            tasks, waiting = waiting, []
+            for arm, fold, seed in tasks:
+                home = self.out / "runs" / fold.name / f"seed-{seed}"
+                home.mkdir(parents=True, exist_ok=True)
+                try:
+                    with FileLock(home / f"{_name(arm)}.lock", blocking=blocking):
+                        if self._done(arm, fold, seed):
+                            continue
+                        self._one(arm, fold, seed, home, say)
+                except Timeout:
+                    waiting.append((arm, fold, seed))
+                    continue
+                count += 1
+                left = (time.monotonic() - began) / count * (len(wanted) - count)
+                right = [
+                    each.fused == each.label
+                    for each in self.answers
+                    if (each.arm, each.cell) == (arm.key, (fold.name, seed))
+                ]
+                say(
+                    f"{arm.model} {arm.letters}, fold {fold.name}, seed {seed}: {sum(right)} of {len(right)} right; "
+                    f"{count} of {len(wanted)} trainings, about {left / 60:.0f} min left"
+                )
+
+    def _done(self, arm: Arm, fold: Fold, seed: int) -> bool:
+        self.answers = read_answers(self.out / "answers.csv")
+        return any((each.arm, each.cell) == (arm.key, (fold.name, seed)) for each in self.answers)
+
+    def _one(self, arm: Arm, fold: Fold, seed: int, home: Path, say: Say) -> None:
         recipe = replace(self.recipe, model=arm.model, width=arm.width, branches=arm.branches)
-        home = self.out / "runs" / fold.name / f"seed-{seed}"
-        name = arm.model if arm.width == 1 else f"{arm.model}x{arm.width:.4g}"
-        first, second = home / name, home / f"{name}-{arm.letters}"
+        first, second = home / _name(arm), home / f"{_name(arm)}-{arm.letters}"
         quiet = _quietly(say)
         seconds = {}
         for run, steps, init in (
@@ -325,10 +340,16 @@ class Study:
             "beta_dis": metrics[-1]["beta_dis"],
             "beta_com": metrics[-1]["beta_com"],
         }
-        rows = _read(self.out / "trainings.csv") + [{key: str(value) for key, value in training.items()}]
-        _write(self.out / "trainings.csv", list(training), rows)
-        self.answers += new
-        write_answers(self.out / "answers.csv", self.answers)  # last: what stands there is done
+        with FileLock(self.out / "study.lock"):
+            rows = _read(self.out / "trainings.csv") + [{key: str(value) for key, value in training.items()}]
+            _write(self.out / "trainings.csv", list(training), rows)
+            self.answers = read_answers(self.out / "answers.csv") + new
+            write_answers(self.out / "answers.csv", self.answers)  # last: what stands there is done
+
+
+def _name(arm: Arm) -> str:
+    """Of the folder of its first phase."""
+    return arm.model if arm.width == 1 else f"{arm.model}x{arm.width:.4g}"
 
 
 def _quietly(say: Say) -> Say:

@@ -70,7 +70,7 @@ def main() -> None:
         code = INTERRUPTED
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
-        if missing not in ("lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"):
+        if missing not in ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"):
             raise
         say(
             f"error: this command needs {missing}, which is not installed: pip install '.[train]' in the clone"
