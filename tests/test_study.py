@@ -22,6 +22,7 @@ from peakzoom.study import (
     Answer,
     Arm,
     Study,
+    by_groups,
     complete,
     costs,
     group_folds,
@@ -261,6 +262,27 @@ def test_a_table_is_over_what_all_rows_have(
     found = complete(answers, [("a", 1.0, "O"), ("a", 1.0, "ODC")])
     assert sorted({answer.cell for answer in found}) == kept
     assert len(found) == 2 * 10 * len(kept)
+
+
+def test_a_video_that_two_folds_test_counts_in_both() -> None:
+    """As some of HMDB51's official splits do."""
+    answers = synthetic({"O": [("f", 0), ("g", 0)]}, {"O": 0.5})
+    shared = [replace(answer, video=answer.video.replace("g/9", "f/0")) for answer in answers]
+    (row,) = table(shared, [Arm("a", BRANCHES[:1])], {("a", 1.0, "O"): "alone"}, {})
+    assert row.accuracy == 0.5 and sum(len(each.videos) for each in outcomes(shared, ("a", 1.0, "O"))) == 20
+
+
+def test_rows_are_compared_by_whole_groups_too() -> None:
+    cells = [(fold, 0) for fold in "fgh"]
+    answers = synthetic(
+        {"O": cells, "ODC": cells}, {"O": 0.5, "ODC": 0.8}
+    )  # a fold's videos are one group here
+    arms = [Arm("a", BRANCHES[:1]), Arm("a", BRANCHES)]
+    test = by_groups(answers, arms, arms[1].key, arms[0].key)
+    assert test is not None and (test.units, test.count) == ("groups", 3)
+    assert test.difference == pytest.approx(30) and test.p == pytest.approx(2 / 2**3)
+    without = [replace(answer, group="") for answer in answers]
+    assert by_groups(without, arms, arms[1].key, arms[0].key) is None
 
 
 def test_nothing_is_complete(study: Study) -> None:

@@ -38,7 +38,7 @@ from peakzoom.evaluate import evaluate
 from peakzoom.model.network import BRANCHES
 from peakzoom.predict import Protocol, load
 from peakzoom.recipes import Recipe
-from peakzoom.stats import Outcome, accuracy, bootstrap_interval, compare, pool
+from peakzoom.stats import Outcome, PairedTest, accuracy, bootstrap_interval, compare, pool
 from peakzoom.tables import LETTERS, Row
 from peakzoom.train import Options, build, hash_of, read_metrics, train
 from peakzoom.video.entries import Entry, VideoSet, ordered
@@ -217,6 +217,11 @@ class Study:
             "Accuracy: mean over seeds ± standard deviation over seeds; the interval is a 95% bootstrap over videos. "
             "p: two-sided paired sign-flip test over videos, against the row without attention.",
         ]
+        shared = len({(answer.video, answer.fold) for answer in kept}) - videos
+        if shared:
+            lines.append(
+                f"Folds share test videos: {shared} count more than once, and intervals are too narrow."
+            )
         left = len({(*answer.arm, *answer.cell) for answer in self.answers}) - len(
             {(*answer.arm, *answer.cell) for answer in kept}
         )
@@ -401,14 +406,17 @@ def write_answers(file: Path, outcomes: Iterable[Answer]) -> None:
 def outcomes(answers: Iterable[Answer], arm: Key, branch: str = "fused") -> list[Outcome]:
     """Which of its test videos an arm got right, one :class:`~peakzoom.stats.Outcome` a fold and seed."""
     found: dict[tuple[str, int], list[Answer]] = {}
+    folds: dict[str, set[str]] = {}
     for answer in answers:
         if answer.arm == arm:
             found.setdefault(answer.cell, []).append(answer)
+            folds.setdefault(answer.video, set()).add(answer.fold)
     return [
         Outcome(
             fold,
             seed,
-            [each.video for each in given],
+            # Official splits may share test videos (HMDB51's do): such a video counts in each.
+            [f"{each.video} in {fold}" if len(folds[each.video]) > 1 else each.video for each in given],
             np.array([getattr(each, branch) == each.label for each in given]),
         )
         for (fold, seed), given in sorted(found.items())
@@ -430,6 +438,18 @@ def complete(answers: Sequence[Answer], arms: Sequence[Key]) -> list[Answer]:
         if len(shared) * count >= len(best):
             best = {(fold, seed) for fold in shared for seed in order[:count]}
     return [answer for answer in answers if answer.arm in set(arms) and answer.cell in best]
+
+
+def by_groups(answers: Sequence[Answer], arms: Sequence[Arm], one: Key, other: Key) -> PairedTest | None:
+    """Two rows of :func:`table` compared by whole groups, whose clips are alike; None where no video has a group."""
+    kept = complete(answers, [arm.key for arm in arms])
+    groups = {answer.video: answer.group for answer in kept}
+    if not all(groups.values()) or len(set(groups.values())) < 2:
+        return None
+    first, second = outcomes(kept, one), outcomes(kept, other)
+    if any(video not in groups for each in first for video in each.videos):  # tested in several folds
+        return None
+    return compare(first, second, groups)
 
 
 @dataclass(frozen=True)

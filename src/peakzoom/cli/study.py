@@ -242,12 +242,19 @@ def _report(
 ) -> None:
     """Print the table of a study and write it as Markdown, CSV and a picture; costs are timed in ``rounds``."""
     from peakzoom.plots_study import plot_ablation, plot_cost
-    from peakzoom.study import costs, table
+    from peakzoom.study import by_groups, costs, table
     from peakzoom.tables import ABLATION, COMPARISON, to_csv, to_markdown
 
     found = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
     rows = table(study.answers, arms, names, baselines, found)
     notes = study.notes(arms)
+    for one, other in baselines.items():
+        if test := by_groups(study.answers, arms, one, other):
+            low, high = test.interval
+            notes.append(
+                f"By whole groups ({test.count}), {names[one]} against {names[other]}: {test.difference:+.1f} points "
+                f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; of the videos {test.better} better, {test.worse} worse."
+            )
     if found:
         first = next(iter(found.values())).timing
         notes.append(
