@@ -253,7 +253,7 @@ def _report(
             low, high = test.interval
             notes.append(
                 f"By whole groups ({test.count}), {names[one]} against {names[other]}: {test.difference:+.1f} points "
-                f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; of the videos {test.better} better, {test.worse} worse."
+                f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; {test.better} videos better, {test.worse} worse."
             )
     if found:
         first = next(iter(found.values())).timing
