@@ -105,6 +105,8 @@ def test_no_command(call: Call) -> None:
         ("train {clips} --out {new} --model resnet", "tcnn_xs"),
         ("train {clips} --out {new} --steps three", "joint"),
         ("train {clips} --out {new} --steps joint", "--init"),
+        ("train {clips} --out {new} --branches OX", "ODC, OD or O"),
+        ("train {clips} --out {new} --branches OO", "ODC, OD or O"),
         ("train {clips} --out {new} --init {tmp}/gone", "does not exist"),
         ("train {clips} --out {new} --weights {tmp}/gone.pth", "gone.pth is no file"),
         ("train {clips} --out {new} --weights {clips}", "cannot be read|no weight file"),
@@ -303,6 +305,13 @@ def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -
     assert load(tmp_path / "run").preprocess.std == (0.25, 0.25, 0.25)
     assert "another options" in mistake(call(*command, "--resume"))
     assert call(*command, "--weights", tmp_path / "k400.safetensors", "--resume").code == 0
+
+
+def test_training_some_of_the_branches(call: Call, clips: Path, tmp_path: Path) -> None:
+    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 9 --workers 0 --width 0.25"
+    rest = ("--val-fraction", 0, "--cache", "off", "--accelerator", "cpu", "--branches", "od")
+    assert call("train", clips / "clips.csv", "--out", tmp_path / "run", *small.split(), *rest).code == 0
+    assert load(tmp_path / "run").model.branches == ("original", "discriminative")
 
 
 def test_evaluating_one_phase_on_other_data(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:

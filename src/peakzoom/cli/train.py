@@ -22,6 +22,7 @@ from peakzoom.cli.options import (
     names_of,
     open_videos,
 )
+from peakzoom.errors import UserError
 
 
 class Steps(str, Enum):
@@ -40,6 +41,9 @@ def train(
     steps: Annotated[
         Steps, typer.Option(help="T-CNN, joint training of the three branches, or both.")
     ] = Steps.both,
+    branches: Annotated[
+        str | None, typer.Option(help="Of the joint training: O, D and C, or some of them, as O or OD.")
+    ] = None,
     init: Annotated[
         str | None, typer.Option(help="Trained model to start from; other classes get a new head.")
     ] = None,
@@ -74,6 +78,8 @@ def train(
     from peakzoom.video.splits import hold_out_groups
 
     asked = adapted(recipe, network)
+    if branches is not None:
+        asked = dataclasses.replace(asked, branches=_branches(branches))
     videos = open_videos(data, reading, reading.split_number)
     if test_groups is not None:
         videos = dataclasses.replace(videos, entries=hold_out_groups(videos.entries, names_of(test_groups)))
@@ -91,3 +97,13 @@ def train(
     if is_main_process():
         tested = any(entry.split == "test" for entry in videos.entries)
         answer(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
+
+
+def _branches(letters: str) -> tuple[str, ...]:
+    """Such as "OD" for the original and the discriminative branch."""
+    from peakzoom.tables import LETTERS
+
+    wanted = letters.upper().replace("+", "")
+    if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - set(LETTERS.values()):
+        raise UserError(f"--branches is {letters!r}, expected O, D and C or some of them, as ODC, OD or O")
+    return tuple(name for name, letter in LETTERS.items() if letter in wanted)
