@@ -611,6 +611,7 @@ def _fit(
     pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
     training = Training(model, recipe, phase, options.seed, class_weight)
     last = folder / "checkpoints" / "last.ckpt"
+    on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
     try:
         trainer.fit(
             training,
@@ -623,7 +624,7 @@ def _fit(
         if not trainer.interrupted:
             raise
         # Lightning makes an exit with code 1 of Ctrl-C and leaves the process deaf to the next one.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
     if trainer.is_global_zero:
         _save(model, folder / "last")
