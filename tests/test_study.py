@@ -23,6 +23,7 @@ from peakzoom.study import (
     Arm,
     Study,
     by_groups,
+    compare_likelihoods,
     complete,
     costs,
     group_folds,
@@ -75,7 +76,7 @@ def test_every_test_video_is_answered_once_by_every_arm(
 
 def test_answers_are_those_of_the_runs_score_files(study: Study, folds: list[list[str]]) -> None:
     home = study.out / "runs" / "+".join(folds[0]) / "seed-0"
-    scores, _, classes = read_scores(home / "tcnn_xsx0.25-ODC" / "evaluation" / "scores.csv")
+    scores, labels, classes = read_scores(home / "tcnn_xsx0.25-ODC" / "evaluation" / "scores.csv")
     for branch, values in scores.items():
         given = [
             getattr(answer, branch)
@@ -83,6 +84,12 @@ def test_answers_are_those_of_the_runs_score_files(study: Study, folds: list[lis
             if answer.arm == ("tcnn_xs", 0.25, "ODC") and answer.fold == "+".join(folds[0])
         ]
         assert given == [classes[index] for index in values.argmax(1)]
+    mine = [
+        answer
+        for answer in study.answers
+        if (answer.arm, answer.fold) == (("tcnn_xs", 0.25, "ODC"), "+".join(folds[0]))
+    ]
+    assert [answer.score for answer in mine] == scores["fused"][range(len(mine)), labels].tolist()
 
 
 def test_no_video_of_a_fold_was_trained_on(study: Study) -> None:
@@ -217,6 +224,7 @@ def synthetic(
             discriminative="",
             complementary="",
             fused="x" if number < right[letters] * videos else "y",
+            score=right[letters],
         )
         for letters, places in cells.items()
         for fold, seed in places
@@ -236,6 +244,10 @@ def test_a_table_by_hand() -> None:
     assert joint.branch_accuracies["original"] == 1 and joint.branch_accuracies["discriminative"] == 0
     assert joint.difference == pytest.approx(30)
     assert joint.p == pytest.approx(2 / 2**6)  # six videos differ, all one way
+    assert (alone.nll, joint.nll) == pytest.approx((-np.log(0.5), -np.log(0.8)))
+    nats = compare_likelihoods(answers, arms, arms[1].key, arms[0].key)
+    assert nats.difference == pytest.approx(np.log(0.8 / 0.5)) and (nats.better, nats.worse) == (20, 0)
+    assert nats.p == pytest.approx(2 / 2**20)  # all twenty one way
 
 
 @pytest.mark.parametrize(

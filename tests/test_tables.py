@@ -28,6 +28,7 @@ ALONE = Row(
     spread=0.0123,
     interval=(0.58333, 0.75),
     branch_accuracies={"original": 2 / 3, "fused": 2 / 3},
+    nll=0.41449,
     macs=1.00713,
     parameters=1_234_567,
     ms=(20.4, 18.6, 31.5),
@@ -64,11 +65,11 @@ def cells(markdown: str) -> list[list[str]]:
 def test_comparison_as_written_by_hand() -> None:
     assert to_markdown([ALONE, SPATIAL], COMPARISON, "Peers", ["One note.", "Another."]) == (
         "## Peers\n\n"
-        "| network | accuracy, % | 95% interval | G multiply-adds | M parameters | ms a clip "
+        "| network | accuracy, % | 95% interval | NLL, nats | G multiply-adds | M parameters | ms a clip "
         "| difference, points | p |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-        "| T-CNN | 66.7 ± 1.2 | 58.3 to 75.0 | 1.007 | 1.23 | 20 (19 to 32) |  |  |\n"
-        "| T-CNN + spatial | 70.0 | 58.3 to 75.0 | 3.050 | 31.4 |  | +3.3 (-1.1 to +7.7) | 0.061 |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| T-CNN | 66.7 ± 1.2 | 58.3 to 75.0 | 0.414 | 1.007 | 1.23 | 20 (19 to 32) |  |  |\n"
+        "| T-CNN + spatial | 70.0 | 58.3 to 75.0 | 0.414 | 3.050 | 31.4 |  | +3.3 (-1.1 to +7.7) | 0.061 |\n"
         "\nOne note.\n\nAnother.\n"
     )
 

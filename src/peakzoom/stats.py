@@ -60,12 +60,15 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Network a against network b on the same clips."""
+    """Network a against network b on the same clips.
 
-    difference: float  # accuracy of a less that of b, in points (hundredths)
-    interval: tuple[float, float]  # of the difference, in points, by bootstrap
+    Of accuracies, the difference is in points (hundredths); of another figure, in its own unit.
+    """
+
+    difference: float  # a's mean less b's
+    interval: tuple[float, float]  # of the difference, by bootstrap
     p: float  # two-sided
-    better: int  # clips where a is right more often than b, over the seeds
+    better: int  # clips where a's figure is higher than b's: of accuracies, where it is right more often over the seeds
     equal: int
     worse: int
     units: str  # "clips" or "groups": what was drawn and whose signs were flipped
@@ -180,14 +183,41 @@ def paired_test(
     a, b = _checked(a), _checked(b)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"a has {a.shape[1]} videos and b has {b.shape[1]}: expected the same ones")
-    difference = a.mean(0) - b.mean(0)
-    difference[np.abs(difference) < 1e-12] = 0  # thirds of a clip do not cancel to the last digit
+    difference = 100 * (a.mean(0) - b.mean(0))
+    return paired_differences(
+        difference, groups=groups, draws=draws, resamples=resamples, seed=seed, level=level
+    )
+
+
+def paired_differences(
+    difference: np.ndarray,
+    *,
+    groups: Sequence[object] | None = None,
+    draws: int = 100_000,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> PairedTest:
+    """:func:`paired_test` of any figure that two networks have for every clip, in its own unit.
+
+    Args:
+        difference: float (videos,), a's figure less b's.
+        groups: see :func:`paired_test`, as for the others.
+        draws: likewise.
+        resamples: likewise.
+        seed: likewise.
+        level: likewise.
+    """
+    difference = np.array(difference, dtype=np.float64)
+    if difference.ndim != 1 or not difference.size or not np.isfinite(difference).all():
+        raise ValueError(f"difference has shape {difference.shape}, expected finite numbers (videos,)")
+    # Thirds of a clip do not cancel to the last digit.
+    difference[np.abs(difference) < 1e-12 * max(1.0, np.abs(difference).max())] = 0
     sums, _ = _by_unit(difference, groups)
     p, exact = _sign_flips(sums, draws, seed)
-    low, high = _interval(difference, groups, resamples, seed, level)
     return PairedTest(
-        difference=100 * float(difference.mean()),
-        interval=(100 * low, 100 * high),
+        difference=float(difference.mean()),
+        interval=_interval(difference, groups, resamples, seed, level),
         p=p,
         better=int((difference > 0).sum()),
         equal=int((difference == 0).sum()),

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import time
@@ -38,7 +39,15 @@ from peakzoom.evaluate import evaluate
 from peakzoom.model.network import BRANCHES
 from peakzoom.predict import Protocol, load
 from peakzoom.recipes import Recipe
-from peakzoom.stats import Outcome, PairedTest, accuracy, bootstrap_interval, compare, pool
+from peakzoom.stats import (
+    Outcome,
+    PairedTest,
+    accuracy,
+    bootstrap_interval,
+    compare,
+    paired_differences,
+    pool,
+)
 from peakzoom.tables import LETTERS, Row
 from peakzoom.train import Options, build, hash_of, read_metrics, train
 from peakzoom.video.entries import Entry, VideoSet, ordered
@@ -52,6 +61,7 @@ ABLATION = (  # Table 4
     BRANCHES[1:],
     BRANCHES,
 )
+TINY = 1e-30  # below any softmax score in float32 that is not 0
 Key = tuple[str, float, str]  # network, width, letters of its branches
 
 
@@ -98,6 +108,7 @@ class Answer:
     discriminative: str
     complementary: str
     fused: str
+    score: float  # of the label, by the fused answer, in [0, 1]
 
     @property
     def arm(self) -> Key:
@@ -304,9 +315,14 @@ class Study:
     ) -> None:
         by_path = {str(entry.path): entry for entry in fold.data.entries}
         answers: dict[str, dict[str, str]] = {}
+        scores: dict[str, float] = {}
         with (evaluation / "scores.csv").open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                answers.setdefault(row["path"], {})[row["branch"]] = row["predicted"]
+            head, *rows = csv.reader(stream)
+        for row in rows:  # by place: a class may be called "branch"
+            path, label, branch, predicted = row[0], int(row[1]), row[4], row[5]
+            answers.setdefault(path, {})[branch] = predicted
+            if branch == "fused":
+                scores[path] = float(row[len(head) - len(self.data.classes) + label])
         new = [
             Answer(
                 arm.model,
@@ -321,6 +337,7 @@ class Study:
                 discriminative=given.get("discriminative", ""),
                 complementary=given.get("complementary", ""),
                 fused=given["fused"],
+                score=scores[path],
             )
             for path, given in answers.items()
         ]
@@ -346,8 +363,9 @@ class Study:
             "beta_com": metrics[-1]["beta_com"],
         }
         with FileLock(self.out / "study.lock"):
-            rows = _read(self.out / "trainings.csv") + [{key: str(value) for key, value in training.items()}]
-            _write(self.out / "trainings.csv", list(training), rows)
+            before = _read(self.out / "trainings.csv")
+            now = {key: str(value) for key, value in training.items()}
+            _write(self.out / "trainings.csv", list(training), [*before, now])
             self.answers = read_answers(self.out / "answers.csv") + new
             write_answers(self.out / "answers.csv", self.answers)  # last: what stands there is done
 
@@ -393,7 +411,7 @@ def read_answers(file: Path) -> list[Answer]:
     names = [field.name for field in fields(Answer)]
     if rows and list(rows[0]) != names:
         raise UserError(f"{file} has the columns {', '.join(rows[0])}, expected {', '.join(names)}")
-    kinds = {"width": float, "seed": int}
+    kinds = {"width": float, "seed": int, "score": float}
     return [Answer(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in rows]
 
 
@@ -421,6 +439,25 @@ def outcomes(answers: Iterable[Answer], arm: Key, branch: str = "fused") -> list
         )
         for (fold, seed), given in sorted(found.items())
     ]
+
+
+def likelihoods(answers: Iterable[Answer], arm: Key) -> dict[str, float]:
+    """Logarithm of the label's score for each video of a fold, in nats, the mean over seeds; 0 is best.
+
+    It tells two networks apart where both are right, or both wrong, and an accuracy sees no difference.
+    """
+    found: dict[str, list[float]] = {}
+    for answer in answers:
+        if answer.arm == arm:
+            found.setdefault(f"{answer.video} in {answer.fold}", []).append(math.log(max(answer.score, TINY)))
+    return {video: sum(values) / len(values) for video, values in sorted(found.items())}
+
+
+def compare_likelihoods(answers: Sequence[Answer], arms: Sequence[Arm], one: Key, other: Key) -> PairedTest:
+    """Two rows of :func:`table` compared by :func:`likelihoods`: above 0 is better, in nats."""
+    kept = complete(answers, [arm.key for arm in arms])
+    first, second = likelihoods(kept, one), likelihoods(kept, other)
+    return paired_differences(np.array([first[video] - second[video] for video in first]))
 
 
 def complete(answers: Sequence[Answer], arms: Sequence[Key]) -> list[Answer]:
@@ -520,6 +557,7 @@ def table(
                 branch_accuracies={
                     name: accuracy(outcomes(kept, arm.key, name)).mean for name in (*arm.branches, "fused")
                 },
+                nll=-float(np.mean(list(likelihoods(kept, arm.key).values()))),
                 macs=cost.macs if cost else None,
                 parameters=cost.parameters if cost else None,
                 ms=cost.timing.range if cost else None,

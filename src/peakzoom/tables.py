@@ -28,6 +28,7 @@ class Row:
     spread: float | None  # sample standard deviation over seeds; None for one seed
     interval: tuple[float, float]  # 95%, by bootstrap
     branch_accuracies: dict[str, float]  # of each branch and "fused"
+    nll: float | None = None  # mean negative log-likelihood of the fused answer, in nats
     macs: float | None = None  # G multiply-adds of one clip
     parameters: int | None = None
     ms: tuple[float, float, float] | None = None  # milliseconds for one clip: median, fastest, slowest
@@ -95,6 +96,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     **{name: (letter, _branch(name)) for name, letter in LETTERS.items()},
     "fused": ("fused", _branch("fused")),
     "spread": ("seed spread", lambda row: _percent(row.spread)),
+    "nll": ("NLL, nats", lambda row: "" if row.nll is None else f"{row.nll:.3f}"),
     "macs": ("G multiply-adds", lambda row: "" if row.macs is None else _figures(row.macs, 4)),
     "parameters": (
         "M parameters",
@@ -111,13 +113,14 @@ COMPARISON = (
     "label",
     "accuracy",
     "interval",
+    "nll",
     "macs",
     "parameters",
     "ms",
     "difference",
     "p",
 )  # Tables 2 and 3
-ABLATION = ("label", *BRANCHES, "fused", "spread", "interval", "difference", "p")  # Table 4
+ABLATION = ("label", *BRANCHES, "fused", "spread", "interval", "nll", "difference", "p")  # Table 4
 
 
 def to_markdown(
@@ -162,13 +165,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
-        ["label", "model", "branches", "runs", "accuracy", "spread", "low", "high", *answers]
+        ["label", "model", "branches", "runs", "accuracy", "spread", "low", "high", *answers, "nll"]
         + ["multiply_adds_g", "parameters", "ms_median", "ms_low", "ms_high"]
         + ["difference", "difference_low", "difference_high", "p", "baseline"]
     )
     for row in rows:
         cells = [row.label, row.model, "+".join(row.branches), row.runs, row.accuracy, row.spread]
-        cells += [*row.interval, *(row.branch_accuracies.get(name) for name in answers)]
+        cells += [*row.interval, *(row.branch_accuracies.get(name) for name in answers), row.nll]
         cells += [row.macs, row.parameters, *(row.ms or (None,) * 3)]
         cells += [row.difference, *(row.difference_interval or (None,) * 2), row.p, row.baseline]
         writer.writerow(["" if cell is None else cell for cell in cells])
