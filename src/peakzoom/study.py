@@ -233,11 +233,13 @@ class Study:
             lines.append(
                 f"Folds share test videos: {shared} count more than once, and intervals are too narrow."
             )
-        left = len({(*answer.arm, *answer.cell) for answer in self.answers}) - len(
-            {(*answer.arm, *answer.cell) for answer in kept}
-        )
+        keys = {arm.key for arm in arms}
+        made = {(*answer.arm, *answer.cell) for answer in self.answers if answer.arm in keys}
+        left = len(made) - len({(*answer.arm, *answer.cell) for answer in kept})
         if left:
-            lines.append(f"{left} trainings are left out: not every row has their fold and seed.")
+            lines.append(
+                f"Left out, because not every row has their fold and seed: {left} of {len(made)} trainings."
+            )
         return lines
 
     def run(self, arms: Sequence[Arm], folds: Sequence[Fold], seeds: Sequence[int], say: Say = print) -> None:
