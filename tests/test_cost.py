@@ -161,6 +161,7 @@ def test_widths_are_monotone() -> None:
 
 def test_width_of_a_network_that_must_be_computed() -> None:
     def build(width: float) -> nn.Module:
+        torch.manual_seed(0)  # the cost of the attention hangs on how many peaks the weights give
         return PeakZoom("tcnn_xs", 4, width=min(width, 0.5))
 
     target = multiply_adds(build(0.25), 2, 32)
