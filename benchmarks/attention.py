@@ -8,7 +8,7 @@ forms of the attention only the places that are enlarged differ, so the table sa
 - ``evidence``: :func:`peakzoom.model.evidence_map` in its place
 - ``evidence, erase``: and further peaks (:func:`peakzoom.model.further_peaks`)
 - ``of another clip``: as before, but each clip is enlarged where another test video's attention was: what is left of
-  the gain is that of looking at three sizes
+  the gain is that of looking at three sizes (the first two or three videos have but themselves to borrow from)
 
 ``sure``: share of slices whose entropy is below delta (Eq. 3), so that one class makes the gate's response. ``peaks``:
 mean number a frame.
@@ -20,6 +20,7 @@ mean number a frame.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -52,9 +53,9 @@ class Borrowing(PeakZoom):
 
 
 def three_branches(run: Path, form: str, source: int) -> PeakZoom:
-    trained = read_model(find_model(run / "tcnn"))
-    saved = trained._hub_mixin_config  # what the model was made with
-    assert isinstance(saved, dict)
+    folder = find_model(run / "tcnn")
+    trained = read_model(folder)
+    saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))  # what it was made with
     options = {key: saved[key] for key in ("width", "backbone_options", "attention_per") if key in saved}
     model = (Borrowing if form == "of another clip" else PeakZoom)(
         saved["backbone"],

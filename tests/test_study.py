@@ -245,7 +245,7 @@ def test_a_table_by_hand() -> None:
     assert joint.difference == pytest.approx(30)
     assert joint.p == pytest.approx(2 / 2**6)  # six videos differ, all one way
     assert (alone.nll, joint.nll) == pytest.approx((-np.log(0.5), -np.log(0.8)))
-    nats = compare_likelihoods(answers, arms, arms[1].key, arms[0].key)
+    nats = compare_likelihoods(answers, arms[1].key, arms[0].key)
     assert nats.difference == pytest.approx(np.log(0.8 / 0.5)) and (nats.better, nats.worse) == (20, 0)
     assert nats.p == pytest.approx(2 / 2**20)  # all twenty one way
 
@@ -290,11 +290,11 @@ def test_rows_are_compared_by_whole_groups_too() -> None:
         {"O": cells, "ODC": cells}, {"O": 0.5, "ODC": 0.8}
     )  # a fold's videos are one group here
     arms = [Arm("a", BRANCHES[:1]), Arm("a", BRANCHES)]
-    test = by_groups(answers, arms, arms[1].key, arms[0].key)
+    test = by_groups(answers, arms[1].key, arms[0].key)
     assert test is not None and (test.units, test.count) == ("groups", 3)
     assert test.difference == pytest.approx(30) and test.p == pytest.approx(2 / 2**3)
     without = [replace(answer, group="") for answer in answers]
-    assert by_groups(without, arms, arms[1].key, arms[0].key) is None
+    assert by_groups(without, arms[1].key, arms[0].key) is None
 
 
 def test_nothing_is_complete(study: Study) -> None:

@@ -8,7 +8,7 @@ long as one with spatial attention, and what stands between them is the attentio
 The folder of a study::
 
     study.json        what was asked: data, recipe, options, views; going on must ask for the same
-    answers.csv      one row a test video, row of the table, fold and seed: what each branch answered
+    answers.csv       one row a test video, row of the table, fold and seed: what each branch answered
     trainings.csv     one row a training: videos, steps, seconds, last training accuracy, betas, problems
     runs/             fold/seed/network[-branches]/: run folders; a finished one keeps its weights and evaluation
     table.md .csv, ablation.png or cost.png
@@ -39,6 +39,7 @@ from peakzoom.evaluate import evaluate
 from peakzoom.model.network import BRANCHES
 from peakzoom.predict import Protocol, load
 from peakzoom.recipes import Recipe
+from peakzoom.report import read_evaluation
 from peakzoom.stats import (
     Outcome,
     PairedTest,
@@ -85,6 +86,11 @@ class Arm:
     def letters(self) -> str:
         """Such as "O" or "ODC"."""
         return "".join(LETTERS[name] for name in self.branches)
+
+    @property
+    def folder(self) -> str:
+        """Of its first phase, which the arms of one network share."""
+        return self.model if self.width == 1 else f"{self.model}x{self.width:.4g}"
 
     @property
     def key(self) -> Key:
@@ -249,7 +255,8 @@ class Study:
         what no other is at.
         """
         every = [(arm, fold, seed) for seed in seeds for fold in folds for arm in arms]
-        wanted = [each for each in every if not self._done(*each)]
+        done = self._done()
+        wanted = [(arm, fold, seed) for arm, fold, seed in every if (*arm.key, fold.name, seed) not in done]
         if len(wanted) < len(every):
             say(f"{len(every) - len(wanted)} of {len(every)} trainings were done before")
         began, count = time.monotonic(), 0
@@ -260,8 +267,8 @@ class Study:
                 home = self.out / "runs" / fold.name / f"seed-{seed}"
                 home.mkdir(parents=True, exist_ok=True)
                 try:
-                    with FileLock(home / f"{_name(arm)}.lock", blocking=blocking):
-                        if self._done(arm, fold, seed):
+                    with FileLock(home / f"{arm.folder}.lock", blocking=blocking):
+                        if (*arm.key, fold.name, seed) in self._done():  # by another process
                             continue
                         self._one(arm, fold, seed, home, say)
                 except Timeout:
@@ -279,13 +286,14 @@ class Study:
                     f"{count} of {len(wanted)} trainings, about {left / 60:.0f} min left"
                 )
 
-    def _done(self, arm: Arm, fold: Fold, seed: int) -> bool:
+    def _done(self) -> set[tuple[str, float, str, str, int]]:
+        """Network, width, letters, fold and seed of every training that ``answers.csv`` holds by now."""
         self.answers = read_answers(self.out / "answers.csv")
-        return any((each.arm, each.cell) == (arm.key, (fold.name, seed)) for each in self.answers)
+        return {(*answer.arm, *answer.cell) for answer in self.answers}
 
     def _one(self, arm: Arm, fold: Fold, seed: int, home: Path, say: Say) -> None:
         recipe = replace(self.recipe, model=arm.model, width=arm.width, branches=arm.branches)
-        first, second = home / _name(arm), home / f"{_name(arm)}-{arm.letters}"
+        first, second = home / arm.folder, home / f"{arm.folder}-{arm.letters}"
         quiet = _quietly(say)
         seconds = {}
         for run, steps, init in (
@@ -316,33 +324,23 @@ class Study:
         problems: int,
     ) -> None:
         by_path = {str(entry.path): entry for entry in fold.data.entries}
-        answers: dict[str, dict[str, str]] = {}
-        scores: dict[str, float] = {}
-        with (evaluation / "scores.csv").open(newline="", encoding="utf-8") as stream:
-            head, *rows = csv.reader(stream)
-        for row in rows:  # by place: a class may be called "branch"
-            path, label, branch, predicted = row[0], int(row[1]), row[4], row[5]
-            answers.setdefault(path, {})[branch] = predicted
-            if branch == "fused":
-                scores[path] = float(row[len(head) - len(self.data.classes) + label])
-        new = [
-            Answer(
-                arm.model,
-                arm.width,
-                arm.letters,
-                fold.name,
-                seed,
-                self._name(by_path[path]),
-                by_path[path].group or "",
-                self.data.classes[by_path[path].label],
-                original=given.get("original", ""),
-                discriminative=given.get("discriminative", ""),
-                complementary=given.get("complementary", ""),
-                fused=given["fused"],
-                score=scores[path],
+        found = read_evaluation(evaluation)
+        answered = {name: scores.argmax(1) for name, scores in found.means.items()}
+        new = []
+        for row, (path, label) in enumerate(zip(found.paths, found.labels.tolist(), strict=True)):
+            said = {name: found.classes[classes[row]] for name, classes in answered.items()}
+            new.append(
+                Answer(
+                    *arm.key,
+                    fold=fold.name,
+                    seed=seed,
+                    video=self._name(by_path[path]),
+                    group=by_path[path].group or "",
+                    label=found.classes[label],
+                    **{name: said.get(name, "") for name in (*BRANCHES, "fused")},
+                    score=float(found.means["fused"][row, label]),
+                )
             )
-            for path, given in answers.items()
-        ]
         metrics = read_metrics(second / "joint" / "metrics.csv")
         with (second / "videos.csv").open(newline="", encoding="utf-8") as stream:
             trained = sum(row["split"] == "train" for row in csv.DictReader(stream))
@@ -370,11 +368,6 @@ class Study:
             _write(self.out / "trainings.csv", list(training), [*before, now])
             self.answers = read_answers(self.out / "answers.csv") + new
             write_answers(self.out / "answers.csv", self.answers)  # last: what stands there is done
-
-
-def _name(arm: Arm) -> str:
-    """Of the folder of its first phase."""
-    return arm.model if arm.width == 1 else f"{arm.model}x{arm.width:.4g}"
 
 
 def _quietly(say: Say) -> Say:
@@ -417,10 +410,10 @@ def read_answers(file: Path) -> list[Answer]:
     return [Answer(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in rows]
 
 
-def write_answers(file: Path, outcomes: Iterable[Answer]) -> None:
+def write_answers(file: Path, answers: Iterable[Answer]) -> None:
     """Write an ``answers.csv`` whole or not at all."""
     names = [field.name for field in fields(Answer)]
-    _write(file, names, ({name: str(getattr(each, name)) for name in names} for each in outcomes))
+    _write(file, names, ({name: str(getattr(each, name)) for name in names} for each in answers))
 
 
 def outcomes(answers: Iterable[Answer], arm: Key, branch: str = "fused") -> list[Outcome]:
@@ -455,9 +448,8 @@ def likelihoods(answers: Iterable[Answer], arm: Key) -> dict[str, float]:
     return {video: sum(values) / len(values) for video, values in sorted(found.items())}
 
 
-def compare_likelihoods(answers: Sequence[Answer], arms: Sequence[Arm], one: Key, other: Key) -> PairedTest:
-    """Two rows of :func:`table` compared by :func:`likelihoods`: above 0 is better, in nats."""
-    kept = complete(answers, [arm.key for arm in arms])
+def compare_likelihoods(kept: Sequence[Answer], one: Key, other: Key) -> PairedTest:
+    """Two arms of :func:`complete` answers compared by :func:`likelihoods`: above 0 is better, in nats."""
     first, second = likelihoods(kept, one), likelihoods(kept, other)
     return paired_differences(np.array([first[video] - second[video] for video in first]))
 
@@ -479,9 +471,11 @@ def complete(answers: Sequence[Answer], arms: Sequence[Key]) -> list[Answer]:
     return [answer for answer in answers if answer.arm in set(arms) and answer.cell in best]
 
 
-def by_groups(answers: Sequence[Answer], arms: Sequence[Arm], one: Key, other: Key) -> PairedTest | None:
-    """Two rows of :func:`table` compared by whole groups, whose clips are alike; None where no video has a group."""
-    kept = complete(answers, [arm.key for arm in arms])
+def by_groups(kept: Sequence[Answer], one: Key, other: Key) -> PairedTest | None:
+    """Two arms of :func:`complete` answers compared by whole groups, whose clips are alike.
+
+    None where a video has no group, or stands in several folds.
+    """
     groups = {answer.video: answer.group for answer in kept}
     if not all(groups.values()) or len(set(groups.values())) < 2:
         return None

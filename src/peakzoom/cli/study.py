@@ -242,20 +242,21 @@ def _report(
 ) -> None:
     """Print the table of a study and write it as Markdown, CSV and a picture; costs are timed in ``rounds``."""
     from peakzoom.plots_study import plot_ablation, plot_cost
-    from peakzoom.study import by_groups, compare_likelihoods, costs, table
+    from peakzoom.study import by_groups, compare_likelihoods, complete, costs, table
     from peakzoom.tables import ABLATION, COMPARISON, to_csv, to_markdown
 
     found = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
     rows = table(study.answers, arms, names, baselines, found)
     notes = study.notes(arms)
+    kept = complete(study.answers, [arm.key for arm in arms])
     for one, other in baselines.items():
-        nats = compare_likelihoods(study.answers, arms, one, other)
+        nats = compare_likelihoods(kept, one, other)
         notes.append(
             f"NLL (mean negative log-likelihood of the label), {names[one]} against {names[other]}: "
             f"{-nats.difference:+.3f} nats ({-nats.interval[1]:+.3f} to {-nats.interval[0]:+.3f}), p = {nats.p:.3f} "
             f"over videos; {nats.better} better, {nats.worse} worse."
         )
-        if test := by_groups(study.answers, arms, one, other):
+        if test := by_groups(kept, one, other):
             low, high = test.interval
             notes.append(
                 f"By whole groups ({test.count}), {names[one]} against {names[other]}: {test.difference:+.1f} points "

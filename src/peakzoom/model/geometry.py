@@ -38,6 +38,10 @@ class CellGeometry:
     stride: tuple[int, int, int]
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
+    def step(self, wanted: int, most: int) -> int:
+        """A spatial stride, or 1 where it would take the cells more than ``most`` pixels apart."""
+        return wanted if self.stride[1] * wanted <= most else 1
+
     def then(self, kernel: Three, stride: Three = 1, padding: Three = 0, dilation: Three = 1) -> CellGeometry:
         """Where the cells of a convolution or pooling on top of these cells look: its windows' centres.
 

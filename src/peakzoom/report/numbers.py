@@ -13,12 +13,13 @@ from itertools import combinations
 
 import numpy as np
 
+from peakzoom import tables
 from peakzoom.predict import Protocol
 from peakzoom.report.branches import Disagreement, SceneryRow, disagreement, scenery
 from peakzoom.report.scores import Scores, average
 from peakzoom.report.shares import Share, bootstrap, mean_class, share, share_of
 
-LETTERS = {"original": "O", "discriminative": "D", "complementary": "C", "fused": "fused"}
+LETTERS = {**tables.LETTERS, "fused": "fused"}
 BINS = 15
 
 

@@ -10,13 +10,21 @@ from peakzoom.model.geometry import CellGeometry
 class VideoNetwork(nn.Module):
     """A :class:`~peakzoom.model.geometry.Backbone` that is also a classifier of its own.
 
-    A subclass sets ``cells``, ``num_features``, ``dropout`` and ``fc`` and defines :meth:`features`.
+    A subclass calls :meth:`classify` and defines :meth:`features`.
     """
 
     cells: CellGeometry
     num_features: int
     dropout: nn.Module
     fc: nn.Linear
+
+    def classify(self, num_classes: int, channels: int, dropout: float, cells: CellGeometry) -> None:
+        """Set what a :class:`~peakzoom.model.geometry.Backbone` has beside its features; a constructor ends with it."""
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
+        self.num_features, self.cells = channels, cells
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(channels, num_classes)
 
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""

@@ -74,13 +74,11 @@ class C3D(VideoNetwork):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         cells, channels = CellGeometry((1, 1, 1)), 3
         self.pools: list[tuple[int, int, int]] = []
         for layer in LAYERS:
             time, space = layer.pool
-            space = space if cells.stride[1] * space <= max_stride else 1
+            space = cells.step(space, max_stride)
             self.pools.append((time, space, space))
             conv = nn.Conv3d(channels, scaled(layer.channels, width), 3, padding=1, bias=not batch_norm)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -90,10 +88,7 @@ class C3D(VideoNetwork):
             self.add_module(f"conv{layer.name}", conv)
             self.add_module(f"bn{layer.name}", nn.BatchNorm3d(channels) if batch_norm else nn.Identity())
             cells = cells.then(self.pools[-1], self.pools[-1]).then(3, padding=1)
-        self.num_features = channels
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
-        self.cells = cells
+        self.classify(num_classes, channels, dropout, cells)
 
     def features(self, video: Tensor) -> Tensor:
         """conv5b after its ReLU: (B, 3, T, H, W) float -> (B, C, ceil(T / 8), ceil(H / 16), ceil(W / 16))."""

@@ -136,15 +136,14 @@ class I3D(VideoNetwork):
         self, num_classes: int, width: float = 1.0, dropout: float = 0.5, max_stride: int = 32
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
-        self.cells = CellGeometry((1, 1, 1))
+        cells = CellGeometry((1, 1, 1))
         stem, channels = scaled(64, width), scaled(192, width)
 
         def window(kernel: Triple, time: int) -> tuple[Triple, Triple]:
-            step = 2 if self.cells.stride[1] * 2 <= max_stride else 1
+            nonlocal cells
+            step = cells.step(2, max_stride)
             stride = (time, step, step)
-            self.cells = self.cells.then(kernel, stride, front(kernel, stride))
+            cells = cells.then(kernel, stride, front(kernel, stride))
             return kernel, stride
 
         def mixed(*letters: str) -> None:
@@ -165,9 +164,7 @@ class I3D(VideoNetwork):
         self.MaxPool3d_5a_2x2 = MaxPool(*window((2, 2, 2), 2))
         mixed("5b", "5c")
         self.stages = tuple(self._modules)  # run in this order
-        self.num_features = channels
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
+        self.classify(num_classes, channels, dropout, cells)
 
     def features(self, video: Tensor) -> Tensor:
         """Features of Mixed_5c: (B, 3, T, H, W) float -> (B, C, T / 8, h, w), rounded up."""

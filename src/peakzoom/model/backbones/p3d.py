@@ -121,12 +121,10 @@ class P3D(VideoNetwork):
         self, num_classes: int, width: float = 1.0, dropout: float = 0.5, max_stride: int = 32
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         cells = CellGeometry((1, 1, 1))
 
         def step(wanted: int) -> int:
-            return wanted if cells.stride[1] * wanted <= max_stride else 1
+            return cells.step(wanted, max_stride)
 
         channels = scaled(STAGES[0][0], width)
         stem = (1, step(2), step(2))
@@ -156,10 +154,7 @@ class P3D(VideoNetwork):
             if index < len(STAGES) - 1:
                 cells = cells.then((2, 1, 1), (2, 1, 1))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.num_features = channels
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
-        self.cells = cells
+        self.classify(num_classes, channels, dropout, cells)
         for module in self.modules():
             if isinstance(module, nn.Conv3d | nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -103,8 +103,6 @@ class VideoResNet(VideoNetwork):
         max_stride: int = 32,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         channels = scaled(STAGES[0][0], width)
         step = 2 if max_stride >= 2 else 1
         self.stem = make_stem(channels, step)
@@ -112,7 +110,7 @@ class VideoResNet(VideoNetwork):
         stages: list[nn.Sequential] = []
         for published, time in STAGES:
             wide = scaled(published, width)
-            space = time if cells.stride[1] * time <= max_stride else 1
+            space = cells.step(time, max_stride)
             blocks = [ResidualBlock(channels, wide, (time, space), make_conv)]
             blocks += [ResidualBlock(wide, wide, (1, 1), make_conv) for _ in range(BLOCKS - 1)]
             stages.append(nn.Sequential(*blocks))
@@ -122,10 +120,7 @@ class VideoResNet(VideoNetwork):
             for _ in range(2 * BLOCKS - 1):
                 cells = cells.then(3, padding=1)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.num_features = channels
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
-        self.cells = cells
+        self.classify(num_classes, channels, dropout, cells)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

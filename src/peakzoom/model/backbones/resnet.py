@@ -68,12 +68,10 @@ class FrameResNet(VideoNetwork):
         self, num_classes: int, width: float = 1.0, dropout: float = 0.5, max_stride: int = 32
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         cells = CellGeometry((1, 1, 1))
 
         def stride(of: int) -> int:
-            return of if cells.stride[1] * of <= max_stride else 1
+            return cells.step(of, max_stride)
 
         channels, step = scaled(64, width), stride(2)
         self.conv1 = _conv(3, channels, 7, step)
@@ -92,10 +90,7 @@ class FrameResNet(VideoNetwork):
             cells = cells.then((1, 3, 3), (1, step, step), (0, 1, 1))
             stages.append(nn.Sequential(*blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.num_features = channels
-        self.dropout: nn.Module = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
-        self.cells = cells
+        self.classify(num_classes, channels, dropout, cells)
 
     def enter(self, x: Tensor, frames: int) -> Tensor:
         """What a block's residual branch is given in place of its input x (B T, C, H, W); here x itself.

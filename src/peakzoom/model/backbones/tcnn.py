@@ -136,8 +136,6 @@ class TCNN(VideoNetwork):
         max_stride: int = 32,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         channels = scaled(stem.channels, width)
         first, second = stem.strides
         self.stem = nn.Sequential(
@@ -147,21 +145,22 @@ class TCNN(VideoNetwork):
             nn.ReLU(inplace=True),
         )
         # An odd kernel padded by half its length leaves cell 0 on input pixel 0; only strides add up.
-        time, space = first[0] * second[0], first[1] * second[1]
+        cells = CellGeometry((1, 1, 1))
+        for time, space in stem.strides:
+            cells = cells.then(1, (time, space, space))
         blocks: list[nn.Module] = []
         for stage in stages:
-            step = stage.stride if space * stage.stride[1] <= max_stride else (stage.stride[0], 1)
-            time, space = time * step[0], space * step[1]
+            time, space = stage.stride[0], cells.step(stage.stride[1], max_stride)
+            cells = cells.then(1, (time, space, space))
             for index, dilation in enumerate(stage.dilations):
                 wide = scaled(stage.channels, width)
-                blocks.append(Block(channels, wide, step if index == 0 else (1, 1), dilation, every_frame))
+                blocks.append(
+                    Block(channels, wide, (time, space) if index == 0 else (1, 1), dilation, every_frame)
+                )
                 channels = wide
         self.blocks = nn.Sequential(*blocks)
         self.motion = motion
-        self.num_features = channels
-        self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels, num_classes)
-        self.cells = CellGeometry((time, space, space))
+        self.classify(num_classes, channels, dropout, cells)
 
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
