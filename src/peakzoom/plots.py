@@ -33,33 +33,43 @@ def plot_curves(rows: Sequence[dict[str, float]], file: Path, title: str) -> Non
 
 
 def plot_confusion(confusion: np.ndarray, classes: Sequence[str], file: Path) -> None:
-    """Confusion matrix as a PNG: colour is the share of the true class, figures are counts (left out above 30)."""
+    """Confusion matrix for reading: labels of one size that never overlap, every k-th class above 120, as a PNG.
+
+    Colour is the share of the true class; figures are counts, left out above 30 classes.
+    """
     count = len(classes)
-    side = min(24.0, max(4.5, 1.8 + 0.5 * count))
+    cell = 0.42 if count <= 30 else 0.17 if count <= 120 else 20 / count
+    longest = max(len(shortened(name)) for name in classes)
+    side = max(3.6, cell * count + 0.075 * longest + 0.8)
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    size = 9 if count <= 30 else max(3, 300 / count)
-    # Names are shown letter by letter: "$" would begin a formula, and a broken one cannot be drawn.
-    axis.set_xticks(
-        range(count),
-        classes,
-        rotation=45,
-        ha="right",
-        rotation_mode="anchor",
-        fontsize=size,
-        parse_math=False,
-    )
-    axis.set_yticks(range(count), classes, fontsize=size, parse_math=False)
+    places = range(0, count, -(-count // 120))
+    names = [shortened(classes[place]) for place in places]
+    size = 9 if count <= 30 else 7.5
+    axis.set_xticks(places, names, rotation=90, fontsize=size, parse_math=False)
+    axis.set_yticks(places, names, fontsize=size, parse_math=False)
     axis.set_xlabel("answer")
     axis.set_ylabel("true class")
-    if count <= 30:
+    axis.tick_params(length=2)
+    if count > 30:  # so that a cell can be followed to its names
+        axis.set_xticks(np.arange(-0.5, count), minor=True)
+        axis.set_yticks(np.arange(-0.5, count), minor=True)
+        if count <= 120:
+            axis.grid(which="minor", color="#e4e7eb", linewidth=0.4)
+        axis.tick_params(which="minor", length=0)
+    else:
         for (row, column), value in np.ndenumerate(confusion):
             if value:
                 colour = "white" if share[row, column] > 0.5 else INK
                 axis.text(column, row, str(value), ha="center", va="center", fontsize=9, color=colour)
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=110)
+
+
+def shortened(name: str, most: int = 28) -> str:
+    """A name of at most so many letters, cut where it is longer."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def plot_attention(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from peakzoom.errors import UserError
+from peakzoom.plots import plot_confusion
 from peakzoom.report.branches import (
     FEW,
     HIGH_SCORE,
@@ -36,7 +37,6 @@ from peakzoom.report.numbers import (
 from peakzoom.report.plots import (
     SharePanel,
     plot_branches_by_class,
-    plot_confusion_page,
     plot_lines,
     plot_reliability,
     plot_shares,
@@ -113,7 +113,7 @@ def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: P
         if each.score is not None and each.accuracy is not None
     ]
     plot_reliability(filled, out / "calibration.png")
-    plot_confusion_page(confusion, [plain(name) for name in classes], out / "confusion.png")
+    plot_confusion(confusion, [plain(name) for name in classes], out / "confusion.png")
 
 
 def _panel(title: str, rows: Sequence[tuple[str, Share]]) -> SharePanel:

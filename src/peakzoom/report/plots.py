@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from peakzoom.plots import COLOURS, INK, MUTED
+from peakzoom.plots import COLOURS, INK, MUTED, shortened
 
 BRANCH_COLOURS = {
     "original": "#2563eb",
@@ -127,51 +126,12 @@ def plot_branches_by_class(classes: Sequence[str], series: Mapping[str, Sequence
             label=name,
             zorder=2 + place,
         )
-    axis.set_yticks(range(len(classes)), [_short(name) for name in classes], fontsize=8, parse_math=False)
+    axis.set_yticks(range(len(classes)), [shortened(name) for name in classes], fontsize=8, parse_math=False)
     axis.set_ylim(len(classes) - 0.4, -0.6)
     axis.set_xlabel("accuracy", fontsize=9)
     _share_axis(axis, "x")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(file, dpi=110)
-
-
-def plot_confusion_page(confusion: np.ndarray, classes: Sequence[str], file: Path) -> None:
-    """Confusion matrix for reading: labels of one size that never overlap, every k-th class above 120, as a PNG.
-
-    Colour is the share of the true class; figures are counts, left out above 30 classes.
-    """
-    count = len(classes)
-    cell = 0.42 if count <= 30 else 0.17 if count <= 120 else 20 / count
-    longest = max(len(_short(name)) for name in classes)
-    side = max(3.6, cell * count + 0.075 * longest + 0.8)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axis = figure.subplots()
-    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    places = range(0, count, -(-count // 120))
-    names = [_short(classes[place]) for place in places]
-    size = 9 if count <= 30 else 7.5
-    axis.set_xticks(places, names, rotation=90, fontsize=size, parse_math=False)
-    axis.set_yticks(places, names, fontsize=size, parse_math=False)
-    axis.set_xlabel("answer")
-    axis.set_ylabel("true class")
-    axis.tick_params(length=2)
-    if count > 30:  # so that a cell can be followed to its names
-        axis.set_xticks(np.arange(-0.5, count), minor=True)
-        axis.set_yticks(np.arange(-0.5, count), minor=True)
-        if count <= 120:
-            axis.grid(which="minor", color="#e4e7eb", linewidth=0.4)
-        axis.tick_params(which="minor", length=0)
-    else:
-        for (row, column), value in np.ndenumerate(confusion):
-            if value:
-                colour = "white" if share[row, column] > 0.5 else INK
-                axis.text(column, row, str(value), ha="center", va="center", fontsize=9, color=colour)
-    figure.savefig(file, dpi=110)
-
-
-def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _share_axis(axis: Axes, which: Literal["x", "y"]) -> None:
