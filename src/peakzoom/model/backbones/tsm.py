@@ -38,9 +38,11 @@ def shift(x: Tensor, frames: int, div: int = SHIFT_DIV) -> Tensor:
     # Channels last, as they lie in memory: what is put together here need not be copied for the convolution.
     clips = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames))  # (B, T, H, W, C)
     moved = clips.shape[-1] // div
-    from_next = F.pad(clips[:, 1:, ..., :moved], (0, 0, 0, 0, 0, 0, 0, 1))
-    from_previous = F.pad(clips[:, :-1, ..., moved : 2 * moved], (0, 0, 0, 0, 0, 0, 1, 0))
-    shifted = torch.cat((from_next, from_previous, clips[..., 2 * moved :]), dim=-1)
+    # Split before anything is cut in time: the way back is then one concatenation, not a full tensor for every part.
+    first, second, rest = clips.split((moved, moved, clips.shape[-1] - 2 * moved), dim=-1)
+    from_next = F.pad(first[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
+    from_previous = F.pad(second[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+    shifted = torch.cat((from_next, from_previous, rest), dim=-1)
     return shifted.flatten(0, 1).permute(0, 3, 1, 2)
 
 
