@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -293,15 +293,21 @@ class PeakZoom(
         elif attention:
             raise ValueError("this model has the original branch alone: it zooms nowhere")
 
-        pooled = {name: self.dropout(pooled[name]) for name in self.branches}
-        logits = {name: self._head(name)(value) for name, value in pooled.items()}
+        answered = self.classify({name: pooled[name] for name in self.branches})
+        return replace(answered, attention=looked)
+
+    def classify(self, pooled: Mapping[str, Tensor]) -> PeakZoomOutput:
+        """The predictions from each branch's pooled features (B, C), in the order of ``branches``."""
+        pooled = {name: self.dropout(value) for name, value in pooled.items()}
+        logits = {name: self.head(name)(value) for name, value in pooled.items()}
         if len(logits) == 1:
             fused = next(iter(logits.values()))
         else:
             fused = self.fc_fused(torch.cat(tuple(pooled.values()), dim=1))
-        return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused, attention=looked)
+        return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused)
 
-    def _head(self, name: str) -> nn.Module:
+    def head(self, name: str) -> nn.Module:
+        """The classifier of a branch: (B, C) -> (B, S)."""
         return self.backbone.fc if name == "original" else self.heads[name]
 
     def loss(
