@@ -74,6 +74,7 @@ def test(run: Path, form: str, source: int, clips: int) -> tuple[dict[str, list[
     """Right or not and NLL of each answer, the share of sure slices, peaks a frame."""
     model = three_branches(run, form, source)
     recognizer = Recognizer(model, "cpu")
+    model = recognizer.network.model  # the one that answers
     sure: list[float] = []
     peaks: list[float] = []
     respond = model.respond

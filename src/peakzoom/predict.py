@@ -21,9 +21,10 @@ from torch import Tensor
 
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.model import PeakZoom
+from peakzoom.model.inference import InferenceNetwork
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import Video, decode
-from peakzoom.video.views import Preprocess, crop_offsets, frames_at, to_input
+from peakzoom.video.views import Preprocess, crop_offsets, frames_at
 
 WEIGHTS = "model.safetensors"
 
@@ -192,14 +193,14 @@ class Recognizer:
             ) from error
         self.preprocess = Preprocess.from_dict(model.preprocess)
         self.classes = model.classes
+        self.network = InferenceNetwork(self.model)
 
     @torch.inference_mode()
     def score(self, views: DecodedViews) -> Prediction:
         """Average the softmax scores of all views of a decoded video."""
         found: dict[str, list[Tensor]] = {}
         for batch in views.batches():
-            video, source = to_input(batch.to(self.device), self.preprocess)
-            for name, logits in self.model(video, source).logits().items():
+            for name, logits in self.network(batch.to(self.device)).items():
                 found.setdefault(name, []).append(logits.float().softmax(1).cpu())
         each = {name: torch.cat(parts).numpy() for name, parts in found.items()}
         mean = {name: values.astype(np.float64).mean(0) for name, values in each.items()}

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from peakzoom.model import PeakZoom
+from peakzoom.model.backbones import BACKBONES, FIXED_LENGTH
+from peakzoom.model.geometry import CellGeometry
+from peakzoom.model.inference import (
+    NORMS,
+    FrameConv,
+    InferenceNetwork,
+    fold_batch_norms,
+    take_strides_first,
+)
+from peakzoom.video.views import Preprocess, to_input
+
+DEEP = ("p3d",)  # 199 layers of random weights: numbers grow beyond what a comparison means
+
+
+def trained(
+    backbone: str, frames: int, size: int, zoom_source: int = 1, width: float = 0.25, **options: object
+) -> PeakZoom:
+    """A network whose batch norms do something, as after a training."""
+    torch.manual_seed(0)
+    preprocess = Preprocess(size=size, frames=frames, canvas=(size, size), zoom_source=zoom_source)
+    if backbone in FIXED_LENGTH:
+        options["backbone_options"] = {"frames": frames}
+    model = PeakZoom(backbone, 7, width=width, preprocess=preprocess.to_dict(), **options)  # type: ignore[arg-type]
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            assert module.running_mean is not None and module.running_var is not None
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.normal_(module.bias, std=0.1)
+    return model.eval()
+
+
+def views(batch: int, frames: int, side: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (batch, frames, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+@torch.inference_mode()
+def check_same(model: PeakZoom, clips: Tensor) -> InferenceNetwork:
+    network = InferenceNetwork(model)
+    expected = model(*to_input(clips, network.preprocess)).logits()
+    found = network(clips)
+    assert list(found) == list(expected)
+    for name, logits in expected.items():
+        scale = float(logits.abs().max())
+        torch.testing.assert_close(found[name], logits, rtol=1e-4, atol=1e-5 * max(1.0, scale))
+    return network
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in DEEP and name != "c3d"])
+def test_answers_are_the_networks_own(backbone: str, batch: int) -> None:
+    network = check_same(trained(backbone, 16, 64), views(batch, 16, 64))
+    assert not any(isinstance(module, NORMS) for module in network.modules())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("frames", [1, 2, 5, 13, 16, 17])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"zoom_source": 2},
+        {"zoom_source": 2, "attention_per": "clip", "response": "evidence", "erase": 0.15},
+        {"branches": ("original",)},
+        {"branches": ("original", "complementary")},
+    ],
+)
+def test_frames_that_the_tcnn_never_sees_are_left_out(
+    frames: int, batch: int, options: dict[str, object]
+) -> None:
+    model = trained("tcnn", frames, 64, **options)  # type: ignore[arg-type]
+    clips = views(batch, frames, 64 * int(options.get("zoom_source", 1)))  # type: ignore[call-overload]
+    network = check_same(model, clips)
+    assert network.step == 4
+
+
+def test_what_is_left_out_is_what_changes_nothing() -> None:
+    """Of 16 frames the paper's T-CNN answers to 0, 4, 8 and 12 only; so does the original network itself."""
+    model, clips = trained("tcnn", 16, 64, branches=("original",)), views(1, 16, 64)
+    noisy = views(2, 16, 64)[1:].clone()
+    noisy[:, ::4] = clips[:, ::4]
+    pre = Preprocess.from_dict(model.preprocess)
+    with torch.inference_mode():
+        one, other = (model(*to_input(each, pre)).fused for each in (clips, noisy))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backbone", ["tcnn_s", "tcnn_xs", "r3d_18", "tsm"])
+def test_networks_that_see_every_frame_keep_them(backbone: str) -> None:
+    network = trained(backbone, 16, 64).backbone
+    before = {name: (m.stride, m.dilation) for name, m in network.named_modules() if isinstance(m, nn.Conv3d)}
+    assert take_strides_first(network) == 1
+    after = {name: (m.stride, m.dilation) for name, m in network.named_modules() if isinstance(m, nn.Conv3d)}
+    assert after == before
+
+
+def test_a_dilation_that_needs_the_dropped_slices_stops_a_stride() -> None:
+    network = trained("tcnn", 16, 64).backbone
+    odd = next(m for m in network.modules() if isinstance(m, nn.Conv3d) and m.dilation[0] == 4)
+    odd.dilation, odd.padding = (3, 1, 1), (3, 1, 1)
+    video = torch.randn(1, 3, 16, 64, 64)
+    with torch.inference_mode():
+        expected = network.features(video)
+        assert take_strides_first(network) == 2  # the stem's; stage 6 stays as it is
+        torch.testing.assert_close(network.features(video[:, :, ::2]), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("frames", [1, 2, 3, 8])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        ((1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1)),
+        ((1, 3, 3), (2, 2, 2), (0, 1, 1), (1, 1, 1)),
+        ((1, 1, 1), (2, 2, 2), (0, 0, 0), (1, 1, 1)),
+        ((3, 3, 3), (1, 2, 2), (1, 1, 1), (1, 1, 1)),
+        ((3, 3, 3), (1, 1, 1), (4, 1, 1), (4, 1, 1)),
+        ((5, 3, 3), (1, 1, 1), (4, 2, 2), (2, 2, 2)),
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_frame_conv_is_the_convolution(kernel, stride, padding, dilation, bias, frames, batch) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    conv = nn.Conv3d(4, 6, kernel, stride, padding, dilation, groups=2, bias=bias)
+    x = torch.randn(batch, 4, frames, 9, 7)
+    with torch.inference_mode():
+        torch.testing.assert_close(FrameConv(conv)(x), conv(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv3d(3, 4, (3, 3, 3), stride=2, padding=1),
+        nn.Conv3d(3, 4, (3, 3, 3)),
+        nn.Conv3d(3, 4, (1, 3, 3), padding=1),
+        nn.Conv3d(3, 4, 3, padding=1, padding_mode="replicate"),
+        nn.Conv2d(3, 4, 3),
+    ],
+)
+def test_other_convolutions_are_refused(conv: nn.Module) -> None:
+    assert not FrameConv.fits(conv)
+    with pytest.raises(ValueError, match="frame by frame"):
+        FrameConv(conv)  # type: ignore[arg-type]
+
+
+class Forked(nn.Module):
+    """One convolution whose output goes two ways, one that is used twice, and one that folds."""
+
+    cells, num_features = CellGeometry((1, 1, 1)), 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 2)
+        self.fork, self.shared, self.plain = nn.Conv3d(3, 8, 1), nn.Conv3d(8, 8, 1), nn.Conv3d(8, 8, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm3d(8) for _ in range(4))
+
+    def features(self, video: Tensor) -> Tensor:
+        x = self.fork(video)
+        x = x + self.norms[0](x)
+        x = self.norms[1](self.shared(x)) + self.norms[2](self.shared(-x))
+        return self.norms[3](self.plain(x))
+
+
+def test_only_norms_that_own_their_convolution_are_folded() -> None:
+    torch.manual_seed(0)
+    network = Forked().eval()
+    for norm in network.norms:
+        nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
+        nn.init.uniform_(norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+    video = torch.randn(1, 3, 2, 5, 5)
+    with torch.inference_mode():
+        expected = network.features(video)
+        assert fold_batch_norms(network, 2, 5) == 1
+        torch.testing.assert_close(network.features(video), expected)
+    assert [type(norm).__name__ for norm in network.norms] == ["BatchNorm3d"] * 3 + ["Identity"]
+
+
+def test_the_model_itself_stays_as_it_is() -> None:
+    model = trained("tcnn", 8, 64)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    strides = [module.stride for module in model.modules() if isinstance(module, nn.Conv3d)]
+    InferenceNetwork(model)(views(1, 8, 64))
+    assert strides == [module.stride for module in model.modules() if isinstance(module, nn.Conv3d)]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
