@@ -535,6 +535,37 @@ def test_settings_are_refused_before_a_folder_is_made(
     assert not (tmp_path / "run").exists() and said == []
 
 
+def test_a_precision_with_wrong_gradients_is_refused(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peakzoom.train.wrong_gradients", lambda *_: {"blocks.1.conv1": 0.2, "stem.0": 0.83})
+    with pytest.raises(UserError, match=r"wrong gradients for tcnn_xs .* stem\.0 is off by 83%: .*32-true"):
+        train(clip_data, tiny, tmp_path / "run", replace(PLAIN, precision="bf16-mixed"), say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_training(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves the epochs before it: the checkpoint of the first is whole, no weights are called trained."""
+    recipe = replace(tiny, tcnn=replace(tiny.tcnn, epochs=3))
+    run = Training._run
+
+    def broken(self: Training, batch: object) -> object:
+        output = run(self, batch)
+        assert output.original is not None
+        return replace(output, original=output.original * torch.nan) if self.current_epoch == 1 else output
+
+    monkeypatch.setattr(Training, "_run", broken)
+    with pytest.raises(UserError, match=r"no longer a finite number in epoch 2, step 3: .*--lr"):
+        train(clip_data, recipe, tmp_path / "run", TCNN, say=quiet)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "tcnn" / "best" / "model.safetensors").exists()
+    assert len(rows(tmp_path / "run" / "tcnn" / "metrics.csv")) == 1
+    last = torch.load(tmp_path / "run" / "tcnn" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 0 and all(value.isfinite().all() for value in last["state_dict"].values())
+
+
 # Starting from a trained model -----------------------------------------------------------------------------------
 
 

@@ -49,6 +49,7 @@ from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import FIXED_LENGTH
 from peakzoom.model.network import ATTENTION_PER, RESPONSES, PeakZoomOutput
 from peakzoom.plots import plot_curves
+from peakzoom.precision import wrong_gradients
 from peakzoom.predict import find_model, read_model
 from peakzoom.recipes import Phase, Recipe
 from peakzoom.video.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill, free_bytes
@@ -63,6 +64,7 @@ from peakzoom.weights import load_weights
 
 Say = Callable[[str], None]
 PHASES = ("tcnn", "joint")
+CHECK_EVERY = 50  # steps between looks at the loss on a GPU, each of which waits for it
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Training(L.LightningModule):
         self.register_buffer("class_weight", class_weight, persistent=False)
         self.problems: dict[str, Problem] = {}
         self.draws: torch.Generator | None = None
+        self._finite: Tensor = torch.tensor(True)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.phase)
@@ -167,7 +170,21 @@ class Training(L.LightningModule):
             output, batch.labels, label_smoothing=self.phase.label_smoothing, class_weight=self.class_weight
         )
         self._measure("train", output, batch, loss / len(self._names(output)))
+        self._finite = loss.isfinite() & self._finite
+        if (self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0) and not self._finite:
+            raise UserError(self._not_finite())
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        # Before the checkpoint callbacks: what they saved last is from before.
+        if not self._finite:
+            raise UserError(self._not_finite())
+
+    def _not_finite(self) -> str:
+        return (
+            f"the loss is no longer a finite number in epoch {self.current_epoch + 1}, step {self.global_step}: train "
+            "anew with a lower --lr, or with --precision 32-true where it was another"
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._note(batch)
@@ -422,7 +439,7 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
     # Lightning announces itself on every start; set here because importing it sets another level.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
-        L.Trainer(
+        trainer = L.Trainer(
             accelerator=options.accelerator,
             devices=_devices(options),
             num_nodes=options.num_nodes,
@@ -436,6 +453,15 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         reason = " ".join(str(error).split())
         asked = f"accelerator {options.accelerator}, devices {options.devices}, precision {options.precision}"
         raise UserError(f"Lightning cannot train with {asked}: {reason}") from error
+    if options.precision.startswith("bf16") and trainer.accelerator.__class__.__name__ == "CPUAccelerator":
+        network: Any = build(recipe, classes, joint=False).backbone
+        wrong = wrong_gradients(network, recipe.preprocess.frames, recipe.preprocess.size)
+        if wrong:
+            name, off = max(wrong.items(), key=lambda item: item[1])
+            raise UserError(
+                f"precision {options.precision} gives wrong gradients for {recipe.model} on this CPU with PyTorch "
+                f"{torch.__version__}, {name} is off by {off:.0%}: train with --precision 32-true"
+            )
 
 
 def _keep_freed_memory() -> None:
