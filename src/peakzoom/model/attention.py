@@ -38,6 +38,9 @@ class SparseAttention(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
+        self.every_cell = (
+            False  # whether shapes must not depend on how many peaks there are (an exported model's)
+        )
         self.beta_dis = nn.Parameter(torch.tensor(float(beta_dis)))
         self.beta_com = nn.Parameter(torch.tensor(float(beta_com)))
         self.base = base
@@ -77,9 +80,13 @@ class SparseAttention(nn.Module):
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         count, side = response.shape[:2]
-        # Peak k of each map, as many columns as the richest map has; the rest carry weight 0.
-        most = int(peaks.sum((1, 2)).amax()) if count else 0
-        found, cell = peaks.flatten(1).to(response.dtype).topk(most, dim=1)  # (N, K)
+        found = peaks.flatten(1).to(response.dtype)
+        if self.every_cell:
+            cell = torch.arange(side * side, device=response.device).expand_as(found)
+        else:
+            # Peak k of each map, as many columns as the richest map has; the rest carry weight 0.
+            most = int(found.sum(1).amax()) if count else 0
+            found, cell = found.topk(most, dim=1)  # (N, K)
         value = response.flatten(1).gather(1, cell)
         share = self._share(value, cell, phi, response.shape, mode, generator)
 
@@ -88,12 +95,12 @@ class SparseAttention(nn.Module):
         row = (line - line[cell // side][..., None]).square()  # (N, K, g) squared distances
         column = (line - line[cell % side][..., None]).square()
 
-        def attention(weight: Tensor, beta: Tensor) -> Tensor:
-            width = (value * beta.square())[..., None]  # (N, K, 1)
-            rows = (found * weight)[..., None] * torch.exp(-row / width)
-            return self.base + rows.transpose(1, 2) @ torch.exp(-column / width)  # (N, g, K) x (N, K, g)
-
-        return attention(share * value, self.beta_dis), attention((1 - share) / value, self.beta_com)
+        # Both sides at once: (2, N, K), discriminative first.
+        weight = found * torch.stack((share * value, (1 - share) / value))
+        width = (value * torch.stack((self.beta_dis, self.beta_com)).square()[:, None, None])[..., None]
+        rows = weight[..., None] * torch.exp(-row / width)
+        q_dis, q_com = self.base + rows.transpose(-1, -2) @ torch.exp(-column / width)  # (g, K) x (K, g)
+        return q_dis, q_com
 
     def _share(
         self,

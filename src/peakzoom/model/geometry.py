@@ -92,7 +92,14 @@ def interpolation_matrix(positions: Tensor, cells: int, stride: float, offset: f
 
 
 def place_response(
-    response: Tensor, cells: CellGeometry, frames: int, size: tuple[int, int], grid: int = 31
+    response: Tensor,
+    cells: CellGeometry,
+    frames: int,
+    size: tuple[int, int],
+    grid: int = 31,
+    *,
+    step: int = 1,
+    average: bool = False,
 ) -> Tensor:
     """Bring response maps from feature cells onto the attention grid of every input frame (METHOD.md, section 2).
 
@@ -102,9 +109,12 @@ def place_response(
         frames: T, the number of input frames.
         size: (H, W) of the input in pixels.
         grid: side g of the attention grid; its line j lies on pixel ``j * (H - 1) / (g - 1)``.
+        step: only every ``step``-th frame is wanted.
+        average: only the mean over all T frames is.
 
     Returns:
-        (B, T, g, g), linear between cells in space and time, constant beyond the outer ones.
+        (B, T, g, g), linear between cells in space and time, constant beyond the outer ones; (B, 1, g, g) with
+        ``average``.
     """
     if response.dim() != 4:
         raise ValueError(f"response has shape {tuple(response.shape)}, expected (B, T', h, w)")
@@ -118,6 +128,7 @@ def place_response(
 
     with exact(response):
         time = axis(frames - 1, frames, 0)  # (T, T')
+        time = time.mean(0, keepdim=True) if average else time[::step]
         rows = axis(size[0] - 1, grid, 1)  # (g, h)
         columns = axis(size[1] - 1, grid, 2)  # (g, w)
         placed = rows @ response @ columns.T  # (B, T', g, g)

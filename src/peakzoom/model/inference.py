@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -231,35 +232,54 @@ def convolve_frames(backbone: nn.Module) -> int:
     return count
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A batch of clips after the first pass."""
+
+    features: Tensor  # (B, C, T', h, w) of the original video
+    source: Tensor  # (B, 3, T, H', W') frames that the zoomed videos are read from
+    size: tuple[int, int]  # (H, W) of the network's input
+
+
 class InferenceNetwork(nn.Module):
     """A trained model's answers, rewritten as above; the model itself is left as it is.
 
     Args:
         model: with ``preprocess``.
+        fixed_shapes: only shapes that do not depend on what is in a clip, and one path whatever the batch, which is
+            what a graph that is traced and exported can hold; convolutions then stay 3-D.
     """
 
-    def __init__(self, model: PeakZoom) -> None:
+    def __init__(self, model: PeakZoom, *, fixed_shapes: bool = False) -> None:
         super().__init__()
         self.preprocess = Preprocess.from_dict(model.preprocess)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         backbone: Any = self.model.backbone
         fold_batch_norms(backbone, self.preprocess.frames, self.preprocess.size)
         self.step = take_strides_first(backbone)
-        if next(backbone.parameters()).device.type == "cpu":
+        self.model.attention.every_cell = fixed_shapes
+        if next(backbone.parameters()).device.type == "cpu" and not fixed_shapes:
             convolve_frames(backbone)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
-        model, step = self.model, self.step
-        video, source = to_input(views[:, ::step], self.preprocess)  # no other frame is looked at
-        features = model.backbone.features(video)
-        pooled = {"original": features.mean((2, 3, 4))}
-        if model.branches != ("original",):
-            size = (video.shape[3], video.shape[4])
-            responses, peaks = model.respond(features, views.shape[1], size)
-            zoomed = model.zoom(
-                video if source is None else source, responses[:, ::step], peaks[:, ::step], size
-            )[2:]
-            second = model.backbone.features(torch.cat(zoomed)).mean((2, 3, 4))
-            pooled["discriminative"], pooled["complementary"] = second.chunk(2)
-        return model.classify({name: pooled[name] for name in model.branches}).logits()
+        seen = self.look(views)
+        pooled = {"original": seen.features.mean((2, 3, 4))}
+        if self.model.branches != ("original",):
+            pooled |= self.look_closer(seen)
+        return self.model.classify({name: pooled[name] for name in self.model.branches}).logits()
+
+    def look(self, views: Tensor) -> Seen:
+        """The first pass: features of the original video."""
+        video, source = to_input(views[:, :: self.step], self.preprocess)  # no other frame is looked at
+        features = self.model.backbone.features(video)
+        return Seen(features, video if source is None else source, (video.shape[3], video.shape[4]))
+
+    def look_closer(self, seen: Seen) -> dict[str, Tensor]:
+        """The second pass: pooled features (B, C) of the two zoomed videos."""
+        model = self.model
+        responses, peaks = model.respond(seen.features, self.preprocess.frames, seen.size, self.step)
+        zoomed = model.zoom(seen.source, responses, peaks, seen.size)[2]
+        pooled = model.backbone.features(zoomed).mean((2, 3, 4))
+        discriminative, complementary = pooled.unflatten(0, (2, -1)).unbind()
+        return {"discriminative": discriminative, "complementary": complementary}

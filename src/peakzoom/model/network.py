@@ -180,16 +180,19 @@ class PeakZoom(
             self.fc_fused.weight.copy_(weight.repeat(1, len(self.branches)) / len(self.branches))
             self.fc_fused.bias.copy_(bias)
 
-    def respond(self, features: Tensor, frames: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def respond(
+        self, features: Tensor, frames: int, size: tuple[int, int], step: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """Responses in [0, 1] and peaks on the attention grid of every input frame (Eq. 1-4); no gradient.
 
         Args:
             features: (B, C, T', h, w) of the original video.
             frames: T of that video.
             size: its (H, W).
+            step: only every ``step``-th frame is wanted.
 
         Returns:
-            (B, T, g, g) float and (B, T, g, g) bool.
+            (B, T, g, g) float and (B, T, g, g) bool; T / step rounded up in place of T.
         """
         with torch.no_grad(), exact(features):
             fc, features = self.backbone.fc, features.to(self.backbone.fc.weight.dtype)
@@ -199,14 +202,15 @@ class PeakZoom(
                 response = evidence_map(maps, scores)
             else:
                 response = response_map(maps, scores, self.delta, self.top)
-            placed = place_response(response, self.backbone.cells, frames, size, self.grid)
-            if self.attention_per == "clip":
-                placed = placed.mean(1, keepdim=True)
+            clip = self.attention_per == "clip"
+            placed = place_response(
+                response, self.backbone.cells, frames, size, self.grid, step=step, average=clip
+            )
             placed = normalise(placed)
             peaks = find_peaks(placed)
             if self.erase:
                 placed, peaks = further_peaks(placed, peaks, self.erase)
-            shape = (len(placed), frames, *placed.shape[2:])
+            shape = (placed.shape[0], -(-frames // step), *placed.shape[2:])
             return placed.expand(shape), peaks.expand(shape)
 
     def zoom(
@@ -216,7 +220,7 @@ class PeakZoom(
         peaks: Tensor,
         size: tuple[int, int],
         phi: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The two attention maps and the two zoomed videos (Eq. 5-7 and Sec. 2.2).
 
         Args:
@@ -227,7 +231,7 @@ class PeakZoom(
             phi: (B, T, g, g) draws for the split; the evaluation's mode when not given.
 
         Returns:
-            q_dis, q_com (B, T, g, g) and discriminative, complementary (B, 3, T, H, W).
+            q_dis, q_com (B, T, g, g), and (2 B, 3, T, H, W): the discriminative videos, then the complementary ones.
         """
         batch, frames = responses.shape[:2]
         shape = responses.shape
@@ -243,16 +247,16 @@ class PeakZoom(
             mode=None if phi is None else "sample",
         )
 
-        def video(attention: Tensor) -> Tensor:
-            zoomed = self.sampler(images, attention, size)
-            if self.attention_per == "clip":
-                return zoomed.unflatten(1, (3, frames))
-            return zoomed.unflatten(0, (batch, frames)).transpose(1, 2)
+        zoomed = self.sampler(images, torch.cat((q_dis, q_com)), size)
+        if self.attention_per == "clip":
+            zoomed = zoomed.unflatten(1, (3, frames))
+        else:
+            zoomed = zoomed.unflatten(0, (2 * batch, frames)).transpose(1, 2)
 
         def maps(attention: Tensor) -> Tensor:
             return attention.unflatten(0, (batch, -1)).expand(shape)
 
-        return maps(q_dis), maps(q_com), video(q_dis), video(q_com)
+        return maps(q_dis), maps(q_com), zoomed
 
     def forward(
         self,
@@ -283,13 +287,11 @@ class PeakZoom(
                 shape = responses.shape if self.attention_per == "frame" else responses[:, :1].shape
                 phi = torch.rand(shape, generator=generator, device=video.device, dtype=responses.dtype)
                 phi = phi.expand_as(responses)
-            q_dis, q_com, dis, com = self.zoom(
-                video if source is None else source, responses, peaks, size, phi
-            )
-            zoomed = self.backbone.features(torch.cat((dis, com))).mean((2, 3, 4))
-            pooled["discriminative"], pooled["complementary"] = zoomed.chunk(2)
+            q_dis, q_com, zoomed = self.zoom(video if source is None else source, responses, peaks, size, phi)
+            second = self.backbone.features(zoomed).mean((2, 3, 4))
+            pooled["discriminative"], pooled["complementary"] = second.chunk(2)
             if attention:
-                looked = Attention(responses, peaks, q_dis, q_com, dis, com)
+                looked = Attention(responses, peaks, q_dis, q_com, *zoomed.chunk(2))
         elif attention:
             raise ValueError("this model has the original branch alone: it zooms nowhere")
 

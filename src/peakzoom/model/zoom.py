@@ -92,19 +92,19 @@ class ZoomSampler(nn.Module):
 
         Args:
             frames: (N, C, H, W) float, of any size; C is 3, or 3 T where the frames of a clip share one attention.
-            attention: (N, g, g), positive.
+            attention: (k N, g, g), positive: N maps for each of k resamplings of the same frames, one after the other.
             size: (height, width) of the result; the frames' own when not given. Frames may be larger than the
                 result, and zooming then shows detail that the result's size could not hold. What is not enlarged
                 does not alias: flat attention gives the area average of 2 x 2 or 4 x 4 pixels where frames are twice
                 or four times as large.
 
         Returns:
-            (N, C, *size).
+            (k N, C, *size).
         """
-        if frames.dim() != 4 or len(frames) != len(attention):
+        if frames.dim() != 4 or attention.shape[0] % frames.shape[0]:
             raise ValueError(
                 f"frames {tuple(frames.shape)} and attention {tuple(attention.shape)} do not fit, "
-                "expected (N, 3, H, W) and (N, g, g)"
+                "expected (N, 3, H, W) and (k N, g, g)"
             )
         height, width = size or (frames.shape[2], frames.shape[3])
         shift = self.displacement(attention)
@@ -113,19 +113,30 @@ class ZoomSampler(nn.Module):
                 _reading(frames.shape[2 + axis], length, len(self.blur), like=shift)
                 for axis, length in enumerate((height, width))
             )
-            # (n H, g) x (N, g, g) x (g, n W): the displacement at every position that is read
-            across = y.spread @ shift[..., 0] @ x.spread.T * x.scale + x.place
-            down = y.spread @ shift[..., 1] @ x.spread.T * y.scale + y.place[:, None]
+            # (n H, g) x (N, g, g) x (g, n W): the displacement at every position that is read, added to its place
+            count, wide = shift.shape[0], x.spread.T
+            across = torch.baddbmm(x.place, y.spread @ shift[..., 0], (wide * x.scale).expand(count, -1, -1))
+            down = torch.baddbmm(
+                y.place[:, None], y.spread @ shift[..., 1], (wide * y.scale).expand(count, -1, -1)
+            )
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
             positions = torch.stack((across, down), dim=-1)
-            zoomed = F.grid_sample(
-                frames.to(positions.dtype),
-                positions,
-                mode="bilinear",
-                padding_mode="border",
-                align_corners=True,
-            )
+            zoomed = _read(frames.to(positions.dtype), positions)
             return zoomed if (y.times, x.times) == (1, 1) else F.avg_pool2d(zoomed, (y.times, x.times))
+
+
+def _read(frames: Tensor, positions: Tensor) -> Tensor:
+    """(N, C, H, W) read at (k N, h, w, 2) positions -> (k N, C, h, w)."""
+    count = frames.shape[0]
+    if count == 1:  # nothing is copied, and the k readings run side by side
+        return _sample(frames.expand(positions.shape[0], -1, -1, -1), positions)
+    times = positions.shape[0] // count
+    parts = [_sample(frames, each) for each in positions.unflatten(0, (times, count)).unbind()]
+    return parts[0] if times == 1 else torch.cat(parts)
+
+
+def _sample(frames: Tensor, positions: Tensor) -> Tensor:
+    return F.grid_sample(frames, positions, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 class _Axis(NamedTuple):

@@ -1,0 +1,69 @@
+"""What the benchmarks share: calls timed in turn, a machine's matrix-product rate, and how a figure is written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+
+def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+    """Milliseconds of every round of each call, one after the other, so that slow moments fall on all of them."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(-warm, rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn >= 0:
+                spent[name].append(1000 * (time.perf_counter() - start))
+    return spent
+
+
+def cell(spent: list[float], form: str = ".0f") -> str:
+    """Median (fastest to slowest)."""
+    return f"{statistics.median(spent):{form}} ({min(spent):{form}} to {max(spent):{form}})"
+
+
+def matrix_product() -> Callable[[], object]:
+    """A product of two square matrices of side ``SIDE``, the yardstick of what a machine can do."""
+    left, right = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+    return lambda: left @ right
+
+
+SIDE = 2048
+
+
+def rate(spent: list[float]) -> float:
+    """GFLOP/s of :func:`matrix_product`."""
+    return 2 * SIDE**3 / statistics.median(spent) / 1e6
+
+
+def machine() -> str:
+    """Processor, threads and versions in one line."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        flags = next((line for line in lines if line.startswith("flags")), "")
+        name = models[0] if models else name
+        name += next(
+            (f" ({each})" for each in ("avx512_bf16", "avx512f", "avx2") if each in flags.split()), ""
+        )
+    return (
+        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def rounds_from(doc: str | None, default: int) -> int:
+    """``--rounds`` of a benchmark that is called by itself."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=default)
+    return parser.parse_args().rounds
