@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from timing import cell, in_turn, machine, rounds_from
@@ -59,7 +60,7 @@ def shares(rounds: int) -> Iterator[str]:
             read = READING * 2 * 3 * (pre.frames // network.step) * size * size
             macs = counter.get_total_flops() / 2e9 + read / 1e9
             spent = in_turn(
-                {"all": lambda n=network: n(clip), "between": lambda n=network: between(n, seen)},  # type: ignore[misc]
+                {"all": partial(network, clip), "between": partial(between, network, seen)},
                 rounds,
             )
         share = statistics.median(spent["between"]) / statistics.median(spent["all"])

@@ -1,78 +1,104 @@
-"""What the rewriting for inference saves: the trained form and ``InferenceNetwork`` on the same clips, in turn.
+"""One clip and three through each network: as trained, and by every engine, in turn on the same clips.
 
-Milliseconds for a batch of clips, median (fastest to slowest) of the rounds; the last column is the ratio of the
-medians. Weights are random, which changes nothing about the time.
+Milliseconds for the batch, median (fastest to slowest) of the rounds. Weights are random, which changes nothing about
+the time. GFLOP/s count what is computed after batch norms are folded and frames left out that the T-CNN never sees;
+they are set against a product of two 2048-square matrices, timed in turn with the rest.
 
-    python benchmarks/inference.py --rounds 7
+    python benchmarks/inference.py --rounds 5
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
+from timing import cell, in_turn, machine, matrix_product, rate, rounds_from
+from torch.utils.flop_counter import FlopCounterMode
 
+from peakzoom.engines.onnx import OnnxEngine, to_onnx
+from peakzoom.engines.openvino import OpenVinoEngine, from_onnx
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import InferenceNetwork
+from peakzoom.model.network import BRANCHES
 from peakzoom.video.views import Preprocess, to_input
 
-CASES = (  # backbone, width, size, clips
-    ("tcnn", 1.0, 224, 1),
-    ("tcnn", 1.0, 224, 3),
-    ("tcnn_xs", 1.0, 96, 1),
-    ("tcnn_xs", 1.0, 96, 3),
-    ("r3d_18", 1.0, 112, 1),
-    ("tsm", 1.0, 112, 1),
+ALONE = BRANCHES[:1]
+CASES = (  # backbone, size, branches
+    ("tcnn", 224, ALONE),
+    ("tcnn", 224, BRANCHES),
+    ("tcnn_xs", 96, ALONE),
+    ("tcnn_xs", 96, BRANCHES),
+    ("r3d_18", 112, ALONE),
+    ("r2plus1d_18", 112, ALONE),
+    ("tsm", 224, ALONE),
+    ("i3d", 224, ALONE),
+)
+HEADER = (
+    "| network | branches | clips | G multiply-adds a clip | as trained, ms | torch, ms | onnx, ms | openvino, ms "
+    "| best against as trained | its GFLOP/s | of the matrix product's |\n" + "|---" * 11 + "|"
 )
 
 
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    spent: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(-1, rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn >= 0:
-                spent[name].append(1000 * (time.perf_counter() - start))
-    return spent
+def trained(model: PeakZoom, preprocess: Preprocess, clips: torch.Tensor) -> object:
+    """The network as it was trained."""
+    return model(*to_input(clips, preprocess))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(
-        "| network | branches | clips | as trained, ms | for inference, ms | ratio |\n|---|---|---|---|---|---|"
-    )
-    for backbone, width, size, batch in CASES:
-        for branches in (("original",), ("original", "discriminative", "complementary")):
-            torch.manual_seed(0)
-            pre = Preprocess(size=size, canvas=(size, size))
-            model = PeakZoom(backbone, 101, width=width, branches=branches, preprocess=pre.to_dict()).eval()
-            network = InferenceNetwork(model)
+def multiply_adds(network: PeakZoom | InferenceNetwork, preprocess: Preprocess) -> float:
+    """Of one clip, in G."""
+    clip = torch.zeros((1, preprocess.frames, 3, preprocess.size, preprocess.size), dtype=torch.uint8)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        if isinstance(network, PeakZoom):
+            trained(network, preprocess, clip)
+        else:
+            network(clip)
+    return counter.get_total_flops() / 2e9
+
+
+def rows(rounds: int) -> Iterator[str]:
+    """One line of the table a network, set of branches and batch."""
+    for backbone, size, branches in CASES:
+        torch.manual_seed(0)
+        pre = Preprocess(size=size, canvas=(size, size))
+        model = PeakZoom(backbone, 101, branches=branches, preprocess=pre.to_dict()).eval()
+        network = InferenceNetwork(model)
+        graph = to_onnx(model)
+        onnx, openvino = OnnxEngine(graph), OpenVinoEngine(from_onnx(graph))
+        counts = [multiply_adds(model, pre), multiply_adds(network, pre)]
+        for batch in (1, 3):
+            calls: dict[str, Callable[[torch.Tensor], object]] = {
+                "trained": partial(trained, model, pre),
+                "torch": network,
+                "onnx": onnx,
+                "openvino": openvino,
+            }
             clips = torch.randint(0, 256, (batch, pre.frames, 3, size, size), dtype=torch.uint8)
             with torch.inference_mode():
                 spent = in_turn(
-                    {
-                        "trained": lambda m=model, c=clips, p=pre: m(*to_input(c, p)),  # type: ignore[misc]
-                        "inference": lambda n=network, c=clips: n(c),  # type: ignore[misc]
-                    },
+                    {name: partial(call, clips) for name, call in calls.items()}
+                    | {"product": matrix_product()},
                     rounds,
                 )
+            most = rate(spent.pop("product"))
             medians = {name: statistics.median(each) for name, each in spent.items()}
-            cells = [f"{medians[n]:.0f} ({min(s):.0f} to {max(s):.0f})" for n, s in spent.items()]
+            best = min(("torch", "onnx", "openvino"), key=medians.__getitem__)
+            reached = 2 * counts[1] * batch / medians[best] * 1000
             letters = "".join(name[0].upper() for name in branches)
-            ratio = medians["trained"] / medians["inference"]
-            print(
-                f"| {backbone}, {size} | {letters} | {batch} | {cells[0]} | {cells[1]} | {ratio:.2f} |",
-                flush=True,
+            yield (
+                f"| {backbone}, {size} | {letters} | {batch} | {counts[0]:.2f} ({counts[1]:.2f} computed) | "
+                + " | ".join(cell(each) for each in spent.values())
+                + f" | {best}, {medians['trained'] / medians[best]:.2f} | {reached:.0f} | {reached / most:.2f} |"
             )
+
+
+def main() -> None:
+    rounds = rounds_from(__doc__, 5)
+    print(machine())
+    print(HEADER)
+    for row in rows(rounds):
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def test_very_short_videos(
 ) -> None:
     pre = Preprocess(size=32, frames=8, stride=4, fps=fps, canvas=(32, 32), zoom_source=2)
     model = PeakZoom("tcnn_xs", 2, width=0.25, preprocess=pre.to_dict()).eval()
-    prediction = Recognizer(model, "cpu").predict(
+    prediction = Recognizer.of(model, "cpu").predict(
         make_clip(tmp_path / "a.mp4", frames=frames), Protocol(clips=2)
     )
     assert prediction.views["fused"].shape == (6, 2)

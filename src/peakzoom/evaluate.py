@@ -132,6 +132,16 @@ def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> lis
     return chosen
 
 
+def run_folder(run: str | Path) -> Path | None:
+    """The folder with ``videos.csv``, from a run, one of its phases or a file in it; None for what has none."""
+    path = Path(run).resolve()
+    if not path.exists():  # a name on the hub
+        return None
+    return next(
+        (each for each in (path, path.parent, path.parent.parent) if (each / "videos.csv").exists()), None
+    )
+
+
 def run_videos(run: Path) -> VideoSet:
     """All videos that a run recorded in ``videos.csv``, each with the split that it had there."""
     classes = (run / "classes.txt").read_text(encoding="utf-8").splitlines()

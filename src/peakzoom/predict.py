@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from peakzoom.engines import SUFFIXES, Engine, build_engine, open_exported
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.model import PeakZoom
-from peakzoom.model.inference import InferenceNetwork
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import Video, decode
 from peakzoom.video.views import Preprocess, crop_offsets, frames_at
@@ -176,32 +176,38 @@ class Recognizer:
     """A trained model, ready for files.
 
     Args:
-        model: with ``preprocess`` in its configuration.
-        device: "auto" takes a GPU when there is one.
+        engine: computes the logits of views.
+        model: whose they are; None where the engine is all there is, as for an exported file.
     """
 
-    def __init__(self, model: PeakZoom, device: str = "auto") -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self.device = torch.device(device)
-            self.model = model.eval().to(self.device)
-        except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"device {device!r} cannot be used, expected for instance cpu: {reason}"
-            ) from error
-        self.preprocess = Preprocess.from_dict(model.preprocess)
-        self.classes = model.classes
-        self.network = InferenceNetwork(self.model)
+    def __init__(self, engine: Engine, model: PeakZoom | None = None) -> None:
+        self.engine, self._model = engine, model
+        self.classes, self.preprocess = engine.classes, engine.preprocess
 
-    @torch.inference_mode()
+    @classmethod
+    def of(cls, model: PeakZoom, device: str = "auto", engine: str = "torch") -> Recognizer:
+        """For a trained model with ``preprocess`` in its configuration.
+
+        Args:
+            model: it is moved to the device and put into ``eval()``.
+            device: "auto" takes a GPU when there is one.
+            engine: one of :data:`peakzoom.engines.ENGINES`.
+        """
+        return cls(build_engine(model, engine, device), model.eval())
+
+    @property
+    def model(self) -> PeakZoom:
+        """The network itself; ValueError where there is only an exported file."""
+        if self._model is None:
+            raise ValueError("an exported file has no PyTorch network: load the run that it was made from")
+        return self._model
+
     def score(self, views: DecodedViews) -> Prediction:
         """Average the softmax scores of all views of a decoded video."""
         found: dict[str, list[Tensor]] = {}
         for batch in views.batches():
-            for name, logits in self.network(batch.to(self.device)).items():
-                found.setdefault(name, []).append(logits.float().softmax(1).cpu())
+            for name, logits in self.engine(batch).items():
+                found.setdefault(name, []).append(logits.softmax(1))
         each = {name: torch.cat(parts).numpy() for name, parts in found.items()}
         mean = {name: values.astype(np.float64).mean(0) for name, values in each.items()}
         scores = {name: values / values.sum() for name, values in mean.items()}
@@ -221,15 +227,24 @@ class Recognizer:
         return self.score(decode_views(file, self.preprocess, protocol or Protocol()))
 
 
-def load(path: str | Path, device: str = "auto") -> Recognizer:
-    """Load a trained model: a run folder, a saved model, or the name of one on the Hugging Face hub (owner/name).
+def load(path: str | Path, device: str = "auto", engine: str | None = None) -> Recognizer:
+    """Load a trained model: a run folder, a saved model, an exported file, or one on the Hugging Face hub (owner/name).
 
-    Weights are read from safetensors only.
+    Weights are read from safetensors only, or from a graph that ``peakzoom export`` wrote.
+
+    Args:
+        path: which.
+        device: "auto" takes a GPU when there is one.
+        engine: one of :data:`peakzoom.engines.ENGINES`; torch when not given, or what an exported file needs.
     """
     name = str(path)
+    if Path(name).suffix.lower() in SUFFIXES or Path(name).is_file():
+        return Recognizer(open_exported(Path(name), engine, device))
     if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return Recognizer(_from_hub(name), device)
-    return Recognizer(read_model(find_model(path)), device)
+        model = _from_hub(name)
+    else:
+        model = read_model(find_model(path))
+    return Recognizer.of(model, device, engine or "torch")
 
 
 def read_model(folder: Path) -> PeakZoom:

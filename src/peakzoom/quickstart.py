@@ -66,7 +66,7 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
 
     for entry in entries:
         view = next(decode_views(entry.path, pre, Protocol(clips=1, crops=1)).batches())
-        inputs, source = to_input(view.to(recognizer.device), pre)
+        inputs, source = to_input(view.to(next(model.parameters()).device), pre)
         with torch.inference_mode():
             output = model(inputs, source, attention=True)
         looked = output.attention

@@ -1,4 +1,4 @@
-"""The command line: ``peakzoom quickstart | train | evaluate | predict | report | ablate | compare | data``.
+"""The command line: ``peakzoom quickstart | train | evaluate | predict | export | report | ablate | compare | data``.
 
 One file a command, or two that belong together. Results go to standard output, everything about the way there to
 standard error. A user's mistake is one sentence and exit code 2; files that gave no answer among others that did make
@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from peakzoom.cli import data, evaluate, predict, quickstart, report, study, train
+from peakzoom.cli import data, evaluate, export, predict, quickstart, report, study, train
 from peakzoom.cli.console import say
 from peakzoom.errors import UserError
 
@@ -31,6 +31,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     predict.predict,
+    export.export,
     report.report,
     study.ablate,
     study.compare,
@@ -45,6 +46,10 @@ app.add_typer(data_app, name="data")
 USAGE_ERROR: type[Any] = next(
     each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
 )
+EXTRAS = {  # optional extras and what they bring
+    "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"),
+    "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
+}
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -70,10 +75,11 @@ def main() -> None:
         code = INTERRUPTED
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
-        if missing not in ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"):
+        extra = next((extra for extra, modules in EXTRAS.items() if missing in modules), None)
+        if extra is None:
             raise
         say(
-            f"error: this command needs {missing}, which is not installed: pip install '.[train]' in the clone"
+            f"error: this command needs {missing}, which is not installed: pip install '.[{extra}]' in the clone"
         )
         sys.exit(2)
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others

@@ -14,6 +14,7 @@ from peakzoom.cli.options import (
     DataOptions,
     DecodersOpt,
     DeviceOpt,
+    EngineOpt,
     RunArg,
     ViewOptions,
     grouped,
@@ -40,19 +41,20 @@ def evaluate(
     ] = None,
     workers: DecodersOpt = 1,
     device: DeviceOpt = "auto",
+    engine: EngineOpt = None,
     reading: DataOptions,
 ) -> None:
     """Test a model on labelled videos, 30 views each, and leave every score in one file.
 
     Examples: `peakzoom evaluate runs/first` and `peakzoom evaluate runs/first/tcnn other_clips/`
     """
-    from peakzoom.evaluate import choose_entries, run_videos
+    from peakzoom.evaluate import choose_entries, run_folder, run_videos
     from peakzoom.evaluate import evaluate as test
     from peakzoom.predict import load
 
     averaged = protocol(views)
-    recognizer = load(run, device)
-    home = _run_folder(run)
+    recognizer = load(run, device, engine.value if engine else None)
+    home = run_folder(run)
     if data is not None:
         videos = open_videos(data, reading, reading.split_number)
     elif home is not None:
@@ -60,7 +62,14 @@ def evaluate(
     else:
         raise UserError(f"{run} does not know its test videos: name the DATA to test on")
     entries = choose_entries(videos, home, split)
-    target = out or (Path(run) if Path(run).is_dir() else Path()) / f"evaluation-{split}-{views.clips}"
+    target = out or _beside(Path(run)) / "-".join(
+        [
+            "evaluation",
+            split,
+            views.clips,
+            *([] if recognizer.engine.name == "torch" else [recognizer.engine.name]),
+        ]
+    )
     with progress_bar(f"testing on {len(entries)} videos") as progress:
         result = test(recognizer, videos, entries, target, averaged, workers, progress)
     title = f"{sum(result.counts.values())} {split} videos, {views.num_clips} x {views.crops} views"
@@ -73,14 +82,9 @@ def evaluate(
     answer(f"Scores, tables and pictures: {target}")
 
 
-def _run_folder(run: str) -> Path | None:
-    """The folder with ``videos.csv``, from a run or one of its phases."""
-    path = Path(run).resolve()
-    if not path.exists():  # a name on the hub
-        return None
-    return next(
-        (each for each in (path, path.parent, path.parent.parent) if (each / "videos.csv").exists()), None
-    )
+def _beside(run: Path) -> Path:
+    """The folder to put an evaluation into: the run, or that of an exported file; here for a model of the hub."""
+    return run if run.is_dir() else run.parent if run.is_file() else Path()
 
 
 def _accuracy_table(result: Evaluation, title: str) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -40,6 +40,22 @@ class Cache(str, Enum):
     off = "off"
 
 
+class Engine(str, Enum):
+    """What computes the answers."""
+
+    torch = "torch"
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+class Target(str, Enum):
+    """What a model is exported to."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+    torch = "torch"
+
+
 class Layout(str, Enum):
     """How a data set is laid out."""
 
@@ -56,9 +72,18 @@ DATA_HELP = (
 )
 DataArg = Annotated[Path, typer.Argument(help=DATA_HELP, show_default=False)]
 RunArg = Annotated[
-    str, typer.Argument(help="Run folder, saved model, or owner/name on the hub.", show_default=False)
+    str,
+    typer.Argument(
+        help="Run folder, saved model, exported file, or owner/name on the hub.", show_default=False
+    ),
 ]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda, mps ...")]
+EngineOpt = Annotated[
+    Engine | None,
+    typer.Option(
+        help="What computes: torch, onnx, openvino. Default: torch, or what an exported file needs."
+    ),
+]
 DecodersOpt = Annotated[int, typer.Option(min=0, help="Decoding threads.")]
 ValFractionOpt = Annotated[
     float, typer.Option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
@@ -294,6 +319,28 @@ def whole_numbers(text: str, option: str) -> list[int]:
 def names_of(text: str) -> list[str]:
     """The names in "ann, bob", without empty ones."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def find_videos(files: list[Path]) -> Iterator[Path]:
+    """Files as they are named, and the videos in folders, sorted.
+
+    Raises:
+        UserError: a folder has none.
+    """
+    from peakzoom.video.layouts.files import VIDEO_SUFFIXES
+
+    for file in files:
+        if not file.is_dir():
+            yield file
+            continue
+        inside = sorted(
+            each for each in file.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file()
+        )
+        if not inside:
+            raise UserError(
+                f"{file} is a folder without videos: expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}"
+            )
+        yield from inside
 
 
 def check_new(file: Path, option: str) -> None:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import DecodersOpt, DeviceOpt, RunArg, ViewOptions, check_new, grouped, protocol
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.cli.options import (
+    DecodersOpt,
+    DeviceOpt,
+    EngineOpt,
+    RunArg,
+    ViewOptions,
+    check_new,
+    find_videos,
+    grouped,
+    protocol,
+)
+from peakzoom.errors import DecodeError
 
 if TYPE_CHECKING:
     from peakzoom.predict import Prediction
@@ -32,6 +41,7 @@ def predict(
     views: ViewOptions,
     workers: DecodersOpt = 1,
     device: DeviceOpt = "auto",
+    engine: EngineOpt = None,
 ) -> None:
     """Recognise the action in video files.
 
@@ -43,8 +53,8 @@ def predict(
     averaged = protocol(views)
     if jsonl is not None and str(jsonl) != "-":
         check_new(jsonl, "--jsonl")
-    recognizer = load(run, device)
-    found = list(_expand(files))
+    recognizer = load(run, device, engine.value if engine else None)
+    found = list(find_videos(files))
     failed = 0
     stream = sys.stdout if str(jsonl) == "-" else jsonl.open("w", encoding="utf-8") if jsonl else None
     try:
@@ -67,23 +77,6 @@ def predict(
     if failed:
         say(f"{failed} of {len(found)} files gave no prediction")
         raise typer.Exit(1)
-
-
-def _expand(files: list[Path]) -> Iterator[Path]:
-    from peakzoom.video.layouts.files import VIDEO_SUFFIXES
-
-    for file in files:
-        if not file.is_dir():
-            yield file
-            continue
-        inside = sorted(
-            each for each in file.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file()
-        )
-        if not inside:
-            raise UserError(
-                f"{file} is a folder without videos: expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}"
-            )
-        yield from inside
 
 
 def _write_line(stream: TextIO | None, line: dict[str, Any]) -> None:

@@ -1,0 +1,62 @@
+"""``peakzoom export``: a trained model as one file for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peakzoom.cli.console import answer, say
+from peakzoom.cli.options import Target, find_videos
+from peakzoom.errors import UserError
+
+
+def export(
+    run: Annotated[
+        str, typer.Argument(help="Run folder, saved model, or owner/name on the hub.", show_default=False)
+    ],
+    *,
+    to: Annotated[Target, typer.Option(help="onnx, openvino, or torch (a program of torch.export).")],
+    out: Annotated[
+        Path | None, typer.Option(help="New file; default: model.onnx, .xml or .pt2 in RUN.")
+    ] = None,
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(help="Videos, or folders, to compare on. Default: the test videos of the run."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Largest difference of a logit that is let through.")
+    ] = 1e-3,
+) -> None:
+    """Write a trained model as one graph for other runtimes, checked against PyTorch on real clips.
+
+    Examples: `peakzoom export runs/first --to onnx` and
+    `peakzoom export runs/first --to openvino --out fast.xml --check clips/`
+    """
+    from peakzoom.evaluate import run_folder, run_videos
+    from peakzoom.export import TARGETS, check_target, views_of
+    from peakzoom.export import export as write
+    from peakzoom.predict import load
+
+    if out is None and not Path(run).is_dir():
+        raise UserError(f"{run} is no folder here: name the file to write with --out")
+    file = out or Path(run) / f"model{TARGETS[to.value]}"
+    check_target(to.value, file)
+    recognizer = load(run, "cpu", "torch")
+    if check:
+        paths = list(find_videos(check))
+    elif (home := run_folder(run)) is not None:
+        entries = run_videos(home).entries
+        chosen = [each for each in entries if each.split == "test"] or entries
+        paths = [each.path for each in chosen]
+    else:
+        raise UserError(f"{run} does not know its videos: name some to compare on with --check")
+    say(f"exporting to {to.value} and comparing on real clips")
+    made = write(recognizer.model, to.value, file, views_of(paths, recognizer.preprocess), tolerance)
+    answer(
+        f"Largest difference of a logit on {made.clips} clips: {made.difference:.1e} "
+        f"(logits up to {made.scale:.3g}, {tolerance:g} allowed)"
+    )
+    for each in made.files:
+        answer(f"{each} ({each.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,80 @@
+"""What computes the answers: PyTorch, ONNX Runtime or OpenVINO (docs/export.md).
+
+One file an engine; each imports its library, which is an optional extra, only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peakzoom.engines.base import Description, Engine
+from peakzoom.errors import UserError
+from peakzoom.model import PeakZoom
+
+ENGINES = ("torch", "onnx", "openvino")
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files that can be run
+
+__all__ = ["ENGINES", "SUFFIXES", "Description", "Engine", "build_engine", "open_exported"]
+
+
+def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto") -> Engine:
+    """An engine for a trained model.
+
+    Args:
+        model: with ``preprocess``.
+        name: one of ``ENGINES``; the other two than torch export the model in memory first.
+        device: for torch; the others run on the CPU.
+
+    Raises:
+        UserError: the engine is unknown or does not run on the device.
+    """
+    if name not in ENGINES:
+        raise UserError(f"engine is {name!r}, expected one of {', '.join(ENGINES)}")
+    if name == "torch":
+        from peakzoom.engines.eager import TorchEngine
+
+        return TorchEngine(model, device)
+    _only_on_cpu(name, device)
+    if name == "onnx":
+        from peakzoom.engines.onnx import OnnxEngine, to_onnx
+
+        return OnnxEngine(to_onnx(model))
+    from peakzoom.engines.openvino import OpenVinoEngine, to_openvino
+
+    return OpenVinoEngine(to_openvino(model))
+
+
+def open_exported(file: Path, name: str | None = None, device: str = "auto") -> Engine:
+    """An engine for a file that ``peakzoom export`` wrote.
+
+    Args:
+        file: .onnx or .xml.
+        name: the engine asked for, where one was.
+        device: only the CPU, or "auto".
+
+    Raises:
+        UserError: the file cannot be run, or not by that engine.
+    """
+    fits = SUFFIXES.get(file.suffix.lower())
+    if fits is None:
+        raise UserError(
+            f"{file} is a file that cannot be run from here: expected a run folder, or an exported "
+            f"{' or '.join(SUFFIXES)} file"
+        )
+    if name not in (None, fits):
+        raise UserError(f"{file} runs on engine {fits}, not on {name}: leave --engine out")
+    if not file.exists():
+        raise UserError(f"{file} does not exist: 'peakzoom export RUN --to {fits}' makes such a file")
+    _only_on_cpu(fits, device)
+    if fits == "onnx":
+        from peakzoom.engines.onnx import OnnxEngine
+
+        return OnnxEngine(file)
+    from peakzoom.engines.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(file)
+
+
+def _only_on_cpu(name: str, device: str) -> None:
+    if device not in ("auto", "cpu"):
+        raise UserError(f"engine {name} runs on the CPU, not on {device}: leave --device out, or use torch")

@@ -1,0 +1,40 @@
+"""PyTorch itself: the trained network, rewritten for inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from peakzoom.errors import UserError
+from peakzoom.model import PeakZoom
+from peakzoom.model.inference import InferenceNetwork
+
+
+class TorchEngine:
+    """Runs on any device that PyTorch has.
+
+    Args:
+        model: trained, with ``preprocess``. It is moved to the device.
+        device: "auto" takes a GPU when there is one.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: PeakZoom, device: str = "auto") -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.device = torch.device(device)
+            model = model.eval().to(self.device)
+        except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"device {device!r} cannot be used, expected for instance cpu: {reason}"
+            ) from error
+        self.network = InferenceNetwork(model)
+        self.classes, self.preprocess = model.classes, self.network.preprocess
+
+    @torch.inference_mode()
+    def __call__(self, views: Tensor) -> dict[str, Tensor]:
+        """Logits (B, S) from uint8 views; see :class:`peakzoom.engines.base.Engine`."""
+        return {name: logits.float().cpu() for name, logits in self.network(views.to(self.device)).items()}
