@@ -22,6 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.errors import UserError
 from peakzoom.model.backbones.base import VideoNetwork
+from peakzoom.model.inference import InferenceNetwork
+from peakzoom.model.network import PeakZoom
 
 WIDTHS = (50, 4000)  # in thousandths: 8 of 2048 channels, the finest step of any network here, are 0.004
 
@@ -65,6 +67,27 @@ def multiply_adds(network: nn.Module, frames: int, size: int) -> float:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(_clip(network, frames, size, device))
     return counter.get_total_flops() / 2 / 1e9
+
+
+def multiply_adds_by_pass(model: PeakZoom) -> tuple[float, float]:
+    """Multiply-adds in G of one view as predictions compute it: of the first pass, and of what looking closer adds.
+
+    Counted as by :func:`multiply_adds`, with batch norms folded and without the frames that are never seen. Zeros
+    beyond a clip's ends count, as is usual, although a single clip's convolutions leave them out.
+
+    Args:
+        model: trained, with ``preprocess``.
+    """
+    network = InferenceNetwork(model, fixed_shapes=True)
+    pre = network.preprocess
+    side = pre.size * pre.zoom_source
+    view = torch.zeros((1, pre.frames, 3, side, side), dtype=torch.uint8, device=_device(network))
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as first:
+            seen = network.look(view)
+        with FlopCounterMode(display=False) as closer:
+            network.answer(seen)
+    return first.get_total_flops() / 2e9, closer.get_total_flops() / 2e9
 
 
 def time_per_clip(

@@ -9,6 +9,10 @@ What an evaluation leaves in its folder::
     per_class.csv         videos and accuracy of each class, for each branch
     confusion.csv .png    rows are true classes, columns the fused answer
     problems.csv          videos without a score, and why
+
+A cascade's has the fused answer alone, and in place of views.npz::
+
+    effort.csv            views looked at, and looked at closer, of each video, and their multiply-adds
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
+from peakzoom.cascade import Stored
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.plots import plot_confusion
 from peakzoom.predict import Prediction, Protocol, Recognizer, decode_ahead
@@ -51,6 +56,7 @@ class Evaluation:
     confusion: np.ndarray  # int64 (S, S), rows true, columns the fused answer
     counts: dict[str, int]  # videos scored, of each class
     problems: list[Problem]
+    effort: MeanEffort | None = None  # of a cascade
 
     @property
     def fused(self) -> BranchResult:
@@ -153,6 +159,54 @@ def run_videos(run: Path) -> VideoSet:
     return VideoSet(classes, entries, [], str(run))
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Predictions of labelled videos, and the files that gave none or were scored in part."""
+
+    predictions: list[Prediction]
+    entries: list[Entry]  # theirs, with labels in the model's order of classes
+    problems: list[Problem]
+
+
+def score_videos(
+    recognizer: Recognizer,
+    data: VideoSet,
+    entries: Sequence[Entry],
+    protocol: Protocol,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    cascade: Stored | None = None,
+) -> Scored:
+    """Predict labelled videos; arguments as of :func:`evaluate`."""
+    entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries
+    found = Scored([], [], list(data.problems))
+    decoded = decode_ahead([entry.path for entry in entries], recognizer.preprocess, protocol, workers)
+    for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
+        if isinstance(views, DecodeError):
+            found.problems.append(Problem(str(entry.path), views.reason))
+        else:
+            score = recognizer.score_stepwise(views, cascade) if cascade else recognizer.score(views)
+            found.predictions.append(score)
+            found.entries.append(entry)
+            if views.video.info.problem:
+                found.problems.append(Problem(str(entry.path), f"scored in part: {views.video.info.problem}"))
+        if progress:
+            progress(done, len(entries))
+    return found
+
+
+def check_folder(out: Path) -> None:
+    """Refuse to write into what is there.
+
+    Raises:
+        UserError: a file, or a folder that is not empty.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a new folder with --out")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: name another --out")
+
+
 def evaluate(
     recognizer: Recognizer,
     data: VideoSet,
@@ -161,6 +215,7 @@ def evaluate(
     protocol: Protocol | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    cascade: Stored | None = None,
 ) -> Evaluation:
     """Score videos and write the folder described above.
 
@@ -172,30 +227,16 @@ def evaluate(
         protocol: views of a video; the paper's 30 when not given.
         workers: decoding threads.
         progress: called with (done, all).
+        cascade: look only as far as it says.
     """
     protocol = protocol or Protocol()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: name a new folder with --out")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: name another --out")
-    entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries
-    predictions: list[Prediction] = []
-    scored: list[Entry] = []
-    problems = list(data.problems)
-    decoded = decode_ahead([entry.path for entry in entries], recognizer.preprocess, protocol, workers)
-    for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
-        if isinstance(views, DecodeError):
-            problems.append(Problem(str(entry.path), views.reason))
-        else:
-            predictions.append(recognizer.score(views))
-            scored.append(entry)
-            if views.video.info.problem:
-                problems.append(Problem(str(entry.path), f"scored in part: {views.video.info.problem}"))
-        if progress:
-            progress(done, len(entries))
-    result = summarise(predictions, scored, recognizer.classes, problems)
+    check_folder(out)
+    found = score_videos(recognizer, data, entries, protocol, workers, progress, cascade)
+    result = summarise(found.predictions, found.entries, recognizer.classes, found.problems)
+    if cascade:
+        result = replace(result, effort=mean_effort(found.predictions, cascade))
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, result, predictions, scored, recognizer.classes, protocol)
+    _write(out, result, found.predictions, found.entries, recognizer.classes, protocol, cascade)
     return result
 
 
@@ -206,6 +247,7 @@ def _write(
     entries: Sequence[Entry],
     classes: Sequence[str],
     protocol: Protocol,
+    cascade: Stored | None,
 ) -> None:
     branches = list(result.branches)
     _write_csv(
@@ -225,13 +267,24 @@ def _write(
             for name in branches
         ),
     )
-    np.savez(
-        out / "views.npz",
-        scores=np.stack([np.stack([each.views[name] for name in branches]) for each in predictions]),
-        branches=np.array(branches),
-        labels=np.array([entry.label for entry in entries]),
-        paths=np.array([str(each.path) for each in predictions]),
-    )
+    if cascade is None:
+        np.savez(
+            out / "views.npz",
+            scores=np.stack([np.stack([each.views[name] for name in branches]) for each in predictions]),
+            branches=np.array(branches),
+            labels=np.array([entry.label for entry in entries]),
+            paths=np.array([str(each.path) for each in predictions]),
+        )
+    else:
+        efforts = [each.effort for each in predictions if each.effort]
+        _write_csv(
+            out / "effort.csv",
+            ["path", "views", "closer", "passes", "g_multiply_adds"],
+            (
+                [each.path, *effort, effort.passes, repr(cascade.work.of(*effort))]
+                for each, effort in zip(predictions, efforts, strict=True)
+            ),
+        )
     _write_csv(
         out / "per_class.csv",
         ["class", "videos", *branches],
@@ -254,7 +307,7 @@ def _write(
         out / "problems.csv", ["path", "reason"], ((each.path, each.reason) for each in result.problems)
     )
     plot_confusion(result.confusion, classes, out / "confusion.png")
-    summary = {
+    summary: dict[str, Any] = {
         "videos": len(predictions),
         "unscored": sum(not each.reason.startswith("scored in part") for each in result.problems),
         "protocol": asdict(protocol),
@@ -263,7 +316,37 @@ def _write(
             for name, each in result.branches.items()
         },
     }
+    if result.effort is not None:
+        summary["cascade"] = asdict(result.effort)
     (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class MeanEffort:
+    """What a cascade took on average."""
+
+    views: float  # of a video
+    closer: float  # of these, looked at closer
+    passes_per_view: float
+    multiply_adds_per_view: float  # G
+    multiply_adds: float  # G, of a video
+    full_multiply_adds: float  # G, of a video with every view looked at closer
+
+
+def mean_effort(predictions: Sequence[Prediction], cascade: Stored) -> MeanEffort:
+    """Of a cascade's predictions."""
+    efforts = [each.effort for each in predictions if each.effort]
+    views, closer = (np.array(each, dtype=np.float64) for each in zip(*efforts, strict=True))
+    spent = np.asarray(cascade.work.of(views, closer))
+    every = cascade.clips * cascade.crops
+    return MeanEffort(
+        float(views.mean()),
+        float(closer.mean()),
+        float((views + 2 * closer).sum() / views.sum()),
+        float(spent.sum() / views.sum()),
+        float(spent.mean()),
+        float(cascade.work.of(every, every)),
+    )
 
 
 def _write_csv(file: Path, header: Sequence[object], rows: Any) -> None:

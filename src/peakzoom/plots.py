@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from peakzoom.cascade import Calibration, frontier
+
 INK, MUTED = "#1f2933", "#7b8794"
 COLOURS = {"train": "#2563eb", "val": "#d97706"}
 
@@ -125,3 +127,41 @@ def plot_attention(
             for axis, head in zip(axes[0], heads, strict=True):
                 axis.set_title(head, fontsize=10, color=INK)
     figure.savefig(file, dpi=110)
+
+
+def plot_cascade(calibration: Calibration, file: Path) -> None:
+    """Accuracy against multiply-adds of every cascade that was tried, the chosen one and the full test, as a PNG."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axis = figure.subplots()
+    best = frontier(calibration.points)
+    axis.scatter(
+        [each.multiply_adds for each in calibration.points],
+        [each.accuracy for each in calibration.points],
+        s=9,
+        color="#cbd2d9",
+        label="tried",
+    )
+    axis.step(
+        [each.multiply_adds for each in best],
+        [each.accuracy for each in best],
+        where="post",
+        color=COLOURS["train"],
+        linewidth=1.6,
+        label="best for its cost, seen in hindsight",
+    )
+    for point, name, colour, marker in (
+        (calibration.chosen, "chosen", COLOURS["val"], "D"),
+        (calibration.full, "every view, looked at closer", INK, "s"),
+    ):
+        axis.scatter(
+            [point.multiply_adds], [point.accuracy], s=44, color=colour, marker=marker, zorder=3, label=name
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("G multiply-adds a video")
+    axis.set_ylabel("accuracy")
+    axis.yaxis.set_major_formatter("{x:.1%}")
+    axis.set_title(f"Cascades on {calibration.videos} calibration videos", color=INK, fontsize=11)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8.5, loc="lower right")
+    figure.savefig(file, dpi=120)

@@ -19,7 +19,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from peakzoom.cascade import Effort, Stored, answer
 from peakzoom.engines import SUFFIXES, Engine, build_engine, open_exported
+from peakzoom.engines.eager import TorchEngine
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.model import PeakZoom
 from peakzoom.video.clips import CLIP_RULES
@@ -62,6 +64,12 @@ class DecodedViews:
 
     def __len__(self) -> int:
         return len(self.clips) * len(self.offsets)
+
+    def view(self, index: int) -> Tensor:
+        """One view alone, uint8 (1, T, 3, side, side); views count clip by clip."""
+        clip, crop = divmod(index, len(self.offsets))
+        top, left = self.offsets[crop]
+        return self.video.take(self.clips[clip])[None, :, :, top : top + self.side, left : left + self.side]
 
     def batches(self) -> Iterator[Tensor]:
         """One batch a clip: its crops, uint8 (crops, T, 3, side, side)."""
@@ -125,8 +133,9 @@ class Prediction:
         path: the file.
         classes: S names.
         scores: for each branch and "fused", float64 (S,) softmax scores averaged over the views; they sum to 1.
-        views: for each branch, float32 (V, S) softmax scores of the views, clip by clip.
+        views: for each branch, float32 (V, S) softmax scores of the views, clip by clip; empty for a cascade.
         problem: what was wrong with the file although it gave frames; None = nothing.
+        effort: what a cascade looked at, which has the fused answer alone; None without one.
     """
 
     path: Path
@@ -134,6 +143,7 @@ class Prediction:
     scores: dict[str, np.ndarray]
     views: dict[str, np.ndarray]
     problem: str | None
+    effort: Effort | None = None
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k best classes of the fused answer and their scores, best first; ties in the order of the classes."""
@@ -154,6 +164,7 @@ class Prediction:
                 for branch, values in self.scores.items()
             },
             "problem": self.problem,
+            **({"views": self.effort.views, "closer": self.effort.closer} if self.effort else {}),
         }
 
 
@@ -213,6 +224,25 @@ class Recognizer:
         scores = {name: values / values.sum() for name, values in mean.items()}
         info = views.video.info
         return Prediction(info.path, self.classes, scores, each, info.problem)
+
+    def score_stepwise(self, views: DecodedViews, cascade: Stored) -> Prediction:
+        """The answer of a calibrated cascade to a decoded video."""
+        scores, effort = answer(self.stepwise, views, cascade.cascade, cascade.order)
+        info = views.video.info
+        return Prediction(info.path, self.classes, {"fused": scores}, {}, info.problem, effort)
+
+    @property
+    def stepwise(self) -> TorchEngine:
+        """The engine, for a cascade.
+
+        Raises:
+            UserError: it cannot stop after the first pass, or its model has no original branch.
+        """
+        if not isinstance(self.engine, TorchEngine):
+            raise UserError(f"a cascade runs on engine torch, not on {self.engine.name}: leave --engine out")
+        if "original" not in self.model.branches:
+            raise UserError("a cascade starts with the original branch, and this model has none")
+        return self.engine
 
     def predict(self, file: str | Path, protocol: Protocol | None = None) -> Prediction:
         """Recognise one video file.

@@ -1,4 +1,4 @@
-"""The command line: ``peakzoom quickstart | train | evaluate | predict | export | report | ablate | compare | data``.
+"""The command line: ``peakzoom quickstart | train | evaluate | predict | calibrate | export | report | ...``.
 
 One file a command, or two that belong together. Results go to standard output, everything about the way there to
 standard error. A user's mistake is one sentence and exit code 2; files that gave no answer among others that did make
@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from peakzoom.cli import data, evaluate, export, predict, quickstart, report, study, train
+from peakzoom.cli import calibrate, data, evaluate, export, predict, quickstart, report, study, train
 from peakzoom.cli.console import say
 from peakzoom.errors import UserError
 
@@ -31,6 +31,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     predict.predict,
+    calibrate.calibrate,
     export.export,
     report.report,
     study.ablate,

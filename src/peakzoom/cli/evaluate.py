@@ -11,6 +11,7 @@ from rich.table import Table
 from peakzoom.cli.console import answer, out_console, progress_bar, say
 from peakzoom.cli.options import (
     DATA_HELP,
+    CascadeOpt,
     DataOptions,
     DecodersOpt,
     DeviceOpt,
@@ -20,6 +21,7 @@ from peakzoom.cli.options import (
     grouped,
     open_videos,
     protocol,
+    stored_cascade,
 )
 from peakzoom.errors import UserError
 
@@ -42,6 +44,7 @@ def evaluate(
     workers: DecodersOpt = 1,
     device: DeviceOpt = "auto",
     engine: EngineOpt = None,
+    cascade: CascadeOpt = False,
     reading: DataOptions,
 ) -> None:
     """Test a model on labelled videos, 30 views each, and leave every score in one file.
@@ -54,6 +57,7 @@ def evaluate(
 
     averaged = protocol(views)
     recognizer = load(run, device, engine.value if engine else None)
+    steps = stored_cascade(run, recognizer, averaged) if cascade else None
     home = run_folder(run)
     if data is not None:
         videos = open_videos(data, reading, reading.split_number)
@@ -68,13 +72,21 @@ def evaluate(
             split,
             views.clips,
             *([] if recognizer.engine.name == "torch" else [recognizer.engine.name]),
+            *(["cascade"] if steps else []),
         ]
     )
     with progress_bar(f"testing on {len(entries)} videos") as progress:
-        result = test(recognizer, videos, entries, target, averaged, workers, progress)
+        result = test(recognizer, videos, entries, target, averaged, workers, progress, steps)
     title = f"{sum(result.counts.values())} {split} videos, {views.num_clips} x {views.crops} views"
     out_console.print(_accuracy_table(result, title))
     out_console.print(_class_table(result))
+    if spent := result.effort:
+        answer(
+            f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them looked at closer: "
+            f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
+            f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of all views "
+            "looked at closer"
+        )
     if result.problems:
         say(
             f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"

@@ -20,7 +20,8 @@ from peakzoom.cli.console import say
 from peakzoom.errors import UserError
 
 if TYPE_CHECKING:
-    from peakzoom.predict import Protocol
+    from peakzoom.cascade import Stored
+    from peakzoom.predict import Protocol, Recognizer
     from peakzoom.recipes import Recipe
     from peakzoom.video.entries import VideoSet
 
@@ -83,6 +84,9 @@ EngineOpt = Annotated[
     typer.Option(
         help="What computes: torch, onnx, openvino. Default: torch, or what an exported file needs."
     ),
+]
+CascadeOpt = Annotated[
+    bool, typer.Option("--cascade", help="Look only as far as 'peakzoom calibrate' found necessary.")
 ]
 DecodersOpt = Annotated[int, typer.Option(min=0, help="Decoding threads.")]
 ValFractionOpt = Annotated[
@@ -247,6 +251,21 @@ def protocol(views: ViewOptions) -> Protocol:
     from peakzoom.predict import Protocol
 
     return Protocol(views.clips, views.num_clips, views.crops)
+
+
+def stored_cascade(run: str, recognizer: Recognizer, protocol: Protocol) -> Stored:
+    """What ``peakzoom calibrate`` left in a run.
+
+    Raises:
+        UserError: nothing, or for other weights or views; or the engine cannot stop half way.
+    """
+    from peakzoom.cascade import FILE, read
+
+    _ = recognizer.stepwise  # refuses what cannot stop half way
+    file = Path(run) / "cascade" / FILE
+    found = read(file)
+    found.check(recognizer.model, protocol, file)
+    return found
 
 
 def adapted(asked: RecipeOptions, network: NetworkOptions | None = None) -> Recipe:

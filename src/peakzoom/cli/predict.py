@@ -11,6 +11,7 @@ import typer
 
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.options import (
+    CascadeOpt,
     DecodersOpt,
     DeviceOpt,
     EngineOpt,
@@ -20,6 +21,7 @@ from peakzoom.cli.options import (
     find_videos,
     grouped,
     protocol,
+    stored_cascade,
 )
 from peakzoom.errors import DecodeError
 
@@ -42,6 +44,7 @@ def predict(
     workers: DecodersOpt = 1,
     device: DeviceOpt = "auto",
     engine: EngineOpt = None,
+    cascade: CascadeOpt = False,
 ) -> None:
     """Recognise the action in video files.
 
@@ -54,6 +57,7 @@ def predict(
     if jsonl is not None and str(jsonl) != "-":
         check_new(jsonl, "--jsonl")
     recognizer = load(run, device, engine.value if engine else None)
+    steps = stored_cascade(run, recognizer, averaged) if cascade else None
     found = list(find_videos(files))
     failed = 0
     stream = sys.stdout if str(jsonl) == "-" else jsonl.open("w", encoding="utf-8") if jsonl else None
@@ -65,7 +69,7 @@ def predict(
                 say(f"{path}: no prediction: {video.reason}")
                 _write_line(stream, {"file": str(path), "error": video.reason})
                 continue
-            prediction = recognizer.score(video)
+            prediction = recognizer.score_stepwise(video, steps) if steps else recognizer.score(video)
             if prediction.problem:
                 say(f"{path}: {prediction.problem}")
             _write_line(stream, prediction.to_dict(top))

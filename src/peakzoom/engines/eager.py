@@ -7,7 +7,7 @@ from torch import Tensor
 
 from peakzoom.errors import UserError
 from peakzoom.model import PeakZoom
-from peakzoom.model.inference import InferenceNetwork
+from peakzoom.model.inference import InferenceNetwork, Seen
 
 
 class TorchEngine:
@@ -33,6 +33,18 @@ class TorchEngine:
             ) from error
         self.network = InferenceNetwork(model)
         self.classes, self.preprocess = model.classes, self.network.preprocess
+
+    @torch.inference_mode()
+    def first(self, views: Tensor) -> tuple[Tensor, Seen]:
+        """The first pass alone: logits (B, S) of the original branch, and what :meth:`closer` needs."""
+        seen = self.network.look(views.to(self.device))
+        logits = self.network.model.head("original")(seen.features.mean((2, 3, 4)))
+        return logits.float().cpu(), seen
+
+    @torch.inference_mode()
+    def closer(self, seen: Seen) -> Tensor:
+        """Fused logits (B, S) of views that :meth:`first` has seen."""
+        return self.network.answer(seen)["fused"].float().cpu()
 
     @torch.inference_mode()
     def __call__(self, views: Tensor) -> dict[str, Tensor]:

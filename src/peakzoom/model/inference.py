@@ -263,7 +263,10 @@ class InferenceNetwork(nn.Module):
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
-        seen = self.look(views)
+        return self.answer(self.look(views))
+
+    def answer(self, seen: Seen) -> dict[str, Tensor]:
+        """The same from a first pass."""
         pooled = {"original": seen.features.mean((2, 3, 4))}
         if self.model.branches != ("original",):
             pooled |= self.look_closer(seen)

@@ -1,0 +1,109 @@
+"""``peakzoom calibrate``: when a model may look less, at a stated loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peakzoom.cli.console import answer, progress_bar, say
+from peakzoom.cli.options import (
+    DATA_HELP,
+    DataOptions,
+    DecodersOpt,
+    DeviceOpt,
+    ViewOptions,
+    grouped,
+    open_videos,
+    protocol,
+)
+from peakzoom.errors import UserError
+
+
+@grouped
+def calibrate(
+    run: Annotated[str, typer.Argument(help="Run folder or saved model.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Argument(help=DATA_HELP + " Default: the validation videos of the run.")
+    ] = None,
+    *,
+    loss: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that may be lost.")
+    ] = 0.2,
+    split: Annotated[str, typer.Option(help="Which videos: val, or test of other DATA.")] = "val",
+    views: ViewOptions,
+    out: Annotated[Path | None, typer.Option(help="New folder; default: cascade in RUN.")] = None,
+    workers: DecodersOpt = 1,
+    device: DeviceOpt = "auto",
+    reading: DataOptions,
+) -> None:
+    """Find out from validation videos how much less work gives the same answers: a cascade.
+
+    Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade` and
+    `peakzoom predict runs/first clip.mp4 --cascade`
+    """
+    import numpy as np
+
+    from peakzoom.cascade import FILE, Work, save, stored_for, view_order, write_curve
+    from peakzoom.cascade import calibrate as choose
+    from peakzoom.cost import multiply_adds_by_pass
+    from peakzoom.evaluate import check_folder, choose_entries, run_folder, run_videos, score_videos
+    from peakzoom.plots import plot_cascade
+    from peakzoom.predict import load
+
+    averaged = protocol(views)
+    target = out or Path(run) / "cascade"
+    if out is None and not Path(run).is_dir():
+        raise UserError(f"{run} is no folder here: name a folder to write with --out")
+    check_folder(target)
+    if data is None and split == "test":
+        raise UserError(
+            "thresholds chosen on a run's own test videos would flatter its test: use --split val, or name other DATA"
+        )
+    recognizer = load(run, device, "torch")
+    _ = recognizer.stepwise  # refuses what cannot stop half way
+    home = run_folder(run)
+    if data is not None:
+        videos = open_videos(data, reading, reading.split_number)
+    elif home is not None:
+        videos = run_videos(home)
+    else:
+        raise UserError(f"{run} does not know its validation videos: name the DATA to calibrate on")
+    entries = choose_entries(videos, home, split)
+    with progress_bar(f"testing on {len(entries)} videos") as progress:
+        found = score_videos(recognizer, videos, entries, averaged, workers, progress)
+    for problem in found.problems:
+        say(f"{problem.path}: {problem.reason}")
+    if not found.predictions:
+        raise UserError("not one of the videos could be scored; run 'peakzoom data check' on them")
+    scores = {
+        name: np.stack([each.views[name] for each in found.predictions]) for name in ("original", "fused")
+    }
+    result = choose(
+        scores["original"],
+        scores["fused"],
+        np.array([each.label for each in found.entries]),
+        view_order(averaged.clips, averaged.crops),
+        Work(*multiply_adds_by_pass(recognizer.model)),
+        loss,
+        branches=recognizer.model.branches != ("original",),
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    save(stored_for(recognizer.model, averaged, result), result, target / FILE)
+    write_curve(result.points, target / "curve.csv")
+    plot_cascade(result, target / "curve.png")
+    best, full = result.chosen, result.full
+    answer(
+        f"{result.videos} videos, every view looked at closer: {full.accuracy:.1%}, "
+        f"{full.multiply_adds:.4g} G multiply-adds a video"
+    )
+    answer(
+        f"cascade: {best.accuracy:.1%}, {best.multiply_adds:.4g} G ({best.multiply_adds / full.multiply_adds:.1%}); "
+        f"{best.views:.1f} of {averaged.clips * averaged.crops} views, {best.passes_per_view:.2f} passes a view"
+    )
+    answer(
+        f"{best.changed} answers changed, {best.lost} of them from right to wrong ({best.risk:.2%} over many orders of "
+        f"the views); on {result.videos} videos that does not rule out {result.bound:.1f} points (95%)"
+    )
+    answer(f"Thresholds, every cascade that was tried, and their picture: {target}")
