@@ -5,13 +5,14 @@ STAMP := .venv/.complete
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test lint format bench clean
 
 help:
 	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
 	@echo 'make test         run the tests (PYTEST_ARGS="-n 2 tests/model" to choose)'
 	@echo 'make lint         ruff and mypy, changing nothing'
 	@echo 'make format       let ruff sort imports and lay out the code'
+	@echo 'make bench        measure docs/performance.md again, about half an hour (BENCH_ARGS="--only growth" for a part)'
 	@echo 'make clean        remove .venv, caches and built packages; runs/ and quickstart/ stay'
 	@echo 'PYTHON=python3.12 chooses the Python (3.10 to 3.13) that .venv is made with.'
 
@@ -39,6 +40,9 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/performance.py $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist

@@ -108,7 +108,7 @@ def published_grid(attention: Tensor, kernel: Tensor) -> Tensor:
     return (2 * torch.cat((x, y), dim=1) - 1).clamp(-1, 1).permute(0, 2, 3, 1)
 
 
-def side_by_side(rounds: int, maps: int = 32) -> tuple[list[str], float, float]:
+def side_by_side(rounds: int, maps: int = 32) -> Iterator[str]:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn((maps, 1, 7, 7), generator=generator)
     response = normalise(
@@ -136,11 +136,10 @@ def side_by_side(rounds: int, maps: int = 32) -> tuple[list[str], float, float]:
         )
     spent["peakzoom"] = [each / MANY for each in spent["peakzoom"]]
     ratio = statistics.median(spent["published"]) / statistics.median(spent["peakzoom"])
-    lines = [
+    yield (
         f"| {maps} | {int(peaks.sum())} | {cell(spent['published'], '.1f')} | {cell(spent['peakzoom'], '.2f')} "
         f"| {ratio:.0f} | {max(a / s for a, s in zip(apart[:2], scale[:2], strict=True)):.1e} | {max(apart[2:]):.1e} |"
-    ]
-    return lines, max(apart[2:]), ratio
+    )
 
 
 SHARE_HEADER = (
@@ -162,7 +161,7 @@ def main() -> None:
     for row in shares(rounds):
         print(row, flush=True)
     print(PUBLISHED_HEADER)
-    print("\n".join(side_by_side(rounds)[0]))
+    print("\n".join(side_by_side(rounds)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,46 @@ from peakzoom.cascade import Work, calibrate, replay, view_order
 from peakzoom.cost import multiply_adds_by_pass
 from peakzoom.predict import load
 from peakzoom.report.scores import read_evaluation
+
+HEADER = (
+    "| seed | videos | full | cascade | changed | lost | views | passes a view | G a view | G a video | of full |\n"
+    + "|---" * 11
+    + "|"
+)
+
+
+def rows(study: Path, row: str, loss: float) -> Iterator[str]:
+    """One line of the table a seed."""
+    runs = sorted(study.glob(f"runs/*/seed-*/{row}"))
+    if not runs:
+        raise SystemExit(f"no run of {row} in {study}")
+    work = Work(*multiply_adds_by_pass(load(runs[0], "cpu").model))
+    by_seed: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
+    for run in runs:
+        found = read_evaluation(run / "evaluation")
+        order = view_order(found.protocol.clips, found.protocol.crops)
+        scores = {name: found.views[:, place] for place, name in enumerate(found.branches)}
+        by_seed[run.parent.name].append((scores["original"], scores["fused"], found.labels))
+    for seed, folds in sorted(by_seed.items()):
+        parts = []
+        for own in range(len(folds)):
+            original, fused, labels = (
+                np.concatenate(each) for each in zip(*(folds[:own] + folds[own + 1 :]), strict=True)
+            )
+            chosen = calibrate(original, fused, labels, order, work, loss).chosen.cascade
+            original, fused, labels = folds[own]
+            got = replay(original, fused, order, chosen)
+            full = fused[:, order].astype(np.float64).sum(1).argmax(1)
+            parts.append((got.answers, full, labels, got.views, got.closer))
+        answers, full, labels, views, closer = (np.concatenate(each) for each in zip(*parts, strict=True))
+        spent = np.asarray(work.of(views, closer))
+        right, before = answers == labels, full == labels
+        yield (
+            f"| {seed.removeprefix('seed-')} | {len(labels)} | {before.mean():.1%} | {right.mean():.1%} "
+            f"| {(answers != full).sum()} | {(before & ~right).sum()} | {views.mean():.1f} "
+            f"| {(views + 2 * closer).sum() / views.sum():.2f} | {spent.sum() / views.sum():.3f} | {spent.mean():.2f} "
+            f"| {spent.mean() / work.of(len(order), len(order)):.1%} |"
+        )
 
 
 def main() -> None:
@@ -30,40 +71,9 @@ def main() -> None:
     parser.add_argument("row", help="a folder name, such as tcnn_xs-ODC")
     parser.add_argument("--loss", type=float, default=0.2)
     asked = parser.parse_args()
-    runs = sorted(asked.study.glob(f"runs/*/seed-*/{asked.row}"))
-    if not runs:
-        parser.error(f"no run of {asked.row} in {asked.study}")
-    work = Work(*multiply_adds_by_pass(load(runs[0], "cpu").model))
-    by_seed: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
-    for run in runs:
-        found = read_evaluation(run / "evaluation")
-        order = view_order(found.protocol.clips, found.protocol.crops)
-        scores = {name: found.views[:, place] for place, name in enumerate(found.branches)}
-        by_seed[run.parent.name].append((scores["original"], scores["fused"], found.labels))
-    print(
-        f"{work.first:.3f} G the first pass, {work.closer:.3f} G looking closer; loss {asked.loss:g} points"
-    )
-    header = ("seed", "videos", "full", "cascade", "changed", "lost", "views", "passes a view", "G a view")
-    print("| " + " | ".join((*header, "G a video", "of full")) + " |")
-    print("|---" * 11 + "|")
-    for seed, folds in sorted(by_seed.items()):
-        rows = []
-        for own in range(len(folds)):
-            others = [np.concatenate(each) for each in zip(*(folds[:own] + folds[own + 1 :]), strict=True)]
-            chosen = calibrate(*others, order, work, asked.loss).chosen.cascade  # type: ignore[arg-type]
-            original, fused, labels = folds[own]
-            got = replay(original, fused, order, chosen)
-            full = fused[:, order].astype(np.float64).sum(1).argmax(1)
-            rows.append((got.answers, full, labels, got.views, got.closer))
-        answers, full, labels, views, closer = (np.concatenate(each) for each in zip(*rows, strict=True))
-        spent = np.asarray(work.of(views, closer))
-        right, before = answers == labels, full == labels
-        print(
-            f"| {seed.removeprefix('seed-')} | {len(labels)} | {before.mean():.1%} | {right.mean():.1%} "
-            f"| {(answers != full).sum()} | {(before & ~right).sum()} | {views.mean():.1f} "
-            f"| {(views + 2 * closer).sum() / views.sum():.2f} | {spent.sum() / views.sum():.3f} | {spent.mean():.2f} "
-            f"| {spent.mean() / work.of(len(order), len(order)):.1%} |"
-        )
+    print(HEADER)
+    for row in rows(asked.study, asked.row, asked.loss):
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ def steps(keep: bool, count: int = 10) -> float:
     """Median seconds of a step."""
     import torch
 
+    from peakzoom.memory import keep_freed_memory
     from peakzoom.model import PeakZoom
-    from peakzoom.train import _keep_freed_memory
 
     if keep:
-        _keep_freed_memory()
+        keep_freed_memory()
     model = PeakZoom("tcnn_xs", 10, branches=("original",), width=0.5)
     video, target = torch.randn(16, 3, 16, 96, 96), torch.zeros(16, dtype=torch.int64)
     taken = []

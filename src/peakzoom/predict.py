@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,14 @@ from peakzoom.cascade import Effort, Stored, answer
 from peakzoom.engines import SUFFIXES, Engine, build_engine, open_exported
 from peakzoom.engines.eager import TorchEngine
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.memory import return_freed_memory
 from peakzoom.model import PeakZoom
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import Video, decode
 from peakzoom.video.views import Preprocess, crop_offsets, frames_at
 
 WEIGHTS = "model.safetensors"
+RETURN_EVERY = 50  # videos, after which freed memory goes back to the system
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,15 @@ def decode_ahead(
         except DecodeError as error:
             return error
 
+    for count, each in enumerate(_in_order(work, paths, workers, ahead), start=1):
+        yield each
+        if count % RETURN_EVERY == 0:
+            return_freed_memory()
+
+
+def _in_order(
+    work: Callable[[Path], DecodedViews | DecodeError], paths: Sequence[Path], workers: int, ahead: int
+) -> Iterator[DecodedViews | DecodeError]:
     if workers <= 0:
         yield from map(work, paths)
         return

@@ -17,7 +17,6 @@ phase; Lightning carries the loop. The run folder::
 from __future__ import annotations
 
 import csv
-import ctypes
 import json
 import logging
 import math
@@ -45,6 +44,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.memory import keep_freed_memory
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import FIXED_LENGTH
 from peakzoom.model.network import ATTENTION_PER, RESPONSES, PeakZoomOutput
@@ -464,20 +464,6 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
             )
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next one, instead of returning it to the system page by page.
-
-    A training step on a CPU allocates and frees some gigabytes in large tensors; faulting their pages in anew took a
-    quarter of the step's time (docs/results.md). Elsewhere than on Linux with glibc nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap
-    mallopt(-1, -1)  # M_TRIM_THRESHOLD: which is not trimmed
-
-
 def _devices(options: Options) -> int | str:
     return int(options.devices) if options.devices.isdigit() else options.devices
 
@@ -631,7 +617,7 @@ def _fit(
         num_sanity_val_steps=0,
     )
     if trainer.accelerator.__class__.__name__ == "CPUAccelerator":
-        _keep_freed_memory()
+        keep_freed_memory()
     workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
     sampler = EpochSampler(len(train_set), options.seed, trainer.global_rank, trainer.world_size)
     pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"

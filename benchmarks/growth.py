@@ -1,0 +1,136 @@
+"""How time and memory grow with frames, resolution, clips in a batch and classes.
+
+One thing at a time from a middle case, three branches, random weights, as predictions run them. Each case runs in a
+process of its own, because a process does not give its largest memory back: milliseconds are medians (fastest to
+slowest) of the rounds; memory is the process's peak beyond what it had before the first clip. The exponent is that of
+time against the size, from the smallest to the largest: 1 is linear, and resolution counts as its square.
+
+    python benchmarks/growth.py --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from timing import cell, in_turn, machine
+
+from peakzoom.model import PeakZoom
+from peakzoom.model.inference import InferenceNetwork
+from peakzoom.video.views import Preprocess
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run."""
+
+    backbone: str = "tcnn"
+    frames: int = 16
+    size: int = 112
+    clips: int = 1
+    classes: int = 101
+
+
+MIDDLE = Case()
+SWEEPS: dict[str, list[int]] = {
+    "frames": [8, 16, 32, 64],
+    "size": [64, 112, 160, 224],
+    "clips": [1, 2, 4, 8],
+    "classes": [10, 101, 400, 700],
+}
+HEADER = "| what | value | ms | peak memory, MB | exponent of time |\n" + "|---" * 5 + "|"
+
+
+def run(case: Case, rounds: int) -> dict[str, object]:
+    torch.manual_seed(0)
+    pre = Preprocess(size=case.size, frames=case.frames, canvas=(case.size, case.size))
+    network = InferenceNetwork(PeakZoom(case.backbone, case.classes, preprocess=pre.to_dict()))
+    shape = (case.clips, case.frames, 3, case.size, case.size)
+    views = torch.randint(0, 256, shape, dtype=torch.uint8)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    before = _status("VmRSS")
+    with torch.inference_mode():
+        spent = in_turn({"all": lambda: network(views)}, rounds)["all"]
+    return {"ms": spent, "mb": (_status("VmHWM") - before) / 1024}
+
+
+def _status(key: str) -> int:
+    """A line of /proc/self/status in KiB (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def apart(case: Case, rounds: int) -> dict[str, list[float]]:
+    """The same in a new process."""
+    command = [sys.executable, __file__, "--rounds", str(rounds), "--case", json.dumps(asdict(case))]
+    made = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(made.stdout.splitlines()[-1])
+
+
+def rows(rounds: int, points: dict[str, list[tuple[int, float, float]]] | None = None) -> Iterator[str]:
+    """Lines of the table; ``points`` gathers (value, ms, MB) of each sweep for a picture."""
+    for what, values in SWEEPS.items():
+        found = [apart(replace(MIDDLE, **{what: value}), rounds) for value in values]
+        times = [statistics.median(each["ms"]) for each in found]
+        sizes = [float(value) ** (2 if what == "size" else 1) for value in values]
+        exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
+        for index, (value, each) in enumerate(zip(values, found, strict=True)):
+            memory = float(each["mb"])  # type: ignore[arg-type]
+            if points is not None:
+                points.setdefault(what, []).append((value, times[index], memory))
+            last = f"{exponent:.2f}" if index == len(values) - 1 else ""
+            yield f"| {what} | {value} | {cell(each['ms'])} | {memory:.0f} | {last} |"
+
+
+def picture(points: dict[str, list[tuple[int, float, float]]], file: Path) -> None:
+    """Time and memory against each size, in multiples of the smallest."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(points))
+    for axis, (what, found) in zip(axes, points.items(), strict=True):
+        values = [value for value, _, _ in found]
+        power = 2 if what == "size" else 1
+        axis.loglog(
+            values,
+            [found[0][1] * (value / values[0]) ** power for value in values],
+            color="#cbd2d9",
+            label="linear",
+        )
+        axis.loglog(values, [ms for _, ms, _ in found], marker="o", color="#2563eb", label="ms")
+        axis.loglog(values, [mb for _, _, mb in found], marker="s", color="#d97706", label="MB")
+        axis.set_xticks(values, [str(value) for value in values])
+        axis.minorticks_off()
+        axis.set_xlabel("pixels a side" if what == "size" else what)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.case:
+        print(json.dumps(run(Case(**json.loads(asked.case)), asked.rounds)))
+        return
+    print(machine())
+    print(HEADER)
+    for row in rows(asked.rounds):
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Makes the tables of docs/performance.md again, in place: ``make bench``.
+
+The page's text stays; what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the table of that name
+and a line that says when, where and by which command it was made.
+
+    python benchmarks/performance.py                        # all of them, about half an hour on two cores
+    python benchmarks/performance.py --only growth          # one
+    python benchmarks/performance.py --study studies/ut-pre --row tcnn_xsx0.5-ODC    # that of the cascade too
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attention_cost
+import cascade
+import decoding
+import growth
+import inference
+import soak
+import torch
+import training
+from timing import machine
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def grown(rounds: int) -> Iterator[str]:
+    """The growth table, and its picture beside the page."""
+    points: dict[str, list[tuple[int, float, float]]] = {}
+    yield from growth.rows(rounds, points)
+    growth.picture(points, DOCS / "images" / "growth.png")
+
+
+TABLES: dict[str, tuple[str, str, Callable[[], Iterator[str]]]] = {  # name: script, header, rows
+    "inference": ("inference.py --rounds 5", inference.HEADER, lambda: inference.rows(5)),
+    "attention": (
+        "attention_cost.py --rounds 7",
+        attention_cost.SHARE_HEADER,
+        lambda: attention_cost.shares(7),
+    ),
+    "published": (
+        "attention_cost.py --rounds 7",
+        attention_cost.PUBLISHED_HEADER,
+        lambda: attention_cost.side_by_side(7),
+    ),
+    "growth": ("growth.py --rounds 3", growth.HEADER, lambda: grown(3)),
+    "decoders": ("decoding.py --rounds 5", decoding.DECODERS_HEADER, lambda: decoding.decoders(5)),
+    "shares": ("decoding.py --rounds 5", decoding.SHARES_HEADER, lambda: decoding.shares(5)),
+    "training": (
+        "training.py --rounds 5 --device cpu",
+        training.HEADER,
+        lambda: training.rows(5, torch.device("cpu")),
+    ),
+    "soak": ("soak.py --videos 1000", soak.HEADER, lambda: soak.rows(1000)),
+}
+
+
+def replaced(page: str, name: str, block: str) -> str:
+    """The page with another block of that name."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if len(pattern.findall(page)) != 1:
+        raise SystemExit(f"docs/performance.md has no place, or several, for {name}")
+    return pattern.sub(lambda found: f"{found[1]}{block}\n{found[2]}", page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", choices=[*TABLES, "cascade"])
+    parser.add_argument("--study", type=Path)
+    parser.add_argument("--row", default="tcnn_xs-ODC")
+    asked = parser.parse_args()
+    page = DOCS / "performance.md"
+    tables = dict(TABLES)
+    if asked.study:
+        command = f"cascade.py {asked.study} {asked.row}"
+        tables["cascade"] = (command, cascade.HEADER, lambda: cascade.rows(asked.study, asked.row, 0.2))
+    for name, (command, header, rows) in tables.items():
+        if asked.only and name not in asked.only:
+            continue
+        print(f"{name} ...", flush=True)
+        made = f"{datetime.date.today():%-d %B %Y}, {machine()}: `python benchmarks/{command}`"
+        block = "\n".join(["", made, "", header, *rows(), ""])
+        print(block, flush=True)
+        page.write_text(replaced(page.read_text(encoding="utf-8"), name, block), encoding="utf-8")
+    if "cascade" not in tables:
+        print("cascade: left as it is; name a --study to make it again (docs/studies.md)")
+
+
+if __name__ == "__main__":
+    main()
