@@ -308,8 +308,10 @@ def test_what_a_cascade_was_not_made_for(home: Path) -> None:
     with pytest.raises(UserError, match="flatter"):
         call("calibrate", home, "--split", "test")
     call("calibrate", home, *VIEWS)
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match="remove it to calibrate again"):
         call("calibrate", home, *VIEWS)
+    with pytest.raises(UserError, match="is no folder here"):
+        call("calibrate", home / "gone", *VIEWS)
     with pytest.raises(UserError, match=r"4 x 1 views of rule paper, and 10 x 3"):
         call("evaluate", home, "--cascade")
     with pytest.raises(UserError, match="runs on engine torch"):

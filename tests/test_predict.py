@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 import peakzoom
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Protocol, Recognizer, decode_views, find_model, load
+from peakzoom.predict import Protocol, Recognizer, decode_ahead, decode_views, find_model, load
 from peakzoom.video.decode import decode
 from peakzoom.video.entries import VideoSet
 from peakzoom.video.views import Preprocess, to_input
@@ -203,3 +204,34 @@ def test_extreme_shapes(tmp_path: Path, make_clip: Callable[..., Path], recogniz
     for height, width in ((32, 640), (640, 32)):
         path = make_clip(tmp_path / f"{height}.mp4", height=height, width=width, frames=3)
         assert np.isfinite(recognizer.predict(path, Protocol(clips=1)).scores["fused"]).all()
+
+
+# Decoding ahead ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_decoding_ahead_leaves_threads_to_the_network(
+    monkeypatch: pytest.MonkeyPatch, clip_data: VideoSet, workers: int
+) -> None:
+    before = torch.get_num_threads()
+    paths = [each.path for each in clip_data.entries[:7]]
+    inside: list[int] = []
+
+    def noting(*arguments: object) -> object:
+        inside.append(torch.get_num_threads())
+        return decode_views(*arguments)  # type: ignore[arg-type]
+
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr("peakzoom.predict.decode_views", noting)
+        pre = Preprocess(size=32, frames=4, canvas=(32, 32))
+        found = []
+        for views in decode_ahead(paths, pre, Protocol(clips=1, crops=1), workers):
+            assert torch.get_num_threads() == 2  # the network's
+            found.append(views)
+        with ThreadPoolExecutor(1) as pool:  # whoever comes later has the caller's number
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert inside == 7 * [1 if workers else 2]
+    assert [each.video.info.path for each in found if not isinstance(each, DecodeError)] == paths

@@ -195,18 +195,6 @@ def score_videos(
     return found
 
 
-def check_folder(out: Path) -> None:
-    """Refuse to write into what is there.
-
-    Raises:
-        UserError: a file, or a folder that is not empty.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: name a new folder with --out")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: name another --out")
-
-
 def evaluate(
     recognizer: Recognizer,
     data: VideoSet,
@@ -230,7 +218,10 @@ def evaluate(
         cascade: look only as far as it says.
     """
     protocol = protocol or Protocol()
-    check_folder(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a new folder with --out")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: name another --out")
     found = score_videos(recognizer, data, entries, protocol, workers, progress, cascade)
     result = summarise(found.predictions, found.entries, recognizer.classes, found.problems)
     if cascade:

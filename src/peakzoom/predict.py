@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,24 @@ def decode_ahead(
             return_freed_memory()
 
 
+def _give_one_thread_each(pool: ThreadPoolExecutor, workers: int) -> None:
+    """Let PyTorch resize frames on one thread in each of the pool's: its own teams would fight the network's for cores.
+
+    PyTorch keeps the number for each thread that has asked once, and one for those that have not; setting it in a worker
+    changes both. So this waits until every worker has set and asked, and then sets the caller's again.
+    """
+    threads, every = torch.get_num_threads(), Barrier(workers)
+
+    def one() -> None:
+        every.wait()
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # asking makes it this thread's own
+
+    for done in [pool.submit(one) for _ in range(workers)]:
+        done.result()
+    torch.set_num_threads(threads)
+
+
 def _in_order(
     work: Callable[[Path], DecodedViews | DecodeError], paths: Sequence[Path], workers: int, ahead: int
 ) -> Iterator[DecodedViews | DecodeError]:
@@ -128,6 +147,7 @@ def _in_order(
         return
     pending: deque[Future[DecodedViews | DecodeError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
+        _give_one_thread_each(pool, workers)
         for path in paths:
             pending.append(pool.submit(work, path))
             if len(pending) > ahead:

@@ -33,7 +33,6 @@ def calibrate(
     ] = 0.2,
     split: Annotated[str, typer.Option(help="Which videos: val, or test of other DATA.")] = "val",
     views: ViewOptions,
-    out: Annotated[Path | None, typer.Option(help="New folder; default: cascade in RUN.")] = None,
     workers: DecodersOpt = 1,
     device: DeviceOpt = "auto",
     reading: DataOptions,
@@ -48,15 +47,18 @@ def calibrate(
     from peakzoom.cascade import FILE, Work, save, stored_for, view_order, write_curve
     from peakzoom.cascade import calibrate as choose
     from peakzoom.cost import multiply_adds_by_pass
-    from peakzoom.evaluate import check_folder, choose_entries, run_folder, run_videos, score_videos
+    from peakzoom.evaluate import choose_entries, run_folder, run_videos, score_videos
     from peakzoom.plots import plot_cascade
     from peakzoom.predict import load
 
     averaged = protocol(views)
-    target = out or Path(run) / "cascade"
-    if out is None and not Path(run).is_dir():
-        raise UserError(f"{run} is no folder here: name a folder to write with --out")
-    check_folder(target)
+    target = Path(run) / "cascade"
+    if not Path(run).is_dir():
+        raise UserError(
+            f"{run} is no folder here, expected a run folder or a saved model: a cascade is kept inside"
+        )
+    if target.exists():
+        raise UserError(f"{target} exists: remove it to calibrate again")
     if data is None and split == "test":
         raise UserError(
             "thresholds chosen on a run's own test videos would flatter its test: use --split val, or name other DATA"
@@ -89,7 +91,7 @@ def calibrate(
         loss,
         branches=recognizer.model.branches != ("original",),
     )
-    target.mkdir(parents=True, exist_ok=True)
+    target.mkdir()
     save(stored_for(recognizer.model, averaged, result), result, target / FILE)
     write_curve(result.points, target / "curve.csv")
     plot_cascade(result, target / "curve.png")
