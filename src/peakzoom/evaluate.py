@@ -238,7 +238,7 @@ def _write(
     entries: Sequence[Entry],
     classes: Sequence[str],
     protocol: Protocol,
-    cascade: Stored | None,
+    cascade: Stored | None = None,
 ) -> None:
     branches = list(result.branches)
     _write_csv(
