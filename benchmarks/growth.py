@@ -109,6 +109,7 @@ def picture(points: dict[str, list[tuple[int, float, float]]], file: Path) -> No
         axis.loglog(values, [mb for _, _, mb in found], marker="s", color="#d97706", label="MB")
         axis.set_xticks(values, [str(value) for value in values])
         axis.minorticks_off()
+        axis.tick_params(axis="x", labelrotation=35)
         axis.set_xlabel("pixels a side" if what == "size" else what)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

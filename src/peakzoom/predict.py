@@ -124,8 +124,8 @@ def decode_ahead(
 def _give_one_thread_each(pool: ThreadPoolExecutor, workers: int) -> None:
     """Let PyTorch resize frames on one thread in each of the pool's: its own teams would fight the network's for cores.
 
-    PyTorch keeps the number for each thread that has asked once, and one for those that have not; setting it in a worker
-    changes both. So this waits until every worker has set and asked, and then sets the caller's again.
+    PyTorch keeps the number for each thread that has asked once, and one for those that have not; setting it in a
+    worker changes both. So this waits until every worker has set and asked, and then sets the caller's again.
     """
     threads, every = torch.get_num_threads(), Barrier(workers)
 

@@ -58,8 +58,8 @@ def open_exported(file: Path, name: str | None = None, device: str = "auto") -> 
     fits = SUFFIXES.get(file.suffix.lower())
     if fits is None:
         raise UserError(
-            f"{file} is a file that cannot be run from here: expected a folder with model.safetensors, as a run has, or "
-            f"an exported {' or '.join(SUFFIXES)} file"
+            f"{file} is a file that cannot be run from here: expected a folder with model.safetensors, such as "
+            f"a run, or an exported {' or '.join(SUFFIXES)} file"
         )
     if name not in (None, fits):
         raise UserError(f"{file} runs on engine {fits}, not on {name}: leave --engine out")
