@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from timing import cell, in_turn, machine, rounds_from
+from timing import cell, in_turn, machine, rounds_from, show
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -157,11 +157,8 @@ PUBLISHED_HEADER = (
 def main() -> None:
     rounds = rounds_from(__doc__, 7)
     print(machine())
-    print(SHARE_HEADER)
-    for row in shares(rounds):
-        print(row, flush=True)
-    print(PUBLISHED_HEADER)
-    print("\n".join(side_by_side(rounds)))
+    show(SHARE_HEADER, shares(rounds))
+    show(PUBLISHED_HEADER, side_by_side(rounds))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from timing import show
 
 from peakzoom.cascade import Work, calibrate, replay, view_order
 from peakzoom.cost import multiply_adds_by_pass
@@ -71,9 +72,7 @@ def main() -> None:
     parser.add_argument("row", help="a folder name, such as tcnn_xs-ODC")
     parser.add_argument("--loss", type=float, default=0.2)
     asked = parser.parse_args()
-    print(HEADER)
-    for row in rows(asked.study, asked.row, asked.loss):
-        print(row, flush=True)
+    show(HEADER, rows(asked.study, asked.row, asked.loss))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import cell, in_turn, machine, rounds_from
+from timing import cell, in_turn, machine, rounds_from, show
 from torch import Tensor
 
 from peakzoom.errors import DecodeError
@@ -202,12 +202,8 @@ def one_after_the_other(recognizer: Recognizer, path: Path, rounds: int) -> dict
 def main() -> None:
     rounds = rounds_from(__doc__, 3)
     print(machine())
-    print(DECODERS_HEADER)
-    for row in decoders(rounds):
-        print(row, flush=True)
-    print(SHARES_HEADER)
-    for row in shares(rounds):
-        print(row, flush=True)
+    show(DECODERS_HEADER, decoders(rounds))
+    show(SHARES_HEADER, shares(rounds))
 
 
 if __name__ == "__main__":

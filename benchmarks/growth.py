@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from timing import cell, in_turn, machine
+from timing import cell, in_turn, machine, show
 
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import InferenceNetwork
@@ -128,9 +128,7 @@ def main() -> None:
         print(json.dumps(run(Case(**json.loads(asked.case)), asked.rounds)))
         return
     print(machine())
-    print(HEADER)
-    for row in rows(asked.rounds):
-        print(row, flush=True)
+    show(HEADER, rows(asked.rounds))
 
 
 if __name__ == "__main__":

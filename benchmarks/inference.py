@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from timing import cell, in_turn, machine, matrix_product, rate, rounds_from
+from timing import cell, in_turn, machine, matrix_product, rate, rounds_from, show
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.cost import multiply_adds_by_pass
@@ -95,9 +95,7 @@ def rows(rounds: int) -> Iterator[str]:
 def main() -> None:
     rounds = rounds_from(__doc__, 5)
     print(machine())
-    print(HEADER)
-    for row in rows(rounds):
-        print(row, flush=True)
+    show(HEADER, rows(rounds))
 
 
 if __name__ == "__main__":

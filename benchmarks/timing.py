@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -60,6 +60,13 @@ def machine() -> str:
         f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
+
+
+def show(header: str, rows: Iterable[str]) -> None:
+    """Print a table line by line, as it is made."""
+    print(header)
+    for row in rows:
+        print(row, flush=True)
 
 
 def rounds_from(doc: str | None, default: int) -> int:

@@ -79,9 +79,7 @@ def multiply_adds_by_pass(model: PeakZoom) -> tuple[float, float]:
         model: trained, with ``preprocess``.
     """
     network = InferenceNetwork(model, fixed_shapes=True)
-    pre = network.preprocess
-    side = pre.size * pre.zoom_source
-    view = torch.zeros((1, pre.frames, 3, side, side), dtype=torch.uint8, device=_device(network))
+    view = torch.zeros((1, *network.preprocess.view_shape), dtype=torch.uint8, device=_device(network))
     with torch.inference_mode():
         with FlopCounterMode(display=False) as first:
             seen = network.look(view)

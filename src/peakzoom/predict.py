@@ -71,16 +71,17 @@ class DecodedViews:
     def view(self, index: int) -> Tensor:
         """One view alone, uint8 (1, T, 3, side, side); views count clip by clip."""
         clip, crop = divmod(index, len(self.offsets))
-        top, left = self.offsets[crop]
-        return self.video.take(self.clips[clip])[None, :, :, top : top + self.side, left : left + self.side]
+        return self._crop(self.video.take(self.clips[clip]), self.offsets[crop])[None]
 
     def batches(self) -> Iterator[Tensor]:
         """One batch a clip: its crops, uint8 (crops, T, 3, side, side)."""
         for clip in self.clips:
             frames = self.video.take(clip)
-            yield torch.stack(
-                [frames[:, :, top : top + self.side, left : left + self.side] for top, left in self.offsets]
-            )
+            yield torch.stack([self._crop(frames, corner) for corner in self.offsets])
+
+    def _crop(self, frames: Tensor, corner: tuple[int, int]) -> Tensor:
+        top, left = corner
+        return frames[:, :, top : top + self.side, left : left + self.side]
 
 
 def decode_views(path: str | Path, preprocess: Preprocess, protocol: Protocol) -> DecodedViews:
@@ -96,7 +97,7 @@ def decode_views(path: str | Path, preprocess: Preprocess, protocol: Protocol) -
         return clips
 
     video = decode(path, select, preprocess.test_size)
-    side = preprocess.size * preprocess.zoom_source
+    side = preprocess.source_size
     offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, protocol.crops)
     return DecodedViews(video, clips, offsets, side)
 

@@ -15,8 +15,8 @@ from peakzoom.cli.options import (
     DeviceOpt,
     ViewOptions,
     grouped,
-    open_videos,
     protocol,
+    videos_to_score,
 )
 from peakzoom.errors import UserError
 
@@ -47,7 +47,7 @@ def calibrate(
     from peakzoom.cascade import FILE, Work, save, stored_for, view_order, write_curve
     from peakzoom.cascade import calibrate as choose
     from peakzoom.cost import multiply_adds_by_pass
-    from peakzoom.evaluate import choose_entries, run_folder, run_videos, score_videos
+    from peakzoom.evaluate import score_videos
     from peakzoom.plots import plot_cascade
     from peakzoom.predict import load
 
@@ -65,14 +65,7 @@ def calibrate(
         )
     recognizer = load(run, device, "torch")
     _ = recognizer.stepwise  # refuses what cannot stop half way
-    home = run_folder(run)
-    if data is not None:
-        videos = open_videos(data, reading, reading.split_number)
-    elif home is not None:
-        videos = run_videos(home)
-    else:
-        raise UserError(f"{run} does not know its validation videos: name the DATA to calibrate on")
-    entries = choose_entries(videos, home, split)
+    videos, entries = videos_to_score(run, data, reading, split)
     with progress_bar(f"testing on {len(entries)} videos") as progress:
         found = score_videos(recognizer, videos, entries, averaged, workers, progress)
     for problem in found.problems:

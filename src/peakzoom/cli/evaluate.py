@@ -19,11 +19,10 @@ from peakzoom.cli.options import (
     RunArg,
     ViewOptions,
     grouped,
-    open_videos,
     protocol,
     stored_cascade,
+    videos_to_score,
 )
-from peakzoom.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.evaluate import Evaluation
@@ -51,21 +50,13 @@ def evaluate(
 
     Examples: `peakzoom evaluate runs/first` and `peakzoom evaluate runs/first/tcnn other_clips/`
     """
-    from peakzoom.evaluate import choose_entries, run_folder, run_videos
     from peakzoom.evaluate import evaluate as test
     from peakzoom.predict import load
 
     averaged = protocol(views)
     recognizer = load(run, device, engine.value if engine else None)
     steps = stored_cascade(run, recognizer, averaged) if cascade else None
-    home = run_folder(run)
-    if data is not None:
-        videos = open_videos(data, reading, reading.split_number)
-    elif home is not None:
-        videos = run_videos(home)
-    else:
-        raise UserError(f"{run} does not know its test videos: name the DATA to test on")
-    entries = choose_entries(videos, home, split)
+    videos, entries = videos_to_score(run, data, reading, split)
     target = out or _beside(Path(run)) / "-".join(
         [
             "evaluation",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from peakzoom.cascade import Stored
     from peakzoom.predict import Protocol, Recognizer
     from peakzoom.recipes import Recipe
-    from peakzoom.video.entries import VideoSet
+    from peakzoom.video.entries import Entry, VideoSet
 
 
 class RecipeName(str, Enum):
@@ -244,6 +244,26 @@ def open_videos(data: Path, options: LayoutOptions, number: int = 1) -> VideoSet
     for note in found.notes:
         say(note)
     return found
+
+
+def videos_to_score(
+    run: str, data: Path | None, reading: DataOptions, split: str
+) -> tuple[VideoSet, list[Entry]]:
+    """All videos of DATA, or of the run where none is named, and those of a split that the run was not trained on.
+
+    Raises:
+        UserError: neither knows such videos.
+    """
+    from peakzoom.evaluate import choose_entries, run_folder, run_videos
+
+    home = run_folder(run)
+    if data is not None:
+        videos = open_videos(data, reading, reading.split_number)
+    elif home is not None:
+        videos = run_videos(home)
+    else:
+        raise UserError(f"{run} does not know its {split} videos: name the DATA to test on")
+    return videos, choose_entries(videos, home, split)
 
 
 def protocol(views: ViewOptions) -> Protocol:

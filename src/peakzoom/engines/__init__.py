@@ -5,7 +5,9 @@ One file an engine; each imports its library, which is an optional extra, only w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from peakzoom.engines.base import Description, Engine
 from peakzoom.errors import UserError
@@ -34,14 +36,8 @@ def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto") -> 
         from peakzoom.engines.eager import TorchEngine
 
         return TorchEngine(model, device)
-    _only_on_cpu(name, device)
-    if name == "onnx":
-        from peakzoom.engines.onnx import OnnxEngine, to_onnx
-
-        return OnnxEngine(to_onnx(model))
-    from peakzoom.engines.openvino import OpenVinoEngine, to_openvino
-
-    return OpenVinoEngine(to_openvino(model))
+    engine, convert = _exporting(name, device)
+    return engine(convert(model))
 
 
 def open_exported(file: Path, name: str | None = None, device: str = "auto") -> Engine:
@@ -65,16 +61,17 @@ def open_exported(file: Path, name: str | None = None, device: str = "auto") -> 
         raise UserError(f"{file} runs on engine {fits}, not on {name}: leave --engine out")
     if not file.exists():
         raise UserError(f"{file} does not exist: 'peakzoom export RUN --to {fits}' makes such a file")
-    _only_on_cpu(fits, device)
-    if fits == "onnx":
-        from peakzoom.engines.onnx import OnnxEngine
-
-        return OnnxEngine(file)
-    from peakzoom.engines.openvino import OpenVinoEngine
-
-    return OpenVinoEngine(file)
+    return _exporting(fits, device)[0](file)
 
 
-def _only_on_cpu(name: str, device: str) -> None:
+def _exporting(name: str, device: str) -> tuple[Callable[[Any], Engine], Callable[[PeakZoom], Any]]:
+    """The engine that runs exported graphs of a kind, and what makes such a graph of a model."""
     if device not in ("auto", "cpu"):
         raise UserError(f"engine {name} runs on the CPU, not on {device}: leave --device out, or use torch")
+    if name == "onnx":
+        from peakzoom.engines.onnx import OnnxEngine, to_onnx
+
+        return OnnxEngine, to_onnx
+    from peakzoom.engines.openvino import OpenVinoEngine, to_openvino
+
+    return OpenVinoEngine, to_openvino

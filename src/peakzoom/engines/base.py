@@ -20,9 +20,7 @@ from peakzoom.video.views import Preprocess
 
 KEY = "peakzoom"  # of the metadata in an exported file
 INPUT = "views"  # name of an exported model's input
-TRACED = (
-    3  # clips of the batch that a graph is traced with: neither 1, which broadcasts, nor a number of frames
-)
+TRACED = 3  # clips of the batch that a graph is traced with; not 1, which broadcasts
 
 
 class Engine(Protocol):
@@ -78,8 +76,7 @@ class Description:
 
     def check(self, views: Tensor) -> None:
         """Refuse a batch that the exported graph was not made for, before an engine says so in its own words."""
-        side = self.preprocess.size * self.preprocess.zoom_source
-        expected = (self.preprocess.frames, 3, side, side)
+        expected = self.preprocess.view_shape
         if views.dtype != torch.uint8 or views.dim() != 5 or tuple(views.shape[1:]) != expected:
             raise ValueError(
                 f"views are {views.dtype} {tuple(views.shape)}, "
@@ -94,9 +91,7 @@ def trace(model: PeakZoom) -> torch.export.ExportedProgram:
         model: trained, with ``preprocess``; it is left as it is.
     """
     network = InferenceNetwork(model, fixed_shapes=True).cpu().eval()
-    preprocess = network.preprocess
-    side = preprocess.size * preprocess.zoom_source
-    views = torch.zeros((TRACED, preprocess.frames, 3, side, side), dtype=torch.uint8)
+    views = torch.zeros((TRACED, *network.preprocess.view_shape), dtype=torch.uint8)
     with torch.no_grad():
         return torch.export.export(
             _Named(network), (views,), dynamic_shapes=({0: torch.export.Dim("clips", min=1)},), strict=False

@@ -72,6 +72,16 @@ class Preprocess:
         }
 
     @property
+    def source_size(self) -> int:
+        """Side of a view in pixels: as large as the zoom reads."""
+        return self.size * self.zoom_source
+
+    @property
+    def view_shape(self) -> tuple[int, int, int, int]:
+        """(T, 3, s, s) of a view."""
+        return self.frames, 3, self.source_size, self.source_size
+
+    @property
     def stored_canvas(self) -> tuple[int, int]:
         """(height, width) of the frames that training crops from: the canvas, as large as the zoom reads."""
         return self.canvas[0] * self.zoom_source, self.canvas[1] * self.zoom_source
@@ -80,8 +90,8 @@ class Preprocess:
         """(height, width) to which a displayed frame is resized for testing."""
         if self.test_canvas:
             return self.stored_canvas
-        scale = self.size * self.zoom_source / min(height, width)
-        short = self.size * self.zoom_source
+        short = self.source_size
+        scale = short / min(height, width)
         return max(short, round(height * scale)), max(short, round(width * scale))
 
 
@@ -159,7 +169,7 @@ def training_view(
     Returns:
         uint8 (T, 3, s, s), s = size x zoom_source.
     """
-    side = preprocess.size * preprocess.zoom_source
+    side = preprocess.source_size
     plain = preprocess.size * frames.shape[2] // preprocess.canvas[0]
     top, left, tall, wide = _crop_box(frames.shape[2], frames.shape[3], plain, augment, generator)
     view = resize(frames[:, :, top : top + tall, left : left + wide], side, side)
@@ -183,7 +193,7 @@ def _recolour(view: Tensor, augment: Augment, generator: torch.Generator) -> Ten
 
 def centre_view(frames: Tensor, preprocess: Preprocess) -> Tensor:
     """The middle crop of a clip on the training canvas, which validation during training looks at."""
-    side = preprocess.size * preprocess.zoom_source
+    side = preprocess.source_size
     plain = preprocess.size * frames.shape[2] // preprocess.canvas[0]
     top, left = (frames.shape[2] - plain) // 2, (frames.shape[3] - plain) // 2
     return resize(frames[:, :, top : top + plain, left : left + plain], side, side)
