@@ -75,8 +75,7 @@ def evaluate(
         answer(
             f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them looked at closer: "
             f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
-            f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of all views "
-            "looked at closer"
+            f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of a full test"
         )
     if result.problems:
         say(
