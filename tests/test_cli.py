@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 
 from peakzoom import cli
-from peakzoom.predict import load
+from peakzoom.errors import DecodeError
+from peakzoom.predict import Protocol, load
 from peakzoom.video.entries import VideoSet
 
 ESCAPE = "\x1b"
@@ -67,7 +69,8 @@ def mistake(result: Result) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["report"], ["ablate"], ["compare"]),
+        *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["explain"], ["report"]),
+        *(["calibrate"], ["export"], ["ablate"], ["compare"]),
         *(["data", "check"], ["data", "render"]),
     ],
     ids=" ".join,
@@ -154,6 +157,15 @@ def test_no_command(call: Call) -> None:
         ("predict {run} {clips} --top 0", "--top"),
         ("predict {run} {clips} --jsonl {clips}", "exists"),
         ("predict {run} {clips} --jsonl {tmp}/no/such/folder.jsonl", "no folder"),
+        ("evaluate {run} --faithfulness --cascade", "ask for one of them"),
+        ("explain {run}", "Missing argument"),
+        ("explain {tmp}/gone {video}", "does not exist"),
+        ("explain {run} {tmp}/gone.mp4 --out {new}", "no such file"),
+        ("explain {run} {clips} --out {new}", "text file|cannot be read as a video"),
+        ("explain {run} {video} --out {new} --class swim", "no class is called 'swim', expected one of"),
+        ("explain {run} {video} --out {new} --crop 3", "crop is 3, expected 0 to 2"),
+        ("explain {run} {video} --out {run}", "not empty"),
+        ("explain {run} {video} --out {clips}", "is a file"),
         ("report {tmp}/gone", "does not exist"),
         ("report {run}", "holds no evaluation"),
         ("ablate {clips}", "--out"),
@@ -213,6 +225,7 @@ def test_mistakes_are_one_sentence(
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "a.mp4").touch()
     places = {"clips": clips / "clips.csv", "run": run, "tmp": tmp_path, "new": tmp_path / "new"}
+    places["video"] = clip_data.entries[-1].path
     places["train"] = next(entry.group for entry in clip_data.entries if entry.split == "train")
     before = sorted(run.rglob("*"))
     result = call(*[word.format(**places) for word in arguments.split()])
@@ -389,6 +402,58 @@ def test_every_nasty_file_gets_an_answer_or_a_reason(
     assert "28 frames" in corrupted["problem"]
     # One line a file on standard error, and the count.
     assert len(result.err.splitlines()) == 1 + len(failed) + sum(bool(line.get("problem")) for line in lines)
+
+
+def test_explain(call: Call, run: Path, clip_data: VideoSet, tmp_path: Path) -> None:
+    video = clip_data.entries[-1].path
+    plain = call("explain", run, video, "--out", tmp_path / "plain", *QUICK)
+    assert plain.code == 0
+    said = call("predict", run, video, "--top", 3, *QUICK).out.splitlines()[1:]
+    assert [line.split() for line in plain.out.splitlines()[:3]] == [line.split() for line in said]
+    files = [tmp_path / "plain" / f"evidence.{suffix}" for suffix in ("mp4", "png", "json")]
+    assert plain.out.splitlines()[-3:] == [str(file) for file in files] and all(map(Path.exists, files))
+    told = json.loads(files[2].read_text())
+    asked = next(name for name in clip_data.classes if name != told["class"])
+    other = call("explain", run, video, "--out", tmp_path / "other", "--class", asked, *QUICK)
+    assert other.code == 0 and f"Evidence for {asked}" in other.out
+    again = json.loads((tmp_path / "other" / "evidence.json").read_text())
+    assert again["evidence_for"] == asked and again["scores"] == told["scores"]
+    assert {peak["class"] for peak in again["peaks"]} <= {asked}
+
+
+T = TypeVar("T")
+
+
+def answer_or_reason(ask: Callable[..., T], file: Path) -> tuple[T | None, str | None]:
+    try:
+        return ask(file, protocol=Protocol(clips=1, crops=1)), None
+    except DecodeError as error:
+        return None, error.reason
+
+
+def test_every_nasty_file_is_explained_or_refused(run: Path, shared_data: Path) -> None:
+    """Turned, odd, variable, cut off: what predicts also explains, and what does not
+    gives the same reason."""
+    trained = load(run, "cpu")
+    for file in sorted((shared_data / "nasty").rglob("*")):
+        if not file.is_file() or file.stat().st_size > 1_000_000:
+            continue
+        prediction, refused = answer_or_reason(trained.predict, file)
+        evidence, again = answer_or_reason(trained.explain, file)
+        assert again == refused, file
+        if evidence is None or prediction is None:
+            continue
+        assert evidence.prediction.to_dict() == prediction.to_dict(), file
+        assert np.isfinite(evidence.scores).all() and len(evidence.scores) == evidence.info.frames, file
+        assert (np.diff(evidence.times) >= 0).all() and evidence.end >= evidence.times[-1], file
+
+
+def test_evaluate_with_faithfulness(call: Call, run: Path, tmp_path: Path) -> None:
+    result = call("evaluate", run, "--out", tmp_path / "e", "--faithfulness", *QUICK)
+    assert result.code == 0 and "attended less random" in result.out and "attended less centre" in result.out
+    told = json.loads((tmp_path / "e" / "faithfulness.json").read_text())
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert told["classes"][-1]["class"] == "all" and told["classes"][-1]["videos"] == metrics["videos"]
 
 
 def test_report(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from peakzoom.model import PeakZoom
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import Video, decode
 from peakzoom.video.views import Preprocess, crop_offsets, frames_at
+
+if TYPE_CHECKING:
+    from peakzoom.evidence import Evidence
 
 WEIGHTS = "model.safetensors"
 RETURN_EVERY = 50  # videos, after which freed memory goes back to the system
@@ -287,6 +290,19 @@ class Recognizer:
             DecodeError: the file gives no frame.
         """
         return self.score(decode_views(file, self.preprocess, protocol or Protocol()))
+
+    def explain(
+        self,
+        file: str | Path,
+        target: str | None = None,
+        protocol: Protocol | None = None,
+        crop: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Evidence:
+        """Recognise a video and note what was seen in it; see :func:`peakzoom.evidence.explain`."""
+        from peakzoom.evidence import explain
+
+        return explain(self, file, target, protocol, crop, progress)
 
 
 def load(path: str | Path, device: str = "auto", engine: str | None = None) -> Recognizer:

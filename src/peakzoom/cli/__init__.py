@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from peakzoom.cli import calibrate, data, evaluate, export, predict, quickstart, report, study, train
+from peakzoom.cli import calibrate, data, evaluate, explain, export, predict, quickstart, report, study, train
 from peakzoom.cli.console import say
 from peakzoom.errors import UserError
 
@@ -31,6 +31,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     predict.predict,
+    explain.explain,
     calibrate.calibrate,
     export.export,
     report.report,

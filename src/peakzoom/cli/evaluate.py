@@ -18,14 +18,18 @@ from peakzoom.cli.options import (
     EngineOpt,
     RunArg,
     ViewOptions,
+    beside,
     grouped,
     protocol,
     stored_cascade,
     videos_to_score,
 )
+from peakzoom.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.evaluate import Evaluation
+    from peakzoom.predict import Protocol, Recognizer
+    from peakzoom.video.entries import Entry
 
 
 @grouped
@@ -44,6 +48,13 @@ def evaluate(
     device: DeviceOpt = "auto",
     engine: EngineOpt = None,
     cascade: CascadeOpt = False,
+    faithfulness: Annotated[
+        bool,
+        typer.Option(
+            "--faithfulness",
+            help="Also blur what is attended to, and as much elsewhere: six times the work again.",
+        ),
+    ] = False,
     reading: DataOptions,
 ) -> None:
     """Test a model on labelled videos, 30 views each, and leave every score in one file.
@@ -53,11 +64,13 @@ def evaluate(
     from peakzoom.evaluate import evaluate as test
     from peakzoom.predict import load
 
+    if faithfulness and cascade:
+        raise UserError("--faithfulness looks at every view and --cascade does not: ask for one of them")
     averaged = protocol(views)
     recognizer = load(run, device, engine.value if engine else None)
     steps = stored_cascade(run, recognizer, averaged) if cascade else None
     videos, entries = videos_to_score(run, data, reading, split)
-    target = out or _beside(Path(run)) / "-".join(
+    target = out or beside(run) / "-".join(
         [
             "evaluation",
             split,
@@ -81,12 +94,34 @@ def evaluate(
         say(
             f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"
         )
+    if faithfulness:
+        _measure_faithfulness(recognizer, entries, averaged, workers, target)
     answer(f"Scores, tables and pictures: {target}")
 
 
-def _beside(run: Path) -> Path:
-    """The folder to put an evaluation into: the run, or that of an exported file; here for a model of the hub."""
-    return run if run.is_dir() else run.parent if run.is_file() else Path()
+def _measure_faithfulness(
+    recognizer: Recognizer, entries: list[Entry], averaged: Protocol, workers: int, target: Path
+) -> None:
+    from peakzoom.evidence.faithfulness import KINDS, measure_faithfulness
+
+    with progress_bar(f"blurring {len(entries)} videos") as progress:
+        found = measure_faithfulness(recognizer, entries, averaged, workers=workers, progress=progress)
+    found.write(target)
+    table = Table(title=f"Drop of the answer's score, {found.share:.0%} of each frame blurred")
+    table.title_justify = "left"
+    for column in ("class answered", "videos", "score", *KINDS):
+        table.add_column(column, justify="left" if column == "class answered" else "right")
+    for name, videos, *values in found.rows():
+        style = "bold" if name == "all" else ""
+        table.add_row(name, str(videos), *(f"{value:.3f}" for value in values), style=style)
+    out_console.print(table)
+    for kind in KINDS[1:]:
+        test = found.test(kind)
+        low, high = test.interval
+        answer(
+            f"attended less {kind}: {test.difference:+.1f} points of score ({low:+.1f} to {high:+.1f}, "
+            f"p = {test.p:.2g}, {test.count} {test.units})"
+        )
 
 
 def _accuracy_table(result: Evaluation, title: str) -> Table:

@@ -382,6 +382,12 @@ def find_videos(files: list[Path]) -> Iterator[Path]:
         yield from inside
 
 
+def beside(run: str) -> Path:
+    """The folder to put results into: the run, or that of an exported file; here for a model of the hub."""
+    path = Path(run)
+    return path if path.is_dir() else path.parent if path.is_file() else Path()
+
+
 def check_new(file: Path, option: str) -> None:
     """Refuse a file to write that is there, before the work and not after it."""
     if file.exists():

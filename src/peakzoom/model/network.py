@@ -21,13 +21,22 @@ from torch.nn import functional as F
 from peakzoom.errors import UserError
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.backbones import BACKBONES
-from peakzoom.model.geometry import Backbone, exact, place_response
+from peakzoom.model.geometry import (
+    Backbone,
+    exact,
+    interpolation_matrix,
+    place_labels,
+    place_response,
+)
 from peakzoom.model.response import (
     class_response_maps,
+    class_shares,
     evidence_map,
+    evidence_weights,
     find_peaks,
     frame_scores,
     further_peaks,
+    gate_weights,
     normalise,
     response_map,
 )
@@ -181,7 +190,12 @@ class PeakZoom(
             self.fc_fused.bias.copy_(bias)
 
     def respond(
-        self, features: Tensor, frames: int, size: tuple[int, int], step: int = 1
+        self,
+        features: Tensor,
+        frames: int,
+        size: tuple[int, int],
+        step: int = 1,
+        target: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Responses in [0, 1] and peaks on the attention grid of every input frame (Eq. 1-4); no gradient.
 
@@ -190,15 +204,18 @@ class PeakZoom(
             frames: T of that video.
             size: its (H, W).
             step: only every ``step``-th frame is wanted.
+            target: what speaks for this class, whatever the network thinks of it; Eq. 3 or what stands in its place
+                when not given.
 
         Returns:
             (B, T, g, g) float and (B, T, g, g) bool; T / step rounded up in place of T.
         """
         with torch.no_grad(), exact(features):
-            fc, features = self.backbone.fc, features.to(self.backbone.fc.weight.dtype)
-            maps = class_response_maps(features, fc.weight)
-            scores = frame_scores(features, fc.weight, fc.bias)
-            if self.response == "evidence":
+            maps, scores = self._class_maps(features)
+            if target is not None:
+                # The mean map says nothing of one class against the others (see evidence_map); Eq. 1 leaves it in.
+                response = maps[:, target] - (maps.mean(1) if self.response == "evidence" else 0)
+            elif self.response == "evidence":
                 response = evidence_map(maps, scores)
             else:
                 response = response_map(maps, scores, self.delta, self.top)
@@ -212,6 +229,47 @@ class PeakZoom(
                 placed, peaks = further_peaks(placed, peaks, self.erase)
             shape = (placed.shape[0], -(-frames // step), *placed.shape[2:])
             return placed.expand(shape), peaks.expand(shape)
+
+    def _class_maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 1 with the original branch's classifier: maps (B, S, T', h, w) and each slice's logits (B, S, T')."""
+        fc, features = self.backbone.fc, features.to(self.backbone.fc.weight.dtype)
+        return class_response_maps(features, fc.weight), frame_scores(features, fc.weight, fc.bias)
+
+    @torch.no_grad()
+    def frame_probabilities(self, features: Tensor, frames: int) -> Tensor:
+        """Softmax of Eq. 1's class scores at every input frame: (B, S, T), linear in time between feature slices.
+
+        Args:
+            features: (B, C, T', h, w) of the original video.
+            frames: T.
+        """
+        with exact(features):
+            chances = self._class_maps(features)[1].softmax(1)  # (B, S, T')
+            return chances @ self._slices(features, frames).T.to(chances)
+
+    @torch.no_grad()
+    def speaking_classes(self, features: Tensor, frames: int, size: tuple[int, int]) -> Tensor:
+        """The class that adds most to the response at each place of the attention grid: int64 (B, T, g, g).
+
+        Arguments as of :meth:`respond`. Where a clip is attended to as one, so are its classes.
+        """
+        with exact(features):
+            maps, scores = self._class_maps(features)
+            evidence = self.response == "evidence"
+            weights = evidence_weights(scores) if evidence else gate_weights(scores, self.delta, self.top)
+            shares = class_shares(maps, weights)
+            if self.attention_per == "clip":
+                over = self._slices(features, frames).mean(0).to(shares)  # (T',), how much each slice counts
+                never = shares.isinf().all(2, keepdim=True)
+                shares = torch.einsum("bsthw,t->bshw", shares.nan_to_num(neginf=0.0), over)[:, :, None]
+                shares = shares.masked_fill(never, -torch.inf)
+            return place_labels(shares.argmax(1), self.backbone.cells, frames, size, self.grid)
+
+    def _slices(self, features: Tensor, frames: int) -> Tensor:
+        """(T, T') float64: from feature slices to input frames."""
+        cells = self.backbone.cells
+        at = torch.arange(frames, dtype=torch.float64, device=features.device)
+        return interpolation_matrix(at, features.shape[2], cells.stride[0], cells.offset[0])
 
     def zoom(
         self,

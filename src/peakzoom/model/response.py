@@ -83,6 +83,19 @@ def response_map(maps: Tensor, scores: Tensor, delta: float = 0.2, top: int = 5)
     return torch.where(sure[..., None, None], maps[:, 0], maps.sum(1))
 
 
+def gate_weights(scores: Tensor, delta: float = 0.2, top: int = 5) -> Tensor:
+    """How often Eq. 3 counts each class's map: (B, S, T') of 0 and 1; arguments as of :func:`response_map`."""
+    best = scores.topk(min(top, scores.shape[1]), dim=1).indices
+    sure = (top_k_entropy(scores, top) < delta)[:, None]  # (B, 1, T')
+    first = torch.zeros_like(scores).scatter(1, best[:, :1], 1.0)
+    return torch.where(sure, first, torch.zeros_like(scores).scatter(1, best, 1.0))
+
+
+def evidence_weights(scores: Tensor) -> Tensor:
+    """p_s - 1 / S, by which :func:`evidence_map` counts each class's map: (B, S, T'), sums to 0 over the classes."""
+    return scores.softmax(1) - 1 / scores.shape[1]
+
+
 def evidence_map(maps: Tensor, scores: Tensor) -> Tensor:
     """In place of Eq. 3: sum_s (p_s - 1 / S) M_s, what speaks for the likely classes and not for all alike.
 
@@ -99,8 +112,21 @@ def evidence_map(maps: Tensor, scores: Tensor) -> Tensor:
     Returns:
         (B, T', h, w), not normalised.
     """
-    weight = scores.softmax(1) - 1 / scores.shape[1]
-    return torch.einsum("bst,bsthw->bthw", weight, maps)
+    return torch.einsum("bst,bsthw->bthw", evidence_weights(scores), maps)
+
+
+def class_shares(maps: Tensor, weights: Tensor) -> Tensor:
+    """What each class adds to a response at each place, w_s (M_s - mean of all M): (B, S, T', h, w).
+
+    The mean map is taken off because only differences between class maps mean anything. Classes that the response
+    does not count (w_s <= 0) get minus infinity, so that the largest share names a class that speaks for the place.
+
+    Args:
+        maps: (B, S, T', h, w) class response maps.
+        weights: (B, S, T'), of :func:`gate_weights` or :func:`evidence_weights`.
+    """
+    shares = weights[..., None, None] * (maps - maps.mean(1, keepdim=True))
+    return shares.masked_fill((weights <= 0)[..., None, None], -torch.inf)
 
 
 def _flat(response: Tensor) -> tuple[Tensor, Tensor, Tensor]:

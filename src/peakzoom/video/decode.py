@@ -125,9 +125,91 @@ class Video:
         return self.frames.movedim(1, -1)[slots].movedim(-1, -3)  # channels last: one copy of whole frames
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What one decode of a whole file found, and what is needed to read its frames again.
+
+    Attributes:
+        info: about the file.
+        timestamps: float64 (info.frames,), seconds since the first frame.
+        stream: number of the video stream among all streams of the file.
+        held: the decoded frames, given out once; None where they are not held.
+    """
+
+    info: VideoInfo
+    timestamps: np.ndarray
+    stream: int
+    held: deque[av.VideoFrame] | None
+
+
 def probe(path: str | Path) -> VideoInfo:
     """Decodes a whole file and converts nothing; raises :class:`DecodeError` if there is no frame."""
-    return _scan(Path(path), hold_bytes=0).info
+    return scan(path).info
+
+
+def scan(path: str | Path, hold_bytes: int = 0) -> Scan:
+    """Decodes a whole file once: counts, times and looks for damage, and holds frames as long as they fit.
+
+    The first video stream that gives a frame counts.
+
+    Args:
+        path: as of :func:`decode`.
+        hold_bytes: memory for decoded frames; 0 holds none.
+
+    Raises:
+        DecodeError: there is no frame.
+    """
+    path = Path(path)
+    reasons: list[str] = []  # one for each stream that gave none
+    while True:
+        with _open(path) as container:  # opened anew for each stream: going back would be a seek
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+            if not streams:
+                cover = ", only a picture" if container.streams.video else ""
+                raise DecodeError(path, f"holds no video stream{cover}")
+            if len(reasons) == len(streams):
+                raise DecodeError(path, reasons[0])
+            found = _scan_stream(path, container, streams[len(reasons)], hold_bytes)
+        if isinstance(found, Scan):
+            return found
+        reasons.append(found)
+
+
+def frames_of(
+    scanned: Scan, wanted: np.ndarray | None = None, size: Size = None
+) -> Iterator[tuple[int, Tensor]]:
+    """The wanted frames of a scanned file, one after the other: what a file of any length needs no memory for.
+
+    Args:
+        scanned: the file.
+        wanted: int64, sorted and unique frame numbers; None = all.
+        size: see `Size`.
+
+    Yields:
+        Frame number, and uint8 (H, W, 3), RGB.
+
+    Raises:
+        DecodeError: a frame cannot be converted, or the file gives fewer frames than when it was scanned.
+    """
+    info = scanned.info
+    target = _target_size(size, info)
+    numbers = deque((np.arange(info.frames) if wanted is None else wanted).tolist())
+    reformatter = VideoReformatter()  # keeps libswscale's tables from frame to frame
+    source = _read(info.path, scanned.stream) if scanned.held is None else _release(scanned.held)
+    for number, frame in enumerate(source):
+        if not numbers:
+            break
+        if number != numbers[0]:
+            continue
+        numbers.popleft()
+        try:
+            pixels = _to_rgb(frame, target, info, reformatter)
+        except (av.FFmpegError, ValueError) as error:
+            what = f"frame {number} ({frame.format.name}) cannot be converted to RGB"
+            raise DecodeError(info.path, f"{what}: {_one_line(error)}") from error
+        yield number, pixels
+    if numbers:
+        raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
 
 
 def decode(
@@ -148,59 +230,18 @@ def decode(
         DecodeError: there is no frame, or one cannot be converted; the reason is one line.
         UserError: `select` names a frame that does not exist, or `size` is not positive.
     """
-    scan = _scan(Path(path), hold_bytes)
-    info = scan.info
-    wanted = np.arange(info.frames) if select is None else select(scan.timestamps)
+    scanned = scan(path, hold_bytes)
+    info = scanned.info
+    wanted = np.arange(info.frames) if select is None else select(scanned.timestamps)
     index = np.unique(_frame_numbers(wanted, info))
     height, width = _target_size(size, info)
-
     frames = torch.empty((len(index), height, width, 3), dtype=torch.uint8)
-    slots = {int(number): slot for slot, number in enumerate(index)}
-    reformatter = VideoReformatter()  # keeps libswscale's tables from frame to frame
-    source = _read(info.path, scan.stream) if scan.held is None else _release(scan.held)
-    for number, frame in enumerate(source):
-        slot = slots.pop(number, None)
-        if slot is not None:
-            try:
-                frames[slot] = _to_rgb(frame, (height, width), info, reformatter)
-            except (av.FFmpegError, ValueError) as error:
-                what = f"frame {number} ({frame.format.name}) cannot be converted to RGB"
-                raise DecodeError(info.path, f"{what}: {_one_line(error)}") from error
-        if not slots:
-            break
-    if slots:
-        raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
-    return Video(info, frames.permute(0, 3, 1, 2), index, scan.timestamps)
+    for slot, (_, pixels) in enumerate(frames_of(scanned, index, (height, width))):
+        frames[slot] = pixels
+    return Video(info, frames.permute(0, 3, 1, 2), index, scanned.timestamps)
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """What the first pass found; `held` is None where the frames outgrew the memory."""
-
-    info: VideoInfo
-    timestamps: np.ndarray
-    stream: int  # its number among all streams of the file
-    held: deque[av.VideoFrame] | None
-
-
-def _scan(path: Path, hold_bytes: int) -> _Scan:
-    """First pass, over the first video stream that gives a frame."""
-    reasons: list[str] = []  # one for each stream that gave none
-    while True:
-        with _open(path) as container:  # opened anew for each stream: going back would be a seek
-            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-            if not streams:
-                cover = ", only a picture" if container.streams.video else ""
-                raise DecodeError(path, f"holds no video stream{cover}")
-            if len(reasons) == len(streams):
-                raise DecodeError(path, reasons[0])
-            scan = _scan_stream(path, container, streams[len(reasons)], hold_bytes)
-        if isinstance(scan, _Scan):
-            return scan
-        reasons.append(scan)
-
-
-def _scan_stream(path: Path, container: InputContainer, stream: VideoStream, hold_bytes: int) -> _Scan | str:
+def _scan_stream(path: Path, container: InputContainer, stream: VideoStream, hold_bytes: int) -> Scan | str:
     """Decodes, counts, times and (within `hold_bytes`) holds every frame; the reason if there is none."""
     if stream.codec_context is None:
         return "its video is in a format that FFmpeg has no decoder for"
@@ -252,7 +293,7 @@ def _scan_stream(path: Path, container: InputContainer, stream: VideoStream, hol
         codec=stream.codec_context.codec.canonical_name,
         problem="; ".join(problems) or None,
     )
-    return _Scan(info, times, stream.index, held)
+    return Scan(info, times, stream.index, held)
 
 
 def _open(path: Path) -> InputContainer:

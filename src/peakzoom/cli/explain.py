@@ -1,0 +1,67 @@
+"""``peakzoom explain``: where, when and how sure, as a film, a picture and JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peakzoom.cli.console import answer, progress_bar, say
+from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, beside, grouped, protocol
+
+
+@grouped
+def explain(
+    run: RunArg,
+    video: Annotated[Path, typer.Argument(help="Video file.", show_default=False)],
+    *,
+    target: Annotated[
+        str | None, typer.Option("--class", help="Look for what speaks for this class. Default: the answer.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder; default: explanations/VIDEO in the run.")
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Which crop to look at: 0 left or top, 1 middle, 2 ... Default: the surest one."
+        ),
+    ] = None,
+    views: ViewOptions,
+    device: DeviceOpt = "auto",
+) -> None:
+    """Show what the network saw: evidence.mp4, evidence.png and evidence.json.
+
+    Examples: `peakzoom explain runs/first clip.mp4` and `peakzoom explain runs/first clip.mp4 --class wave`
+    """
+    from peakzoom.evidence.save import check_new_folder
+    from peakzoom.predict import load
+
+    averaged = protocol(views)
+    name = video.stem if target is None else f"{video.stem}-{_plain(target)}"
+    folder = out or beside(run) / "explanations" / name
+    check_new_folder(folder)
+    recognizer = load(run, device)
+    with progress_bar(f"looking at {video.name}") as progress:
+        evidence = recognizer.explain(video, target, averaged, crop, progress)
+    if evidence.prediction.problem:
+        say(f"{video}: {evidence.prediction.problem}")
+    with progress_bar("drawing") as progress:
+        files = evidence.save(folder, progress)
+    for best, score in evidence.prediction.top(3):
+        answer(f"{best}  {score:.4f}")
+    index, count = evidence.crop
+    answer(
+        f"Evidence for {evidence.target} in {evidence.end:.1f} s: {len(evidence.peaks)} peaks, "
+        f"crop {index} of {count} (counted from 0)"
+    )
+    if not evidence.zooms:
+        answer("This model has the original branch alone: it does not look at the zoomed videos.")
+    for file in files:
+        answer(str(file))
+
+
+def _plain(name: str) -> str:
+    """A class name as part of a folder's."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)

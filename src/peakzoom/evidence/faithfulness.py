@@ -1,0 +1,247 @@
+"""Is the evidence true? What blurring the attended places does to the answer, against equally large other places.
+
+If a network answers by what it is said to look at, the score of its answer falls when that is blurred, and falls more
+than when as much of the frame is blurred elsewhere. So of every view
+
+* the share of each frame where the response is highest is blurred ("attended");
+* the same shapes, moved by one random offset a clip and wrapped at the borders, are ("random");
+* an ellipse of the same area in the middle of the frame is ("centre"): people stand there, and a network that
+  looks at nothing in particular would be hurt by that too.
+
+All three blur the same number of pixels of every frame, with the same Gaussian, and their edges are alike. (Deletion
+with a baseline: Petsiuk et al., BMVC 2018; blur as what hides: Fong and Vedaldi, ICCV 2017.)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from peakzoom.engines.eager import TorchEngine
+from peakzoom.errors import DecodeError, UserError
+from peakzoom.predict import Protocol, Recognizer, decode_ahead
+from peakzoom.stats import PairedTest, paired_differences
+from peakzoom.video.entries import Entry, Problem
+
+SHARE = 0.2  # of each frame
+SIGMA = 0.08  # of the frame's side: no hand or foot is left of it
+DRAWS = 3  # random places for each view
+KINDS = ("attended", "random", "centre")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What blurring did to one video's answer; scores are softmax, averaged over the views.
+
+    Attributes:
+        path, group: of the video.
+        label: the class answered.
+        score: its score as it is.
+        attended, random, centre: by how much the score falls when that is blurred; random is the mean of the draws.
+    """
+
+    path: str
+    group: str | None
+    label: str
+    score: float
+    attended: float
+    random: float
+    centre: float
+
+
+class ClassMeans(NamedTuple):
+    """Of the videos that were answered alike: how many, and the means of :class:`Drop`'s figures."""
+
+    label: str
+    videos: int
+    score: float
+    attended: float
+    random: float
+    centre: float
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Drops of all videos, and whether attended places matter more than others."""
+
+    drops: list[Drop]
+    share: float
+    draws: int
+    seed: int
+    views: int
+    problems: list[Problem]
+
+    def test(self, against: str = "random") -> PairedTest:
+        """Attended less ``against``, in points of score, paired by video and grouped where groups are known."""
+        difference = np.array([100 * (each.attended - getattr(each, against)) for each in self.drops])
+        groups = [each.group for each in self.drops]
+        return paired_differences(difference, groups=groups if all(groups) else None)
+
+    def rows(self) -> list[ClassMeans]:
+        """Means by the class answered, "all" last."""
+        names = sorted({each.label for each in self.drops})
+        parts = [(name, [each for each in self.drops if each.label == name]) for name in names]
+
+        def mean(part: list[Drop], key: str) -> float:
+            return float(np.mean([getattr(each, key) for each in part]))
+
+        return [
+            ClassMeans(name, len(part), *(mean(part, key) for key in ("score", *KINDS)))
+            for name, part in [*parts, ("all", self.drops)]
+        ]
+
+    def write(self, folder: Path) -> None:
+        """``faithfulness.csv``, a row a video, and ``faithfulness.json``, settings, class means and tests."""
+        with (folder / "faithfulness.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(asdict(self.drops[0])))
+            writer.writeheader()
+            writer.writerows(asdict(each) for each in self.drops)
+        keys = ("class", "videos", "score", *KINDS)
+        summary: dict[str, Any] = {
+            "share": self.share,
+            "sigma": SIGMA,
+            "draws": self.draws,
+            "seed": self.seed,
+            "views": self.views,
+            "classes": [dict(zip(keys, row, strict=True)) for row in self.rows()],
+            "attended_less": {name: asdict(self.test(name)) for name in KINDS[1:]},
+        }
+        text = json.dumps(summary, indent=2) + "\n"
+        (folder / "faithfulness.json").write_text(text, encoding="utf-8")
+
+
+def attended(responses: Tensor, side: int, share: float = SHARE) -> Tensor:
+    """The share of each frame where its response is highest; ties go to the first in row-major order.
+
+    Args:
+        responses: (B, T, g, g) in [0, 1], on grid lines j at pixel j (side - 1) / (g - 1).
+        side: of the frames in pixels.
+        share: in (0, 1).
+
+    Returns:
+        bool (B, T, side, side), ``round(share * side^2)`` true in each frame.
+    """
+    whole = F.interpolate(responses, (side, side), mode="bilinear", align_corners=True).flatten(2)
+    most = round(share * side * side)
+    chosen = whole.sort(dim=2, descending=True, stable=True).indices[..., :most]
+    mask = torch.zeros_like(whole, dtype=torch.bool).scatter(2, chosen, True)
+    return mask.unflatten(2, (side, side))
+
+
+def centre(side: int, share: float = SHARE) -> Tensor:
+    """The ``round(share * side^2)`` pixels nearest to the middle of a frame: bool (side, side)."""
+    line = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2).square()
+    order = (line[:, None] + line).flatten().sort(stable=True).indices[: round(share * side * side)]
+    return torch.zeros(side * side, dtype=torch.bool).scatter(0, order, True).unflatten(0, (side, side))
+
+
+def moved(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """The same shapes elsewhere: each clip's moved by one random offset, wrapped at the borders.
+
+    Args:
+        mask: bool (B, T, side, side).
+        generator: source of the offsets.
+    """
+    side = mask.shape[-1]
+    offsets = torch.randint(side, (len(mask), 2), generator=generator).tolist()
+    return torch.stack([each.roll((y, x), (1, 2)) for each, (y, x) in zip(mask, offsets, strict=True)])
+
+
+def blur(views: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of every frame, borders continued; uint8 (B, T, 3, s, s) and sigma in pixels."""
+    reach = max(1, round(3 * sigma))
+    line = torch.exp(-torch.arange(-reach, reach + 1, dtype=torch.float32).square() / (2 * sigma**2))
+    kernel = (line / line.sum())[None, None]
+    frames = views.flatten(0, 2)[:, None].float()  # (B T 3, 1, s, s)
+    frames = F.conv2d(F.pad(frames, (0, 0, reach, reach), mode="replicate"), kernel[..., None])
+    frames = F.conv2d(F.pad(frames, (reach, reach, 0, 0), mode="replicate"), kernel[:, :, None])
+    return frames.round().clamp(0, 255).to(torch.uint8).view_as(views)
+
+
+def measure_faithfulness(
+    recognizer: Recognizer,
+    entries: Sequence[Entry],
+    protocol: Protocol | None = None,
+    *,
+    share: float = SHARE,
+    draws: int = DRAWS,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Faithfulness:
+    """Blur what the network attends to, and as much elsewhere, and see what becomes of its answers.
+
+    Args:
+        recognizer: a trained model on PyTorch.
+        entries: the videos; their labels are not used.
+        protocol: the views; the paper's 30 when not given.
+        share: of each frame that is blurred.
+        draws: random places for each view.
+        seed: of these places.
+        workers: decoding threads.
+        progress: called with (done, all) videos.
+
+    Raises:
+        UserError: the engine is not PyTorch, or not one video can be decoded.
+    """
+    engine = recognizer.engine
+    if not isinstance(engine, TorchEngine):
+        raise UserError(f"faithfulness needs engine torch, not {engine.name}: leave --engine out")
+    if not 0 < share < 1 or draws < 1:
+        raise UserError(
+            f"share is {share:g} and draws {draws}, expected a share between 0 and 1 and 1 draw or more"
+        )
+    protocol = protocol or Protocol()
+    generator = torch.Generator().manual_seed(seed)
+    drops: list[Drop] = []
+    problems: list[Problem] = []
+    decoded = decode_ahead([entry.path for entry in entries], recognizer.preprocess, protocol, workers)
+    for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
+        if isinstance(views, DecodeError):
+            problems.append(Problem(str(entry.path), views.reason))
+        else:
+            batches = [_scores(engine, batch, share, draws, generator) for batch in views.batches()]
+            mean = np.concatenate(batches).mean(0)  # (2 + draws + 1, S)
+            answer = int(mean[0].argmax())
+            before, seen, *others, middle = mean[:, answer].tolist()
+            drops.append(
+                Drop(
+                    str(entry.path),
+                    entry.group,
+                    recognizer.classes[answer],
+                    before,
+                    before - seen,
+                    before - float(np.mean(others)),
+                    before - middle,
+                )
+            )
+        if progress:
+            progress(done, len(entries))
+    if not drops:
+        raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")
+    return Faithfulness(drops, share, draws, seed, protocol.clips * protocol.crops, problems)
+
+
+@torch.inference_mode()
+def _scores(
+    engine: TorchEngine, views: Tensor, share: float, draws: int, generator: torch.Generator
+) -> np.ndarray:
+    """Fused softmax (B, 2 + draws + 1, S): as it is, attended blurred, each random place, the centre."""
+    network, side = engine.network, views.shape[-1]
+    seen = network.look(views.to(engine.device))
+    responses, _ = network.model.respond(seen.features, network.preprocess.frames, seen.size)
+    mask = attended(responses.float().cpu(), side, share)
+    soft = blur(views, SIGMA * side)
+    masks = [mask, *(moved(mask, generator) for _ in range(draws)), centre(side, share).expand_as(mask)]
+    blurred = [torch.where(each[:, :, None], soft, views) for each in masks]
+    logits = [engine(each)["fused"] for each in (views, *blurred)]
+    return torch.stack(logits, 1).softmax(2).numpy()

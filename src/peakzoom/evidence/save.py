@@ -1,0 +1,71 @@
+"""Evidence on disk: a film that any browser plays, a sheet, and everything as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from peakzoom.errors import UserError
+from peakzoom.evidence.draw import Film, sheet
+from peakzoom.evidence.look import Evidence
+
+CLOCK = 90_000  # ticks a second, MPEG's own
+
+
+def save(evidence: Evidence, folder: Path, progress: Callable[[int, int], None] | None = None) -> list[Path]:
+    """Write ``evidence.mp4``, ``evidence.png`` and ``evidence.json``; see :meth:`Evidence.save`."""
+    check_new_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    film, picture, data = (folder / f"evidence.{suffix}" for suffix in ("mp4", "png", "json"))
+    data.write_text(json.dumps(evidence.to_dict(), indent=1) + "\n", encoding="utf-8")
+    sheet(evidence).savefig(picture, dpi=110)
+    write_film(evidence, film, progress)
+    return [film, picture, data]
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder that has something in it.
+
+    Raises:
+        UserError: it does, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a new folder with --out")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: name another --out, or remove it")
+
+
+def write_film(evidence: Evidence, file: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    """The film as H.264 in MP4, every frame of the source once and at its own time, its index in front.
+
+    Args:
+        evidence: what is shown.
+        file: where it goes.
+        progress: called with (done, all) frames.
+    """
+    film = Film(evidence)
+    ticks = _ticks(evidence.times)
+    rate = Fraction(evidence.info.fps or 25.0).limit_denominator(1001)
+    with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)
+        for number, picture in film.frames():
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = int(ticks[number]), Fraction(1, CLOCK)
+            container.mux(stream.encode(frame))
+            if progress:
+                progress(number + 1, evidence.info.frames)
+        container.mux(stream.encode())
+
+
+def _ticks(times: np.ndarray) -> np.ndarray:
+    """Times as whole ticks that always advance: frames of the same time follow one tick apart."""
+    ticks = np.rint(times * CLOCK).astype(np.int64)
+    step = np.arange(len(ticks))
+    return np.maximum.accumulate(ticks - step) + step
