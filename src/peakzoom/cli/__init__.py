@@ -14,7 +14,19 @@ from typing import Any
 
 import typer
 
-from peakzoom.cli import calibrate, data, evaluate, explain, export, predict, quickstart, report, study, train
+from peakzoom.cli import (
+    calibrate,
+    data,
+    evaluate,
+    explain,
+    export,
+    predict,
+    quickstart,
+    report,
+    serve,
+    study,
+    train,
+)
 from peakzoom.cli.console import say
 from peakzoom.errors import UserError
 
@@ -32,6 +44,7 @@ for command in (
     evaluate.evaluate,
     predict.predict,
     explain.explain,
+    serve.serve,
     calibrate.calibrate,
     export.export,
     report.report,
@@ -50,6 +63,7 @@ USAGE_ERROR: type[Any] = next(
 )
 EXTRAS = {  # optional extras and what they bring
     "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"),
+    "serve": ("gradio",),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells count

@@ -157,14 +157,19 @@ def moved(mask: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def blur(views: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of every frame, borders continued; uint8 (B, T, 3, s, s) and sigma in pixels."""
-    reach = max(1, round(3 * sigma))
-    line = torch.exp(-torch.arange(-reach, reach + 1, dtype=torch.float32).square() / (2 * sigma**2))
-    kernel = (line / line.sum())[None, None]
-    frames = views.flatten(0, 2)[:, None].float()  # (B T 3, 1, s, s)
-    frames = F.conv2d(F.pad(frames, (0, 0, reach, reach), mode="replicate"), kernel[..., None])
-    frames = F.conv2d(F.pad(frames, (reach, reach, 0, 0), mode="replicate"), kernel[:, :, None])
-    return frames.round().clamp(0, 255).to(torch.uint8).view_as(views)
+    """Gaussian blur of every frame, borders continued; uint8 (B, T, 3, s, s) and sigma in pixels.
+
+    A Gaussian is separable: one (s, s) matrix from the left and from the right, many times faster than convolving.
+    """
+    side, reach = views.shape[-1], max(1, round(3 * sigma))
+    apart = torch.arange(-reach, reach + 1)
+    weight = torch.exp(-apart.square() / (2 * sigma**2))
+    pixel = torch.arange(side)
+    matrix = torch.zeros(side, side)
+    for offset, each in zip(apart.tolist(), (weight / weight.sum()).tolist(), strict=True):
+        matrix[pixel, (pixel + offset).clamp(0, side - 1)] += each  # beyond the border its pixel counts
+    frames = matrix @ views.float() @ matrix.T
+    return frames.round().clamp(0, 255).to(torch.uint8)
 
 
 def measure_faithfulness(

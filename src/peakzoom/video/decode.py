@@ -147,7 +147,7 @@ def probe(path: str | Path) -> VideoInfo:
     return scan(path).info
 
 
-def scan(path: str | Path, hold_bytes: int = 0) -> Scan:
+def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan:
     """Decodes a whole file once: counts, times and looks for damage, and holds frames as long as they fit.
 
     The first video stream that gives a frame counts.
@@ -155,9 +155,10 @@ def scan(path: str | Path, hold_bytes: int = 0) -> Scan:
     Args:
         path: as of :func:`decode`.
         hold_bytes: memory for decoded frames; 0 holds none.
+        most: frames; a longer file is refused as soon as it shows. None takes any.
 
     Raises:
-        DecodeError: there is no frame.
+        DecodeError: there is no frame, or more than ``most``.
     """
     path = Path(path)
     reasons: list[str] = []  # one for each stream that gave none
@@ -169,7 +170,7 @@ def scan(path: str | Path, hold_bytes: int = 0) -> Scan:
                 raise DecodeError(path, f"holds no video stream{cover}")
             if len(reasons) == len(streams):
                 raise DecodeError(path, reasons[0])
-            found = _scan_stream(path, container, streams[len(reasons)], hold_bytes)
+            found = _scan_stream(path, container, streams[len(reasons)], hold_bytes, most)
         if isinstance(found, Scan):
             return found
         reasons.append(found)
@@ -241,7 +242,9 @@ def decode(
     return Video(info, frames.permute(0, 3, 1, 2), index, scanned.timestamps)
 
 
-def _scan_stream(path: Path, container: InputContainer, stream: VideoStream, hold_bytes: int) -> Scan | str:
+def _scan_stream(
+    path: Path, container: InputContainer, stream: VideoStream, hold_bytes: int, most: int | None
+) -> Scan | str:
     """Decodes, counts, times and (within `hold_bytes`) holds every frame; the reason if there is none."""
     if stream.codec_context is None:
         return "its video is in a format that FFmpeg has no decoder for"
@@ -254,6 +257,8 @@ def _scan_stream(path: Path, container: InputContainer, stream: VideoStream, hol
         for frame in _frames(container, stream):
             first = first or frame
             ticks.append((frame.pts, frame.dts))
+            if most is not None and len(ticks) > most:
+                raise DecodeError(path, f"has more than {most} frames, which is the most that is taken here")
             damaged += frame.is_corrupt
             held_bytes += sum(plane.buffer_size for plane in frame.planes)  # as stored, padding included
             if held is not None and held_bytes <= hold_bytes:

@@ -1,0 +1,69 @@
+"""Whether attended places matter to the answers of cross-validated networks, more than other places of equal size.
+
+Takes the folder of a study (docs/studies.md) and one of its rows. Each run blurs its own test videos, which it never
+saw (:mod:`peakzoom.evidence.faithfulness`); a video's drops are averaged over the seeds before they are tested.
+
+    python benchmarks/faithfulness.py studies/ut-pre tcnn_xsx0.5-ODC
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from timing import show
+
+from peakzoom.evaluate import run_videos
+from peakzoom.evidence.faithfulness import KINDS, Drop, Faithfulness, measure_faithfulness
+from peakzoom.predict import Protocol, load
+
+HEADER = "| class answered | videos | score | attended | random | centre |\n" + "|---" * 6 + "|"
+
+
+def rows(study: Path, row: str, protocol: Protocol) -> Iterator[str]:
+    """Means by class over all runs, and the tests."""
+    runs = sorted(study.glob(f"runs/*/seed-*/{row}"))
+    if not runs:
+        raise SystemExit(f"no run of {row} in {study}")
+    parts: list[Faithfulness] = []
+    for run in runs:
+        entries = [entry for entry in run_videos(run).entries if entry.split == "test"]
+        parts.append(measure_faithfulness(load(run, "cpu"), entries, protocol))
+    pooled = replace(parts[0], drops=[drop for part in parts for drop in part.drops])
+    for name, count, *values in pooled.rows():
+        yield f"| {name} | {count} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
+    by_video: dict[str, list[Drop]] = defaultdict(list)
+    for drop in pooled.drops:
+        by_video[drop.path].append(drop)
+    over_seeds = [
+        replace(same[0], **{key: float(np.mean([getattr(each, key) for each in same])) for key in KINDS})
+        for same in by_video.values()
+    ]
+    for kind in KINDS[1:]:
+        test = replace(pooled, drops=over_seeds).test(kind)
+        low, high = test.interval
+        yield (
+            f"\nattended less {kind}: {test.difference:+.1f} points of score ({low:+.1f} to {high:+.1f}), "
+            f"p = {test.p:.2g}, {len(over_seeds)} videos in {test.count} {test.units}, "
+            f"more in {test.better}, less in {test.worse}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", type=Path)
+    parser.add_argument("row", help="a folder name, such as tcnn_xs-ODC")
+    parser.add_argument("--num-clips", type=int, default=10)
+    parser.add_argument("--crops", type=int, default=3)
+    asked = parser.parse_args()
+    show(HEADER, rows(asked.study, asked.row, Protocol(clips=asked.num_clips, crops=asked.crops)))
+
+
+if __name__ == "__main__":
+    main()

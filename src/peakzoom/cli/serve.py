@@ -1,0 +1,76 @@
+"""``peakzoom serve``: a web page for a trained model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peakzoom.cli.console import answer, say
+from peakzoom.cli.options import DeviceOpt, EngineOpt, RunArg, find_videos
+from peakzoom.errors import UserError
+
+EXAMPLES = 4
+
+
+def serve(
+    run: RunArg,
+    *,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: a free one from 7860 on.")
+    ] = None,
+    num_clips: Annotated[int, typer.Option("--num-clips", min=1, help="Clips of a video.")] = 3,
+    crops: Annotated[int, typer.Option("--crops", min=1, help="Crops of a clip.")] = 1,
+    megabytes: Annotated[int, typer.Option(min=1, help="Largest upload.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Longest video.")] = 60.0,
+    files: Annotated[int, typer.Option(min=1, help="Most files in the batch tab.")] = 20,
+    waiting: Annotated[int, typer.Option(min=1, help="Most requests that wait.")] = 50,
+    minutes: Annotated[int, typer.Option(min=1, help="After which uploads and results are removed.")] = 10,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of clips to try. Default: test videos of the run, on a local address only."
+        ),
+    ] = None,
+    device: DeviceOpt = "auto",
+    engine: EngineOpt = None,
+) -> None:
+    """Open a web page: drop a clip or use the camera, see the answer and where and when it was seen.
+
+    Example: `peakzoom serve runs/first`
+    """
+    from peakzoom.predict import Protocol, load
+    from peakzoom.serve import Limits, server
+
+    clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
+    recognizer = load(run, device, engine.value if engine else None)
+    if not clips and host in ("127.0.0.1", "localhost", "::1"):
+        clips = _test_videos(run)
+    limits = Limits(megabytes, seconds, files, waiting, minutes)
+    with server(
+        recognizer, Protocol("paper", num_clips, crops), limits, host=host, port=port, examples=clips
+    ) as at:
+        answer(at)
+        say("Ctrl-C stops it; what was uploaded is removed then.")
+        while True:
+            time.sleep(3600)
+
+
+def _test_videos(run: str) -> list[Path]:
+    """A few of the run's own, each of another class, that are still there."""
+    from peakzoom.evaluate import run_folder, run_videos
+
+    home = run_folder(run)
+    if home is None:
+        return []
+    try:
+        entries = [each for each in run_videos(home).entries if each.split == "test" and each.path.is_file()]
+    except (OSError, KeyError) as error:
+        raise UserError(f"{home / 'videos.csv'} cannot be read: {error}") from error
+    first = {each.label: each.path for each in reversed(entries)}
+    return [first[label] for label in sorted(first)][:EXAMPLES]
