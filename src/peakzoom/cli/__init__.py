@@ -1,4 +1,4 @@
-"""The command line: ``peakzoom quickstart | train | evaluate | predict | calibrate | export | report | ...``.
+"""The command line: ``peakzoom quickstart | train | evaluate | predict | watch | calibrate | export | report | ...``.
 
 One file a command, or two that belong together. Results go to standard output, everything about the way there to
 standard error. A user's mistake is one sentence and exit code 2; files that gave no answer among others that did make
@@ -14,8 +14,8 @@ from typing import Any
 
 import typer
 
-from peakzoom.cli import calibrate, data, evaluate, export, predict, quickstart, report, study, train
-from peakzoom.cli.console import say
+from peakzoom.cli import calibrate, data, evaluate, export, predict, quickstart, report, study, train, watch
+from peakzoom.cli.console import INTERRUPTED, say
 from peakzoom.errors import UserError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     predict.predict,
+    watch.watch,
     calibrate.calibrate,
     export.export,
     report.report,
@@ -51,7 +52,6 @@ EXTRAS = {  # optional extras and what they bring
     "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
 }
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def main() -> None:
