@@ -67,7 +67,16 @@ def mistake(result: Result) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["report"], ["ablate"], ["compare"]),
+        *(
+            ["quickstart"],
+            ["train"],
+            ["evaluate"],
+            ["predict"],
+            ["watch"],
+            ["report"],
+            ["ablate"],
+            ["compare"],
+        ),
         *(["data", "check"], ["data", "render"]),
     ],
     ids=" ".join,

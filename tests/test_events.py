@@ -125,7 +125,8 @@ def read_chapters(text: str) -> list[tuple[int, int, str]]:
     cues = []
     for block in blocks[1:-1]:
         timing, payload = block.split("\n")
-        assert (match := CUE.fullmatch(timing)) and "-->" not in payload
+        match = CUE.fullmatch(timing)
+        assert match and "-->" not in payload
         h, m, s, ms, h2, m2, s2, ms2 = map(int, match.groups())
         start, end = ((h * 60 + m) * 60 + s) * 1000 + ms, ((h2 * 60 + m2) * 60 + s2) * 1000 + ms2
         assert end > start

@@ -26,6 +26,7 @@ from torch import Tensor
 from peakzoom.errors import UserError
 from peakzoom.events import Event, Merger
 from peakzoom.predict import Recognizer
+from peakzoom.video.clips import TIMESTAMP_ROUNDING
 from peakzoom.video.live import Break, Problem, Shown, Source
 from peakzoom.video.views import crop_offsets
 from peakzoom.video.windows import Clip, Windows
@@ -327,7 +328,7 @@ def drop_late(waiting: deque[Item], lag: float) -> None:
         lag: seconds between the ends of the oldest and the newest window.
     """
     windows = [each for each in waiting if isinstance(each, Timed)]
-    if not windows or windows[-1].clip.end - windows[0].clip.end <= lag:
+    if not windows or windows[-1].clip.end - windows[0].clip.end <= lag + TIMESTAMP_ROUNDING:
         return
     everything = list(waiting)
     waiting.clear()
