@@ -581,17 +581,29 @@ def test_mistakes_are_one_sentence(
     assert err.startswith("error: ") and said in err and not (tmp_path / "new").exists()
 
 
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    """``peakzoom watch`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from peakzoom.cli import main; main()", "watch", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def test_a_reader_who_has_seen_enough(run: Path, make_clip: Callable[..., Path], tmp_path: Path) -> None:
+    child = start(run, make_clip(tmp_path / "a.mp4", frames=200), "--every", 0.001, "--device", "cpu")
+    assert child.stdout is not None and child.stderr is not None
+    assert json.loads(child.stdout.readline())["type"] == "source"
+    child.stdout.close()
+    assert (child.wait(60), child.stderr.read()) == (141, b"")
+
+
 def test_ctrl_c_ends_it_properly(run: Path, make_clip: Callable[..., Path], tmp_path: Path) -> None:
     """A pipe that never ends: the lines so far are whole, the open event is closed, the code is 130."""
     path, out = make_clip(tmp_path / "a.mkv", frames=60, fps=10), tmp_path / "out"
-    options = ["-", "--threshold", "0", "--gap", "1000", "--device", "cpu", "--out", str(out)]
-    child = subprocess.Popen(
-        [sys.executable, "-c", "from peakzoom.cli import main; main()", "watch", str(run), *options],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        text=False,
-    )
+    child = start(run, "-", "--threshold", 0, "--gap", 1000, "--device", "cpu", "--out", out)
     assert child.stdin is not None and child.stderr is not None
     child.stdin.write(path.read_bytes())
     child.stdin.flush()

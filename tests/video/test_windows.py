@@ -64,9 +64,8 @@ def reference(
     if every is None:
         starts = list(range(0, len(base) - span + 1, max(span // 2, 1)))
     else:  # of each time that is due, the first base frame from then on
-        slack = min(1e-3, 0.25 / rate)
         due = np.arange(math.ceil(begins[-1] / every) + 1) * every
-        at = np.searchsorted(begins, due - slack)
+        at = np.searchsorted(begins, due - 1e-3)
         starts = sorted({int(start) for start in at if start + span <= len(base)})
     if starts[-1] + span < len(base):
         starts.append(len(base) - span)

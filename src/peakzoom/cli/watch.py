@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from peakzoom.events import Event, EventFiles
     from peakzoom.watch import Ended, Record
 
+PIPE_CLOSED = 141  # exit code: 128 + SIGPIPE, as shells count
 SOURCE_HELP = "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input."
 
 
@@ -84,11 +86,17 @@ def watch(
             stop=stop,
         )
         lines, files = _open_outputs(out, stack)
-        for record in records:
-            lines.write(json.dumps(library.to_line(record, top), allow_nan=False) + "\n")
-            lines.flush()
-            lost |= isinstance(record, Problem) and record.lost
-            _tell(record, files)
+        try:
+            for record in records:
+                lines.write(json.dumps(library.to_line(record, top), allow_nan=False) + "\n")
+                lines.flush()
+                lost |= isinstance(record, Problem) and record.lost
+                _tell(record, files)
+        except BrokenPipeError:  # who reads our lines has seen enough, as head does
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # for what Python flushes at its end
+            sys.exit(PIPE_CLOSED)
     if stop.is_set():
         sys.exit(INTERRUPTED)
     if lost:

@@ -57,8 +57,7 @@ class Windows(Generic[Frame, Pixels]):
     Args:
         frames, stride: of a clip.
         fps: rate to which the video is brought; None takes frames as they are stored.
-        rate: frames per second that the source states; 0 = none. Only a video of a single frame needs it, and
-            one of more than 250 a second (``TIMESTAMP_ROUNDING`` is shortened for it, as ``resample`` does).
+        rate: frames per second that the source states; 0 = none. Only a video of a single frame needs it.
         every: seconds between the starts of windows; a window starts at the first base frame that is due. None:
             half the span of base frames.
         convert: from a frame to what is kept of it; called once for each that is needed.
@@ -79,7 +78,6 @@ class Windows(Generic[Frame, Pixels]):
         self.hop = max(self.span // 2, 1)  # base frames; where `every` is None
         self._frames, self._stride, self._fps, self._rate = frames, stride, fps, rate
         self._every, self._convert = every, convert
-        self._slack = min(TIMESTAMP_ROUNDING, 0.25 / rate) if rate else TIMESTAMP_ROUNDING
         self._reset()
 
     def _reset(self) -> None:
@@ -118,7 +116,9 @@ class Windows(Generic[Frame, Pixels]):
         if self._fps is None:
             yield from self._take(self._shown[0], time)
             return
-        while self._bases / self._fps + self._slack < time - self._origin:
+        # As resample has it, with the mean interval so far: it matters from 250 frames a second on.
+        slack = min(TIMESTAMP_ROUNDING, (time - self._origin) / self._count / 4)
+        while self._bases / self._fps + slack < time - self._origin:
             yield from self._take_grid()
 
     def _last_base_frames(self) -> Iterator[Clip[Pixels]]:
@@ -156,9 +156,9 @@ class Windows(Generic[Frame, Pixels]):
     def _starts_here(self, time: float) -> bool:
         if self._every is None:
             return self._bases % self.hop == 0
-        if time < self._due - self._slack:
+        if time < self._due - TIMESTAMP_ROUNDING:
             return False
-        self._due = (math.floor((time + self._slack) / self._every) + 1) * self._every
+        self._due = (math.floor((time + TIMESTAMP_ROUNDING) / self._every) + 1) * self._every
         return True
 
     def _clip(self, indices: list[int]) -> Clip[Pixels]:
