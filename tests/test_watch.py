@@ -593,7 +593,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 
 
 def test_a_reader_who_has_seen_enough(run: Path, make_clip: Callable[..., Path], tmp_path: Path) -> None:
-    child = start(run, make_clip(tmp_path / "a.mp4", frames=200), "--every", 0.001, "--device", "cpu")
+    child = start(run, make_clip(tmp_path / "a.mp4", frames=30), "--every", 0.001, "--device", "cpu")
     assert child.stdout is not None and child.stderr is not None
     assert json.loads(child.stdout.readline())["type"] == "source"
     child.stdout.close()

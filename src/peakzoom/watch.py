@@ -226,29 +226,25 @@ def watch(
     reader = Reader(
         frames, windows, backlog, clock, paced=live and not frames.live, live=started.live, seconds=seconds
     )
-    return _records(
-        recognizer,
-        started,
-        reader,
-        backlog,
-        merger,
-        crops,
-        threshold,
-        set(ignore),
-        stop or threading.Event(),
-        clock,
-    )
+
+    def say(item: Timed) -> Window:
+        clip, scores = item.clip, score_clip(recognizer, item.clip, crops)
+        best = int(scores.argmax())
+        name: str | None = recognizer.classes[best]
+        if scores[best] < threshold or name in ignore:
+            name = None
+        behind = None if item.due is None else max(clock() - item.due, 0.0)
+        return Window(clip.start, clip.end, recognizer.classes, scores, name, clip.covered, behind)
+
+    return _records(started, reader, backlog, say, merger, stop or threading.Event(), clock)
 
 
 def _records(
-    recognizer: Recognizer,
     started: Started,
     reader: Reader,
     backlog: Backlog,
+    say: Callable[[Timed], Window],
     merger: Merger,
-    crops: int,
-    threshold: float,
-    ignored: set[str],
     stop: threading.Event,
     clock: Callable[[], float],
 ) -> Iterator[Record]:
@@ -261,15 +257,10 @@ def _records(
         while (item := backlog.take(stop)) is not None:
             settled: Iterator[Event] = iter(())
             if isinstance(item, Timed):
-                scores = score_clip(recognizer, item.clip, crops)
-                best = int(scores.argmax())
-                name = recognizer.classes[best]
-                says = name if scores[best] >= threshold and name not in ignored else None
-                behind = max(clock() - item.due, 0.0) if item.due is not None else None
-                clip = item.clip
-                yield Window(clip.start, clip.end, recognizer.classes, scores, says, clip.covered, behind)
-                end, windows = clip.end, windows + 1
-                settled = merger.add(clip.start, clip.end, says, float(scores[best]))
+                window = say(item)
+                yield window
+                end, windows = window.end, windows + 1
+                settled = merger.add(window.start, window.end, window.name, float(window.scores.max()))
             elif isinstance(item, Break):
                 settled = merger.end()
             elif isinstance(item, Dropped):
@@ -452,6 +443,8 @@ class Reader:
         error: BaseException | None = None
         try:
             for item in self._frames:
+                if self._backlog.closed:
+                    break
                 if isinstance(item, Problem):
                     self._backlog.put(item)
                     continue

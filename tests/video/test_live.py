@@ -240,6 +240,10 @@ def test_standard_input(tmp_path: Path) -> None:
     with standard_input(path.read_bytes()):
         piped = read("-")
     assert piped[0] == times and torch.equal(piped[1], pixels) and piped[2] == rest == []
+    for inside in (f"file://{path}", path):
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{inside}\n#EXT-X-ENDLIST\n"
+        with standard_input(playlist.encode()), pytest.raises(DecodeError):
+            Source("-")
     with standard_input(b""), pytest.raises(DecodeError, match="-: cannot be opened"):
         Source("-")
 

@@ -68,23 +68,22 @@ def watch(
 
     if out is not None:
         _check_folder(out)
-    lost = False
+    lost, stop = False, threading.Event()
+    records = library.watch(
+        load(run, device, engine.value if engine else None),
+        source,
+        every=every,
+        crops=crops,
+        threshold=threshold,
+        ignore=ignore or [],
+        gap=gap,
+        live=live,
+        lag=lag,
+        seconds=seconds,
+        stop=stop,
+    )
     with ExitStack() as stack:
-        recognizer = load(run, device, engine.value if engine else None)
-        stop = stack.enter_context(_until_ctrl_c())
-        records = library.watch(
-            recognizer,
-            source,
-            every=every,
-            crops=crops,
-            threshold=threshold,
-            ignore=ignore or [],
-            gap=gap,
-            live=live,
-            lag=lag,
-            seconds=seconds,
-            stop=stop,
-        )
+        stack.enter_context(_set_by_ctrl_c(stop))
         lines, files = _open_outputs(out, stack)
         try:
             for record in records:
@@ -124,9 +123,8 @@ def _open_outputs(out: Path | None, stack: ExitStack) -> tuple[TextIO, EventFile
 
 
 @contextmanager
-def _until_ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that what was begun is ended properly; the second one interrupts."""
-    stop = threading.Event()
+def _set_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C sets the event, so that what was begun is ended properly; the second one interrupts."""
 
     def ask(*_: object) -> None:
         stop.set()
@@ -134,7 +132,7 @@ def _until_ctrl_c() -> Iterator[threading.Event]:
 
     before = signal.signal(signal.SIGINT, ask)
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

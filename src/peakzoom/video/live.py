@@ -300,7 +300,9 @@ class Source:
                 if self._protocol in ("rtsp", "rtsps"):
                     options["rtsp_flags"] = "prefer_tcp"  # UDP loses packets, and firewalls stop it
                 return av.open(self._source, options=options, timeout=SILENCE, metadata_errors="replace")
-            return av.open("pipe:0", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
+            # Read by Python, whose reading Ctrl-C interrupts; unbuffered, for a lock of a buffer would outlive us.
+            pipe = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - the container holds it
+            return av.open(pipe, mode="r", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:
             raise DecodeError(self.name, f"cannot be opened: {_reason(error)}") from error
 
