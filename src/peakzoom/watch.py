@@ -311,8 +311,8 @@ Item: TypeAlias = Timed | Dropped | Break | Problem
 def drop_late(waiting: deque[Item], lag: float) -> None:
     """The rule for what is live: of windows that wait, only the newest is kept once they are more than ``lag`` apart.
 
-    So what is said is at most about ``lag`` seconds old however slow scoring is, and the windows that are scored are
-    spread evenly. What is dropped is replaced by one record for all neighbours.
+    So, while the source runs, what is said is at most about ``lag`` seconds old however slow scoring is, and stretches
+    that were watched in full stand between those that were not. What is dropped becomes one record for all neighbours.
 
     Args:
         waiting: changed in place.

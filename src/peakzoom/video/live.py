@@ -255,8 +255,7 @@ class Source:
                 if not streams:
                     cover = ", only a picture" if container.streams.video else ""
                     raise DecodeError(self.name, f"holds no video stream{cover}")
-                # Only a file can be opened anew for each stream.
-                if len(reasons) == (len(streams) if self._file else 1) and reasons:
+                if len(reasons) == len(streams):
                     raise DecodeError(self.name, reasons[0])
                 stream = streams[len(reasons)]
                 first = self._look_ahead(container, stream)
@@ -267,7 +266,7 @@ class Source:
                 return container, stream, first
             reasons.append(first)
             container.close()
-            if not self._file:
+            if not self._file:  # what else could be opened anew for the next stream?
                 raise DecodeError(self.name, first)
 
     def _look_ahead(self, container: InputContainer, stream: VideoStream) -> av.VideoFrame | str:
