@@ -69,8 +69,8 @@ def mistake(result: Result) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["explain"], ["report"]),
-        *(["calibrate"], ["export"], ["ablate"], ["compare"]),
+        *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["explain"], ["watch"]),
+        *(["report"], ["serve"], ["calibrate"], ["export"], ["ablate"], ["compare"]),
         *(["data", "check"], ["data", "render"]),
     ],
     ids=" ".join,

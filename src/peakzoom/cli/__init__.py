@@ -1,4 +1,4 @@
-"""The command line: ``peakzoom quickstart | train | evaluate | predict | calibrate | export | report | ...``.
+"""The command line: ``peakzoom quickstart | train | evaluate | predict | watch | calibrate | export | report | ...``.
 
 One file a command, or two that belong together. Results go to standard output, everything about the way there to
 standard error. A user's mistake is one sentence and exit code 2; files that gave no answer among others that did make
@@ -26,8 +26,9 @@ from peakzoom.cli import (
     serve,
     study,
     train,
+    watch,
 )
-from peakzoom.cli.console import say
+from peakzoom.cli.console import INTERRUPTED, say
 from peakzoom.errors import UserError
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ for command in (
     predict.predict,
     explain.explain,
     serve.serve,
+    watch.watch,
     calibrate.calibrate,
     export.export,
     report.report,
@@ -66,7 +68,6 @@ EXTRAS = {  # optional extras and what they bring
     "serve": ("gradio",),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
 }
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def main() -> None:

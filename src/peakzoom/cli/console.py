@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from peakzoom.video.parallel import tenths
 
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells count
+
 # No markup and no emoji: a class may be called "[/b]" and a file ":+1:.mp4".
 out_console = Console(markup=False, emoji=False, highlight=False)
 err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)

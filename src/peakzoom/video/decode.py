@@ -163,7 +163,7 @@ def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan
     path = Path(path)
     reasons: list[str] = []  # one for each stream that gave none
     while True:
-        with _open(path) as container:  # opened anew for each stream: going back would be a seek
+        with open_file(path) as container:  # opened anew for each stream: going back would be a seek
             streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
             if not streams:
                 cover = ", only a picture" if container.streams.video else ""
@@ -204,10 +204,10 @@ def frames_of(
             continue
         numbers.popleft()
         try:
-            pixels = _to_rgb(frame, target, info, reformatter)
+            pixels = to_rgb(frame, target, (info.height, info.width), reformatter)
         except (av.FFmpegError, ValueError) as error:
             what = f"frame {number} ({frame.format.name}) cannot be converted to RGB"
-            raise DecodeError(info.path, f"{what}: {_one_line(error)}") from error
+            raise DecodeError(info.path, f"{what}: {one_line(error)}") from error
         yield number, pixels
     if numbers:
         raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
@@ -266,7 +266,7 @@ def _scan_stream(
             else:
                 held = None
     except av.FFmpegError as error:
-        problems.append(f"decoding stopped after {len(ticks)} frames: {_one_line(error)}")
+        problems.append(f"decoding stopped after {len(ticks)} frames: {one_line(error)}")
     if first is None:
         return f"no frame can be decoded: {problems[0]}" if problems else "its video stream holds no frame"
     if damaged:
@@ -278,22 +278,19 @@ def _scan_stream(
         problems.append(f"timestamps are missing or out of order, {rate:g} fps assumed")
     fps = (len(times) - 1) / float(times[-1]) if times[-1] > 0 else rate
 
-    aspect = float(stream.sample_aspect_ratio or 1)
-    if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
-        problems.append(f"pixels said to be {aspect:g} times as wide as high were taken for square")
-        aspect = 1.0
-    turns, _ = _orientation(first)
-    height, width = first.height, max(round(first.width * aspect), 1)
+    shape, slip = displayed_shape(first, stream)
+    if slip:
+        problems.append(slip)
 
     info = VideoInfo(
         path=path,
         frames=len(times),
         header_frames=stream.frames,
         fps=fps,
-        height=width if turns % 2 else height,
-        width=height if turns % 2 else width,
-        rotation=90 * turns,
-        pixel_aspect=aspect,
+        height=shape.height,
+        width=shape.width,
+        rotation=shape.rotation,
+        pixel_aspect=shape.pixel_aspect,
         variable_rate=bool(np.abs(times * fps - np.arange(len(times))).max() > 1),
         codec=stream.codec_context.codec.canonical_name,
         problem="; ".join(problems) or None,
@@ -301,14 +298,37 @@ def _scan_stream(
     return Scan(info, times, stream.index, held)
 
 
-def _open(path: Path) -> InputContainer:
+@dataclass(frozen=True)
+class DisplayedShape:
+    """How a player shows stored frames; the fields are those of :class:`VideoInfo`."""
+
+    height: int
+    width: int
+    rotation: int
+    pixel_aspect: float
+
+
+def displayed_shape(first: av.VideoFrame, stream: VideoStream) -> tuple[DisplayedShape, str | None]:
+    """How a video is displayed, by its first frame; and what was wrong with what the file says of that."""
+    aspect, problem = float(stream.sample_aspect_ratio or 1), None
+    if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
+        problem = f"pixels said to be {aspect:g} times as wide as high were taken for square"
+        aspect = 1.0
+    turns, _ = _orientation(first)
+    height, width = first.height, max(round(first.width * aspect), 1)
+    if turns % 2:
+        height, width = width, height
+    return DisplayedShape(height, width, 90 * turns, aspect), problem
+
+
+def open_file(path: Path) -> InputContainer:
     """Opens a regular file and nothing else: no pipe (it would block), no address, no list of other files."""
     try:
         status = path.stat()
     except FileNotFoundError as error:
         raise DecodeError(path, "no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise DecodeError(path, f"cannot be opened: {_one_line(error)}") from error
+        raise DecodeError(path, f"cannot be opened: {one_line(error)}") from error
     if stat.S_ISDIR(status.st_mode):
         raise DecodeError(path, "is a folder, not a video file")
     if not stat.S_ISREG(status.st_mode):
@@ -321,7 +341,7 @@ def _open(path: Path) -> InputContainer:
         options = {"protocol_whitelist": "file"}
         container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
-        raise DecodeError(path, f"cannot be read as a video: {_one_line(error)}") from error
+        raise DecodeError(path, f"cannot be read as a video: {one_line(error)}") from error
     if NOT_VIDEO_FORMATS.intersection(container.format.name.split(",")):
         container.close()
         raise DecodeError(path, "is a text file or a playlist, not a video")
@@ -330,15 +350,19 @@ def _open(path: Path) -> InputContainer:
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """All frames of a freshly opened stream, in the decoder's output order."""
-    # One thread: workers decode many files at once, small frames gain nothing, and AUTO threading can hang.
+    decode_on_one_thread(stream)
+    yield from container.decode(stream)
+
+
+def decode_on_one_thread(stream: VideoStream) -> None:
+    """Workers decode many files at once, small frames gain nothing from more threads, and AUTO threading can hang."""
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1  # for decoders with threads of their own (dav1d)
-    yield from container.decode(stream)
 
 
 def _read(path: Path, stream: int) -> Iterator[av.VideoFrame]:
     """Second pass: the same frames again, up to where the first pass broke off."""
-    with _open(path) as container:
+    with open_file(path) as container:
         try:
             yield from _frames(container, next(s for s in container.streams.video if s.index == stream))
         except (av.FFmpegError, StopIteration):
@@ -404,13 +428,23 @@ def _target_size(size: Size, info: VideoInfo) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _to_rgb(
-    frame: av.VideoFrame, size: tuple[int, int], info: VideoInfo, reformatter: VideoReformatter
+def to_rgb(
+    frame: av.VideoFrame, size: tuple[int, int], displayed: tuple[int, int], reformatter: VideoReformatter
 ) -> Tensor:
-    """A decoded frame as displayed, in the wanted (height, width): uint8 (H, W, 3)."""
+    """A decoded frame as displayed, in the wanted (height, width): uint8 (H, W, 3).
+
+    Args:
+        frame: as the decoder gave it.
+        size: (height, width) wanted.
+        displayed: (height, width) at which the video is displayed, by its first frame.
+        reformatter: the same one for all frames of a video.
+
+    Raises:
+        av.FFmpegError, ValueError: the pixel format cannot be converted.
+    """
     turns, upside_down = _orientation(frame)
     height, width = size[::-1] if turns % 2 else size  # before the turn
-    large = min(info.height, info.width) >= LARGE_SHORT_SIDE
+    large = min(displayed) >= LARGE_SHORT_SIDE
     rgb = reformatter.reformat(
         frame,
         width=width if large else None,
@@ -441,6 +475,6 @@ def _frame_numbers(numbers: np.ndarray, info: VideoInfo) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What the system or FFmpeg says, without error numbers and file names."""
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

@@ -1,0 +1,83 @@
+"""Memory and speed of watching: a clip looped to an hour (its packets copied, nothing encoded anew), watched once.
+
+    python benchmarks/watching.py runs/first clip.mp4 --minutes 60 --every 1
+
+Prints a table: minutes of video, windows so far, resident memory of the whole process, times real time since the
+last row. Memory that grew with the length would show from row to row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import av
+from timing import machine
+
+from peakzoom.predict import load
+from peakzoom.watch import Ended, Window, watch
+
+HEADER = "| minute | windows | resident, MiB | times real time |\n" + "|---:" * 4 + "|"
+
+
+def loop(clip: Path, seconds: float, out: Path) -> Path:
+    """The clip again and again, at least this long, by copying its packets."""
+    with av.open(str(clip)) as source, av.open(str(out), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.dts is not None]
+        base = stream.time_base or 0
+        parts = [(bytes(packet), packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
+        step = (parts[-1][2] - parts[0][2]) // (len(parts) - 1)
+        length = parts[-1][2] - parts[0][2] + step
+        for turn in range(math.ceil(seconds / float(length * base))):
+            for data, pts, dts, key in parts:
+                packet = av.Packet(data)
+                packet.pts, packet.dts, packet.time_base = pts + turn * length, dts + turn * length, base
+                packet.is_keyframe, packet.stream = key, copy
+                target.mux(packet)
+    return out
+
+
+def resident() -> float:
+    """MiB (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run")
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--every", type=float, default=None)
+    parser.add_argument("--rows", type=int, default=12)
+    asked = parser.parse_args()
+    recognizer = load(asked.run, "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        file = loop(asked.clip, 60 * asked.minutes, Path(folder) / "long.mkv")
+        print(machine())
+        print(f"{file.stat().st_size / 2**20:.0f} MiB of {asked.clip.name}, looped\n\n{HEADER}")
+        due, windows, begun, at = 0.0, 0, time.perf_counter(), 0.0
+        for record in watch(recognizer, file, every=asked.every):
+            windows += isinstance(record, Window)
+            if isinstance(record, Window) and record.end >= due:
+                now = time.perf_counter()
+                speed = (record.end - at) / (now - begun)
+                print(f"| {record.end / 60:.1f} | {windows} | {resident():.0f} | {speed:.1f} |", flush=True)
+                begun, at = now, record.end
+                due += 60 * asked.minutes / asked.rows
+            if isinstance(record, Ended):
+                print(
+                    f"\n{record.seconds:.1f} s of video in {record.took:.1f} s, {record.windows} windows, "
+                    f"{record.speed:.1f} times real time"
+                )
+
+
+if __name__ == "__main__":
+    main()
