@@ -68,7 +68,7 @@ def mistake(result: Result) -> str:
     "command",
     [
         *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["report"], ["ablate"], ["compare"]),
-        *(["data", "check"], ["data", "render"]),
+        *(["data", "check"], ["data", "prepare"], ["data", "render"]),
     ],
     ids=" ".join,
 )
