@@ -1,0 +1,54 @@
+"""The docstrings' references as links: ``:func:`~peakzoom.cost.width_for``` is what Python's tools write and read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from griffe import Alias, AliasResolutionError, Extension, Module, NameResolutionError, Object
+
+ROLE = re.compile(r":(?:py:)?(?:func|class|meth|data|mod|attr|exc):`(~?)([\w.]+)`")
+CODE = re.compile(r"::(?=\n\s*\n|$)")  # a block of code follows
+
+
+class Roles(Extension):
+    """Rewrites every docstring when all modules are read."""
+
+    def on_package(self, *, pkg: Module, **_: Any) -> None:
+        """Called once, for peakzoom."""
+        _rewrite(pkg, pkg)
+
+
+def _rewrite(obj: Object, package: Module) -> None:
+    if obj.docstring is not None:
+
+        def link(match: re.Match[str]) -> str:
+            short = match[2].rsplit(".", 1)[-1] if match[1] else match[2]
+            path = _path(obj, match[2])
+            return f"[`{short}`][{path}]" if _shown(path, package) else f"`{short}`"
+
+        obj.docstring.value = CODE.sub(":", ROLE.sub(link, obj.docstring.value))
+    for member in obj.members.values():
+        if not isinstance(member, Alias):
+            _rewrite(member, package)
+
+
+def _path(obj: Object, name: str) -> str:
+    """The full name of what a docstring calls by a short one."""
+    if name.startswith("peakzoom."):
+        return name
+    first, _, rest = name.partition(".")
+    try:
+        found = obj.resolve(first)
+    except NameResolutionError:
+        return name
+    return f"{found}.{rest}" if rest else found
+
+
+def _shown(path: str, package: Module) -> bool:
+    """Whether the pages have an entry for it: constants without a docstring have none, nor has what is private."""
+    try:
+        found = package[path.removeprefix("peakzoom.")]
+        return found.has_docstring and not path.rsplit(".", 1)[-1].startswith("_")
+    except (KeyError, AliasResolutionError):
+        return False
