@@ -62,6 +62,7 @@ READ = {
     r"docs/data\.md .*(\bDATA\b| clips\.csv|lists/clips\.csv)": "a placeholder for the reader's own files",
     r"docs/(data|studies|your-videos)\.md train ": "README.md and docs/index.md train in the same way",
     r"\S+ \S+ studies/branches/runs/": "needs a study",
+    r"README\.md evaluate runs/second/tcnn": "one of three alternatives; with two evaluations, 'report' asks which",
     r"\S+ watch ": "goes on until its source ends; its own tests run it",
     r"\S+ serve ": "goes on until it is stopped; its own tests run it",
     r"\S+ push ": "needs the network; its own tests run it against a stand-in",
@@ -188,7 +189,7 @@ def test_what_does_not_parse() -> None:
         with pytest.raises(Exception, match=r"(?i)missing|no such|got unexpected"):
             parse(line.split())
     for line in ("peakzoom train c/ --out r --epochs many", "peakzoom train c/ --out r --recipe large"):
-        with pytest.raises(Exception, match=r"(?i)invalid|not a valid|is not one of"):
+        with pytest.raises(Exception, match=r"(?i)valid|is not one of"):
             parse(line.split())
     for line in ("peakzoom train c/ --out r --epochs 3 --recipe paper", "peakzoom data check c/"):
         parse(line.split())
@@ -335,6 +336,18 @@ def test_links(page: Path) -> None:
             assert exists(anchor), f"{page.name} links to {link}, and there is no {anchor}"
         elif anchor:
             assert anchor in anchors(target), f"{page.name} links to {link}, a heading that is not there"
+
+
+def test_formulas_are_known() -> None:
+    """A command that the converter does not know stands on the site as it is written, backslash and all."""
+    converter = pytest.importorskip("latex2mathml.converter", reason="the site's tools need Python 3.11")
+    formulas = [block.text for page in PAGES for block in blocks(page, "math")]
+    assert formulas
+    for page in PAGES:
+        formulas += re.findall(r"\$`([^`]+)`\$", page.read_text(encoding="utf-8"))
+    for formula in formulas:
+        made = converter.convert(formula)
+        assert made.startswith("<math") and "\\" not in made and "merror" not in made, formula
 
 
 def test_pictures_are_used() -> None:

@@ -1,4 +1,8 @@
-"""The docstrings' references as links: ``:func:`~peakzoom.cost.width_for``` is what Python's tools write and read."""
+"""What the API pages need of the docstrings: references as links, and each thing once.
+
+In a docstring a reference is written as Python's tools write and read it, ``:func:`~peakzoom.cost.width_for```. What a
+package imports from its modules has its entry there, and not a second one in the package.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ class Roles(Extension):
     def on_package(self, *, pkg: Module, **_: Any) -> None:
         """Called once, for peakzoom."""
         _rewrite(pkg, pkg)
+        _only_own(pkg)
 
 
 def _rewrite(obj: Object, package: Module) -> None:
@@ -52,3 +57,11 @@ def _shown(path: str, package: Module) -> bool:
         return found.has_docstring and not path.rsplit(".", 1)[-1].startswith("_")
     except (KeyError, AliasResolutionError):
         return False
+
+
+def _only_own(module: Module) -> None:
+    """Take what a module imports out of what it exports."""
+    own = {name for name, member in module.members.items() if not member.is_alias}
+    module.exports = own.intersection(map(str, module.exports or ()))
+    for member in (each for each in module.members.values() if isinstance(each, Module)):
+        _only_own(member)
