@@ -68,7 +68,7 @@ def mistake(result: Result) -> str:
     "command",
     [
         *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["report"], ["ablate"], ["compare"]),
-        *(["data", "check"], ["data", "prepare"], ["data", "render"]),
+        *(["data", "check"], ["data", "render"]),
     ],
     ids=" ".join,
 )

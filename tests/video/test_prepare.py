@@ -321,6 +321,14 @@ def test_the_command(
     assert shlex.split(train)[-2:] == ["--out", "runs/hmdb51-1"]
 
 
+def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["peakzoom", "data", "prepare", "--help"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    out = " ".join(capsys.readouterr().out.split())
+    assert left.value.code in (0, None) and "Example: peakzoom data prepare ucf101" in out
+
+
 def test_official_names() -> None:
     def fits(official: Official, stem: str) -> str:
         videos, lists = official.is_videos.fullmatch(stem), official.is_lists.fullmatch(stem)
