@@ -45,6 +45,7 @@ format: $(STAMP)
 
 # What the pages need beyond plain Markdown lies in docs/make.
 docs: $(STAMP)
+	@test -x $(BIN)/zensical || { echo "the site needs Python 3.11 or newer: make clean, make docs PYTHON=python3.11"; exit 1; }
 	PYTHONPATH=docs/make $(BIN)/zensical build --clean --strict
 
 docs-serve: $(STAMP)
