@@ -29,8 +29,11 @@ def _rewrite(obj: Object, package: Module) -> None:
 
         def link(match: re.Match[str]) -> str:
             short = match[2].rsplit(".", 1)[-1] if match[1] else match[2]
-            path = _path(obj, match[2])
-            return f"[`{short}`][{path}]" if _shown(path, package) else f"`{short}`"
+            try:
+                path = _path(obj, match[2])
+                return f"[`{short}`][{path}]" if _shown(path, package) else f"`{short}`"
+            except (AliasResolutionError, KeyError, NameResolutionError) as error:
+                raise ValueError(f"{obj.path} refers to {match[2]}, and there is no such thing") from error
 
         obj.docstring.value = CODE.sub(":", ROLE.sub(link, obj.docstring.value))
     for member in obj.members.values():
@@ -43,20 +46,16 @@ def _path(obj: Object, name: str) -> str:
     if name.startswith("peakzoom."):
         return name
     first, _, rest = name.partition(".")
-    try:
-        found = obj.resolve(first)
-    except NameResolutionError:
-        return name
+    found = obj.resolve(first)
     return f"{found}.{rest}" if rest else found
 
 
 def _shown(path: str, package: Module) -> bool:
     """Whether the pages have an entry for it: constants without a docstring have none, nor has what is private."""
-    try:
-        found = package[path.removeprefix("peakzoom.")]
-        return found.has_docstring and not path.rsplit(".", 1)[-1].startswith("_")
-    except (KeyError, AliasResolutionError):
+    if not path.startswith("peakzoom."):
         return False
+    found = package[path.removeprefix("peakzoom.")]
+    return found.has_docstring and not found.name.startswith("_")
 
 
 def _only_own(module: Module) -> None:
