@@ -61,6 +61,7 @@ READ = {
     r"docs/results\.md ": "repeats a measurement that took hours",
     r"docs/data\.md .*(\bDATA\b| clips\.csv|lists/clips\.csv)": "a placeholder for the reader's own files",
     r"docs/(data|studies|your-videos)\.md train ": "README.md and docs/index.md train in the same way",
+    r"docs/your-videos\.md (calibrate|predict .* --cascade)": "README.md and docs/cascade.md do the same",
     r"\S+ \S+ studies/branches/runs/": "needs a study",
     r"README\.md evaluate runs/second/tcnn": "one of three alternatives; with two evaluations, 'report' asks which",
     r"\S+ watch ": "goes on until its source ends; its own tests run it",
