@@ -5,13 +5,15 @@ STAMP := .venv/.complete
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format bench clean
+.PHONY: help quickstart test lint format docs docs-serve bench clean
 
 help:
 	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
 	@echo 'make test         run the tests (PYTEST_ARGS="-n 2 tests/model" to choose)'
 	@echo 'make lint         ruff and mypy, changing nothing'
 	@echo 'make format       let ruff sort imports and lay out the code'
+	@echo 'make docs         build the site of docs/ into site/, strictly (Python 3.11 or newer)'
+	@echo 'make docs-serve   show it at http://localhost:8000 and build it again when a page changes'
 	@echo 'make bench        measure docs/performance.md again, about half an hour (BENCH_ARGS="--only growth" for a part)'
 	@echo 'make clean        remove .venv, caches and built packages; runs/ and quickstart/ stay'
 	@echo 'PYTHON=python3.12 chooses the Python (3.10 to 3.13) that .venv is made with.'
@@ -23,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	"Python %d.%d came, peakzoom needs 3.10 to 3.13: name one by make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv --clear .venv
 	$(PIP) torch
-	$(PIP) --quiet --editable '.[all,dev]'
+	$(PIP) --quiet --editable '.[all,dev,docs]'
 	@touch $@
 
 quickstart: $(STAMP)
@@ -41,9 +43,17 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What the pages need beyond plain Markdown lies in docs/make.
+docs: $(STAMP)
+	@test -x $(BIN)/zensical || { echo "the site needs Python 3.11 or newer: make clean, make docs PYTHON=python3.11"; exit 1; }
+	PYTHONPATH=docs/make $(BIN)/zensical build --clean --strict
+
+docs-serve: $(STAMP)
+	PYTHONPATH=docs/make $(BIN)/zensical serve
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/performance.py $(BENCH_ARGS)
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .cache build dist site
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -54,8 +54,8 @@ for command in (
     study.compare,
 ):
     app.command()(command)
-data_app = typer.Typer(help="Look at data sets, and render one.", no_args_is_help=True)
-for command in (data.check, data.render):
+data_app = typer.Typer(help="Look at data sets, unpack official ones, render one.", no_args_is_help=True)
+for command in (data.check, data.prepare, data.render):
     data_app.command()(command)
 app.add_typer(data_app, name="data")
 
@@ -64,7 +64,7 @@ USAGE_ERROR: type[Any] = next(
     each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
 )
 EXTRAS = {  # optional extras and what they bring
-    "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"),
+    "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "rarfile", "tensorboard"),
     "serve": ("gradio",),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
 }

@@ -1,19 +1,28 @@
-"""``peakzoom data check`` looks at a data set, ``peakzoom data render`` makes one."""
+"""``peakzoom data check`` looks at a data set, ``render`` makes one, ``prepare`` unpacks and counts official ones."""
 
 from __future__ import annotations
 
 import csv
 import os
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console, progress_bar
+from peakzoom.cli.console import answer, out_console, progress_bar, say
 from peakzoom.cli.options import DataArg, DataOptions, check_new, grouped, open_videos
 
 SHOWN = 20  # problems that are printed
+SHOWN_MISSING = 10  # missing videos that are
+
+
+class Published(str, Enum):
+    """Data sets whose official downloads are known."""
+
+    ucf101 = "ucf101"
+    hmdb51 = "hmdb51"
 
 
 @grouped
@@ -121,3 +130,63 @@ def render(
     listed = folder / "clips.csv"
     following = f"train {listed} --out RUN" if train_clips else f"evaluate RUN {listed}"
     answer(f"List: {listed}\nNext: peakzoom {following}")
+
+
+def prepare(
+    name: Annotated[Published, typer.Argument(help="Which data set.", show_default=False)],
+    root: Annotated[Path, typer.Argument(help="Folder of what was downloaded.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Also write all missing videos to this CSV.")] = None,
+) -> None:
+    """Unpack UCF101 or HMDB51, compare it with its official lists, and say what is missing.
+
+    ROOT holds the archives of videos and lists as they were downloaded, packed again as zip or tar, or unpacked. What
+    is not unpacked goes to ROOT/videos and ROOT/splits. Exit code 1 if the data set is not whole.
+
+    Example: `peakzoom data prepare ucf101 downloads/`
+    """
+    from peakzoom.video.prepare import OFFICIAL
+    from peakzoom.video.prepare import prepare as look
+
+    if out is not None:
+        check_new(out, "--out")
+    official = OFFICIAL[name.value]
+    with progress_bar("unpacking files") as progress:
+        found = look(official, root, say, progress)
+    answer(
+        f"{official.title}: {found.found:,} of {official.videos:,} videos, "
+        f"{found.classes} of {official.classes} classes"
+    )
+    table = Table()
+    for column in ("split", "training", "test"):
+        table.add_column(column, justify="right")
+    for split in found.splits:
+        parts = (f"{part:,} of {whole:,}" for part, whole in zip(split.found, split.listed, strict=True))
+        table.add_row(str(split.number), *parts)
+    out_console.print(table)
+    answer(f"videos: {found.videos}\nlists: {found.lists}\nmissing videos: {len(found.missing)}")
+    for video in found.missing[:SHOWN_MISSING]:
+        answer(f"  {video.path}: {_uses(video.uses)}")
+    if len(found.missing) > SHOWN_MISSING:
+        answer(f"  and {len(found.missing) - SHOWN_MISSING} more; --out FILE.csv lists all")
+    if found.problems:
+        answer(f"other problems: {len(found.problems)}")
+    for problem in found.problems[:SHOWN]:
+        answer(f"  {problem.path}: {problem.reason}")
+    if len(found.problems) > SHOWN:
+        answer(f"  and {len(found.problems) - SHOWN} more")
+    if out is not None:
+        with out.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["path", "split1", "split2", "split3"])
+            writer.writerows((video.path, *(use or "" for use in video.uses)) for video in found.missing)
+    check_data, train = found.commands
+    answer(f"Next: {check_data}\n      {train}")
+    if not found.complete:
+        raise typer.Exit(1)
+
+
+def _uses(uses: tuple[str | None, ...]) -> str:
+    """Such as "training in split 1, test in split 2"."""
+    words = {"train": "training", "test": "test"}
+    used = [f"{words[use]} in split {number}" for number, use in enumerate(uses, 1) if use]
+    return ", ".join(used) or "used by no split"

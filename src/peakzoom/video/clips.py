@@ -275,7 +275,7 @@ def resample(timestamps: np.ndarray, fps: float) -> np.ndarray:
 
     Raises:
         UserError: no timestamps, timestamps that decrease, are not finite or do not advance at all, fps not
-        above 0.
+            above 0.
     """
     times = np.asarray(timestamps, dtype=np.float64)
     if times.ndim != 1 or len(times) == 0:

@@ -27,7 +27,7 @@ def read_folder(root: str | Path) -> VideoSet:
 
     Raises:
         UserError: no such folder; no video in it; videos but no class folders; split folders mixed with class
-        folders.
+            folders.
     """
     root = folder_at(root)
     problems: list[Problem] = []

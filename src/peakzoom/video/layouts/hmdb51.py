@@ -33,8 +33,24 @@ def read_hmdb51(root: str | Path, splits: str | Path | None = None, split: int =
     Args, Raises: as :func:`~peakzoom.video.layouts.ucf101.read_ucf101`.
     """
     root = folder_at(root)
+    lists = find_lists(root, splits, f"*_test_split{split}.txt")
+    classes, listed = list_hmdb51(lists, split)
+    entries, problems = find_listed(listed, root, lists)
+    unused = len({entry.path for entry in listed if entry.split is None})
+    notes = [
+        f"read as HMDB51 by the lists in {lists}",
+        f"{unused} videos are marked 0, not used by split {split}",
+    ]
+    return VideoSet(classes, entries, problems, f"HMDB51 split {split}", notes)
+
+
+def list_hmdb51(lists: Path, split: int) -> tuple[list[str], list[Entry]]:
+    """Classes and entries that the lists name, with paths <class folder>/<file>, there or not; split None: unused.
+
+    Raises:
+        UserError: a list is malformed.
+    """
     ending = f"_test_split{split}.txt"
-    lists = find_lists(root, splits, f"*{ending}")
     classes = ordered(file.name.removesuffix(ending) for file in lists.glob(f"*{ending}"))
     listed: list[Entry] = []
     for label, name in enumerate(classes):
@@ -46,10 +62,4 @@ def read_hmdb51(root: str | Path, splits: str | Path | None = None, split: int =
             path = Path(name, file.strip())
             match = film.match(path.stem)
             listed.append(Entry(path, label, _USES[use], match[1] if match else None))
-    entries, problems = find_listed(listed, root, lists)
-    unused = len({entry.path for entry in listed if entry.split is None})
-    notes = [
-        f"read as HMDB51 by the lists in {lists}",
-        f"{unused} videos are marked 0, not used by split {split}",
-    ]
-    return VideoSet(classes, entries, problems, f"HMDB51 split {split}", notes)
+    return classes, listed

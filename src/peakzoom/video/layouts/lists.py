@@ -88,15 +88,11 @@ def find_listed(listed: list[Entry], root: Path, lists: Path) -> tuple[list[Entr
     if no file is there.
     """
     problems: list[Problem] = []
-    videos: dict[tuple[str, str], Path] = {}
-    for path in filter(is_video, chain.from_iterable(map(files_in, subfolders(root)))):
-        taken = videos.setdefault(_key(path), path)
-        if taken is not path:
-            problems.append(Problem(str(path), f"same name as {taken.name}, which is taken"))
+    videos = videos_by_key(root, problems)
     entries: list[Entry] = []
     seen: set[tuple[str, str]] = set()
     for entry in listed:
-        key = _key(entry.path)
+        key = list_key(entry.path)
         if key in seen:
             problems.append(Problem(entry.path.as_posix(), "listed again; the first line counts"))
         elif entry.split and key in videos:
@@ -124,5 +120,16 @@ def nothing_usable(source: Path, problems: list[Problem], root: Path) -> UserErr
     )
 
 
-def _key(path: Path) -> tuple[str, str]:
+def videos_by_key(root: Path, problems: list[Problem]) -> dict[tuple[str, str], Path]:
+    """The videos in the folders right below ``root`` by :func:`list_key`; a second one of a key is a problem."""
+    videos: dict[tuple[str, str], Path] = {}
+    for path in filter(is_video, chain.from_iterable(map(files_in, subfolders(root)))):
+        taken = videos.setdefault(list_key(path), path)
+        if taken is not path:
+            problems.append(Problem(str(path), f"same name as {taken.name}, which is taken"))
+    return videos
+
+
+def list_key(path: Path) -> tuple[str, str]:
+    """What a listed video and its file have in common: class folder and name, without case and extension."""
     return path.parent.name.casefold(), path.stem.casefold()

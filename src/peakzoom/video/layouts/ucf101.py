@@ -35,6 +35,19 @@ def read_ucf101(root: str | Path, splits: str | Path | None = None, split: int =
     """
     root = folder_at(root)
     lists = find_lists(root, splits, "classInd.txt")
+    classes, listed = list_ucf101(lists, split)
+    videos = root / "UCF-101"
+    entries, problems = find_listed(listed, videos if videos.is_dir() else root, lists)
+    notes = [f"read as UCF101 by the lists in {lists}"]
+    return VideoSet(classes, entries, problems, f"UCF101 split {split}", notes)
+
+
+def list_ucf101(lists: Path, split: int) -> tuple[list[str], list[Entry]]:
+    """Classes and entries that the lists name, with paths <class folder>/<file>, there or not.
+
+    Raises:
+        UserError: a list is missing or malformed.
+    """
     classes: list[str] = []
     for where, text in read_lines(lists / "classInd.txt"):
         number, _, name = text.partition(" ")
@@ -55,7 +68,4 @@ def read_ucf101(root: str | Path, splits: str | Path | None = None, split: int =
                     f"{where}: {text!r} does not fit classInd.txt, expected '<class>/v_..._gNN_cNN.avi'"
                 )
             listed.append(Entry(path, label, part, group))
-    videos = root / "UCF-101"
-    entries, problems = find_listed(listed, videos if videos.is_dir() else root, lists)
-    notes = [f"read as UCF101 by the lists in {lists}"]
-    return VideoSet(classes, entries, problems, f"UCF101 split {split}", notes)
+    return classes, listed

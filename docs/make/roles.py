@@ -1,0 +1,66 @@
+"""What the API pages need of the docstrings: references as links, and each thing once.
+
+In a docstring a reference is written as Python's tools write and read it, ``:func:`~peakzoom.cost.width_for```. What a
+package imports from its modules has its entry there, and not a second one in the package.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from griffe import Alias, AliasResolutionError, Extension, Module, NameResolutionError, Object
+
+ROLE = re.compile(r":(?:py:)?(?:func|class|meth|data|mod|attr|exc):`(~?)([\w.]+)`")
+CODE = re.compile(r"::(?=\n\s*\n|$)")  # a block of code follows
+
+
+class Roles(Extension):
+    """Rewrites every docstring when all modules are read."""
+
+    def on_package(self, *, pkg: Module, **_: Any) -> None:
+        """Called once, for peakzoom."""
+        _rewrite(pkg, pkg)
+        _only_own(pkg)
+
+
+def _rewrite(obj: Object, package: Module) -> None:
+    if obj.docstring is not None:
+
+        def link(match: re.Match[str]) -> str:
+            short = match[2].rsplit(".", 1)[-1] if match[1] else match[2]
+            try:
+                path = _path(obj, match[2])
+                return f"[`{short}`][{path}]" if _shown(path, package) else f"`{short}`"
+            except (AliasResolutionError, KeyError, NameResolutionError) as error:
+                raise ValueError(f"{obj.path} refers to {match[2]}, and there is no such thing") from error
+
+        obj.docstring.value = CODE.sub(":", ROLE.sub(link, obj.docstring.value))
+    for member in obj.members.values():
+        if not isinstance(member, Alias):
+            _rewrite(member, package)
+
+
+def _path(obj: Object, name: str) -> str:
+    """The full name of what a docstring calls by a short one."""
+    if name.startswith("peakzoom."):
+        return name
+    first, _, rest = name.partition(".")
+    found = obj.resolve(first)
+    return f"{found}.{rest}" if rest else found
+
+
+def _shown(path: str, package: Module) -> bool:
+    """Whether the pages have an entry for it: constants without a docstring have none, nor has what is private."""
+    if not path.startswith("peakzoom."):
+        return False
+    found = package[path.removeprefix("peakzoom.")]
+    return found.has_docstring and not found.name.startswith("_")
+
+
+def _only_own(module: Module) -> None:
+    """Take what a module imports out of what it exports."""
+    own = {name for name, member in module.members.items() if not member.is_alias}
+    module.exports = own.intersection(map(str, module.exports or ()))
+    for member in (each for each in module.members.values() if isinstance(each, Module)):
+        _only_own(member)
