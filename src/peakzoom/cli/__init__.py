@@ -14,9 +14,10 @@ from typing import Any
 
 import typer
 
-from peakzoom.cli import calibrate, data, evaluate, export, predict, quickstart, report, study, train
+from peakzoom.cli import calibrate, data, evaluate, export, predict, push, quickstart, report, study, train
 from peakzoom.cli.console import say
 from peakzoom.errors import UserError
+from peakzoom.extras import missing_extra
 
 app = typer.Typer(
     name="peakzoom",
@@ -33,6 +34,7 @@ for command in (
     predict.predict,
     calibrate.calibrate,
     export.export,
+    push.push,
     report.report,
     study.ablate,
     study.compare,
@@ -47,10 +49,6 @@ app.add_typer(data_app, name="data")
 USAGE_ERROR: type[Any] = next(
     each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
 )
-EXTRAS = {  # optional extras and what they bring
-    "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "tensorboard"),
-    "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
-}
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -75,13 +73,10 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        extra = next((extra for extra, modules in EXTRAS.items() if missing in modules), None)
-        if extra is None:
+        sentence = missing_extra(error, "this command")
+        if sentence is None:
             raise
-        say(
-            f"error: this command needs {missing}, which is not installed: pip install '.[{extra}]' in the clone"
-        )
+        say(f"error: {sentence}")
         sys.exit(2)
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
         say("stopped; a training goes on from its last epoch with --resume")

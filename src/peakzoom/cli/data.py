@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console, progress_bar
+from peakzoom.cli.console import answer, out_console
 from peakzoom.cli.options import DataArg, DataOptions, check_new, grouped, open_videos
+from peakzoom.progress import progress_bar
 
 SHOWN = 20  # problems that are printed
 
