@@ -197,7 +197,8 @@ class Facts:
     phase: str | None = None
     epochs: int = 0
     epoch: int | None = None  # whose weights these are
-    validation: float | None = None  # its accuracy, by which it was chosen
+    chosen: bool = False  # for its accuracy on validation videos
+    validation: float | None = None  # that accuracy
     tested: tuple[Tested, ...] = ()
     unlisted: int = 0  # evaluations in the run that cannot be said to be of these weights
 
@@ -238,6 +239,7 @@ def gather(model: PeakZoom, folder: Path | None, also: Sequence[Path] = ()) -> F
         phase,
         len(rows),
         int(row["epoch"]) if row else None,
+        folder.name == "best" and row is not None and "val_accuracy" in row,
         row.get("val_accuracy") if row else None,
         tested,
         unlisted,
@@ -290,7 +292,7 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
     grouped = len(set(groups)) if all(groups) else None
     fused = np.array(right["fused"])
     return Tested(
-        str(metrics["data"]),
+        plain(_last(str(metrics["data"]))),
         {str(name): int(count) for name, count in metrics["splits"].items()},
         dict(metrics["protocol"]),
         str(metrics["engine"]),
@@ -418,16 +420,21 @@ def _what(model: PeakZoom, facts: Facts) -> str:
         if zooms
         else f"Network: {network} alone, without spatial attention."
     )
-    which = ""
-    if facts.phase is not None:
-        epoch = f" These are the weights of epoch {facts.epoch} of {facts.epochs}" if facts.epoch else ""
-        chosen = ", the best one on the validation videos" if facts.validation is not None else ""
-        which = f"\n\nIt comes from {PHASE_WORDS[facts.phase]}.{epoch}{chosen if epoch else ''}{'.' if epoch else ''}"
-    return (
+    lines = [
         "Given a video file, this model gives each class a score and takes the class with the highest score for its "
-        f"answer.\n\n{kind}{which}\n\nThis page was written by peakzoom {__version__} from the files of the training. "
-        "The licence of the weights is not known to it: whoever publishes them states it here."
+        "answer.",
+        kind,
+    ]
+    if facts.phase is not None:
+        lines.append(f"It comes from {PHASE_WORDS[facts.phase]}.")
+    if facts.epoch is not None:
+        chosen = ", the best one on the validation videos" if facts.chosen else ""
+        lines[-1] += f" These are the weights of epoch {facts.epoch} of {facts.epochs}{chosen}."
+    lines.append(
+        f"This page was written by peakzoom {__version__} from the files of the training. The licence of the weights is "
+        "not known to it: whoever publishes them states it here."
     )
+    return "\n\n".join(lines)
 
 
 def _use() -> str:
@@ -557,8 +564,11 @@ def _accuracy(facts: Facts) -> str:
     if facts.validation is not None:
         count = len(facts.parts.get("val", ()))
         lines.append(
-            f"On {_count(count, 'validation video')}: {facts.validation:.1%} top-1 in epoch {facts.epoch}. "
-            "The epoch was chosen by this figure, which is therefore too high for other videos."
+            f"On {_count(count, 'validation video')}: {facts.validation:.1%} top-1 in epoch {facts.epoch}."
+            + (
+                " The epoch was chosen by this figure, which is therefore too high for other videos."
+                * facts.chosen
+            )
         )
     if facts.unlisted:
         lines.append(
@@ -573,7 +583,7 @@ def _one_test(each: Tested) -> str:
         f"{count} {'of a split not stated' if name == 'not said' else name}"
         for name, count in each.splits.items()
     )
-    title = f"### {escape_markdown(_last(each.data))}: {_count(each.videos, 'video')}"
+    title = f"### {escape_markdown(each.data)}: {_count(each.videos, 'video')}"
     lines = [title]
     if "train" in each.splits:
         lines.append("**Among these are videos that it was trained on: this is no test.**")

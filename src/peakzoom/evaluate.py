@@ -199,7 +199,7 @@ def evaluate(
     recognizer: Recognizer,
     data: VideoSet,
     entries: Sequence[Entry],
-    out: Path,
+    out: str | Path,
     protocol: Protocol | None = None,
     workers: int = 1,
     progress: bool | Told = True,
@@ -217,7 +217,7 @@ def evaluate(
         progress: show a bar; a function is called with (done, all) instead.
         cascade: look only as far as it says.
     """
-    protocol = protocol or Protocol()
+    protocol, out = protocol or Protocol(), Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a new folder with --out")
     if out.exists() and any(out.iterdir()):

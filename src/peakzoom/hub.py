@@ -9,7 +9,7 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from peakzoom.card import FILE, is_untouched, update_card
+from peakzoom.card import FILE, UNFILLED, is_untouched, update_card
 from peakzoom.errors import UserError
 from peakzoom.predict import find_model, read_model
 
@@ -40,10 +40,12 @@ def push(run: str | Path, name: str, private: bool = False, say: Callable[[str],
         raise UserError(
             "you are not logged in to the hub: run 'hf auth login', or set HF_TOKEN to your token"
         )
-    if not (folder / FILE).exists() or is_untouched((folder / FILE).read_text(encoding="utf-8")):
+    card = folder / FILE
+    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else None
+    if text is None or UNFILLED.match(text):
         update_card(folder)
-    else:
-        say(f"{folder / FILE} was edited: it goes to the hub as it is")
+    elif not is_untouched(text):
+        say(f"{card} was edited: it goes to the hub as it is")
     model = read_model(folder)
     try:
         return str(

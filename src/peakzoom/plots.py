@@ -67,6 +67,7 @@ def _draw_curves(axes: Sequence[Axes], rows: Sequence[dict[str, float]], title: 
             if points:
                 axis.plot(*zip(*points, strict=True), color=COLOURS[part], label=label, linewidth=1.8)
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_title(f"{title}: {measure}", color=INK, fontsize=11)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

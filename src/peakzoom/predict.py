@@ -272,12 +272,12 @@ class Recognizer:
 
     def facts(self) -> dict[str, str]:
         """What it is, in a few words each, for whoever looks at it."""
-        pre = self.preprocess
-        rate = f"at {pre.fps:g} a second" if pre.fps else f"every {pre.stride}" if pre.stride > 1 else "each"
-        found = {} if self._model is None else {"network": self._model.backbone_name}
+        pre, found = self.preprocess, {}
         if self._model is not None:
+            found["network"] = self._model.backbone_name
             found["branches"] = ", ".join(self._model.branches)
-        found["input"] = f"{pre.frames} frames ({rate}) of {pre.size} x {pre.size}"
+        rate = f", {pre.fps:g} frames a second" if pre.fps else ""
+        found["input"] = f"{pre.frames} frames of {pre.size} x {pre.size}, stride {pre.stride}{rate}"
         found["engine"] = self.engine.name
         if isinstance(self.engine, TorchEngine):
             found["device"] = str(self.engine.device)
@@ -337,7 +337,7 @@ class Recognizer:
 
     def predict_many(
         self,
-        files: Iterable[str | Path],
+        files: str | Path | Iterable[str | Path],
         protocol: Protocol | None = None,
         workers: int = 1,
         progress: bool | Told = True,
@@ -354,7 +354,7 @@ class Recognizer:
             For each file in order its prediction, or the :class:`DecodeError` of one that gives no frame, which is
             not raised.
         """
-        paths = [Path(file) for file in files]
+        paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
         decoded = decode_ahead(paths, self.preprocess, protocol or Protocol(), workers)
         with progress_bar(f"recognising {len(paths)} videos", progress) as told:
             for done, views in enumerate(decoded, start=1):
