@@ -431,8 +431,8 @@ def _what(model: PeakZoom, facts: Facts) -> str:
         chosen = ", the best one on the validation videos" if facts.chosen else ""
         lines[-1] += f" These are the weights of epoch {facts.epoch} of {facts.epochs}{chosen}."
     lines.append(
-        f"This page was written by peakzoom {__version__} from the files of the training. The licence of the weights is "
-        "not known to it: whoever publishes them states it here."
+        f"This page was written by peakzoom {__version__} from the files of the training. The licence of the weights "
+        "is not known to it: whoever publishes them states it here."
     )
     return "\n\n".join(lines)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from peakzoom.cascade import Calibration, frontier
 from peakzoom.errors import UserError
@@ -67,7 +68,7 @@ def _draw_curves(axes: Sequence[Axes], rows: Sequence[dict[str, float]], title: 
             if points:
                 axis.plot(*zip(*points, strict=True), color=COLOURS[part], label=label, linewidth=1.8)
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(f"{title}: {measure}", color=INK, fontsize=11)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
