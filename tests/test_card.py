@@ -7,6 +7,7 @@ import html
 import json
 import math
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -266,11 +267,10 @@ def test_no_folder_and_no_name_of_a_person(
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: Path("/home/anna"))
     made_up(copied / "evaluation", load(copied, "cpu").weights)
-    command = (
-        "/home/anna/.venv/bin/peakzoom train '/home/anna/My Clips/' --out=C:\\Users\\anna\\runs\\first "
-        "--init ../anna/start --test-groups anna,bert --splits=~/anna/lists --mean 0.4,0.5,0.6 --fold=anna,carl"
-    )
-    (copied / "command.txt").write_text(command + "\n")
+    command = ["/home/anna/.venv/bin/peakzoom", "train", "/home/anna/My Clips/"]
+    command += ["--out=C:\\Users\\anna\\runs\\first", "--init", "../anna/start", "--test-groups", "anna,bert"]
+    command += ["--splits=~/anna/lists", "--mean", "0.4,0.5,0.6", "--fold=anna,carl"]
+    (copied / "command.txt").write_text(shlex.join(command) + "\n")
     config = json.loads((copied / "config.json").read_text())
     config["options"]["init"] = "/home/anna/start"
     (copied / "config.json").write_text(json.dumps(config))
@@ -447,7 +447,7 @@ def test_a_head_that_is_no_yaml(copied: Path, tmp_path: Path) -> None:
 def test_cards_need_no_extra(run: Path) -> None:
     code = """
 import sys
-for name in ("matplotlib", "lightning", "torchmetrics", "tensorboard", "PIL", "filelock", "jinja2"):
+for name in ("matplotlib", "lightning", "torchmetrics", "tensorboard", "PIL", "jinja2"):
     sys.modules[name] = None
 from peakzoom.card import model_card
 sys.stdout.write(str(model_card(sys.argv[1])))

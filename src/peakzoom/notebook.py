@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 TOP = 5  # classes of a prediction
 BAR = "#3b82f6"  # seen on white and on black
 FOLDED = 30  # a longer list is folded away
-LEFT, RIGHT = "text-align:left", "text-align:right;font-variant-numeric:tabular-nums"
+LEFT = "text-align:left;padding:.2em .6em"
+RIGHT = "text-align:right;padding:.2em .6em;font-variant-numeric:tabular-nums"
 
 
 def prediction_html(prediction: Prediction) -> str:
@@ -56,7 +57,7 @@ def evaluation_html(result: Evaluation) -> str:
         _row([_name(name)], [str(result.counts[name]), f"{value:.1%}"])
         for name, value in result.fused.per_class.items()
     ]
-    classes = _table(_row(["class"], ["videos", "accuracy of the fused answer"], "th"), each)
+    classes = _table(_row(["class"], ["videos", "fused accuracy"], "th"), each)
     lines = [f"<b>{videos} videos</b>; intervals are Wilson's and take videos as independent"]
     if result.problems:
         lines.append(f"{len(result.problems)} files are missing, broken or used in part")
