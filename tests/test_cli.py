@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from peakzoom import cli
+from peakzoom.card import update_card
 from peakzoom.predict import load
 from peakzoom.video.entries import VideoSet
 
@@ -33,6 +34,12 @@ class Result:
 
 
 Call = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run of all tests: evaluating it writes its model card anew."""
+    return Path(shutil.copytree(run, tmp_path_factory.mktemp("cli") / "run", symlinks=True))
 
 
 @pytest.fixture
@@ -503,6 +510,8 @@ def test_data_check(call: Call, clips: Path, tmp_path: Path) -> None:
 def test_an_evaluation_goes_into_the_card(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
     file = copied / "joint" / "best" / "README.md"
+    file.unlink()
+    assert update_card(file.parent)
     before = file.read_text()
     result = call("evaluate", copied, clips / "clips.csv", *QUICK)
     assert result.code == 0 and result.err == "read as a manifest\n"
