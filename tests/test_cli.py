@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from peakzoom import cli
+from peakzoom.card import update_card
 from peakzoom.errors import DecodeError
 from peakzoom.predict import Protocol, load
 from peakzoom.video.entries import VideoSet
@@ -34,6 +36,12 @@ class Result:
 
 
 Call = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run of all tests: evaluating it writes its model card anew."""
+    return Path(shutil.copytree(run, tmp_path_factory.mktemp("cli") / "run", symlinks=True))
 
 
 @pytest.fixture
@@ -70,7 +78,7 @@ def mistake(result: Result) -> str:
     "command",
     [
         *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["explain"], ["watch"]),
-        *(["report"], ["serve"], ["calibrate"], ["export"], ["ablate"], ["compare"]),
+        *(["report"], ["serve"], ["calibrate"], ["export"], ["push"], ["ablate"], ["compare"]),
         *(["data", "check"], ["data", "render"]),
     ],
     ids=" ".join,
@@ -471,7 +479,7 @@ def test_data_render(call: Call, tmp_path: Path) -> None:
     small = "--train-clips 9 --test-clips 3 --frames 5 --fps 10 --height 32 --width 48 --workers 1 --seed 3"
     result = call("data", "render", tmp_path / "made", *small.split(), "--performers", 5, "--difficulty", 0)
     listed = tmp_path / "made" / "clips.csv"
-    assert result.code == 0 and "rendering 12 clips: 12 of 12" in result.err
+    assert result.code == 0 and result.err == ""  # nobody watches a bar here
     assert result.out.splitlines() == [f"List: {listed}", f"Next: peakzoom train {listed} --out RUN"]
     with listed.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -550,6 +558,45 @@ def test_data_check(call: Call, clips: Path, tmp_path: Path) -> None:
     with (tmp_path / "problems.csv").open(newline="", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
     assert row["path"].endswith("broken.mp4") and f"{row['path']}: {row['reason']}" in result.out
+
+
+# Model cards -------------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_goes_into_the_card(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
+    file = copied / "joint" / "best" / "README.md"
+    file.unlink()
+    assert update_card(file.parent)
+    before = file.read_text()
+    result = call("evaluate", copied, clips / "clips.csv", *QUICK)
+    assert result.code == 0 and result.err == "read as a manifest\n"
+    assert result.out.splitlines()[-1] == f"Model card: {file}"
+    assert "### clips: 6 videos" in file.read_text() and "###" not in before
+    file.write_text(before + "Filmed in our kitchen.\n")
+    result = call("evaluate", copied, clips / "clips.csv", "--out", tmp_path / "again", *QUICK)
+    assert result.code == 0 and f"{file} was edited and is left as it is" in result.err
+    assert file.read_text() == before + "Filmed in our kitchen.\n"
+    file.unlink()
+    result = call("evaluate", copied, clips / "clips.csv", "--out", tmp_path / "outside", *QUICK)
+    assert file.read_text().count("### clips: 6 videos") == 2  # the one inside, and the one just made
+
+
+def test_a_card_that_cannot_be_written(
+    call: Call, run: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("peakzoom.card.update_card", refuse)
+    result = call("evaluate", run, clips / "clips.csv", "--out", tmp_path / "out", *QUICK)
+    assert result.code == 0 and result.err.endswith("README.md could not be written: Permission denied\n")
+
+
+def test_push_tells_mistakes(call: Call, run: Path, tmp_path: Path) -> None:
+    assert "expected owner/name" in mistake(call("push", run, "kitchen"))
+    assert "does not exist" in mistake(call("push", tmp_path / "gone", "anna/kitchen"))
+    assert "HF_HUB_OFFLINE is set" in mistake(call("push", run, "anna/kitchen"))
 
 
 # What a terminal and a name can do ----------------------------------------------------------------------------------

@@ -28,8 +28,12 @@ import torch
 from torch import Tensor
 
 from peakzoom.errors import UserError
+from peakzoom.extras import needed_for
+from peakzoom.progress import Told, progress_bar
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from peakzoom import predict
 
 FILE = "cascade.json"
@@ -225,6 +229,12 @@ class Calibration:
         """Upper 95% bound (Clopper and Pearson, 1934) of the share of answers that the cascade changes, in points."""
         return 100 * upper_bound(self.chosen.changed, self.videos)
 
+    def plot(self) -> Figure:
+        """Accuracy against multiply-adds of every cascade that was tried, for a notebook."""
+        with needed_for("Calibration.plot()"):
+            from peakzoom.plots import cascade_figure
+        return cascade_figure(self)
+
 
 def calibrate(
     original: np.ndarray,
@@ -236,6 +246,7 @@ def calibrate(
     *,
     branches: bool = True,
     seed: int = 0,
+    progress: bool | Told = True,
 ) -> Calibration:
     """The cheapest cascade that changes no more answers than the allowed loss.
 
@@ -252,6 +263,7 @@ def calibrate(
         loss: allowed, in points of accuracy: 0.2 lets 2 answers in 1,000 change.
         branches: there is something to look closer at; False for a network alone.
         seed: of the other orders.
+        progress: show a bar; a function is called with (done, all) instead.
     """
     count, views = original.shape[:2]
     random = np.random.default_rng(seed)
@@ -284,7 +296,12 @@ def calibrate(
             float(np.mean(work.of(found.views, found.closer))),
         )
 
-    points = [point(sure, settled) for sure in (SURE if branches else SURE[:1]) for settled in SETTLED]
+    pairs = [(sure, settled) for sure in (SURE if branches else SURE[:1]) for settled in SETTLED]
+    points = []
+    with progress_bar(f"trying {len(pairs)} cascades", progress) as told:
+        for pair in pairs:
+            points.append(point(*pair))
+            told(len(points), len(pairs))
     full = points[-1]  # the strictest thresholds: nothing changes
     allowed = loss / 100 + 1e-9
     fitting = [each for each in points if max(each.changed / count, each.risk) <= allowed]

@@ -5,7 +5,8 @@ What an evaluation leaves in its folder::
     scores.csv            one row per video and branch: label, prediction and every class score, in full precision;
                           every number below can be computed again from it
     views.npz             the softmax scores of each single view, float32 (videos, branches, views, S)
-    metrics.json          top-1, top-5 and mean class accuracy of each branch, counts, protocol
+    metrics.json          top-1, top-5 and mean class accuracy of each branch, counts, protocol; of which data and
+                          which weights
     per_class.csv         videos and accuracy of each class, for each branch
     confusion.csv .png    rows are true classes, columns the fused answer
     problems.csv          videos without a score, and why
@@ -19,10 +20,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,9 +35,15 @@ from torchmetrics.functional.classification import (
 
 from peakzoom.cascade import Stored
 from peakzoom.errors import DecodeError, UserError
-from peakzoom.plots import plot_confusion
+from peakzoom.plots import confusion_figure, plot_confusion
 from peakzoom.predict import Prediction, Protocol, Recognizer, decode_ahead
+from peakzoom.progress import Told, progress_bar
+from peakzoom.runs import run_folder as run_folder
+from peakzoom.runs import run_videos as run_videos
 from peakzoom.video.entries import Entry, Problem, VideoSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,15 @@ class Evaluation:
     def fused(self) -> BranchResult:
         """The answer's."""
         return self.branches["fused"]
+
+    def plot(self) -> Figure:
+        """The confusion matrix, for a notebook."""
+        return confusion_figure(self.confusion, list(self.counts))
+
+    def _repr_html_(self) -> str:
+        from peakzoom.notebook import evaluation_html
+
+        return evaluation_html(self)
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> BranchResult:
@@ -129,34 +146,17 @@ def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> lis
                 "name the split that it was trained with, or no data to take its own test videos"
             )
     else:
-        chosen = [entry for entry in data.entries if known.get(str(entry.path.resolve()), "test") == split]
+        chosen = [
+            replace(entry, split=split)
+            for entry in data.entries
+            if known.get(str(entry.path.resolve()), "test") == split
+        ]
     if not chosen:
         raise UserError(
             f"{data.name} has no {split} videos that this run was not trained on: name another --split (val, train), "
             "mark some videos as test in the data, or train with --test-groups"
         )
     return chosen
-
-
-def run_folder(run: str | Path) -> Path | None:
-    """The folder with ``videos.csv``, from a run, one of its phases or a file in it; None for what has none."""
-    path = Path(run).resolve()
-    if not path.exists():  # a name on the hub
-        return None
-    return next(
-        (each for each in (path, path.parent, path.parent.parent) if (each / "videos.csv").exists()), None
-    )
-
-
-def run_videos(run: Path) -> VideoSet:
-    """All videos that a run recorded in ``videos.csv``, each with the split that it had there."""
-    classes = (run / "classes.txt").read_text(encoding="utf-8").splitlines()
-    with (run / "videos.csv").open(newline="", encoding="utf-8") as stream:
-        entries = [
-            Entry(Path(row["path"]), int(row["label"]), row["split"], row["group"] or None)
-            for row in csv.DictReader(stream)
-        ]
-    return VideoSet(classes, entries, [], str(run))
 
 
 @dataclass(frozen=True)
@@ -174,24 +174,24 @@ def score_videos(
     entries: Sequence[Entry],
     protocol: Protocol,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Told = True,
     cascade: Stored | None = None,
 ) -> Scored:
     """Predict labelled videos; arguments as of :func:`evaluate`."""
     entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries
     found = Scored([], [], list(data.problems))
     decoded = decode_ahead([entry.path for entry in entries], recognizer.preprocess, protocol, workers)
-    for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
-        if isinstance(views, DecodeError):
-            found.problems.append(Problem(str(entry.path), views.reason))
-        else:
-            score = recognizer.score_stepwise(views, cascade) if cascade else recognizer.score(views)
-            found.predictions.append(score)
-            found.entries.append(entry)
-            if views.video.info.problem:
-                found.problems.append(Problem(str(entry.path), f"scored in part: {views.video.info.problem}"))
-        if progress:
-            progress(done, len(entries))
+    with progress_bar(f"testing on {len(entries)} videos", progress) as told:
+        for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
+            if isinstance(views, DecodeError):
+                found.problems.append(Problem(str(entry.path), views.reason))
+            else:
+                score = recognizer.score_stepwise(views, cascade) if cascade else recognizer.score(views)
+                found.predictions.append(score)
+                found.entries.append(entry)
+                if problem := views.video.info.problem:
+                    found.problems.append(Problem(str(entry.path), f"scored in part: {problem}"))
+            told(done, len(entries))
     return found
 
 
@@ -199,10 +199,10 @@ def evaluate(
     recognizer: Recognizer,
     data: VideoSet,
     entries: Sequence[Entry],
-    out: Path,
+    out: str | Path,
     protocol: Protocol | None = None,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Told = True,
     cascade: Stored | None = None,
 ) -> Evaluation:
     """Score videos and write the folder described above.
@@ -214,10 +214,10 @@ def evaluate(
         out: folder, new or empty.
         protocol: views of a video; the paper's 30 when not given.
         workers: decoding threads.
-        progress: called with (done, all).
+        progress: show a bar; a function is called with (done, all) instead.
         cascade: look only as far as it says.
     """
-    protocol = protocol or Protocol()
+    protocol, out = protocol or Protocol(), Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a new folder with --out")
     if out.exists() and any(out.iterdir()):
@@ -227,7 +227,13 @@ def evaluate(
     if cascade:
         result = replace(result, effort=mean_effort(found.predictions, cascade))
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, result, found.predictions, found.entries, recognizer.classes, protocol, cascade)
+    of = {
+        "data": Path(data.name).name,
+        "splits": dict(Counter(entry.split or "not said" for entry in entries)),
+        "weights": recognizer.weights,  # by which a model card knows them again
+        "engine": recognizer.engine.name,
+    }
+    _write(out, result, found.predictions, found.entries, recognizer.classes, protocol, cascade, of)
     return result
 
 
@@ -238,7 +244,8 @@ def _write(
     entries: Sequence[Entry],
     classes: Sequence[str],
     protocol: Protocol,
-    cascade: Stored | None = None,
+    cascade: Stored | None,
+    of: dict[str, Any],
 ) -> None:
     branches = list(result.branches)
     _write_csv(
@@ -302,6 +309,7 @@ def _write(
         "videos": len(predictions),
         "unscored": sum(not each.reason.startswith("scored in part") for each in result.problems),
         "protocol": asdict(protocol),
+        **of,
         "branches": {
             name: {"top1": each.top1, "top5": each.top5, "mean_class_accuracy": each.mean_class}
             for name, each in result.branches.items()

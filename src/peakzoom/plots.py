@@ -1,29 +1,74 @@
-"""Pictures of a run: curves, confusion matrix, attention. Matplotlib, without a display."""
+"""Pictures of a run: curves, confusion matrix, attention, cascades; scores of one video. Matplotlib, without a display.
+
+A ``..._figure`` makes a figure, for a notebook or to be saved; a ``plot_...`` saves it as a PNG.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from peakzoom.cascade import Calibration, frontier
+from peakzoom.errors import UserError
+from peakzoom.runs import read_metrics
+
+if TYPE_CHECKING:
+    from peakzoom.predict import Prediction
 
 INK, MUTED = "#1f2933", "#7b8794"
 COLOURS = {"train": "#2563eb", "val": "#d97706"}
+BRANCH_COLOURS = {
+    "original": "#2563eb",
+    "discriminative": "#d97706",
+    "complementary": "#059669",
+    "fused": INK,
+}
 
 
 def plot_curves(rows: Sequence[dict[str, float]], file: Path, title: str) -> None:
     """Loss and accuracy against the epoch, training and validation, as a PNG."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    axes = figure.subplots(1, 2)
+    curves_figure({title: rows}).savefig(file, dpi=110)
+
+
+def training_curves(run: str | Path) -> Figure:
+    """Loss and accuracy of every phase of a run against the epoch, for a notebook.
+
+    Raises:
+        UserError: there is no ``metrics.csv`` in it.
+    """
+    files = sorted(Path(run).glob("*/metrics.csv"), reverse=True)  # tcnn before joint
+    if not files:
+        raise UserError(f"{run} holds no training: expected a run folder of 'peakzoom train'")
+    return curves_figure({file.parent.name: read_metrics(file) for file in files})
+
+
+def curves_figure(phases: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
+    """Loss and accuracy against the epoch, training and validation, a row for each phase.
+
+    Args:
+        phases: the rows of each one's ``metrics.csv``.
+    """
+    figure = Figure(figsize=(9, 3.4 * len(phases)), layout="constrained")
+    rows = figure.subplots(len(phases), 2, squeeze=False)
+    for axes, (title, each) in zip(rows, phases.items(), strict=True):
+        _draw_curves(axes, each, title)
+    return figure
+
+
+def _draw_curves(axes: Sequence[Axes], rows: Sequence[dict[str, float]], title: str) -> None:
     for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
         for part, label in (("train", "training"), ("val", "validation")):
             points = [(row["epoch"], row[key]) for row in rows if (key := f"{part}_{measure}") in row]
             if points:
                 axis.plot(*zip(*points, strict=True), color=COLOURS[part], label=label, linewidth=1.8)
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_title(f"{title}: {measure}", color=INK, fontsize=11)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -31,13 +76,21 @@ def plot_curves(rows: Sequence[dict[str, float]], file: Path, title: str) -> Non
     axes[1].yaxis.set_major_formatter("{x:.0%}")
     if axes[0].lines:
         axes[0].legend(frameon=False)
-    figure.savefig(file, dpi=110)
 
 
 def plot_confusion(confusion: np.ndarray, classes: Sequence[str], file: Path) -> None:
-    """Confusion matrix for reading: labels of one size that never overlap, every k-th class above 120, as a PNG.
+    """:func:`confusion_figure` as a PNG."""
+    confusion_figure(confusion, classes).savefig(file, dpi=110)
+
+
+def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Confusion matrix for reading: labels of one size that never overlap, every k-th class above 120.
 
     Colour is the share of the true class; figures are counts, left out above 30 classes.
+
+    Args:
+        confusion: int (S, S), rows true, columns the answer.
+        classes: S names.
     """
     count = len(classes)
     cell = 0.42 if count <= 30 else 0.17 if count <= 120 else 20 / count
@@ -66,7 +119,39 @@ def plot_confusion(confusion: np.ndarray, classes: Sequence[str], file: Path) ->
             if value:
                 colour = "white" if share[row, column] > 0.5 else INK
                 axis.text(column, row, str(value), ha="center", va="center", fontsize=9, color=colour)
-    figure.savefig(file, dpi=110)
+    return figure
+
+
+def prediction_figure(prediction: Prediction, top: int = 5) -> Figure:
+    """Scores of the best classes, a group of bars each, best first: the fused answer and every branch.
+
+    Args:
+        prediction: of one video.
+        top: classes.
+    """
+    names = [name for name, _ in prediction.top(top)]
+    places = [prediction.classes.index(name) for name in names]
+    branches = ["fused", *(name for name in prediction.scores if name != "fused")]
+    if len(branches) == 2:  # a single branch is its own answer
+        branches = branches[:1]
+    height = 0.8 / len(branches)
+    figure = Figure(figsize=(7.2, 0.9 + len(names) * (0.3 + 0.16 * len(branches))), layout="constrained")
+    axis = figure.subplots()
+    for row, branch in enumerate(branches):
+        values = prediction.scores[branch][places]
+        at = np.arange(len(names)) + (row - (len(branches) - 1) / 2) * height
+        axis.barh(at, values, height * 0.9, color=BRANCH_COLOURS[branch], label=branch)
+    axis.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=9, parse_math=False)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.set_xlabel("score", fontsize=9)
+    axis.grid(alpha=0.25, axis="x")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(shortened(prediction.path.name, 60), color=INK, fontsize=10, parse_math=False)
+    if len(branches) > 1:
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
 
 
 def shortened(name: str, most: int = 28) -> str:
@@ -130,7 +215,12 @@ def plot_attention(
 
 
 def plot_cascade(calibration: Calibration, file: Path) -> None:
-    """Accuracy against multiply-adds of every cascade that was tried, the chosen one and the full test, as a PNG."""
+    """:func:`cascade_figure` as a PNG."""
+    cascade_figure(calibration).savefig(file, dpi=120)
+
+
+def cascade_figure(calibration: Calibration) -> Figure:
+    """Accuracy against multiply-adds of every cascade that was tried, the chosen one and the full test."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = figure.subplots()
     best = frontier(calibration.points)
@@ -164,4 +254,4 @@ def plot_cascade(calibration: Calibration, file: Path) -> None:
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8.5, loc="lower right")
-    figure.savefig(file, dpi=120)
+    return figure

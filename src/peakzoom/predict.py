@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +20,21 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from peakzoom.cascade import Effort, Stored, answer
+from peakzoom.cascade import Effort, Stored, answer, digest
 from peakzoom.engines import SUFFIXES, Engine, build_engine, open_exported
 from peakzoom.engines.eager import TorchEngine
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.extras import needed_for
 from peakzoom.memory import return_freed_memory
 from peakzoom.model import PeakZoom
+from peakzoom.progress import Told, progress_bar
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import Video, decode
 from peakzoom.video.views import Preprocess, crop_offsets, frames_at
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from peakzoom.evidence import Evidence
 
 WEIGHTS = "model.safetensors"
@@ -202,6 +206,21 @@ class Prediction:
             **({"views": self.effort.views, "closer": self.effort.closer} if self.effort else {}),
         }
 
+    def plot(self, k: int = 5) -> Figure:
+        """Scores of the best k classes by every branch, for a notebook.
+
+        Raises:
+            UserError: matplotlib is not installed.
+        """
+        with needed_for("Prediction.plot()"):
+            from peakzoom.plots import prediction_figure
+        return prediction_figure(self, k)
+
+    def _repr_html_(self) -> str:
+        from peakzoom.notebook import prediction_html
+
+        return prediction_html(self)
+
 
 def find_model(path: str | Path) -> Path:
     """The folder with the weights: a saved model, a run folder (joint before T-CNN), or one of its phases.
@@ -247,6 +266,33 @@ class Recognizer:
         if self._model is None:
             raise ValueError("an exported file has no PyTorch network: load the run that it was made from")
         return self._model
+
+    @property
+    def weights(self) -> str | None:
+        """A short name of the model's weights (:func:`peakzoom.cascade.digest`); None for an exported file."""
+        return None if self._model is None else digest(self._model)
+
+    def facts(self) -> dict[str, str]:
+        """What it is, in a few words each, for whoever looks at it."""
+        pre, found = self.preprocess, {}
+        if self._model is not None:
+            found["network"] = self._model.backbone_name
+            found["branches"] = ", ".join(self._model.branches)
+        rate = f", {pre.fps:g} frames a second" if pre.fps else ""
+        found["input"] = f"{pre.frames} frames of {pre.size} x {pre.size}, stride {pre.stride}{rate}"
+        found["engine"] = self.engine.name
+        if isinstance(self.engine, TorchEngine):
+            found["device"] = str(self.engine.device)
+        return found
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}: {value}" for name, value in self.facts().items())
+        return f"<Recognizer of {len(self.classes)} classes; {facts}>"
+
+    def _repr_html_(self) -> str:
+        from peakzoom.notebook import recognizer_html
+
+        return recognizer_html(self)
 
     def score(self, views: DecodedViews) -> Prediction:
         """Average the softmax scores of all views of a decoded video."""
@@ -297,12 +343,39 @@ class Recognizer:
         target: str | None = None,
         protocol: Protocol | None = None,
         crop: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: bool | Told = True,
     ) -> Evidence:
         """Recognise a video and note what was seen in it; see :func:`peakzoom.evidence.explain`."""
         from peakzoom.evidence import explain
 
         return explain(self, file, target, protocol, crop, progress)
+
+    def predict_many(
+        self,
+        files: str | Path | Iterable[str | Path],
+        protocol: Protocol | None = None,
+        workers: int = 1,
+        progress: bool | Told = True,
+    ) -> Iterator[Prediction | DecodeError]:
+        """Recognise video files one after the other, the next ones decoded while the network works.
+
+        Args:
+            files: anything that FFmpeg decodes.
+            protocol: as for :meth:`predict`.
+            workers: decoding threads.
+            progress: show a bar; a function is called with (done, all) instead.
+
+        Yields:
+            For each file in order its prediction, or the :class:`DecodeError` of one that gives no frame, which is
+            not raised.
+        """
+        paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
+        decoded = decode_ahead(paths, self.preprocess, protocol or Protocol(), workers)
+        with progress_bar(f"recognising {len(paths)} videos", progress) as told:
+            for done, views in enumerate(decoded, start=1):
+                found = views if isinstance(views, DecodeError) else self.score(views)
+                told(done, len(paths))
+                yield found
 
 
 def load(path: str | Path, device: str = "auto", engine: str | None = None) -> Recognizer:

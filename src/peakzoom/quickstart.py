@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from peakzoom.card import update_card
 from peakzoom.errors import UserError
 from peakzoom.evaluate import Evaluation, evaluate
 from peakzoom.plots import plot_attention
 from peakzoom.predict import Protocol, Recognizer, decode_views, load
+from peakzoom.progress import progress_bar
 from peakzoom.recipes import Recipe, small
 from peakzoom.train import Options, train
 from peakzoom.video.entries import Entry
@@ -114,16 +116,18 @@ def quickstart(
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: name a new folder with --out, or remove it")
     say(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
-    clips = render_dataset(
-        out / "clips",
-        train_clips=train_clips,
-        test_clips=test_clips,
-        frames=FRAMES,
-        fps=FPS,
-        difficulty=DIFFICULTY,
-        workers=workers,
-        seed=seed,
-    )
+    with progress_bar(f"rendering {train_clips + test_clips} clips", progress) as told:
+        clips = render_dataset(
+            out / "clips",
+            train_clips=train_clips,
+            test_clips=test_clips,
+            frames=FRAMES,
+            fps=FPS,
+            difficulty=DIFFICULTY,
+            workers=workers,
+            seed=seed,
+            progress=told,
+        )
     data = read_manifest(clips / "clips.csv")
     run = out / "run"
     train(
@@ -134,7 +138,9 @@ def quickstart(
     results = {}
     for phase in ("tcnn", "joint"):
         say(f"testing {phase} on {len(test)} clips of held-out performers and backgrounds")
-        results[phase] = evaluate(load(run / phase), data, test, out / f"evaluation-{phase}", protocol)
+        folder = out / f"evaluation-{phase}"
+        results[phase] = evaluate(load(run / phase), data, test, folder, protocol, progress=progress)
+        update_card(run / phase / "best", [folder])
     picture = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test)}
     draw_attention(load(run), [first[label] for label in sorted(first)][:6], picture)

@@ -98,7 +98,8 @@ class Desk:
             raise UserError("no class is called so: choose one from the list")
         with self._one, _named(path):
             file = self.admit(path)
-            evidence = self.recognizer.explain(file, None if target == ANSWER else target, self.protocol)
+            asked = None if target == ANSWER else target
+            evidence = self.recognizer.explain(file, asked, self.protocol, progress=False)
             made = self._new_folder()
             film, picture = made / "evidence.mp4", made / "evidence.png"
             write_film(evidence, film)

@@ -40,6 +40,7 @@ from peakzoom.model.network import BRANCHES
 from peakzoom.predict import Protocol, load
 from peakzoom.recipes import Recipe
 from peakzoom.report import read_evaluation
+from peakzoom.runs import read_metrics
 from peakzoom.stats import (
     Outcome,
     PairedTest,
@@ -50,7 +51,7 @@ from peakzoom.stats import (
     pool,
 )
 from peakzoom.tables import LETTERS, Row
-from peakzoom.train import Options, build, hash_of, read_metrics, train
+from peakzoom.train import Options, build, hash_of, train
 from peakzoom.video.entries import Entry, VideoSet, ordered
 from peakzoom.video.splits import hold_out_groups
 
@@ -309,7 +310,7 @@ class Study:
             shutil.rmtree(run / steps[0] / "checkpoints", ignore_errors=True)  # only a resumed run reads them
         test = [entry for entry in fold.data.entries if entry.split == "test"]
         shutil.rmtree(second / "evaluation", ignore_errors=True)  # of a killed run
-        result = evaluate(load(second), fold.data, test, second / "evaluation", self.protocol)
+        result = evaluate(load(second), fold.data, test, second / "evaluation", self.protocol, progress=False)
         self._note(arm, fold, seed, second / "evaluation", first, second, seconds, len(result.problems))
 
     def _note(

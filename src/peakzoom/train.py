@@ -6,10 +6,12 @@ phase; Lightning carries the loop. The run folder::
     run/
       command.txt  config.json   what was asked; a resumed run must ask for the same
       classes.txt  videos.csv    class names; every video and where it went (train, val, test, unreadable)
+      data.txt                   what the data are called
       problems.csv               every file that gave no frames, or not all, and why
       tcnn/ joint/               one folder a phase:
         checkpoints/last.ckpt      to go on from; written after every epoch
-        best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained
+        best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained, and
+                                   README.md, the model card
         metrics.csv curves.png     accuracy and loss of every epoch
         tensorboard/
 """
@@ -38,7 +40,7 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
@@ -51,19 +53,21 @@ from peakzoom.model.network import ATTENTION_PER, RESPONSES, PeakZoomOutput
 from peakzoom.plots import plot_curves
 from peakzoom.precision import wrong_gradients
 from peakzoom.predict import find_model, read_model
+from peakzoom.progress import in_notebook, is_watched, progress_bar
 from peakzoom.recipes import Phase, Recipe
+from peakzoom.runs import NAME_FILE
+from peakzoom.runs import PHASES as PHASES
+from peakzoom.runs import read_metrics as read_metrics
 from peakzoom.video.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill, free_bytes
 from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import probe
 from peakzoom.video.entries import Entry, Problem, VideoSet
 from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader, seed_of
-from peakzoom.video.parallel import tenths
 from peakzoom.video.splits import split_validation
 from peakzoom.video.views import Preprocess, to_input
 from peakzoom.weights import load_weights
 
 Say = Callable[[str], None]
-PHASES = ("tcnn", "joint")
 CHECK_EVERY = 50  # steps between looks at the loss on a GPU, each of which waits for it
 
 
@@ -82,7 +86,7 @@ class Options:
         steps: which phases to train.
         init: weights to start the T-CNN from (a run folder, a saved model); a head of other classes is made new.
         weights: a public weight file to start it from instead, see :func:`peakzoom.weights.load_weights`.
-        progress: show a progress bar.
+        progress: show progress bars, where there is a terminal or a notebook to show them.
     """
 
     seed: int = 0
@@ -281,16 +285,6 @@ SHOWN = (
 )
 
 
-def read_metrics(file: Path) -> list[dict[str, float]]:
-    """Rows of a ``metrics.csv``; none when it is not there."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        return [
-            {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)
-        ]
-
-
 def class_weights(entries: Sequence[Entry], classes: int, balance: float) -> Tensor | None:
     """Loss weights (S,) proportional to (1 / n_c)^balance, with mean 1 over the videos; None when all are 1."""
     counts = Counter(entry.label for entry in entries)
@@ -337,7 +331,8 @@ def _decode_all(
     problems: list[Problem] = []
     if use:
         say(f"decoding {len(paths)} videos into {folder} (about {size / 1e9:.2g} GB at {width} x {height})")
-        found = fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, workers, tenths(say, "  "))
+        with progress_bar(f"decoding {len(paths)} videos", options.progress and is_main_process()) as told:
+            found = fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, workers, told)
         for path, result in found.items():
             if isinstance(result, DecodeError):
                 problems.append(Problem(str(path), result.reason))
@@ -377,6 +372,7 @@ def _write_lists(
 ) -> None:
     # Absolute paths: an evaluation from another folder must know its training videos again.
     (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
+    (out / NAME_FILE).write_text(data.name + "\n", encoding="utf-8")
     with (out / "videos.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "label", "class", "group", "split"])
@@ -526,7 +522,7 @@ def _save(model: PeakZoom, folder: Path) -> None:
     for old in (draft, folder):
         if old.exists():
             shutil.rmtree(old)
-    model.save_pretrained(draft)
+    model.save_pretrained(draft, model_card_kwargs={"folder": folder})
     draft.rename(folder)
 
 
@@ -589,13 +585,15 @@ def _fit(
     if epochs > phase.epochs:
         say(f"{name}: {epochs} epochs rather than {phase.epochs}, for {phase.min_steps} steps on few videos")
 
-    bar = options.progress and sys.stderr.isatty()
+    bar = options.progress and is_watched()
     callbacks: list[Callback] = [EpochLog(folder, None if bar else say, name)]
     if val_set:
         callbacks.append(_checkpoint(folder, "best", monitor="val_score", mode="max"))
     # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
     # better one.)
     callbacks.append(_checkpoint(folder, "last"))
+    if bar and in_notebook():
+        callbacks.append(TQDMProgressBar())  # the default there needs ipywidgets
     if options.patience is not None:
         if val_set is None:
             raise UserError("--patience needs validation videos, and none of them could be decoded")

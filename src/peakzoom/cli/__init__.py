@@ -21,6 +21,7 @@ from peakzoom.cli import (
     explain,
     export,
     predict,
+    push,
     quickstart,
     report,
     serve,
@@ -30,6 +31,7 @@ from peakzoom.cli import (
 )
 from peakzoom.cli.console import INTERRUPTED, say
 from peakzoom.errors import UserError
+from peakzoom.extras import missing_extra
 
 app = typer.Typer(
     name="peakzoom",
@@ -49,6 +51,7 @@ for command in (
     watch.watch,
     calibrate.calibrate,
     export.export,
+    push.push,
     report.report,
     study.ablate,
     study.compare,
@@ -63,11 +66,6 @@ app.add_typer(data_app, name="data")
 USAGE_ERROR: type[Any] = next(
     each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
 )
-EXTRAS = {  # optional extras and what they bring
-    "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "rarfile", "tensorboard"),
-    "serve": ("gradio",),
-    "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
-}
 
 
 def main() -> None:
@@ -91,13 +89,10 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        extra = next((extra for extra, modules in EXTRAS.items() if missing in modules), None)
-        if extra is None:
+        sentence = missing_extra(error, "this command")
+        if sentence is None:
             raise
-        say(
-            f"error: this command needs {missing}, which is not installed: pip install '.[{extra}]' in the clone"
-        )
+        say(f"error: {sentence}")
         sys.exit(2)
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
         say("stopped; a training goes on from its last epoch with --resume")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peakzoom.cli.console import answer, progress_bar, say
+from peakzoom.cli.console import answer, say
 from peakzoom.cli.options import (
     DATA_HELP,
     DataOptions,
@@ -66,8 +66,7 @@ def calibrate(
     recognizer = load(run, device, "torch")
     _ = recognizer.stepwise  # refuses what cannot stop half way
     videos, entries = videos_to_score(run, data, reading, split)
-    with progress_bar(f"testing on {len(entries)} videos") as progress:
-        found = score_videos(recognizer, videos, entries, averaged, workers, progress)
+    found = score_videos(recognizer, videos, entries, averaged, workers)
     for problem in found.problems:
         say(f"{problem.path}: {problem.reason}")
     if not found.predictions:

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console, progress_bar, say
+from peakzoom.cli.console import answer, out_console, say
 from peakzoom.cli.options import DataArg, DataOptions, check_new, grouped, open_videos
+from peakzoom.progress import progress_bar
 
 SHOWN = 20  # problems that are printed
 SHOWN_MISSING = 10  # missing videos that are

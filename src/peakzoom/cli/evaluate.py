@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console, progress_bar, say
+from peakzoom.cli.console import answer, out_console, say
 from peakzoom.cli.options import (
     DATA_HELP,
     CascadeOpt,
@@ -79,8 +79,7 @@ def evaluate(
             *(["cascade"] if steps else []),
         ]
     )
-    with progress_bar(f"testing on {len(entries)} videos") as progress:
-        result = test(recognizer, videos, entries, target, averaged, workers, progress, steps)
+    result = test(recognizer, videos, entries, target, averaged, workers, cascade=steps)
     title = f"{sum(result.counts.values())} {split} videos, {views.num_clips} x {views.crops} views"
     out_console.print(_accuracy_table(result, title))
     out_console.print(_class_table(result))
@@ -97,6 +96,25 @@ def evaluate(
     if faithfulness:
         _measure_faithfulness(recognizer, entries, averaged, workers, target)
     answer(f"Scores, tables and pictures: {target}")
+    if recognizer.weights and Path(run).is_dir():
+        _renew_card(run, target)
+
+
+def _renew_card(run: str, evaluation: Path) -> None:
+    """Write the accuracies into the model card beside the weights."""
+    from peakzoom.card import FILE, update_card
+    from peakzoom.predict import find_model
+
+    file = find_model(run) / FILE
+    try:
+        if update_card(file.parent, [evaluation]):
+            answer(f"Model card: {file}")
+        else:
+            say(f"{file} was edited and is left as it is, without these accuracies: remove it for a new one")
+    except (
+        OSError
+    ) as error:  # the scores are written, and a run may be in a folder that only its owner changes
+        say(f"{file} could not be written: {error.strerror or error}")
 
 
 def _measure_faithfulness(
@@ -104,8 +122,7 @@ def _measure_faithfulness(
 ) -> None:
     from peakzoom.evidence.faithfulness import KINDS, measure_faithfulness
 
-    with progress_bar(f"blurring {len(entries)} videos") as progress:
-        found = measure_faithfulness(recognizer, entries, averaged, workers=workers, progress=progress)
+    found = measure_faithfulness(recognizer, entries, averaged, workers=workers)
     found.write(target)
     table = Table(title=f"Drop of the answer's score, {found.share:.0%} of each frame blurred")
     table.title_justify = "left"

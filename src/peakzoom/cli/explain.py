@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peakzoom.cli.console import answer, progress_bar, say
+from peakzoom.cli.console import answer, say
 from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, beside, grouped, protocol
 
 
@@ -43,12 +43,10 @@ def explain(
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
     recognizer = load(run, device)
-    with progress_bar(f"looking at {video.name}") as progress:
-        evidence = recognizer.explain(video, target, averaged, crop, progress)
+    evidence = recognizer.explain(video, target, averaged, crop)
     if evidence.prediction.problem:
         say(f"{video}: {evidence.prediction.problem}")
-    with progress_bar("drawing") as progress:
-        files = evidence.save(folder, progress)
+    files = evidence.save(folder)
     for best, score in evidence.prediction.top(3):
         answer(f"{best}  {score:.4f}")
     index, count = evidence.crop

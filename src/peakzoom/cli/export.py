@@ -34,10 +34,10 @@ def export(
     Examples: `peakzoom export runs/first --to onnx` and
     `peakzoom export runs/first --to openvino --out fast.xml --check clips/`
     """
-    from peakzoom.evaluate import run_folder, run_videos
     from peakzoom.export import TARGETS, check_target, views_of
     from peakzoom.export import export as write
     from peakzoom.predict import load
+    from peakzoom.runs import run_folder, run_videos
 
     if out is None and not Path(run).is_dir():
         raise UserError(f"{run} is no folder here: name the file to write with --out")

@@ -254,7 +254,8 @@ def videos_to_score(
     Raises:
         UserError: neither knows such videos.
     """
-    from peakzoom.evaluate import choose_entries, run_folder, run_videos
+    from peakzoom.evaluate import choose_entries
+    from peakzoom.runs import run_folder, run_videos
 
     home = run_folder(run)
     if data is not None:

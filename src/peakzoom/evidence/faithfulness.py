@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from peakzoom.engines.eager import TorchEngine
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.predict import Protocol, Recognizer, decode_ahead
+from peakzoom.progress import Told, progress_bar
 from peakzoom.stats import PairedTest, paired_differences
 from peakzoom.video.entries import Entry, Problem
 
@@ -181,7 +182,7 @@ def measure_faithfulness(
     draws: int = DRAWS,
     seed: int = 0,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Told = True,
 ) -> Faithfulness:
     """Blur what the network attends to, and as much elsewhere, and see what becomes of its answers.
 
@@ -193,7 +194,7 @@ def measure_faithfulness(
         draws: random places for each view.
         seed: of these places.
         workers: decoding threads.
-        progress: called with (done, all) videos.
+        progress: show a bar; a function is called with (done, all) videos instead.
 
     Raises:
         UserError: the engine is not PyTorch, or not one video can be decoded.
@@ -210,27 +211,27 @@ def measure_faithfulness(
     drops: list[Drop] = []
     problems: list[Problem] = []
     decoded = decode_ahead([entry.path for entry in entries], recognizer.preprocess, protocol, workers)
-    for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
-        if isinstance(views, DecodeError):
-            problems.append(Problem(str(entry.path), views.reason))
-        else:
-            batches = [_scores(engine, batch, share, draws, generator) for batch in views.batches()]
-            mean = np.concatenate(batches).mean(0)  # (2 + draws + 1, S)
-            answer = int(mean[0].argmax())
-            before, seen, *others, middle = mean[:, answer].tolist()
-            drops.append(
-                Drop(
-                    str(entry.path),
-                    entry.group,
-                    recognizer.classes[answer],
-                    before,
-                    before - seen,
-                    before - float(np.mean(others)),
-                    before - middle,
+    with progress_bar(f"blurring {len(entries)} videos", progress) as told:
+        for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
+            if isinstance(views, DecodeError):
+                problems.append(Problem(str(entry.path), views.reason))
+            else:
+                batches = [_scores(engine, batch, share, draws, generator) for batch in views.batches()]
+                mean = np.concatenate(batches).mean(0)  # (2 + draws + 1, S)
+                answer = int(mean[0].argmax())
+                before, seen, *others, middle = mean[:, answer].tolist()
+                drops.append(
+                    Drop(
+                        str(entry.path),
+                        entry.group,
+                        recognizer.classes[answer],
+                        before,
+                        before - seen,
+                        before - float(np.mean(others)),
+                        before - middle,
+                    )
                 )
-            )
-        if progress:
-            progress(done, len(entries))
+            told(done, len(entries))
     if not drops:
         raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")
     return Faithfulness(drops, share, draws, seed, protocol.clips * protocol.crops, problems)

@@ -15,7 +15,7 @@ A frame's class scores are the mean over the clips that it lies in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from peakzoom.errors import UserError
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import InferenceNetwork
 from peakzoom.predict import Prediction, Protocol, Recognizer, decode_views
+from peakzoom.progress import Told, progress_bar
 from peakzoom.video.clips import clip_indices, clip_span
 from peakzoom.video.decode import Scan, VideoInfo, frames_of, scan
 from peakzoom.video.views import Preprocess, frames_at
@@ -289,7 +290,7 @@ class Evidence:
 
         return sheet(self, moments)
 
-    def save(self, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[Path]:
+    def save(self, folder: str | Path, progress: bool | Told = True) -> list[Path]:
         """Write ``evidence.mp4``, ``evidence.png`` and ``evidence.json`` into a new or empty folder.
 
         Raises:
@@ -298,6 +299,12 @@ class Evidence:
         from peakzoom.evidence.save import save
 
         return save(self, Path(folder), progress)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the answer, and the film."""
+        from peakzoom.evidence.save import film_html
+
+        return self.prediction._repr_html_() + film_html(self)
 
     def __repr__(self) -> str:
         name, score = self.prediction.top(1)[0]
@@ -313,7 +320,7 @@ def explain(
     target: str | None = None,
     protocol: Protocol | None = None,
     crop: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Told = True,
 ) -> Evidence:
     """Recognise a video and note what the network saw in it.
 
@@ -323,7 +330,7 @@ def explain(
         target: look for what speaks for this class; the response that the network itself zooms by when not given.
         protocol: the views whose scores are averaged to the answer; the paper's 30 when not given.
         crop: which crop the evidence is taken from; the one whose views score the class highest when not given.
-        progress: called with (done, all) frames.
+        progress: show a bar; a function is called with (done, all) frames instead.
 
     Raises:
         DecodeError: the file gives no frame.
@@ -355,10 +362,11 @@ def explain(
     engine = recognizer.engine
     network = engine.network if isinstance(engine, TorchEngine) else InferenceNetwork(model)
     size = pre.test_size(scanned.info.height, scanned.info.width)
-    looks = [
-        _look(network, view, start, classes.index(target) if asked else None)
-        for start, view in _clips(scanned, base, pre, size, corner, progress)
-    ]
+    with progress_bar(f"looking at {scanned.info.path.name}", progress) as told:
+        looks = [
+            _look(network, view, start, classes.index(target) if asked else None)
+            for start, view in _clips(scanned, base, pre, size, corner, told)
+        ]
     return Evidence(
         prediction,
         target,
@@ -385,7 +393,7 @@ def _clips(
     pre: Preprocess,
     size: tuple[int, int],
     corner: tuple[int, int],
-    progress: Callable[[int, int], None] | None,
+    told: Told,
 ) -> Iterator[tuple[int, Tensor]]:
     """Each clip's start and its view, uint8 (1, T, 3, s, s); no frame is kept longer than clips need it."""
     waiting = [
@@ -403,8 +411,7 @@ def _clips(
             yield start, torch.stack([held[each] for each in frames.tolist()])[None]
             first = min((each[1].min() for each in waiting[-1:]), default=number + 1)
             held = {each: kept for each, kept in held.items() if each >= first}
-        if progress:
-            progress(number + 1, int(wanted[-1]) + 1)
+        told(number + 1, int(wanted[-1]) + 1)
 
 
 @torch.inference_mode()

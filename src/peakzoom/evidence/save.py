@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Callable
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -13,18 +15,20 @@ import numpy as np
 from peakzoom.errors import UserError
 from peakzoom.evidence.draw import Film, sheet
 from peakzoom.evidence.look import Evidence
+from peakzoom.progress import Told, progress_bar
 
 CLOCK = 90_000  # ticks a second, MPEG's own
 
 
-def save(evidence: Evidence, folder: Path, progress: Callable[[int, int], None] | None = None) -> list[Path]:
+def save(evidence: Evidence, folder: Path, progress: bool | Told = True) -> list[Path]:
     """Write ``evidence.mp4``, ``evidence.png`` and ``evidence.json``; see :meth:`Evidence.save`."""
     check_new_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     film, picture, data = (folder / f"evidence.{suffix}" for suffix in ("mp4", "png", "json"))
     data.write_text(json.dumps(evidence.to_dict(), indent=1) + "\n", encoding="utf-8")
     sheet(evidence).savefig(picture, dpi=110)
-    write_film(evidence, film, progress)
+    with progress_bar("drawing", progress) as told:
+        write_film(evidence, film, told)
     return [film, picture, data]
 
 
@@ -40,18 +44,19 @@ def check_new_folder(folder: Path) -> None:
         raise UserError(f"{folder} is not empty: name another --out, or remove it")
 
 
-def write_film(evidence: Evidence, file: Path, progress: Callable[[int, int], None] | None = None) -> None:
+def write_film(evidence: Evidence, file: Path | BinaryIO, told: Told | None = None) -> None:
     """The film as H.264 in MP4, every frame of the source once and at its own time, its index in front.
 
     Args:
         evidence: what is shown.
-        file: where it goes.
-        progress: called with (done, all) frames.
+        file: where it goes, a path or a stream that can seek.
+        told: called with (done, all) frames.
     """
     film = Film(evidence)
     ticks = _ticks(evidence.times)
     rate = Fraction(evidence.info.fps or 25.0).limit_denominator(1001)
-    with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    target = str(file) if isinstance(file, Path) else file
+    with av.open(target, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)
@@ -59,9 +64,17 @@ def write_film(evidence: Evidence, file: Path, progress: Callable[[int, int], No
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = int(ticks[number]), Fraction(1, CLOCK)
             container.mux(stream.encode(frame))
-            if progress:
-                progress(number + 1, evidence.info.frames)
+            if told:
+                told(number + 1, evidence.info.frames)
         container.mux(stream.encode())
+
+
+def film_html(evidence: Evidence) -> str:
+    """The film inside a piece of HTML, for a notebook."""
+    stream = BytesIO()
+    write_film(evidence, stream)
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f'<video controls loop muted style="max-width: 100%" src="data:video/mp4;base64,{data}"></video>'
 
 
 def _ticks(times: np.ndarray) -> np.ndarray:

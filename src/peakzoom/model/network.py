@@ -11,10 +11,12 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -146,6 +148,8 @@ class PeakZoom(
             raise ValueError(f"erase is {erase}, expected 0 or more and less than 1, a fraction of the frame")
         if classes is not None and len(classes) != num_classes:
             raise ValueError(f"{len(classes)} class names for {num_classes} classes")
+        self.backbone_name = backbone if isinstance(backbone, str) else type(backbone).__name__
+        self.origin: Path | None = None  # the folder that from_pretrained read
         if isinstance(backbone, str):
             if backbone not in BACKBONES:
                 raise UserError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
@@ -395,14 +399,31 @@ class PeakZoom(
         ]
         return torch.stack(losses).sum()
 
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that ``save_pretrained`` and ``push_to_hub`` write: :func:`peakzoom.card.card_of`."""
+        from peakzoom.card import card_of
+
+        return card_of(self, **kwargs)
+
     @classmethod
-    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> PeakZoom:
+    def _from_pretrained(cls, *, model_id: str, strict: bool = True, **kwargs: Any) -> PeakZoom:
         # The mixin's default accepts weights that do not fit the network; and it prints where it reads from.
         with contextlib.redirect_stdout(io.StringIO()):
-            return super()._from_pretrained(strict=strict, **kwargs)
+            model = super()._from_pretrained(model_id=model_id, strict=strict, **kwargs)
+        model.origin = _folder_of(model_id, {key: kwargs[key] for key in ("revision", "cache_dir", "token")})
+        return model
 
     @classmethod
     def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         raise UserError(
             "these weights are a pickle, which can run code when read: expected model.safetensors"
         )
+
+
+def _folder_of(model_id: str, where: dict[str, Any]) -> Path:
+    """The folder that a model was just read from, with its card; of a model on the hub, its snapshot in the cache."""
+    if Path(model_id).is_dir():
+        return Path(model_id)
+    with contextlib.suppress(HfHubHTTPError, OSError):  # it has no card, or is offline and the cache has none
+        hf_hub_download(model_id, "README.md", **where)
+    return Path(hf_hub_download(model_id, "config.json", local_files_only=True, **where)).parent

@@ -13,8 +13,28 @@ The reading order: ``scores.py`` reads an evaluation; ``shares.py`` has shares a
 
 from __future__ import annotations
 
-from peakzoom.report.numbers import Numbers, measure_all
-from peakzoom.report.page import write_report
-from peakzoom.report.scores import Scores, find_evaluation, read_evaluation
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peakzoom.report.numbers import Numbers, measure_all
+    from peakzoom.report.page import write_report
+    from peakzoom.report.scores import Scores, find_evaluation, read_evaluation
 
 __all__ = ["Scores", "find_evaluation", "read_evaluation", "Numbers", "measure_all", "write_report"]
+
+_HOME = {
+    "Scores": "scores",
+    "find_evaluation": "scores",
+    "read_evaluation": "scores",
+    "Numbers": "numbers",
+    "measure_all": "numbers",
+    "write_report": "page",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: model cards and notebooks need markup.py and shares.py alone, which need no extra.
+    if name in _HOME:
+        return getattr(import_module(f"peakzoom.report.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'peakzoom.report' has no attribute {name!r}")

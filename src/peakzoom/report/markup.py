@@ -58,21 +58,22 @@ def to_markdown(blocks: Sequence[Block]) -> str:
     lines: list[str] = []
     for block in blocks:
         if isinstance(block, Heading):
-            lines += ["#" * block.level + " " + _escape_markdown(block.text), ""]
+            lines += ["#" * block.level + " " + escape_markdown(block.text), ""]
         elif isinstance(block, Text):
-            lines += [_escape_markdown(block.text), ""]
+            lines += [escape_markdown(block.text), ""]
         elif isinstance(block, Picture):
-            lines += [f"![{_escape_markdown(block.alt)}]({block.file})", ""]
+            lines += [f"![{escape_markdown(block.alt)}]({block.file})", ""]
         else:
             marks = ["---" if place < block.left else "---:" for place in range(len(block.header))]
             for row in (block.header, marks, *block.rows):
-                cells = row if row is marks else map(_escape_markdown, row)
+                cells = row if row is marks else map(escape_markdown, row)
                 lines.append("| " + " | ".join(cells) + " |")
             lines.append("")
     return "\n".join(lines)
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """A name that shows every letter as it is, in Markdown."""
     text = plain(text)
     for letter in "\\`*_[]|~#$":
         text = text.replace(letter, "\\" + letter)
@@ -116,20 +117,20 @@ def to_html(blocks: Sequence[Block], pictures: Path) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_escape_html(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape_html(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
 def _html_block(block: Block, pictures: Path) -> str:
     if isinstance(block, Heading):
-        return f"<h{block.level}>{_escape_html(block.text)}</h{block.level}>"
+        return f"<h{block.level}>{escape_html(block.text)}</h{block.level}>"
     if isinstance(block, Text):
-        return f"<p>{_escape_html(block.text)}</p>"
+        return f"<p>{escape_html(block.text)}</p>"
     if isinstance(block, Picture):
         content = (pictures / block.file).read_bytes()
         width = int.from_bytes(content[16:20], "big")  # of a PNG's first chunk
         kind = ' class="large"' if width > WIDE_PICTURE else ""
-        alt = _escape_html(block.alt)
+        alt = escape_html(block.alt)
         source = base64.b64encode(content).decode()
         return (
             f'<figure><img{kind} alt="{alt}" src="data:image/png;base64,{source}">'
@@ -141,7 +142,7 @@ def _html_block(block: Block, pictures: Path) -> str:
     table = f'<div class="scroll"><table>\n<thead>{rows[0]}</thead>\n<tbody>\n' + "\n".join(rows[1:])
     table += "\n</tbody>\n</table></div>"
     if block.fold and len(block.rows) > FOLDED_ROWS:
-        return f"<details><summary>{_escape_html(block.fold)}</summary>{table}</details>"
+        return f"<details><summary>{escape_html(block.fold)}</summary>{table}</details>"
     return table
 
 
@@ -150,11 +151,12 @@ def _html_row(cells: Sequence[str], left: int, tag: str) -> str:
     return (
         "<tr>"
         + "".join(
-            f"<{tag}{kind}>{_escape_html(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+            f"<{tag}{kind}>{escape_html(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
         )
         + "</tr>"
     )
 
 
-def _escape_html(text: str) -> str:
+def escape_html(text: str) -> str:
+    """The same in HTML."""
     return html.escape(plain(text))

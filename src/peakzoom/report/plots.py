@@ -10,14 +10,8 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from peakzoom.plots import COLOURS, INK, MUTED, shortened
+from peakzoom.plots import BRANCH_COLOURS, COLOURS, INK, MUTED, shortened
 
-BRANCH_COLOURS = {
-    "original": "#2563eb",
-    "discriminative": "#d97706",
-    "complementary": "#059669",
-    "fused": INK,
-}
 BRANCH_MARKERS = {"original": "o", "discriminative": "^", "complementary": "s", "fused": "D"}
 
 

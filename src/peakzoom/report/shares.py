@@ -44,6 +44,11 @@ def share(right: int, videos: int) -> Share:
     return Share(right, videos, value, low, high)
 
 
+def interval(each: Share) -> str:
+    """Its interval in words; nothing where there is no video."""
+    return "" if each.low is None else f"{each.low:.1%} to {each.high:.1%}"
+
+
 def share_of(right: np.ndarray) -> Share:
     """Of a bool array."""
     return share(int(right.sum()), len(right))

@@ -54,13 +54,3 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def tenths(say: Callable[[str], None], before: str) -> Callable[[int, int], None]:
-    """Progress as one line every tenth of the way, each beginning with ``before``."""
-
-    def progress(done: int, total: int) -> None:
-        if done == total or done * 10 // total > (done - 1) * 10 // total:
-            say(f"{before}{done} of {total}")
-
-    return progress
