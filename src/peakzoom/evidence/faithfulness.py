@@ -5,7 +5,7 @@ than when as much of the frame is blurred elsewhere. So of every view
 
 * the share of each frame where the response is highest is blurred ("attended");
 * the same shapes, moved by one random offset a clip and wrapped at the borders, are ("random");
-* an ellipse of the same area in the middle of the frame is ("centre"): people stand there, and a network that
+* a disc of the same area in the middle of the frame is ("centre"): people stand there, and a network that
   looks at nothing in particular would be hurt by that too.
 
 All three blur the same number of pixels of every frame, with the same Gaussian, and their edges are alike. (Deletion
