@@ -81,7 +81,7 @@ def write_folder(scores: Scores, out: Path, problems: list[Problem] | None = Non
     out.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:  # a picture that no report reads
         patch.setattr("peakzoom.evaluate.plot_confusion", lambda *_: None)
-        _write(out, result, predictions, entries, scores.classes, scores.protocol)
+        _write(out, result, predictions, entries, scores.classes, scores.protocol, None, {})
     return out
 
 

@@ -55,7 +55,8 @@ class Windows(Generic[Frame, Pixels]):
     """Takes frames in order, gives clips as soon as they are complete.
 
     Args:
-        frames, stride: of a clip.
+        frames: of a clip.
+        stride: distance of a clip's frames, in base frames.
         fps: rate to which the video is brought; None takes frames as they are stored.
         rate: frames per second that the source states; 0 = none. Only a video of a single frame needs it.
         every: seconds between the starts of windows; a window starts at the first base frame that is due. None:
