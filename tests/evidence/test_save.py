@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,15 @@ def test_film(tmp_path: Path, size: tuple[int, int], setup: Callable[..., None] 
     assert json.loads(data.read_text())["class"] == "red"
     with pytest.raises(UserError, match="is not empty"):
         evidence.save(tmp_path / "out")
+
+
+def test_notebooks_show_the_film(tmp_path: Path) -> None:
+    evidence = recognizer().explain(write_squares(tmp_path / "<i>.mov", still), protocol=ONE)
+    shown = evidence._repr_html_()
+    assert "<video" in shown and "<script" not in shown and "<i>" not in shown
+    film = tmp_path / "film.mp4"
+    film.write_bytes(base64.b64decode(shown.split("base64,")[1].split('"')[0]))
+    assert decode(film).info.frames == 12
 
 
 def test_panes_show_what_was_seen(tmp_path: Path) -> None:

@@ -45,18 +45,20 @@ def check_new_folder(folder: Path) -> None:
 
 
 def write_film(evidence: Evidence, file: Path | BinaryIO, told: Told | None = None) -> None:
-    """The film as H.264 in MP4, every frame of the source once and at its own time, its index in front.
+    """The film as H.264 in MP4, every frame of the source once and at its own time.
 
     Args:
         evidence: what is shown.
-        file: where it goes, a path or a stream that can seek.
+        file: where it goes: a path (then the index is in front, and playing starts before all is there), or a stream
+            that can seek.
         told: called with (done, all) frames.
     """
     film = Film(evidence)
     ticks = _ticks(evidence.times)
     rate = Fraction(evidence.info.fps or 25.0).limit_denominator(1001)
-    target = str(file) if isinstance(file, Path) else file
-    with av.open(target, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    # FFmpeg moves the index to the front by reading the file again, which needs a name.
+    target, options = (str(file), {"movflags": "+faststart"}) if isinstance(file, Path) else (file, {})
+    with av.open(target, "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)
