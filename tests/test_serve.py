@@ -144,6 +144,16 @@ def test_what_is_old_is_removed(tmp_path: Path) -> None:
     assert not old.parent.exists() and not new.parent.exists()
 
 
+def test_the_oldest_go_when_there_is_too_much(tmp_path: Path) -> None:
+    sweeper, now = Sweeper(tmp_path, minutes=10, megabytes=2.5), time.time()
+    files = [tmp_path / f"{number}.mp4" for number in range(4)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"x" * 1_000_000)
+        os.utime(file, (now - 100 + number, now - 100 + number))
+    assert sweeper.sweep(now) == 2
+    assert [file.exists() for file in files] == [False, False, True, True]
+
+
 # The page in a browser ------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -20,6 +21,8 @@ from typing import Any
 from uuid import uuid4
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.evidence import Evidence
@@ -173,11 +176,12 @@ class Sweeper(threading.Thread):
     Args:
         folder: of uploads and results.
         minutes: how old a file may get.
+        megabytes: that may lie there; above, the oldest go first, whatever their age.
     """
 
-    def __init__(self, folder: Path, minutes: float) -> None:
+    def __init__(self, folder: Path, minutes: float, megabytes: float = float("inf")) -> None:
         super().__init__(daemon=True)
-        self.folder, self.seconds = folder, 60 * minutes
+        self.folder, self.seconds, self.bytes = folder, 60 * minutes, 1e6 * megabytes
         self.kept = {each for each in folder.rglob("*") if each.is_file()}
         self._stop_now = threading.Event()
 
@@ -188,15 +192,23 @@ class Sweeper(threading.Thread):
 
     def sweep(self, now: float) -> int:
         """Remove what is too old at that time (seconds since 1970); how many files that were."""
-        count = 0
-        for each in sorted(self.folder.rglob("*"), reverse=True):  # files before the folders that hold them
-            with suppress(FileNotFoundError, OSError):  # gone already, or a folder that is not empty
-                if each.is_dir() and not each.is_symlink():
-                    if now - each.stat().st_mtime > self.seconds:
-                        each.rmdir()
-                elif each not in self.kept and now - each.lstat().st_mtime > self.seconds:
-                    each.unlink()
-                    count += 1
+        files, folders = [], []
+        for each in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # gone already
+                state = each.lstat()
+                kind = folders if stat.S_ISDIR(state.st_mode) else files
+                kind.append((state.st_mtime, state.st_size, each))
+        count, total = 0, sum(size for _, size, _ in files)
+        for changed, size, each in sorted(files):
+            if each not in self.kept and (now - changed > self.seconds or total > self.bytes):
+                each.unlink(missing_ok=True)
+                count, total = count + 1, total - size
+        for changed, _, each in sorted(
+            folders, key=lambda folder: folder[2], reverse=True
+        ):  # inner ones first
+            if now - changed > self.seconds:
+                with suppress(OSError):  # it is not empty
+                    each.rmdir()
         return count
 
     def stop(self) -> None:
@@ -325,7 +337,7 @@ def _sentence(error: UserError) -> str:
     text = str(error)
     for letter, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(letter, instead)
-    return text[:1].upper() + text[1:] + "."
+    return text + "."
 
 
 def _about(desk: Desk) -> str:
@@ -339,6 +351,30 @@ def _about(desk: Desk) -> str:
         f"What you send stays on this server and is removed after {limits.minutes} minutes. "
         f"[peakzoom](https://doi.org/10.1155/2022/5094801) follows Zhou, Li, Wang and Li (2022)."
     )
+
+
+class HangUp:
+    """Closes the connection of an upload that was refused as too large.
+
+    Gradio says so at once, but the server would go on taking, and throwing away, whatever is still sent, for ever if
+    the sender likes.
+
+    Args:
+        app: what is served.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+            await send(message)
+
+        await self.app(scope, receive, told)
 
 
 def theme() -> gr.Theme:
@@ -387,12 +423,14 @@ def server(
                 ssr_mode=False,
                 enable_monitoring=False,
                 mcp_server=False,
+                app_kwargs={"middleware": [Middleware(HangUp)]},
                 theme=theme(),
                 strict_cors=True,
             )
         except OSError as error:
             raise UserError(f"port {port} cannot be used, name another with --port: {error}") from error
-        sweeper = Sweeper(desk.folder, limits.minutes)
+        # As much as all that wait may send.
+        sweeper = Sweeper(desk.folder, limits.minutes, limits.megabytes * limits.waiting)
         sweeper.start()
         try:
             yield local

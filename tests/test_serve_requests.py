@@ -1,0 +1,190 @@
+"""What the server of the web page does with requests that no browser would send."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from peakzoom.predict import Protocol, Recognizer, load
+from peakzoom.video.entries import VideoSet
+
+pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
+
+from visiting import ONE, SEVERAL, Visitor, as_file
+
+from peakzoom.serve import Limits, server
+
+PROTOCOL = Protocol(clips=1, crops=1)
+
+
+@pytest.fixture(scope="module")
+def recognizer(run: Path) -> Recognizer:
+    return load(run, "cpu")
+
+
+@pytest.fixture(scope="module")
+def address(recognizer: Recognizer) -> Iterator[str]:
+    with server(recognizer, PROTOCOL, Limits(megabytes=1, files=3, waiting=60)) as at:
+        yield at
+
+
+@pytest.fixture
+def visitor(address: str) -> Visitor:
+    return Visitor(address, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def clip(clip_data: VideoSet) -> Path:
+    return clip_data.entries[-1].path
+
+
+SECRET = "a line that nobody may read"
+
+
+@pytest.mark.parametrize(
+    "path", ["{at}", "../../..{at}", "%2e%2e/%2e%2e/%2e%2e{at}", "..%2f..%2f..{at}", "/proc/self/../..{at}"]
+)
+@pytest.mark.parametrize(
+    "route", ["file=", "file/", "stream/", "proxy=file://", "/static/", "/assets/", "/theme.css"]
+)
+def test_no_file_of_the_server_can_be_had(visitor: Visitor, tmp_path: Path, route: str, path: str) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    answer = visitor.http.get(route + path.format(at=secret))
+    assert SECRET not in answer.text
+    assert answer.status_code >= 400 or route == "/theme.css"
+
+
+def test_a_path_that_a_visitor_names_is_not_read(visitor: Visitor, clip: Path, tmp_path: Path) -> None:
+    """A real clip that lies on the server but was not uploaded, a text file, and files that are no paths at all."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    link = tmp_path / "link.mp4"
+    link.symlink_to(clip)
+    for path in (str(clip), str(link), str(secret), "/etc/passwd", "/dev/zero", "../" + clip.name, "", "\0"):
+        for found in (
+            visitor.ask(ONE, as_file(path), "the answer"),
+            visitor.ask(SEVERAL, [as_file(path)]),
+        ):
+            assert not found["success"], path
+            assert SECRET not in str(found) and str(tmp_path) not in str(found["output"])
+
+
+def test_no_address_that_a_visitor_names_is_fetched(visitor: Visitor) -> None:
+    asked: list[str] = []
+
+    class Inner(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    inner = HTTPServer(("127.0.0.1", 0), Inner)
+    threading.Thread(target=inner.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{inner.server_port}/inner.mp4"
+    for file in (as_file(url), as_file(url, url=url), as_file(None, url=url), as_file("a.mp4", url=url)):
+        assert not visitor.ask(ONE, file, "the answer")["success"]
+        assert not visitor.ask(SEVERAL, [file])["success"]
+    inner.shutdown()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../evil.mp4", "/etc/evil.mp4", "..\\..\\evil.mp4", "a\0b.mp4", "e" * 300]
+)
+def test_a_name_leads_nowhere(visitor: Visitor, clip: Path, name: str, address: str) -> None:
+    sent = visitor.upload(name, clip.read_bytes())
+    if sent.status_code == 200:
+        place = Path(sent.json()[0])
+        assert "peakzoom-serve-" in place.parts[-3] and place.is_file()
+        assert visitor.ask(ONE, as_file(str(place)), "the answer")["success"]
+    assert not Path("/etc/evil.mp4").exists() and not (Path.cwd() / "evil.mp4").exists()
+
+
+def test_oversized_and_endless_uploads_end(visitor: Visitor) -> None:
+    assert visitor.upload("a.mp4", b"x" * 1_100_000).status_code == 413
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in itertools.count():
+            sent += 65536
+            yield b"x" * 65536
+
+    with suppress(httpx.TransportError):  # the server may hang up while we go on sending
+        assert visitor.upload("a.mp4", endless()).status_code == 413
+    assert sent < 200_000_000
+
+
+def test_what_is_no_video_is_told_and_never_shown_as_a_page(visitor: Visitor) -> None:
+    place = visitor.upload("evil.html", b"<script>window.hit=1</script>", "text/html").json()[0]
+    found = visitor.ask(ONE, as_file(place), "the answer")
+    assert not found["success"] and "evil.html: cannot be read as a video" in found["output"]["error"]
+    shown = visitor.http.get(f"file={place}")
+    assert "html" not in shown.headers["content-type"] or "attachment" in shown.headers["content-disposition"]
+
+
+def test_nonsense_is_refused_without_a_word_about_the_server(
+    visitor: Visitor, clip: Path, tmp_path: Path
+) -> None:
+    place = visitor.upload("a.mp4", clip.read_bytes()).json()[0]
+    for data in (
+        [],
+        [None],
+        ["/etc/passwd", "the answer"],
+        [as_file(place), "<b>"],
+        [as_file(place), {"a": 1}],
+        [[as_file(place)], "the answer"],
+    ):
+        found = visitor.ask(ONE, *data)
+        assert not found["success"] and "Traceback" not in str(found), data
+    many = visitor.ask(SEVERAL, [as_file(place)] * 4)
+    assert not many["success"] and "4 files came, expected at most 3" in many["output"]["error"]
+    assert not visitor.ask(99, as_file(place))["success"]
+
+
+def test_fifty_at_once_all_get_the_same_answer(address: str, clip: Path, recognizer: Recognizer) -> None:
+    name, score = recognizer.predict(clip, PROTOCOL).top(1)[0]
+    with ThreadPoolExecutor(50) as pool:
+        found = list(pool.map(lambda _: Visitor(address).recognise(clip), range(50)))
+    assert [each["success"] for each in found] == [True] * 50
+    tables = [each["output"]["data"][0]["data"] for each in found]
+    assert tables == [[[clip.name, name, f"{score:.3f}", ""]]] * 50
+
+
+def test_a_full_queue_says_so(recognizer: Recognizer, clip: Path) -> None:
+    """More requests than may wait: each is answered or turned away with a sentence, and none is lost."""
+    with server(recognizer, PROTOCOL, Limits(waiting=2)) as at, ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda _: Visitor(at).recognise(clip), range(20)))
+        refused = [each["output"]["error"] for each in found if not each["success"]]
+        assert refused and len(refused) < 20
+        assert all("queue" in str(each).lower() and "full" in str(each).lower() for each in refused)
+        assert Visitor(at).recognise(clip)["success"]
+
+
+def test_a_connection_that_says_nothing_harms_nobody(address: str, visitor: Visitor, clip: Path) -> None:
+    host, port = address.removeprefix("http://").rstrip("/").split(":")
+    idle = [socket.create_connection((host, int(port))) for _ in range(50)]
+    idle[0].sendall(b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\nabc")
+    assert visitor.recognise(clip)["success"]
+    for each in idle:
+        each.close()
+
+
+def test_everything_is_gone_afterwards(recognizer: Recognizer, clip: Path) -> None:
+    with server(recognizer, PROTOCOL) as at:
+        place = Path(Visitor(at).upload("a.mp4", clip.read_bytes()).json()[0])
+        assert place.is_file()
+    assert not place.exists() and not place.parent.parent.exists()
