@@ -5,7 +5,7 @@ STAMP := .venv/.complete
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format docs docs-serve bench clean
+.PHONY: help quickstart test lint format docs docs-serve audit bench clean
 
 help:
 	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
@@ -14,6 +14,7 @@ help:
 	@echo 'make format       let ruff sort imports and lay out the code'
 	@echo 'make docs         build the site of docs/ into site/, strictly (Python 3.11 or newer)'
 	@echo 'make docs-serve   show it at http://localhost:8000 and build it again when a page changes'
+	@echo 'make audit        look for known holes in the dependencies'
 	@echo 'make bench        measure docs/performance.md again, about half an hour (BENCH_ARGS="--only growth" for a part)'
 	@echo 'make clean        remove .venv, caches and built packages; runs/ and quickstart/ stay'
 	@echo 'PYTHON=python3.12 chooses the Python (3.10 to 3.13) that .venv is made with.'
@@ -50,6 +51,9 @@ docs: $(STAMP)
 
 docs-serve: $(STAMP)
 	PYTHONPATH=docs/make $(BIN)/zensical serve
+
+audit: $(STAMP)
+	$(BIN)/python .ci/audit.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/performance.py $(BENCH_ARGS)
