@@ -1,4 +1,5 @@
-"""Known holes in what is installed: ``make audit``. Says how much was looked at, which pip-audit's own summary does not.
+"""Known holes in what is installed: ``make audit``. Says how much was looked at,
+which pip-audit's own summary does not.
 
 Ends with 1 where a package has a known hole, and with 0 where there is none or nobody answered; it says which.
 """

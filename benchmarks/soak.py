@@ -30,9 +30,9 @@ CLASSES = 6
 HEADER = "| videos | resident memory, MB | growth since video 200, MB |\n" + "|---" * 3 + "|"
 
 
-def resident() -> float:
-    """MB of this process in memory (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+def resident(process: int | str = "self") -> float:
+    """MB of a process in memory (Linux)."""
+    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx
 
-ONE, SEVERAL = 0, 1  # the page's two functions, in order
+ONE, SEVERAL = "one", "several"  # the page's two functions
 
 
 class Visitor:
@@ -23,6 +23,8 @@ class Visitor:
 
     def __init__(self, address: str, timeout: float = 600.0) -> None:
         self.http = httpx.Client(base_url=address.rstrip("/") + "/gradio_api/", timeout=timeout)
+        config = self.http.get(address.rstrip("/") + "/config").json()
+        self.functions = {each["api_name"]: each["id"] for each in config["dependencies"]}
 
     def upload(self, name: str, content: bytes | Iterable[bytes], kind: str = "video/mp4") -> httpx.Response:
         """Send a file; the answer lists where the server put it."""
@@ -43,11 +45,12 @@ class Visitor:
             "upload", content=parts(), headers={"Content-Type": f"multipart/form-data; boundary={edge}"}
         )
 
-    def ask(self, function: int, *data: Any) -> dict[str, Any]:
+    def ask(self, function: str, *data: Any) -> dict[str, Any]:
         """Call one of the page's functions; the last message, with ``success`` and ``output``."""
         session = uuid4().hex
         asked = self.http.post(
-            "queue/join", json={"data": data, "fn_index": function, "session_hash": session}
+            "queue/join",
+            json={"data": data, "fn_index": self.functions.get(function, 99), "session_hash": session},
         )
         if asked.status_code != 200:
             return {"success": False, "output": {"error": asked.text}}

@@ -152,7 +152,7 @@ def test_nonsense_is_refused_without_a_word_about_the_server(
         assert not found["success"] and "Traceback" not in str(found), data
     many = visitor.ask(SEVERAL, [as_file(place)] * 4)
     assert not many["success"] and "4 files came, expected at most 3" in many["output"]["error"]
-    assert not visitor.ask(99, as_file(place))["success"]
+    assert not visitor.ask("no such function", as_file(place))["success"]
 
 
 def test_fifty_at_once_all_get_the_same_answer(address: str, clip: Path, recognizer: Recognizer) -> None:
