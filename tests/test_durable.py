@@ -53,10 +53,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
         monkeypatch.setattr(durable.os, "fsync", fail)
     elif call == "replace":
         monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="No space"), draft_of(file) as draft:
-        draft.write_bytes(b"new")
-        if call == "write":
-            fail()
+
+    def write() -> None:
+        with draft_of(file) as draft:
+            draft.write_bytes(b"new")
+            if call == "write":
+                fail()
+
+    with pytest.raises(OSError, match="No space"):
+        write()
     assert file.read_bytes() == b"old" and names(tmp_path) == ["a.bin"]
 
 
@@ -67,7 +72,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
     fsync, replace = os.fsync, Path.replace
 
     def noting_sync(handle: int) -> None:
-        steps.append(f"sync {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
+        steps.append(f"sync {Path(f'/proc/self/fd/{handle}').readlink().name}")
         fsync(handle)
 
     def noting_replace(self: Path, target: Path) -> Path:
@@ -98,7 +103,12 @@ def test_a_folder_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> No
         (OSError(errno.EDQUOT, "x"), True),
         (OSError(errno.EFBIG, "x"), True),
         (OSError(errno.EACCES, "x"), False),
-        (RuntimeError("Error while serializing: IoError(Os { code: 28, message: No space left on device })"), True),
+        (
+            RuntimeError(
+                "Error while serializing: IoError(Os { code: 28, message: No space left on device })"
+            ),
+            True,
+        ),
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
         (RuntimeError("I/O error: Permission denied (os error 13)"), False),
         (RuntimeError("os error 280"), False),
@@ -110,7 +120,10 @@ def test_what_is_a_full_disk(tmp_path: Path, error: Exception, full: bool) -> No
     wrapped = RuntimeError("writing failed")
     wrapped.__cause__ = error
     assert is_full(wrapped) == full
-    with pytest.raises(UserError if full else type(error)) as caught, telling_full_disk(tmp_path, "try again"):
+    with (
+        pytest.raises(UserError if full else type(error)) as caught,
+        telling_full_disk(tmp_path, "try again"),
+    ):
         raise error
     if full:
         text = str(caught.value)
@@ -123,7 +136,9 @@ def test_a_mistake_is_no_full_disk(tmp_path: Path) -> None:
         raise UserError("mine") from OSError(errno.ENOSPC, "x")
 
 
-@pytest.mark.parametrize("free,shown", [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2e9, "2 GB"), (5e13, "5e+04 GB")])
+@pytest.mark.parametrize(
+    "free,shown", [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2e9, "2 GB"), (5e13, "5e+04 GB")]
+)
 def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: float, shown: str) -> None:
     monkeypatch.setattr(durable.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
     assert room(tmp_path / "not" / "there") == shown

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -130,8 +131,9 @@ class Journal:
             self._release()
 
     def _release(self) -> None:
+        with suppress(OSError):  # Windows removes no open file, and filelock does it there
+            Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
 def is_written(file: Path) -> bool:
