@@ -43,6 +43,7 @@ def recipe() -> Recipe:
     return Recipe(
         name="tiny",
         model="tcnn_xs",
+        width=0.25,
         tcnn=phase,
         joint=replace(phase, lr=5e-4, epochs=2),
         preprocess=Preprocess(size=32, frames=8, canvas=(36, 40)),
