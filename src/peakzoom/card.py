@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from peakzoom import __version__
 from peakzoom.cascade import digest
 from peakzoom.cost import multiply_adds_by_pass, parameters
+from peakzoom.durable import DRAFT, write_text
 from peakzoom.errors import UserError
 from peakzoom.model import PeakZoom
 from peakzoom.predict import WEIGHTS, find_model, read_model
@@ -137,9 +138,7 @@ def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
     if file.exists() and not is_untouched(file.read_text(encoding="utf-8", errors="replace")):
         return False
     text = str(model_card(folder, also))
-    draft = file.with_suffix(".part")  # moved into place: a killed run leaves no half of a card
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    write_text(file, text)
     return True
 
 
@@ -265,6 +264,7 @@ def _lines(file: Path) -> int:
 def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[Tested, ...], int]:
     """The evaluations in a folder that were made with these weights, and how many others there are."""
     files = [file for depth in ("*", "*/*", "*/*/*") for file in run.glob(f"{depth}/metrics.json")]
+    files = [file for file in files if file.parent.parent.suffix != DRAFT]  # of a stopped evaluation
     folders = sorted({*(file.parent.resolve() for file in files), *(each.resolve() for each in also)})
     tested, others = [], 0
     for folder in folders:

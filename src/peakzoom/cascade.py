@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peakzoom.durable import write_text
 from peakzoom.errors import UserError
 from peakzoom.extras import needed_for
 from peakzoom.progress import Told, progress_bar
@@ -402,7 +403,7 @@ def save(stored: Stored, calibration: Calibration, file: Path) -> None:
             "full": _plain(calibration.full),
         },
     }
-    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(values, indent=2) + "\n")
 
 
 def read(file: Path) -> Stored:

@@ -11,6 +11,11 @@ What an evaluation leaves in its folder::
     confusion.csv .png    rows are true classes, columns the fused answer
     problems.csv          videos without a score, and why
 
+The folder appears when it is complete. Until then the scores of each video are kept in ``FOLDER.part``, a line a video,
+so that a stopped evaluation goes on where it was. Several processes may share the work: each scores one shard of the
+videos into that folder, and the evaluation that comes after them takes what they left, does what is missing, and
+writes the same files as one alone.
+
 A cascade's has the fused answer alone, and in place of views.npz::
 
     effort.csv            views looked at, and looked at closer, of each video, and their multiply-adds
@@ -20,8 +25,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +39,10 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-from peakzoom.cascade import Stored
+from peakzoom.cascade import Effort, Stored
+from peakzoom.durable import DRAFT, replace_folder, telling_full_disk, write_csv
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.journal import Journal, check_settings, hash_of, is_written, whole_lines
 from peakzoom.plots import confusion_figure, plot_confusion
 from peakzoom.predict import Prediction, Protocol, Recognizer, decode_ahead
 from peakzoom.progress import Told, progress_bar
@@ -176,23 +184,41 @@ def score_videos(
     workers: int = 1,
     progress: bool | Told = True,
     cascade: Stored | None = None,
+    known: Mapping[int, Prediction | DecodeError] | None = None,
+    note: Callable[[int, Prediction | DecodeError], None] | None = None,
 ) -> Scored:
-    """Predict labelled videos; arguments as of :func:`evaluate`."""
+    """Predict labelled videos; arguments as of :func:`evaluate`.
+
+    ``known`` are answers that are there already, by the place of the video; ``note`` is called with every new one.
+    """
     entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries
-    found = Scored([], [], list(data.problems))
-    decoded = decode_ahead([entry.path for entry in entries], recognizer.preprocess, protocol, workers)
+    answers = dict(known or {})
+    missing = [place for place in range(len(entries)) if place not in answers]
+    decoded = decode_ahead(
+        [entries[place].path for place in missing], recognizer.preprocess, protocol, workers
+    )
     with progress_bar(f"testing on {len(entries)} videos", progress) as told:
-        for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
+        for place, views in zip(missing, decoded, strict=True):
+            found: Prediction | DecodeError
             if isinstance(views, DecodeError):
-                found.problems.append(Problem(str(entry.path), views.reason))
+                found = views
             else:
-                score = recognizer.score_stepwise(views, cascade) if cascade else recognizer.score(views)
-                found.predictions.append(score)
-                found.entries.append(entry)
-                if problem := views.video.info.problem:
-                    found.problems.append(Problem(str(entry.path), f"scored in part: {problem}"))
-            told(done, len(entries))
-    return found
+                found = recognizer.score_stepwise(views, cascade) if cascade else recognizer.score(views)
+            answers[place] = found
+            if note:
+                note(place, found)
+            told(len(answers), len(entries))
+    scored = Scored([], [], list(data.problems))
+    for place, entry in enumerate(entries):
+        answer = answers[place]
+        if isinstance(answer, DecodeError):
+            scored.problems.append(Problem(str(entry.path), answer.reason))
+            continue
+        scored.predictions.append(answer)
+        scored.entries.append(entry)
+        if answer.problem:
+            scored.problems.append(Problem(str(entry.path), f"scored in part: {answer.problem}"))
+    return scored
 
 
 def evaluate(
@@ -204,6 +230,7 @@ def evaluate(
     workers: int = 1,
     progress: bool | Told = True,
     cascade: Stored | None = None,
+    resume: bool = False,
 ) -> Evaluation:
     """Score videos and write the folder described above.
 
@@ -216,25 +243,199 @@ def evaluate(
         workers: decoding threads.
         progress: show a bar; a function is called with (done, all) instead.
         cascade: look only as far as it says.
+        resume: go on with what a stopped evaluation or :func:`score_shard` left, if anything.
+
+    Raises:
+        UserError: the folder is in use, the evaluation that is gone on with was another one, no video could be scored,
+            or the disk is full.
     """
     protocol, out = protocol or Protocol(), Path(out)
+    check_out(out, resume)
+    replace(data, entries=list(entries)).with_classes(recognizer.classes)  # refuses before a folder is made
+    with telling_full_disk(out, "go on with --resume"):
+        part = part_of(out)
+        if part.exists() and not resume:  # without one score in it
+            shutil.rmtree(part)
+        part.mkdir(parents=True, exist_ok=True)
+        asked = _asked(recognizer, data, entries, protocol, cascade)
+        known = _gather(part, asked, recognizer.classes)
+        with Journal(part / OWN, asked, resume) as journal:
+            known |= _read_lines(journal.lines, recognizer.classes)
+            scored = score_videos(
+                recognizer, data, entries, protocol, workers, progress, cascade, known, _noting(journal)
+            )
+        if not scored.predictions:
+            shutil.rmtree(part)
+        result = summarise(scored.predictions, scored.entries, recognizer.classes, scored.problems)
+        if cascade:
+            result = replace(result, effort=mean_effort(scored.predictions, cascade))
+        of = {
+            "data": Path(data.name).name,
+            "splits": dict(Counter(entry.split or "not said" for entry in entries)),
+            "weights": recognizer.weights,  # by which a model card knows them again
+            "engine": recognizer.engine.name,
+        }
+        draft = part / "files"
+        if draft.exists():  # of a killed process
+            shutil.rmtree(draft)
+        draft.mkdir()
+        _write(draft, result, scored.predictions, scored.entries, recognizer.classes, protocol, cascade, of)
+        replace_folder(draft, out)
+        shutil.rmtree(part)
+    return result
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """Refuse a folder that an evaluation cannot be written to.
+
+    Raises:
+        UserError: it is in use, or holds a stopped evaluation and is not to be gone on with.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a new folder with --out")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: name another --out")
-    found = score_videos(recognizer, data, entries, protocol, workers, progress, cascade)
-    result = summarise(found.predictions, found.entries, recognizer.classes, found.problems)
-    if cascade:
-        result = replace(result, effort=mean_effort(found.predictions, cascade))
-    out.mkdir(parents=True, exist_ok=True)
-    of = {
-        "data": Path(data.name).name,
-        "splits": dict(Counter(entry.split or "not said" for entry in entries)),
-        "weights": recognizer.weights,  # by which a model card knows them again
-        "engine": recognizer.engine.name,
+    part = part_of(out)
+    journals = list(part.glob("*.jsonl"))
+    if running := [file for file in journals if file.name == OWN and is_written(file)]:
+        raise UserError(f"{running[0]} is being written by another process: wait for it, or name another --out")
+    if any(file.stat().st_size for file in journals) and not resume:
+        raise UserError(f"{part} holds an evaluation that is not complete: go on with --resume, or remove it")
+
+
+def part_of(out: Path) -> Path:
+    """Where the scores are while an evaluation is not complete."""
+    return out.with_name(out.name + DRAFT)
+
+
+def score_shard(
+    recognizer: Recognizer,
+    data: VideoSet,
+    entries: Sequence[Entry],
+    out: str | Path,
+    shard: tuple[int, int],
+    protocol: Protocol | None = None,
+    workers: int = 1,
+    progress: bool | Told = True,
+    cascade: Stored | None = None,
+) -> tuple[int, int]:
+    """Score one of ``count`` shards of the videos for the :func:`evaluate` with ``resume`` that comes after them all.
+
+    Shard i has the videos i, i + count, i + 2 count ...: every video is in one, and a shard may be empty. A shard that
+    was stopped goes on where it was.
+
+    Args:
+        recognizer: as of :func:`evaluate`, like all that is not said here.
+        data: likewise.
+        entries: all videos, of every shard.
+        out: the folder that will be written at last.
+        shard: (number from 1 on, count).
+        protocol: as of :func:`evaluate`.
+        workers: likewise.
+        progress: likewise.
+        cascade: likewise.
+
+    Returns:
+        How many videos the shard has, and how many were scored before.
+
+    Raises:
+        UserError: there is no such shard, or as :func:`evaluate`.
+    """
+    number, count = shard
+    if not 1 <= number <= count:
+        raise UserError(f"shard is {number}/{count}, expected such as 1/4 to 4/4")
+    protocol, out = protocol or Protocol(), Path(out)
+    check_out(out, resume=True)
+    replace(data, entries=list(entries)).with_classes(recognizer.classes)
+    with telling_full_disk(out, "run it again"):
+        part_of(out).mkdir(parents=True, exist_ok=True)
+        places = list(range(number - 1, len(entries), count))
+        asked = _asked(recognizer, data, entries, protocol, cascade)
+        with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", asked, resume=True) as journal:
+            known = {
+                places.index(place): answer
+                for place, answer in _read_lines(journal.lines, recognizer.classes).items()
+            }
+            note = _noting(journal)
+            score_videos(
+                recognizer,
+                data,
+                [entries[place] for place in places],
+                protocol,
+                workers,
+                progress,
+                cascade,
+                known,
+                lambda index, answer: note(places[index], answer),
+            )
+    return len(places), len(known)
+
+
+OWN = "rest.jsonl"  # of the evaluation itself; shards have files of their own
+
+
+def _asked(
+    recognizer: Recognizer,
+    data: VideoSet,
+    entries: Sequence[Entry],
+    protocol: Protocol,
+    cascade: Stored | None,
+) -> dict[str, Any]:
+    """What decides the lines of a journal."""
+    videos = [[str(entry.path), data.classes[entry.label]] for entry in entries]
+    return {
+        "videos": f"{len(videos)} videos, {hash_of(videos)}",
+        **recognizer.settings(protocol, cascade),
     }
-    _write(out, result, found.predictions, found.entries, recognizer.classes, protocol, cascade, of)
-    return result
+
+
+def _gather(part: Path, asked: dict[str, Any], classes: list[str]) -> dict[int, Prediction | DecodeError]:
+    """What shards have left, each video once.
+
+    Raises:
+        UserError: a shard is not done yet, or is of another evaluation.
+    """
+    found: dict[int, Prediction | DecodeError] = {}
+    for file in sorted(part.glob("shard-*.jsonl")):
+        if is_written(file):
+            raise UserError(f"{file} is still being written: wait until its shard is done")
+        check_settings(file, asked)
+        found |= _read_lines(whole_lines(file.read_bytes())[0], classes)
+    return found
+
+
+def _noting(journal: Journal) -> Callable[[int, Prediction | DecodeError], None]:
+    def note(place: int, answer: Prediction | DecodeError) -> None:
+        line: dict[str, Any] = {"video": place, "path": str(answer.path)}
+        if isinstance(answer, DecodeError):
+            line["error"] = answer.reason
+        else:
+            line["problem"] = answer.problem
+            line["effort"] = answer.effort
+            line["scores"] = {name: values.tolist() for name, values in answer.scores.items()}
+            line["views"] = {name: values.tolist() for name, values in answer.views.items()}
+        journal.add(line)
+
+    return note
+
+
+def _read_lines(lines: Sequence[dict[str, Any]], classes: list[str]) -> dict[int, Prediction | DecodeError]:
+    """The same numbers to the last bit: JSON has every digit of a float64, and of a float32 as one."""
+    found: dict[int, Prediction | DecodeError] = {}
+    for line in lines:
+        path = Path(line["path"])
+        if "error" in line:
+            found[line["video"]] = DecodeError(path, line["error"])
+            continue
+        found[line["video"]] = Prediction(
+            path,
+            classes,
+            {name: np.array(values, np.float64) for name, values in line["scores"].items()},
+            {name: np.array(values, np.float32) for name, values in line["views"].items()},
+            line["problem"],
+            Effort(*line["effort"]) if line["effort"] else None,
+        )
+    return found
 
 
 def _write(
@@ -248,7 +449,7 @@ def _write(
     of: dict[str, Any],
 ) -> None:
     branches = list(result.branches)
-    _write_csv(
+    write_csv(
         out / "scores.csv",
         ["path", "label", "class", "group", "branch", "predicted", *classes],
         (
@@ -275,7 +476,7 @@ def _write(
         )
     else:
         efforts = [each.effort for each in predictions if each.effort]
-        _write_csv(
+        write_csv(
             out / "effort.csv",
             ["path", "views", "closer", "passes", "g_multiply_adds"],
             (
@@ -283,7 +484,7 @@ def _write(
                 for each, effort in zip(predictions, efforts, strict=True)
             ),
         )
-    _write_csv(
+    write_csv(
         out / "per_class.csv",
         ["class", "videos", *branches],
         (
@@ -296,12 +497,12 @@ def _write(
             if result.counts[name]
         ),
     )
-    _write_csv(
+    write_csv(
         out / "confusion.csv",
         ["true \\ answer", *classes],
         ([name, *row] for name, row in zip(classes, result.confusion.tolist(), strict=True)),
     )
-    _write_csv(
+    write_csv(
         out / "problems.csv", ["path", "reason"], ((each.path, each.reason) for each in result.problems)
     )
     plot_confusion(result.confusion, classes, out / "confusion.png")
@@ -346,13 +547,6 @@ def mean_effort(predictions: Sequence[Prediction], cascade: Stored) -> MeanEffor
         float(spent.mean()),
         float(cascade.work.of(every, every)),
     )
-
-
-def _write_csv(file: Path, header: Sequence[object], rows: Any) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def read_scores(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:

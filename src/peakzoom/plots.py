@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,9 +31,9 @@ BRANCH_COLOURS = {
 }
 
 
-def plot_curves(rows: Sequence[dict[str, float]], file: Path, title: str) -> None:
+def plot_curves(rows: Sequence[dict[str, float]], file: Path | IO[bytes], title: str) -> None:
     """Loss and accuracy against the epoch, training and validation, as a PNG."""
-    curves_figure({title: rows}).savefig(file, dpi=110)
+    curves_figure({title: rows}).savefig(file, dpi=110, format="png")
 
 
 def training_curves(run: str | Path) -> Figure:

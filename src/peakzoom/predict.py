@@ -5,12 +5,13 @@ Evaluation scores its videos through the same :meth:`Recognizer.score`, so its n
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
@@ -237,16 +238,25 @@ def find_model(path: str | Path) -> Path:
     raise UserError(f"{path} holds no trained model: no {WEIGHTS} in it, in joint/best or in tcnn/best")
 
 
+def average(views: np.ndarray) -> np.ndarray:
+    """Mean over views, float (..., V, S) -> float64 (..., S), the same to the last bit in whatever order they come.
+
+    Rounding depends on the order of a sum, so each class's values are added in the order of their size.
+    """
+    return np.asarray(np.sort(views, axis=-2).astype(np.float64).mean(-2))
+
+
 class Recognizer:
     """A trained model, ready for files.
 
     Args:
         engine: computes the logits of views.
         model: whose they are; None where the engine is all there is, as for an exported file.
+        file: the exported file, where there is one.
     """
 
-    def __init__(self, engine: Engine, model: PeakZoom | None = None) -> None:
-        self.engine, self._model = engine, model
+    def __init__(self, engine: Engine, model: PeakZoom | None = None, file: Path | None = None) -> None:
+        self.engine, self._model, self._file = engine, model, file
         self.classes, self.preprocess = engine.classes, engine.preprocess
 
     @classmethod
@@ -271,6 +281,27 @@ class Recognizer:
     def weights(self) -> str | None:
         """A short name of the model's weights (:func:`peakzoom.cascade.digest`); None for an exported file."""
         return None if self._model is None else digest(self._model)
+
+    def settings(self, protocol: Protocol, cascade: Stored | None = None) -> dict[str, Any]:
+        """All that decides an answer beside the video, as plain data: the same settings, the same scores.
+
+        Args:
+            protocol: which views are averaged.
+            cascade: how far is looked, where it is not at all of them.
+        """
+        weights = self.weights
+        if self._file is not None:
+            parts = [each for each in (self._file, self._file.with_suffix(".bin")) if each.exists()]
+            weights = " ".join(hashlib.sha256(each.read_bytes()).hexdigest()[:16] for each in parts)
+        return {
+            "weights": weights,
+            "classes": self.classes,
+            "preprocessing": self.preprocess.to_dict(),
+            "engine": self.engine.name,
+            "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
+            "views": asdict(protocol),
+            "cascade": str(cascade),
+        }
 
     def facts(self) -> dict[str, str]:
         """What it is, in a few words each, for whoever looks at it."""
@@ -301,7 +332,7 @@ class Recognizer:
             for name, logits in self.engine(batch).items():
                 found.setdefault(name, []).append(logits.softmax(1))
         each = {name: torch.cat(parts).numpy() for name, parts in found.items()}
-        mean = {name: values.astype(np.float64).mean(0) for name, values in each.items()}
+        mean = {name: average(values) for name, values in each.items()}
         scores = {name: values / values.sum() for name, values in mean.items()}
         info = views.video.info
         return Prediction(info.path, self.classes, scores, each, info.problem)
@@ -390,7 +421,7 @@ def load(path: str | Path, device: str = "auto", engine: str | None = None) -> R
     """
     name = str(path)
     if Path(name).suffix.lower() in SUFFIXES or Path(name).is_file():
-        return Recognizer(open_exported(Path(name), engine, device))
+        return Recognizer(open_exported(Path(name), engine, device), file=Path(name))
     if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         model = _from_hub(name)
     else:

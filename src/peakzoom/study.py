@@ -34,8 +34,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from peakzoom.cost import Timing, multiply_adds, parameters, time_per_clip
+from peakzoom.durable import whole, write_text
 from peakzoom.errors import UserError
 from peakzoom.evaluate import evaluate
+from peakzoom.journal import hash_of
 from peakzoom.model.network import BRANCHES
 from peakzoom.predict import Protocol, load
 from peakzoom.recipes import Recipe
@@ -51,7 +53,7 @@ from peakzoom.stats import (
     pool,
 )
 from peakzoom.tables import LETTERS, Row
-from peakzoom.train import Options, build, hash_of, train
+from peakzoom.train import Options, build, train
 from peakzoom.video.entries import Entry, VideoSet, ordered
 from peakzoom.video.splits import hold_out_groups
 
@@ -219,7 +221,7 @@ class Study:
         if self.out.exists() and any(self.out.iterdir()):
             raise UserError(f"{self.out} is not empty and holds no study: name another --out")
         self.out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(asked, indent=2) + "\n")
 
     def notes(self, arms: Sequence[Arm]) -> list[str]:
         """How the table of these arms came about, one paragraph each."""
@@ -310,7 +312,9 @@ class Study:
             shutil.rmtree(run / steps[0] / "checkpoints", ignore_errors=True)  # only a resumed run reads them
         test = [entry for entry in fold.data.entries if entry.split == "test"]
         shutil.rmtree(second / "evaluation", ignore_errors=True)  # of a killed run
-        result = evaluate(load(second), fold.data, test, second / "evaluation", self.protocol, progress=False)
+        result = evaluate(
+            load(second), fold.data, test, second / "evaluation", self.protocol, progress=False, resume=True
+        )
         self._note(arm, fold, seed, second / "evaluation", first, second, seconds, len(result.problems))
 
     def _note(
@@ -389,12 +393,10 @@ def _read(file: Path) -> list[dict[str, str]]:
 
 
 def _write(file: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> None:
-    draft = file.with_suffix(".part")
-    with draft.open("w", newline="", encoding="utf-8") as stream:
+    with whole(file) as stream:
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)
-    draft.replace(file)
 
 
 def read_answers(file: Path) -> list[Answer]:

@@ -9,11 +9,15 @@ phase; Lightning carries the loop. The run folder::
       data.txt                   what the data are called
       problems.csv               every file that gave no frames, or not all, and why
       tcnn/ joint/               one folder a phase:
-        checkpoints/last.ckpt      to go on from; written after every epoch
+        checkpoints/               last.ckpt, written after every epoch, and previous.ckpt, the one before it, to go
+                                   on from; best.ckpt
         best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained, and
                                    README.md, the model card
         metrics.csv curves.png     accuracy and loss of every epoch
         tensorboard/
+
+Whatever is read again is written whole or not at all (:mod:`peakzoom.durable`), so that a run may be killed, or its
+disk be full, at any moment: ``resume`` takes the last checkpoint that can be read, and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -40,12 +44,15 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
+from peakzoom.checkpoints import SafeCheckpoints, checkpoint_callback, newest, read_checkpoint
+from peakzoom.durable import DRAFT, replace_folder, telling_full_disk, whole, write_csv, write_text
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.journal import hash_of
 from peakzoom.memory import keep_freed_memory
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import FIXED_LENGTH
@@ -232,6 +239,13 @@ class Training(L.LightningModule):
         for problem in batch.problems:
             self.problems.setdefault(problem.path, problem)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["problems"] = [(each.path, each.reason) for each in self.problems.values()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for path, reason in checkpoint.get("problems", []):  # absent from runs of older versions
+            self.problems.setdefault(path, Problem(path, reason))
+
 
 class EpochLog(Callback):
     """One row of ``metrics.csv`` and one redrawn plot an epoch; one line a time where there is no progress bar."""
@@ -261,13 +275,12 @@ class EpochLog(Callback):
         }
         rows = [old for old in rows if old["epoch"] <= epoch] + [row]  # a resumed run writes its epochs once
         columns = list(dict.fromkeys(name for each in rows for name in each))
-        draft = self.file.with_suffix(".part")  # moved into place: a killed run leaves no half of a file
-        with draft.open("w", newline="", encoding="utf-8") as stream:
+        with whole(self.file) as stream:
             writer = csv.DictWriter(stream, columns)
             writer.writeheader()
             writer.writerows(rows)
-        draft.replace(self.file)
-        plot_curves(rows, self.file.with_name("curves.png"), self.name)
+        with whole(self.file.with_name("curves.png"), "wb") as stream:
+            plot_curves(rows, stream, self.name)
         if self.say:
             took = time.monotonic() - self.began
             left = took / (epoch + 1 - self.first) * ((trainer.max_epochs or 0) - epoch - 1)
@@ -371,24 +384,31 @@ def _write_lists(
     out: Path, data: VideoSet, parts: dict[str, list[Entry]], problems: Sequence[Problem]
 ) -> None:
     # Absolute paths: an evaluation from another folder must know its training videos again.
-    (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
-    (out / NAME_FILE).write_text(data.name + "\n", encoding="utf-8")
-    with (out / "videos.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["path", "label", "class", "group", "split"])
-        for split, entries in parts.items():
-            for entry in entries:
-                writer.writerow(
-                    [entry.path.absolute(), entry.label, data.classes[entry.label], entry.group or "", split]
-                )
+    write_text(out / "classes.txt", "\n".join(data.classes) + "\n")
+    write_text(out / NAME_FILE, data.name + "\n")
+    write_csv(
+        out / "videos.csv",
+        ["path", "label", "class", "group", "split"],
+        (
+            [entry.path.absolute(), entry.label, data.classes[entry.label], entry.group or "", split]
+            for split, entries in parts.items()
+            for entry in entries
+        ),
+    )
     _write_problems(out, problems)
 
 
 def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
-    with (out / "problems.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["path", "reason"])
-        writer.writerows((problem.path, problem.reason) for problem in problems)
+    write_csv(out / "problems.csv", ["path", "reason"], ((each.path, each.reason) for each in problems))
+
+
+def _read_problems(out: Path) -> list[Problem]:
+    """Those that a stopped run has noted: a phase that is done meets its videos no more."""
+    file = out / "problems.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [Problem(row["path"], row["reason"]) for row in csv.DictReader(stream)]
 
 
 def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], validates: bool) -> None:
@@ -469,7 +489,7 @@ def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
     file = out / "config.json"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a new folder with --out")
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(each.name != file.name + DRAFT for each in out.iterdir()):
         if not resume:
             raise UserError(f"{out} is not empty: --resume goes on with it, another --out begins anew")
         if not file.exists():
@@ -480,12 +500,13 @@ def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
             raise UserError(
                 f"{out} was begun with another {', '.join(changed)}; resume with the same, or use another --out"
             )
-        return
-    if resume:
+    elif resume:
         raise UserError(f"{out} does not exist or is empty: there is nothing to resume")
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (out / "command.txt").write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(config, indent=2) + "\n")
+    if not (out / "command.txt").exists():  # or a run was killed between the two
+        write_text(out / "command.txt", shlex.join(sys.argv) + "\n")
 
 
 def backbone_options(recipe: Recipe) -> dict[str, Any]:
@@ -518,12 +539,11 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
 
 def _save(model: PeakZoom, folder: Path) -> None:
     """Save a model under a name of its own first: a folder called ``best`` is always whole."""
-    draft = folder.with_name(f"{folder.name}.part")
-    for old in (draft, folder):
-        if old.exists():
-            shutil.rmtree(old)
+    draft = folder.with_name(f"{folder.name}{DRAFT}")
+    if draft.exists():  # of a killed run
+        shutil.rmtree(draft)
     model.save_pretrained(draft, model_card_kwargs={"folder": folder})
-    draft.rename(folder)
+    replace_folder(draft, folder)
 
 
 def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
@@ -555,16 +575,6 @@ def _normalisation(pre: Preprocess) -> str:
     return line
 
 
-def _checkpoint(folder: Path, name: str, **options: Any) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        folder / "checkpoints",
-        filename=name,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        **options,
-    )
-
-
 def _fit(
     name: str,
     model: PeakZoom,
@@ -573,9 +583,10 @@ def _fit(
     out: Path,
     datasets: tuple[ClipDataset, ClipDataset | None],
     class_weight: Tensor | None,
+    problems: list[Problem],
     say: Say,
-) -> list[Problem]:
-    """Train one phase, or go on with it, and leave its best and last weights; returns the files that failed."""
+) -> None:
+    """Train one phase, or go on with it, and leave its best and last weights; ``problems`` gains what failed."""
     folder = out / name
     phase: Phase = getattr(recipe, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -586,12 +597,13 @@ def _fit(
         say(f"{name}: {epochs} epochs rather than {phase.epochs}, for {phase.min_steps} steps on few videos")
 
     bar = options.progress and is_watched()
+    kept = folder / "checkpoints"
     callbacks: list[Callback] = [EpochLog(folder, None if bar else say, name)]
     if val_set:
-        callbacks.append(_checkpoint(folder, "best", monitor="val_score", mode="max"))
+        callbacks.append(checkpoint_callback(kept, "best", monitor="val_score", mode="max"))
     # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
     # better one.)
-    callbacks.append(_checkpoint(folder, "last"))
+    callbacks.append(checkpoint_callback(kept, "last"))
     if bar and in_notebook():
         callbacks.append(TQDMProgressBar())  # the default there needs ipywidgets
     if options.patience is not None:
@@ -613,6 +625,7 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,  # EpochSampler shares the videos out itself
         num_sanity_val_steps=0,
+        plugins=[SafeCheckpoints()],
     )
     if trainer.accelerator.__class__.__name__ == "CPUAccelerator":
         keep_freed_memory()
@@ -620,14 +633,13 @@ def _fit(
     sampler = EpochSampler(len(train_set), options.seed, trainer.global_rank, trainer.world_size)
     pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
     training = Training(model, recipe, phase, options.seed, class_weight)
-    last = folder / "checkpoints" / "last.ckpt"
     on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
     try:
         trainer.fit(
             training,
             loader(train_set, recipe.batch_size, workers, sampler, pin),
             loader(val_set, recipe.batch_size, workers, pin_memory=pin) if val_set else None,
-            ckpt_path=last if last.exists() else None,
+            ckpt_path=newest(kept, say),
             weights_only=True,
         )
     except SystemExit:
@@ -636,22 +648,26 @@ def _fit(
         # Lightning makes an exit with code 1 of Ctrl-C and leaves the process deaf to the next one.
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
-    if trainer.is_global_zero:
-        _save(model, folder / "last")
-        best = folder / "checkpoints" / "best.ckpt"
-        if best.exists():
-            state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-            prefix = "model."
-            model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
-        _save(model, folder / "best")
     met = list(training.problems.values())
-    if (
-        trainer.world_size > 1
-    ):  # this also waits until the weights are saved, from which the next phase starts
+    if trainer.world_size > 1:
         gathered: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(gathered, met)
         met = list(dict.fromkeys(problem for each in gathered for problem in each))
-    return met
+    met = [problem for problem in met if problem not in problems]  # the first phase has met most of them
+    problems += met
+    if met:
+        say(f"{len(met)} files could not be decoded while training: see {out / 'problems.csv'}")
+    if trainer.is_global_zero:
+        if met:
+            _write_problems(out, problems)  # before the weights, with which the phase is done
+        _save(model, folder / "last")
+        best = kept / "best.ckpt"
+        if best.exists():
+            state = read_checkpoint(best)["state_dict"]
+            prefix = "model."
+            model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
+        _save(model, folder / "best")
+    trainer.strategy.barrier()  # the next phase starts from these weights
 
 
 def train(
@@ -674,10 +690,18 @@ def train(
         say: told one line at a time.
 
     Raises:
-        UserError: no videos, a folder that is in use, settings that do not fit.
+        UserError: no videos, a folder that is in use, settings that do not fit, a full disk.
     """
-    options = options or Options()
     out = Path(out)
+
+    def way_out() -> str:
+        return "go on with --resume" if (out / "config.json").exists() else "begin anew"
+
+    with telling_full_disk(out, way_out):
+        return _train(data, recipe, out, options or Options(), resume, say)
+
+
+def _train(data: VideoSet, recipe: Recipe, out: Path, options: Options, resume: bool, say: Say) -> Path:
     main = is_main_process()
     if not main:
         say = _unheard
@@ -714,6 +738,7 @@ def train(
     cached, problems, recipe = _decode_all(parts["train"] + parts["val"], recipe, options, say)
     lost = {problem.path for problem in problems if not problem.reason.startswith("used in part")}
     problems = [*data.problems, *problems]
+    problems += [each for each in _read_problems(out) if each not in problems]
     parts["unreadable"] = [
         entry for split in ("train", "val") for entry in parts[split] if str(entry.path) in lost
     ]
@@ -757,17 +782,5 @@ def train(
                 say(line)
             say(_normalisation(phased.preprocess))
         model.start_heads_from_original()
-        met = _fit(name, model, phased, options, out, datasets, weight, say)
-        met = [problem for problem in met if problem not in problems]  # the first phase has met most of them
-        if met and main:
-            problems += met
-            _write_problems(out, problems)
-            say(f"{len(met)} files could not be decoded while training: see {out / 'problems.csv'}")
+        _fit(name, model, phased, options, out, datasets, weight, problems, say)
     return out
-
-
-def hash_of(value: Any) -> str:
-    """A short digest of plain data."""
-    import hashlib
-
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from peakzoom.errors import UserError
 from peakzoom.events import Event, Merger
-from peakzoom.predict import Recognizer
+from peakzoom.predict import Recognizer, average
 from peakzoom.video.clips import TIMESTAMP_ROUNDING
 from peakzoom.video.live import Break, Problem, Shown, Source
 from peakzoom.video.views import crop_offsets
@@ -290,7 +290,7 @@ def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> np
     side = recognizer.preprocess.source_size
     corners = crop_offsets(frames.shape[2], frames.shape[3], side, crops)
     views = torch.stack([frames[:, :, top : top + side, left : left + side] for top, left in corners])
-    scores = recognizer.engine(views)["fused"].softmax(1).numpy().astype(np.float64).mean(0)
+    scores = average(recognizer.engine(views)["fused"].softmax(1).numpy())
     return scores / scores.sum()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -30,6 +31,7 @@ from peakzoom.cli import (
     watch,
 )
 from peakzoom.cli.console import INTERRUPTED, say
+from peakzoom.durable import is_full, no_room
 from peakzoom.errors import UserError
 from peakzoom.extras import missing_extra
 
@@ -88,6 +90,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except OSError as error:
+        if not is_full(error):
+            raise
+        say(
+            f"error: {no_room(Path(), error)}: make room and run it again, or go on with --resume where there is one"
+        )
+        sys.exit(2)
     except ModuleNotFoundError as error:
         sentence = missing_extra(error, "this command")
         if sentence is None:
@@ -95,5 +104,5 @@ def main() -> None:
         say(f"error: {sentence}")
         sys.exit(2)
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
-        say("stopped; a training goes on from its last epoch with --resume")
+        say("stopped; train, evaluate and predict --jsonl go on with --resume")
     sys.exit(code if isinstance(code, int) else 0)

@@ -55,6 +55,16 @@ def evaluate(
             help="Also blur what is attended to, and as much elsewhere: six times the work again.",
         ),
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a stopped evaluation, or with what shards have scored."),
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Score only a part of the videos, as 2/4; afterwards the same command with --resume."
+        ),
+    ] = None,
     reading: DataOptions,
 ) -> None:
     """Test a model on labelled videos, 30 views each, and leave every score in one file.
@@ -62,10 +72,15 @@ def evaluate(
     Examples: `peakzoom evaluate runs/first` and `peakzoom evaluate runs/first/tcnn other_clips/`
     """
     from peakzoom.evaluate import evaluate as test
+    from peakzoom.evaluate import part_of, score_shard
     from peakzoom.predict import load
 
     if faithfulness and cascade:
         raise UserError("--faithfulness looks at every view and --cascade does not: ask for one of them")
+    if shard and (faithfulness or resume):
+        other = "--faithfulness" if faithfulness else "--resume"
+        raise UserError(f"--shard scores a part of the videos and {other} is for all: leave one of them out")
+    part = _shard(shard) if shard else None
     averaged = protocol(views)
     recognizer = load(run, device, engine.value if engine else None)
     steps = stored_cascade(run, recognizer, averaged) if cascade else None
@@ -79,7 +94,17 @@ def evaluate(
             *(["cascade"] if steps else []),
         ]
     )
-    result = test(recognizer, videos, entries, target, averaged, workers, cascade=steps)
+    if part:
+        count, before = score_shard(
+            recognizer, videos, entries, target, part, averaged, workers, cascade=steps
+        )
+        already = f" ({before} of them before)" if before else ""
+        answer(
+            f"Shard {shard}: {count} of {len(entries)} videos scored{already} into {part_of(target)}\n"
+            "Next, when every shard is done: the same command with --resume in place of --shard"
+        )
+        return
+    result = test(recognizer, videos, entries, target, averaged, workers, cascade=steps, resume=resume)
     title = f"{sum(result.counts.values())} {split} videos, {views.num_clips} x {views.crops} views"
     out_console.print(_accuracy_table(result, title))
     out_console.print(_class_table(result))
@@ -98,6 +123,14 @@ def evaluate(
     answer(f"Scores, tables and pictures: {target}")
     if recognizer.weights and Path(run).is_dir():
         _renew_card(run, target)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Of "2/4"."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"--shard is {text!r}, expected a part of the videos, such as 1/4 to 4/4")
+    return int(number), int(count)
 
 
 def _renew_card(run: str, evaluation: Path) -> None:

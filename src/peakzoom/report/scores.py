@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from peakzoom.durable import DRAFT
 from peakzoom.errors import UserError
 from peakzoom.evaluate import read_scores
 from peakzoom.model.network import BRANCHES
@@ -71,7 +72,12 @@ def find_evaluation(run: str | Path) -> Path:
     if any((folder / name).exists() for name in ("scores.csv", "views.npz")):
         return folder
     found = sorted(
-        {file.parent for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}/scores.csv")}
+        {
+            file.parent
+            for depth in ("*", "*/*", "*/*/*")
+            for file in folder.glob(f"{depth}/scores.csv")
+            if file.parent.parent.suffix != DRAFT  # of a stopped evaluation
+        }
     )
     if not found:
         raise UserError(f"{run} holds no evaluation: run 'peakzoom evaluate {run}' first")
@@ -142,7 +148,7 @@ def read_evaluation(folder: Path) -> Scores:
 
 def average(views: np.ndarray) -> np.ndarray:
     """(V, views, S) -> float64 (V, S), to the last digit as ``Recognizer.score`` averages."""
-    mean = views.astype(np.float64).mean(1)
+    mean = np.sort(views, axis=1).astype(np.float64).mean(1)
     return np.asarray(mean / mean.sum(1, keepdims=True))
 
 

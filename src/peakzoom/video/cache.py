@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from peakzoom.durable import sync
 from peakzoom.errors import DecodeError
 from peakzoom.video.decode import decode
 from peakzoom.video.parallel import each_file
@@ -68,22 +69,39 @@ class FrameCache:
         """Decode a video unless its frames are there already. Errors as :func:`~peakzoom.video.decode.decode`."""
         file = self.file(path)
         notes = file.with_suffix(".txt")
-        if not (file.exists() and notes.exists()):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            video = decode(path, lambda times: frames_at(path, times, self.fps), self.size)
-            whole = self.fps is None
-            frames = video.frames if whole else video.take(frames_at(path, video.timestamps, self.fps))
-            # Written beside and moved into place, so that a killed run never leaves half an entry.
-            draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
+        if (known := self._known(file, notes)) is not None:
+            return known
+        self.folder.mkdir(parents=True, exist_ok=True)
+        video = decode(path, lambda times: frames_at(path, times, self.fps), self.size)
+        whole = self.fps is None
+        frames = video.frames if whole else video.take(frames_at(path, video.timestamps, self.fps))
+        # Written beside, synced and moved into place, so that no killed run and no power cut leaves half an entry.
+        draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
+        facts_draft = draft.with_suffix(".txt.part")
+        try:
             with draft.open("wb") as stream:
                 np.save(stream, frames.permute(0, 2, 3, 1).contiguous().numpy(), allow_pickle=False)
             facts = f"{len(frames)}\n{video.info.fps!r}\n{video.info.problem or ''}\n"
-            facts_draft = draft.with_suffix(".txt.part")
             facts_draft.write_text(facts, encoding="utf-8")
+            sync(draft)
+            sync(facts_draft)
             facts_draft.replace(notes)
             draft.replace(file)
-        count, rate, problem = notes.read_text(encoding="utf-8").split("\n")[:3]
-        return CachedVideo(file, int(count), float(rate), problem or None)
+        except BaseException:  # a full disk above all, which they would keep full
+            for each in (draft, facts_draft):
+                each.unlink(missing_ok=True)
+            raise
+        return CachedVideo(file, len(frames), video.info.fps, video.info.problem or None)
+
+    def _known(self, file: Path, notes: Path) -> CachedVideo | None:
+        """The entry, if it is there and as long as it says; one that a power cut has cut off is made anew."""
+        try:
+            count, rate, problem = notes.read_text(encoding="utf-8").split("\n")[:3]
+            found = CachedVideo(file, int(count), float(rate), problem or None)
+            frames = read_cached(found)
+        except (OSError, ValueError, EOFError):
+            return None
+        return found if frames.shape == (found.frames, *self.size, 3) else None
 
 
 def read_cached(video: CachedVideo) -> np.ndarray:
