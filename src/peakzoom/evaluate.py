@@ -213,7 +213,7 @@ def evaluate(
         entries: the videos.
         out: folder, new or empty.
         protocol: views of a video; the paper's 30 when not given.
-        workers: decoding threads.
+        workers: decoding processes.
         progress: show a bar; a function is called with (done, all) instead.
         cascade: look only as far as it says.
     """

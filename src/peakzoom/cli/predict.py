@@ -24,6 +24,7 @@ from peakzoom.cli.options import (
     stored_cascade,
 )
 from peakzoom.errors import DecodeError
+from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.predict import Prediction
@@ -51,6 +52,8 @@ def predict(
     Examples: `peakzoom predict runs/first clip.mp4` and
     `peakzoom predict runs/first camera/ --jsonl answers.jsonl`
     """
+    if workers:
+        start_early()
     from peakzoom.predict import decode_ahead, load
 
     averaged = protocol(views)

@@ -12,13 +12,12 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from peakzoom.errors import DecodeError
-from peakzoom.video.decode import decode
+from peakzoom.video.decode import HOLD_BYTES, frames_of, scan
 from peakzoom.video.parallel import each_file
 from peakzoom.video.views import frames_at
 
@@ -70,14 +69,18 @@ class FrameCache:
         notes = file.with_suffix(".txt")
         if not (file.exists() and notes.exists()):
             self.folder.mkdir(parents=True, exist_ok=True)
-            video = decode(path, lambda times: frames_at(path, times, self.fps), self.size)
-            whole = self.fps is None
-            frames = video.frames if whole else video.take(frames_at(path, video.timestamps, self.fps))
+            scanned = scan(path, HOLD_BYTES)
+            base = frames_at(path, scanned.timestamps, self.fps)
+            wanted, times = np.unique(base, return_counts=True)  # a low rate shows frames several times
             # Written beside and moved into place, so that a killed run never leaves half an entry.
             draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
             with draft.open("wb") as stream:
-                np.save(stream, frames.permute(0, 2, 3, 1).contiguous().numpy(), allow_pickle=False)
-            facts = f"{len(frames)}\n{video.info.fps!r}\n{video.info.problem or ''}\n"
+                # Frame by frame: a long video has no room in memory.
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(base), *self.size, 3)}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for (_, pixels), count in zip(frames_of(scanned, wanted, self.size), times, strict=True):
+                    stream.write(pixels.numpy().tobytes() * int(count))
+            facts = f"{len(base)}\n{scanned.info.fps!r}\n{scanned.info.problem or ''}\n"
             facts_draft = draft.with_suffix(".txt.part")
             facts_draft.write_text(facts, encoding="utf-8")
             facts_draft.replace(notes)
@@ -91,13 +94,6 @@ def read_cached(video: CachedVideo) -> np.ndarray:
     return np.load(video.file, mmap_mode="r", allow_pickle=False)
 
 
-def _add(cache: FrameCache, path: Path) -> CachedVideo | DecodeError:
-    try:
-        return cache.add(path)
-    except DecodeError as error:
-        return error
-
-
 def fill(
     cache: FrameCache,
     paths: Sequence[Path],
@@ -109,11 +105,11 @@ def fill(
     Args:
         cache: where frames are kept.
         paths: of the videos.
-        workers: processes; 1 decodes in this one.
+        workers: processes.
         progress: called with (done, all).
     """
     # Starting processes takes longer than decoding a few videos.
-    return each_file(partial(_add, cache), paths, workers if len(paths) >= 4 else 1, progress)
+    return each_file(cache.add, paths, workers if len(paths) >= 4 else 1, progress)
 
 
 def free_bytes(folder: Path) -> int:
