@@ -109,11 +109,10 @@ def test_streams_end_for_a_reason(
     monkeypatch.setenv(module.SECONDS_NAME, "2")
     assert [int(each[0, 0]) for each in guard.stream(FILE, bad.several, 40)] == list(range(40))
     for each in (False, True):
-        seen = 0
+        items = guard.stream(FILE, bad.several, 5, last, each=each)
+        assert [int(next(items)[0, 0]) for _ in range(5)] == list(range(5))
         with pytest.raises(DecodeError, match=reason):
-            for _ in guard.stream(FILE, bad.several, 5, last, each=each):
-                seen += 1
-        assert seen == 5
+            next(items)
     assert guard.run(FILE, bad.frames, 1).shape == (1, 3, 4, 5)
 
 
@@ -157,13 +156,19 @@ def test_one_process_is_kept() -> None:
 def test_leaving_by_an_error_stops_what_runs() -> None:
     def press() -> None:
         time.sleep(0.5)
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), guards() as (guard,):
-        pid = guard.run(FILE, bad.pid)
-        threading.Thread(target=press).start()
-        guard.run(FILE, bad.sleep_forever)
-    assert gone(pid, 1)
+    pids = []
+
+    def use() -> None:
+        with guards() as (guard,):
+            pids.append(guard.run(FILE, bad.pid))
+            threading.Thread(target=press).start()
+            guard.run(FILE, bad.sleep_forever)
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    assert gone(pids[0], 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -200,7 +205,7 @@ def test_no_process_outlives_its_parent(work: str, tmp_path: Path) -> None:
         "from peakzoom.video.guard import Guard\n"
         "guard = Guard(); pid = guard.run('a', bad.pid)\n"
         f"threading.Thread(target=guard.run, args=('a', bad.{work}), daemon=True).start(); time.sleep(0.5)\n"
-        f"Path({str(tmp_path / 'draft')!r}).write_text(str(pid)); Path({str(tmp_path / 'draft')!r}).rename({str(note)!r})\n"
+        f"draft = Path({str(tmp_path / 'draft')!r}); draft.write_text(str(pid)); draft.rename({str(note)!r})\n"
         "time.sleep(1000)\n"
     )
     (tmp_path / "script.py").write_text(script)

@@ -23,7 +23,7 @@ from peakzoom.cli.options import (
     protocol,
     stored_cascade,
 )
-from peakzoom.errors import DecodeError
+from peakzoom.errors import DecodeError, printable
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ def predict(
         for path, video in zip(found, decoded, strict=True):
             if isinstance(video, DecodeError):
                 failed += 1
-                say(f"{path}: no prediction: {video.reason}")
+                say(f"{printable(path)}: no prediction: {video.reason}")
                 _write_line(stream, {"file": str(path), "error": video.reason})
                 continue
             prediction = recognizer.score_stepwise(video, steps) if steps else recognizer.score(video)
             if prediction.problem:
-                say(f"{path}: {prediction.problem}")
+                say(f"{printable(path)}: {prediction.problem}")
             _write_line(stream, prediction.to_dict(top))
             if stream is not sys.stdout:
                 _print_prediction(prediction, top)
@@ -93,7 +93,7 @@ def _write_line(stream: TextIO | None, line: dict[str, Any]) -> None:
 
 
 def _print_prediction(prediction: Prediction, top: int) -> None:
-    answer(str(prediction.path))
+    answer(printable(prediction.path))
     width = max(len(name) for name in prediction.classes)
     for name, score in prediction.top(top):
         answer(f"  {name:<{width}}  {score:.4f}")
