@@ -135,7 +135,7 @@ def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> lis
     """
     known: dict[str, str] = {}
     if run is not None and (run / "videos.csv").exists():
-        with (run / "videos.csv").open(newline="", encoding="utf-8") as stream:
+        with (run / "videos.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             known = {str(Path(row["path"]).resolve()): row["split"] for row in csv.DictReader(stream)}
     if any(entry.split for entry in data.entries):
         chosen = [entry for entry in data.entries if entry.split == split]
@@ -349,7 +349,7 @@ def mean_effort(predictions: Sequence[Prediction], cascade: Stored) -> MeanEffor
 
 
 def _write_csv(file: Path, header: Sequence[object], rows: Any) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)
@@ -357,7 +357,7 @@ def _write_csv(file: Path, header: Sequence[object], rows: Any) -> None:
 
 def read_scores(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
     """Read ``scores.csv`` back: scores (V, S) of each branch, labels (V,), class names."""
-    with file.open(newline="", encoding="utf-8") as stream:
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = list(csv.reader(stream))
     classes = rows[0][6:]
     branches = list(dict.fromkeys(row[4] for row in rows[1:]))

@@ -374,7 +374,7 @@ def _write_lists(
     # Absolute paths: an evaluation from another folder must know its training videos again.
     (out / "classes.txt").write_text("\n".join(data.classes) + "\n", encoding="utf-8")
     (out / NAME_FILE).write_text(data.name + "\n", encoding="utf-8")
-    with (out / "videos.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (out / "videos.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "label", "class", "group", "split"])
         for split, entries in parts.items():
@@ -386,7 +386,7 @@ def _write_lists(
 
 
 def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
-    with (out / "problems.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (out / "problems.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "reason"])
         writer.writerows((problem.path, problem.reason) for problem in problems)
@@ -486,7 +486,7 @@ def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
         raise UserError(f"{out} does not exist or is empty: there is nothing to resume")
     out.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (out / "command.txt").write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
+    (out / "command.txt").write_text(shlex.join(sys.argv) + "\n", encoding="utf-8", errors="surrogateescape")
 
 
 def backbone_options(recipe: Recipe) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def check(
     if len(report.problems) > SHOWN:
         answer(f"  and {len(report.problems) - SHOWN} more; --out FILE.csv lists all")
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as stream:
+        with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
             writer = csv.writer(stream)
             writer.writerow(["path", "reason"])
             writer.writerows((problem.path, problem.reason) for problem in report.problems)
