@@ -25,6 +25,8 @@ from peakzoom.evaluate import (
 from peakzoom.predict import DecodedViews, Protocol, Recognizer, decode_ahead, decode_views, load
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.entries import Entry, Problem, VideoSet
+from peakzoom.video.guard import Guard
+from peakzoom.video.testing import decode_clips
 from peakzoom.video.views import Preprocess
 
 BRANCHES = ["original", "discriminative", "complementary", "fused"]
@@ -316,13 +318,15 @@ def test_each_video_is_decoded_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from peakzoom import predict
-
-    looked: list[Path] = []
-    decode: Callable = predict.decode
-    monkeypatch.setattr(predict, "decode", lambda path, *rest: (looked.append(path), decode(path, *rest))[1])
+    looked: list[tuple[Path, object]] = []
+    run: Callable = Guard.run
+    monkeypatch.setattr(
+        Guard,
+        "run",
+        lambda self, path, work, *rest: (looked.append((path, work)), run(self, path, work, *rest))[1],
+    )
     evaluate(recognizer, clip_data, test_set[:3], tmp_path / "out")
-    assert looked == [entry.path for entry in test_set[:3]]
+    assert looked == [(entry.path, decode_clips) for entry in test_set[:3]]
 
 
 def test_a_run_knows_its_training_videos_from_any_folder(

@@ -35,11 +35,11 @@ from peakzoom.train import (
     start_from,
     train,
 )
-from peakzoom.video import cache, loading
+from peakzoom.video import loading
 from peakzoom.video.cache import FrameCache
 from peakzoom.video.datasets import open_data
-from peakzoom.video.decode import decode
 from peakzoom.video.entries import Entry, Problem, VideoSet
+from peakzoom.video.guard import Guard
 from peakzoom.video.splits import hold_out_groups
 
 PLAIN = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False)
@@ -180,14 +180,13 @@ def test_test_videos_are_never_looked_at(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     looked: list[Path] = []
 
-    def watched(path: Path, *rest: object) -> object:
-        looked.append(Path(path))
-        return decode(path, *rest)  # type: ignore[arg-type]
+    run = Guard.run
 
-    for part in (cache, loading):
-        monkeypatch.setattr(part, "decode", watched)
-    probe = module.probe
-    monkeypatch.setattr(module, "probe", lambda path: (looked.append(Path(path)), probe(path))[1])
+    def watched(self: Guard, path: Path, *rest: object) -> object:
+        looked.append(Path(path))
+        return run(self, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Guard, "run", watched)
     test = {entry.path for entry in clip_data.entries if entry.split == "test"}
     tiny = replace(
         tiny, preprocess=replace(tiny.preprocess, zoom_source=2)

@@ -257,7 +257,7 @@ def _lines(file: Path) -> int:
     """Rows of a CSV file below its head."""
     if not file.exists():
         return 0
-    with file.open(newline="", encoding="utf-8") as stream:
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         return max(0, sum(1 for _ in csv.reader(stream)) - 1)
 
 
@@ -282,7 +282,7 @@ def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[T
 def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
     right: dict[str, list[bool]] = {name: [] for name in metrics["branches"]}
     groups = []
-    with (folder / "scores.csv").open(newline="", encoding="utf-8") as stream:
+    with (folder / "scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = csv.reader(stream)
         next(rows)
         for _, _, name, group, branch, answer, *_ in rows:
@@ -312,7 +312,7 @@ def _command(file: Path) -> str | None:
     if not file.exists():
         return None
     try:
-        program, *words = shlex.split(file.read_text(encoding="utf-8"))
+        program, *words = shlex.split(file.read_text(encoding="utf-8", errors="surrogateescape"))
     except ValueError:
         return None
     if _last(program).removesuffix(".exe") != "peakzoom":

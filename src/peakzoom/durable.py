@@ -48,8 +48,13 @@ def draft_of(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole(file: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A stream of a draft that becomes ``file`` at the end of the block; mode "w" (UTF-8, no newlines made) or "wb"."""
-    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    """A stream of a draft that becomes ``file`` at the end of the block; mode "w" (UTF-8, no newlines made) or "wb".
+
+    Names of files that are no text keep their bytes.
+    """
+    text: dict[str, Any] = (
+        {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    )
     with draft_of(file) as draft, draft.open(mode, **text) as stream:
         yield stream
 

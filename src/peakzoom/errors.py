@@ -9,6 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def printable(name: object) -> str:
+    r"""A name as one line: what cannot be printed (line ends, bytes that are no text) is escaped.
+
+    >>> printable("a\nb.mp4")
+    'a\\nb.mp4'
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(name))
+
+
 class UserError(ValueError):
     """A mistake that the user can mend; the message is one sentence that says how."""
 
@@ -24,7 +33,7 @@ class DecodeError(UserError):
     def __init__(self, path: str | Path, reason: str) -> None:
         self.path = Path(path)
         self.reason = reason
-        super().__init__(f"{self.path}: {reason}")
+        super().__init__(f"{printable(path)}: {reason}")
 
     def __reduce__(self) -> tuple[type[DecodeError], tuple[Path, str]]:
         # The default would call __init__ with the joined message alone, which breaks in worker processes.

@@ -143,7 +143,7 @@ def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> lis
     """
     known: dict[str, str] = {}
     if run is not None and (run / "videos.csv").exists():
-        with (run / "videos.csv").open(newline="", encoding="utf-8") as stream:
+        with (run / "videos.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             known = {str(Path(row["path"]).resolve()): row["split"] for row in csv.DictReader(stream)}
     if any(entry.split for entry in data.entries):
         chosen = [entry for entry in data.entries if entry.split == split]
@@ -240,7 +240,7 @@ def evaluate(
         entries: the videos.
         out: folder, new or empty.
         protocol: views of a video; the paper's 30 when not given.
-        workers: decoding threads.
+        workers: decoding processes.
         progress: show a bar; a function is called with (done, all) instead.
         cascade: look only as far as it says.
         resume: go on with what a stopped evaluation or :func:`score_shard` left, if anything.
@@ -298,7 +298,9 @@ def check_out(out: Path, resume: bool) -> None:
     part = part_of(out)
     journals = list(part.glob("*.jsonl"))
     if running := [file for file in journals if file.name == OWN and is_written(file)]:
-        raise UserError(f"{running[0]} is being written by another process: wait for it, or name another --out")
+        raise UserError(
+            f"{running[0]} is being written by another process: wait for it, or name another --out"
+        )
     if any(file.stat().st_size for file in journals) and not resume:
         raise UserError(f"{part} holds an evaluation that is not complete: go on with --resume, or remove it")
 
@@ -551,7 +553,7 @@ def mean_effort(predictions: Sequence[Prediction], cascade: Stored) -> MeanEffor
 
 def read_scores(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
     """Read ``scores.csv`` back: scores (V, S) of each branch, labels (V,), class names."""
-    with file.open(newline="", encoding="utf-8") as stream:
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = list(csv.reader(stream))
     classes = rows[0][6:]
     branches = list(dict.fromkeys(row[4] for row in rows[1:]))

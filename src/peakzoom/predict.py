@@ -8,12 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,8 +27,11 @@ from peakzoom.memory import return_freed_memory
 from peakzoom.model import PeakZoom
 from peakzoom.progress import Told, progress_bar
 from peakzoom.video.clips import CLIP_RULES
-from peakzoom.video.decode import Video, decode
-from peakzoom.video.views import Preprocess, crop_offsets, frames_at
+from peakzoom.video.decode import Video
+from peakzoom.video.guard import Guard, guards
+from peakzoom.video.parallel import in_order
+from peakzoom.video.testing import decode_clips
+from peakzoom.video.views import Preprocess, crop_offsets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,19 +92,22 @@ class DecodedViews:
         return frames[:, :, top : top + self.side, left : left + self.side]
 
 
-def decode_views(path: str | Path, preprocess: Preprocess, protocol: Protocol) -> DecodedViews:
-    """Decode a video once for all its views. Errors as :func:`peakzoom.video.decode.decode`."""
-    clips = np.empty((0, 0), np.int64)
+def decode_views(
+    path: str | Path, preprocess: Preprocess, protocol: Protocol, guard: Guard | None = None
+) -> DecodedViews:
+    """Decode a video once for all its views.
 
-    def select(timestamps: np.ndarray) -> np.ndarray:
-        nonlocal clips
-        base = frames_at(Path(path), timestamps, preprocess.fps)
-        clips = base[
-            CLIP_RULES[protocol.rule](len(base), preprocess.frames, preprocess.stride, protocol.clips)
-        ]
-        return clips
+    Args:
+        path: the file.
+        preprocess: how clips are made.
+        protocol: which views.
+        guard: decodes, in bounded time and memory; None decodes in this process and thread.
 
-    video = decode(path, select, preprocess.test_size)
+    Raises:
+        DecodeError: as :func:`peakzoom.video.decode.decode`, and as :meth:`peakzoom.video.guard.Guard.run`.
+    """
+    asked = (path, preprocess, protocol.rule, protocol.clips)
+    video, clips = guard.run(path, decode_clips, *asked) if guard else decode_clips(*asked)
     side = preprocess.source_size
     offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, protocol.crops)
     return DecodedViews(video, clips, offsets, side)
@@ -113,56 +116,31 @@ def decode_views(path: str | Path, preprocess: Preprocess, protocol: Protocol) -
 def decode_ahead(
     paths: Sequence[Path], preprocess: Preprocess, protocol: Protocol, workers: int = 1, ahead: int = 2
 ) -> Iterator[DecodedViews | DecodeError]:
-    """Decode videos in threads while the network works, in order, at most ``ahead`` at a time in memory.
+    """Decode videos while the network works, in order, at most ``ahead`` at a time in memory.
 
-    FFmpeg and PyTorch's resizing release the interpreter lock, so threads do; none is needed with workers = 0.
+    Args:
+        paths: the files.
+        preprocess: how clips are made.
+        protocol: which views.
+        workers: processes that decode, see :mod:`peakzoom.video.guard`. 0 decodes in this process, for debugging: a
+            file that hangs or crashes the decoder hangs or crashes everything then.
+        ahead: videos that may wait.
     """
 
-    def work(path: Path) -> DecodedViews | DecodeError:
+    def work(guard: Guard | None, path: Path) -> DecodedViews:
+        return decode_views(path, preprocess, protocol, guard)
+
+    def here(path: Path) -> DecodedViews | DecodeError:
         try:
-            return decode_views(path, preprocess, protocol)
+            return work(None, path)
         except DecodeError as error:
             return error
 
-    for count, each in enumerate(_in_order(work, paths, workers, ahead), start=1):
+    decoded = in_order(work, paths, min(workers, len(paths)), ahead) if workers > 0 else map(here, paths)
+    for count, each in enumerate(decoded, start=1):
         yield each
         if count % RETURN_EVERY == 0:
             return_freed_memory()
-
-
-def _give_one_thread_each(pool: ThreadPoolExecutor, workers: int) -> None:
-    """Let PyTorch resize frames on one thread in each of the pool's: its own teams would fight the network's for cores.
-
-    PyTorch keeps the number for each thread that has asked once, and one for those that have not; setting it in a
-    worker changes both. So this waits until every worker has set and asked, and then sets the caller's again.
-    """
-    threads, every = torch.get_num_threads(), Barrier(workers)
-
-    def one() -> None:
-        every.wait()
-        torch.set_num_threads(1)
-        torch.get_num_threads()  # asking makes it this thread's own
-
-    for done in [pool.submit(one) for _ in range(workers)]:
-        done.result()
-    torch.set_num_threads(threads)
-
-
-def _in_order(
-    work: Callable[[Path], DecodedViews | DecodeError], paths: Sequence[Path], workers: int, ahead: int
-) -> Iterator[DecodedViews | DecodeError]:
-    if workers <= 0:
-        yield from map(work, paths)
-        return
-    pending: deque[Future[DecodedViews | DecodeError]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        _give_one_thread_each(pool, workers)
-        for path in paths:
-            pending.append(pool.submit(work, path))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
 @dataclass(frozen=True)
@@ -364,9 +342,11 @@ class Recognizer:
             protocol: which views to average; the paper's 30 when not given.
 
         Raises:
-            DecodeError: the file gives no frame.
+            DecodeError: the file gives no frame, or none in bounded time and memory (:mod:`peakzoom.video.guard`).
         """
-        return self.score(decode_views(file, self.preprocess, protocol or Protocol()))
+        with guards() as (guard,):
+            views = decode_views(file, self.preprocess, protocol or Protocol(), guard)
+        return self.score(views)
 
     def explain(
         self,
@@ -393,7 +373,7 @@ class Recognizer:
         Args:
             files: anything that FFmpeg decodes.
             protocol: as for :meth:`predict`.
-            workers: decoding threads.
+            workers: decoding processes.
             progress: show a bar; a function is called with (done, all) instead.
 
         Yields:

@@ -27,7 +27,7 @@ def run_folder(run: str | Path) -> Path | None:
 def run_videos(run: Path) -> VideoSet:
     """All videos that a run recorded in ``videos.csv``, each with the split that it had there."""
     classes = (run / "classes.txt").read_text(encoding="utf-8").splitlines()
-    with (run / "videos.csv").open(newline="", encoding="utf-8") as stream:
+    with (run / "videos.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         entries = [
             Entry(Path(row["path"]), int(row["label"]), row["split"], row["group"] or None)
             for row in csv.DictReader(stream)
@@ -45,7 +45,7 @@ def read_metrics(file: Path) -> list[dict[str, float]]:
     """Rows of a ``metrics.csv``; none when it is not there."""
     if not file.exists():
         return []
-    with file.open(newline="", encoding="utf-8") as stream:
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         return [
             {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)
         ]

@@ -30,6 +30,7 @@ from peakzoom.evidence.draw import sheet
 from peakzoom.evidence.save import write_film
 from peakzoom.predict import Prediction, Protocol, Recognizer
 from peakzoom.video.decode import scan
+from peakzoom.video.guard import guarded
 
 ANSWER = "the answer"  # in place of a class: the evidence for whatever the answer is
 MOST_RATE = 60  # frames a second, for the limit on length
@@ -85,7 +86,7 @@ class Desk:
             raise UserError(f"the file has {size:.0f} MB, expected at most {limits.megabytes} MB: cut it")
         most = round(limits.seconds * MOST_RATE)
         try:
-            seconds = scan(file, most=most).info.duration
+            seconds = guarded(file, scan, file, 0, most).info.duration
         except DecodeError as error:
             raise UserError(f"{shown_name(file)}: {error.reason}") from error
         if seconds > limits.seconds:
@@ -192,7 +193,8 @@ class Sweeper(threading.Thread):
 
     def sweep(self, now: float) -> int:
         """Remove what is too old at that time (seconds since 1970); how many files that were."""
-        files, folders = [], []
+        files: list[tuple[float, int, Path]] = []
+        folders: list[tuple[float, int, Path]] = []
         for each in self.folder.rglob("*"):
             with suppress(FileNotFoundError):  # gone already
                 state = each.lstat()

@@ -69,6 +69,7 @@ from peakzoom.video.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home
 from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import probe
 from peakzoom.video.entries import Entry, Problem, VideoSet
+from peakzoom.video.guard import guarded
 from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader, seed_of
 from peakzoom.video.splits import split_validation
 from peakzoom.video.views import Preprocess, to_input
@@ -318,7 +319,7 @@ def _decode_all(
     infos = []
     for path in sample:
         try:
-            infos.append(probe(path))
+            infos.append(guarded(path, probe, path))
         except DecodeError:
             continue  # counted below, with all files, or by the loader when it meets the file
     if not infos:
@@ -407,7 +408,7 @@ def _read_problems(out: Path) -> list[Problem]:
     file = out / "problems.csv"
     if not file.exists():
         return []
-    with file.open(newline="", encoding="utf-8") as stream:
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         return [Problem(row["path"], row["reason"]) for row in csv.DictReader(stream)]
 
 

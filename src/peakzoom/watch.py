@@ -27,7 +27,7 @@ from peakzoom.errors import UserError
 from peakzoom.events import Event, Merger
 from peakzoom.predict import Recognizer, average
 from peakzoom.video.clips import TIMESTAMP_ROUNDING
-from peakzoom.video.live import Break, Problem, Shown, Source
+from peakzoom.video.live import Break, Problem, Shown, open_source
 from peakzoom.video.views import crop_offsets
 from peakzoom.video.windows import Clip, Windows
 
@@ -140,7 +140,7 @@ class Frames(Protocol):
         """Once, in order."""
         ...
 
-    def convert(self, frame: av.VideoFrame, size: tuple[int, int]) -> Tensor:
+    def convert(self, frame: av.VideoFrame | Tensor, size: tuple[int, int]) -> Tensor:
         """Uint8 (H, W, 3) of this (height, width)."""
         ...
 
@@ -185,7 +185,8 @@ def watch(
 
     Raises:
         UserError: an argument is none of these; at once, before anything is read.
-        DecodeError: the source cannot be opened or gives no frame; at once.
+        DecodeError: the source cannot be opened or gives no frame; at once. While it runs: a file hangs or crashes
+            the decoder.
     """
     if unknown := [name for name in ignore if name not in recognizer.classes]:
         known = ", ".join(recognizer.classes[:8]) + (" ..." if len(recognizer.classes) > 8 else "")
@@ -203,9 +204,9 @@ def watch(
         raise UserError(f"lag is {lag:g}, expected seconds of 0 or more")
     merger = Merger(gap)
     pre = recognizer.preprocess
-    frames = Source(source) if isinstance(source, str | Path) else source
+    frames = open_source(source, pre.test_size) if isinstance(source, str | Path) else source
     size = pre.test_size(frames.height, frames.width)
-    windows: Windows[av.VideoFrame, Tensor] = Windows(
+    windows: Windows[av.VideoFrame | Tensor, Tensor] = Windows(
         pre.frames, pre.stride, pre.fps, frames.rate, every, lambda frame: frames.convert(frame, size)
     )
     rate = pre.fps or frames.rate
@@ -416,7 +417,7 @@ class Reader:
     def __init__(
         self,
         frames: Frames,
-        windows: Windows[av.VideoFrame, Tensor],
+        windows: Windows[av.VideoFrame | Tensor, Tensor],
         backlog: Backlog,
         clock: Callable[[], float],
         paced: bool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from peakzoom.errors import DecodeError
 from peakzoom.video import cache as module
 from peakzoom.video.cache import CachedVideo, FrameCache, cache_home, fill, free_bytes, read_cached
-from peakzoom.video.decode import decode
+from peakzoom.video.decode import decode, frames_of
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_second_look_decodes_nothing(
     video: Path, store: FrameCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = store.add(video)
-    monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(module, "scan", lambda *_: pytest.fail("decoded again"))
     assert store.add(video) == first
 
 
@@ -72,12 +72,13 @@ def test_a_killed_run_leaves_nothing_that_counts(video: Path, store: FrameCache)
 
 
 def test_killed_while_writing(video: Path, store: FrameCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(stream: object, array: np.ndarray, **_: object) -> None:
-        stream.write(b"half")  # type: ignore[attr-defined]
+    def half(*arguments: object) -> Iterator[object]:
+        frames = frames_of(*arguments)  # type: ignore[arg-type]
+        yield next(frames)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.np, "save", save)
+        patch.setattr(module, "frames_of", half)
         with pytest.raises(KeyboardInterrupt):
             store.add(video)
     assert ".npy" not in names(store.folder)

@@ -15,7 +15,7 @@ from peakzoom.video.cache import CachedVideo, FrameCache, fill
 from peakzoom.video.clips import even_clips
 from peakzoom.video.decode import decode
 from peakzoom.video.entries import Entry, Problem, VideoSet
-from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, Sample, collate, loader
+from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, Sample, ViewMaker, collate, loader
 from peakzoom.video.views import Augment, Preprocess, centre_view
 
 PRE = Preprocess(size=16, frames=4, canvas=(18, 20), stride=2)
@@ -196,5 +196,8 @@ def test_only_the_wanted_frames_are_converted(entries: list[Entry], monkeypatch:
         return video
 
     monkeypatch.setattr(loading, "decode", watched)
-    assert isinstance(ClipDataset(entries, PRE, AUGMENT)[0], Sample)
+    maker = ViewMaker(PRE, AUGMENT, 0, 1, PRE.stored_canvas)
+    here = maker.from_file(entries[0].path, 0)
+    there = ClipDataset(entries, PRE, AUGMENT)[0]  # in another process
+    assert isinstance(there, Sample) and torch.equal(there.view, here)
     assert kept == [4]

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from peakzoom.cli.console import answer, out_console, say
 from peakzoom.cli.options import DataArg, DataOptions, check_new, grouped, open_videos
+from peakzoom.errors import printable
 from peakzoom.progress import progress_bar
 
 SHOWN = 20  # problems that are printed
@@ -75,11 +76,11 @@ def check(
         f"missing, unreadable or damaged: {len(report.problems)}"
     )
     for problem in report.problems[:SHOWN]:
-        answer(f"  {problem.path}: {problem.reason}")
+        answer(f"  {printable(problem.path)}: {problem.reason}")
     if len(report.problems) > SHOWN:
         answer(f"  and {len(report.problems) - SHOWN} more; --out FILE.csv lists all")
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as stream:
+        with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
             writer = csv.writer(stream)
             writer.writerow(["path", "reason"])
             writer.writerows((problem.path, problem.reason) for problem in report.problems)

@@ -25,6 +25,7 @@ from peakzoom.cli.options import (
     videos_to_score,
 )
 from peakzoom.errors import UserError
+from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.evaluate import Evaluation
@@ -71,6 +72,8 @@ def evaluate(
 
     Examples: `peakzoom evaluate runs/first` and `peakzoom evaluate runs/first/tcnn other_clips/`
     """
+    if workers:
+        start_early()
     from peakzoom.evaluate import evaluate as test
     from peakzoom.evaluate import part_of, score_shard
     from peakzoom.predict import load

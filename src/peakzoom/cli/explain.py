@@ -9,6 +9,7 @@ import typer
 
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, beside, grouped, protocol
+from peakzoom.video.guard import start_early
 
 
 @grouped
@@ -35,6 +36,7 @@ def explain(
 
     Examples: `peakzoom explain runs/first clip.mp4` and `peakzoom explain runs/first clip.mp4 --class wave`
     """
+    start_early()
     from peakzoom.evidence.save import check_new_folder
     from peakzoom.predict import load
 

@@ -88,7 +88,7 @@ EngineOpt = Annotated[
 CascadeOpt = Annotated[
     bool, typer.Option("--cascade", help="Look only as far as 'peakzoom calibrate' found necessary.")
 ]
-DecodersOpt = Annotated[int, typer.Option(min=0, help="Decoding threads.")]
+DecodersOpt = Annotated[int, typer.Option(min=0, help="Decoding processes; 0 decodes without bounds.")]
 ValFractionOpt = Annotated[
     float, typer.Option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
 ]

@@ -26,7 +26,8 @@ from peakzoom.cli.options import (
     protocol,
     stored_cascade,
 )
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.errors import DecodeError, UserError, printable
+from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.predict import Prediction
@@ -59,6 +60,9 @@ def predict(
     `peakzoom predict runs/first camera/ --jsonl answers.jsonl`
     """
     from peakzoom.journal import Journal, settings_file
+
+    if workers:
+        start_early()
     from peakzoom.predict import decode_ahead, load
 
     averaged = protocol(views)
@@ -85,12 +89,12 @@ def predict(
         for path, video in zip(waiting, decoded, strict=True):
             if isinstance(video, DecodeError):
                 failed += 1
-                say(f"{path}: no prediction: {video.reason}")
+                say(f"{printable(path)}: no prediction: {video.reason}")
                 write({"file": str(path), "error": video.reason})
                 continue
             prediction = recognizer.score_stepwise(video, steps) if steps else recognizer.score(video)
             if prediction.problem:
-                say(f"{path}: {prediction.problem}")
+                say(f"{printable(path)}: {prediction.problem}")
             write(prediction.to_dict(top))
             if write is not _write_line:
                 _print_prediction(prediction, top)
@@ -124,7 +128,7 @@ def _write_nothing(line: dict[str, Any]) -> None:
 
 
 def _print_prediction(prediction: Prediction, top: int) -> None:
-    answer(str(prediction.path))
+    answer(printable(prediction.path))
     width = max(len(name) for name in prediction.classes)
     for name, score in prediction.top(top):
         answer(f"  {name:<{width}}  {score:.4f}")

@@ -11,6 +11,7 @@ import typer
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.options import DeviceOpt, EngineOpt, RunArg, find_videos
 from peakzoom.errors import UserError
+from peakzoom.video.guard import start_early
 
 EXAMPLES = 4
 
@@ -44,6 +45,7 @@ def serve(
 
     Example: `peakzoom serve runs/first`
     """
+    start_early()
     from peakzoom.predict import Protocol, load
     from peakzoom.serve import Limits, server
 

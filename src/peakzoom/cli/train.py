@@ -23,6 +23,7 @@ from peakzoom.cli.options import (
     open_videos,
 )
 from peakzoom.errors import UserError
+from peakzoom.video.guard import start_early
 
 
 class Steps(str, Enum):
@@ -73,6 +74,7 @@ def train(
     `peakzoom train clips/ --model tsm --weights resnet50.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
     --out runs/tsm`
     """
+    start_early()
     from peakzoom.train import PHASES, Options, is_main_process
     from peakzoom.train import train as run
     from peakzoom.video.splits import hold_out_groups

@@ -18,6 +18,7 @@ import typer
 from peakzoom.cli.console import INTERRUPTED, answer, say
 from peakzoom.cli.options import DeviceOpt, EngineOpt, RunArg
 from peakzoom.errors import UserError
+from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.events import Event, EventFiles
@@ -62,6 +63,7 @@ def watch(
     Examples: `peakzoom watch runs/first match.mp4 --out match` and
     `peakzoom watch runs/first rtsp://camera.local/1 --ignore nothing`
     """
+    start_early()
     from peakzoom import watch as library
     from peakzoom.predict import load
     from peakzoom.video.live import Problem

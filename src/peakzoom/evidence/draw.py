@@ -27,6 +27,7 @@ from peakzoom.evidence.look import SIDES, Evidence
 from peakzoom.model.zoom import ZoomSampler
 from peakzoom.plots import INK, MUTED, shortened
 from peakzoom.video.decode import frames_of
+from peakzoom.video.guard import streamed
 
 SIDE_COLOURS = {SIDES[0]: "#22d3ee", SIDES[1]: "#fb923c"}
 LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
@@ -130,7 +131,7 @@ def sheet(evidence: Evidence, moments: int = 6) -> Figure:
     axes = upper.subplots(4, count, squeeze=False)
     for axis, name in zip(axes[:, 0], ("frame", "response, peaks", *SIDES), strict=True):
         axis.set_ylabel(name, fontsize=9, color=INK)
-    frames = frames_of(evidence.scan, wanted, painter.size)
+    frames = streamed(evidence.info.path, frames_of, evidence.scan, np.asarray(wanted), painter.size)
     for place, (number, pixels) in enumerate(frames):
         panes = painter.paint(number, pixels)
         pictures = (pixels.numpy(), panes.overlay, panes.discriminative, panes.complementary)
@@ -232,7 +233,8 @@ class Film:
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         """Number and picture, uint8 (height, width, 3), of every frame of the file."""
         top = HEAD + TITLE
-        for number, pixels in frames_of(self.evidence.scan, None, self.painter.size):
+        scanned, size = self.evidence.scan, self.painter.size
+        for number, pixels in streamed(scanned.info.path, frames_of, scanned, None, size):
             panes = self.painter.paint(number, pixels)
             picture = self._still.copy()
             for left, pane in zip(

@@ -102,7 +102,9 @@ class Faithfulness:
 
     def write(self, folder: Path) -> None:
         """``faithfulness.csv``, a row a video, and ``faithfulness.json``, settings, class means and tests."""
-        with (folder / "faithfulness.csv").open("w", newline="", encoding="utf-8") as stream:
+        with (folder / "faithfulness.csv").open(
+            "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as stream:
             writer = csv.DictWriter(stream, list(asdict(self.drops[0])))
             writer.writeheader()
             writer.writerows(asdict(each) for each in self.drops)

@@ -33,6 +33,7 @@ from peakzoom.predict import Prediction, Protocol, Recognizer, decode_views
 from peakzoom.progress import Told, progress_bar
 from peakzoom.video.clips import clip_indices, clip_span
 from peakzoom.video.decode import Scan, VideoInfo, frames_of, scan
+from peakzoom.video.guard import guards, streamed
 from peakzoom.video.views import Preprocess, frames_at
 
 if TYPE_CHECKING:
@@ -344,7 +345,9 @@ def explain(
     except ValueError as error:
         raise UserError(f"evidence needs the network itself: {error}") from error
     pre, protocol = recognizer.preprocess, protocol or Protocol()
-    views = decode_views(file, pre, protocol)
+    with guards() as (guard,):
+        views = decode_views(file, pre, protocol, guard)
+        scanned = guard.run(file, scan, file)
     prediction = recognizer.score(views)
     asked = target is not None
     target = prediction.top(1)[0][0] if target is None else target
@@ -357,7 +360,6 @@ def explain(
         )
     corner = views.offsets[crop]
 
-    scanned = scan(file)
     base = frames_at(scanned.info.path, scanned.timestamps, pre.fps)
     engine = recognizer.engine
     network = engine.network if isinstance(engine, TorchEngine) else InferenceNetwork(model)
@@ -404,7 +406,7 @@ def _clips(
     wanted = np.unique(np.concatenate([frames for _, frames in waiting]))
     (top, left), side = corner, pre.source_size
     held: dict[int, Tensor] = {}
-    for number, pixels in frames_of(scanned, wanted, size):
+    for number, pixels in streamed(scanned.info.path, frames_of, scanned, wanted, size):
         held[number] = pixels[top : top + side, left : left + side].permute(2, 0, 1)
         while waiting and waiting[-1][1].max() <= number:
             start, frames = waiting.pop()

@@ -156,7 +156,7 @@ def _read_problems(folder: Path) -> list[tuple[str, str]]:
     if not (folder / "problems.csv").exists():
         return []
     try:
-        with (folder / "problems.csv").open(newline="", encoding="utf-8") as stream:
+        with (folder / "problems.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             rows = list(csv.reader(stream))[1:]
     except (OSError, ValueError, csv.Error) as error:
         raise _damaged(folder / "problems.csv", error) from error

@@ -12,14 +12,13 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from peakzoom.durable import sync
 from peakzoom.errors import DecodeError
-from peakzoom.video.decode import decode
+from peakzoom.video.decode import HOLD_BYTES, frames_of, scan
 from peakzoom.video.parallel import each_file
 from peakzoom.video.views import frames_at
 
@@ -72,16 +71,20 @@ class FrameCache:
         if (known := self._known(file, notes)) is not None:
             return known
         self.folder.mkdir(parents=True, exist_ok=True)
-        video = decode(path, lambda times: frames_at(path, times, self.fps), self.size)
-        whole = self.fps is None
-        frames = video.frames if whole else video.take(frames_at(path, video.timestamps, self.fps))
+        scanned = scan(path, HOLD_BYTES)
+        base = frames_at(path, scanned.timestamps, self.fps)
+        wanted, times = np.unique(base, return_counts=True)  # a low rate shows frames several times
         # Written beside, synced and moved into place, so that no killed run and no power cut leaves half an entry.
         draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
         facts_draft = draft.with_suffix(".txt.part")
         try:
             with draft.open("wb") as stream:
-                np.save(stream, frames.permute(0, 2, 3, 1).contiguous().numpy(), allow_pickle=False)
-            facts = f"{len(frames)}\n{video.info.fps!r}\n{video.info.problem or ''}\n"
+                # Frame by frame: a long video has no room in memory.
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(base), *self.size, 3)}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for (_, pixels), count in zip(frames_of(scanned, wanted, self.size), times, strict=True):
+                    stream.write(pixels.numpy().tobytes() * int(count))
+            facts = f"{len(base)}\n{scanned.info.fps!r}\n{scanned.info.problem or ''}\n"
             facts_draft.write_text(facts, encoding="utf-8")
             sync(draft)
             sync(facts_draft)
@@ -91,7 +94,7 @@ class FrameCache:
             for each in (draft, facts_draft):
                 each.unlink(missing_ok=True)
             raise
-        return CachedVideo(file, len(frames), video.info.fps, video.info.problem or None)
+        return CachedVideo(file, len(base), scanned.info.fps, scanned.info.problem or None)
 
     def _known(self, file: Path, notes: Path) -> CachedVideo | None:
         """The entry, if it is there and as long as it says; one that a power cut has cut off is made anew."""
@@ -109,13 +112,6 @@ def read_cached(video: CachedVideo) -> np.ndarray:
     return np.load(video.file, mmap_mode="r", allow_pickle=False)
 
 
-def _add(cache: FrameCache, path: Path) -> CachedVideo | DecodeError:
-    try:
-        return cache.add(path)
-    except DecodeError as error:
-        return error
-
-
 def fill(
     cache: FrameCache,
     paths: Sequence[Path],
@@ -127,11 +123,11 @@ def fill(
     Args:
         cache: where frames are kept.
         paths: of the videos.
-        workers: processes; 1 decodes in this one.
+        workers: processes.
         progress: called with (done, all).
     """
     # Starting processes takes longer than decoding a few videos.
-    return each_file(partial(_add, cache), paths, workers if len(paths) >= 4 else 1, progress)
+    return each_file(cache.add, paths, workers if len(paths) >= 4 else 1, progress)
 
 
 def free_bytes(folder: Path) -> int:

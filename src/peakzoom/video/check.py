@@ -43,22 +43,15 @@ class Report:
     problems: list[Problem]  # missing or unreadable files, and what was wrong with readable ones
 
 
-def _probe(path: Path) -> VideoInfo | DecodeError:
-    try:
-        return probe(path)
-    except DecodeError as error:
-        return error
-
-
 def check(data: VideoSet, workers: int = 1, progress: Callable[[int, int], None] | None = None) -> Report:
     """Decode every video once and count.
 
     Args:
         data: the videos.
-        workers: processes; 1 decodes in this one.
+        workers: processes.
         progress: called with (done, all).
     """
-    infos = each_file(_probe, [entry.path for entry in data.entries], workers, progress)
+    infos = each_file(probe, [entry.path for entry in data.entries], workers, progress)
     problems = list(data.problems)
     for path, info in infos.items():
         if isinstance(info, DecodeError):

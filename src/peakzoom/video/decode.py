@@ -51,6 +51,8 @@ LARGE_SHORT_SIDE = 720
 # slip of the program that wrote the file, and obeying it would draw the frame out into a line.
 MAX_PIXEL_ASPECT = 4.0
 
+HOLD_BYTES = 512 * 2**20  # of decoded frames, until it is known which are wanted
+
 # FFmpeg also "plays" text files (as a terminal's screen) and lists of other files.
 NOT_VIDEO_FORMATS = frozenset({"tty", "hls", "concat"})
 
@@ -205,6 +207,8 @@ def frames_of(
         numbers.popleft()
         try:
             pixels = to_rgb(frame, target, (info.height, info.width), reformatter)
+        except MemoryError:
+            raise
         except (av.FFmpegError, ValueError) as error:
             what = f"frame {number} ({frame.format.name}) cannot be converted to RGB"
             raise DecodeError(info.path, f"{what}: {one_line(error)}") from error
@@ -214,7 +218,7 @@ def frames_of(
 
 
 def decode(
-    path: str | Path, select: Select | None = None, size: Size = None, hold_bytes: int = 512 * 2**20
+    path: str | Path, select: Select | None = None, size: Size = None, hold_bytes: int = HOLD_BYTES
 ) -> Video:
     """Decodes a file and converts the wanted frames to RGB.
 
@@ -265,6 +269,8 @@ def _scan_stream(
                 held.append(frame)
             else:
                 held = None
+    except MemoryError:  # FFmpeg's own, which is of both kinds: it says nothing about the file
+        raise
     except av.FFmpegError as error:
         problems.append(f"decoding stopped after {len(ticks)} frames: {one_line(error)}")
     if first is None:
@@ -340,6 +346,8 @@ def open_file(path: Path) -> InputContainer:
         # file from leading to one. Odd letters in its metadata are no reason to refuse a video.
         options = {"protocol_whitelist": "file"}
         container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         raise DecodeError(path, f"cannot be read as a video: {one_line(error)}") from error
     if NOT_VIDEO_FORMATS.intersection(container.format.name.split(",")):

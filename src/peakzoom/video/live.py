@@ -20,7 +20,7 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,7 @@ from torch import Tensor
 
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.video.decode import decode_on_one_thread, displayed_shape, one_line, open_file, to_rgb
+from peakzoom.video.guard import streamed
 
 # FFmpeg's protocols that may be named; true: what comes is happening now, and waiting for us loses nothing but time.
 PROTOCOLS = {
@@ -52,10 +53,10 @@ LONGEST_GAP = 86_400.0  # seconds; beyond it timestamps have started anew rather
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame, and when it is shown: seconds since the first."""
+    """A frame, as decoded or converted already, and when it is shown: seconds since the first."""
 
     time: float
-    frame: av.VideoFrame
+    frame: av.VideoFrame | Tensor
 
 
 @dataclass(frozen=True)
@@ -219,12 +220,13 @@ class Source:
         finally:
             self.close()
 
-    def convert(self, frame: av.VideoFrame, size: tuple[int, int]) -> Tensor:
+    def convert(self, frame: av.VideoFrame | Tensor, size: tuple[int, int]) -> Tensor:
         """A frame as displayed, in this (height, width): uint8 (H, W, 3).
 
         Raises:
             DecodeError: its pixels cannot be converted.
         """
+        assert isinstance(frame, av.VideoFrame)
         try:
             return to_rgb(frame, size, (self.height, self.width), self._reformatter)
         except (av.FFmpegError, ValueError) as error:
@@ -304,6 +306,73 @@ class Source:
             return av.open(pipe, mode="r", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:
             raise DecodeError(self.name, f"cannot be opened: {_reason(error)}") from error
+
+
+class StoredFile:
+    """A file as :class:`Source` tells it, decoded by a process that can be stopped (:mod:`peakzoom.video.guard`).
+
+    It may be of any length; what is bounded is how long the next frame takes. Every frame is converted there, for
+    which of them are needed is known here.
+
+    Args:
+        path: the file.
+        size: from the displayed (height, width) to that of the frames; can be pickled.
+
+    Attributes and errors are those of :class:`Source`. While iterating, DecodeError: it hangs or crashes the decoder.
+    """
+
+    live = False
+
+    def __init__(self, path: str | Path, size: Callable[[int, int], tuple[int, int]]) -> None:
+        self._told = streamed(path, _tell, str(path), size, each=True)
+        facts = next(self._told)
+        assert isinstance(facts, _Facts)
+        self.name, self.rate, self.height, self.width = facts.name, facts.rate, facts.height, facts.width
+
+    def __iter__(self) -> Iterator[Shown | Break | Problem]:
+        for each in self._told:
+            assert not isinstance(each, _Facts)
+            yield each
+
+    def convert(self, frame: av.VideoFrame | Tensor, size: tuple[int, int]) -> Tensor:
+        """The frame, which has its size: uint8 (H, W, 3)."""
+        assert isinstance(frame, Tensor) and tuple(frame.shape[:2]) == size
+        return frame
+
+    def close(self) -> None:
+        """Let go of the process; iterating to the end does so too."""
+        self._told.close()
+
+
+@dataclass(frozen=True)
+class _Facts:
+    name: str
+    rate: float
+    height: int
+    width: int
+
+
+def _tell(
+    source: str, size: Callable[[int, int], tuple[int, int]]
+) -> Iterator[_Facts | Shown | Break | Problem]:
+    """In the other process: what is known of a file, then its frames, converted, breaks and problems."""
+    frames = Source(source)
+    yield _Facts(frames.name, frames.rate, frames.height, frames.width)
+    target = size(frames.height, frames.width)
+    for each in frames:
+        yield Shown(each.time, frames.convert(each.frame, target)) if isinstance(each, Shown) else each
+
+
+def open_source(source: str | Path, size: Callable[[int, int], tuple[int, int]]) -> Source | StoredFile:
+    """A file in a process of its own; what is live or comes through a pipe in this one. Errors as of :class:`Source`.
+
+    A stream or a camera has no end by which it could be late: it counts as gone after ``SILENCE`` seconds without a
+    byte.
+    """
+    text = str(source)
+    if "://" in text or text == "-" or text.startswith("camera:") or _camera(text):
+        return Source(source)
+    return StoredFile(source, size)
 
 
 def _camera(source: str) -> tuple[str, str] | None:

@@ -8,6 +8,7 @@ training was stopped and resumed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from peakzoom.video.cache import CachedVideo, read_cached
 from peakzoom.video.clips import even_clips, random_clip
 from peakzoom.video.decode import decode
 from peakzoom.video.entries import Entry, Problem
+from peakzoom.video.guard import guarded
 from peakzoom.video.views import Augment, Preprocess, centre_view, frames_at, training_view
 
 
@@ -84,40 +86,64 @@ class ClipDataset(Dataset[Sample | Problem]):
     def __getitem__(self, key: int) -> Sample | Problem:
         video = key % len(self.entries) if self.augment else key // self.clips
         entry = self.entries[video]
-        generator = torch.Generator().manual_seed(seed_of(self.seed, key))
+        maker = ViewMaker(self.preprocess, self.augment, self.seed, self.clips, self.canvas)
         try:
-            frames = self._frames(entry.path, key, generator)
+            if entry.path in self.cached:
+                view = maker.from_cache(entry.path, self.cached[entry.path], key)
+            else:  # in a process that a bad file cannot take the loader with
+                view = guarded(entry.path, maker.from_file, entry.path, key)
         except DecodeError as error:
             return Problem(str(error.path), error.reason)
-        if self.augment:
-            return Sample(training_view(frames, self.preprocess, self.augment, generator), entry.label)
-        return Sample(centre_view(frames, self.preprocess), entry.label)
+        return Sample(view, entry.label)
 
-    def _frames(self, path: Path, key: int, generator: torch.Generator) -> Tensor:
-        """uint8 (T, 3, *canvas) of the clip that the key names."""
-        pre = self.preprocess
 
-        def choose(count: int) -> np.ndarray:
-            if self.augment:
-                return random_clip(count, pre.frames, pre.stride, generator)
-            return even_clips(count, pre.frames, pre.stride, self.clips)[key % self.clips]
+@dataclass(frozen=True)
+class ViewMaker:
+    """How a clip is chosen and made into a view; attributes as of :class:`ClipDataset`."""
 
-        if path in self.cached:
-            try:
-                stored = read_cached(self.cached[path])
-            except (OSError, ValueError) as error:
-                reason = " ".join(str(error).split())
-                raise DecodeError(path, f"its frames in the cache cannot be read: {reason}") from error
-            return torch.from_numpy(stored[choose(len(stored))]).permute(0, 3, 1, 2)
-        wanted = np.empty(0, np.int64)
+    preprocess: Preprocess
+    augment: Augment | None
+    seed: int
+    clips: int
+    canvas: tuple[int, int]
+
+    def from_cache(self, path: Path, cached: CachedVideo, key: int) -> Tensor:
+        """Uint8 (T, 3, s, s) from stored frames; DecodeError if they cannot be read."""
+        generator = self._generator(key)
+        try:
+            stored = read_cached(cached)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise DecodeError(path, f"its frames in the cache cannot be read: {reason}") from error
+        frames = torch.from_numpy(stored[self._choose(len(stored), key, generator)]).permute(0, 3, 1, 2)
+        return self._view(frames, generator)
+
+    def from_file(self, path: Path, key: int) -> Tensor:
+        """Uint8 (T, 3, s, s), decoded. Errors as :func:`~peakzoom.video.decode.decode`."""
+        generator, wanted = self._generator(key), np.empty(0, np.int64)
 
         def select(timestamps: np.ndarray) -> np.ndarray:
             nonlocal wanted
-            base = frames_at(path, timestamps, pre.fps)
-            wanted = base[choose(len(base))]
+            base = frames_at(path, timestamps, self.preprocess.fps)
+            wanted = base[self._choose(len(base), key, generator)]
             return wanted
 
-        return decode(path, select, self.canvas).take(wanted)
+        return self._view(decode(path, select, self.canvas).take(wanted), generator)
+
+    def _generator(self, key: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_of(self.seed, key))
+
+    def _choose(self, count: int, key: int, generator: torch.Generator) -> np.ndarray:
+        """The clip's frames of ``count``, int64 (T,)."""
+        pre = self.preprocess
+        if self.augment:
+            return random_clip(count, pre.frames, pre.stride, generator)
+        return even_clips(count, pre.frames, pre.stride, self.clips)[key % self.clips]
+
+    def _view(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        if self.augment:
+            return training_view(frames, self.preprocess, self.augment, generator)
+        return centre_view(frames, self.preprocess)
 
 
 class EpochSampler(Sampler[int]):

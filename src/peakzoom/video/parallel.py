@@ -1,14 +1,20 @@
-"""The same work on many files, in several processes, with word of how far it is."""
+"""The same work on many files, in several processes that a bad file can neither hang nor end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeVar
 
+from peakzoom.errors import DecodeError
+from peakzoom.video.guard import Guard, guards
+
 Result = TypeVar("Result")
+Submit = Callable[[Path], "Future[Result | DecodeError]"]
 
 
 def each_file(
@@ -16,41 +22,70 @@ def each_file(
     paths: Sequence[Path],
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[Path, Result]:
+) -> dict[Path, Result | DecodeError]:
     """Do ``work`` once for every different path; results in the order of the paths.
 
     Args:
-        work: a function that can be sent to another process; what it raises ends everything.
+        work: a function that can be sent to another process. A :class:`DecodeError` is its file's result, anything
+            else that it raises ends everything.
         paths: the files.
-        workers: processes; at most 1 works in this one.
+        workers: processes, at least 1.
         progress: called with (done, all).
     """
     wanted = list(dict.fromkeys(paths))
-    found: dict[Path, Result] = {}
-
-    def note(path: Path, result: Result) -> None:
-        found[path] = result
-        if progress:
-            progress(len(found), len(wanted))
-
-    if workers <= 1:
-        for path in wanted:
-            note(path, work(path))
-        return found
-    # spawn: a forked child of a process that has run PyTorch may hang in its thread pool.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-        jobs = {pool.submit(work, path): path for path in wanted}
-        try:
-            for job in as_completed(jobs):
-                note(jobs[job], job.result())
-        except BaseException:  # Ctrl-C above all: the pool would first do everything that is waiting
-            pool.shutdown(cancel_futures=True)
-            raise
+    found: dict[Path, Result | DecodeError] = {}
+    with _pool(lambda guard, path: guard.run(path, work, path), min(workers, len(wanted))) as submit:
+        jobs = {submit(path): path for path in wanted}
+        for job in as_completed(jobs):
+            found[jobs[job]] = job.result()
+            if progress:
+                progress(len(found), len(wanted))
     return {path: found[path] for path in wanted}
 
 
-def _one_thread() -> None:
-    """Each process is one worker: threads of its own would wait for one another on the same cores."""
-    import torch
+def in_order(
+    work: Callable[[Guard, Path], Result], paths: Sequence[Path], workers: int, ahead: int
+) -> Iterator[Result | DecodeError]:
+    """Results one after the other, in the order of the paths.
 
-    torch.set_num_threads(1)
+    Args:
+        work: what to have a guard do; runs in a thread.
+        paths: the files.
+        workers: processes, at least 1.
+        ahead: results that may wait.
+    """
+    pending: deque[Future[Result | DecodeError]] = deque()
+    with _pool(work, workers) as submit:
+        for path in paths:
+            pending.append(submit(path))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+@contextmanager
+def _pool(work: Callable[[Guard, Path], Result], workers: int) -> Iterator[Submit[Result]]:
+    """Threads that each drive a guard; where the block is left early, what they do is stopped."""
+    workers = max(workers, 1)
+    with guards(workers) as lent, ThreadPoolExecutor(workers) as pool:
+        free: SimpleQueue[Guard] = SimpleQueue()
+        for guard in lent:
+            free.put(guard)
+
+        def one(path: Path) -> Result | DecodeError:
+            guard = free.get()
+            try:
+                return work(guard, path)
+            except DecodeError as error:
+                return error
+            finally:
+                free.put(guard)
+
+        try:
+            yield lambda path: pool.submit(one, path)
+        except BaseException:  # Ctrl-C above all: the pool would first do everything that is waiting
+            pool.shutdown(wait=False, cancel_futures=True)
+            for guard in lent:
+                guard.close()
+            raise

@@ -1,0 +1,459 @@
+"""Decoding that can be stopped: a process of its own for it, with a bound on time and on memory.
+
+A file may hang FFmpeg, crash it, or ask it for more memory than there is. So files are decoded by a process that is
+kept for many files, is killed when one takes too long, and is started anew after that, after a crash, and after
+``RENEW_AFTER`` files (its heaps fill with holes, see :mod:`peakzoom.memory`). The file gets a :class:`DecodeError` of
+one line; every other file its own result.
+
+* **Time** is bounded by the parent: 60 s and 2 s more for each megabyte of the file, or ``PEAKZOOM_DECODE_SECONDS``.
+* **Memory** is bounded by the kernel: ``RLIMIT_DATA`` covers what FFmpeg, NumPy and PyTorch allocate, but not the
+  libraries that are mapped. 4096 MB beyond what the process has when it starts, or ``PEAKZOOM_DECODE_MEGABYTES``.
+  Linux only: elsewhere memory is not bounded.
+* **Results** come through a pipe, as pickles with their pixels beside them; not through shared memory, of which a
+  container may have 64 MB. The parent unpickles only what the code of the child has pickled. A file that takes over
+  the decoder has the user's rights there already: this is a guard against hangs and crashes, and no sandbox.
+
+The process is started by a command line of its own, never forked (a forked child of a process that has run PyTorch
+may hang) and not by :mod:`multiprocessing`, which would run a user's script once more if it has no main guard, and
+allows loader workers no children. It ends when the parent does: its standard input ends then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import io
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, BinaryIO, NoReturn, TypeVar
+
+from peakzoom.errors import DecodeError, UserError
+
+Result = TypeVar("Result")
+
+SECONDS, SECONDS_PER_MEGABYTE = 60.0, 2.0  # of a file; a second decode of a long 4K video takes about that
+MEGABYTES = 4096.0
+SECONDS_NAME, MEGABYTES_NAME = "PEAKZOOM_DECODE_SECONDS", "PEAKZOOM_DECODE_MEGABYTES"
+RENEW_AFTER = 200  # files
+START_SECONDS = 120.0  # PyTorch is imported from a cold disk
+OUT_OF_MEMORY = 77  # exit code
+KEPT = 1  # processes that wait for the next file; more are ended when they have no work
+
+
+def decode_seconds(path: str | Path) -> float:
+    """How long a file may take; UserError if the environment's number is none."""
+    if SECONDS_NAME in os.environ:
+        return _number(SECONDS_NAME)
+    try:
+        size = Path(path).stat().st_size
+    except (OSError, ValueError):
+        size = 0  # the decoder says what is wrong with it
+    return SECONDS + SECONDS_PER_MEGABYTE * size / 1e6
+
+
+def decode_megabytes() -> float:
+    """How much memory decoding may take; UserError if the environment's number is none."""
+    return _number(MEGABYTES_NAME) if MEGABYTES_NAME in os.environ else MEGABYTES
+
+
+def _number(name: str) -> float:
+    text = os.environ[name]
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e9:
+        raise UserError(f"{name} is {text!r}, expected a number above 0")
+    return number
+
+
+class Guard:
+    """One process that decodes; one thread at a time may use it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+        self._files = 0
+        self._megabytes = MEGABYTES
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None if there is none."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process unless there is one; does not wait for it."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._end()
+        self._megabytes = decode_megabytes()
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from peakzoom.video.guard import _serve; "
+            f"_serve({self._megabytes!r})"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._ready, self._files = False, 0
+
+    def run(self, path: str | Path, work: Callable[..., Result], *arguments: Any) -> Result:
+        """``work(*arguments)`` in the process.
+
+        Args:
+            path: the file that this is about.
+            work: a function that can be imported by its name.
+            arguments: anything that can be pickled.
+
+        Raises:
+            DecodeError: the file took too long or too much memory, or the process crashed.
+            Exception: whatever ``work`` raises.
+        """
+        seconds = decode_seconds(path)
+        self._ask(path, work, arguments, False)
+        _, result, _ = self._answer(path, seconds, seconds)
+        return result
+
+    def stream(
+        self, path: str | Path, work: Callable[..., Iterator[Result]], *arguments: Any, each: bool = False
+    ) -> Iterator[Result]:
+        """What ``work(*arguments)`` yields in the process, one after the other.
+
+        Only so much is made ahead as a pipe holds. Time that the caller takes does not count. Errors as of
+        :meth:`run`.
+
+        Args:
+            path: the file that this is about.
+            work: a function that returns an iterator and can be imported by its name.
+            arguments: anything that can be pickled.
+            each: the time is that of each item, not of all; for files of any length. Then it does not grow with them.
+        """
+        seconds = decode_seconds("" if each else path)
+        self._ask(path, work, arguments, True)
+        left, more = seconds, True
+        try:
+            while more:
+                more, item, took = self._answer(path, seconds, left)
+                left = seconds if each else left - took
+                if more:
+                    yield item
+        except UserError:  # the process has ended, or waits for the next file
+            raise
+        except BaseException:  # the caller has seen enough: what is still coming is no use to the next file
+            self._end()
+            raise
+
+    def close(self) -> None:
+        """Kill the process for good, from any thread; who waits for it gets a DecodeError."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with suppress(OSError):  # what was not written is lost with the process
+                pipe.close()
+
+    def _ask(
+        self, path: str | Path, work: Callable[..., Any], arguments: tuple[Any, ...], many: bool
+    ) -> None:
+        if self._closed:
+            raise DecodeError(path, "decoding was stopped")
+        if self._files >= RENEW_AFTER or decode_megabytes() != self._megabytes:
+            self._end()
+        self.start()
+        if not self._ready:
+            self._wait_for_start()
+        self._files += 1
+        data = _pickled((work, arguments, many))
+        try:
+            self._send(data)
+        except OSError:  # it has died in between, of the file before or of something else: once more
+            self._end()
+            self.start()
+            self._wait_for_start()
+            self._send(data)
+        except BaseException:
+            self._end()
+            raise
+
+    def _send(self, data: tuple[bytes, list[pickle.PickleBuffer]]) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        _write(self._process.stdin, *data)
+
+    def _wait_for_start(self) -> None:
+        try:
+            self._receive("the decoding process", START_SECONDS)
+        except DecodeError as error:
+            raise UserError(f"the process that decodes videos does not start: {error.reason}") from error
+        self._ready = True
+
+    def _answer(self, path: str | Path, seconds: float, left: float) -> tuple[bool, Any, float]:
+        """Whether it is one of several and not the end, the result, and the seconds it took."""
+        began = time.monotonic()
+        kind, value = self._receive(path, max(left, 0.001), seconds)
+        if kind == "error":
+            error, trace = value
+            if not isinstance(error, UserError):
+                error.__cause__ = RuntimeError(f"in the decoding process:\n{trace}")
+            raise error
+        return kind == "item", value, time.monotonic() - began
+
+    def _receive(self, path: str | Path, left: float, limit: float | None = None) -> tuple[str, Any]:
+        """The next message, or the reason why none comes."""
+        process = self._process
+        assert process is not None and process.stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(left, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            message: tuple[str, Any] = _read(process.stdout)
+            return message
+        except EOFError:
+            code = process.wait()
+            self._end()
+            self._fail(path, code, late.is_set(), left if limit is None else limit)
+        except BaseException:  # Ctrl-C above all: half of an answer is no use to the next file
+            self._end()
+            raise
+        finally:
+            timer.cancel()
+
+    def _fail(self, path: str | Path, code: int, late: bool, seconds: float) -> NoReturn:
+        if self._closed:
+            reason = "decoding was stopped"
+        elif late:
+            reason = f"decoding took longer than {seconds:g} s and was stopped; {SECONDS_NAME} allows more"
+        elif code == OUT_OF_MEMORY:
+            reason = f"decoding needed more than {self._megabytes:g} MB and was stopped; {MEGABYTES_NAME} allows more"
+        elif code < 0:
+            reason = f"the decoder crashed (signal {-code})"
+        else:
+            reason = f"the decoder ended (exit code {code})"
+        raise DecodeError(path, reason)
+
+
+# Who has which process -------------------------------------------------------------------------------------------
+
+_idle: list[Guard] = []
+_lock = threading.Lock()
+
+
+@contextmanager
+def guards(count: int = 1) -> Iterator[list[Guard]]:
+    """Guards for as long as the block lasts; their processes are started at once and not waited for.
+
+    Where the block is left by an error they are killed, whatever they do.
+    """
+    with _lock:
+        lent = [_idle.pop() if _idle else Guard() for _ in range(count)]
+    try:
+        for guard in lent:
+            guard.start()
+        yield lent
+    except BaseException as error:
+        if not isinstance(error, UserError):
+            for guard in lent:
+                guard.close()
+        raise
+    finally:
+        with _lock:
+            for guard in lent:
+                if len(_idle) < KEPT and not guard._closed:
+                    _idle.append(guard)
+                else:
+                    guard._end()
+
+
+def guarded(path: str | Path, work: Callable[..., Result], *arguments: Any) -> Result:
+    """``work(*arguments)`` in a process of its own; see :meth:`Guard.run`."""
+    with guards() as (guard,):
+        return guard.run(path, work, *arguments)
+
+
+def streamed(
+    path: str | Path, work: Callable[..., Iterator[Result]], *arguments: Any, each: bool = False
+) -> Generator[Result, None, None]:
+    """What ``work(*arguments)`` yields in a process of its own; see :meth:`Guard.stream`."""
+    with guards() as (guard,):
+        yield from guard.stream(path, work, *arguments, each=each)
+
+
+def start_early() -> None:
+    """Start a process now, so that it imports what it needs while the caller imports and loads a model."""
+    with guards():
+        pass
+
+
+@atexit.register
+def _end_idle() -> None:
+    with _lock:
+        while _idle:
+            _idle.pop()._end()
+
+
+def _after_fork() -> None:
+    """A forked child (a loader worker) has no part in its parent's processes."""
+    global _lock
+    _lock = threading.Lock()
+    _idle.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# The process -----------------------------------------------------------------------------------------------------
+
+
+def _serve(megabytes: float) -> None:
+    """What the process does: answer requests until its standard input ends."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what a library prints is no answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which decides
+    waiting: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
+    import torch
+
+    importlib.import_module("peakzoom.video.testing")  # what most requests name
+    torch.set_num_threads(1)  # one process is one worker
+    _bound_memory(megabytes)
+    _write(answers, *_pickled(("ready", None)))
+    while True:
+        _do(waiting.get(), answers)
+
+
+def _listen(requests: BinaryIO, waiting: SimpleQueue[Any]) -> None:
+    """In a thread, so that a process whose parent is gone ends in the middle of its work."""
+    while True:
+        try:
+            waiting.put(_read(requests))
+        except EOFError:
+            os._exit(0)
+        except Exception as error:  # noqa: BLE001 - a function that cannot be imported here
+            waiting.put((_raise, (error,), False))
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def _do(request: Any, answers: BinaryIO) -> None:
+    work, arguments, many = request
+    try:
+        if many:
+            for item in work(*arguments):
+                _write(answers, *_pickled(("item", item)))
+            data = _pickled(("end", None))
+        else:
+            data = _pickled(("result", work(*arguments)))
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    except Exception as error:  # noqa: BLE001 - raised in the parent
+        if "DefaultCPUAllocator" in str(error):  # PyTorch's word for it
+            os._exit(OUT_OF_MEMORY)
+        data = _pickled_error(error, traceback.format_exc())
+    _write(answers, *data)
+
+
+def _pickled_error(error: Exception, trace: str) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    try:
+        data = _pickled(("error", (error, trace)))
+        pickle.loads(data[0], buffers=data[1])
+    except Exception:  # noqa: BLE001 - exceptions need not survive it; the trace has all of it
+        data = _pickled(("error", (RuntimeError(f"{type(error).__name__}: {error}"), trace)))
+    return data
+
+
+def _bound_memory(megabytes: float) -> None:
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])  # data and stacks
+    most = pages * resource.getpagesize() + int(megabytes * 2**20)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash over a bad file leaves no image of the memory
+
+
+# Messages: lengths, a pickle, and beside it the pixels, which are never copied into it ------------------------------
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(value, torch.Tensor):
+            return NotImplemented
+        # NumPy sends without a copy what lies in order; channels-last frames do once their dimensions are.
+        order = sorted(range(value.dim()), key=lambda place: -value.stride(place))
+        back = [order.index(place) for place in range(value.dim())]
+        return _tensor, (value.permute(order).contiguous().numpy(), back)
+
+
+def _tensor(array: Any, order: list[int]) -> Any:
+    import torch
+
+    return torch.from_numpy(array).permute(order)
+
+
+def _pickled(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+    return stream.getvalue(), buffers
+
+
+def _write(stream: Any, data: bytes, buffers: list[pickle.PickleBuffer]) -> None:
+    raw = [each.raw() for each in buffers]
+    lengths = [len(data), *(each.nbytes for each in raw)]
+    stream.write(struct.pack(f"<Q{len(lengths)}Q", len(lengths), *lengths))
+    stream.write(data)
+    for each in raw:
+        stream.write(each)
+    stream.flush()
+
+
+def _read(stream: Any) -> Any:
+    """The next message; EOFError if it does not come in full."""
+    (count,) = struct.unpack("<Q", _exactly(stream, 8))
+    lengths = struct.unpack(f"<{count}Q", _exactly(stream, 8 * count))
+    data, *buffers = [_exactly(stream, length) for length in lengths]
+    return pickle.loads(data, buffers=buffers)
+
+
+def _exactly(stream: Any, length: int) -> bytearray:
+    data = bytearray(length)  # can be written to, as tensors must
+    view, done = memoryview(data), 0
+    while done < length:
+        count = stream.readinto(view[done:])
+        if not count:
+            raise EOFError
+        done += count
+    return data

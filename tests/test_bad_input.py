@@ -1,0 +1,134 @@
+"""Files that are no videos, or broken ones, through every way in: a result or one line each, and no other file's."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from peakzoom.errors import DecodeError, UserError
+from peakzoom.evaluate import score_videos
+from peakzoom.predict import Prediction, Protocol, Recognizer, load
+from peakzoom.recipes import Recipe
+from peakzoom.train import Options, train
+from peakzoom.video import guard
+from peakzoom.video.check import check
+from peakzoom.video.decode import scan
+from peakzoom.video.entries import Entry, VideoSet
+from peakzoom.watch import Ended, watch
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+PROTOCOL = Protocol(clips=2, crops=1)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="makes pipes and names that Windows has not")
+
+
+@pytest.fixture(scope="module")
+def bad_files(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Odd files, 40 clips cut off and 60 with bytes flipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        import bad_input
+    folder = tmp_path_factory.mktemp("bad")
+    clips = [each.path for each in clip_data.entries[:5]]
+    return [
+        *bad_input.odd(clips[0], folder),
+        *bad_input.cuts(clips, 40, 1, folder),
+        *bad_input.flips(clips, 60, 2, folder),
+    ]
+
+
+@pytest.fixture(scope="module")
+def recognizer(run: Path) -> Recognizer:
+    return load(run, "cpu")
+
+
+@pytest.fixture
+def marked(clip_data: VideoSet, bad_files: list[Path]) -> VideoSet:
+    """Bad files between good ones, all of the first class but the good."""
+    entries = [Entry(path, 0) for path in bad_files]
+    return replace(clip_data, entries=[*clip_data.entries[:9], *entries, *clip_data.entries[9:]])
+
+
+def is_line(text: str) -> bool:
+    return bool(text) and "\n" not in text
+
+
+def test_predictions(recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path]) -> None:
+    good = clip_data.entries[-1].path
+    wanted = recognizer.predict(good, PROTOCOL).scores
+    files = [each for file in bad_files for each in (good, file)] + [good]
+    counts: Counter[str] = Counter()
+    for path, found in zip(files, recognizer.predict_many(files, PROTOCOL, progress=False), strict=True):
+        if path == good:
+            assert isinstance(found, Prediction)
+            for name, scores in wanted.items():
+                np.testing.assert_array_equal(found.scores[name], scores)
+        elif isinstance(found, DecodeError):
+            counts["reason"] += 1
+            assert found.path == path and is_line(found.reason) and is_line(str(found))
+        else:
+            counts["problem" if found.problem else "prediction"] += 1
+            assert all(np.isfinite(each).all() for each in found.scores.values())
+            assert found.problem is None or is_line(found.problem)
+    assert counts.total() == len(bad_files) and min(counts.values()) > 5, counts
+
+
+def test_every_way_in_tells_the_same(
+    recognizer: Recognizer, marked: VideoSet, clip_data: VideoSet, bad_files: list[Path]
+) -> None:
+    report = check(marked, workers=2)
+    unreadable = {each.path for each in report.problems if not each.reason.startswith("readable")}
+    assert all(is_line(each.reason) for each in report.problems)
+    scored = score_videos(recognizer, marked, marked.entries, PROTOCOL, progress=False)
+    lost = {each.path for each in scored.problems if not each.reason.startswith("scored in part")}
+    assert lost == unreadable and 5 < len(lost) < len(bad_files)
+    assert not lost & {str(entry.path) for entry in clip_data.entries}
+    assert len(scored.predictions) + len(lost) == len(marked.entries)
+    for path in bad_files[:30]:
+        try:
+            *_, last = watch(recognizer, path)
+        except UserError as error:
+            said = str(error)
+        else:
+            assert isinstance(last, Ended)
+            said = ""
+        assert (str(path) in unreadable) == is_line(said) == bool(said), (path, said)
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_training(
+    marked: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    marked = replace(marked, entries=[replace(each, split="train") for each in marked.entries])
+    options = Options(
+        val_fraction=0, workers=0, accelerator="cpu", progress=False, cache=cache, steps=("tcnn",)
+    )
+    out = train(marked, tiny, tmp_path / "run", options, say=lambda line: None)
+    assert (out / "tcnn" / "best" / "model.safetensors").exists()
+    problems = (out / "problems.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    assert problems.count("is empty (zero bytes)") == 1 and "is a pipe or a device" in problems
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux alone")
+def test_huge_frames_are_stopped(bad_files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """16K frames of 133 MB each, decoded with less memory than three of them take."""
+    huge = next(each for each in bad_files if each.name == "16K.avi")
+    assert guard.guarded(huge, scan, huge).info.frames == 3
+    monkeypatch.setenv(guard.MEGABYTES_NAME, "60")
+    with pytest.raises(DecodeError, match="needed more than 60 MB and was stopped"):
+        guard.guarded(huge, scan, huge)
+
+
+def test_mutants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fuzz target for some seconds; what it must not find is raised."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from fuzz import fuzz
+
+    counts = fuzz(8, seed=0)
+    assert {"video: result", "video: reason", "manifest: result", "manifest: reason"} <= set(counts)
