@@ -298,7 +298,9 @@ def check_out(out: Path, resume: bool) -> None:
     part = part_of(out)
     journals = list(part.glob("*.jsonl"))
     if running := [file for file in journals if file.name == OWN and is_written(file)]:
-        raise UserError(f"{running[0]} is being written by another process: wait for it, or name another --out")
+        raise UserError(
+            f"{running[0]} is being written by another process: wait for it, or name another --out"
+        )
     if any(file.stat().st_size for file in journals) and not resume:
         raise UserError(f"{part} holds an evaluation that is not complete: go on with --resume, or remove it")
 
