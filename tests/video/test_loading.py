@@ -110,8 +110,8 @@ def test_a_bad_file_is_a_problem_and_no_other_video(
     assert isinstance(batch, Batch)
     assert batch.views.shape == (2, 4, 3, 16, 16)
     assert batch.labels.tolist() == [entries[0].label, entries[1].label]
-    assert [problem.path for problem in batch.problems] == [str(bad)]
-    assert "\n" not in batch.problems[0].reason
+    assert [path for path, _ in batch.problems] == [str(bad)]
+    assert "\n" not in batch.problems[0][1]
 
 
 def test_a_cache_that_was_emptied_is_a_problem_too(entries: list[Entry], tmp_path: Path) -> None:
