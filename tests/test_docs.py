@@ -64,6 +64,7 @@ READ = {
     r"docs/your-videos\.md (calibrate|predict .* --cascade)": "README.md and docs/cascade.md do the same",
     r"\S+ \S+ studies/branches/runs/": "needs a study",
     r"README\.md evaluate runs/second/tcnn": "one of three alternatives; with two evaluations, 'report' asks which",
+    r"docs/scale\.md train ": "two processes take a while; tests/test_train.py starts them in the same way",
     r"\S+ watch ": "goes on until its source ends; its own tests run it",
     r"\S+ serve ": "goes on until it is stopped; its own tests run it",
     r"\S+ push ": "needs the network; its own tests run it against a stand-in",
@@ -73,6 +74,7 @@ READ = {
 OTHERS = {
     "ffmpeg": "makes or sends a video",
     "curl": "asks a server",
+    "torchrun": "starts peakzoom in several processes; tests/test_processes.py does",
     "docker": "builds or runs an image",
     "cd": "goes into a folder",
     "git": "fetches the repository",

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,3 +221,31 @@ def test_a_loss_that_is_no_number_ends_all_processes(listed: Path, tmp_path: Pat
     assert done.returncode != 0
     assert "error: the loss is no longer a finite number" in done.stderr
     assert not (tmp_path / "run" / "tcnn" / "best").exists()
+
+
+def test_killed_processes_go_on_as_if_they_had_not_been(listed: Path, tmp_path: Path) -> None:
+    """In float32: a float64 training that is taken up is off by some 1e-7, in one process as in two."""
+    out = tmp_path / "run"
+    rest = [*SMALL.split(), *PLAIN.split(), "--precision", "32-true", "--sync-batch-norm", "--cache", "off"]
+    command = [listed, "--root", "/", "--out", out, *rest]
+    done = start(2, listed, "--root", "/", "--out", tmp_path / "whole", *rest)
+    assert done.returncode == 0, done.stderr
+    many = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    child = subprocess.Popen(
+        [*many, "-m", "peakzoom", "train", *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    while not (out / "joint" / "checkpoints" / "last.ckpt").exists():
+        assert child.poll() is None, "it ended before the checkpoint"
+        time.sleep(0.01)
+    child.terminate()  # torchrun passes it on
+    child.wait()
+    assert not (out / "joint" / "best").exists()
+    done = start(2, *command, "--resume")
+    assert done.returncode == 0, done.stderr
+    whole, resumed = (
+        (tmp_path / run / "joint/last/model.safetensors").read_bytes() for run in ("whole", "run")
+    )
+    assert whole == resumed

@@ -152,24 +152,6 @@ def test_every_video_once_an_epoch(videos: int) -> None:
         assert list(EpochSampler(64, seed=6)) != list(EpochSampler(64, seed=5))
 
 
-@pytest.mark.parametrize("videos,world", [(12, 3), (13, 4), (7, 2), (64, 5)])
-def test_ranks_share_the_videos(videos: int, world: int) -> None:
-    left_out: set[int] = set()
-    for epoch in range(30):
-        shares = []
-        for rank in range(world):
-            sampler = EpochSampler(videos, 1, rank, world)
-            sampler.set_epoch(epoch)
-            shares.append(list(sampler))
-            assert len(shares[-1]) == len(sampler) == videos // world  # none waits for another
-        keys = [key for share in shares for key in share]
-        assert len(set(keys)) == len(keys)
-        left_out |= set(range(videos)) - {key % videos for key in keys}
-        assert len(keys) > videos - world
-    if videos % world:
-        assert len(left_out) > videos % world  # they take turns
-
-
 def test_workers_change_nothing(entries: list[Entry], cached: dict[Path, CachedVideo]) -> None:
     def epochs(workers: int) -> list[Batch]:
         sampler = EpochSampler(len(entries), 9)
