@@ -551,8 +551,8 @@ def test_a_loss_that_is_no_number_ends_the_training(
     recipe = replace(tiny, tcnn=replace(tiny.tcnn, epochs=3))
     run = Training._run
 
-    def broken(self: Training, batch: object) -> object:
-        output = run(self, batch)
+    def broken(self: Training, *arguments: object) -> object:
+        output = run(self, *arguments)
         assert output.original is not None
         return replace(output, original=output.original * torch.nan) if self.current_epoch == 1 else output
 
