@@ -65,6 +65,7 @@ READ = {
     r"\S+ \S+ studies/branches/runs/": "needs a study",
     r"README\.md evaluate runs/second/tcnn": "one of three alternatives; with two evaluations, 'report' asks which",
     r"docs/reliability\.md .* --(resume|shard) ": "tests/test_lost.py stops and resumes all three",
+    r"docs/scale\.md train ": "two processes take a while; tests/test_train.py starts them in the same way",
     r"\S+ watch ": "goes on until its source ends; its own tests run it",
     r"\S+ serve ": "goes on until it is stopped; its own tests run it",
     r"\S+ push ": "needs the network; its own tests run it against a stand-in",
@@ -74,6 +75,7 @@ READ = {
 OTHERS = {
     "ffmpeg": "makes or sends a video",
     "curl": "asks a server",
+    "torchrun": "starts peakzoom in several processes; tests/test_processes.py does",
     "docker": "builds or runs an image",
     "cd": "goes into a folder",
     "git": "fetches the repository",
@@ -377,9 +379,10 @@ def test_every_module_has_its_api_page() -> None:
     listed = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
     assert len(set(listed)) == len(listed) and all(map(exists, listed))
     source = ROOT / "src" / "peakzoom"
+    inside = ("__init__", "__main__", "cli")  # what no program imports
     there = {
         f"peakzoom.{path.stem}"
         for path in source.iterdir()
-        if (path.suffix == ".py" or (path / "__init__.py").is_file()) and path.stem not in ("__init__", "cli")
+        if (path.suffix == ".py" or (path / "__init__.py").is_file()) and path.stem not in inside
     }
     assert there - set(listed) == set(), "name it in a page of docs/api as '::: peakzoom....'"

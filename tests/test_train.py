@@ -329,7 +329,7 @@ def test_two_processes_train_together(clips: Path, clip_data: VideoSet, tmp_path
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     script = tmp_path / "peakzoom"  # Lightning starts the other process by the name of this one's script
     script.write_text("from peakzoom.cli import main\n\nif __name__ == '__main__':\n    main()\n")
-    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 3 --workers 0 --cache off"
+    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 4 --workers 0 --cache off"
     out = tmp_path / "run"
     command = ["train", tmp_path / "list.csv", "--root", "/", "--out", out, *small.split()]
     done = subprocess.run(
@@ -550,8 +550,8 @@ def test_a_loss_that_is_no_number_ends_the_training(
     recipe = replace(tiny, tcnn=replace(tiny.tcnn, epochs=3))
     run = Training._run
 
-    def broken(self: Training, batch: object) -> object:
-        output = run(self, batch)
+    def broken(self: Training, *arguments: object) -> object:
+        output = run(self, *arguments)
         assert output.original is not None
         return replace(output, original=output.original * torch.nan) if self.current_epoch == 1 else output
 

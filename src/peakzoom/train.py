@@ -60,6 +60,7 @@ from peakzoom.model.network import ATTENTION_PER, RESPONSES, PeakZoomOutput
 from peakzoom.plots import plot_curves
 from peakzoom.precision import wrong_gradients
 from peakzoom.predict import find_model, read_model
+from peakzoom.processes import Share, SyncBatchNorm, Together, launched, lost_another, place, synchronise
 from peakzoom.progress import in_notebook, is_watched, progress_bar
 from peakzoom.recipes import Phase, Recipe
 from peakzoom.runs import NAME_FILE
@@ -89,7 +90,9 @@ class Options:
             last epoch.
         cache: "auto", "on" or "off".
         workers: loader processes; None = one less than the processors.
-        accelerator, devices, num_nodes, precision: Lightning's.
+        accelerator, devices, num_nodes, precision: Lightning's; where ``torchrun`` started the processes, devices
+            "auto" and one node mean as many as it did.
+        sync_batch_norm: batch norms take their statistics from all processes' clips, not from each one's own.
         patience: epochs without a better validation before a phase stops; None = never.
         steps: which phases to train.
         init: weights to start the T-CNN from (a run folder, a saved model); a head of other classes is made new.
@@ -110,6 +113,7 @@ class Options:
     init: str | None = None
     weights: str | None = None
     progress: bool = True
+    sync_batch_norm: bool = False
 
 
 def schedule(step: int, steps: int, phase: Phase) -> float:
@@ -148,7 +152,12 @@ class Training(L.LightningModule):
         self.register_buffer("class_weight", class_weight, persistent=False)
         self.problems: dict[str, Problem] = {}
         self.draws: torch.Generator | None = None
+        self.together = Together(1)
+        self.sums: dict[str, list[Any]] = {}  # of an epoch so far: [sum over the clips, clips]
         self._finite: Tensor = torch.tensor(True)
+
+    def on_fit_start(self) -> None:
+        self.together = Together(self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.phase)
@@ -157,8 +166,10 @@ class Training(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scale, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout and the split of peaks draw anew from (seed, step, rank), so a resumed run draws what it would have.
-        state = seed_of(self.seed, self.global_step, self.global_rank)
+        # Dropout and the split of peaks draw anew from (seed, step), so a resumed run draws what it would have. Every
+        # process draws for the whole batch and takes its part, so their number changes nothing. (The 0 was once the
+        # process's number; it stays, for the same draws as then.)
+        state = seed_of(self.seed, self.global_step, 0)
         torch.manual_seed(state)
         self.draws = torch.Generator(self.device).manual_seed(state)
 
@@ -172,25 +183,66 @@ class Training(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self._note(batch)
-        if not len(batch.views):
-            if self.trainer.world_size == 1:
-                return None
-            # The other processes wait for this one's gradients: they are zero.
-            return torch.stack([0 * value.sum() for value in self.parameters() if value.requires_grad]).sum()
-        output = self._run(batch)
-        loss = self.model.loss(
-            output, batch.labels, label_smoothing=self.phase.label_smoothing, class_weight=self.class_weight
-        )
-        self._measure("train", output, batch, loss / len(self._names(output)))
-        self._finite = loss.isfinite() & self._finite
-        if (self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0) and not self._finite:
-            raise UserError(self._not_finite())
+        world = self.trainer.world_size
+        share = self.together.share(len(batch.views))
+        if not share.total and world == 1:
+            return None
+        if not share.total:
+            return self._nothing()
+        present = len(batch.views) > 0
+        norms = [part for part in self.modules() if isinstance(part, SyncBatchNorm)]
+        for norm in norms:
+            norm.counts = present
+        if present:
+            output, labels = self._run(batch, share if world > 1 else None), batch.labels
+        elif norms:  # the others wait for this process's sums
+            labels = batch.labels.new_zeros(1)
+            output = self._run(Batch(self._stand_in(), labels, []))
+        if present or norms:
+            loss = self.model.loss(
+                output, labels, label_smoothing=self.phase.label_smoothing, class_weight=self.class_weight
+            )
+        else:
+            loss = self._nothing()
+        if world > 1:
+            loss = loss * self._weight_among_all(batch.labels)  # 0 where a clip only stands in
+        if present:
+            self._measure("train", output, batch, loss.detach() * share.total / world)
+        self._finite = loss.detach().isfinite() & self._finite
+        if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
+            self._check_finite()
         return loss
+
+    def _nothing(self) -> Tensor:
+        """A loss of 0 with gradients of 0, for which the other processes wait."""
+        used = [value for value in self.parameters() if value.requires_grad]
+        return torch.stack([0 * value.sum() for value in used]).sum()
+
+    def _stand_in(self) -> Tensor:
+        """One black clip, as :attr:`Batch.views`."""
+        pre = self.recipe.preprocess
+        shape = (1, pre.frames, 3, pre.source_size, pre.source_size)
+        return torch.zeros(shape, dtype=torch.uint8, device=self.device)
+
+    def _weight_among_all(self, labels: Tensor) -> Tensor:
+        """What this process's mean loss counts in the mean of all: how its clips weigh against the others', times W."""
+        weight = self.class_weight
+        own = (
+            weight[labels].sum()
+            if weight is not None
+            else torch.tensor(float(len(labels)), device=self.device)
+        )
+        every = own.clone()
+        torch.distributed.all_reduce(every)
+        return self.trainer.world_size * own / every.clamp(min=1e-30)
+
+    def _check_finite(self) -> None:
+        if not self.together.all(bool(self._finite)):
+            raise UserError(self._not_finite())
 
     def on_train_epoch_end(self) -> None:
         # Before the checkpoint callbacks: what they saved last is from before.
-        if not self._finite:
-            raise UserError(self._not_finite())
+        self._check_finite()
 
     def _not_finite(self) -> str:
         return (
@@ -202,43 +254,55 @@ class Training(L.LightningModule):
         self._note(batch)
         if len(batch.views):
             output = self._run(batch)
-            self._measure(
-                "val", output, batch, self.model.loss(output, batch.labels) / len(self._names(output))
-            )
+            loss = self.model.loss(output, batch.labels)
+            self._measure("val", output, batch, loss * len(batch.labels))
 
     def on_validation_epoch_end(self) -> None:
-        measured = self.trainer.callback_metrics
-        if "val_accuracy" in measured:
+        measured = self.log_epoch("val")
+        if measured:
             # Accuracy chooses the epoch; on few videos it ties often, and then the lower loss does.
-            score = measured["val_accuracy"] - 1e-3 * measured["val_loss"].clamp(max=10)
+            score = measured["val_accuracy"] - 1e-3 * min(measured["val_loss"], 10.0)
         else:  # no validation video could be decoded: as without any, the last epoch is kept
-            score = torch.tensor(float(self.current_epoch - 1_000_000))
+            score = float(self.current_epoch - 1_000_000)
         self.log("val_score", score)
 
-    def _run(self, batch: Batch) -> PeakZoomOutput:
+    def _run(self, batch: Batch, share: Share | None = None) -> PeakZoomOutput:
         video, source = to_input(batch.views, self.recipe.preprocess)
-        return self.model(video, source, generator=self.draws)
+        dtype = self.model.backbone.fc.weight.dtype  # another than float32 where --precision is 64-true, say
+        video, source = video.to(dtype), None if source is None else source.to(dtype)
+        return self.model(video, source, generator=self.draws, share=share)
 
-    def _names(self, output: PeakZoomOutput) -> list[str]:
-        return list(output.logits()) if len(self.model.branches) > 1 else ["fused"]
+    def _names(self) -> list[str]:
+        return [*self.model.branches, "fused"] if len(self.model.branches) > 1 else ["fused"]
 
     def _measure(self, part: str, output: PeakZoomOutput, batch: Batch, loss: Tensor) -> None:
-        options: dict[str, Any] = {
-            "on_step": False,
-            "on_epoch": True,
-            "batch_size": len(batch.labels),
-            "sync_dist": part == "val",
-        }
-        logits = output.logits()
-        self.log(f"{part}_loss", loss, prog_bar=True, **options)
-        for name in self._names(output):
-            right = (logits[name].argmax(1) == batch.labels).float().mean()
-            fused = name == "fused"
-            self.log(f"{part}_accuracy" + ("" if fused else f"_{name}"), right, prog_bar=fused, **options)
+        """Add to the sums of the epoch: ``loss``, a sum over the clips and the branches, and the right answers."""
+        logits, names = output.logits(), self._names()
+        found = {f"{part}_loss": loss / len(names)}
+        for name in names:
+            found[_accuracy(part, name)] = (logits[name].argmax(1) == batch.labels).sum()
+        for key, value in found.items():
+            total = self.sums.setdefault(key, [0.0, 0])
+            total[0] = total[0] + value.detach().float()  # on the device: a GPU is not waited for
+            total[1] += len(batch.labels)
+
+    def log_epoch(self, part: str) -> dict[str, float]:
+        """Log the epoch's means over the clips of all processes and begin anew; empty where there was no clip."""
+        keys = [f"{part}_loss", *(_accuracy(part, name) for name in self._names())]
+        own = [float(value) for key in keys for value in self.sums.pop(key, (0.0, 0))]
+        total = self.together.sums(own)
+        means = {key: total[2 * i] / total[2 * i + 1] for i, key in enumerate(keys) if total[2 * i + 1]}
+        for key, mean in means.items():
+            self.log(key, mean, prog_bar=key in (f"{part}_loss", f"{part}_accuracy"))
+        return means
 
     def _note(self, batch: Batch) -> None:
-        for problem in batch.problems:
-            self.problems.setdefault(problem.path, problem)
+        for path, reason in batch.problems:
+            self.problems.setdefault(path, Problem(path, reason))
+
+
+def _accuracy(part: str, name: str) -> str:
+    return f"{part}_accuracy" + ("" if name == "fused" else f"_{name}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["problems"] = [(each.path, each.reason) for each in self.problems.values()]
@@ -260,12 +324,13 @@ class EpochLog(Callback):
         self.began, self.first = time.monotonic(), trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Training)
+        pl_module.log_epoch("train")
         if not trainer.is_global_zero:
             return
         measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rows = read_metrics(self.file)
         epoch = trainer.current_epoch
-        assert isinstance(pl_module, Training)
         attention = pl_module.model.attention
         row = {
             "epoch": epoch + 1,
@@ -314,7 +379,10 @@ def _decode_all(
 ) -> tuple[dict[Path, CachedVideo], list[Problem], Recipe]:
     """Fill the cache (or look at the files, without one) and settle what the recipe leaves to the data."""
     paths = [entry.path for entry in entries]
-    workers = (os.cpu_count() or 1) if options.workers is None else options.workers
+    started = launched()
+    workers = options.workers
+    if workers is None:
+        workers = max(1, (os.cpu_count() or 1) // (started[0] if started else 1))
     sample = paths[:: max(1, len(paths) // 16)][:16]
     infos = []
     for path in sample:
@@ -346,8 +414,13 @@ def _decode_all(
     if use:
         say(f"decoding {len(paths)} videos into {folder} (about {size / 1e9:.2g} GB at {width} x {height})")
         with progress_bar(f"decoding {len(paths)} videos", options.progress and is_main_process()) as told:
-            found = fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, workers, told)
-        for path, result in found.items():
+            # Each process begins elsewhere, and finds there what the others have decoded when it comes to it.
+            rank, world = place()
+            begin = rank * len(paths) // world
+            turned = paths[begin:] + paths[:begin]
+            found = fill(FrameCache(folder, pre.stored_canvas, pre.fps), turned, workers, told)
+        for path in dict.fromkeys(paths):
+            result = found[path]
             if isinstance(result, DecodeError):
                 problems.append(Problem(str(path), result.reason))
             else:
@@ -459,7 +532,7 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         trainer = L.Trainer(
             accelerator=options.accelerator,
             devices=_devices(options),
-            num_nodes=options.num_nodes,
+            num_nodes=_nodes(options),
             precision=options.precision,  # type: ignore[arg-type]
             logger=False,
             enable_checkpointing=False,
@@ -470,6 +543,11 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         reason = " ".join(str(error).split())
         asked = f"accelerator {options.accelerator}, devices {options.devices}, precision {options.precision}"
         raise UserError(f"Lightning cannot train with {asked}: {reason}") from error
+    if recipe.batch_size % trainer.world_size:
+        raise UserError(
+            f"a batch of {recipe.batch_size} clips cannot be shared out equally among {trainer.world_size} processes: "
+            f"give --batch-size a multiple of {trainer.world_size}"
+        )
     if options.precision.startswith("bf16") and trainer.accelerator.__class__.__name__ == "CPUAccelerator":
         network: Any = build(recipe, classes, joint=False).backbone
         wrong = wrong_gradients(network, recipe.preprocess.frames, recipe.preprocess.size)
@@ -482,7 +560,15 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
 
 
 def _devices(options: Options) -> int | str:
+    started = launched()
+    if options.devices == "auto" and started:
+        return started[0]
     return int(options.devices) if options.devices.isdigit() else options.devices
+
+
+def _nodes(options: Options) -> int:
+    started = launched()
+    return started[1] if started and options.num_nodes == 1 else options.num_nodes
 
 
 def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
@@ -590,7 +676,10 @@ def _fit(
     """Train one phase, or go on with it, and leave its best and last weights; ``problems`` gains what failed."""
     folder = out / name
     phase: Phase = getattr(recipe, name)
-    folder.mkdir(parents=True, exist_ok=True)
+    if (
+        is_main_process()
+    ):  # and no other: it may come before this one has looked whether the run's folder is new
+        folder.mkdir(parents=True, exist_ok=True)
     train_set, val_set = datasets
     steps = math.ceil(len(train_set) / recipe.batch_size)
     epochs = max(phase.epochs, math.ceil(phase.min_steps / steps))
@@ -615,7 +704,7 @@ def _fit(
         default_root_dir=folder,
         accelerator=options.accelerator,
         devices=_devices(options),
-        num_nodes=options.num_nodes,
+        num_nodes=_nodes(options),
         precision=options.precision,  # type: ignore[arg-type]
         max_epochs=epochs,
         gradient_clip_val=phase.clip_gradient,
@@ -630,16 +719,21 @@ def _fit(
     )
     if trainer.accelerator.__class__.__name__ == "CPUAccelerator":
         keep_freed_memory()
-    workers = max(1, (os.cpu_count() or 2) - 1) if options.workers is None else options.workers
-    sampler = EpochSampler(len(train_set), options.seed, trainer.global_rank, trainer.world_size)
+    workers = options.workers
+    if workers is None:
+        workers = max(1, ((os.cpu_count() or 2) - 1) // trainer.num_devices)
+    rank, world = trainer.global_rank, trainer.world_size
+    sampler = EpochSampler(len(train_set), options.seed)
     pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
+    if options.sync_batch_norm and world > 1:
+        synchronise(model)
     training = Training(model, recipe, phase, options.seed, class_weight)
     on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
     try:
         trainer.fit(
             training,
-            loader(train_set, recipe.batch_size, workers, sampler, pin),
-            loader(val_set, recipe.batch_size, workers, pin_memory=pin) if val_set else None,
+            loader(train_set, recipe.batch_size, workers, sampler, pin, rank, world),
+            loader(val_set, recipe.batch_size, workers, None, pin, rank, world) if val_set else None,
             ckpt_path=newest(kept, say),
             weights_only=True,
         )
@@ -649,6 +743,13 @@ def _fit(
         # Lightning makes an exit with code 1 of Ctrl-C and leaves the process deaf to the next one.
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if world == 1 or not lost_another(error):
+            raise
+        raise UserError(
+            f"process {rank} of {world} lost another one, which says or whose machine's log says why: mend that and go "
+            "on from the last epoch with --resume"
+        ) from error
     met = list(training.problems.values())
     if trainer.world_size > 1:
         gathered: list[Any] = [None] * trainer.world_size
@@ -661,6 +762,7 @@ def _fit(
     if trainer.is_global_zero:
         if met:
             _write_problems(out, problems)  # before the weights, with which the phase is done
+        model.float()  # what is saved is float32, whatever it was trained in
         _save(model, folder / "last")
         best = kept / "best.ckpt"
         if best.exists():
@@ -707,6 +809,9 @@ def _train(data: VideoSet, recipe: Recipe, out: Path, options: Options, resume: 
     if not main:
         say = _unheard
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings(
+        "ignore", ".*sync_dist=True.*"
+    )  # what is logged is summed over the processes already
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     pool = [entry for entry in data.entries if entry.split != "test"]
     parts = {split: [entry for entry in pool if entry.split == split] for split in ("train", "val")}
@@ -723,8 +828,10 @@ def _train(data: VideoSet, recipe: Recipe, out: Path, options: Options, resume: 
     asked = {
         key: value for key, value in asdict(options).items() if key not in ("workers", "progress", "cache")
     }
-    if options.weights is None:
-        del asked["weights"]  # so that runs go on that were begun before there was this option
+    # So that runs go on that were begun before there were these options:
+    for name, usual in (("weights", None), ("sync_batch_norm", False)):
+        if asked[name] == usual:
+            del asked[name]
     videos = [
         [str(entry.path.absolute()), entry.label, split]
         for split, entries in parts.items()

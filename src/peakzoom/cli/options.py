@@ -184,7 +184,12 @@ class MachineOptions:
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes.")] = None
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed ...")] = "32-true"
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto"
-    devices: Annotated[str, typer.Option(help="How many, or which.")] = "auto"
+    devices: Annotated[
+        str, typer.Option(help="How many, or which; a process for each. auto: as torchrun started.")
+    ] = "auto"
+    sync_batch_norm: Annotated[
+        bool, typer.Option("--sync-batch-norm", help="Batch norms over the clips of all processes.")
+    ] = False
 
     def asked(self) -> dict[str, Any]:
         """The same, by the names of :class:`peakzoom.train.Options`."""

@@ -327,6 +327,7 @@ class PeakZoom(
         *,
         attention: bool = False,
         generator: torch.Generator | None = None,
+        share: tuple[int, int] | None = None,
     ) -> PeakZoomOutput:
         """Four predictions for a batch of clips.
 
@@ -336,6 +337,8 @@ class PeakZoom(
                 when not given (paper).
             attention: also return where the network looked.
             generator: source of the random split in training; the device's default when not given.
+            share: these clips are (first, total): those from ``first`` on in a batch of ``total`` that several
+                processes share. They get the random draws that they would get in that batch.
         """
         features = self.backbone.features(video)
         pooled = {"original": features.mean((2, 3, 4))}
@@ -346,9 +349,12 @@ class PeakZoom(
             phi = None
             if self.training and self.train_mode == "sample":
                 # One draw a peak: of each frame, or of the whole clip where it is attended to as one.
+                first, total = share or (0, len(video))
                 shape = responses.shape if self.attention_per == "frame" else responses[:, :1].shape
-                phi = torch.rand(shape, generator=generator, device=video.device, dtype=responses.dtype)
-                phi = phi.expand_as(responses)
+                phi = torch.rand(
+                    (total, *shape[1:]), generator=generator, device=video.device, dtype=responses.dtype
+                )
+                phi = phi[first : first + len(video)].expand_as(responses)
             q_dis, q_com, zoomed = self.zoom(video if source is None else source, responses, peaks, size, phi)
             second = self.backbone.features(zoomed).mean((2, 3, 4))
             pooled["discriminative"], pooled["complementary"] = second.chunk(2)
@@ -357,18 +363,28 @@ class PeakZoom(
         elif attention:
             raise ValueError("this model has the original branch alone: it zooms nowhere")
 
-        answered = self.classify({name: pooled[name] for name in self.branches})
+        answered = self.classify({name: pooled[name] for name in self.branches}, share)
         return replace(answered, attention=looked)
 
-    def classify(self, pooled: Mapping[str, Tensor]) -> PeakZoomOutput:
-        """The predictions from each branch's pooled features (B, C), in the order of ``branches``."""
-        pooled = {name: self.dropout(value) for name, value in pooled.items()}
+    def classify(self, pooled: Mapping[str, Tensor], share: tuple[int, int] | None = None) -> PeakZoomOutput:
+        """The predictions from each branch's pooled features (B, C), in the order of ``branches``.
+
+        ``share`` is as for :meth:`forward`.
+        """
+        pooled = {name: self._drop(value, share) for name, value in pooled.items()}
         logits = {name: self.head(name)(value) for name, value in pooled.items()}
         if len(logits) == 1:
             fused = next(iter(logits.values()))
         else:
             fused = self.fc_fused(torch.cat(tuple(pooled.values()), dim=1))
         return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused)
+
+    def _drop(self, pooled: Tensor, share: tuple[int, int] | None) -> Tensor:
+        if share is None or not self.training:
+            return self.dropout(pooled)
+        first, total = share
+        kept: Tensor = self.dropout(pooled.new_ones((total, pooled.shape[1])))
+        return pooled * kept[first : first + len(pooled)]
 
     def head(self, name: str) -> nn.Module:
         """The classifier of a branch: (B, C) -> (B, S)."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from peakzoom.errors import DecodeError
 from peakzoom.video.cache import CachedVideo, read_cached
@@ -34,11 +34,13 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clips, uint8 (B, T, 3, s, s), their classes, int64 (B,), and the videos that gave none."""
+    """Clips, uint8 (B, T, 3, s, s), their classes, int64 (B,), and (path, reason) of the videos that gave none."""
 
     views: Tensor
     labels: Tensor
-    problems: list[Problem]
+    problems: list[
+        tuple[str, str]
+    ]  # plain data: Lightning looks into every batch and takes no frozen dataclass
 
 
 def seed_of(*key: int) -> int:
@@ -149,12 +151,11 @@ class ViewMaker:
 class EpochSampler(Sampler[int]):
     """Every video once an epoch, in an order of its own; keys for :class:`ClipDataset`.
 
-    Lightning calls ``set_epoch``. On several processes each takes its share; the few videos that do not divide
-    evenly take turns to sit an epoch out.
+    Lightning calls ``set_epoch``. The order is the same in every process: :class:`SharedBatches` deals it out.
     """
 
-    def __init__(self, videos: int, seed: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.videos, self.seed, self.rank, self.world = videos, seed, rank, world
+    def __init__(self, videos: int, seed: int = 0) -> None:
+        self.videos, self.seed = videos, seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -162,17 +163,39 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.videos // self.world if self.world > 1 else self.videos
+        return self.videos
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.videos)
-        return iter((self.epoch * self.videos + order[self.rank :: self.world][: len(self)]).tolist())
+        return iter((self.epoch * self.videos + order).tolist())
+
+
+class SharedBatches(Sampler[list[int]]):
+    """A process's part of every batch: neighbours in it, as many as the others' or one less, and at times none.
+
+    All processes have equally many parts, and put together they are the batches of one process, in its order.
+
+    Args:
+        sampler: all keys; the same in every process. Lightning finds it here for ``set_epoch``.
+        batch_size: of the whole batch.
+        rank, world: which process of how many.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.sampler, self.batch_size, self.rank, self.world = sampler, batch_size, rank, world
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in BatchSampler(self.sampler, self.batch_size, drop_last=False):
+            yield np.array_split(np.array(batch, np.int64), self.world)[self.rank].tolist()
 
 
 def collate(samples: Sequence[Sample | Problem]) -> Batch:
     """Stack what could be made; what could not is passed on, never replaced."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
-    problems = [sample for sample in samples if isinstance(sample, Problem)]
+    problems = [(sample.path, sample.reason) for sample in samples if isinstance(sample, Problem)]
     views = torch.stack([sample.view for sample in good]) if good else torch.empty(0, dtype=torch.uint8)
     return Batch(views, torch.tensor([sample.label for sample in good], dtype=torch.int64), problems)
 
@@ -183,12 +206,17 @@ def loader(
     workers: int,
     sampler: Sampler[int] | None = None,
     pin_memory: bool = False,
+    rank: int = 0,
+    world: int = 1,
 ) -> DataLoader[Sample | Problem]:
-    """A loader of :class:`Batch`; without a sampler it goes through the keys in order."""
+    """A loader of :class:`Batch`; without a sampler it goes through the keys in order.
+
+    On several processes each loads its part of a batch, see :class:`SharedBatches`.
+    """
+    keys = SequentialSampler(dataset) if sampler is None else sampler
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        batch_sampler=SharedBatches(keys, batch_size, rank, world),
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
