@@ -277,7 +277,7 @@ def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     import peakzoom.evidence.look as module
 
     alive, most = 0, 0
-    true = module.frames_of
+    true = module.streamed
 
     def gone() -> None:
         nonlocal alive
@@ -294,7 +294,7 @@ def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             yield number, kept
             del kept
 
-    monkeypatch.setattr(module, "frames_of", counted)
+    monkeypatch.setattr(module, "streamed", counted)
     file = write_squares(tmp_path / "v.mov", moving, frames=90)
     evidence = recognizer(frames=8).explain(file, protocol=ONE)
     assert evidence.info.frames == 90 and evidence.peaks

@@ -153,7 +153,20 @@ def test_one_process_is_kept() -> None:
 
 
 @linux
+def test_relative_paths_start_where_the_caller_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with guards() as (guard,):
+        for name in ("a", "b", "a"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            monkeypatch.chdir(tmp_path / name)
+            assert guard.run(FILE, os.getcwd) == str(tmp_path / name)
+
+
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="Ctrl-C reaches the main thread"
+)
 def test_leaving_by_an_error_stops_what_runs() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist's workers ignore it
+
     def press() -> None:
         time.sleep(0.5)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -166,8 +179,11 @@ def test_leaving_by_an_error_stops_what_runs() -> None:
             threading.Thread(target=press).start()
             guard.run(FILE, bad.sleep_forever)
 
-    with pytest.raises(KeyboardInterrupt):
-        use()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            use()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert gone(pids[0], 1)
 
 

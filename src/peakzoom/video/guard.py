@@ -182,7 +182,7 @@ class Guard:
         if not self._ready:
             self._wait_for_start()
         self._files += 1
-        data = _pickled((work, arguments, many))
+        data = _pickled((work, arguments, many, _here()))
         try:
             self._send(data)
         except OSError:  # it has died in between, of the file before or of something else: once more
@@ -355,7 +355,15 @@ def _listen(requests: BinaryIO, waiting: SimpleQueue[Any]) -> None:
         except EOFError:
             os._exit(0)
         except Exception as error:  # noqa: BLE001 - a function that cannot be imported here
-            waiting.put((_raise, (error,), False))
+            waiting.put((_raise, (error,), False, None))
+
+
+def _here() -> str | None:
+    """The caller's folder, from which relative paths start; None where it is gone."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None
 
 
 def _raise(error: Exception) -> NoReturn:
@@ -363,8 +371,10 @@ def _raise(error: Exception) -> NoReturn:
 
 
 def _do(request: Any, answers: BinaryIO) -> None:
-    work, arguments, many = request
+    work, arguments, many, folder = request
     try:
+        if folder is not None and folder != _here():  # the caller has gone elsewhere since the last file
+            os.chdir(folder)
         if many:
             for item in work(*arguments):
                 _write(answers, *_pickled(("item", item)))
