@@ -14,7 +14,7 @@ one line; every other file its own result.
   the decoder has the user's rights there already: this is a guard against hangs and crashes, and no sandbox.
 
 The process is started by a command line of its own, never forked (a forked child of a process that has run PyTorch
-may hang) and not by :mod:`multiprocessing`, which would run a user's script once more if it has no main guard, and
+may hang) and not by ``multiprocessing``, which would run a user's script once more if it has no main guard, and
 allows loader workers no children. It ends when the parent does: its standard input ends then.
 """
 

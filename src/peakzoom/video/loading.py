@@ -178,7 +178,8 @@ class SharedBatches(Sampler[list[int]]):
     Args:
         sampler: all keys; the same in every process. Lightning finds it here for ``set_epoch``.
         batch_size: of the whole batch.
-        rank, world: which process of how many.
+        rank: which process.
+        world: of how many.
     """
 
     def __init__(self, sampler: Sampler[int], batch_size: int, rank: int = 0, world: int = 1) -> None:
