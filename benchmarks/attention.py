@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.evaluate import run_videos
 from peakzoom.model import PeakZoom, frame_scores, top_k_entropy
 from peakzoom.predict import Protocol, Recognizer, decode_views, find_model, read_model
+from peakzoom.runs import run_videos
 from peakzoom.train import start_from
 
 FORMS = {

@@ -10,13 +10,12 @@ tests/test_cascade.py.)
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from timing import show
+from timing import runs_of, show, study_parser
 
 from peakzoom.cascade import Work, calibrate, replay, view_order
 from peakzoom.cost import multiply_adds_by_pass
@@ -32,9 +31,7 @@ HEADER = (
 
 def rows(study: Path, row: str, loss: float) -> Iterator[str]:
     """One line of the table a seed."""
-    runs = sorted(study.glob(f"runs/*/seed-*/{row}"))
-    if not runs:
-        raise SystemExit(f"no run of {row} in {study}")
+    runs = runs_of(study, row)
     work = Work(*multiply_adds_by_pass(load(runs[0], "cpu").model))
     by_seed: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
     for run in runs:
@@ -65,11 +62,7 @@ def rows(study: Path, row: str, loss: float) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", type=Path)
-    parser.add_argument("row", help="a folder name, such as tcnn_xs-ODC")
+    parser = study_parser(__doc__)
     parser.add_argument("--loss", type=float, default=0.2)
     asked = parser.parse_args()
     show(HEADER, rows(asked.study, asked.row, asked.loss))

@@ -8,27 +8,24 @@ saw (:mod:`peakzoom.evidence.faithfulness`); a video's drops are averaged over t
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from timing import show
+from timing import runs_of, show, study_parser
 
-from peakzoom.evaluate import run_videos
 from peakzoom.evidence.faithfulness import KINDS, Drop, Faithfulness, measure_faithfulness
 from peakzoom.predict import Protocol, load
+from peakzoom.runs import run_videos
 
 HEADER = "| class answered | videos | score | attended | random | centre |\n" + "|---" * 6 + "|"
 
 
 def rows(study: Path, row: str, protocol: Protocol) -> Iterator[str]:
     """Means by class over all runs, and the tests."""
-    runs = sorted(study.glob(f"runs/*/seed-*/{row}"))
-    if not runs:
-        raise SystemExit(f"no run of {row} in {study}")
+    runs = runs_of(study, row)
     parts: list[Faithfulness] = []
     for run in runs:
         entries = [entry for entry in run_videos(run).entries if entry.split == "test"]
@@ -54,11 +51,7 @@ def rows(study: Path, row: str, protocol: Protocol) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", type=Path)
-    parser.add_argument("row", help="a folder name, such as tcnn_xs-ODC")
+    parser = study_parser(__doc__)
     parser.add_argument("--num-clips", type=int, default=10)
     parser.add_argument("--crops", type=int, default=3)
     asked = parser.parse_args()

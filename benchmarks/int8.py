@@ -10,7 +10,6 @@ peakzoom does.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,12 +19,12 @@ from pathlib import Path
 import nncf
 import numpy as np
 import torch
-from timing import cell, in_turn, machine, show
+from timing import cell, in_turn, machine, runs_of, show, study_parser
 
 from peakzoom.engines.base import INPUT
 from peakzoom.engines.openvino import OpenVinoEngine, to_openvino
-from peakzoom.evaluate import run_videos
 from peakzoom.predict import Protocol, decode_views, load
+from peakzoom.runs import run_videos
 
 HEADER = (
     "| seed | videos | float32 | int8 | changed | lost | won | largest difference of a logit | "
@@ -36,9 +35,7 @@ HEADER = (
 def rows(study: Path, row: str, protocol: Protocol) -> Iterator[str]:
     """One line a seed."""
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    runs = sorted(study.glob(f"runs/*/seed-*/{row}"))
-    if not runs:
-        raise SystemExit(f"no run of {row} in {study}")
+    runs = runs_of(study, row)
     answers: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     apart: dict[str, float] = defaultdict(float)
     spent: dict[str, dict[str, list[float]]] = defaultdict(lambda: {"float32": [], "int8": []})
@@ -84,11 +81,7 @@ def rows(study: Path, row: str, protocol: Protocol) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", type=Path)
-    parser.add_argument("row", help="a folder name, such as tcnn_xs-ODC")
+    parser = study_parser(__doc__)
     parser.add_argument("--num-clips", type=int, default=10)
     asked = parser.parse_args()
     print(machine())

@@ -69,6 +69,22 @@ def show(header: str, rows: Iterable[str]) -> None:
         print(row, flush=True)
 
 
+def runs_of(study: Path, row: str) -> list[Path]:
+    """The run folders of one row of a study (docs/studies.md), of every fold and seed."""
+    runs = sorted(study.glob(f"runs/*/seed-*/{row}"))
+    if not runs:
+        raise SystemExit(f"no run of {row} in {study}")
+    return runs
+
+
+def study_parser(doc: str | None) -> argparse.ArgumentParser:
+    """The arguments of a benchmark that is about one row of a study."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("row", help="a folder name, such as tcnn_xs-ODC")
+    return parser
+
+
 def rounds_from(doc: str | None, default: int) -> int:
     """``--rounds`` of a benchmark that is called by itself."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

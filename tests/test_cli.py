@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pty
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+from terminal import environment, in_terminal
 
 from peakzoom import cli
 from peakzoom.card import update_card
@@ -641,28 +641,10 @@ def test_file_names_that_are_no_text(run: Path, tmp_path: Path, make_clip: Calla
     assert b"caf" in done.stdout and b"Traceback" not in done.stderr
 
 
-def in_a_terminal(*arguments: str, **environment: str) -> str:
+def in_a_terminal(*arguments: str, **values: str) -> str:
     """What a command writes when it believes that somebody watches."""
     code = "from peakzoom.cli import main; main()"
-    above, below = pty.openpty()
-    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdout=below,
-        stderr=below,
-        stdin=below,
-        env={**kept, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-    )
-    os.close(below)
-    written = b""
-    try:
-        while more := os.read(above, 65536):
-            written += more
-    except OSError:  # Linux ends a pseudo-terminal so
-        pass
-    assert child.wait() == 0
-    os.close(above)
-    return written.decode()
+    return in_terminal(["-c", code, *arguments], environment(**values))[1]
 
 
 def test_no_color() -> None:

@@ -19,10 +19,10 @@ from peakzoom.evaluate import (
     evaluate,
     measure,
     read_scores,
-    run_videos,
     summarise,
 )
 from peakzoom.predict import DecodedViews, Protocol, Recognizer, decode_ahead, decode_views, load
+from peakzoom.runs import run_videos
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.entries import Entry, Problem, VideoSet
 from peakzoom.video.guard import Guard

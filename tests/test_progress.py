@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from terminal import environment, in_terminal
 
 from peakzoom import progress
 from peakzoom.progress import progress_bar
@@ -29,30 +28,13 @@ print("counted")
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|38|9[0-7])[0-9;]*m")
 
 
-def run(code: str, terminal: bool, out: Path | None = None, **environment: str) -> tuple[str, str]:
+def run(code: str, terminal: bool, **values: str) -> tuple[str, str]:
     """Standard output, and what a terminal (or a pipe) gets as standard error."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
-    env = {**kept, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), **environment}
-    if not terminal:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
-        )
-        return done.stdout, done.stderr
-    above, below = pty.openpty()
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=below, stdout=subprocess.PIPE, stderr=below, env=env
-    )
-    os.close(below)
-    written = b""
-    try:
-        while more := os.read(above, 65536):
-            written += more
-    except OSError:  # Linux ends a pseudo-terminal so
-        pass
-    output, _ = child.communicate()
-    os.close(above)
-    assert child.returncode == 0, written
-    return output.decode(), written.decode()
+    env = environment(**values)
+    if terminal:
+        return in_terminal(["-c", code], env, apart=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    return done.stdout, done.stderr
 
 
 def test_a_bar_in_a_terminal() -> None:

@@ -73,6 +73,18 @@ def write_csv(file: Path, header: Sequence[object], rows: Iterable[Sequence[obje
         writer.writerows(rows)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder that something would be written over in, before the work and not after it.
+
+    Raises:
+        UserError: it is not empty, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a new folder with --out")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: name another --out")
+
+
 def replace_folder(draft: Path, folder: Path) -> None:
     """Make a folder of drafts the folder of that name; one that is there goes when the new one is complete."""
     for each in sorted(draft.rglob("*")):

@@ -40,14 +40,12 @@ from torchmetrics.functional.classification import (
 )
 
 from peakzoom.cascade import Effort, Stored
-from peakzoom.durable import DRAFT, replace_folder, telling_full_disk, write_csv
+from peakzoom.durable import DRAFT, check_new_folder, replace_folder, telling_full_disk, write_csv
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.journal import Journal, check_settings, hash_of, is_written, whole_lines
 from peakzoom.plots import confusion_figure, plot_confusion
 from peakzoom.predict import Prediction, Protocol, Recognizer, decode_ahead
 from peakzoom.progress import Told, progress_bar
-from peakzoom.runs import run_folder as run_folder
-from peakzoom.runs import run_videos as run_videos
 from peakzoom.video.entries import Entry, Problem, VideoSet
 
 if TYPE_CHECKING:
@@ -291,10 +289,7 @@ def check_out(out: Path, resume: bool) -> None:
     Raises:
         UserError: it is in use, or holds a stopped evaluation and is not to be gone on with.
     """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: name a new folder with --out")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: name another --out")
+    check_new_folder(out)
     part = part_of(out)
     journals = list(part.glob("*.jsonl"))
     if running := [file for file in journals if file.name == OWN and is_written(file)]:

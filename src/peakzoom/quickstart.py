@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from peakzoom.card import update_card
-from peakzoom.errors import UserError
+from peakzoom.durable import check_new_folder
 from peakzoom.evaluate import Evaluation, evaluate
 from peakzoom.plots import plot_attention
 from peakzoom.predict import Protocol, Recognizer, decode_views, load
@@ -113,8 +113,7 @@ def quickstart(
         say: told one line at a time.
     """
     began = time.monotonic()
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: name a new folder with --out, or remove it")
+    check_new_folder(out)
     say(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
     with progress_bar(f"rendering {train_clips + test_clips} clips", progress) as told:
         clips = render_dataset(

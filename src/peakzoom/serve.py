@@ -8,6 +8,7 @@ browser claims.
 from __future__ import annotations
 
 import csv
+import html
 import os
 import stat
 import tempfile
@@ -336,10 +337,7 @@ def _best(found: Prediction, branch: str) -> tuple[str, str]:
 
 def _sentence(error: UserError) -> str:
     """For a box that shows HTML: names of files and classes are text."""
-    text = str(error)
-    for letter, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(letter, instead)
-    return text + "."
+    return html.escape(str(error), quote=False) + "."
 
 
 def _about(desk: Desk) -> str:

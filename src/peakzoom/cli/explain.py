@@ -37,7 +37,7 @@ def explain(
     Examples: `peakzoom explain runs/first clip.mp4` and `peakzoom explain runs/first clip.mp4 --class wave`
     """
     start_early()
-    from peakzoom.evidence.save import check_new_folder
+    from peakzoom.durable import check_new_folder
     from peakzoom.predict import load
 
     averaged = protocol(views)

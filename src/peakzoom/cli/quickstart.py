@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 
 from peakzoom.cli.console import answer, out_console, say
-from peakzoom.errors import UserError
 
 NAMES = {
     "original": "T-CNN + spatial: original (O)",
@@ -33,8 +32,6 @@ def quickstart(
     from peakzoom.quickstart import TEST_CLIPS, TRAIN_CLIPS
     from peakzoom.quickstart import quickstart as run
 
-    if out.is_file():
-        raise UserError(f"{out} is a file: name a new folder with --out")
     done = run(
         out,
         seed=seed,

@@ -65,7 +65,7 @@ def serve(
 
 def _test_videos(run: str) -> list[Path]:
     """A few of the run's own, each of another class, that are still there."""
-    from peakzoom.evaluate import run_folder, run_videos
+    from peakzoom.runs import run_folder, run_videos
 
     home = run_folder(run)
     if home is None:

@@ -17,7 +17,7 @@ import typer
 
 from peakzoom.cli.console import INTERRUPTED, answer, say
 from peakzoom.cli.options import DeviceOpt, EngineOpt, RunArg
-from peakzoom.errors import UserError
+from peakzoom.durable import check_new_folder
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def watch(
     from peakzoom.video.live import Problem
 
     if out is not None:
-        _check_folder(out)
+        check_new_folder(out)
     lost, stop = False, threading.Event()
     records = library.watch(
         load(run, device, engine.value if engine else None),
@@ -102,14 +102,6 @@ def watch(
         sys.exit(INTERRUPTED)
     if lost:
         raise typer.Exit(1)
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse what would be overwritten, before the work and not after it."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: name a new folder with --out")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: name another --out")
 
 
 def _open_outputs(out: Path | None, stack: ExitStack) -> tuple[TextIO, EventFiles | None]:

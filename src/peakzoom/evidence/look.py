@@ -165,6 +165,10 @@ class Evidence:
         return self.model.branches != ("original",)
 
     @cached_property
+    def _preprocess(self) -> Preprocess:
+        return Preprocess.from_dict(self.model.preprocess)
+
+    @cached_property
     def end(self) -> float:
         """Seconds at which the last frame ends."""
         return float(self.times[-1]) + (1 / self.info.fps if self.info.fps else 0.0)
@@ -172,7 +176,7 @@ class Evidence:
     @cached_property
     def scores(self) -> np.ndarray:
         """Eq. 1's class scores of every frame of the file, softmax, the original branch's: float64 (N, S)."""
-        pre = Preprocess.from_dict(self.model.preprocess)
+        pre = self._preprocess
         total = np.zeros((len(self.base), len(self.prediction.classes)))
         times = np.zeros(len(self.base))
         span = clip_span(pre.frames, pre.stride)
@@ -194,7 +198,7 @@ class Evidence:
     @cached_property
     def _shown(self) -> np.ndarray:
         """Of each frame of the file, the look and the frame in it that show it: int64 (N, 2)."""
-        pre = Preprocess.from_dict(self.model.preprocess)
+        pre = self._preprocess
         starts = np.array([look.start for look in self.looks])
         middles = starts + (min(clip_span(pre.frames, pre.stride), len(self.base)) - 1) / 2
         which = np.abs(self._base_of[:, None] - middles).argmin(1)
@@ -227,7 +231,7 @@ class Evidence:
         """Every peak, in order of time, then of response."""
         shown = self._shown
         cuts = np.flatnonzero((np.diff(shown, axis=0) != 0).any(1)) + 1
-        pre = Preprocess.from_dict(self.model.preprocess)
+        pre = self._preprocess
         ends = np.append(self.times[1:], self.end)
         found = []
         for first, last in zip([0, *cuts], [*cuts - 1, len(shown) - 1], strict=True):

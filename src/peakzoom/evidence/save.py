@@ -12,7 +12,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from peakzoom.errors import UserError
+from peakzoom.durable import check_new_folder
 from peakzoom.evidence.draw import Film, sheet
 from peakzoom.evidence.look import Evidence
 from peakzoom.progress import Told, progress_bar
@@ -30,18 +30,6 @@ def save(evidence: Evidence, folder: Path, progress: bool | Told = True) -> list
     with progress_bar("drawing", progress) as told:
         write_film(evidence, film, told)
     return [film, picture, data]
-
-
-def check_new_folder(folder: Path) -> None:
-    """Refuse a folder that has something in it.
-
-    Raises:
-        UserError: it does, or it is a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name a new folder with --out")
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty: name another --out, or remove it")
 
 
 def write_film(evidence: Evidence, file: Path | BinaryIO, told: Told | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.errors import UserError
+from peakzoom.durable import check_new_folder
 from peakzoom.plots import plot_confusion
 from peakzoom.report.branches import (
     FEW,
@@ -63,10 +63,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """
     folder = Path(folder)
     target = Path(out) if out is not None else folder / "report"
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file: name a new folder with --out")
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target} is not empty: name another --out")
+    check_new_folder(target)
     scores = read_evaluation(folder)
     numbers = measure_all(scores)
     target.mkdir(parents=True, exist_ok=True)
