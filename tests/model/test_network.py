@@ -28,6 +28,7 @@ from peakzoom.model import (
     place_response,
 )
 from peakzoom.model.backbones import FIXED_LENGTH
+from peakzoom.model.backbones.tcnn import MOTION_GAIN, with_motion
 
 WIDTH = 1 / 16
 CLASSES = 4
@@ -168,6 +169,20 @@ def test_motion_is_the_difference_from_the_mean_frame(name: str, frames: int) ->
     torch.testing.assert_close(stem_input(network, clips + still)[:, 3:], seen[:, 3:], rtol=0, atol=1e-4)
     torch.testing.assert_close(
         stem_input(network, clips.flip(2))[:, 3:], seen[:, 3:].flip(2), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 4, 5), (2, 3, 7, 9, 11), (2, 3, 16, 8, 8)])
+def test_motion_is_the_plain_expression_and_so_is_its_gradient(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    plain = torch.cat((clips, MOTION_GAIN * (clips - clips.mean(2, keepdim=True))), dim=1)
+    quick = with_motion(clips)
+    assert torch.equal(quick, plain)
+    assert quick.is_contiguous(memory_format=torch.channels_last_3d)
+    toward = torch.randn(plain.shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(each, clips, toward)[0] for each in (quick, plain)), rtol=0, atol=1e-14
     )
 
 

@@ -105,6 +105,48 @@ class Block(nn.Module):
         return F.relu(y + self.shortcut(x), inplace=True)
 
 
+class _WithMotion(torch.autograd.Function):
+    """:func:`with_motion` written once, channels-last, where the plain expression goes over it four times.
+
+    On a CPU that took a third of the stem's time, and as much again backwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, video: Tensor) -> Tensor:
+        batch, channels, *rest = video.shape
+        both = torch.empty(
+            (batch, 2 * channels, *rest),
+            dtype=video.dtype,
+            device=video.device,
+            memory_format=torch.channels_last_3d,
+        )
+        both[:, :channels] = video
+        still = video.mean(2, keepdim=True) * -MOTION_GAIN
+        torch.add(still, video, alpha=MOTION_GAIN, out=both[:, channels:])
+        return both
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        frames, motion = gradient.chunk(2, dim=1)
+        still = motion.mean(2, keepdim=True) * -MOTION_GAIN
+        return torch.add(frames + still, motion, alpha=MOTION_GAIN)
+
+
+def with_motion(video: Tensor) -> Tensor:
+    """Beside each frame its difference from the clip's mean frame, times ``MOTION_GAIN``.
+
+    Args:
+        video: (B, 3, T, H, W).
+
+    Returns:
+        (B, 6, T, H, W), the frames first.
+    """
+    if torch.compiler.is_compiling():  # a graph to export holds plain operations; what runs it merges them
+        return torch.cat((video, MOTION_GAIN * (video - video.mean(2, keepdim=True))), dim=1)
+    both: Tensor = _WithMotion.apply(video)
+    return both
+
+
 class TCNN(VideoNetwork):
     """The temporal network of Table 1.
 
@@ -166,7 +208,7 @@ class TCNN(VideoNetwork):
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
         video = check_video(video)
         if self.motion:
-            video = torch.cat((video, MOTION_GAIN * (video - video.mean(2, keepdim=True))), dim=1)
+            video = with_motion(video)
         # Channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it.
         return self.blocks(self.stem(video.contiguous(memory_format=torch.channels_last_3d)))
 
