@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -192,3 +195,16 @@ def test_the_model_itself_stays_as_it_is() -> None:
     assert strides == [module.stride for module in model.modules() if isinstance(module, nn.Conv3d)]
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("name", ["tcnn", "tcnn_xs"])
+def test_no_compiler_is_imported(name: str) -> None:
+    """PyTorch imports its own at the first clip of meta tensors: a second before every prediction."""
+    code = (
+        "import sys, torch; from peakzoom.model import PeakZoom; from peakzoom.model.inference import InferenceNetwork;"
+        "from peakzoom.video.views import Preprocess; pre = Preprocess(frames=4, size=32, canvas=(32, 32));"
+        f"model = PeakZoom({name!r}, 3, width=0.25, preprocess=pre.to_dict());"
+        "InferenceNetwork(model)(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8));"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from peakzoom.model.backbones.tcnn import TCNN, Block
 from peakzoom.model.network import PeakZoom
@@ -40,26 +41,38 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class _Uses(TorchDispatchMode):
+@dataclass
+class _Made:
+    """A convolution's output: which convolution's, and how many operations read it."""
+
+    name: str
+    reads: int = 0
+
+
+class _Reads(TorchDispatchMode):
     """Counts how often each watched tensor is read by an operation."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.watched: dict[int, Tensor] = {}  # kept alive, so that no other tensor gets its id
-        self.count: Counter[int] = Counter()
+        self.watched = WeakTensorKeyDictionary()  # to _Made; keeps no tensor alive
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: PyTorch would import its compiler for it, a second of every prediction's start, and nothing compiles."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs or {})):
-            if isinstance(value, Tensor) and id(value) in self.watched:
-                self.count[id(value)] += 1
+            if isinstance(value, Tensor) and value in self.watched:
+                self.watched[value].reads += 1
         return func(*args, **(kwargs or {}))
 
 
 def fold_batch_norms(backbone: nn.Module, frames: int, size: int) -> int:
     """Make each batch norm that reads a convolution, and is the only one to, part of that convolution, in place.
 
-    Which batch norm reads which convolution is watched on one clip of meta tensors, which hold no numbers, so any
-    backbone will do, however it is written.
+    Which batch norm reads which convolution is watched on one black clip, so any backbone will do, however it is
+    written. (A clip of meta tensors would cost nothing, but PyTorch imports its compiler for them: a second.)
 
     Args:
         backbone: with ``features``, in ``eval()``.
@@ -69,41 +82,45 @@ def fold_batch_norms(backbone: nn.Module, frames: int, size: int) -> int:
     Returns:
         How many were folded.
     """
-    shadow: Any = copy.deepcopy(backbone).to("meta")
-    uses = _Uses()
-    made: dict[int, str] = {}  # id of a convolution's output -> its name
-    pairs: list[tuple[str, str, int]] = []
+    network: Any = backbone
+    reads = _Reads()
+    hooks: list[Any] = []
+    pairs: list[tuple[_Made, str]] = []
     calls: Counter[str] = Counter()
 
     def watch(name: str) -> Any:
         def after_convolution(module: nn.Module, inputs: Any, output: Tensor) -> None:
             calls[name] += 1
-            uses.watched[id(output)] = output
-            made[id(output)] = name
+            reads.watched[output] = _Made(name)
 
         return after_convolution
 
     def meet(name: str) -> Any:
         def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             calls[name] += 1
-            if id(inputs[0]) in made:
-                pairs.append((made[id(inputs[0])], name, id(inputs[0])))
+            if inputs[0] in reads.watched:
+                pairs.append((reads.watched[inputs[0]], name))
 
         return before_norm
 
-    for name, module in shadow.named_modules():
+    for name, module in network.named_modules():
         if isinstance(module, CONVOLUTIONS):
-            module.register_forward_hook(watch(name))
+            hooks.append(module.register_forward_hook(watch(name)))
         elif isinstance(module, NORMS) and module.running_mean is not None:
-            module.register_forward_pre_hook(meet(name))
-    with torch.no_grad(), uses:
-        shadow.features(torch.empty(1, 3, frames, size, size, device="meta"))
+            hooks.append(module.register_forward_pre_hook(meet(name)))
+    clip = next(network.parameters()).new_zeros((1, 3, frames, size, size))
+    try:
+        with torch.no_grad(), reads:
+            network.features(clip)
+    finally:
+        for hook in hooks:
+            hook.remove()
     folded = 0
-    for convolution, norm, output in pairs:
-        if uses.count[output] == 1 and calls[convolution] == calls[norm] == 1:
-            both: Any = backbone.get_submodule(convolution), backbone.get_submodule(norm)
-            backbone.set_submodule(convolution, fuse_conv_bn_eval(*both))
-            backbone.set_submodule(norm, nn.Identity())
+    for made, norm in pairs:
+        if made.reads == 1 and calls[made.name] == calls[norm] == 1:
+            both: Any = network.get_submodule(made.name), network.get_submodule(norm)
+            network.set_submodule(made.name, fuse_conv_bn_eval(*both))
+            network.set_submodule(norm, nn.Identity())
             folded += 1
     return folded
 
