@@ -1,8 +1,10 @@
 """A training step of the T-CNN alone and of the three branches, in turn: forward, loss, backward, optimiser.
 
-uint8 clips are normalised on the device, as in a training. On a GPU the paper's size, 16 x 224 x 224, in float32 and
-in bfloat16 (autocast); on a CPU fewer clips, float32. GFLOP/s count three times the multiply-adds of the forward pass
-as trained (forward, and backward twice), and are set against a matrix product of the same precision.
+Network, attention and source of the zoomed frames are those of a recipe. uint8 clips are normalised on the device, as
+in a training. On a GPU in float32 and in bfloat16 (autocast); on a CPU fewer clips, float32. GFLOP/s count three times
+the multiply-adds of the forward pass as trained (forward, and backward twice), and are set against a matrix product of
+the same precision. The last column is the ratio without the gradient of the two widths of Eq. 6, which alone goes back
+through the zoomed frames.
 
     python benchmarks/training.py --rounds 5            # on a GPU where there is one; about a minute
 """
@@ -12,22 +14,24 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
 
 import torch
 from timing import cell, in_turn, machine
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.model import PeakZoom
-from peakzoom.model.network import BRANCHES
+from peakzoom.recipes import RECIPES
+from peakzoom.train import build
 from peakzoom.video.views import Preprocess, to_input
 
 HEADER = (
-    "| network | clips | precision | T-CNN step, ms | three branches, ms | ratio | T-CNN, GFLOP/s "
-    "| of the matrix product's | largest memory, GB |\n" + "|---" * 9 + "|"
+    "| recipe, size | clips | precision | T-CNN step, ms | three branches, ms | ratio | T-CNN, GFLOP/s "
+    "| of the matrix product's | largest memory, GB | ratio, widths fixed |\n" + "|---" * 10 + "|"
 )
-ON_CPU = (("tcnn", 112, 2), ("tcnn_xs", 96, 8))  # backbone, size, clips
-ON_GPU = (("tcnn", 224, 8), ("tcnn", 224, 24), ("tcnn_xs", 96, 64))
+ON_CPU = (("paper", 224, 2), ("paper", 112, 2), ("small", 96, 8))  # recipe, size, clips
+ON_GPU = (("paper", 224, 8), ("paper", 224, 24), ("small", 96, 64))
+CLASSES = [str(number) for number in range(101)]
 
 
 def wait(device: torch.device) -> None:
@@ -50,7 +54,8 @@ class Step:
         if device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-        shape = (clips, preprocess.frames, 3, preprocess.size, preprocess.size)
+        side = preprocess.source_size
+        shape = (clips, preprocess.frames, 3, side, side)
         self.views = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         self.labels = torch.arange(clips, device=device) % len(model.classes)
 
@@ -82,35 +87,37 @@ def product(device: torch.device, half: bool) -> tuple[Callable[[], object], flo
 def rows(rounds: int, device: torch.device) -> Iterator[str]:
     """One line a network, number of clips and precision."""
     gpu = device.type == "cuda"
-    for backbone, size, clips in ON_GPU if gpu else ON_CPU:
+    for name, size, clips in ON_GPU if gpu else ON_CPU:
         for half in (False, True) if gpu else (False,):
             torch.manual_seed(0)
-            pre = Preprocess(size=size, canvas=(size, size))
-            alone, three = (
-                PeakZoom(backbone, 101, branches=branches, preprocess=pre.to_dict())
-                for branches in (BRANCHES[:1], BRANCHES)
-            )
+            recipe = RECIPES[name]()
+            if size != recipe.preprocess.size:
+                recipe = replace(
+                    recipe, preprocess=replace(recipe.preprocess, size=size, canvas=(size, size))
+                )
+            pre = recipe.preprocess
+            alone, three, fixed = (build(recipe, CLASSES, joint) for joint in (False, True, True))
+            fixed.attention.requires_grad_(False)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 alone.eval()(torch.zeros(1, 3, pre.frames, size, size))
             multiply, worth = product(device, half)
             if gpu:
                 torch.cuda.reset_peak_memory_stats()
+            steps = {"alone": alone, "three": three, "fixed": fixed}
             spent = in_turn(
-                {
-                    "alone": partial(Step(alone, pre, clips, device, half)),
-                    "three": partial(Step(three, pre, clips, device, half)),
-                    "product": multiply,
-                },
+                {key: Step(model, pre, clips, device, half) for key, model in steps.items()}
+                | {"product": multiply},
                 rounds,
                 warm=2,
             )
-            medians = {name: statistics.median(each) for name, each in spent.items()}
+            medians = {key: statistics.median(each) for key, each in spent.items()}
             reached = 3 * clips * counter.get_total_flops() / 1e6 / medians["alone"]
             memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if gpu else ""
             yield (
-                f"| {backbone}, {size} | {clips} | {'bfloat16' if half else 'float32'} | {cell(spent['alone'])} "
+                f"| {name}, {size} | {clips} | {'bfloat16' if half else 'float32'} | {cell(spent['alone'])} "
                 f"| {cell(spent['three'])} | {medians['three'] / medians['alone']:.2f} | {reached:.0f} "
-                f"| {reached / (worth / medians['product'] * 1000):.2f} | {memory} |"
+                f"| {reached / (worth / medians['product'] * 1000):.2f} | {memory} "
+                f"| {medians['fixed'] / medians['alone']:.2f} |"
             )
 
 
