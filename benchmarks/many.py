@@ -41,9 +41,9 @@ def linked(clips: Sequence[Path], folder: Path) -> Path:
 
 
 def children(process: int) -> list[int]:
-    """What a process has started (Linux)."""
-    found = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
-    return [int(each) for each in found]
+    """What the threads of a process have started (Linux)."""
+    files = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(each) for file in files for each in file.read_text(encoding="ascii").split()]
 
 
 def lines_in(file: Path) -> int:
