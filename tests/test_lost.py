@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import longer, made
 
 from peakzoom import durable
 from peakzoom.checkpoints import newest, read_checkpoint
@@ -43,17 +44,6 @@ def quiet(line: str) -> None:
     pass
 
 
-def made(run: Path) -> dict[str, bytes]:
-    """All that must be the same: weights and the numbers of every epoch, and what the run says of its videos."""
-    names = ("*.safetensors", "metrics.csv", "videos.csv", "problems.csv", "classes.txt", "config.json")
-    return {
-        str(file.relative_to(run)): file.read_bytes()
-        for name in names
-        for file in run.rglob(name)
-        if file.name != "config.json" or file.parent == run  # a saved model's names no run
-    }
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -64,8 +54,8 @@ def go_on(data: VideoSet, recipe: Recipe, out: Path, options: Options = OPTIONS)
 
 
 @pytest.fixture(scope="module")
-def recipe(tiny: Recipe) -> Recipe:
-    return replace(tiny, width=0.25, tcnn=replace(tiny.tcnn, epochs=3), joint=replace(tiny.joint, epochs=1))
+def recipe() -> Recipe:
+    return longer(3, 1)
 
 
 @pytest.fixture(scope="module")
