@@ -29,7 +29,6 @@ import av
 import numpy as np
 import torch
 from tiny import longer, made
-from visiting import Visitor
 
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.evaluate import evaluate
@@ -232,6 +231,8 @@ def explained(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
 
 def visited(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: Path) -> Counter[str]:
     """Outcomes of the web page: the table of its tab for several files, and the film of the other, which agree."""
+    from visiting import Visitor
+
     from peakzoom.serve import server
 
     found = Counter[str]()
@@ -258,14 +259,15 @@ def visited(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: P
 # All at once ------------------------------------------------------------------------------------------------------
 
 
-def together(good: Sequence[Path], files: Sequence[Path]) -> VideoSet:
-    """The good files, spread over the others, of three classes; every fourth is for validation."""
+def together(model: Recognizer, good: Sequence[Path], files: Sequence[Path]) -> VideoSet:
+    """The good files, spread over the others, of the model's classes in turn; every fourth is for validation."""
     step = len(files) // len(good) + 1
     mixed = [each for place, one in enumerate(good) for each in (one, *files[place * step :][:step])]
     entries = [
-        Entry(path, place % 3, "val" if place % 4 == 3 else "train") for place, path in enumerate(mixed)
+        Entry(path, place % len(model.classes), "val" if place % 4 == 3 else "train")
+        for place, path in enumerate(mixed)
     ]
-    return VideoSet(["0", "1", "2"], entries, [], "bad")
+    return VideoSet(model.classes, entries, [], "bad")
 
 
 def problems_in(file: Path) -> dict[str, str]:
@@ -288,9 +290,9 @@ def counted(files: Iterable[Path], problems: Mapping[str, str], in_part: str) ->
     return found
 
 
-def checked(_: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path) -> Counter[str]:
+def checked(model: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path) -> Counter[str]:
     """Outcomes of ``data check``."""
-    problems = check(together(good, files), workers=2).problems
+    problems = check(together(model, good, files), workers=2).problems
     assert len({each.path for each in problems}) == len(problems)
     return counted(files, {each.path: each.reason for each in problems}, "readable")
 
@@ -306,7 +308,7 @@ def evaluated(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
                 found.setdefault(path, []).append(row)
             return found
 
-    data = together(good, files)
+    data = together(model, good, files)
     alone = replace(data, entries=[each for each in data.entries if each.path in good])
     wanted, scored = rows(alone, folder / "alone"), rows(data, folder / "mixed")
     assert wanted.items() <= scored.items()
@@ -316,9 +318,11 @@ def evaluated(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
     return counted(files, problems, "scored in part")
 
 
-def trained(good: Sequence[Path], files: Sequence[Path], folder: Path, cache: str) -> Counter[str]:
+def trained(
+    model: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path, cache: str
+) -> Counter[str]:
     """Outcomes of ``train``, of which the weights say that the bad files change nothing."""
-    data, here = together(good, files), replace(OPTIONS, cache=cache)
+    data, here = together(model, good, files), replace(OPTIONS, cache=cache)
 
     def run(name: str, data: VideoSet, workers: int) -> dict[str, bytes]:
         out = train(data, longer(2, 0), folder / name, replace(here, workers=workers), say=lambda line: None)
@@ -336,17 +340,21 @@ def trained(good: Sequence[Path], files: Sequence[Path], folder: Path, cache: st
     return counted(files, problems, "used in part")
 
 
-def decoding_as_it_goes(_: Recognizer, good: Sequence[Path], files: Sequence[Path], at: Path) -> Counter[str]:
+def decoding_as_it_goes(
+    model: Recognizer, good: Sequence[Path], files: Sequence[Path], at: Path
+) -> Counter[str]:
     """:func:`trained` without a cache."""
-    return trained(good, files, at, "off")
+    return trained(model, good, files, at, "off")
 
 
-def decoding_before(_: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path) -> Counter[str]:
+def decoding_before(
+    model: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path
+) -> Counter[str]:
     """:func:`trained` with a cache, which is new."""
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     try:
-        return trained(good, files, folder, "on")
+        return trained(model, good, files, folder, "on")
     finally:
         del os.environ["XDG_CACHE_HOME"]
         if before is not None:
