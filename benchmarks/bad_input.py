@@ -1,7 +1,12 @@
-"""Bad input: real clips cut off and with bytes flipped, odd files and names; what every command's library call says.
+"""Bad input: real clips cut off and with bytes flipped, odd files and names; what every way in makes of them.
 
-Every file gives a prediction or one line; a good file is scored before, in between and after, and its scores stay the
-same bit for bit.
+Every file gives an answer or one line, and good files among them give what they give without them, bit for bit:
+
+* ``predict``, ``watch``, ``explain`` and the web page are asked for the bad files one by one, with a good one between
+  every two; the page is a real server, which gets what a browser can send.
+* ``evaluate`` and ``train`` are given all of them at once, between eight good ones. Every bad file is scored, or named
+  once in problems.csv. A training that decodes as it goes ends with the same weights on 0 and on 2 loader processes;
+  one with a cache, with the weights of a training without the files that cannot be read.
 
     python benchmarks/bad_input.py --cuts 200 --flips 500
 """
@@ -9,30 +14,38 @@ same bit for bit.
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import random
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
 import torch
+from tiny import longer, made
 
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.evaluate import evaluate
 from peakzoom.model import PeakZoom
 from peakzoom.predict import Prediction, Protocol, Recognizer
+from peakzoom.train import Options, train
 from peakzoom.video.check import check
+from peakzoom.video.decode import probe
 from peakzoom.video.entries import Entry, VideoSet
+from peakzoom.video.live import Problem
 from peakzoom.video.views import Preprocess
-from peakzoom.watch import Ended, watch
+from peakzoom.watch import Window, watch
 
 PROTOCOL = Protocol(clips=2, crops=1)
+OPTIONS = Options(steps=("tcnn",), accelerator="cpu", progress=False)
 OUTCOMES = ("prediction", "with a problem", "reason", "stopped")
-HEADER = "| input | files | " + " | ".join(OUTCOMES) + " | slowest, s |\n" + "|---" * 7 + "|"
+HEADER = "| input | files | " + " | ".join(OUTCOMES) + " | took, s |\n" + "|---" * 7 + "|"
 NAMES = (
     b"a b.mp4",
     b"a'b\"c.mp4",
@@ -141,73 +154,238 @@ def recognizer() -> Recognizer:
     return Recognizer.of(PeakZoom("tcnn_xs", 3, width=0.25, preprocess=pre.to_dict()), "cpu")
 
 
-def outcome(found: Prediction | DecodeError) -> str:
-    """One of :data:`OUTCOMES`; a reason that is no line, or a score that is no number, ends everything."""
-    if isinstance(found, DecodeError):
-        assert found.reason and "\n" not in found.reason, found
-        stopped = any(word in found.reason for word in ("was stopped", "crashed", "decoder ended"))
-        return "stopped" if stopped else "reason"
-    assert all(np.isfinite(each).all() for each in found.scores.values()), found
-    assert "\n" not in (found.problem or ""), found
-    return "with a problem" if found.problem else "prediction"
+def outcome(reason: str | None, problem: str | None) -> str:
+    """One of :data:`OUTCOMES`, by the reason for no answer or the problem of a file; neither may have two lines."""
+    for text in (reason, problem):
+        assert text is None or (text and "\n" not in text), text
+    if reason is None:
+        return "with a problem" if problem else "prediction"
+    stopped = any(word in reason for word in ("was stopped", "crashed", "decoder ended"))
+    return "stopped" if stopped else "reason"
 
 
-def predicted(model: Recognizer, good: Path, files: Sequence[Path]) -> tuple[Counter[str], float]:
-    """Outcomes, and the slowest file's seconds; the good file stands between the others, and does not change."""
-    wanted = model.predict(good, PROTOCOL)
-    mixed = [each for file in files for each in (file, good)]
-    found, slowest, began = Counter[str](), 0.0, time.monotonic()
+# One by one -------------------------------------------------------------------------------------------------------
+
+
+def predicted(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: Path) -> Counter[str]:
+    """Outcomes; a good file stands between the others, and does not change."""
+    wanted = model.predict(good[0], PROTOCOL)
+    mixed = [each for file in files for each in (file, good[0])]
+    found = Counter[str]()
     for path, one in zip(mixed, model.predict_many(mixed, PROTOCOL, progress=False), strict=True):
-        slowest, began = max(slowest, time.monotonic() - began), time.monotonic()
-        if path == good:
+        if path == good[0]:
             assert isinstance(one, Prediction), one
             assert all(np.array_equal(one.scores[name], wanted.scores[name]) for name in wanted.scores)
+        elif isinstance(one, DecodeError):
+            assert one.path == path
+            found[outcome(one.reason, None)] += 1
         else:
-            found[outcome(one)] += 1
-    return found, slowest
-
-
-def checked(files: Sequence[Path]) -> Counter[str]:
-    """Outcomes of ``data check``."""
-    report = check(VideoSet(["a"], [Entry(file, 0) for file in files], [], "bad"), workers=2)
-    found: Counter[str] = Counter()
-    for problem in report.problems:
-        assert problem.reason and "\n" not in problem.reason, problem
-        found["with a problem" if problem.reason.startswith("readable") else "reason"] += 1
-    found["prediction"] = len(set(files)) - sum(found.values())
+            assert all(np.isfinite(each).all() for each in one.scores.values()), one
+            found[outcome(None, one.problem)] += 1
     return found
 
 
-def watched(model: Recognizer, files: Sequence[Path]) -> Counter[str]:
+def watched(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: Path) -> Counter[str]:
     """Outcomes of ``watch``: to the end, or one line."""
-    found: Counter[str] = Counter()
+
+    def windows(path: Path) -> tuple[list[np.ndarray], list[str]]:
+        records = list(watch(model, path, every=0.5))
+        return (
+            [each.scores for each in records if isinstance(each, Window)],
+            [each.reason for each in records if isinstance(each, Problem)],
+        )
+
+    wanted, _ = windows(good[0])
+    found = Counter[str]()
     for file in files:
         try:
-            *_, last = watch(model, file)
+            scores, problems = windows(file)
         except UserError as error:
-            if "\n" in str(error):
-                raise
-            found["reason"] += 1
-            continue
-        assert isinstance(last, Ended)
-        found["prediction"] += 1
+            found[outcome(str(error), None)] += 1
+        else:
+            assert scores and all(np.isfinite(each).all() for each in scores), file
+            found[outcome(None, "; ".join(problems) or None)] += 1
+        assert np.array_equal(windows(good[0])[0], wanted)
     return found
 
 
-def row(name: str, found: Counter[str], slowest: float | None) -> str:
+def explained(model: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path) -> Counter[str]:
+    """Outcomes of ``explain``, whose film has every frame of the file."""
+
+    def evidence(path: Path) -> dict[str, object]:
+        return model.explain(path, protocol=PROTOCOL, progress=False).to_dict()
+
+    wanted, found = evidence(good[0]), Counter[str]()
+    for number, file in enumerate(files):
+        try:
+            seen = model.explain(file, protocol=PROTOCOL, progress=False)
+            film, *_ = seen.save(folder / f"explained-{number}", progress=False)
+        except DecodeError as error:
+            found[outcome(error.reason, None)] += 1
+        else:
+            assert probe(film).frames == seen.info.frames, file
+            found[outcome(None, seen.prediction.problem)] += 1
+        assert evidence(good[0]) == wanted
+    return found
+
+
+def visited(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: Path) -> Counter[str]:
+    """Outcomes of the web page: the table of its tab for several files, and the film of the other, which agree."""
+    from visiting import Visitor
+
+    from peakzoom.serve import server
+
+    found = Counter[str]()
+    with server(model, PROTOCOL) as address:
+        visitor = Visitor(address)
+        wanted = visitor.recognise(good[0])["output"]["data"][0]["data"]
+        for file in files:
+            if not os.path.isfile(file):  # noqa: PTH113 - a browser sends no folders, and no file of such a name
+                continue
+            answer, film = visitor.recognise(file), visitor.recognise(file, film=True)
+            if answer["success"]:
+                ((_, name, score, problem),) = answer["output"]["data"][0]["data"]
+                found[outcome(None if name else problem, problem or None if name else None)] += 1
+                assert film["success"] == bool(name) == bool(score), (file, answer, film)
+            else:  # the upload was refused
+                assert not film["success"]
+                found[outcome(answer["output"]["error"], None)] += 1
+            if not film["success"]:
+                outcome(film["output"]["error"], None)
+            assert visitor.recognise(good[0])["output"]["data"][0]["data"] == wanted
+    return found
+
+
+# All at once ------------------------------------------------------------------------------------------------------
+
+
+def together(model: Recognizer, good: Sequence[Path], files: Sequence[Path]) -> VideoSet:
+    """The good files, spread over the others, of the model's classes in turn; every fourth is for validation."""
+    step = len(files) // len(good) + 1
+    mixed = [each for place, one in enumerate(good) for each in (one, *files[place * step :][:step])]
+    entries = [
+        Entry(path, place % len(model.classes), "val" if place % 4 == 3 else "train")
+        for place, path in enumerate(mixed)
+    ]
+    return VideoSet(model.classes, entries, [], "bad")
+
+
+def problems_in(file: Path) -> dict[str, str]:
+    """Reason by path of a problems.csv, in which no path may stand twice."""
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        rows = [(row["path"], row["reason"]) for row in csv.DictReader(stream)]
+    assert len(dict(rows)) == len(rows), rows
+    return dict(rows)
+
+
+def counted(files: Iterable[Path], problems: Mapping[str, str], in_part: str) -> Counter[str]:
+    """Outcomes by a table of problems, which names these files alone; those that were used begin with ``in_part``."""
+    names = [str(each) for each in files]
+    assert set(problems) <= set(names), set(problems) - set(names)
+    found = Counter[str]()
+    for name in names:
+        text = problems.get(name)
+        used = text is None or text.startswith(in_part)
+        found[outcome(None, text) if used else outcome(text, None)] += 1
+    return found
+
+
+def checked(model: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path) -> Counter[str]:
+    """Outcomes of ``data check``."""
+    problems = check(together(model, good, files), workers=2).problems
+    assert len({each.path for each in problems}) == len(problems)
+    return counted(files, {each.path: each.reason for each in problems}, "readable")
+
+
+def evaluated(model: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path) -> Counter[str]:
+    """Outcomes of ``evaluate``; a file is scored or has its reason, and the good ones' rows do not change."""
+
+    def rows(data: VideoSet, out: Path) -> dict[str, list[list[str]]]:
+        evaluate(model, data, data.entries, out, PROTOCOL, progress=False)
+        with (out / "scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            found: dict[str, list[list[str]]] = {}
+            for path, *row in csv.reader(stream):
+                found.setdefault(path, []).append(row)
+            return found
+
+    data = together(model, good, files)
+    alone = replace(data, entries=[each for each in data.entries if each.path in good])
+    wanted, scored = rows(alone, folder / "alone"), rows(data, folder / "mixed")
+    assert wanted.items() <= scored.items()
+    problems = problems_in(folder / "mixed" / "problems.csv")
+    unscored = {path for path, reason in problems.items() if not reason.startswith("scored in part")}
+    assert not unscored & scored.keys() and len(unscored) + len(scored) == len(data.entries) + 1  # the header
+    return counted(files, problems, "scored in part")
+
+
+def trained(
+    model: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path, cache: str
+) -> Counter[str]:
+    """Outcomes of ``train``, of which the weights say that the bad files change nothing."""
+    data, here = together(model, good, files), replace(OPTIONS, cache=cache)
+
+    def run(name: str, data: VideoSet, workers: int) -> dict[str, bytes]:
+        out = train(data, longer(2, 0), folder / name, replace(here, workers=workers), say=lambda line: None)
+        return made(out)
+
+    one, problems = run("one", data, 0), problems_in(folder / "one" / "problems.csv")
+    if cache == "off":
+        assert run("other", data, 2) == one
+    else:
+        lost = {path for path, reason in problems.items() if not reason.startswith("used in part")}
+        readable = [each for each in data.entries if str(each.path) not in lost]
+        other = run("other", replace(data, entries=readable), 0)
+        same = [name for name in one if name.endswith(("model.safetensors", "metrics.csv"))]
+        assert len(same) == 3 and all(one[name] == other[name] for name in same)
+    return counted(files, problems, "used in part")
+
+
+def decoding_as_it_goes(
+    model: Recognizer, good: Sequence[Path], files: Sequence[Path], at: Path
+) -> Counter[str]:
+    """:func:`trained` without a cache."""
+    return trained(model, good, files, at, "off")
+
+
+def decoding_before(
+    model: Recognizer, good: Sequence[Path], files: Sequence[Path], folder: Path
+) -> Counter[str]:
+    """:func:`trained` with a cache, which is new."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    try:
+        return trained(model, good, files, folder, "on")
+    finally:
+        del os.environ["XDG_CACHE_HOME"]
+        if before is not None:
+            os.environ["XDG_CACHE_HOME"] = before
+
+
+WAYS: dict[str, Callable[[Recognizer, Sequence[Path], Sequence[Path], Path], Counter[str]]] = {
+    "predict": predicted,
+    "data check": checked,
+    "evaluate": evaluated,
+    "train": decoding_as_it_goes,
+    "train, cached": decoding_before,
+    "watch": watched,
+    "explain": explained,
+    "web page": visited,
+}
+
+
+def row(name: str, found: Counter[str], took: float) -> str:
     """A line of the table."""
     cells = [str(found[each]) for each in OUTCOMES]
-    return f"| {name} | {sum(found.values())} | {' | '.join(cells)} | {'' if slowest is None else f'{slowest:.1f}'} |"
+    return f"| {name} | {sum(found.values())} | {' | '.join(cells)} | {took:.0f} |"
 
 
-def real_clips() -> tuple[list[Path], list[Path]]:
-    """Small real clips of different formats, and all odd ones."""
+def real_clips() -> tuple[list[Path], list[Path], list[Path]]:
+    """Eight good clips, small real clips of different formats, and all odd ones."""
     from decoding import FOLDER
 
     nasty = sorted(each for each in (FOLDER / "nasty").rglob("*") if each.suffix not in (".txt", ""))
-    clips = sorted(each for each in (FOLDER / "ut_interaction").glob("*/*.avi"))[:4]
-    clips += [each for each in nasty if each.stat().st_size < 120_000 and each.stat().st_size > 5000]
-    return clips, nasty
+    good = sorted(each for each in (FOLDER / "ut_interaction").glob("*/*.avi"))[:8]
+    return good, good[:4] + [each for each in nasty if 5000 < each.stat().st_size < 120_000], nasty
 
 
 def main() -> None:
@@ -217,24 +395,26 @@ def main() -> None:
     parser.add_argument("--cuts", type=int, default=200)
     parser.add_argument("--flips", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: all")
+    parser.add_argument("--no-odd", action="store_true", help="cut off and flipped ones alone")
     asked = parser.parse_args()
-    clips, nasty = real_clips()
-    model, good = recognizer(), clips[0]
+    good, clips, nasty = real_clips()
+    model = recognizer()
     print(HEADER)
     with TemporaryDirectory() as name:
         folder = Path(name)
         kinds = {
-            "odd files and names": list(odd(good, folder)),
-            "the data's nasty files": nasty,
+            "odd files and names": [] if asked.no_odd else list(odd(good[0], folder)),
+            "the data's nasty files": [] if asked.no_odd else nasty,
             f"{asked.cuts} cut off": list(cuts(clips, asked.cuts, asked.seed, folder)),
             f"{asked.flips} with bytes flipped": list(flips(clips, asked.flips, asked.seed, folder)),
         }
         for kind, files in kinds.items():
-            found, slowest = predicted(model, good, files)
-            print(row(f"predict: {kind}", found, slowest), flush=True)
-            print(row(f"data check: {kind}", checked(files), None), flush=True)
-            if kind in list(kinds)[:2]:
-                print(row(f"watch: {kind}", watched(model, files), None), flush=True)
+            for way in asked.ways if files else ():
+                began = time.monotonic()
+                with TemporaryDirectory() as work:
+                    found = WAYS[way](model, good, files, Path(work))
+                print(row(f"{way}: {kind}", found, time.monotonic() - began), flush=True)
 
 
 if __name__ == "__main__":

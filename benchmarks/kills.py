@@ -17,62 +17,28 @@ import shutil
 import signal
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from timing import machine
+from tiny import longer, made, render
 
 from peakzoom import durable
 from peakzoom.errors import UserError
-from peakzoom.recipes import Phase, Recipe
 from peakzoom.train import Options, train
 from peakzoom.video.datasets import open_data
 from peakzoom.video.entries import VideoSet
-from peakzoom.video.render import render_dataset
-from peakzoom.video.views import Augment, Preprocess
 
 OPTIONS = Options(val_fraction=0.3, workers=0, accelerator="cpu", progress=False)
+RECIPE = longer(4, 2)
 CHECKPOINTS = Path("tcnn") / "checkpoints"
 HEADER = "| fault | injected | runs that ended otherwise | checkpoints found damaged |\n" + "|---" * 4 + "|"
 
 
-def recipe() -> Recipe:
-    """32 x 32 pixels, 8 frames, four epochs and two."""
-    phase = Phase(4, "adamw", 1e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1)
-    return Recipe(
-        name="tiny",
-        model="tcnn_xs",
-        width=0.25,
-        tcnn=phase,
-        joint=replace(phase, lr=5e-4, epochs=2),
-        preprocess=Preprocess(size=32, frames=8, canvas=(36, 40)),
-        augment=Augment(area=(0.7, 1.0), aspect=(0.9, 1.1), brightness=0.2, contrast=0.2),
-        batch_size=6,
-        dropout=0.3,
-        class_balance=0.5,
-        attention_per="clip",
-    )
-
-
-def videos(folder: Path) -> VideoSet:
-    """Eighteen rendered clips to train on."""
-    shape = {"height": 64, "width": 64, "frames": 12, "difficulty": 0.2, "performers": 8, "workers": 1}
-    render_dataset(folder, train_clips=18, test_clips=3, classes=["wave", "nod", "kick"], **shape)  # type: ignore[arg-type]
-    return open_data(folder / "clips.csv")
-
-
-def made(run: Path) -> dict[str, bytes]:
-    """What must be the same."""
-    names = ("*.safetensors", "metrics.csv", "videos.csv", "problems.csv", "classes.txt")
-    return {
-        str(file.relative_to(run)): file.read_bytes() for name in names for file in sorted(run.rglob(name))
-    }
-
-
 def go_on(data: VideoSet, out: Path, said: list[str] | None = None) -> None:
     """Train, with ``resume`` where there is something to resume."""
-    train(data, recipe(), out, OPTIONS, (out / "config.json").exists(), (said or []).append)
+    lines = [] if said is None else said
+    train(data, RECIPE, out, OPTIONS, (out / "config.json").exists(), lines.append)
 
 
 def start(data: VideoSet, out: Path) -> Any:
@@ -103,7 +69,7 @@ def kills(data: VideoSet, folder: Path, count: int, draw: random.Random) -> tupl
                 child.join()
             done += child.exitcode == -signal.SIGKILL
         said: list[str] = []
-        train(data, recipe(), out, OPTIONS, (out / "config.json").exists(), said.append)
+        go_on(data, out, said)
         damaged += sum("is damaged" in line for line in said)
         otherwise += made(out) != expected
         shutil.rmtree(out)
@@ -138,14 +104,7 @@ def writes(data: VideoSet, folder: Path, count: int) -> tuple[int, int, int]:
                 raise SystemExit(f"write {place} failed and nobody noticed")
             at = -1
             said: list[str] = []
-            train(
-                data,
-                recipe(),
-                folder / "run",
-                OPTIONS,
-                (folder / "run" / "config.json").exists(),
-                said.append,
-            )
+            go_on(data, folder / "run", said)
             damaged += sum("is damaged" in line for line in said)
             otherwise += made(folder / "run") != expected
             shutil.rmtree(folder / "run")
@@ -167,7 +126,7 @@ def cuts(data: VideoSet, folder: Path, count: int, draw: random.Random) -> tuple
         last = run / CHECKPOINTS / "last.ckpt"
         last.write_bytes(last.read_bytes()[: draw.randrange(last.stat().st_size)])
         said: list[str] = []
-        train(data, recipe(), run, OPTIONS, True, said.append)
+        train(data, RECIPE, run, OPTIONS, True, said.append)
         damaged += sum("is damaged" in line for line in said)
         otherwise += made(run) != expected
         shutil.rmtree(run)
@@ -187,7 +146,7 @@ def main() -> None:
     print(HEADER, flush=True)
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = name
-        data = videos(Path(name) / "clips")
+        data = open_data(render(Path(name) / "clips") / "clips.csv")
         faults = {
             "killed (SIGKILL) at a random moment": lambda at: kills(
                 data, at, asked.kills, random.Random(asked.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ class Visitor:
 
     def recognise(self, file: Path, film: bool = False) -> dict[str, Any]:
         """Upload a clip and ask for its class, by the tab for several files, or for the film as well by the other."""
-        sent = self.upload(file.name, file.read_bytes())
+        name = os.fsencode(file.name).decode(errors="replace")  # as a browser sends what is no text
+        sent = self.upload(name, file.read_bytes())
         if sent.status_code != 200:
             return {"success": False, "output": {"error": sent.text}}
         place = as_file(sent.json()[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,12 @@ import pytest
 # Before anything imports the hub's client, which reads it once: no test asks the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from peakzoom.recipes import Phase, Recipe
+from tiny import recipe, render
+
+from peakzoom.recipes import Recipe
 from peakzoom.video.datasets import open_data
 from peakzoom.video.entries import VideoSet
-from peakzoom.video.render import ClipSpec, render_dataset, write_clip
-from peakzoom.video.views import Augment, Preprocess
+from peakzoom.video.render import ClipSpec, write_clip
 
 
 @pytest.fixture(scope="session")
@@ -41,18 +41,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rendered data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
-    return render_dataset(
-        tmp_path_factory.mktemp("rendered") / "clips",
-        train_clips=18,
-        test_clips=6,
-        classes=["wave", "nod", "kick"],
-        height=64,
-        width=64,
-        frames=12,
-        difficulty=0.2,
-        performers=8,
-        workers=1,
-    )
+    return render(tmp_path_factory.mktemp("rendered") / "clips")
 
 
 @pytest.fixture(scope="session")
@@ -77,19 +66,7 @@ def make_clip() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny() -> Recipe:
     """A recipe that needs a second: 32 x 32 pixels, 8 frames, one epoch of each phase."""
-    phase = Phase(1, "adamw", 1e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1)
-    return Recipe(
-        name="tiny",
-        model="tcnn_xs",
-        tcnn=phase,
-        joint=replace(phase, lr=5e-4),
-        preprocess=Preprocess(size=32, frames=8, canvas=(36, 40)),
-        augment=Augment(area=(0.7, 1.0), aspect=(0.9, 1.1), brightness=0.2, contrast=0.2),
-        batch_size=6,
-        dropout=0.3,
-        class_balance=0.5,
-        attention_per="clip",
-    )
+    return recipe()
 
 
 @pytest.fixture(scope="session")

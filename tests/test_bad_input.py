@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import bad_input
 import numpy as np
 import pytest
+from fuzz import fuzz
 
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.evaluate import score_videos
@@ -21,7 +24,6 @@ from peakzoom.video.decode import scan
 from peakzoom.video.entries import Entry, VideoSet
 from peakzoom.watch import Ended, watch
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 PROTOCOL = Protocol(clips=2, crops=1)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="makes pipes and names that Windows has not")
@@ -30,9 +32,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="makes pipes and
 @pytest.fixture(scope="module")
 def bad_files(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Odd files, 40 clips cut off and 60 with bytes flipped."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import bad_input
     folder = tmp_path_factory.mktemp("bad")
     clips = [each.path for each in clip_data.entries[:5]]
     return [
@@ -100,19 +99,47 @@ def test_every_way_in_tells_the_same(
         assert (str(path) in unreadable) == is_line(said) == bool(said), (path, said)
 
 
-@pytest.mark.parametrize("cache", ["on", "off"])
-def test_training(
-    marked: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+@pytest.mark.parametrize(
+    "way,every", [("evaluate", 2), ("train", 10), ("train, cached", 10), ("explain", 40), ("web page", 40)]
+)
+def test_other_ways_in(
+    recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path, way: str, every: int
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    marked = replace(marked, entries=[replace(each, split="train") for each in marked.entries])
-    options = Options(
-        val_fraction=0, workers=0, accelerator="cpu", progress=False, cache=cache, steps=("tcnn",)
+    """What the benchmark asks of each: one answer or one line a file, and good files as if they were alone."""
+    if way == "web page":
+        pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
+    good = [each.path for each in clip_data.entries[-8:]]
+    files = [*bad_files[:6], bad_files[8], *bad_files[14:18], *bad_files[19::every]]  # no 16K, one odd name
+    if way == "web page":
+        files = [file for file in files if os.path.isfile(file)]  # noqa: PTH113 - what a browser can send
+    found = bad_input.WAYS[way](recognizer, good, files, tmp_path)
+    assert found.total() == len(files) and found["stopped"] == 0
+    assert found["prediction"] >= 4 and found["reason"] >= 2 and (found["with a problem"] or every == 40), (
+        found
     )
-    out = train(marked, tiny, tmp_path / "run", options, say=lambda line: None)
-    assert (out / "tcnn" / "best" / "model.safetensors").exists()
-    problems = (out / "problems.csv").read_text(encoding="utf-8", errors="surrogateescape")
-    assert problems.count("is empty (zero bytes)") == 1 and "is a pipe or a device" in problems
+
+
+def test_a_training_without_a_cache_lists_what_one_with_it_does(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+) -> None:
+    """A clip of which the end is damaged is used in part, and that is said."""
+    damaged = tmp_path / "damaged.mp4"
+    data = bytearray(clip_data.entries[0].path.read_bytes())
+    place = data.index(b"mdat")
+    data[place + 2000 : place + 2600] = bytes(600)
+    damaged.write_bytes(data)
+    entries = [Entry(damaged, 0, "train"), *clip_data.entries]
+    listed = []
+    for cache in ("on", "off"):
+        options = Options(
+            val_fraction=0, workers=0, accelerator="cpu", progress=False, cache=cache, steps=("tcnn",)
+        )
+        out = tmp_path / cache
+        train(replace(clip_data, entries=entries), tiny, out, options, say=lambda line: None)
+        listed.append((out / "problems.csv").read_text(encoding="utf-8"))
+    assert listed[0] == listed[1] and listed[0].startswith(
+        f"path,reason\n{damaged},used in part: decoding stopped"
+    )
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux alone")
@@ -125,10 +152,7 @@ def test_huge_frames_are_stopped(bad_files: list[Path], monkeypatch: pytest.Monk
         guard.guarded(huge, scan, huge)
 
 
-def test_mutants(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutants() -> None:
     """The fuzz target for some seconds; what it must not find is raised."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from fuzz import fuzz
-
     counts = fuzz(8, seed=0)
     assert {"video: result", "video: reason", "manifest: result", "manifest: reason"} <= set(counts)

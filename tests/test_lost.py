@@ -17,17 +17,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny import longer, made
 
 from peakzoom import durable
 from peakzoom.checkpoints import newest, read_checkpoint
 from peakzoom.cli import main
 from peakzoom.errors import UserError
 from peakzoom.evaluate import evaluate, part_of, score_shard
+from peakzoom.evidence.faithfulness import measure_faithfulness
 from peakzoom.journal import Journal, whole_lines
 from peakzoom.predict import DecodedViews, Prediction, Protocol, Recognizer, load
 from peakzoom.recipes import Recipe
@@ -43,17 +46,6 @@ def quiet(line: str) -> None:
     pass
 
 
-def made(run: Path) -> dict[str, bytes]:
-    """All that must be the same: weights and the numbers of every epoch, and what the run says of its videos."""
-    names = ("*.safetensors", "metrics.csv", "videos.csv", "problems.csv", "classes.txt", "config.json")
-    return {
-        str(file.relative_to(run)): file.read_bytes()
-        for name in names
-        for file in run.rglob(name)
-        if file.name != "config.json" or file.parent == run  # a saved model's names no run
-    }
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -64,8 +56,8 @@ def go_on(data: VideoSet, recipe: Recipe, out: Path, options: Options = OPTIONS)
 
 
 @pytest.fixture(scope="module")
-def recipe(tiny: Recipe) -> Recipe:
-    return replace(tiny, width=0.25, tcnn=replace(tiny.tcnn, epochs=3), joint=replace(tiny.joint, epochs=1))
+def recipe() -> Recipe:
+    return longer(3, 1)
 
 
 @pytest.fixture(scope="module")
@@ -643,6 +635,44 @@ def test_shards_count_every_video_once(
     assert files(out) == scores and not part_of(out).exists()
     with pytest.raises(UserError, match="expected such as 1/4"):
         score_shard(recognizer, clip_data, entries, tmp_path / "b", (count + 1, count), FEW)
+
+
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_faithfulness_goes_on(
+    recognizer: Recognizer,
+    clip_data: VideoSet,
+    entries: list[Entry],
+    scores: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+) -> None:
+    """Killed while it blurs so many videos; the broken one is the fourth, and takes no draw from those behind it."""
+    call = partial(evaluate, recognizer, clip_data, entries, protocol=FEW, faithfulness=True)
+    told: list[tuple[int, int]] = []
+
+    def dying(*each: int) -> None:
+        told.append(each)
+        if len(told) == 7 + after:  # the first seven are scores
+            raise Power
+
+    whole = call(tmp_path / "whole", progress=False)
+    with pytest.raises(Power):
+        call(tmp_path / "out", progress=dying)
+    assert not (tmp_path / "out").exists()
+    told.clear()
+    found = call(tmp_path / "out", progress=lambda *each: told.append(each), resume=True)
+    assert told == [(done, 7) for done in range(after + 1, 8)]
+    made = files(tmp_path / "out")
+    assert made == files(tmp_path / "whole") and not part_of(tmp_path / "out").exists()
+    assert {"faithfulness.csv", "faithfulness.json"} == made.keys() - scores.keys()
+    assert scores.items() <= made.items()
+    assert found.faithfulness == whole.faithfulness and found.faithfulness is not None
+    assert [each.path for each in found.faithfulness.problems] == [str(entries[3].path)]
+    alone = measure_faithfulness(
+        recognizer, [each for each in entries if each != entries[3]], FEW, progress=False
+    )
+    assert alone.drops == found.faithfulness.drops
 
 
 def test_a_shard_that_is_still_running_is_waited_for(

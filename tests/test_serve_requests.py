@@ -136,6 +136,21 @@ def test_what_is_no_video_is_told_and_never_shown_as_a_page(visitor: Visitor) ->
     assert "html" not in shown.headers["content-type"] or "attachment" in shown.headers["content-disposition"]
 
 
+def test_a_file_of_another_kind_costs_only_itself(visitor: Visitor, clip: Path) -> None:
+    """Gradio goes by the ending, and would refuse them all."""
+    content = clip.read_bytes()
+    sent = [("a.mp4", content), ("b.txt", b"no video"), ("c.gif", content), ("d", content), ("e.mp4", b"")]
+    places = [as_file(visitor.upload(name, data).json()[0]) for name, data in sent]
+    rows = []
+    for part in (places[:3], places[3:]):
+        found = visitor.ask(SEVERAL, part)
+        assert found["success"], found
+        rows += found["output"]["data"][0]["data"]
+    assert [row[0] for row in rows] == [name for name, _ in sent]
+    assert rows[0][1:] == rows[2][1:] == rows[3][1:] and rows[0][1]
+    assert [row[1] for row in rows].count("") == 2 and "is empty" in rows[4][3]
+
+
 def test_nonsense_is_refused_without_a_word_about_the_server(
     visitor: Visitor, clip: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ What an evaluation leaves in its folder::
     per_class.csv         videos and accuracy of each class, for each branch
     confusion.csv .png    rows are true classes, columns the fused answer
     problems.csv          videos without a score, and why
+    faithfulness.csv .json  where it was asked for, see :mod:`peakzoom.evidence.faithfulness`
 
 The folder appears when it is complete. Until then the scores of each video are kept in ``FOLDER.part``, a line a video,
 so that a stopped evaluation goes on where it was. Several processes may share the work: each scores one shard of the
@@ -51,6 +52,8 @@ from peakzoom.video.entries import Entry, Problem, VideoSet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from peakzoom.evidence.faithfulness import Faithfulness
+
 
 @dataclass(frozen=True)
 class BranchResult:
@@ -71,6 +74,7 @@ class Evaluation:
     counts: dict[str, int]  # videos scored, of each class
     problems: list[Problem]
     effort: MeanEffort | None = None  # of a cascade
+    faithfulness: Faithfulness | None = None  # where it was asked for
 
     @property
     def fused(self) -> BranchResult:
@@ -229,6 +233,7 @@ def evaluate(
     progress: bool | Told = True,
     cascade: Stored | None = None,
     resume: bool = False,
+    faithfulness: bool = False,
 ) -> Evaluation:
     """Score videos and write the folder described above.
 
@@ -242,6 +247,7 @@ def evaluate(
         progress: show a bar; a function is called with (done, all) instead.
         cascade: look only as far as it says.
         resume: go on with what a stopped evaluation or :func:`score_shard` left, if anything.
+        faithfulness: afterwards :func:`peakzoom.evidence.faithfulness.measure_faithfulness` of the same videos.
 
     Raises:
         UserError: the folder is in use, the evaluation that is gone on with was another one, no video could be scored,
@@ -249,6 +255,10 @@ def evaluate(
     """
     protocol, out = protocol or Protocol(), Path(out)
     check_out(out, resume)
+    if faithfulness:
+        from peakzoom.evidence import faithfulness as blurring
+
+        blurring.torch_engine(recognizer)
     replace(data, entries=list(entries)).with_classes(recognizer.classes)  # refuses before a folder is made
     with telling_full_disk(out, "go on with --resume"):
         part = part_of(out)
@@ -267,6 +277,12 @@ def evaluate(
         result = summarise(scored.predictions, scored.entries, recognizer.classes, scored.problems)
         if cascade:
             result = replace(result, effort=mean_effort(scored.predictions, cascade))
+        if faithfulness:
+            with Journal(part / BLURRED, asked, resume) as journal:
+                found = blurring.measure_faithfulness(
+                    recognizer, entries, protocol, workers=workers, progress=progress, journal=journal
+                )
+            result = replace(result, faithfulness=found)
         of = {
             "data": Path(data.name).name,
             "splits": dict(Counter(entry.split or "not said" for entry in entries)),
@@ -278,6 +294,8 @@ def evaluate(
             shutil.rmtree(draft)
         draft.mkdir()
         _write(draft, result, scored.predictions, scored.entries, recognizer.classes, protocol, cascade, of)
+        if result.faithfulness:
+            result.faithfulness.write(draft)
         replace_folder(draft, out)
         shutil.rmtree(part)
     return result
@@ -369,6 +387,7 @@ def score_shard(
 
 
 OWN = "rest.jsonl"  # of the evaluation itself; shards have files of their own
+BLURRED = "faithfulness.jsonl"
 
 
 def _asked(

@@ -301,12 +301,9 @@ def build(desk: Desk, examples: Sequence[Path] = ()) -> gr.Blocks:
                 concurrency_id="desk",
             )
         with gr.Tab("Several files"):
-            files = gr.File(
-                label=f"At most {limits.files} videos",
-                file_count="multiple",
-                type="filepath",
-                file_types=["video"],
-            )
+            # No file_types: Gradio goes by the ending, and would refuse all files for one that is called otherwise, as
+            # GIFs are. Here each has its row.
+            files = gr.File(label=f"At most {limits.files} videos", file_count="multiple", type="filepath")
             all_go = gr.Button("Recognise all", variant="primary")
             table = gr.Dataframe(
                 headers=["file", "class", "score", "problem"],

@@ -71,7 +71,7 @@ from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import probe
 from peakzoom.video.entries import Entry, Problem, VideoSet
 from peakzoom.video.guard import guarded
-from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader, seed_of
+from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader, seed_of, used_in_part
 from peakzoom.video.splits import split_validation
 from peakzoom.video.views import Preprocess, to_input
 from peakzoom.weights import load_weights
@@ -426,12 +426,12 @@ def _decode_all(
             else:
                 cached[path] = result
                 if result.problem:
-                    problems.append(Problem(str(path), f"used in part: {result.problem}"))
+                    problems.append(used_in_part(path, result.problem))
         lengths = [video.frames for video in cached.values()] or lengths
     else:
         say(
             f"no cache of decoded frames ({size / 1e9:.3g} GB; --cache on makes one): "
-            "videos are decoded each time, and unreadable ones are listed when they are met"
+            "videos are decoded each time, and broken ones are listed when they are met"
         )
     if recipe.stride is None:
         stride = max(1, round((recipe.reach * float(np.median(lengths)) - 1) / max(1, pre.frames - 1)))
@@ -758,7 +758,9 @@ def _fit(
     met = [problem for problem in met if problem not in problems]  # the first phase has met most of them
     problems += met
     if met:
-        say(f"{len(met)} files could not be decoded while training: see {out / 'problems.csv'}")
+        say(
+            f"{len(met)} files could not be decoded while training, or in part alone: see {out / 'problems.csv'}"
+        )
     if trainer.is_global_zero:
         if met:
             _write_problems(out, problems)  # before the weights, with which the phase is done

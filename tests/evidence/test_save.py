@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from evidence.colours import middle_of, recognizer, write_squares
 from PIL import Image
 
+from peakzoom import durable
 from peakzoom.errors import UserError
 from peakzoom.evidence.draw import Film, Painter, headline
 from peakzoom.evidence.save import _ticks
@@ -56,6 +59,32 @@ def test_film(tmp_path: Path, size: tuple[int, int], setup: Callable[..., None] 
     assert json.loads(data.read_text())["class"] == "red"
     with pytest.raises(UserError, match="is not empty"):
         evidence.save(tmp_path / "out")
+
+
+def test_a_killed_process_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = recognizer().explain(write_squares(tmp_path / "v.mov", still), protocol=ONE)
+    out = tmp_path / "out"
+
+    def dying(done: int, count: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evidence.save(out, progress=dying)
+    assert not out.exists() and (tmp_path / "out.part" / "evidence.json").exists()
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable.os, "fsync", full)
+        with pytest.raises(UserError, match=r"(?i)no space left.*: make room and run it again$"):
+            evidence.save(out, progress=False)
+    assert not out.exists()
+    out.mkdir()
+    made = evidence.save(out, progress=False)
+    assert sorted(made) == sorted(out.iterdir()) and decode(made[0]).info.frames == 12
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "v.mov"]
 
 
 def test_notebooks_show_the_film(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,17 @@ def test_killed_while_writing(video: Path, store: FrameCache, monkeypatch: pytes
             store.add(video)
     assert ".npy" not in names(store.folder)
     assert len(read_cached(store.add(video))) == 8
+
+
+def test_what_stopped_decoding_left_is_removed_a_day_later(video: Path, store: FrameCache) -> None:
+    """A file that takes too long or too much memory ends its process, which cannot tidy up."""
+    kept = store.add(video)
+    drafts = [store.folder / f"{name}.part" for name in ("a.1", "a.1.txt", "b.2")]
+    for draft, hours in zip(drafts, (25, 25, 23), strict=True):
+        draft.write_bytes(b"x" * 100)
+        os.utime(draft, (time.time() - 3600 * hours,) * 2)
+    assert fill(store, [video]) == {video: kept}
+    assert [draft.exists() for draft in drafts] == [False, False, True]
 
 
 def test_the_name_tells_edited_files_and_other_settings_apart(

@@ -179,7 +179,8 @@ def test_only_the_wanted_frames_are_converted(entries: list[Entry], monkeypatch:
 
     monkeypatch.setattr(loading, "decode", watched)
     maker = ViewMaker(PRE, AUGMENT, 0, 1, PRE.stored_canvas)
-    here = maker.from_file(entries[0].path, 0)
+    here, problem = maker.from_file(entries[0].path, 0)
     there = ClipDataset(entries, PRE, AUGMENT)[0]  # in another process
     assert isinstance(there, Sample) and torch.equal(there.view, here)
+    assert problem is None and there.problem is None
     assert kept == [4]

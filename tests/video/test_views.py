@@ -264,3 +264,13 @@ def test_frames_at_a_rate() -> None:
     with pytest.raises(DecodeError, match="a: cannot be taken at 5 frames a second") as caught:
         frames_at(Path("a"), np.zeros(4), 5.0)
     assert caught.value.path == Path("a")
+
+
+def test_one_wrong_timestamp_makes_no_endless_video() -> None:
+    """Slides of an hour, and hours of a frame every three seconds, are taken as they are."""
+    assert len(frames_at(Path("a"), np.array([0.0, 1800.0]), 25.0)) == 90_000
+    assert len(frames_at(Path("a"), 3.0 * np.arange(3000), 25.0)) == 225_000
+    for last in (4100.0, 1e9, 1e300):
+        with pytest.raises(DecodeError, match=r"cannot be taken at 25 .* its 5 frames last") as caught:
+            frames_at(Path("a"), np.array([0.0, 0.1, 0.2, 0.3, last]), 25.0)
+        assert "\n" not in caught.value.reason and len(caught.value.reason) < 200

@@ -29,8 +29,7 @@ from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.evaluate import Evaluation
-    from peakzoom.predict import Protocol, Recognizer
-    from peakzoom.video.entries import Entry
+    from peakzoom.evidence.faithfulness import Faithfulness
 
 
 @grouped
@@ -107,7 +106,17 @@ def evaluate(
             "Next, when every shard is done: the same command with --resume in place of --shard"
         )
         return
-    result = test(recognizer, videos, entries, target, averaged, workers, cascade=steps, resume=resume)
+    result = test(
+        recognizer,
+        videos,
+        entries,
+        target,
+        averaged,
+        workers,
+        cascade=steps,
+        resume=resume,
+        faithfulness=faithfulness,
+    )
     title = f"{sum(result.counts.values())} {split} videos, {views.num_clips} x {views.crops} views"
     out_console.print(_accuracy_table(result, title))
     out_console.print(_class_table(result))
@@ -121,8 +130,8 @@ def evaluate(
         say(
             f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"
         )
-    if faithfulness:
-        _measure_faithfulness(recognizer, entries, averaged, workers, target)
+    if result.faithfulness:
+        _tell_faithfulness(result.faithfulness)
     answer(f"Scores, tables and pictures: {target}")
     if recognizer.weights and Path(run).is_dir():
         _renew_card(run, target)
@@ -153,13 +162,9 @@ def _renew_card(run: str, evaluation: Path) -> None:
         say(f"{file} could not be written: {error.strerror or error}")
 
 
-def _measure_faithfulness(
-    recognizer: Recognizer, entries: list[Entry], averaged: Protocol, workers: int, target: Path
-) -> None:
-    from peakzoom.evidence.faithfulness import KINDS, measure_faithfulness
+def _tell_faithfulness(found: Faithfulness) -> None:
+    from peakzoom.evidence.faithfulness import KINDS
 
-    found = measure_faithfulness(recognizer, entries, averaged, workers=workers)
-    found.write(target)
     table = Table(title=f"Drop of the answer's score, {found.share:.0%} of each frame blurred")
     table.title_justify = "left"
     for column in ("class answered", "videos", "score", *KINDS):

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from peakzoom.engines.eager import TorchEngine
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.journal import Journal
 from peakzoom.predict import Protocol, Recognizer, decode_ahead
 from peakzoom.progress import Told, progress_bar
 from peakzoom.stats import PairedTest, paired_differences
@@ -175,6 +176,13 @@ def blur(views: Tensor, sigma: float) -> Tensor:
     return frames.round().clamp(0, 255).to(torch.uint8)
 
 
+def torch_engine(recognizer: Recognizer) -> TorchEngine:
+    """The engine, which must be able to say what it attends to; UserError if it is another."""
+    if not isinstance(recognizer.engine, TorchEngine):
+        raise UserError(f"faithfulness needs engine torch, not {recognizer.engine.name}: leave --engine out")
+    return recognizer.engine
+
+
 def measure_faithfulness(
     recognizer: Recognizer,
     entries: Sequence[Entry],
@@ -185,6 +193,7 @@ def measure_faithfulness(
     seed: int = 0,
     workers: int = 1,
     progress: bool | Told = True,
+    journal: Journal | None = None,
 ) -> Faithfulness:
     """Blur what the network attends to, and as much elsewhere, and see what becomes of its answers.
 
@@ -197,13 +206,12 @@ def measure_faithfulness(
         seed: of these places.
         workers: decoding threads.
         progress: show a bar; a function is called with (done, all) videos instead.
+        journal: where each video's line goes, and those of a stopped measurement of the same are.
 
     Raises:
         UserError: the engine is not PyTorch, or not one video can be decoded.
     """
-    engine = recognizer.engine
-    if not isinstance(engine, TorchEngine):
-        raise UserError(f"faithfulness needs engine torch, not {engine.name}: leave --engine out")
+    engine = torch_engine(recognizer)
     if not 0 < share < 1 or draws < 1:
         raise UserError(
             f"share is {share:g} and draws {draws}, expected a share between 0 and 1 and 1 draw or more"
@@ -212,11 +220,24 @@ def measure_faithfulness(
     generator = torch.Generator().manual_seed(seed)
     drops: list[Drop] = []
     problems: list[Problem] = []
-    decoded = decode_ahead([entry.path for entry in entries], recognizer.preprocess, protocol, workers)
+    known = journal.lines if journal else []
+    line: dict[str, Any]
+    for line, entry in zip(known, entries, strict=False):
+        if "error" in line:
+            problems.append(Problem(str(entry.path), line["error"]))
+            continue
+        drops.append(Drop(str(entry.path), entry.group, **line))
+        # Its places are drawn again, so that those of the videos that follow are what they would have been.
+        for _ in range(protocol.clips * draws):
+            torch.randint(recognizer.preprocess.source_size, (protocol.crops, 2), generator=generator)
+    missing = entries[len(known) :]
+    decoded = decode_ahead([entry.path for entry in missing], recognizer.preprocess, protocol, workers)
     with progress_bar(f"blurring {len(entries)} videos", progress) as told:
-        for done, (entry, views) in enumerate(zip(entries, decoded, strict=True), start=1):
+        for done, (entry, views) in enumerate(zip(missing, decoded, strict=True), start=len(known) + 1):
+            line = {}
             if isinstance(views, DecodeError):
                 problems.append(Problem(str(entry.path), views.reason))
+                line["error"] = views.reason
             else:
                 batches = [_scores(engine, batch, share, draws, generator) for batch in views.batches()]
                 mean = np.concatenate(batches).mean(0)  # (2 + draws + 1, S)
@@ -233,6 +254,11 @@ def measure_faithfulness(
                         before - middle,
                     )
                 )
+                line = {
+                    key: value for key, value in asdict(drops[-1]).items() if key not in ("path", "group")
+                }
+            if journal:
+                journal.add(line)
             told(done, len(entries))
     if not drops:
         raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")

@@ -298,8 +298,10 @@ class Evidence:
     def save(self, folder: str | Path, progress: bool | Told = True) -> list[Path]:
         """Write ``evidence.mp4``, ``evidence.png`` and ``evidence.json`` into a new or empty folder.
 
+        The folder appears when it is complete; until then it is called FOLDER.part.
+
         Raises:
-            UserError: the folder has something in it.
+            UserError: the folder has something in it, or the disk is full.
         """
         from peakzoom.evidence.save import save
 

@@ -10,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from peakzoom.durable import sync
+from peakzoom.durable import DRAFT, sync
 from peakzoom.errors import DecodeError
 from peakzoom.video.decode import HOLD_BYTES, frames_of, scan
 from peakzoom.video.parallel import each_file
 from peakzoom.video.views import frames_at
 
 FORMAT = 1  # part of every name: raise it when the meaning of the stored frames changes
+DAY = 86_400.0  # seconds
 AUTO_LIMIT = 8 * 2**30  # bytes; "auto" makes no cache larger than this, nor than half of the free disk
 
 
@@ -75,8 +78,8 @@ class FrameCache:
         base = frames_at(path, scanned.timestamps, self.fps)
         wanted, times = np.unique(base, return_counts=True)  # a low rate shows frames several times
         # Written beside, synced and moved into place, so that no killed run and no power cut leaves half an entry.
-        draft = file.with_name(f"{file.stem}.{os.getpid()}.part")
-        facts_draft = draft.with_suffix(".txt.part")
+        draft = file.with_name(f"{file.stem}.{os.getpid()}{DRAFT}")
+        facts_draft = draft.with_suffix(f".txt{DRAFT}")
         try:
             with draft.open("wb") as stream:
                 # Frame by frame: a long video has no room in memory.
@@ -126,8 +129,17 @@ def fill(
         workers: processes.
         progress: called with (done, all).
     """
+    _remove_old_drafts(cache.folder)
     # Starting processes takes longer than decoding a few videos.
     return each_file(cache.add, paths, workers if len(paths) >= 4 else 1, progress)
+
+
+def _remove_old_drafts(folder: Path) -> None:
+    """What decoding that was stopped has left; a draft that is being written is younger, as no file takes a day."""
+    for draft in folder.glob(f"*{DRAFT}"):
+        with suppress(FileNotFoundError):  # another process does the same
+            if time.time() - draft.stat().st_mtime > DAY:
+                draft.unlink()
 
 
 def free_bytes(folder: Path) -> int:

@@ -27,14 +27,15 @@ from peakzoom.video.views import Augment, Preprocess, centre_view, frames_at, tr
 
 
 class Sample(NamedTuple):
-    """One clip: uint8 (T, 3, s, s) and its class."""
+    """One clip, uint8 (T, 3, s, s), its class, and what was wrong with the file where it was decoded for this clip."""
 
     view: Tensor
     label: int
+    problem: Problem | None = None
 
 
 class Batch(NamedTuple):
-    """Clips, uint8 (B, T, 3, s, s), their classes, int64 (B,), and (path, reason) of the videos that gave none."""
+    """Clips, uint8 (B, T, 3, s, s), their classes, int64 (B,), and (path, reason) of broken videos."""
 
     views: Tensor
     labels: Tensor
@@ -46,6 +47,11 @@ class Batch(NamedTuple):
 def seed_of(*key: int) -> int:
     """A generator's seed from several numbers; their sum would make neighbours share streams, a mixture does not."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+def used_in_part(path: Path, problem: str) -> Problem:
+    """What is said of a video that is trained on although something is wrong with it."""
+    return Problem(str(path), f"used in part: {problem}")
 
 
 class ClipDataset(Dataset[Sample | Problem]):
@@ -89,14 +95,15 @@ class ClipDataset(Dataset[Sample | Problem]):
         video = key % len(self.entries) if self.augment else key // self.clips
         entry = self.entries[video]
         maker = ViewMaker(self.preprocess, self.augment, self.seed, self.clips, self.canvas)
+        problem = None  # of cached frames it is known
         try:
             if entry.path in self.cached:
                 view = maker.from_cache(entry.path, self.cached[entry.path], key)
             else:  # in a process that a bad file cannot take the loader with
-                view = guarded(entry.path, maker.from_file, entry.path, key)
+                view, problem = guarded(entry.path, maker.from_file, entry.path, key)
         except DecodeError as error:
             return Problem(str(error.path), error.reason)
-        return Sample(view, entry.label)
+        return Sample(view, entry.label, problem)
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,8 @@ class ViewMaker:
         frames = torch.from_numpy(stored[self._choose(len(stored), key, generator)]).permute(0, 3, 1, 2)
         return self._view(frames, generator)
 
-    def from_file(self, path: Path, key: int) -> Tensor:
-        """Uint8 (T, 3, s, s), decoded. Errors as :func:`~peakzoom.video.decode.decode`."""
+    def from_file(self, path: Path, key: int) -> tuple[Tensor, Problem | None]:
+        """Uint8 (T, 3, s, s), decoded, and what was wrong. Errors as :func:`~peakzoom.video.decode.decode`."""
         generator, wanted = self._generator(key), np.empty(0, np.int64)
 
         def select(timestamps: np.ndarray) -> np.ndarray:
@@ -130,7 +137,9 @@ class ViewMaker:
             wanted = base[self._choose(len(base), key, generator)]
             return wanted
 
-        return self._view(decode(path, select, self.canvas).take(wanted), generator)
+        video = decode(path, select, self.canvas)
+        problem = used_in_part(path, video.info.problem) if video.info.problem else None
+        return self._view(video.take(wanted), generator), problem
 
     def _generator(self, key: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed_of(self.seed, key))
@@ -196,7 +205,8 @@ class SharedBatches(Sampler[list[int]]):
 def collate(samples: Sequence[Sample | Problem]) -> Batch:
     """Stack what could be made; what could not is passed on, never replaced."""
     good = [sample for sample in samples if isinstance(sample, Sample)]
-    problems = [(sample.path, sample.reason) for sample in samples if isinstance(sample, Problem)]
+    noted = [sample.problem if isinstance(sample, Sample) else sample for sample in samples]
+    problems = [(each.path, each.reason) for each in noted if each]
     views = torch.stack([sample.view for sample in good]) if good else torch.empty(0, dtype=torch.uint8)
     return Batch(views, torch.tensor([sample.label for sample in good], dtype=torch.int64), problems)
 

@@ -20,6 +20,11 @@ from torch.nn import functional as F
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.video.clips import resample
 
+# One wrong timestamp can make years of five frames. Where videos are brought to a rate they would be that many frames:
+# a cache that fills the disk, an explanation that never ends. So a video may become this many frames (an hour at 25 a
+# second), or, where it is longer, this many times its own.
+LONG, MOST_REPEATS = 100_000, 100
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -118,10 +123,17 @@ def frames_at(path: Path, timestamps: np.ndarray, fps: float | None) -> np.ndarr
     """Frame numbers, int64 (m,), of a video brought to ``fps``; every frame where that is None.
 
     Raises:
-        DecodeError: the file does not say when its frames are shown.
+        DecodeError: the file does not say when its frames are shown, or would become far too many frames.
     """
     if fps is None:
         return np.arange(len(timestamps))
+    lasts, frames = float(timestamps[-1] - timestamps[0]), len(timestamps)
+    if lasts * fps > max(LONG, MOST_REPEATS * frames):
+        raise DecodeError(
+            path,
+            f"cannot be taken at {fps:g} frames a second: its {frames} frames last {lasts:.6g} s by its timestamps, "
+            f"and would become {lasts * fps:.6g}",
+        )
     try:
         return resample(timestamps, fps)
     except UserError as error:
