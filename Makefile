@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	"Python %d.%d came, peakzoom needs 3.10 to 3.13: name one by make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv --clear .venv
 	$(PIP) torch
-	$(PIP) --quiet --editable '.[all,dev,docs]'
+	$(PIP) --quiet --editable '.[all,ray,dev,docs]'
 	@touch $@
 
 quickstart: $(STAMP)

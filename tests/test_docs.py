@@ -66,6 +66,7 @@ READ = {
     r"\S+ \S+ studies/branches/runs/": "needs a study",
     r"README\.md evaluate runs/second/tcnn": "one of three alternatives; with two evaluations, 'report' asks which",
     r"docs/reliability\.md .* --(resume|shard) ": "tests/test_lost.py stops and resumes all three",
+    r"docs/scale\.md predict .* --on ray ": "starts Ray; tests/test_archive.py labels in the same way",
     r"docs/scale\.md train ": "two processes take a while; tests/test_train.py starts them in the same way",
     r"\S+ watch ": "goes on until its source ends; its own tests run it",
     r"\S+ serve ": "goes on until it is stopped; its own tests run it",
@@ -91,6 +92,7 @@ NOT_RUN = {
     "match/windows.jsonl": "needs the lines of a film that was watched; tests/test_events.py",
     "train(data, small()": "trains for minutes; tests/test_train.py",
     "127.0.0.1": "needs a server that runs",
+    'read_table("labels"': "needs labels of an archive; tests/test_archive.py reads them in the same way",
 }
 
 

@@ -104,5 +104,5 @@ def main() -> None:
         say(f"error: {sentence}")
         sys.exit(2)
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
-        say("stopped; train, evaluate and predict --jsonl go on with --resume")
+        say("stopped; train, evaluate, predict --jsonl and predict --on ray go on with --resume")
     sys.exit(code if isinstance(code, int) else 0)

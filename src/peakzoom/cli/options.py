@@ -372,15 +372,13 @@ def find_videos(files: list[Path]) -> Iterator[Path]:
     Raises:
         UserError: a folder has none.
     """
-    from peakzoom.video.layouts.files import VIDEO_SUFFIXES
+    from peakzoom.video.layouts.files import VIDEO_SUFFIXES, videos_below
 
     for file in files:
         if not file.is_dir():
             yield file
             continue
-        inside = sorted(
-            each for each in file.rglob("*") if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file()
-        )
+        inside = videos_below(file)
         if not inside:
             raise UserError(
                 f"{file} is a folder without videos: expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}"

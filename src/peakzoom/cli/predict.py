@@ -1,4 +1,4 @@
-"""``peakzoom predict``: the action in video files, as a table or as JSON Lines."""
+"""``peakzoom predict``: the action in video files, as a table, as JSON Lines, or by workers on Ray as Parquet."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,6 @@ import typer
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.options import (
     CascadeOpt,
-    DecodersOpt,
     DeviceOpt,
     EngineOpt,
     RunArg,
@@ -30,49 +30,154 @@ from peakzoom.errors import DecodeError, UserError, printable
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.predict import Prediction
+    from peakzoom.predict import Prediction, Protocol
+
+
+TOP = 5
+
+
+class On(str, Enum):
+    """What many workers run on."""
+
+    ray = "ray"
 
 
 @grouped
 def predict(
     run: RunArg,
     files: Annotated[
-        list[Path], typer.Argument(help="Video files, or folders to search for them.", show_default=False)
+        list[str],
+        typer.Argument(
+            help="Video files, or folders to search for them; on Ray also addresses, as s3://bucket/camera.",
+            show_default=False,
+        ),
     ],
     *,
-    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = TOP,
     jsonl: Annotated[
         Path | None, typer.Option(help="Write JSON Lines here; - for standard output instead of tables.")
     ] = None,
+    on: Annotated[
+        On | None, typer.Option(help="Label an archive with many workers, into the Parquet files of --out.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="New folder for --on ray.", show_default=False)] = None,
     views: ViewOptions,
-    workers: DecodersOpt = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Decoding processes: 1; 0 decodes without bounds. On Ray: models, one for each GPU or core.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceOpt = "auto",
     engine: EngineOpt = None,
     cascade: CascadeOpt = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the --jsonl file: what it answers is not looked at again."),
+        typer.Option(
+            "--resume",
+            help="Go on with the file of --jsonl or --out: what it answers is not looked at again.",
+        ),
     ] = False,
 ) -> None:
     """Recognise the action in video files.
 
-    Examples: `peakzoom predict runs/first clip.mp4` and
-    `peakzoom predict runs/first camera/ --jsonl answers.jsonl`
+    Examples: `peakzoom predict runs/first clip.mp4`,
+    `peakzoom predict runs/first camera/ --jsonl answers.jsonl` and
+    `peakzoom predict runs/first camera/ --on ray --out labels`
     """
+    kind = engine.value if engine else None
+    if on is On.ray:
+        if jsonl is not None or top != TOP:
+            raise UserError("--on ray writes every score into --out: leave --jsonl and --top out")
+        if out is None:
+            raise UserError(
+                "--on ray writes Parquet files, and no folder is named: name a new one with --out"
+            )
+        _label(run, files, out, protocol(views), workers, device, kind, cascade, resume)
+        return
+    if out is not None:
+        raise UserError("--out is the folder of --on ray: name a file with --jsonl, or add --on ray")
+    _predict(
+        *(run, [_path(file) for file in files], top, jsonl, protocol(views)),
+        *(1 if workers is None else workers, device, kind, cascade, resume),
+    )
+
+
+def _path(text: str) -> Path:
+    if "://" in text and not Path(text).exists():
+        raise UserError(
+            f"{printable(text)} is an address: --on ray reads those, otherwise name a file or a folder"
+        )
+    return Path(text)
+
+
+def _label(
+    run: str,
+    addresses: list[str],
+    out: str,
+    averaged: Protocol,
+    workers: int | None,
+    device: str,
+    engine: str | None,
+    cascade: bool,
+    resume: bool,
+) -> None:
+    """Label an archive on Ray."""
+    from peakzoom.archive import label
+
+    steps = None
+    if cascade:
+        from peakzoom.predict import load
+
+        # Only asked which weights it has; a GPU may be on another machine.
+        steps = stored_cascade(run, load(run, "cpu", engine), averaged)
+    found = label(
+        *(run, addresses, out, averaged),
+        workers=workers,
+        device=device,
+        engine=engine,
+        cascade=steps,
+        resume=resume,
+        say=say,
+    )
+    if resume:
+        say(f"{found.before} of {found.videos} files were answered before")
+    if found.lost:
+        say(f"{found.lost} workers were lost and started anew")
+    answer(f"{out}: {found.videos} files")
+    if found.failed:
+        say(f"{found.failed} of {found.videos} files gave no prediction")
+        raise typer.Exit(1)
+
+
+def _predict(
+    run: str,
+    files: list[Path],
+    top: int,
+    jsonl: Path | None,
+    averaged: Protocol,
+    workers: int,
+    device: str,
+    engine: str | None,
+    cascade: bool,
+    resume: bool,
+) -> None:
+    """Look at one file after the other, here."""
     from peakzoom.journal import Journal, settings_file
 
     if workers:
         start_early()
     from peakzoom.predict import decode_ahead, load
 
-    averaged = protocol(views)
     kept = None if jsonl is None or str(jsonl) == "-" else jsonl
     if resume and kept is None:
         raise UserError("--resume goes on with a file of answers, and none is named: name it with --jsonl")
     if kept is not None and not resume:
         for each in (kept, settings_file(kept)):
             check_new(each, "--jsonl")
-    recognizer = load(run, device, engine.value if engine else None)
+    recognizer = load(run, device, engine)
     steps = stored_cascade(run, recognizer, averaged) if cascade else None
     found = list(find_videos(files))
     with contextlib.ExitStack() as stack:

@@ -51,14 +51,20 @@ OUT_OF_MEMORY = 77  # exit code
 KEPT = 1  # processes that wait for the next file; more are ended when they have no work
 
 
-def decode_seconds(path: str | Path) -> float:
-    """How long a file may take; UserError if the environment's number is none."""
+def decode_seconds(path: str | Path, size: int | None = None) -> float:
+    """How long a file may take; UserError if the environment's number is none.
+
+    Args:
+        path: the file.
+        size: in bytes, where the file is not on this machine.
+    """
     if SECONDS_NAME in os.environ:
         return _number(SECONDS_NAME)
-    try:
-        size = Path(path).stat().st_size
-    except (OSError, ValueError):
-        size = 0  # the decoder says what is wrong with it
+    if size is None:
+        try:
+            size = Path(path).stat().st_size
+        except (OSError, ValueError):
+            size = 0  # the decoder says what is wrong with it
     return SECONDS + SECONDS_PER_MEGABYTE * size / 1e6
 
 
@@ -87,6 +93,7 @@ class Guard:
         self._files = 0
         self._megabytes = MEGABYTES
         self._closed = False
+        self._doing = "decoding"
 
     @property
     def pid(self) -> int | None:
@@ -108,19 +115,29 @@ class Guard:
         )
         self._ready, self._files = False, 0
 
-    def run(self, path: str | Path, work: Callable[..., Result], *arguments: Any) -> Result:
+    def run(
+        self,
+        path: str | Path,
+        work: Callable[..., Result],
+        *arguments: Any,
+        size: int | None = None,
+        doing: str = "decoding",
+    ) -> Result:
         """``work(*arguments)`` in the process.
 
         Args:
             path: the file that this is about.
             work: a function that can be imported by its name.
             arguments: anything that can be pickled.
+            size: of the file in bytes, where it is not on this machine.
+            doing: what the work is, in a :class:`DecodeError` that says that it took too much.
 
         Raises:
             DecodeError: the file took too long or too much memory, or the process crashed.
             Exception: whatever ``work`` raises.
         """
-        seconds = decode_seconds(path)
+        seconds = decode_seconds(path, size)
+        self._doing = doing
         self._ask(path, work, arguments, False)
         _, result, _ = self._answer(path, seconds, seconds)
         return result
@@ -140,6 +157,7 @@ class Guard:
             each: the time is that of each item, not of all; for files of any length. Then it does not grow with them.
         """
         seconds = decode_seconds("" if each else path)
+        self._doing = "decoding"
         self._ask(path, work, arguments, True)
         left, more = seconds, True
         try:
@@ -244,11 +262,14 @@ class Guard:
 
     def _fail(self, path: str | Path, code: int, late: bool, seconds: float) -> NoReturn:
         if self._closed:
-            reason = "decoding was stopped"
+            reason = f"{self._doing} was stopped"
         elif late:
-            reason = f"decoding took longer than {seconds:g} s and was stopped; {SECONDS_NAME} allows more"
+            reason = (
+                f"{self._doing} took longer than {seconds:g} s and was stopped; {SECONDS_NAME} allows more"
+            )
         elif code == OUT_OF_MEMORY:
-            reason = f"decoding needed more than {self._megabytes:g} MB and was stopped; {MEGABYTES_NAME} allows more"
+            more = f"{MEGABYTES_NAME} allows more"
+            reason = f"{self._doing} needed more than {self._megabytes:g} MB and was stopped; {more}"
         elif code < 0:
             reason = f"the decoder crashed (signal {-code})"
         else:

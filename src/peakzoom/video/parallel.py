@@ -13,8 +13,9 @@ from typing import TypeVar
 from peakzoom.errors import DecodeError
 from peakzoom.video.guard import Guard, guards
 
+Given = TypeVar("Given")
 Result = TypeVar("Result")
-Submit = Callable[[Path], "Future[Result | DecodeError]"]
+Submit = Callable[[Given], "Future[Result | DecodeError]"]
 
 
 def each_file(
@@ -34,7 +35,11 @@ def each_file(
     """
     wanted = list(dict.fromkeys(paths))
     found: dict[Path, Result | DecodeError] = {}
-    with _pool(lambda guard, path: guard.run(path, work, path), min(workers, len(wanted))) as submit:
+
+    def one(guard: Guard, path: Path) -> Result:
+        return guard.run(path, work, path)
+
+    with _pool(one, min(workers, len(wanted))) as submit:
         jobs = {submit(path): path for path in wanted}
         for job in as_completed(jobs):
             found[jobs[job]] = job.result()
@@ -44,20 +49,20 @@ def each_file(
 
 
 def in_order(
-    work: Callable[[Guard, Path], Result], paths: Sequence[Path], workers: int, ahead: int
+    work: Callable[[Guard, Given], Result], files: Sequence[Given], workers: int, ahead: int
 ) -> Iterator[Result | DecodeError]:
-    """Results one after the other, in the order of the paths.
+    """Results one after the other, in the order of the files.
 
     Args:
         work: what to have a guard do; runs in a thread.
-        paths: the files.
+        files: paths, or whatever ``work`` knows a file by.
         workers: processes, at least 1.
         ahead: results that may wait.
     """
     pending: deque[Future[Result | DecodeError]] = deque()
     with _pool(work, workers) as submit:
-        for path in paths:
-            pending.append(submit(path))
+        for file in files:
+            pending.append(submit(file))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
@@ -65,7 +70,7 @@ def in_order(
 
 
 @contextmanager
-def _pool(work: Callable[[Guard, Path], Result], workers: int) -> Iterator[Submit[Result]]:
+def _pool(work: Callable[[Guard, Given], Result], workers: int) -> Iterator[Submit[Given, Result]]:
     """Threads that each drive a guard; where the block is left early, what they do is stopped."""
     workers = max(workers, 1)
     with guards(workers) as lent, ThreadPoolExecutor(workers) as pool:
@@ -73,17 +78,17 @@ def _pool(work: Callable[[Guard, Path], Result], workers: int) -> Iterator[Submi
         for guard in lent:
             free.put(guard)
 
-        def one(path: Path) -> Result | DecodeError:
+        def one(file: Given) -> Result | DecodeError:
             guard = free.get()
             try:
-                return work(guard, path)
+                return work(guard, file)
             except DecodeError as error:
                 return error
             finally:
                 free.put(guard)
 
         try:
-            yield lambda path: pool.submit(one, path)
+            yield lambda file: pool.submit(one, file)
         except BaseException:  # Ctrl-C above all: the pool would first do everything that is waiting
             pool.shutdown(wait=False, cancel_futures=True)
             for guard in lent:

@@ -27,6 +27,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+def videos_below(folder: Path) -> list[Path]:
+    """Every video in a folder and in those below it, sorted."""
+    return sorted(file for file in folder.rglob("*") if is_video(file) and file.is_file())
+
+
 def videos_among(files: Iterable[Path], problems: list[Problem]) -> list[Path]:
     """The videos; other files become problems, unless they are known side files."""
     videos: list[Path] = []

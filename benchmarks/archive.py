@@ -1,0 +1,81 @@
+"""``peakzoom predict --on ray``: videos a second against the number of workers.
+
+Every number of workers labels the same videos into a new folder; the machine's cores are shared out among them. The
+rate is that between the first batch that is done and the last, so that starting Ray and workers (each imports PyTorch
+and loads the model) does not count; the whole time has it too. ``predict`` comes first.
+
+    python benchmarks/archive.py RUN FOLDER --workers 1,2 --videos 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from timing import machine
+
+from peakzoom.archive import label
+from peakzoom.cli.options import find_videos, whole_numbers
+from peakzoom.predict import Protocol, load
+
+Told = list[tuple[float, int]]  # seconds, videos done
+
+
+def rate(told: Told) -> float:
+    """Videos a second between the first and the last."""
+    (began, before), (ended, done) = told[0], told[-1]
+    return (done - before) / (ended - began)
+
+
+def labelled(run: Path, files: list[Path], workers: int) -> Told:
+    """When how many videos were done; the first is the start."""
+    told: Told = []
+    with tempfile.TemporaryDirectory() as folder:
+        found = label(
+            *(run, files, Path(folder) / "labels"),
+            workers=workers,
+            device="cpu",
+            progress=lambda done, _: told.append((time.perf_counter(), done)),
+        )
+    assert (found.videos, found.failed, found.lost) == (len(files), 0, 0), found
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--videos", type=int, default=32)
+    asked = parser.parse_args()
+    files = list(find_videos([asked.folder]))
+    files = files[:: max(1, len(files) // asked.videos)][: asked.videos]
+    threads = torch.get_num_threads()
+    print(f"{machine()}; {len(files)} videos, 30 views")
+    print("| | threads each | videos a second | whole time, s |")
+    print("|---|---|---|---|")
+
+    told: Told = [(time.perf_counter(), 0)]
+    recognizer = load(asked.run, "cpu")
+    for done, _ in enumerate(recognizer.predict_many(files, Protocol(), progress=False), start=1):
+        told.append((time.perf_counter(), done))
+    print(f"| `predict` | {threads} | {rate(told[1:]):.2f} | {told[-1][0] - told[0][0]:.0f} |", flush=True)
+
+    cores = os.cpu_count() or 1
+    for workers in whole_numbers(asked.workers, "--workers"):
+        told = labelled(asked.run, files, workers)
+        name = "1 worker" if workers == 1 else f"{workers} workers"
+        print(
+            f"| {name} | {cores // workers} | {rate(told[1:]):.2f} | {told[-1][0] - told[0][0]:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
