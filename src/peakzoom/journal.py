@@ -42,16 +42,14 @@ def check_settings(file: Path, settings: dict[str, Any]) -> None:
             raise ValueError("no settings in it")
     except FileNotFoundError as error:
         raise UserError(
-            f"{file} does not say how it was made ({beside.name} is missing): it cannot be resumed, name another file"
+            f"{file} does not say how it was made ({beside.name} is missing): it cannot be resumed: name another"
         ) from error
     except ValueError as error:
-        raise UserError(
-            f"{beside} is damaged ({error}): {file} cannot be resumed, name another file"
-        ) from error
+        raise UserError(f"{beside} is damaged ({error}): {file} cannot be resumed: name another") from error
     now = json.loads(json.dumps(settings))
     if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
         raise UserError(
-            f"{file} was begun with another {', '.join(changed)}: resume with the same, or name another file"
+            f"{file} was begun with another {', '.join(changed)}: resume with the same, or name another"
         )
 
 
