@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import socket
 import threading
@@ -19,6 +20,7 @@ from peakzoom.video.entries import VideoSet
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
+from gradio.state_holder import StateHolder
 from visiting import ONE, SEVERAL, Visitor, as_file
 
 from peakzoom.serve import Limits, server
@@ -203,3 +205,17 @@ def test_everything_is_gone_afterwards(recognizer: Recognizer, clip: Path) -> No
         place = Path(Visitor(at).upload("a.mp4", clip.read_bytes()).json()[0])
         assert place.is_file()
     assert not place.exists() and not place.parent.parent.exists()
+
+
+def test_what_is_remembered_of_visitors_is_bounded(
+    recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every request here is a session of its own; Gradio would keep what the page showed to each of 10,000."""
+    monkeypatch.setattr("peakzoom.serve.SESSIONS", 4)
+    with server(recognizer, PROTOCOL) as at:
+        visitor = Visitor(at, timeout=120)
+        answers = [visitor.recognise(clip) for _ in range(9)]
+        assert all(each["success"] for each in answers)
+        assert len({str(each["output"]["data"][0]) for each in answers}) == 1
+        (kept,) = (each for each in gc.get_objects() if isinstance(each, StateHolder) and each.capacity == 4)
+        assert len(kept.session_data) == 4

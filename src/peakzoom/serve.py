@@ -29,12 +29,16 @@ from peakzoom.errors import DecodeError, UserError
 from peakzoom.evidence import Evidence
 from peakzoom.evidence.draw import sheet
 from peakzoom.evidence.save import write_film
+from peakzoom.memory import return_freed_memory
 from peakzoom.predict import Prediction, Protocol, Recognizer
 from peakzoom.video.decode import scan
 from peakzoom.video.guard import guarded
 
 ANSWER = "the answer"  # in place of a class: the evidence for whatever the answer is
 MOST_RATE = 60  # frames a second, for the limit on length
+SESSIONS = (
+    256  # that Gradio remembers, some 60 kB each; it would keep 10,000. Nothing here needs one remembered
+)
 BRANCHES = ("fused", "original", "discriminative", "complementary")
 
 
@@ -72,6 +76,15 @@ class Desk:
         self.folder = folder.resolve()
         self._one = threading.Lock()
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One request at a time. What it freed is given back, or the heaps grow with every film."""
+        with self._one:
+            try:
+                yield
+            finally:
+                return_freed_memory()
+
     def admit(self, path: str | Path) -> Path:
         """A file that may be looked at.
 
@@ -101,7 +114,7 @@ class Desk:
         """The answer, and the film and the sheet of its evidence. Errors as of :meth:`admit`."""
         if target != ANSWER and target not in self.recognizer.classes:
             raise UserError("no class is called so: choose one from the list")
-        with self._one, _named(path):
+        with self._turn(), _named(path):
             file = self.admit(path)
             asked = None if target == ANSWER else target
             evidence = self.recognizer.explain(file, asked, self.protocol, progress=False)
@@ -113,7 +126,7 @@ class Desk:
 
     def predict(self, path: str | Path) -> Prediction:
         """The answer alone. Errors as of :meth:`admit`."""
-        with self._one, _named(path):
+        with self._turn(), _named(path):
             return self.recognizer.predict(self.admit(path), self.protocol)
 
     def table(self, paths: Sequence[str | Path]) -> tuple[list[list[str]], Path]:
@@ -415,6 +428,7 @@ def server(
                 share=False,
                 inbrowser=False,
                 max_file_size=limits.megabytes * 1_000_000,
+                state_session_capacity=SESSIONS,
                 allowed_paths=[],
                 footer_links=[],
                 ssr_mode=False,
