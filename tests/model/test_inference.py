@@ -199,7 +199,7 @@ def test_the_model_itself_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["tcnn", "tcnn_xs"])
 def test_no_compiler_is_imported(name: str) -> None:
-    """PyTorch imports its own at the first clip of meta tensors: a second before every prediction."""
+    """PyTorch imports its own at the first clip of meta tensors: a second of work at every start."""
     code = (
         "import sys, torch; from peakzoom.model import PeakZoom; from peakzoom.model.inference import InferenceNetwork;"
         "from peakzoom.video.views import Preprocess; pre = Preprocess(frames=4, size=32, canvas=(32, 32));"

@@ -58,7 +58,7 @@ class _Reads(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: PyTorch would import its compiler for it, a second of every prediction's start, and nothing compiles."""
+        """No: PyTorch would import its compiler for it, a second of work at every start, and nothing compiles."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,7 +72,7 @@ def fold_batch_norms(backbone: nn.Module, frames: int, size: int) -> int:
     """Make each batch norm that reads a convolution, and is the only one to, part of that convolution, in place.
 
     Which batch norm reads which convolution is watched on one black clip, so any backbone will do, however it is
-    written. (A clip of meta tensors would cost nothing, but PyTorch imports its compiler for them: a second.)
+    written. (A clip of meta tensors would cost nothing, but PyTorch imports its compiler for them: a second of work.)
 
     Args:
         backbone: with ``features``, in ``eval()``.
