@@ -299,6 +299,8 @@ def test_a_driver_that_is_ended(
     count = 100  # some seconds of work after the first batch, or the driver might be done before it is ended
     for index in range(count):
         shutil.copy(folder / f"{'abdef'[index % 5]}.mp4", camera / f"{index:03}.mp4")
+    # What a shell starts in its background ignores Ctrl-C, and so would whatever that starts: the driver.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     driver = subprocess.Popen(
         [
             *(sys.executable, "-m", "peakzoom", "predict", str(run), str(camera)),
@@ -309,6 +311,7 @@ def test_a_driver_that_is_ended(
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     wait_until(lambda: any(out.rglob("*.parquet")) or driver.poll() is not None)
     driver.send_signal(sign)
     _, said = driver.communicate()
