@@ -85,6 +85,22 @@ def check_new_folder(folder: Path) -> None:
         raise UserError(f"{folder} is not empty: name another --out")
 
 
+@contextmanager
+def whole_folder(folder: Path, draft: Path | None = None) -> Iterator[Path]:
+    """A draft to fill, which is the folder of that name when the block ends; what a killed process left of it goes.
+
+    Args:
+        folder: what is to be there; one that is there is replaced.
+        draft: where it is filled; beside it when not given.
+    """
+    draft = draft or folder.with_name(folder.name + DRAFT)
+    if draft.exists():
+        shutil.rmtree(draft)
+    draft.mkdir(parents=True)
+    yield draft
+    replace_folder(draft, folder)
+
+
 def replace_folder(draft: Path, folder: Path) -> None:
     """Make a folder of drafts the folder of that name; one that is there goes when the new one is complete."""
     for each in sorted(draft.rglob("*")):

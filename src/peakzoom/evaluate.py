@@ -41,7 +41,7 @@ from torchmetrics.functional.classification import (
 )
 
 from peakzoom.cascade import Effort, Stored
-from peakzoom.durable import DRAFT, check_new_folder, replace_folder, telling_full_disk, write_csv
+from peakzoom.durable import DRAFT, check_new_folder, telling_full_disk, whole_folder, write_csv
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.journal import Journal, check_settings, hash_of, is_written, whole_lines
 from peakzoom.plots import confusion_figure, plot_confusion
@@ -289,14 +289,12 @@ def evaluate(
             "weights": recognizer.weights,  # by which a model card knows them again
             "engine": recognizer.engine.name,
         }
-        draft = part / "files"
-        if draft.exists():  # of a killed process
-            shutil.rmtree(draft)
-        draft.mkdir()
-        _write(draft, result, scored.predictions, scored.entries, recognizer.classes, protocol, cascade, of)
-        if result.faithfulness:
-            result.faithfulness.write(draft)
-        replace_folder(draft, out)
+        with whole_folder(out, part / "files") as draft:
+            _write(
+                draft, result, scored.predictions, scored.entries, recognizer.classes, protocol, cascade, of
+            )
+            if result.faithfulness:
+                result.faithfulness.write(draft)
         shutil.rmtree(part)
     return result
 

@@ -36,9 +36,7 @@ from peakzoom.video.guard import guarded
 
 ANSWER = "the answer"  # in place of a class: the evidence for whatever the answer is
 MOST_RATE = 60  # frames a second, for the limit on length
-SESSIONS = (
-    256  # that Gradio remembers, some 60 kB each; it would keep 10,000. Nothing here needs one remembered
-)
+SESSIONS = 256  # that Gradio remembers, 60 kB each; it would keep 10,000, and nothing here needs one
 BRANCHES = ("fused", "original", "discriminative", "complementary")
 
 

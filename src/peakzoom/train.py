@@ -28,7 +28,6 @@ import logging
 import math
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -50,7 +49,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from peakzoom.checkpoints import SafeCheckpoints, checkpoint_callback, newest, read_checkpoint
-from peakzoom.durable import DRAFT, replace_folder, telling_full_disk, whole, write_csv, write_text
+from peakzoom.durable import DRAFT, telling_full_disk, whole, whole_folder, write_csv, write_text
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.journal import hash_of
 from peakzoom.memory import keep_freed_memory
@@ -626,11 +625,8 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
 
 def _save(model: PeakZoom, folder: Path) -> None:
     """Save a model under a name of its own first: a folder called ``best`` is always whole."""
-    draft = folder.with_name(f"{folder.name}{DRAFT}")
-    if draft.exists():  # of a killed run
-        shutil.rmtree(draft)
-    model.save_pretrained(draft, model_card_kwargs={"folder": folder})
-    replace_folder(draft, folder)
+    with whole_folder(folder) as draft:
+        model.save_pretrained(draft, model_card_kwargs={"folder": folder})
 
 
 def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:

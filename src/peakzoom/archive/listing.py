@@ -17,7 +17,7 @@ from typing import Any
 
 from peakzoom.errors import UserError, printable
 from peakzoom.extras import needed_for
-from peakzoom.video.layouts.files import VIDEO_SUFFIXES, is_video, videos_below
+from peakzoom.video.layouts.files import is_video, videos_below, without_videos
 
 # What storages call that which changes with the content, the surest first.
 MARKS = (
@@ -108,10 +108,7 @@ def find_items(addresses: Iterable[str | Path]) -> list[Item]:
         items = _remote(address) if is_address(address) else _local(Path(address))
         inside = {item.path: item for item in items}
         if not inside:
-            raise UserError(
-                f"{printable(address)} is a folder without videos: "
-                f"expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}"
-            )
+            raise without_videos(printable(address))
         found |= inside
     return list(found.values())
 

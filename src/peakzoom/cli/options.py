@@ -372,7 +372,7 @@ def find_videos(files: list[Path]) -> Iterator[Path]:
     Raises:
         UserError: a folder has none.
     """
-    from peakzoom.video.layouts.files import VIDEO_SUFFIXES, videos_below
+    from peakzoom.video.layouts.files import videos_below, without_videos
 
     for file in files:
         if not file.is_dir():
@@ -380,9 +380,7 @@ def find_videos(files: list[Path]) -> Iterator[Path]:
             continue
         inside = videos_below(file)
         if not inside:
-            raise UserError(
-                f"{file} is a folder without videos: expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}"
-            )
+            raise without_videos(file)
         yield from inside
 
 

@@ -155,9 +155,13 @@ def moved(mask: Tensor, generator: torch.Generator) -> Tensor:
         mask: bool (B, T, side, side).
         generator: source of the offsets.
     """
-    side = mask.shape[-1]
-    offsets = torch.randint(side, (len(mask), 2), generator=generator).tolist()
+    offsets = _offsets(len(mask), mask.shape[-1], generator)
     return torch.stack([each.roll((y, x), (1, 2)) for each, (y, x) in zip(mask, offsets, strict=True)])
+
+
+def _offsets(clips: int, side: int, generator: torch.Generator) -> list[tuple[int, int]]:
+    """By how much each clip's shapes are moved down and to the right."""
+    return [(y, x) for y, x in torch.randint(side, (clips, 2), generator=generator).tolist()]
 
 
 def blur(views: Tensor, sigma: float) -> Tensor:
@@ -229,7 +233,7 @@ def measure_faithfulness(
         drops.append(Drop(str(entry.path), entry.group, **line))
         # Its places are drawn again, so that those of the videos that follow are what they would have been.
         for _ in range(protocol.clips * draws):
-            torch.randint(recognizer.preprocess.source_size, (protocol.crops, 2), generator=generator)
+            _offsets(protocol.crops, recognizer.preprocess.source_size, generator)
     missing = entries[len(known) :]
     decoded = decode_ahead([entry.path for entry in missing], recognizer.preprocess, protocol, workers)
     with progress_bar(f"blurring {len(entries)} videos", progress) as told:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from peakzoom.durable import DRAFT, check_new_folder, replace_folder, telling_full_disk
+from peakzoom.durable import check_new_folder, telling_full_disk, whole_folder
 from peakzoom.evidence.draw import Film, sheet
 from peakzoom.evidence.look import Evidence
 from peakzoom.progress import Told, progress_bar
@@ -24,17 +23,12 @@ CLOCK = 90_000  # ticks a second, MPEG's own
 def save(evidence: Evidence, folder: Path, progress: bool | Told = True) -> list[Path]:
     """Write ``evidence.mp4``, ``evidence.png`` and ``evidence.json``; see :meth:`Evidence.save`."""
     check_new_folder(folder)
-    draft = folder.with_name(folder.name + DRAFT)
-    with telling_full_disk(folder, "run it again"):
-        if draft.exists():  # of a killed process
-            shutil.rmtree(draft)
-        draft.mkdir(parents=True)
+    with telling_full_disk(folder, "run it again"), whole_folder(folder) as draft:
         film, picture, data = (draft / f"evidence.{suffix}" for suffix in ("mp4", "png", "json"))
         data.write_text(json.dumps(evidence.to_dict(), indent=1) + "\n", encoding="utf-8")
         sheet(evidence).savefig(picture, dpi=110)
         with progress_bar("drawing", progress) as told:
             write_film(evidence, film, told)
-        replace_folder(draft, folder)
     return [folder / each.name for each in (film, picture, data)]
 
 

@@ -32,6 +32,12 @@ def videos_below(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if is_video(file) and file.is_file())
 
 
+def without_videos(folder: object) -> UserError:
+    """What is said of a folder, here or in a storage, that holds no video."""
+    expected = ", ".join(sorted(VIDEO_SUFFIXES))
+    return UserError(f"{folder} is a folder without videos: expected files ending in {expected}")
+
+
 def videos_among(files: Iterable[Path], problems: list[Problem]) -> list[Path]:
     """The videos; other files become problems, unless they are known side files."""
     videos: list[Path] = []
