@@ -2,7 +2,8 @@
 
 Milliseconds for the batch, median (fastest to slowest) of the rounds. Weights are random, which changes nothing about
 the time. GFLOP/s count what is computed after batch norms are folded and frames left out that the T-CNN never sees;
-they are set against a product of two 2048-square matrices, timed in turn with the rest.
+they are set against a product of two 2048-square matrices, timed in turn with the rest. The last engine is torch
+with its convolutions in bfloat16 (``--precision bf16-mixed``), whose answers differ a little.
 
     python benchmarks/inference.py --rounds 5
 """
@@ -38,7 +39,8 @@ CASES = (  # backbone, size, branches
 )
 HEADER = (
     "| network | branches | clips | G multiply-adds a clip | as trained, ms | torch, ms | onnx, ms | openvino, ms "
-    "| best against as trained | its GFLOP/s | of the matrix product's |\n" + "|---" * 11 + "|"
+    "| torch in bfloat16, ms | best in float32 against as trained | its GFLOP/s | of the matrix product's "
+    "| bfloat16 against as trained |\n" + "|---" * 13 + "|"
 )
 
 
@@ -61,7 +63,7 @@ def rows(rounds: int) -> Iterator[str]:
         torch.manual_seed(0)
         pre = Preprocess(size=size, canvas=(size, size))
         model = PeakZoom(backbone, 101, branches=branches, preprocess=pre.to_dict()).eval()
-        network = InferenceNetwork(model)
+        network, half = InferenceNetwork(model), InferenceNetwork(model, dtype=torch.bfloat16)
         graph = to_onnx(model)
         onnx, openvino = OnnxEngine(graph), OpenVinoEngine(from_onnx(graph))
         first, closer = multiply_adds_by_pass(model)
@@ -72,6 +74,7 @@ def rows(rounds: int) -> Iterator[str]:
                 "torch": network,
                 "onnx": onnx,
                 "openvino": openvino,
+                "half": half,
             }
             clips = torch.randint(0, 256, (batch, pre.frames, 3, size, size), dtype=torch.uint8)
             with torch.inference_mode():
@@ -88,7 +91,8 @@ def rows(rounds: int) -> Iterator[str]:
             yield (
                 f"| {backbone}, {size} | {letters} | {batch} | {counts[0]:.2f} ({counts[1]:.2f} computed) | "
                 + " | ".join(cell(each) for each in spent.values())
-                + f" | {best}, {medians['trained'] / medians[best]:.2f} | {reached:.0f} | {reached / most:.2f} |"
+                + f" | {best}, {medians['trained'] / medians[best]:.2f} | {reached:.0f} | {reached / most:.2f} "
+                f"| {medians['trained'] / medians['half']:.2f} |"
             )
 
 

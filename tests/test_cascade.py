@@ -316,6 +316,8 @@ def test_what_a_cascade_was_not_made_for(home: Path) -> None:
         call("evaluate", home, "--cascade")
     with pytest.raises(UserError, match="runs on engine torch"):
         call("evaluate", home, *VIEWS, "--cascade", "--engine", "openvino")
+    with pytest.raises(UserError, match="for precision 32-true, and bf16-mixed is asked for"):
+        call("evaluate", home, *VIEWS, "--cascade", "--precision", "bf16-mixed")
     shutil.copy(home / "joint" / "best" / "model.safetensors", home / "joint" / "best" / "before.safetensors")
     model = load(home, "cpu").model
     model.backbone.fc.bias.data += 1

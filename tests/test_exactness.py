@@ -21,6 +21,7 @@ from peakzoom.evaluate import evaluate, read_scores
 from peakzoom.export import TOLERANCE
 from peakzoom.predict import Prediction, Protocol, Recognizer, average, decode_views, load
 from peakzoom.report.scores import average as report_average
+from peakzoom.report.scores import read_evaluation
 from peakzoom.video.entries import Entry, VideoSet
 
 SAME = Protocol(clips=2, crops=3)
@@ -206,6 +207,26 @@ def test_an_engine_is_as_exact_as_pytorch_about_ways_to_ask(
         for branch, values in alone[str(found.path)].scores.items():
             # A softmax moves by at most half of what its logits move by.
             np.testing.assert_allclose(found.scores[branch], values, rtol=0, atol=TOLERANCE / 2)
+
+
+def test_half_precision_is_as_exact_about_ways_to_ask(
+    run: Path, videos: list[Entry], alone: dict[str, Prediction], tmp_path: Path, clip_data: VideoSet
+) -> None:
+    half = load(run, "cpu", precision="bf16-mixed")
+    one = {str(entry.path): half.predict(entry.path, SAME) for entry in videos}
+    for found in half.predict_many([entry.path for entry in videos[::-1]], SAME, 3, progress=False):
+        assert isinstance(found, Prediction)
+        same(found, one[str(found.path)])
+        whole = alone[str(found.path)].scores["fused"]
+        assert not np.array_equal(found.scores["fused"], whole)
+        np.testing.assert_allclose(found.scores["fused"], whole, rtol=0, atol=0.05)
+    evaluate(half, clip_data, videos, tmp_path / "half", SAME, progress=False)
+    assert json.loads((tmp_path / "half" / "metrics.json").read_text())["precision"] == "bf16-mixed"
+    scores = read_evaluation(tmp_path / "half")
+    for place, path in enumerate(scores.paths):
+        np.testing.assert_array_equal(
+            scores.views[place, scores.branches.index("fused")], one[str(path)].views["fused"]
+        )
 
 
 # Averages --------------------------------------------------------------------------------------------------------

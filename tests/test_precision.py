@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from peakzoom.model.backbones import BACKBONES, FIXED_LENGTH
-from peakzoom.precision import wrong_gradients
+from peakzoom.precision import slow_in, wrong_gradients
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,33 @@ def test_float32_against_itself_is_right(backbone: str) -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    "precision,device,capabilities,slow",
+    [
+        ("32-true", "cpu", {"architecture": "x86_64"}, False),
+        ("bf16-mixed", "cpu", {"architecture": "x86_64", "avx512_f": True}, True),
+        ("bf16-mixed", "cpu", {"architecture": "x86_64", "avx512_bf16": True}, False),
+        ("bf16-mixed", "cpu", {"architecture": "x86_64", "amx_bf16": True}, False),
+        ("16-mixed", "cpu", {"architecture": "x86_64", "avx512_bf16": True, "avx512_fp16": False}, True),
+        ("16-mixed", "cpu", {"architecture": "x86_64", "amx_fp16": True}, False),
+        ("bf16-mixed", "cuda", {"architecture": "x86_64"}, False),
+        ("bf16-mixed", "cpu", {"architecture": "aarch64"}, False),  # nothing is known of it
+        ("bf16-mixed", "cpu", None, False),  # an older PyTorch
+    ],
+)
+def test_half_precision_without_instructions_for_it(
+    precision: str,
+    device: str,
+    capabilities: dict[str, object] | None,
+    slow: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    said = slow_in(precision, torch.device(device))
+    assert (said is not None) == slow
+    assert said is None or precision in said

@@ -173,6 +173,22 @@ def test_devices(run: Path) -> None:
             load(run, device)
 
 
+def test_precisions(run: Path, tmp_path: Path) -> None:
+    half = load(run, "cpu", precision="bf16-mixed")
+    assert half.precision == "bf16-mixed" and "precision: bf16-mixed" in repr(half)
+    assert half.settings(Protocol()) != load(run, "cpu").settings(
+        Protocol()
+    )  # so neither resumes the other's
+    with pytest.raises(
+        UserError, match=r"precision is 'bf16', expected one of 32-true, bf16-mixed, 16-mixed"
+    ):
+        load(run, precision="bf16")
+    (tmp_path / "model.xml").touch()
+    for path, engine in ((run, "onnx"), (tmp_path / "model.xml", None)):
+        with pytest.raises(UserError, match="computes in 32-true, not in 16-mixed: use engine torch"):
+            load(path, engine=engine, precision="16-mixed")
+
+
 # Odd files -------------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,7 @@ from peakzoom import __version__
 from peakzoom.cascade import digest
 from peakzoom.cost import multiply_adds_by_pass, parameters
 from peakzoom.durable import DRAFT, write_text
+from peakzoom.engines import FULL
 from peakzoom.errors import UserError
 from peakzoom.model import PeakZoom
 from peakzoom.predict import WEIGHTS, find_model, read_model
@@ -173,7 +174,7 @@ class Tested:
     data: str
     splits: dict[str, int]  # videos that were asked for, of each split
     protocol: dict[str, Any]
-    engine: str
+    engine: str  # and its precision, where that is half
     videos: int  # scored
     unscored: int
     top1: dict[str, Share]  # of each branch, "fused" last
@@ -290,12 +291,13 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
             if branch == "fused":
                 groups.append(group)
     grouped = len(set(groups)) if all(groups) else None
+    precision = metrics.get("precision", FULL)
     fused = np.array(right["fused"])
     return Tested(
         plain(_last(str(metrics["data"]))),
         {str(name): int(count) for name, count in metrics["splits"].items()},
         dict(metrics["protocol"]),
-        str(metrics["engine"]),
+        f"{metrics['engine']}{'' if precision == FULL else f' in {precision}'}",
         int(metrics["videos"]),
         int(metrics["unscored"]),
         {name: share_of(np.array(each)) for name, each in right.items()},

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from peakzoom.durable import write_text
+from peakzoom.engines.base import FULL
 from peakzoom.errors import UserError
 from peakzoom.extras import needed_for
 from peakzoom.progress import Told, progress_bar
@@ -354,20 +355,26 @@ class Stored:
     rule: str
     clips: int
     crops: int
+    precision: str = FULL
 
     @property
     def order(self) -> list[int]:
         """Of the views."""
         return view_order(self.clips, self.crops)
 
-    def check(self, model: torch.nn.Module, protocol: predict.Protocol, file: Path) -> None:
+    def check(self, recognizer: predict.Recognizer, protocol: predict.Protocol, file: Path) -> None:
         """Refuse what it was not calibrated for.
 
         Raises:
-            UserError: other weights or other views.
+            UserError: other weights, another precision or other views.
         """
-        if self.weights != digest(model):
+        if self.weights != recognizer.weights:
             raise UserError(f"{file} was calibrated for other weights: run 'peakzoom calibrate' again")
+        if self.precision != recognizer.precision:
+            raise UserError(
+                f"{file} was calibrated for precision {self.precision}, and {recognizer.precision} is asked for: ask "
+                "for the same, or calibrate again"
+            )
         asked, known = (protocol.rule, protocol.clips, protocol.crops), (self.rule, self.clips, self.crops)
         if asked != known:
             raise UserError(
@@ -396,6 +403,7 @@ def save(stored: Stored, calibration: Calibration, file: Path) -> None:
         "rule": stored.rule,
         "clips": stored.clips,
         "crops": stored.crops,
+        "precision": stored.precision,
         "calibration": {
             "videos": calibration.videos,
             "allowed_loss": calibration.loss,
@@ -425,6 +433,7 @@ def read(file: Path) -> Stored:
             str(values["rule"]),
             int(values["clips"]),
             int(values["crops"]),
+            str(values.get("precision", FULL)),  # files of before there was a choice
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -446,13 +455,16 @@ def write_curve(points: Sequence[Point], file: Path) -> None:
         writer.writerows(asdict(each) for each in points)
 
 
-def stored_for(model: torch.nn.Module, protocol: predict.Protocol, calibration: Calibration) -> Stored:
-    """The chosen cascade, for these weights and these views."""
+def stored_for(
+    recognizer: predict.Recognizer, protocol: predict.Protocol, calibration: Calibration
+) -> Stored:
+    """The chosen cascade, for these weights, in this precision, and these views."""
     return Stored(
         calibration.chosen.cascade,
         calibration.work,
-        digest(model),
+        digest(recognizer.model),
         protocol.rule,
         protocol.clips,
         protocol.crops,
+        recognizer.precision,
     )

@@ -288,6 +288,7 @@ def evaluate(
             "splits": dict(Counter(entry.split or "not said" for entry in entries)),
             "weights": recognizer.weights,  # by which a model card knows them again
             "engine": recognizer.engine.name,
+            "precision": recognizer.precision,
         }
         with whole_folder(out, part / "files") as draft:
             _write(

@@ -1,4 +1,4 @@
-"""Whether half precision can be trusted on this machine.
+"""Whether half precision can be trusted on this machine, and whether it is any use.
 
 PyTorch 2.13.0 computes wrong weight gradients in bfloat16 on CPUs with AVX-512 for 3-D convolutions whose kernel is
 longer in time than the clip is there, 3 x 3 x 3 on two slices for instance: off by 70 to 100%, or infinite, with no
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CONVOLUTIONS: dict[type[nn.Module], Any] = {nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+INSTRUCTIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "16": ("avx512_fp16", "amx_fp16")}  # of x86 processors
 LET_THROUGH = 0.1  # of the gradient's norm; rounding to eight bits stays well below
 
 
@@ -88,3 +89,19 @@ def wrong_gradients(
         if not off <= LET_THROUGH:
             wrong[name] = off if off == off else float("inf")
     return wrong
+
+
+def slow_in(precision: str, device: torch.device) -> str | None:
+    """Why half precision would be slow: a sentence, or None where nothing speaks against it.
+
+    Args:
+        precision: Lightning's name, such as "bf16-mixed".
+        device: that computes.
+    """
+    wanted = INSTRUCTIONS.get(precision.partition("-")[0])
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.6 cannot say
+    if wanted is None or device.type != "cpu" or capabilities.get("architecture") != "x86_64":
+        return None
+    if any(capabilities.get(name) for name in wanted):
+        return None
+    return f"this CPU has no instructions for {precision} ({', '.join(wanted)}): 32-true is many times faster"

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from peakzoom.cascade import Effort, Stored, answer, digest
-from peakzoom.engines import SUFFIXES, Engine, build_engine, open_exported
+from peakzoom.engines import FULL, SUFFIXES, Engine, build_engine, open_exported
 from peakzoom.engines.eager import TorchEngine
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.extras import needed_for
@@ -238,15 +238,18 @@ class Recognizer:
         self.classes, self.preprocess = engine.classes, engine.preprocess
 
     @classmethod
-    def of(cls, model: PeakZoom, device: str = "auto", engine: str = "torch") -> Recognizer:
+    def of(
+        cls, model: PeakZoom, device: str = "auto", engine: str = "torch", precision: str = FULL
+    ) -> Recognizer:
         """For a trained model with ``preprocess`` in its configuration.
 
         Args:
             model: it is moved to the device and put into ``eval()``.
             device: "auto" takes a GPU when there is one.
             engine: one of :data:`peakzoom.engines.ENGINES`.
+            precision: of engine torch, see :class:`peakzoom.engines.eager.TorchEngine`.
         """
-        return cls(build_engine(model, engine, device), model.eval())
+        return cls(build_engine(model, engine, device, precision), model.eval())
 
     @property
     def model(self) -> PeakZoom:
@@ -259,6 +262,11 @@ class Recognizer:
     def weights(self) -> str | None:
         """A short name of the model's weights (:func:`peakzoom.cascade.digest`); None for an exported file."""
         return None if self._model is None else digest(self._model)
+
+    @property
+    def precision(self) -> str:
+        """What the convolutions are computed in: one of :data:`peakzoom.engines.PRECISIONS`."""
+        return self.engine.precision if isinstance(self.engine, TorchEngine) else FULL
 
     def settings(self, protocol: Protocol, cascade: Stored | None = None) -> dict[str, Any]:
         """All that decides an answer beside the video, as plain data: the same settings, the same scores.
@@ -277,6 +285,7 @@ class Recognizer:
             "preprocessing": self.preprocess.to_dict(),
             "engine": self.engine.name,
             "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
+            "precision": self.precision,
             "views": asdict(protocol),
             "cascade": str(cascade),
         }
@@ -292,6 +301,8 @@ class Recognizer:
         found["engine"] = self.engine.name
         if isinstance(self.engine, TorchEngine):
             found["device"] = str(self.engine.device)
+        if self.precision != FULL:
+            found["precision"] = self.precision
         return found
 
     def __repr__(self) -> str:
@@ -389,7 +400,9 @@ class Recognizer:
                 yield found
 
 
-def load(path: str | Path, device: str = "auto", engine: str | None = None) -> Recognizer:
+def load(
+    path: str | Path, device: str = "auto", engine: str | None = None, precision: str = FULL
+) -> Recognizer:
     """Load a trained model: a run folder, a saved model, an exported file, or one on the Hugging Face hub (owner/name).
 
     Weights are read from safetensors only, or from a graph that ``peakzoom export`` wrote.
@@ -398,15 +411,17 @@ def load(path: str | Path, device: str = "auto", engine: str | None = None) -> R
         path: which.
         device: "auto" takes a GPU when there is one.
         engine: one of :data:`peakzoom.engines.ENGINES`; torch when not given, or what an exported file needs.
+        precision: "32-true", or of engine torch "bf16-mixed" or "16-mixed": convolutions in half precision, for GPUs,
+            and for CPUs that have instructions for it.
     """
     name = str(path)
     if Path(name).suffix.lower() in SUFFIXES or Path(name).is_file():
-        return Recognizer(open_exported(Path(name), engine, device), file=Path(name))
+        return Recognizer(open_exported(Path(name), engine, device, precision), file=Path(name))
     if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         model = _from_hub(name)
     else:
         model = read_model(find_model(path))
-    return Recognizer.of(model, device, engine or "torch")
+    return Recognizer.of(model, device, engine or "torch", precision)
 
 
 def read_model(folder: Path) -> PeakZoom:

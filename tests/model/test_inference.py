@@ -208,3 +208,54 @@ def test_no_compiler_is_imported(name: str) -> None:
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+HALF = {torch.bfloat16: 2**-8, torch.float16: 2**-11}  # and their rounding
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(
+    "backbone,dtype",
+    [(name, torch.bfloat16) for name in ("tcnn", "tcnn_xs", "i3d", "tsm", "trn")]
+    + [("tcnn", torch.float16)],  # which CPUs imitate, at length
+)
+@torch.inference_mode()
+def test_half_precision_rounds_features_and_nothing_else(
+    backbone: str, dtype: torch.dtype, batch: int
+) -> None:
+    """No further from float32 than what autocast makes of the trained network, and not float32 in disguise."""
+    model, clips = trained(backbone, 8, 48), views(batch, 8, 48)
+    whole, half = InferenceNetwork(model), InferenceNetwork(model, dtype=dtype)
+    expected, found = whole.look(clips), half.look(clips)
+    with torch.autocast("cpu", dtype):
+        rounded = model.backbone.features(to_input(clips, whole.preprocess)[0]).float()  # type: ignore[operator]
+
+    def off(features: Tensor) -> float:
+        return float((features - expected.features).norm() / expected.features.norm())
+
+    assert found.features.dtype == torch.float32
+    assert HALF[dtype] / 16 < off(found.features) < 1.5 * off(rounded) + HALF[dtype]
+    convolutions = [m for m in half.model.backbone.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]
+    assert convolutions and all(each.weight.dtype == dtype for each in convolutions)
+    assert all(each.dtype == torch.float32 for each in half.model.heads.parameters())
+    # Of the same features, both make the same attention and the same frames to look at, bit for bit.
+    kept: list[list[Tensor]] = []
+    for network in (whole, half):
+        seen: list[Tensor] = []
+        hook = network.model.sampler.register_forward_hook(
+            lambda _, inputs, output, seen=seen: seen.extend([*inputs[:2], output])
+        )
+        network.look_closer(found)
+        hook.remove()
+        kept.append(seen)
+    assert all(torch.equal(*pair) and pair[0].dtype == torch.float32 for pair in zip(*kept, strict=True))
+
+
+def test_the_answers_of_half_precision_are_nearly_the_same() -> None:
+    model, clips = trained("tcnn", 16, 64, zoom_source=2), views(2, 16, 128)
+    expected, found = (
+        InferenceNetwork(model, dtype=dtype)(clips) for dtype in (torch.float32, torch.bfloat16)
+    )
+    for name, logits in expected.items():
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name], logits, rtol=0, atol=0.05 * float(logits.abs().max()))

@@ -34,6 +34,7 @@ from peakzoom.archive.table import (
     remove_rows,
 )
 from peakzoom.durable import check_new_folder, telling_full_disk, write_text
+from peakzoom.engines import FULL
 from peakzoom.errors import UserError, printable
 from peakzoom.extras import needed_for
 from peakzoom.journal import check_settings, settings_file
@@ -118,6 +119,7 @@ def label(
     batch: int = BATCH,
     device: str = "auto",
     engine: str | None = None,
+    precision: str = FULL,
     cascade: Stored | None = None,
     resume: bool = False,
     progress: bool | Told = True,
@@ -139,6 +141,7 @@ def label(
         batch: videos that are written together at most; what a killed driver costs each worker.
         device: "auto" takes GPUs where the cluster has some, "cpu", "cuda" ...
         engine: as for :func:`peakzoom.load`.
+        precision: likewise.
         cascade: look only as far as it says.
         resume: go on with the table that is there, if any. Videos that it has are not looked at again, but for those
             that have changed since (size, or entity tag or time of change) and those whose error was not their own
@@ -161,7 +164,7 @@ def label(
     out = Path(out).absolute()
     items = find_items([addresses] if isinstance(addresses, (str, Path)) else addresses)
     with _alone(out, resume), telling_full_disk(out, "go on with --resume"), _ray():
-        job, plan = _prepare(str(run), protocol, workers, device, engine, cascade)
+        job, plan = _prepare(str(run), protocol, workers, (device, engine, precision), cascade)
         if resume and settings_file(out).exists():
             check_settings(out, job.settings)
         else:
@@ -271,17 +274,17 @@ def _prepare(
     run: str,
     protocol: Protocol | None,
     workers: int | None,
-    device: str,
-    engine: str | None,
+    computing: tuple[str, str | None, str],
     cascade: Stored | None,
 ) -> tuple[Job, Plan]:
-    """What workers are told, and how many there are."""
+    """What workers are told, and how many there are; ``computing`` is device, engine and precision."""
     import ray
 
     from peakzoom.archive.worker import Job
     from peakzoom.engines.eager import TorchEngine
     from peakzoom.predict import Protocol, load
 
+    device, engine, precision = computing
     nodes = [
         (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
         for node in ray.nodes()
@@ -292,7 +295,7 @@ def _prepare(
     if Path(run).exists():
         run = str(Path(run).absolute())
     # The driver's machine may have no GPU; what it loads is only asked what it is.
-    recognizer = load(run, "cpu" if device == "cuda" else device, engine)
+    recognizer = load(run, "cpu" if device == "cuda" else device, engine, precision)
     on_torch = isinstance(recognizer.engine, TorchEngine)
     if device == "cuda" and not on_torch:
         raise UserError(f"engine {recognizer.engine.name} runs on the CPU, not on cuda: leave the device out")
@@ -306,7 +309,10 @@ def _prepare(
     settings = json.loads(json.dumps(settings))
     # A CPU has the network to work for; a GPU waits for decoders.
     decoders = plan.threads if plan.gpus else 1
-    return Job(run, device, engine, protocol, cascade, settings, Path(), plan.threads, decoders), plan
+    return Job(
+        *(run, device, engine, precision, protocol, cascade),
+        *(settings, Path(), plan.threads, decoders),
+    ), plan
 
 
 def _sort_out(items: Sequence[Item], known: dict[str, Known]) -> tuple[list[Item], dict[str, Known], int]:

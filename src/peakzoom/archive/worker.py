@@ -40,7 +40,7 @@ class Job:
     """What every worker is told.
 
     Attributes:
-        run, device, engine: as for :func:`peakzoom.predict.load`.
+        run, device, engine, precision: as for :func:`peakzoom.predict.load`.
         protocol: which views to average.
         cascade: how far to look, where it is not at all of them.
         settings: what the answers must be made with, from the driver's own model.
@@ -52,6 +52,7 @@ class Job:
     run: str
     device: str
     engine: str | None
+    precision: str
     protocol: Protocol
     cascade: Stored | None
     settings: dict[str, Any]
@@ -109,7 +110,7 @@ class Worker:
         self._refused: str | None = None
         torch.set_num_threads(job.threads)
         try:
-            self._recognizer = load(job.run, job.device, job.engine)
+            self._recognizer = load(job.run, job.device, job.engine, job.precision)
             made = json.loads(json.dumps(self._recognizer.settings(job.protocol, job.cascade)))
             if other := sorted(name for name in made if made[name] != job.settings[name]):
                 raise UserError(f"{job.run} is another model here, with another {', '.join(other)}")

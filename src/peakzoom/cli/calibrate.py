@@ -13,6 +13,8 @@ from peakzoom.cli.options import (
     DataOptions,
     DecodersOpt,
     DeviceOpt,
+    Precision,
+    PrecisionOpt,
     ViewOptions,
     grouped,
     protocol,
@@ -35,6 +37,7 @@ def calibrate(
     views: ViewOptions,
     workers: DecodersOpt = 1,
     device: DeviceOpt = "auto",
+    precision: PrecisionOpt = Precision.full,
     reading: DataOptions,
 ) -> None:
     """Find out from validation videos how much less work gives the same answers: a cascade.
@@ -63,7 +66,7 @@ def calibrate(
         raise UserError(
             "thresholds chosen on a run's own test videos would flatter its test: use --split val, or name other DATA"
         )
-    recognizer = load(run, device, "torch")
+    recognizer = load(run, device, "torch", precision.value)
     _ = recognizer.stepwise  # refuses what cannot stop half way
     videos, entries = videos_to_score(run, data, reading, split)
     found = score_videos(recognizer, videos, entries, averaged, workers)
@@ -84,7 +87,7 @@ def calibrate(
         branches=recognizer.model.branches != ("original",),
     )
     target.mkdir()
-    save(stored_for(recognizer.model, averaged, result), result, target / FILE)
+    save(stored_for(recognizer, averaged, result), result, target / FILE)
     write_curve(result.points, target / "curve.csv")
     plot_cascade(result, target / "curve.png")
     best, full = result.chosen, result.full

@@ -14,8 +14,8 @@ from peakzoom.cli.options import (
     CascadeOpt,
     DataOptions,
     DecodersOpt,
-    DeviceOpt,
-    EngineOpt,
+    EngineOptions,
+    Precision,
     RunArg,
     ViewOptions,
     beside,
@@ -45,8 +45,7 @@ def evaluate(
         Path | None, typer.Option(help="New folder; default: evaluation beside the weights.")
     ] = None,
     workers: DecodersOpt = 1,
-    device: DeviceOpt = "auto",
-    engine: EngineOpt = None,
+    computing: EngineOptions,
     cascade: CascadeOpt = False,
     faithfulness: Annotated[
         bool,
@@ -75,7 +74,6 @@ def evaluate(
         start_early()
     from peakzoom.evaluate import evaluate as test
     from peakzoom.evaluate import part_of, score_shard
-    from peakzoom.predict import load
 
     if faithfulness and cascade:
         raise UserError("--faithfulness looks at every view and --cascade does not: ask for one of them")
@@ -84,7 +82,7 @@ def evaluate(
         raise UserError(f"--shard scores a part of the videos and {other} is for all: leave one of them out")
     part = _shard(shard) if shard else None
     averaged = protocol(views)
-    recognizer = load(run, device, engine.value if engine else None)
+    recognizer = computing.load(run)
     steps = stored_cascade(run, recognizer, averaged) if cascade else None
     videos, entries = videos_to_score(run, data, reading, split)
     target = out or beside(run) / "-".join(
@@ -93,6 +91,7 @@ def evaluate(
             split,
             views.clips,
             *([] if recognizer.engine.name == "torch" else [recognizer.engine.name]),
+            *([] if computing.precision == Precision.full else [computing.precision.value]),
             *(["cascade"] if steps else []),
         ]
     )

@@ -49,6 +49,14 @@ class Engine(str, Enum):
     openvino = "openvino"
 
 
+class Precision(str, Enum):
+    """What a network computes in; the names are Lightning's."""
+
+    full = "32-true"
+    bf16 = "bf16-mixed"
+    half = "16-mixed"
+
+
 class Target(str, Enum):
     """What a model is exported to."""
 
@@ -79,11 +87,8 @@ RunArg = Annotated[
     ),
 ]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda, mps ...")]
-EngineOpt = Annotated[
-    Engine | None,
-    typer.Option(
-        help="What computes: torch, onnx, openvino. Default: torch, or what an exported file needs."
-    ),
+PrecisionOpt = Annotated[
+    Precision, typer.Option(help="Of engine torch; half is faster on GPUs and on some CPUs.")
 ]
 CascadeOpt = Annotated[
     bool, typer.Option("--cascade", help="Look only as far as 'peakzoom calibrate' found necessary.")
@@ -124,6 +129,37 @@ class ViewOptions:
     ] = "paper"
     num_clips: Annotated[int, typer.Option("--num-clips", help="Clips of a video.")] = 10
     crops: Annotated[int, typer.Option("--crops", help="Crops of a clip.")] = 3
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What computes the answers."""
+
+    device: DeviceOpt = "auto"
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            help="What computes: torch, onnx, openvino. Default: torch, or what an exported file needs."
+        ),
+    ] = None
+    precision: PrecisionOpt = Precision.full
+
+    def load(self, run: str) -> Recognizer:
+        """The trained model, ready for files.
+
+        Raises:
+            UserError: nothing is there, or it cannot be computed so.
+        """
+        from peakzoom.engines.eager import TorchEngine
+        from peakzoom.precision import slow_in
+        from peakzoom.predict import load
+
+        found = load(run, self.device, self.engine and self.engine.value, self.precision.value)
+        if isinstance(found.engine, TorchEngine) and (
+            why := slow_in(self.precision.value, found.engine.device)
+        ):
+            say(why)
+        return found
 
 
 @dataclass(frozen=True)
@@ -290,7 +326,7 @@ def stored_cascade(run: str, recognizer: Recognizer, protocol: Protocol) -> Stor
     _ = recognizer.stepwise  # refuses what cannot stop half way
     file = Path(run) / "cascade" / FILE
     found = read(file)
-    found.check(recognizer.model, protocol, file)
+    found.check(recognizer, protocol, file)
     return found
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +17,7 @@ import typer
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.options import (
     CascadeOpt,
-    DeviceOpt,
-    EngineOpt,
+    EngineOptions,
     RunArg,
     ViewOptions,
     check_new,
@@ -70,8 +70,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    device: DeviceOpt = "auto",
-    engine: EngineOpt = None,
+    computing: EngineOptions,
     cascade: CascadeOpt = False,
     resume: Annotated[
         bool,
@@ -87,7 +86,6 @@ def predict(
     `peakzoom predict runs/first camera/ --jsonl answers.jsonl` and
     `peakzoom predict runs/first camera/ --on ray --out labels`
     """
-    kind = engine.value if engine else None
     if on is On.ray:
         if jsonl is not None or top != TOP:
             raise UserError("--on ray writes every score into --out: leave --jsonl and --top out")
@@ -95,13 +93,13 @@ def predict(
             raise UserError(
                 "--on ray writes Parquet files, and no folder is named: name a new one with --out"
             )
-        _label(run, files, out, protocol(views), workers, device, kind, cascade, resume)
+        _label(run, files, out, protocol(views), workers, computing, cascade, resume)
         return
     if out is not None:
         raise UserError("--out is the folder of --on ray: name a file with --jsonl, or add --on ray")
     _predict(
         *(run, [_path(file) for file in files], top, jsonl, protocol(views)),
-        *(1 if workers is None else workers, device, kind, cascade, resume),
+        *(1 if workers is None else workers, computing, cascade, resume),
     )
 
 
@@ -119,8 +117,7 @@ def _label(
     out: str,
     averaged: Protocol,
     workers: int | None,
-    device: str,
-    engine: str | None,
+    computing: EngineOptions,
     cascade: bool,
     resume: bool,
 ) -> None:
@@ -129,15 +126,14 @@ def _label(
 
     steps = None
     if cascade:
-        from peakzoom.predict import load
-
         # Only asked which weights it has; a GPU may be on another machine.
-        steps = stored_cascade(run, load(run, "cpu", engine), averaged)
+        steps = stored_cascade(run, replace(computing, device="cpu").load(run), averaged)
     found = label(
         *(run, addresses, out, averaged),
         workers=workers,
-        device=device,
-        engine=engine,
+        device=computing.device,
+        engine=computing.engine and computing.engine.value,
+        precision=computing.precision.value,
         cascade=steps,
         resume=resume,
         say=say,
@@ -159,8 +155,7 @@ def _predict(
     jsonl: Path | None,
     averaged: Protocol,
     workers: int,
-    device: str,
-    engine: str | None,
+    computing: EngineOptions,
     cascade: bool,
     resume: bool,
 ) -> None:
@@ -169,7 +164,7 @@ def _predict(
 
     if workers:
         start_early()
-    from peakzoom.predict import decode_ahead, load
+    from peakzoom.predict import decode_ahead
 
     kept = None if jsonl is None or str(jsonl) == "-" else jsonl
     if resume and kept is None:
@@ -177,7 +172,7 @@ def _predict(
     if kept is not None and not resume:
         for each in (kept, settings_file(kept)):
             check_new(each, "--jsonl")
-    recognizer = load(run, device, engine)
+    recognizer = computing.load(run)
     steps = stored_cascade(run, recognizer, averaged) if cascade else None
     found = list(find_videos(files))
     with contextlib.ExitStack() as stack:

@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import DeviceOpt, EngineOpt, RunArg, find_videos
+from peakzoom.cli.options import EngineOptions, RunArg, find_videos, grouped
 from peakzoom.errors import UserError
 from peakzoom.video.guard import start_early
 
 EXAMPLES = 4
 
 
+@grouped
 def serve(
     run: RunArg,
     *,
@@ -38,19 +39,18 @@ def serve(
             help="Folder of clips to try. Default: test videos of the run, on a local address only."
         ),
     ] = None,
-    device: DeviceOpt = "auto",
-    engine: EngineOpt = None,
+    computing: EngineOptions,
 ) -> None:
     """Open a web page: drop a clip or use the camera, see the answer and where and when it was seen.
 
     Example: `peakzoom serve runs/first`
     """
     start_early()
-    from peakzoom.predict import Protocol, load
+    from peakzoom.predict import Protocol
     from peakzoom.serve import Limits, server
 
     clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
-    recognizer = load(run, device, engine.value if engine else None)
+    recognizer = computing.load(run)
     if not clips and host in ("127.0.0.1", "localhost", "::1"):
         clips = _test_videos(run)
     limits = Limits(megabytes, seconds, files, waiting, minutes)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from peakzoom.cli.console import INTERRUPTED, answer, say
-from peakzoom.cli.options import DeviceOpt, EngineOpt, RunArg
+from peakzoom.cli.options import EngineOptions, RunArg, grouped
 from peakzoom.durable import check_new_folder
 from peakzoom.video.guard import start_early
 
@@ -28,6 +28,7 @@ PIPE_CLOSED = 141  # exit code: 128 + SIGPIPE, as shells count
 SOURCE_HELP = "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input."
 
 
+@grouped
 def watch(
     run: RunArg,
     source: Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)],
@@ -55,8 +56,7 @@ def watch(
     ] = 2.0,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds of video.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes in a window's line.")] = 5,
-    device: DeviceOpt = "auto",
-    engine: EngineOpt = None,
+    computing: EngineOptions,
 ) -> None:
     """Tell what happens in a video of any length, while it runs.
 
@@ -65,14 +65,13 @@ def watch(
     """
     start_early()
     from peakzoom import watch as library
-    from peakzoom.predict import load
     from peakzoom.video.live import Problem
 
     if out is not None:
         check_new_folder(out)
     lost, stop = False, threading.Event()
     records = library.watch(
-        load(run, device, engine.value if engine else None),
+        computing.load(run),
         source,
         every=every,
         crops=crops,

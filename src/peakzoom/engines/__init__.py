@@ -9,44 +9,55 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peakzoom.engines.base import Description, Engine
+from peakzoom.engines.base import FULL, PRECISIONS, Description, Engine
 from peakzoom.errors import UserError
 from peakzoom.model import PeakZoom
 
 ENGINES = ("torch", "onnx", "openvino")
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files that can be run
 
-__all__ = ["ENGINES", "SUFFIXES", "Description", "Engine", "build_engine", "open_exported"]
+__all__ = [
+    "ENGINES",
+    "FULL",
+    "PRECISIONS",
+    "SUFFIXES",
+    "Description",
+    "Engine",
+    "build_engine",
+    "open_exported",
+]
 
 
-def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto") -> Engine:
+def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto", precision: str = FULL) -> Engine:
     """An engine for a trained model.
 
     Args:
         model: with ``preprocess``.
         name: one of ``ENGINES``; the other two than torch export the model in memory first.
         device: for torch; the others run on the CPU.
+        precision: for torch, see :class:`peakzoom.engines.eager.TorchEngine`; the others compute in float32.
 
     Raises:
-        UserError: the engine is unknown or does not run on the device.
+        UserError: the engine is unknown, or does not run on the device or in the precision.
     """
     if name not in ENGINES:
         raise UserError(f"engine is {name!r}, expected one of {', '.join(ENGINES)}")
     if name == "torch":
         from peakzoom.engines.eager import TorchEngine
 
-        return TorchEngine(model, device)
-    engine, convert = _exporting(name, device)
+        return TorchEngine(model, device, precision)
+    engine, convert = _exporting(name, device, precision)
     return engine(convert(model))
 
 
-def open_exported(file: Path, name: str | None = None, device: str = "auto") -> Engine:
+def open_exported(file: Path, name: str | None = None, device: str = "auto", precision: str = FULL) -> Engine:
     """An engine for a file that ``peakzoom export`` wrote.
 
     Args:
         file: .onnx or .xml.
         name: the engine asked for, where one was.
         device: only the CPU, or "auto".
+        precision: only "32-true".
 
     Raises:
         UserError: the file cannot be run, or not by that engine.
@@ -61,13 +72,17 @@ def open_exported(file: Path, name: str | None = None, device: str = "auto") -> 
         raise UserError(f"{file} runs on engine {fits}, not on {name}: leave --engine out")
     if not file.exists():
         raise UserError(f"{file} does not exist: 'peakzoom export RUN --to {fits}' makes such a file")
-    return _exporting(fits, device)[0](file)
+    return _exporting(fits, device, precision)[0](file)
 
 
-def _exporting(name: str, device: str) -> tuple[Callable[[Any], Engine], Callable[[PeakZoom], Any]]:
+def _exporting(
+    name: str, device: str, precision: str
+) -> tuple[Callable[[Any], Engine], Callable[[PeakZoom], Any]]:
     """The engine that runs exported graphs of a kind, and what makes such a graph of a model."""
     if device not in ("auto", "cpu"):
         raise UserError(f"engine {name} runs on the CPU, not on {device}: leave --device out, or use torch")
+    if precision != FULL:
+        raise UserError(f"engine {name} computes in {FULL}, not in {precision}: use engine torch for that")
     if name == "onnx":
         from peakzoom.engines.onnx import OnnxEngine, to_onnx
 

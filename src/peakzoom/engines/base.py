@@ -20,6 +20,12 @@ from peakzoom.video.views import Preprocess
 
 KEY = "peakzoom"  # of the metadata in an exported file
 INPUT = "views"  # name of an exported model's input
+FULL = "32-true"
+PRECISIONS = {
+    FULL: torch.float32,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}  # Lightning's names
 TRACED = 3  # clips of the batch that a graph is traced with; not 1, which broadcasts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from peakzoom.engines.base import FULL, PRECISIONS
 from peakzoom.errors import UserError
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import InferenceNetwork, Seen
@@ -16,11 +17,14 @@ class TorchEngine:
     Args:
         model: trained, with ``preprocess``. It is moved to the device.
         device: "auto" takes a GPU when there is one.
+        precision: one of ``PRECISIONS``: of the convolutions; attention and classifiers stay in float32.
     """
 
     name = "torch"
 
-    def __init__(self, model: PeakZoom, device: str = "auto") -> None:
+    def __init__(self, model: PeakZoom, device: str = "auto", precision: str = FULL) -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -31,7 +35,8 @@ class TorchEngine:
             raise UserError(
                 f"device {device!r} cannot be used, expected for instance cpu: {reason}"
             ) from error
-        self.network = InferenceNetwork(model)
+        self.precision = precision
+        self.network = InferenceNetwork(model, dtype=PRECISIONS[precision])
         self.classes, self.preprocess = model.classes, self.network.preprocess
 
     @torch.inference_mode()

@@ -15,7 +15,8 @@ Three rewritings of a trained network, each of which leaves its answers as they 
 - **Convolutions** of a single clip become 2-D ones of its frames, which lie channels-last in memory
   (:class:`FrameConv`), which CPUs are faster at for a single clip.
 
-:class:`InferenceNetwork` puts a model together from them, from uint8 views to logits.
+:class:`InferenceNetwork` puts a model together from them, from uint8 views to logits. It can be asked for half
+precision, which is not exact: convolutions are then computed in it, and what makes attention of their features is not.
 """
 
 from __future__ import annotations
@@ -265,9 +266,12 @@ class InferenceNetwork(nn.Module):
         model: with ``preprocess``.
         fixed_shapes: only shapes that do not depend on what is in a clip, and one path whatever the batch, which is
             what a graph that is traced and exported can hold; convolutions then stay 3-D.
+        dtype: of the convolutions, as in a training with ``--precision bf16-mixed`` or ``16-mixed``.
     """
 
-    def __init__(self, model: PeakZoom, *, fixed_shapes: bool = False) -> None:
+    def __init__(
+        self, model: PeakZoom, *, fixed_shapes: bool = False, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.preprocess = Preprocess.from_dict(model.preprocess)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -277,6 +281,11 @@ class InferenceNetwork(nn.Module):
         self.model.attention.every_cell = fixed_shapes
         if next(backbone.parameters()).device.type == "cpu" and not fixed_shapes:
             convolve_frames(backbone)
+        self.dtype = dtype
+        if dtype != torch.float32:
+            for module in backbone.modules():  # once, rather than at every call
+                if isinstance(module, (*CONVOLUTIONS, FrameConv)):
+                    module.to(dtype)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
@@ -292,7 +301,7 @@ class InferenceNetwork(nn.Module):
     def look(self, views: Tensor) -> Seen:
         """The first pass: features of the original video."""
         video, source = to_input(views[:, :: self.step], self.preprocess)  # no other frame is looked at
-        features = self.model.backbone.features(video)
+        features = self._features(video)
         return Seen(features, video if source is None else source, (video.shape[3], video.shape[4]))
 
     def look_closer(self, seen: Seen) -> dict[str, Tensor]:
@@ -300,6 +309,14 @@ class InferenceNetwork(nn.Module):
         model = self.model
         responses, peaks = model.respond(seen.features, self.preprocess.frames, seen.size, self.step)
         zoomed = model.zoom(seen.source, responses, peaks, seen.size)[2]
-        pooled = model.backbone.features(zoomed).mean((2, 3, 4))
+        pooled = self._features(zoomed).mean((2, 3, 4))
         discriminative, complementary = pooled.unflatten(0, (2, -1)).unbind()
         return {"discriminative": discriminative, "complementary": complementary}
+
+    def _features(self, video: Tensor) -> Tensor:
+        """The backbone's, float32; autocast gives each operation inputs of the precision that it is safe in."""
+        features: Any = self.model.backbone.features
+        if self.dtype == torch.float32:
+            return features(video)
+        with torch.autocast(video.device.type, self.dtype):
+            return features(video).float()
