@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import attention_cost
@@ -24,7 +25,6 @@ import decoding
 import growth
 import inference
 import soak
-import torch
 import training
 from timing import machine
 
@@ -38,11 +38,17 @@ def grown(rounds: int) -> Iterator[str]:
     growth.picture(points, DOCS / "images" / "growth.png")
 
 
-def soaked(videos: int) -> Iterator[str]:
-    """The soak's rows, from a process of its own: what ran before in this one would count, its allocator's way too."""
-    command = [sys.executable, str(Path(soak.__file__)), "--videos", str(videos)]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    yield from re.findall(r"^\| \d+ \|.*$", printed, re.MULTILINE)
+def by_itself(command: str, header: str) -> Iterator[str]:
+    """The rows that a script prints, from a process of its own: how memory is allocated is part of what it measures.
+
+    Args:
+        command: script and arguments.
+        header: of its table, which it prints above the rows.
+    """
+    script, *arguments = command.split()
+    called = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
+    printed = subprocess.run(called, check=True, stdout=subprocess.PIPE, text=True).stdout
+    yield from re.findall(r"^\|.*$", printed.split(header, 1)[1], re.MULTILINE)
 
 
 TABLES: dict[str, tuple[str, str, Callable[[], Iterator[str]]]] = {  # name: script, header, rows
@@ -60,12 +66,13 @@ TABLES: dict[str, tuple[str, str, Callable[[], Iterator[str]]]] = {  # name: scr
     "growth": ("growth.py --rounds 3", growth.HEADER, lambda: grown(3)),
     "decoders": ("decoding.py --rounds 5", decoding.DECODERS_HEADER, lambda: decoding.decoders(5)),
     "shares": ("decoding.py --rounds 5", decoding.SHARES_HEADER, lambda: decoding.shares(5)),
-    "training": (
-        "training.py --rounds 5 --device cpu",
-        training.HEADER,
-        lambda: training.rows(5, torch.device("cpu")),
-    ),
-    "soak": ("soak.py --videos 1000", soak.HEADER, lambda: soaked(1000)),
+}
+TABLES |= {
+    name: (command, header, partial(by_itself, command, header))
+    for name, command, header in (
+        ("training", "training.py --rounds 5 --device cpu", training.HEADER),
+        ("soak", "soak.py --videos 1000", soak.HEADER),
+    )
 }
 
 

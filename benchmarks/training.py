@@ -20,6 +20,7 @@ import torch
 from timing import cell, in_turn, machine
 from torch.utils.flop_counter import FlopCounterMode
 
+from peakzoom.memory import keep_freed_memory
 from peakzoom.model import PeakZoom
 from peakzoom.recipes import RECIPES
 from peakzoom.train import build
@@ -129,6 +130,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
     device = torch.device(asked.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as a training does there
     print(torch.cuda.get_device_name(device) if device.type == "cuda" else machine())
     found = [HEADER]
     for row in rows(asked.rounds, device):
