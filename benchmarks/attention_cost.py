@@ -1,11 +1,11 @@
 """What attention and zoom cost: beside the network they serve, and beside the way they were published.
 
 First table: the three branches at the paper's size, one clip, as predictions run them; then only what lies between the
-two passes (responses, gate, peaks, both attentions, both resamplings), in turn. Second: 32 maps by the loops of S3N
-(Ding et al., 2019) and the 61 x 61 convolutions of the saliency sampler (Recasens et al., 2018), written afresh here
-from their description, and by peakzoom; the same attention and the same grid come out.
+two passes (responses, gate, peaks, both attentions, both resamplings), in turn. Second, always on the CPU: 32 maps by
+the loops of S3N (Ding et al., 2019) and the 61 x 61 convolutions of the saliency sampler (Recasens et al., 2018),
+written afresh here from their description, and by peakzoom; the same attention and the same grid come out.
 
-    python benchmarks/attention_cost.py --rounds 7
+    python benchmarks/attention_cost.py --rounds 7      # on a GPU where there is one
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from timing import cell, in_turn, machine, rounds_from, show
+from timing import cell, in_turn, named, rounds_and_device, settled, show
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,13 +46,13 @@ def between(network: InferenceNetwork, seen: Seen) -> None:
     network.model.zoom(seen.source, responses, peaks, seen.size)
 
 
-def shares(rounds: int) -> Iterator[str]:
+def shares(rounds: int, device: torch.device) -> Iterator[str]:
     for backbone, size, settings in CASES:
         torch.manual_seed(0)
         pre = Preprocess(size=size, canvas=(size, size))
         model = PeakZoom(backbone, 101, preprocess=pre.to_dict(), **settings).eval()  # type: ignore[arg-type]
-        network = InferenceNetwork(model)
-        clip = torch.randint(0, 256, (1, pre.frames, 3, size, size), dtype=torch.uint8)
+        network = InferenceNetwork(model.to(device))
+        clip = torch.randint(0, 256, (1, pre.frames, 3, size, size), dtype=torch.uint8, device=device)
         with torch.inference_mode():
             seen = network.look(clip)
             with FlopCounterMode(display=False) as counter:
@@ -60,7 +60,10 @@ def shares(rounds: int) -> Iterator[str]:
             read = READING * 2 * 3 * (pre.frames // network.step) * size * size
             macs = counter.get_total_flops() / 2e9 + read / 1e9
             spent = in_turn(
-                {"all": partial(network, clip), "between": partial(between, network, seen)},
+                {
+                    "all": settled(partial(network, clip), device),
+                    "between": settled(partial(between, network, seen), device),
+                },
                 rounds,
             )
         share = statistics.median(spent["between"]) / statistics.median(spent["all"])
@@ -155,9 +158,9 @@ PUBLISHED_HEADER = (
 
 
 def main() -> None:
-    rounds = rounds_from(__doc__, 7)
-    print(machine())
-    show(SHARE_HEADER, shares(rounds))
+    rounds, device = rounds_and_device(__doc__, 7)
+    print(named(device))
+    show(SHARE_HEADER, shares(rounds, device))
     show(PUBLISHED_HEADER, side_by_side(rounds))
 
 

@@ -3,9 +3,10 @@
 Milliseconds for the batch, median (fastest to slowest) of the rounds. Weights are random, which changes nothing about
 the time. GFLOP/s count what is computed after batch norms are folded and frames left out that the T-CNN never sees;
 they are set against a product of two 2048-square matrices, timed in turn with the rest. The last engine is torch
-with its convolutions in bfloat16 (``--precision bf16-mixed``), whose answers differ a little.
+with its convolutions in bfloat16 (``--precision bf16-mixed``), whose answers differ a little. ONNX Runtime and
+OpenVINO are left out on a GPU.
 
-    python benchmarks/inference.py --rounds 5
+    python benchmarks/inference.py --rounds 5           # on a GPU where there is one
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from timing import cell, in_turn, machine, matrix_product, rate, rounds_from, show
+from timing import cell, in_turn, matrix_product, named, rate, rounds_and_device, settled, show
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.cost import multiply_adds_by_pass
@@ -37,6 +38,7 @@ CASES = (  # backbone, size, branches
     ("tsm", 224, ALONE),
     ("i3d", 224, ALONE),
 )
+COLUMNS = ("trained", "torch", "onnx", "openvino", "half")
 HEADER = (
     "| network | branches | clips | G multiply-adds a clip | as trained, ms | torch, ms | onnx, ms | openvino, ms "
     "| torch in bfloat16, ms | best in float32 against as trained | its GFLOP/s | of the matrix product's "
@@ -57,49 +59,50 @@ def trained_multiply_adds(model: PeakZoom, preprocess: Preprocess) -> float:
     return counter.get_total_flops() / 2e9
 
 
-def rows(rounds: int) -> Iterator[str]:
+def rows(rounds: int, device: torch.device) -> Iterator[str]:
     """One line of the table a network, set of branches and batch."""
+    engines = ("torch",) if device.type == "cuda" else ("torch", "onnx", "openvino")
     for backbone, size, branches in CASES:
         torch.manual_seed(0)
         pre = Preprocess(size=size, canvas=(size, size))
         model = PeakZoom(backbone, 101, branches=branches, preprocess=pre.to_dict()).eval()
-        network, half = InferenceNetwork(model), InferenceNetwork(model, dtype=torch.bfloat16)
-        graph = to_onnx(model)
-        onnx, openvino = OnnxEngine(graph), OpenVinoEngine(from_onnx(graph))
         first, closer = multiply_adds_by_pass(model)
         counts = [trained_multiply_adds(model, pre), first + (closer if len(branches) > 1 else 0)]
+        calls: dict[str, Callable[[torch.Tensor], object]] = {}
+        if "onnx" in engines:
+            graph = to_onnx(model)
+            calls |= {"onnx": OnnxEngine(graph), "openvino": OpenVinoEngine(from_onnx(graph))}
+        model = model.to(device)
+        calls["trained"] = partial(trained, model, pre)
+        calls["torch"] = InferenceNetwork(model)
+        calls["half"] = InferenceNetwork(model, dtype=torch.bfloat16)
         for batch in (1, 3):
-            calls: dict[str, Callable[[torch.Tensor], object]] = {
-                "trained": partial(trained, model, pre),
-                "torch": network,
-                "onnx": onnx,
-                "openvino": openvino,
-                "half": half,
-            }
-            clips = torch.randint(0, 256, (batch, pre.frames, 3, size, size), dtype=torch.uint8)
+            clips = torch.randint(
+                0, 256, (batch, pre.frames, 3, size, size), dtype=torch.uint8, device=device
+            )
             with torch.inference_mode():
                 spent = in_turn(
-                    {name: partial(call, clips) for name, call in calls.items()}
-                    | {"product": matrix_product()},
+                    {name: settled(partial(call, clips), device) for name, call in calls.items()}
+                    | {"product": settled(matrix_product(device), device)},
                     rounds,
                 )
             most = rate(spent.pop("product"))
             medians = {name: statistics.median(each) for name, each in spent.items()}
-            best = min(("torch", "onnx", "openvino"), key=medians.__getitem__)
+            best = min(engines, key=medians.__getitem__)
             reached = 2 * counts[1] * batch / medians[best] * 1000
             letters = "".join(name[0].upper() for name in branches)
             yield (
                 f"| {backbone}, {size} | {letters} | {batch} | {counts[0]:.2f} ({counts[1]:.2f} computed) | "
-                + " | ".join(cell(each) for each in spent.values())
+                + " | ".join(cell(spent[name]) if name in spent else "" for name in COLUMNS)
                 + f" | {best}, {medians['trained'] / medians[best]:.2f} | {reached:.0f} | {reached / most:.2f} "
                 f"| {medians['trained'] / medians['half']:.2f} |"
             )
 
 
 def main() -> None:
-    rounds = rounds_from(__doc__, 5)
-    print(machine())
-    show(HEADER, rows(rounds))
+    rounds, device = rounds_and_device(__doc__, 5)
+    print(named(device))
+    show(HEADER, rows(rounds, device))
 
 
 if __name__ == "__main__":

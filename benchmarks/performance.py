@@ -24,7 +24,9 @@ import cascade
 import decoding
 import growth
 import inference
+import loader
 import soak
+import torch
 import training
 from timing import machine
 
@@ -52,14 +54,18 @@ def by_itself(command: str, header: str) -> Iterator[str]:
 
 
 TABLES: dict[str, tuple[str, str, Callable[[], Iterator[str]]]] = {  # name: script, header, rows
-    "inference": ("inference.py --rounds 5", inference.HEADER, lambda: inference.rows(5)),
+    "inference": (
+        "inference.py --rounds 5 --device cpu",
+        inference.HEADER,
+        lambda: inference.rows(5, torch.device("cpu")),
+    ),
     "attention": (
-        "attention_cost.py --rounds 7",
+        "attention_cost.py --rounds 7 --device cpu",
         attention_cost.SHARE_HEADER,
-        lambda: attention_cost.shares(7),
+        lambda: attention_cost.shares(7, torch.device("cpu")),
     ),
     "published": (
-        "attention_cost.py --rounds 7",
+        "attention_cost.py --rounds 7 --device cpu",
         attention_cost.PUBLISHED_HEADER,
         lambda: attention_cost.side_by_side(7),
     ),
@@ -71,6 +77,7 @@ TABLES |= {
     name: (command, header, partial(by_itself, command, header))
     for name, command, header in (
         ("training", "training.py --rounds 5 --device cpu", training.HEADER),
+        ("loader", "loader.py --rounds 3 --device cpu", loader.HEADER),
         ("soak", "soak.py --videos 1000", soak.HEADER),
     )
 }

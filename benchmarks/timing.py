@@ -30,9 +30,9 @@ def cell(spent: list[float], form: str = ".0f") -> str:
     return f"{statistics.median(spent):{form}} ({min(spent):{form}} to {max(spent):{form}})"
 
 
-def matrix_product() -> Callable[[], object]:
+def matrix_product(device: torch.device | str = "cpu") -> Callable[[], object]:
     """A product of two square matrices of side ``SIDE``, the yardstick of what a machine can do."""
-    left, right = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
+    left, right = (torch.randn(SIDE, SIDE, device=device) for _ in range(2))
     return lambda: left @ right
 
 
@@ -60,6 +60,29 @@ def machine() -> str:
         f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def settled(call: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """The call, and the wait for its end."""
+
+    def both() -> None:
+        call()
+        wait(device)
+
+    return both
+
+
+def named(device: torch.device) -> str:
+    """The device and versions in one line."""
+    if device.type != "cuda":
+        return machine()
+    return f"{torch.cuda.get_device_name(device)}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
 def show(header: str, rows: Iterable[str]) -> None:
@@ -90,3 +113,12 @@ def rounds_from(doc: str | None, default: int) -> int:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=default)
     return parser.parse_args().rounds
+
+
+def rounds_and_device(doc: str | None, default: int) -> tuple[int, torch.device]:
+    """``--rounds`` and ``--device`` of one that runs on a GPU where there is one."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=default)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    asked = parser.parse_args()
+    return asked.rounds, torch.device(asked.device)

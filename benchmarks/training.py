@@ -11,18 +11,17 @@ through the zoomed frames.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from timing import cell, in_turn, machine
+from timing import cell, in_turn, named, rounds_and_device, settled, wait
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.memory import keep_freed_memory
 from peakzoom.model import PeakZoom
-from peakzoom.recipes import RECIPES
+from peakzoom.recipes import RECIPES, Recipe
 from peakzoom.train import build
 from peakzoom.video.views import Preprocess, to_input
 
@@ -35,13 +34,16 @@ ON_GPU = (("paper", 224, 8), ("paper", 224, 24), ("small", 96, 64))
 CLASSES = [str(number) for number in range(101)]
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def at_size(name: str, size: int) -> Recipe:
+    """A recipe whose clips are of that size."""
+    recipe = RECIPES[name]()
+    if size == recipe.preprocess.size:
+        return recipe
+    return replace(recipe, preprocess=replace(recipe.preprocess, size=size, canvas=(size, size)))
 
 
 class Step:
-    """One training step of a model, again and again on the same clips."""
+    """A training step of a model, on the same random clips again and again, or on those it is given."""
 
     def __init__(
         self, model: PeakZoom, preprocess: Preprocess, clips: int, device: torch.device, half: bool
@@ -60,10 +62,11 @@ class Step:
         self.views = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         self.labels = torch.arange(clips, device=device) % len(model.classes)
 
-    def __call__(self) -> None:
-        video, source = to_input(self.views, self.preprocess)
+    def __call__(self, views: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> None:
+        views, labels = (self.views, self.labels) if views is None or labels is None else (views, labels)
+        video, source = to_input(views, self.preprocess)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            loss = self.model.loss(self.model(video, source), self.labels)
+            loss = self.model.loss(self.model(video, source), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -78,11 +81,7 @@ def product(device: torch.device, half: bool) -> tuple[Callable[[], object], flo
         for _ in range(2)
     )
 
-    def multiply() -> None:
-        _ = left @ right
-        wait(device)
-
-    return multiply, 2 * side**3 / 1e9
+    return settled(lambda: left @ right, device), 2 * side**3 / 1e9
 
 
 def rows(rounds: int, device: torch.device) -> Iterator[str]:
@@ -91,11 +90,7 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
     for name, size, clips in ON_GPU if gpu else ON_CPU:
         for half in (False, True) if gpu else (False,):
             torch.manual_seed(0)
-            recipe = RECIPES[name]()
-            if size != recipe.preprocess.size:
-                recipe = replace(
-                    recipe, preprocess=replace(recipe.preprocess, size=size, canvas=(size, size))
-                )
+            recipe = at_size(name, size)
             pre = recipe.preprocess
             alone, three, fixed = (build(recipe, CLASSES, joint) for joint in (False, True, True))
             fixed.attention.requires_grad_(False)
@@ -123,18 +118,12 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    asked = parser.parse_args()
-    device = torch.device(asked.device)
+    rounds, device = rounds_and_device(__doc__, 5)
     if device.type == "cpu":
         keep_freed_memory()  # as a training does there
-    print(torch.cuda.get_device_name(device) if device.type == "cuda" else machine())
+    print(named(device))
     found = [HEADER]
-    for row in rows(asked.rounds, device):
+    for row in rows(rounds, device):
         print(row, flush=True)
         found.append(row)
     print("\n".join(found))

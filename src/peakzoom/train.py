@@ -174,11 +174,7 @@ class Training(L.LightningModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         # Lightning's own would go into the problems and stumble over them.
-        return Batch(
-            batch.views.to(device, non_blocking=True),
-            batch.labels.to(device, non_blocking=True),
-            batch.problems,
-        )
+        return batch.to(device, self.recipe.preprocess.source_size)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self._note(batch)
@@ -719,8 +715,11 @@ def _fit(
     if workers is None:
         workers = max(1, ((os.cpu_count() or 2) - 1) // trainer.num_devices)
     rank, world = trainer.global_rank, trainer.world_size
-    sampler = EpochSampler(len(train_set), options.seed)
     pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
+    # A GPU changes clips faster than processes can; on a CPU these do it beside the network. Mere crops are made there
+    # too, as they are fewer bytes than whole frames.
+    train_set.defer = pin and recipe.augment.computes
+    sampler = EpochSampler(len(train_set), options.seed)
     if options.sync_batch_norm and world > 1:
         synchronise(model)
     training = Training(model, recipe, phase, options.seed, class_weight)

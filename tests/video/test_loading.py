@@ -96,6 +96,39 @@ def test_a_video_shorter_than_the_clip(tmp_path: Path, make_clip: Callable[..., 
     assert torch.equal(sample.view, centre_view(whole.take(np.array([0, 1, 0, 1, 0])), pre))
 
 
+@pytest.mark.parametrize("augment", [AUGMENT, Augment(), Augment(area=(0.5, 1.0), flip=False)])
+@pytest.mark.parametrize("kept", [True, False])
+def test_changes_that_a_device_makes_are_the_loader_s(
+    entries: list[Entry], cached: dict[Path, CachedVideo], tmp_path: Path, augment: Augment, kept: bool
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video" * 100)
+    here, there = (
+        ClipDataset(
+            [*entries[:3], Entry(bad, 1), *entries[3:]], PRE, augment, cached if kept else None, seed=5
+        )
+        for _ in range(2)
+    )
+    there.defer = True
+    for workers in (0, 2):
+        sampler = EpochSampler(len(here), 1)
+        for one, other in zip(loader(here, 3, 0, sampler), loader(there, 3, workers, sampler), strict=True):
+            assert other.changes and other.views.shape[1:] == (4, 3, *PRE.stored_canvas)
+            found = other.to(torch.device("cpu"), PRE.source_size)
+            assert found.changes is None and found.problems == one.problems
+            assert torch.equal(found.views, one.views) and torch.equal(found.labels, one.labels)
+
+
+def test_a_deferred_batch_without_a_clip(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video" * 100)
+    data = ClipDataset([Entry(bad, 1)], PRE, AUGMENT)
+    data.defer = True
+    (batch,) = loader(data, 2, 0)
+    found = batch.to(torch.device("cpu"), PRE.source_size)
+    assert len(found.views) == len(found.labels) == 0 and len(found.problems) == 1
+
+
 # Bad files -------------------------------------------------------------------------------------------------------
 
 
@@ -179,7 +212,7 @@ def test_only_the_wanted_frames_are_converted(entries: list[Entry], monkeypatch:
 
     monkeypatch.setattr(loading, "decode", watched)
     maker = ViewMaker(PRE, AUGMENT, 0, 1, PRE.stored_canvas)
-    here, problem = maker.from_file(entries[0].path, 0)
+    here, _, problem = maker.from_file(entries[0].path, 0)
     there = ClipDataset(entries, PRE, AUGMENT)[0]  # in another process
     assert isinstance(there, Sample) and torch.equal(there.view, here)
     assert problem is None and there.problem is None

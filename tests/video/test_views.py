@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from peakzoom.errors import DecodeError, UserError
+from peakzoom.video import views
 from peakzoom.video.clips import even_clips
 from peakzoom.video.views import (
     Augment,
@@ -274,3 +275,17 @@ def test_one_wrong_timestamp_makes_no_endless_video() -> None:
         with pytest.raises(DecodeError, match=r"cannot be taken at 25 .* its 5 frames last") as caught:
             frames_at(Path("a"), np.array([0.0, 0.1, 0.2, 0.3, last]), 25.0)
         assert "\n" not in caught.value.reason and len(caught.value.reason) < 200
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80), (90, 33), (7, 130)])
+def test_a_gpu_s_arithmetic_is_a_cpu_s(size: tuple[int, int]) -> None:
+    """What runs on a GPU alone, run here: resizing in float32, and colours computed rather than looked up."""
+    frames = torch.randint(0, 256, (3, 3, 60, 72), dtype=torch.uint8, generator=generator(7))
+    one, other = resize(frames, *size), views._resize_in_float(frames, *size)
+    assert other.dtype == torch.uint8 and other.shape == one.shape
+    assert (one.int() - other.int()).abs().max() <= 1
+    for gain, contrast in ((0.7, 1.3), (1.3, 0.7), (1.0, 1.2), (1.25, 1.0)):
+        mean = frames[:, :, ::8, ::8].float().mean()
+        assert torch.equal(
+            views._recolour(frames, gain, contrast), views._recoloured(frames, mean, gain, contrast)
+        )

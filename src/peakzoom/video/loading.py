@@ -23,25 +23,46 @@ from peakzoom.video.clips import even_clips, random_clip
 from peakzoom.video.decode import decode
 from peakzoom.video.entries import Entry, Problem
 from peakzoom.video.guard import guarded
-from peakzoom.video.views import Augment, Preprocess, centre_view, frames_at, training_view
+from peakzoom.video.views import (
+    Augment,
+    Change,
+    Preprocess,
+    centre_view,
+    changed,
+    draw_change,
+    frames_at,
+)
 
 
 class Sample(NamedTuple):
-    """One clip, uint8 (T, 3, s, s), its class, and what was wrong with the file where it was decoded for this clip."""
+    """One clip, its class, and what was wrong with the file where it was decoded for this clip."""
 
-    view: Tensor
+    view: Tensor  # uint8 (T, 3, s, s); whole frames, (T, 3, h, w), where there is a change to be made
     label: int
     problem: Problem | None = None
+    change: Change | None = None
 
 
 class Batch(NamedTuple):
-    """Clips, uint8 (B, T, 3, s, s), their classes, int64 (B,), and (path, reason) of broken videos."""
+    """Clips and their classes. Plain data: Lightning looks into every batch and takes no frozen dataclass."""
 
-    views: Tensor
-    labels: Tensor
-    problems: list[
-        tuple[str, str]
-    ]  # plain data: Lightning looks into every batch and takes no frozen dataclass
+    views: Tensor  # uint8 (B, T, 3, s, s); whole frames, (B, T, 3, h, w), where there are changes to be made
+    labels: Tensor  # int64 (B,)
+    problems: list[tuple[str, str]]  # (path, reason) of broken videos
+    changes: list[Change] | None = None
+
+    def to(self, device: torch.device, side: int) -> Batch:
+        """On a device, with the changes made there.
+
+        Args:
+            device: which.
+            side: s, of the clips in pixels.
+        """
+        views = self.views.to(device, non_blocking=True)
+        if self.changes:
+            clips = zip(views, self.changes, strict=True)
+            views = torch.stack([changed(frames, change, side) for frames, change in clips])
+        return Batch(views, self.labels.to(device, non_blocking=True), self.problems)
 
 
 def seed_of(*key: int) -> int:
@@ -68,6 +89,9 @@ class ClipDataset(Dataset[Sample | Problem]):
         seed: of every draw.
         clips: of a video, without ``augment``.
         canvas: (height, width) of decoded frames, cached or not; ``preprocess.stored_canvas`` when not given.
+
+    Attributes:
+        defer: give whole frames and the drawn change, which :meth:`Batch.to` makes on its device.
     """
 
     def __init__(
@@ -87,6 +111,7 @@ class ClipDataset(Dataset[Sample | Problem]):
         self.seed = seed
         self.clips = clips
         self.canvas = canvas or preprocess.stored_canvas
+        self.defer = False
 
     def __len__(self) -> int:
         return len(self.entries) * (1 if self.augment else self.clips)
@@ -94,16 +119,16 @@ class ClipDataset(Dataset[Sample | Problem]):
     def __getitem__(self, key: int) -> Sample | Problem:
         video = key % len(self.entries) if self.augment else key // self.clips
         entry = self.entries[video]
-        maker = ViewMaker(self.preprocess, self.augment, self.seed, self.clips, self.canvas)
+        maker = ViewMaker(self.preprocess, self.augment, self.seed, self.clips, self.canvas, self.defer)
         problem = None  # of cached frames it is known
         try:
             if entry.path in self.cached:
-                view = maker.from_cache(entry.path, self.cached[entry.path], key)
+                view, change = maker.from_cache(entry.path, self.cached[entry.path], key)
             else:  # in a process that a bad file cannot take the loader with
-                view, problem = guarded(entry.path, maker.from_file, entry.path, key)
+                view, change, problem = guarded(entry.path, maker.from_file, entry.path, key)
         except DecodeError as error:
             return Problem(str(error.path), error.reason)
-        return Sample(view, entry.label, problem)
+        return Sample(view, entry.label, problem, change)
 
 
 @dataclass(frozen=True)
@@ -115,9 +140,10 @@ class ViewMaker:
     seed: int
     clips: int
     canvas: tuple[int, int]
+    defer: bool = False
 
-    def from_cache(self, path: Path, cached: CachedVideo, key: int) -> Tensor:
-        """Uint8 (T, 3, s, s) from stored frames; DecodeError if they cannot be read."""
+    def from_cache(self, path: Path, cached: CachedVideo, key: int) -> tuple[Tensor, Change | None]:
+        """A view from stored frames, and what is to be changed in it yet; DecodeError if they cannot be read."""
         generator = self._generator(key)
         try:
             stored = read_cached(cached)
@@ -127,8 +153,8 @@ class ViewMaker:
         frames = torch.from_numpy(stored[self._choose(len(stored), key, generator)]).permute(0, 3, 1, 2)
         return self._view(frames, generator)
 
-    def from_file(self, path: Path, key: int) -> tuple[Tensor, Problem | None]:
-        """Uint8 (T, 3, s, s), decoded, and what was wrong. Errors as :func:`~peakzoom.video.decode.decode`."""
+    def from_file(self, path: Path, key: int) -> tuple[Tensor, Change | None, Problem | None]:
+        """The same, decoded, and what was wrong. Errors as :func:`~peakzoom.video.decode.decode`."""
         generator, wanted = self._generator(key), np.empty(0, np.int64)
 
         def select(timestamps: np.ndarray) -> np.ndarray:
@@ -139,7 +165,7 @@ class ViewMaker:
 
         video = decode(path, select, self.canvas)
         problem = used_in_part(path, video.info.problem) if video.info.problem else None
-        return self._view(video.take(wanted), generator), problem
+        return *self._view(video.take(wanted), generator), problem
 
     def _generator(self, key: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed_of(self.seed, key))
@@ -151,10 +177,14 @@ class ViewMaker:
             return random_clip(count, pre.frames, pre.stride, generator)
         return even_clips(count, pre.frames, pre.stride, self.clips)[key % self.clips]
 
-    def _view(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        if self.augment:
-            return training_view(frames, self.preprocess, self.augment, generator)
-        return centre_view(frames, self.preprocess)
+    def _view(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Change | None]:
+        pre = self.preprocess
+        if not self.augment:
+            return centre_view(frames, pre), None
+        change = draw_change(frames.shape[2], frames.shape[3], pre, self.augment, generator)
+        if self.defer:
+            return frames, change
+        return changed(frames, change, pre.source_size), None
 
 
 class EpochSampler(Sampler[int]):
@@ -208,7 +238,9 @@ def collate(samples: Sequence[Sample | Problem]) -> Batch:
     noted = [sample.problem if isinstance(sample, Sample) else sample for sample in samples]
     problems = [(each.path, each.reason) for each in noted if each]
     views = torch.stack([sample.view for sample in good]) if good else torch.empty(0, dtype=torch.uint8)
-    return Batch(views, torch.tensor([sample.label for sample in good], dtype=torch.int64), problems)
+    changes = [sample.change for sample in good if sample.change]
+    labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
+    return Batch(views, labels, problems, changes or None)
 
 
 def loader(

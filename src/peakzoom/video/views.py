@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -118,6 +118,11 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
 
+    @property
+    def computes(self) -> bool:
+        """There is more to do than to cut out a crop and mirror it."""
+        return self.area is not None or bool(self.brightness or self.contrast)
+
 
 def frames_at(path: Path, timestamps: np.ndarray, fps: float | None) -> np.ndarray:
     """Frame numbers, int64 (m,), of a video brought to ``fps``; every frame where that is None.
@@ -144,7 +149,14 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, antialiased resize of uint8 (T, 3, h, w) frames; fastest on channels-last ones."""
     if frames.shape[2:] == (height, width):
         return frames
+    if frames.is_cuda:  # which has no such resize of uint8
+        return _resize_in_float(frames, height, width)
     return F.interpolate(frames, (height, width), mode="bilinear", antialias=True)
+
+
+def _resize_in_float(frames: Tensor, height: int, width: int) -> Tensor:
+    resized = F.interpolate(frames.float(), (height, width), mode="bilinear", antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -167,10 +179,65 @@ def _crop_box(
     return top, left, tall, wide
 
 
+class Change(NamedTuple):
+    """What was drawn for a training clip; plain numbers, so that a device can be told of it."""
+
+    top: int  # of the crop, in pixels of the frames
+    left: int
+    height: int
+    width: int
+    flip: bool
+    gain: float  # brightness, 1 as it is
+    contrast: float  # likewise
+
+
+def draw_change(
+    height: int, width: int, preprocess: Preprocess, augment: Augment, generator: torch.Generator
+) -> Change:
+    """Draw what is done to a training clip.
+
+    Args:
+        height: of its frames in pixels, the canvas or a whole multiple of it.
+        width: likewise.
+        preprocess: the size of the result.
+        augment: what may change.
+        generator: source of every draw.
+    """
+    plain = preprocess.size * height // preprocess.canvas[0]
+    box = _crop_box(height, width, plain, augment, generator)
+    flip = augment.flip and bool(torch.rand((), generator=generator) < 0.5)
+    if not (augment.brightness or augment.contrast):
+        return Change(*box, flip, 1.0, 1.0)
+    gain = 1 + _uniform(-augment.brightness, augment.brightness, generator)
+    contrast = 1 + _uniform(-augment.contrast, augment.contrast, generator)
+    return Change(*box, flip, gain, contrast)
+
+
+def changed(frames: Tensor, change: Change, side: int) -> Tensor:
+    """A training clip as it was drawn.
+
+    The same on every device but for rounding: a GPU resizes in float32, a CPU in fixed point, and a pixel may differ
+    by one of 255.
+
+    Args:
+        frames: uint8 (T, 3, h, w).
+        change: as drawn for frames of that size.
+        side: of the result in pixels.
+
+    Returns:
+        uint8 (T, 3, side, side), on the device of the frames.
+    """
+    top, left, tall, wide = change[:4]
+    view = resize(frames[:, :, top : top + tall, left : left + wide], side, side)
+    if change.flip:
+        view = view.flip(3)
+    return _recolour(view, change.gain, change.contrast)
+
+
 def training_view(
     frames: Tensor, preprocess: Preprocess, augment: Augment, generator: torch.Generator
 ) -> Tensor:
-    """A random crop of a clip.
+    """A random crop of a clip, changed: :func:`draw_change`, then :func:`changed`.
 
     Args:
         frames: uint8 (T, 3, h, w), the canvas or a whole multiple of it.
@@ -181,26 +248,25 @@ def training_view(
     Returns:
         uint8 (T, 3, s, s), s = size x zoom_source.
     """
-    side = preprocess.source_size
-    plain = preprocess.size * frames.shape[2] // preprocess.canvas[0]
-    top, left, tall, wide = _crop_box(frames.shape[2], frames.shape[3], plain, augment, generator)
-    view = resize(frames[:, :, top : top + tall, left : left + wide], side, side)
-    if augment.flip and torch.rand((), generator=generator) < 0.5:
-        view = view.flip(3)
-    return _recolour(view, augment, generator)
+    change = draw_change(frames.shape[2], frames.shape[3], preprocess, augment, generator)
+    return changed(frames, change, preprocess.source_size)
 
 
-def _recolour(view: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+def _recolour(view: Tensor, gain: float, contrast: float) -> Tensor:
     """Contrast about the clip's mean, then brightness: one table of 256 values for all pixels."""
-    if not (augment.brightness or augment.contrast):
+    if gain == contrast == 1:
         return view
-    gain = 1 + _uniform(-augment.brightness, augment.brightness, generator)
-    contrast = 1 + _uniform(-augment.contrast, augment.contrast, generator)
     mean = view[:, :, ::8, ::8].float().mean()  # every eighth pixel is plenty for a mean
-    table = gain * (contrast * (torch.arange(256) - mean) + mean)
-    table = table.round().clamp(0, 255).to(torch.uint8)
+    if view.is_cuda:  # where arithmetic is cheaper than looking up
+        return _recoloured(view, mean, gain, contrast)
+    table = _recoloured(torch.arange(256), mean, gain, contrast)
     pixels = view.permute(0, 2, 3, 1)  # in memory order, where NumPy's take runs straight through
     return torch.from_numpy(table.numpy()[pixels.numpy()]).permute(0, 3, 1, 2)
+
+
+def _recoloured(values: Tensor, mean: Tensor, gain: float, contrast: float) -> Tensor:
+    """uint8 of numbers from 0 to 255, integers of any kind."""
+    return (gain * (contrast * (values - mean) + mean)).round().clamp(0, 255).to(torch.uint8)
 
 
 def centre_view(frames: Tensor, preprocess: Preprocess) -> Tensor:

@@ -1,0 +1,109 @@
+"""Whether the loader keeps the device busy: training steps on clips from cached frames, and on clips that are there.
+
+Frames as a training caches them (random pixels, which changes nothing about time), clips chosen, cropped and changed as
+a recipe has it, on a GPU by the GPU. In turn: the loader alone, the T-CNN's step alone on one batch again and again,
+and both as a training does. "Busy" is what the step alone would have taken of the time of both. On a GPU in bfloat16.
+
+    python benchmarks/loader.py --rounds 3              # on a GPU where there is one; about two minutes
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from timing import named, rounds_and_device, wait
+from training import ON_CPU, ON_GPU, Step, at_size
+
+from peakzoom.train import build
+from peakzoom.video.cache import CachedVideo
+from peakzoom.video.entries import Entry
+from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader
+
+HEADER = (
+    "| recipe, size | clips | loader processes | loader alone, clips a second | step alone | both | busy |\n"
+    + "|---" * 7
+    + "|"
+)
+VIDEOS, FRAMES = 48, 120  # cached videos, frames of each
+AHEAD = 2  # batches that each loader process holds ready, PyTorch's default
+CLASSES = [str(number) for number in range(101)]
+
+
+def cached(folder: Path, height: int, width: int) -> dict[Path, CachedVideo]:
+    """Videos of random pixels, as :class:`~peakzoom.video.cache.FrameCache` keeps them."""
+    random, found = np.random.default_rng(0), {}
+    for number in range(VIDEOS):
+        file = folder / f"{height}-{width}-{number}.npy"
+        np.save(file, random.integers(0, 256, (FRAMES, height, width, 3), np.uint8))
+        found[folder / f"{number}.mp4"] = CachedVideo(file, FRAMES, 25.0, None)
+    return found
+
+
+def batches(dataset: ClipDataset, clips: int, workers: int, pin: bool) -> Iterator[Batch]:
+    """Without end, epoch after epoch, by processes that stay, as in a training."""
+    sampler = EpochSampler(len(dataset))
+    source = loader(dataset, clips, workers, sampler, pin)
+    epoch = 0
+    while True:
+        sampler.set_epoch(epoch)
+        yield from (batch for batch in source if len(batch.views) == clips)
+        epoch += 1
+
+
+def rows(rounds: int, device: torch.device) -> Iterator[str]:
+    """One line a network and number of loader processes."""
+    gpu = device.type == "cuda"
+    cores, steps = os.cpu_count() or 2, 50 if gpu else 10
+    for name, size, clips in ON_GPU if gpu else ON_CPU:
+        recipe = at_size(name, size)
+        torch.manual_seed(0)
+        step = Step(build(recipe, CLASSES, joint=False), recipe.preprocess, clips, device, half=gpu)
+        with TemporaryDirectory() as folder:
+            videos = cached(Path(folder), *recipe.preprocess.stored_canvas)
+            entries = [Entry(path, place % len(CLASSES), "train") for place, path in enumerate(videos)]
+            dataset = ClipDataset(entries, recipe.preprocess, recipe.augment, videos)
+            dataset.defer = gpu and recipe.augment.computes  # as in a training
+            for workers in sorted({1, max(1, cores // 2), max(1, cores - 1)}):
+                stream = batches(dataset, clips, workers, gpu)
+                spent: dict[str, list[float]] = {"loader": [], "step": [], "both": []}
+                for turn in range(-1, rounds):
+                    for what, times in spent.items():
+                        for _ in range(AHEAD * workers if what != "step" else 0):
+                            next(stream)  # what was loaded ahead
+                        start = time.perf_counter()
+                        for _ in range(steps):
+                            if what == "step":
+                                step()
+                                continue
+                            batch = next(stream)
+                            if what == "both":
+                                step(*batch.to(device, recipe.preprocess.source_size)[:2])
+                        wait(device)
+                        if turn >= 0:
+                            times.append(time.perf_counter() - start)
+                medians = {what: statistics.median(times) for what, times in spent.items()}
+                rates = " | ".join(f"{steps * clips / medians[what]:.1f}" for what in spent)
+                yield (
+                    f"| {name}, {size} | {clips} | {workers} | {rates} | {medians['step'] / medians['both']:.0%} |"
+                )
+
+
+def main() -> None:
+    rounds, device = rounds_and_device(__doc__, 3)
+    print(named(device))
+    found = [HEADER]
+    for row in rows(rounds, device):
+        print(row, flush=True)
+        found.append(row)
+    print("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()
