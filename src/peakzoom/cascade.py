@@ -1,15 +1,17 @@
-"""Answers for a fraction of the work: look closer only where it is needed, and stop when an answer is settled.
+"""Answers for a fraction of the work: look closer only at videos that need it, and stop when an answer is settled.
 
-The paper's answer to a video is the mean over 30 views, each looked at three times. A cascade looks at one view after
-the other, the middle crops of clips spread over the video first (:func:`view_order`):
+The paper's answer to a video is the mean over 30 views, each of which goes through the network three times. A cascade
+looks at one view after the other, the middle crops of clips spread over the video first (:func:`view_order`), and
+leaves out what would hardly change its mind:
 
-- **Closer.** The original branch alone scores a view. Only where its best class has less than ``sure`` are the two
-  zoomed videos made and passed through the network; then the fused scores stand in its place.
-- **Further.** Scores add up over the views. Once the best class leads the second by ``settled`` or more, the other
-  views are not looked at. A view adds 1 in all, so 1.5 asks for two views at least.
+- **Glances.** The original branch alone looks at the first ``glances`` views, one pass each. Their scores add up, and
+  once the best class leads the second by ``clear``, it is the answer.
+- **Closer.** Otherwise the same views are looked at closer, by the two zoomed videos of each, and further views after
+  them. Now the fused scores add up, until the best class leads by ``settled``.
 
-Thresholds come from :func:`calibrate`, which replays cascades on the scores of a full test (:func:`replay`); what is
-replayed there is what :func:`answer` then does. (No paper; early exits and adaptive numbers of clips are old ideas.)
+A view adds 1 to the scores in all, so a lead of 1.5 asks for two views at least. Thresholds come from
+:func:`calibrate`, which replays cascades on the scores of a full test (:func:`replay`); what is replayed there is what
+:func:`answer` then does. (No paper; early exits and adaptive numbers of clips are old ideas.)
 """
 
 from __future__ import annotations
@@ -39,10 +41,11 @@ if TYPE_CHECKING:
     from peakzoom import predict
 
 FILE = "cascade.json"
-SURE = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, math.inf)
-SETTLED = (0.0, 0.5, 0.9, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, math.inf)
+GLANCES = (0, 1, 2, 3, 5)  # and all views
+LEADS = (0.0, 0.5, 0.9, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, math.inf)
 REPLAYS = 2000  # of a calibration, videos times orders of their views, where there are fewer videos
-CHUNK = 64  # videos replayed at once
+CHUNK = 64  # videos whose scores are added up at once
+TEMPERATURES = np.geomspace(0.05, 5.0, 93)  # tried, of the full test's scores
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,21 @@ class Cascade:
     """When to look closer and when to stop.
 
     Attributes:
-        sure: a score of the original branch, in [0, 1], from which on nothing is looked at closer; 0 never looks
-            closer, infinity always does.
-        settled: how far the best class must lead, in views; 0 stops after the first, infinity looks at all.
+        glances: views that the original branch may answer from alone; 0 looks closer at once. As many as there are
+            views: nothing is looked at closer.
+        clear: how far its best class must lead then, in views; 0 answers from the first, infinity only from all.
+        settled: how far the best class of the fused scores must lead, likewise; infinity looks at all views.
     """
 
-    sure: float = math.inf
+    glances: int = 0
+    clear: float = math.inf
     settled: float = math.inf
 
     def __post_init__(self) -> None:
-        if not (self.sure >= 0 and self.settled >= 0):
-            raise UserError(f"thresholds are {self.sure:g} and {self.settled:g}, expected 0 or more")
+        if not (self.glances >= 0 and self.clear >= 0 and self.settled >= 0):
+            raise UserError(
+                f"glances and thresholds are {self.glances}, {self.clear:g} and {self.settled:g}, expected 0 or more"
+            )
 
 
 class Effort(NamedTuple):
@@ -77,6 +84,8 @@ class Effort(NamedTuple):
 
 class Stepwise(Protocol):
     """An engine that can stop after the first pass."""
+
+    classes: list[str]
 
     def first(self, views: Tensor) -> tuple[Tensor, Any]:
         """Logits (B, S) of the original branch, and what :meth:`closer` needs."""
@@ -129,57 +138,80 @@ def answer(
         cascade: when to look closer and when to stop.
         order: of the views.
     """
-    total: np.ndarray | float = 0.0
-    count = closer = 0
-    for index in order:
+    waiting: list[Any] = []  # views that were glanced at
+    total = np.zeros(len(engine.classes))
+    for index in order[: cascade.glances]:
         logits, seen = engine.first(views.view(index))
-        scores = logits.softmax(1)
-        if scores.max().item() < cascade.sure:
-            closer += 1
-            scores = engine.closer(seen).softmax(1)
-        total = total + scores[0].numpy().astype(np.float64)
-        count += 1
-        if _lead(np.asarray(total)) >= cascade.settled:
+        total += _scores(logits)
+        waiting.append(seen)
+        if _lead(total) >= cascade.clear:
+            return total / total.sum(), Effort(len(waiting), 0)
+    glances = len(waiting)
+    if glances == len(order):
+        return total / total.sum(), Effort(glances, 0)
+    waiting.reverse()
+    total = np.zeros(len(engine.classes))
+    closer = 0
+    for index in order:
+        seen = waiting.pop() if waiting else engine.first(views.view(index))[1]
+        total += _scores(engine.closer(seen))
+        closer += 1
+        if _lead(total) >= cascade.settled:
             break
-    total = np.asarray(total)
-    return total / total.sum(), Effort(count, closer)
+    return total / total.sum(), Effort(max(glances, closer), closer)
 
 
-@dataclass(frozen=True)
-class Replay:
+def _scores(logits: Tensor) -> np.ndarray:
+    """Softmax of one view's logits (1, S) -> float64 (S,)."""
+    return logits.softmax(1)[0].numpy().astype(np.float64)
+
+
+class Course(NamedTuple):
+    """How the scores of V videos add up over their n views, in order: all that a replay needs to know."""
+
+    lead: np.ndarray  # float64 (V, n), how far the best class leads after so many views
+    best: np.ndarray  # int (V, n), which it is
+
+
+def course(scores: np.ndarray, order: Sequence[int]) -> Course:
+    """Add up the scores of views, (V, n, S), in an order."""
+    parts = []
+    for start in range(0, len(scores), CHUNK):
+        total = scores[start : start + CHUNK, list(order)].astype(np.float64).cumsum(1)
+        parts.append((_lead(total), total.argmax(-1)))
+    return Course(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+class Replay(NamedTuple):
     """What a cascade would have answered to V videos."""
 
-    scores: np.ndarray  # float64 (V, S), sums of the views looked at
+    answers: np.ndarray  # int (V,), class indices
     views: np.ndarray  # int (V,), views looked at
     closer: np.ndarray  # int (V,), of these, looked at closer
 
-    @property
-    def answers(self) -> np.ndarray:
-        """Class indices (V,)."""
-        return self.scores.argmax(1)
 
-
-def replay(original: np.ndarray, fused: np.ndarray, order: Sequence[int], cascade: Cascade) -> Replay:
+def replay(original: Course, fused: Course, cascade: Cascade) -> Replay:
     """Run a cascade on scores of views that are already there.
 
     Args:
-        original: softmax scores of the original branch, (V, views, S).
-        fused: of the fused answer, likewise.
-        order: of the views.
+        original: of the original branch.
+        fused: of the fused answer, over the same views in the same order.
         cascade: when to look closer and when to stop.
     """
-    parts = []
-    for start in range(0, len(original), CHUNK):
-        first, second = (each[start : start + CHUNK, order].astype(np.float64) for each in (original, fused))
-        look = first.max(-1) < cascade.sure
-        total = np.where(look[..., None], second, first).cumsum(1)
-        stop = _lead(total) >= cascade.settled
-        views = np.where(stop.any(1), stop.argmax(1) + 1, len(order))
-        rows = np.arange(len(views))
-        closer = look.cumsum(1)[rows, views - 1]
-        parts.append((total[rows, views - 1], views, closer))
-    scores, views, closer = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return Replay(scores, views, closer)
+    videos, views = original.lead.shape
+    rows, glances = np.arange(videos), min(cascade.glances, views)
+    clear = original.lead[:, :glances] >= cascade.clear
+    if glances == views:
+        clear[:, -1] = True
+    early = clear.any(1)
+    first = np.where(early, clear.argmax(1) + 1, glances) if glances else np.zeros(videos, int)
+    settled = fused.lead >= cascade.settled
+    last = np.where(settled.any(1), settled.argmax(1) + 1, views)
+    return Replay(
+        np.where(early, original.best[rows, first - 1], fused.best[rows, last - 1]),
+        np.where(early, first, np.maximum(first, last)),
+        np.where(early, 0, last),
+    )
 
 
 @dataclass(frozen=True)
@@ -198,12 +230,14 @@ class Work:
 class Point:
     """One cascade on the calibration videos; counts are videos, the rest is per video."""
 
-    sure: float
+    glances: int
+    clear: float
     settled: float
     accuracy: float
     changed: int  # another answer than the full test's
     lost: int  # right in the full test and wrong here
     risk: float  # share of changed answers over many orders of the views, in [0, 1]
+    expected_loss: float  # of accuracy, in points; the larger one of this order's and many orders'
     views: float
     closer: float
     passes_per_view: float
@@ -212,7 +246,7 @@ class Point:
     @property
     def cascade(self) -> Cascade:
         """Its thresholds."""
-        return Cascade(self.sure, self.settled)
+        return Cascade(self.glances, self.clear, self.settled)
 
 
 @dataclass(frozen=True)
@@ -238,6 +272,40 @@ class Calibration:
         return cascade_figure(self)
 
 
+def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The full test's scores as probabilities that can be counted with: (V, S) -> float64 (V, S).
+
+    Scores are brought to the temperature (Guo et al., 2017) at which they predict the labels best: the mean of softmax
+    scores says rather who leads than how surely.
+
+    Args:
+        scores: means over the views, (V, S).
+        labels: int (V,).
+    """
+    logs = np.log(np.maximum(scores.astype(np.float64), 1e-30))
+
+    def at(temperature: float) -> np.ndarray:
+        powers = np.exp((logs - logs.max(1, keepdims=True)) / temperature)
+        return powers / powers.sum(1, keepdims=True)
+
+    def surprise(temperature: float) -> float:
+        return float(-np.log(np.maximum(at(temperature)[np.arange(len(labels)), labels], 1e-30)).mean())
+
+    return at(min(TEMPERATURES, key=surprise))
+
+
+def _cascades(views: int, branches: bool) -> list[Cascade]:
+    """Those that are tried, the full test last."""
+    leads = [each for each in LEADS if each < views] + [math.inf]
+    found = [Cascade(views, clear) for clear in leads]  # nothing is looked at closer
+    if not branches:
+        return found
+    for glances in (each for each in GLANCES if each < views):
+        clears = [each for each in leads if each < glances] if glances else [math.inf]
+        found += [Cascade(glances, clear, settled) for clear in clears for settled in leads]
+    return sorted(found, key=lambda each: each == Cascade())
+
+
 def calibrate(
     original: np.ndarray,
     fused: np.ndarray,
@@ -250,11 +318,16 @@ def calibrate(
     seed: int = 0,
     progress: bool | Told = True,
 ) -> Calibration:
-    """The cheapest cascade that changes no more answers than the allowed loss.
+    """The cheapest cascade that is expected to lose no more accuracy than allowed.
 
-    An accuracy can fall by no more than the share of answers that change, so this bound is kept whatever the labels.
-    On few videos a cascade may get by in one order of the views by luck, so answers are counted over other orders too,
-    drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps the bound in its own order and over all.
+    An answer that changes costs the difference of two probabilities: that the full test's answer is right, and that
+    the cascade's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn between
+    two classes it is nearly 0, for the other is right as often. Counting right answers instead would choose, among
+    hundreds of cascades, the luckiest.
+
+    On few videos a cascade may get by in one order of the views by luck too, so this is measured over other orders,
+    drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps to the loss in its own order and over
+    all, and on these videos gets no fewer right than that.
 
     Args:
         original: softmax scores of the original branch, (V, views, S).
@@ -262,52 +335,53 @@ def calibrate(
         labels: int (V,).
         order: of the views.
         work: multiply-adds of a view.
-        loss: allowed, in points of accuracy: 0.2 lets 2 answers in 1,000 change.
+        loss: allowed, in points of accuracy.
         branches: there is something to look closer at; False for a network alone.
         seed: of the other orders.
         progress: show a bar; a function is called with (done, all) instead.
     """
     count, views = original.shape[:2]
+    chances = probabilities(fused.mean(1), labels)
+    own = (course(original, order), course(fused, order))
+    answers, rows = own[1].best[:, -1], np.arange(count)
+    right, sure = answers == labels, chances[rows, answers]
     random = np.random.default_rng(seed)
-    shuffled = []  # the same scores, every video's views in an order of its own
+    orders = [own]  # the same scores, then every video's views in an order of its own
     for _ in range(max(0, REPLAYS // count - 1)):
         places = random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)[..., None]
-        shuffled.append(
-            (np.take_along_axis(original, places, axis=1), np.take_along_axis(fused, places, axis=1))
-        )
-    answers = fused[:, list(order)].astype(np.float64).sum(1).argmax(1)
-    right = answers == labels
+        first, second = (np.take_along_axis(each, places, axis=1) for each in (original, fused))
+        orders.append((course(first, range(views)), course(second, range(views))))
 
-    def point(sure: float, settled: float) -> Point:
-        cascade = Cascade(sure, settled)
-        found = replay(original, fused, order, cascade)
+    def point(cascade: Cascade) -> Point:
+        found = replay(*own, cascade)
+        changed, lost = [], []
+        for first, second in orders:
+            other = replay(first, second, cascade).answers
+            changed.append(float((other != answers).mean()))
+            lost.append(100 * float((sure - chances[rows, other]).mean()))
         correct = found.answers == labels
-        changed = [int((found.answers != answers).sum())]
-        for first, second in shuffled:
-            changed.append(int((replay(first, second, range(views), cascade).answers != answers).sum()))
         return Point(
-            sure,
-            settled,
+            *(cascade.glances, cascade.clear, cascade.settled),
             float(correct.mean()),
-            changed[0],
+            int((found.answers != answers).sum()),
             int((right & ~correct).sum()),
-            float(np.mean(changed) / count),
+            float(np.mean(changed)),
+            max(lost[0], float(np.mean(lost))),
             float(found.views.mean()),
             float(found.closer.mean()),
             float((found.views + 2 * found.closer).sum() / found.views.sum()),
             float(np.mean(work.of(found.views, found.closer))),
         )
 
-    pairs = [(sure, settled) for sure in (SURE if branches else SURE[:1]) for settled in SETTLED]
-    points = []
-    with progress_bar(f"trying {len(pairs)} cascades", progress) as told:
-        for pair in pairs:
-            points.append(point(*pair))
-            told(len(points), len(pairs))
-    full = points[-1]  # the strictest thresholds: nothing changes
-    allowed = loss / 100 + 1e-9
-    fitting = [each for each in points if max(each.changed / count, each.risk) <= allowed]
-    chosen = min(fitting, key=lambda each: (each.multiply_adds, each.risk))
+    tried, points = _cascades(views, branches), []
+    with progress_bar(f"trying {len(tried)} cascades", progress) as told:
+        for each in tried:
+            points.append(point(each))
+            told(len(points), len(tried))
+    full = points[-1]  # nothing changes
+    least = full.accuracy - loss / 100 - 1e-9
+    fitting = [each for each in points if each.expected_loss <= loss + 1e-9 and each.accuracy >= least]
+    chosen = min(fitting, key=lambda each: (each.multiply_adds, each.expected_loss))
     return Calibration(chosen, full, points, count, loss, work)
 
 
@@ -424,10 +498,12 @@ def read(file: Path) -> Stored:
         raise UserError(f"{file} does not exist: 'peakzoom calibrate RUN' makes it")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        thresholds: Mapping[str, float | None] = values["cascade"]
-        limits = {key: math.inf if value is None else float(value) for key, value in thresholds.items()}
+        limits: Mapping[str, Any] = values["cascade"]
+        clear, settled = (
+            math.inf if limits[key] is None else float(limits[key]) for key in ("clear", "settled")
+        )
         return Stored(
-            Cascade(**limits),
+            Cascade(int(limits["glances"]), clear, settled),
             Work(**values["work"]),
             str(values["weights"]),
             str(values["rule"]),

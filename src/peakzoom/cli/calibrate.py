@@ -101,6 +101,7 @@ def calibrate(
     )
     answer(
         f"{best.changed} answers changed, {best.lost} of them from right to wrong ({best.risk:.2%} over many orders of "
-        f"the views); on {result.videos} videos that does not rule out {result.bound:.1f} points (95%)"
+        f"the views); expected to lose {best.expected_loss:.2f} points; on {result.videos} videos that does not rule "
+        f"out {result.bound:.1f} points (95%)"
     )
     answer(f"Thresholds, every cascade that was tried, and their picture: {target}")
