@@ -1,71 +1,130 @@
-"""A cascade on cross-validated videos: thresholds from all other folds, then replayed on the fold itself.
+"""A cascade on videos that its thresholds were not chosen on, replayed on the scores of full tests.
 
-Takes the folder of a study (docs/studies.md) and one of its rows with all three branches. For every fold and seed, the
-thresholds are chosen on the test videos of the other folds of that seed, each scored by a network that never saw it,
-and what the cascade then answers to the fold's own test videos is counted. (A replay is what is done:
-tests/test_cascade.py.)
+Of a study (docs/studies.md), one of its rows with all three branches: for every fold and seed, thresholds are chosen on
+the test videos of the other folds of that seed, each scored by a network that never saw it, and what the cascade then
+answers to the fold's own test videos is counted. Or of two evaluations by one network: thresholds from the first, tried
+on the second. (A replay is what is done: tests/test_cascade.py.)
 
     python benchmarks/cascade.py studies/ut-pre tcnn_xsx0.5-ODC --loss 0.2
+    python benchmarks/cascade.py --evaluations calibration held-out --run pre/joint
 """
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from timing import runs_of, show, study_parser
+from timing import runs_of, show
 
-from peakzoom.cascade import Work, calibrate, replay, view_order
+from peakzoom.cascade import Cascade, Replay, Work, calibrate, course, replay, view_order
 from peakzoom.cost import multiply_adds_by_pass
 from peakzoom.predict import load
 from peakzoom.report.scores import read_evaluation
 
 HEADER = (
-    "| seed | videos | full | cascade | changed | lost | views | passes a view | G a view | G a video | of full |\n"
-    + "|---" * 11
-    + "|"
+    "| videos of | videos | full | cascade | changed | lost | won | views | passes a view | passes a video | G a video "
+    "| of full |\n" + "|---" * 12 + "|"
 )
 
 
+class Tested(NamedTuple):
+    """The scores of a full test: of the original branch, fused, (V, views, S), and labels (V,)."""
+
+    original: np.ndarray
+    fused: np.ndarray
+    labels: np.ndarray
+
+
+def read(folder: Path) -> tuple[Tested, list[int]]:
+    """An evaluation's scores, and the order of its views."""
+    found = read_evaluation(folder)
+    scores = {name: found.views[:, place] for place, name in enumerate(found.branches)}
+    order = view_order(found.protocol.clips, found.protocol.crops)
+    return Tested(scores["original"], scores["fused"], found.labels), order
+
+
+def together(tests: Sequence[Tested]) -> Tested:
+    """Several as one."""
+    return Tested(*(np.concatenate(each) for each in zip(*tests, strict=True)))
+
+
+class Answered(NamedTuple):
+    """What a cascade made of V videos."""
+
+    got: Replay
+    full: np.ndarray  # int (V,), answers of the full test
+    labels: np.ndarray
+
+
+def answered(test: Tested, order: Sequence[int], cascade: Cascade) -> Answered:
+    whole = course(test.fused, order)
+    return Answered(replay(course(test.original, order), whole, cascade), whole.best[:, -1], test.labels)
+
+
+def line(name: str, parts: Sequence[Answered], work: Work, views_in_all: int) -> str:
+    """A row of the table, of videos answered in several parts."""
+    answers, views, closer = (
+        np.concatenate(each) for each in zip(*(part.got for part in parts), strict=True)
+    )
+    full, labels = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
+    spent = np.asarray(work.of(views, closer))
+    right, before = answers == labels, full == labels
+    passes = views + 2 * closer
+    return (
+        f"| {name} | {len(labels)} | {before.mean():.1%} | {right.mean():.1%} | {(answers != full).sum()} "
+        f"| {(before & ~right).sum()} | {(~before & right).sum()} | {views.mean():.1f} "
+        f"| {passes.sum() / views.sum():.2f} | {passes.mean():.1f} | {spent.mean():.2f} "
+        f"| {spent.mean() / work.of(views_in_all, views_in_all):.1%} |"
+    )
+
+
 def rows(study: Path, row: str, loss: float) -> Iterator[str]:
-    """One line of the table a seed."""
+    """One line of the table a seed of a study."""
     runs = runs_of(study, row)
     work = Work(*multiply_adds_by_pass(load(runs[0], "cpu").model))
-    by_seed: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = defaultdict(list)
+    by_seed: dict[str, list[Tested]] = defaultdict(list)
+    order: list[int] = []
     for run in runs:
-        found = read_evaluation(run / "evaluation")
-        order = view_order(found.protocol.clips, found.protocol.crops)
-        scores = {name: found.views[:, place] for place, name in enumerate(found.branches)}
-        by_seed[run.parent.name].append((scores["original"], scores["fused"], found.labels))
+        test, order = read(run / "evaluation")
+        by_seed[run.parent.name].append(test)
     for seed, folds in sorted(by_seed.items()):
         parts = []
-        for own in range(len(folds)):
-            original, fused, labels = (
-                np.concatenate(each) for each in zip(*(folds[:own] + folds[own + 1 :]), strict=True)
-            )
-            chosen = calibrate(original, fused, labels, order, work, loss).chosen.cascade
-            original, fused, labels = folds[own]
-            got = replay(original, fused, order, chosen)
-            full = fused[:, order].astype(np.float64).sum(1).argmax(1)
-            parts.append((got.answers, full, labels, got.views, got.closer))
-        answers, full, labels, views, closer = (np.concatenate(each) for each in zip(*parts, strict=True))
-        spent = np.asarray(work.of(views, closer))
-        right, before = answers == labels, full == labels
-        yield (
-            f"| {seed.removeprefix('seed-')} | {len(labels)} | {before.mean():.1%} | {right.mean():.1%} "
-            f"| {(answers != full).sum()} | {(before & ~right).sum()} | {views.mean():.1f} "
-            f"| {(views + 2 * closer).sum() / views.sum():.2f} | {spent.sum() / views.sum():.3f} | {spent.mean():.2f} "
-            f"| {spent.mean() / work.of(len(order), len(order)):.1%} |"
-        )
+        for own, test in enumerate(folds):
+            others = together(folds[:own] + folds[own + 1 :])
+            parts.append(answered(test, order, calibrate(*others, order, work, loss).chosen.cascade))
+        yield line(seed.replace("-", " "), parts, work, len(order))
+
+
+def two(run: Path, first: Path, second: Path, loss: float) -> Iterator[str]:
+    """A line for the evaluation that thresholds come from, one for the other."""
+    work = Work(*multiply_adds_by_pass(load(run, "cpu").model))
+    test, order = read(first)
+    chosen = calibrate(*test, order, work, loss).chosen.cascade
+    print(chosen)
+    for folder in (first, second):
+        yield line(folder.name, [answered(read(folder)[0], order, chosen)], work, len(order))
 
 
 def main() -> None:
-    parser = study_parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", type=Path, nargs="?")
+    parser.add_argument("row", nargs="?", help="a folder name, such as tcnn_xs-ODC")
+    parser.add_argument("--evaluations", type=Path, nargs=2, metavar=("FROM", "ON"))
+    parser.add_argument("--run", type=Path, help="whose the two evaluations are")
     parser.add_argument("--loss", type=float, default=0.2)
     asked = parser.parse_args()
-    show(HEADER, rows(asked.study, asked.row, asked.loss))
+    if asked.evaluations and asked.run:
+        show(HEADER, two(asked.run, *asked.evaluations, asked.loss))
+    elif asked.study and asked.row:
+        show(HEADER, rows(asked.study, asked.row, asked.loss))
+    else:
+        parser.error("name a study and a row, or two evaluations and their run")
 
 
 if __name__ == "__main__":

@@ -543,6 +543,18 @@ def test_a_precision_with_wrong_gradients_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_precision_that_this_cpu_only_imitates_is_told(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {"architecture": "x86_64", "avx2": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: old, raising=False)
+    monkeypatch.setattr("peakzoom.train.wrong_gradients", lambda *_: {})
+    said: list[str] = []
+    options = replace(PLAIN, precision="bf16-mixed", steps=("tcnn",))
+    train(clip_data, tiny, tmp_path / "run", options, say=said.append)
+    assert [line for line in said if "no instructions for bf16-mixed" in line]
+
+
 def test_a_loss_that_is_no_number_ends_the_training(
     clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,7 @@ from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import FIXED_LENGTH
 from peakzoom.model.network import ATTENTION_PER, RESPONSES, PeakZoomOutput
 from peakzoom.plots import plot_curves
-from peakzoom.precision import wrong_gradients
+from peakzoom.precision import slow_in, wrong_gradients
 from peakzoom.predict import find_model, read_model
 from peakzoom.processes import Share, SyncBatchNorm, Together, launched, lost_another, place, synchronise
 from peakzoom.progress import in_notebook, is_watched, progress_bar
@@ -711,6 +711,8 @@ def _fit(
     )
     if trainer.accelerator.__class__.__name__ == "CPUAccelerator":
         keep_freed_memory()
+        if why := slow_in(options.precision, torch.device("cpu")):
+            say(why)
     workers = options.workers
     if workers is None:
         workers = max(1, ((os.cpu_count() or 2) - 1) // trainer.num_devices)
