@@ -189,6 +189,14 @@ def test_precisions(run: Path, tmp_path: Path) -> None:
             load(path, engine=engine, precision="16-mixed")
 
 
+def test_scores_beyond_the_range_of_half_precision(run: Path, file: Path) -> None:
+    model = load(run, "cpu").model
+    model.backbone.get_submodule("stem")[0][1].weight.data *= 1e6  # type: ignore[index]
+    assert np.isfinite(Recognizer.of(model, "cpu").predict(file, Protocol(clips=1)).scores["fused"]).all()
+    with pytest.raises(UserError, match="no longer finite numbers in 16-mixed"):
+        Recognizer.of(model, "cpu", precision="16-mixed").predict(file, Protocol(clips=1))
+
+
 # Odd files -------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from peakzoom import train as module
@@ -40,6 +40,7 @@ from peakzoom.video.cache import FrameCache
 from peakzoom.video.datasets import open_data
 from peakzoom.video.entries import Entry, Problem, VideoSet
 from peakzoom.video.guard import Guard
+from peakzoom.video.loading import Batch, ClipDataset
 from peakzoom.video.splits import hold_out_groups
 
 PLAIN = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False)
@@ -543,16 +544,47 @@ def test_a_precision_with_wrong_gradients_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_precision_that_this_cpu_only_imitates_is_told(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("asked", ["bf16-mixed", "16-mixed"])  # of which Lightning makes bf16-mixed on a CPU
+def test_a_precision_that_this_cpu_only_imitates_is_told_once(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
     old = {"architecture": "x86_64", "avx2": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: old, raising=False)
     monkeypatch.setattr("peakzoom.train.wrong_gradients", lambda *_: {})
     said: list[str] = []
-    options = replace(PLAIN, precision="bf16-mixed", steps=("tcnn",))
-    train(clip_data, tiny, tmp_path / "run", options, say=said.append)
-    assert [line for line in said if "no instructions for bf16-mixed" in line]
+    train(clip_data, tiny, tmp_path / "run", replace(PLAIN, precision=asked), say=said.append)
+    assert len([line for line in said if "no instructions for bf16-mixed" in line]) == 1
+    assert len([line for line in said if "trains in bf16-mixed" in line]) == (asked == "16-mixed")
+
+
+def test_wrong_gradients_are_looked_for_in_what_is_trained_in(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peakzoom.train.wrong_gradients", lambda *_: {"stem.0": 0.83})
+    with pytest.raises(UserError, match="precision bf16-mixed gives wrong gradients"):
+        train(clip_data, tiny, tmp_path / "run", replace(PLAIN, precision="16-mixed"), say=quiet)
+
+
+def test_changes_that_a_device_makes_give_the_same_weights(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, run on the CPU, where the pixels are the same to the bit."""
+
+    class Deferring(ClipDataset):
+        defer = property(lambda _: True, lambda *_: None)  # type: ignore[assignment]
+
+    options = replace(PLAIN, steps=("tcnn",))
+    train(clip_data, tiny, tmp_path / "here", options, say=quiet)
+    monkeypatch.setattr("peakzoom.train.ClipDataset", Deferring)
+    moved: list[bool] = []
+    to = Batch.to
+    monkeypatch.setattr(Batch, "to", lambda self, *how: moved.append(bool(self.changes)) or to(self, *how))
+    train(clip_data, tiny, tmp_path / "there", options, say=quiet)
+    assert True in moved
+    one, other = (
+        load_file(tmp_path / name / "tcnn" / "last" / "model.safetensors") for name in ("here", "there")
+    )
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(

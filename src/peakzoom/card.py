@@ -174,7 +174,8 @@ class Tested:
     data: str
     splits: dict[str, int]  # videos that were asked for, of each split
     protocol: dict[str, Any]
-    engine: str  # and its precision, where that is half
+    engine: str
+    precision: str
     videos: int  # scored
     unscored: int
     top1: dict[str, Share]  # of each branch, "fused" last
@@ -291,13 +292,13 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
             if branch == "fused":
                 groups.append(group)
     grouped = len(set(groups)) if all(groups) else None
-    precision = metrics.get("precision", FULL)
     fused = np.array(right["fused"])
     return Tested(
         plain(_last(str(metrics["data"]))),
         {str(name): int(count) for name, count in metrics["splits"].items()},
         dict(metrics["protocol"]),
-        f"{metrics['engine']}{'' if precision == FULL else f' in {precision}'}",
+        str(metrics["engine"]),
+        metrics.get("precision", FULL),
         int(metrics["videos"]),
         int(metrics["unscored"]),
         {name: share_of(np.array(each)) for name, each in right.items()},
@@ -401,7 +402,7 @@ def _metadata(model: PeakZoom, facts: Facts) -> ModelCardData:
             ("top-1", each.top1["fused"].value or 0.0),
             ("mean class accuracy", each.mean_class["fused"]),
         )
-        if each.cascade is None
+        if each.cascade is None and each.precision == FULL
     ]
     return ModelCardData(
         library_name="peakzoom",
@@ -595,8 +596,8 @@ def _one_test(each: Tested) -> str:
     how = f"Videos asked for: {escape_markdown(asked)}. Views averaged for a video: {rule}."
     if each.unscored:
         how += f" Left out, because no score could be had: {_count(each.unscored, 'video')}."
-    if each.engine != "torch":
-        how += f" Computed by {each.engine}."
+    if each.engine != "torch" or each.precision != FULL:
+        how += f" Computed by {each.engine}{'' if each.precision == FULL else f' in {each.precision}'}."
     if each.cascade:
         how += (
             f" By a cascade, which looked at {each.cascade['views']:.1f} views of a video on average, at "

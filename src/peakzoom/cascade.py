@@ -55,7 +55,7 @@ class Cascade:
     Attributes:
         glances: views that the original branch may answer from alone; 0 looks closer at once. As many as there are
             views: nothing is looked at closer.
-        clear: how far its best class must lead then, in views; 0 answers from the first, infinity only from all.
+        clear: how far its best class must lead then, in views; 0 answers from the first.
         settled: how far the best class of the fused scores must lead, likewise; infinity looks at all views.
     """
 
@@ -138,17 +138,17 @@ def answer(
         cascade: when to look closer and when to stop.
         order: of the views.
     """
-    waiting: list[Any] = []  # views that were glanced at
+    glances = min(cascade.glances, len(order))
+    may_look_closer = glances < len(order)
+    waiting: list[Any] = []  # views that were glanced at, where they may be looked at closer
     total = np.zeros(len(engine.classes))
-    for index in order[: cascade.glances]:
+    for count, index in enumerate(order[:glances], start=1):
         logits, seen = engine.first(views.view(index))
         total += _scores(logits)
-        waiting.append(seen)
-        if _lead(total) >= cascade.clear:
-            return total / total.sum(), Effort(len(waiting), 0)
-    glances = len(waiting)
-    if glances == len(order):
-        return total / total.sum(), Effort(glances, 0)
+        if _lead(total) >= cascade.clear or count == len(order):
+            return total / total.sum(), Effort(count, 0)
+        if may_look_closer:
+            waiting.append(seen)
     waiting.reverse()
     total = np.zeros(len(engine.classes))
     closer = 0
@@ -301,7 +301,8 @@ def _cascades(views: int, branches: bool) -> list[Cascade]:
     if not branches:
         return found
     for glances in (each for each in GLANCES if each < views):
-        clears = [each for each in leads if each < glances] if glances else [math.inf]
+        # 0 would answer from the first view, as among those that never look closer.
+        clears = [each for each in leads if 0 < each < glances] if glances else [math.inf]
         found += [Cascade(glances, clear, settled) for clear in clears for settled in leads]
     return sorted(found, key=lambda each: each == Cascade())
 
@@ -347,7 +348,7 @@ def calibrate(
     right, sure = answers == labels, chances[rows, answers]
     random = np.random.default_rng(seed)
     orders = [own]  # the same scores, then every video's views in an order of its own
-    for _ in range(max(0, REPLAYS // count - 1)):
+    for _ in range(-(-REPLAYS // count) - 1):
         places = random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)[..., None]
         first, second = (np.take_along_axis(each, places, axis=1) for each in (original, fused))
         orders.append((course(first, range(views)), course(second, range(views))))
@@ -499,6 +500,11 @@ def read(file: Path) -> Stored:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         limits: Mapping[str, Any] = values["cascade"]
+        if "sure" in limits:
+            raise UserError(
+                f"{file} was made by an older version, which decided otherwise: remove {file.parent} and run "
+                "'peakzoom calibrate' again"
+            )
         clear, settled = (
             math.inf if limits[key] is None else float(limits[key]) for key in ("clear", "settled")
         )
@@ -509,7 +515,7 @@ def read(file: Path) -> Stored:
             str(values["rule"]),
             int(values["clips"]),
             int(values["crops"]),
-            str(values.get("precision", FULL)),  # files of before there was a choice
+            str(values["precision"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -285,9 +285,10 @@ class Recognizer:
             "preprocessing": self.preprocess.to_dict(),
             "engine": self.engine.name,
             "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
-            "precision": self.precision,
             "views": asdict(protocol),
             "cascade": str(cascade),
+            # Absent as it was before there was a choice, so that what was begun then can be gone on with.
+            **({} if self.precision == FULL else {"precision": self.precision}),
         }
 
     def facts(self) -> dict[str, str]:

@@ -480,7 +480,9 @@ def _read_problems(out: Path) -> list[Problem]:
         return [Problem(row["path"], row["reason"]) for row in csv.DictReader(stream)]
 
 
-def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], validates: bool) -> None:
+def check_settings(
+    recipe: Recipe, options: Options, classes: Sequence[str], validates: bool, say: Say | None = None
+) -> None:
     """Refuse before a video is decoded or a folder made what would be refused after it.
 
     Args:
@@ -488,6 +490,7 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         options: of the training.
         classes: of the data.
         validates: there are validation videos.
+        say: told of what is not refused but should be known.
 
     Raises:
         UserError: a setting that is unknown, impossible here, or excluded by another one.
@@ -543,15 +546,22 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
             f"a batch of {recipe.batch_size} clips cannot be shared out equally among {trainer.world_size} processes: "
             f"give --batch-size a multiple of {trainer.world_size}"
         )
-    if options.precision.startswith("bf16") and trainer.accelerator.__class__.__name__ == "CPUAccelerator":
+    # Not the one asked for: on a CPU Lightning takes bf16-mixed for 16-mixed.
+    precision, on_cpu = str(trainer.precision), trainer.accelerator.__class__.__name__ == "CPUAccelerator"
+    if precision.startswith("bf16") and on_cpu:
         network: Any = build(recipe, classes, joint=False).backbone
         wrong = wrong_gradients(network, recipe.preprocess.frames, recipe.preprocess.size)
         if wrong:
             name, off = max(wrong.items(), key=lambda item: item[1])
             raise UserError(
-                f"precision {options.precision} gives wrong gradients for {recipe.model} on this CPU with PyTorch "
+                f"precision {precision} gives wrong gradients for {recipe.model} on this CPU with PyTorch "
                 f"{torch.__version__}, {name} is off by {off:.0%}: train with --precision 32-true"
             )
+    say = say or _unheard
+    if precision != options.precision:
+        say(f"precision {options.precision} is asked for, and Lightning trains in {precision} there")
+    if why := slow_in(precision, trainer.strategy.root_device):
+        say(why)
 
 
 def _devices(options: Options) -> int | str:
@@ -711,8 +721,6 @@ def _fit(
     )
     if trainer.accelerator.__class__.__name__ == "CPUAccelerator":
         keep_freed_memory()
-        if why := slow_in(options.precision, torch.device("cpu")):
-            say(why)
     workers = options.workers
     if workers is None:
         workers = max(1, ((os.cpu_count() or 2) - 1) // trainer.num_devices)
@@ -821,7 +829,7 @@ def _train(data: VideoSet, recipe: Recipe, out: Path, options: Options, resume: 
     if not parts["train"]:
         raise UserError(f"{data.name} has no training videos; run 'peakzoom data check' on it")
 
-    check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
+    check_settings(recipe, options, data.classes, bool(parts["val"]), say)
 
     # Where the run is made and how many processes serve it are not what it is.
     asked = {

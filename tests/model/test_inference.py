@@ -248,6 +248,7 @@ def test_half_precision_rounds_features_and_nothing_else(
         network.look_closer(found)
         hook.remove()
         kept.append(seen)
+    assert [len(each) for each in kept] == [3, 3]
     assert all(torch.equal(*pair) and pair[0].dtype == torch.float32 for pair in zip(*kept, strict=True))
 
 

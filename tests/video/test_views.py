@@ -17,12 +17,22 @@ from peakzoom.video.views import (
     Augment,
     Preprocess,
     centre_view,
+    changed,
     crop_offsets,
+    draw_change,
     frames_at,
     resize,
     to_input,
-    training_view,
 )
+
+
+def training_view(
+    frames: torch.Tensor, preprocess: Preprocess, augment: Augment, draws: torch.Generator
+) -> torch.Tensor:
+    """A clip as the loader makes it."""
+    change = draw_change(frames.shape[2], frames.shape[3], preprocess, augment, draws)
+    return changed(frames, change, preprocess.source_size)
+
 
 SIZES = [
     (240, 320),

@@ -156,6 +156,10 @@ def label(
     with needed_for("labelling on Ray"):
         import pyarrow  # noqa: F401
         import ray  # noqa: F401
+    import torch
+
+    from peakzoom.precision import slow_in
+
     if is_address(str(out)):
         raise UserError(f"--out is {out}, expected a folder on a disk: copy it into the storage afterwards")
     for name, value in (("workers", workers), ("batch", batch)):
@@ -165,6 +169,8 @@ def label(
     items = find_items([addresses] if isinstance(addresses, (str, Path)) else addresses)
     with _alone(out, resume), telling_full_disk(out, "go on with --resume"), _ray():
         job, plan = _prepare(str(run), protocol, workers, (device, engine, precision), cascade)
+        if why := slow_in(precision, torch.device("cuda" if plan.gpus else "cpu")):
+            say(why)
         if resume and settings_file(out).exists():
             check_settings(out, job.settings)
         else:

@@ -13,6 +13,8 @@ from peakzoom.cli.options import (
     DataOptions,
     DecodersOpt,
     DeviceOpt,
+    Engine,
+    EngineOptions,
     Precision,
     PrecisionOpt,
     ViewOptions,
@@ -52,7 +54,6 @@ def calibrate(
     from peakzoom.cost import multiply_adds_by_pass
     from peakzoom.evaluate import score_videos
     from peakzoom.plots import plot_cascade
-    from peakzoom.predict import load
 
     averaged = protocol(views)
     target = Path(run) / "cascade"
@@ -66,7 +67,7 @@ def calibrate(
         raise UserError(
             "thresholds chosen on a run's own test videos would flatter its test: use --split val, or name other DATA"
         )
-    recognizer = load(run, device, "torch", precision.value)
+    recognizer = EngineOptions(device, Engine.torch, precision).load(run)
     _ = recognizer.stepwise  # refuses what cannot stop half way
     videos, entries = videos_to_score(run, data, reading, split)
     found = score_videos(recognizer, videos, entries, averaged, workers)
@@ -77,6 +78,7 @@ def calibrate(
     scores = {
         name: np.stack([each.views[name] for each in found.predictions]) for name in ("original", "fused")
     }
+    branches = recognizer.model.branches != ("original",)
     result = choose(
         scores["original"],
         scores["fused"],
@@ -84,7 +86,7 @@ def calibrate(
         view_order(averaged.clips, averaged.crops),
         Work(*multiply_adds_by_pass(recognizer.model)),
         loss,
-        branches=recognizer.model.branches != ("original",),
+        branches=branches,
     )
     target.mkdir()
     save(stored_for(recognizer, averaged, result), result, target / FILE)
@@ -92,7 +94,7 @@ def calibrate(
     plot_cascade(result, target / "curve.png")
     best, full = result.chosen, result.full
     answer(
-        f"{result.videos} videos, every view looked at closer: {full.accuracy:.1%}, "
+        f"{result.videos} videos, every view{' looked at closer' if branches else ''}: {full.accuracy:.1%}, "
         f"{full.multiply_adds:.4g} G multiply-adds a video"
     )
     answer(
@@ -101,7 +103,7 @@ def calibrate(
     )
     answer(
         f"{best.changed} answers changed, {best.lost} of them from right to wrong ({best.risk:.2%} over many orders of "
-        f"the views); expected to lose {best.expected_loss:.2f} points; on {result.videos} videos that does not rule "
-        f"out {result.bound:.1f} points (95%)"
+        f"the views); expected to lose {best.expected_loss:.2f} points of accuracy. So few videos do not rule out that "
+        f"{result.bound:.1f}% of answers change (95%)"
     )
     answer(f"Thresholds, every cascade that was tried, and their picture: {target}")

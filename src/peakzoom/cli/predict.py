@@ -7,7 +7,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,8 +125,11 @@ def _label(
 
     steps = None
     if cascade:
-        # Only asked which weights it has; a GPU may be on another machine.
-        steps = stored_cascade(run, replace(computing, device="cpu").load(run), averaged)
+        from peakzoom.predict import load
+
+        # Only asked what it is; a GPU may be on another machine.
+        engine = computing.engine and computing.engine.value
+        steps = stored_cascade(run, load(run, "cpu", engine, computing.precision.value), averaged)
     found = label(
         *(run, addresses, out, averaged),
         workers=workers,

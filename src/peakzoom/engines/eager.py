@@ -44,14 +44,24 @@ class TorchEngine:
         """The first pass alone: logits (B, S) of the original branch, and what :meth:`closer` needs."""
         seen = self.network.look(views.to(self.device))
         logits = self.network.model.head("original")(seen.features.mean((2, 3, 4)))
-        return logits.float().cpu(), seen
+        return self._given(logits), seen
 
     @torch.inference_mode()
     def closer(self, seen: Seen) -> Tensor:
         """Fused logits (B, S) of views that :meth:`first` has seen."""
-        return self.network.answer(seen)["fused"].float().cpu()
+        return self._given(self.network.answer(seen)["fused"])
 
     @torch.inference_mode()
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) from uint8 views; see :class:`peakzoom.engines.base.Engine`."""
-        return {name: logits.float().cpu() for name, logits in self.network(views.to(self.device)).items()}
+        found = self.network(views.to(self.device))
+        return {name: self._given(logits) for name, logits in found.items()}
+
+    def _given(self, logits: Tensor) -> Tensor:
+        logits = logits.float().cpu()
+        if self.precision != FULL and not logits.isfinite().all():
+            raise UserError(
+                f"scores are no longer finite numbers in {self.precision}, whose range this network leaves: ask for "
+                "bf16-mixed or 32-true"
+            )
+        return logits

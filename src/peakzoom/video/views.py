@@ -234,24 +234,6 @@ def changed(frames: Tensor, change: Change, side: int) -> Tensor:
     return _recolour(view, change.gain, change.contrast)
 
 
-def training_view(
-    frames: Tensor, preprocess: Preprocess, augment: Augment, generator: torch.Generator
-) -> Tensor:
-    """A random crop of a clip, changed: :func:`draw_change`, then :func:`changed`.
-
-    Args:
-        frames: uint8 (T, 3, h, w), the canvas or a whole multiple of it.
-        preprocess: the size of the result.
-        augment: what may change.
-        generator: source of every draw.
-
-    Returns:
-        uint8 (T, 3, s, s), s = size x zoom_source.
-    """
-    change = draw_change(frames.shape[2], frames.shape[3], preprocess, augment, generator)
-    return changed(frames, change, preprocess.source_size)
-
-
 def _recolour(view: Tensor, gain: float, contrast: float) -> Tensor:
     """Contrast about the clip's mean, then brightness: one table of 256 values for all pixels."""
     if gain == contrast == 1:
