@@ -102,11 +102,13 @@ def rows(study: Path, row: str, loss: float) -> Iterator[str]:
 def two(run: Path, first: Path, second: Path, loss: float) -> Iterator[str]:
     """A line for the evaluation that thresholds come from, one for the other."""
     work = Work(*multiply_adds_by_pass(load(run, "cpu").model))
-    test, order = read(first)
-    chosen = calibrate(*test, order, work, loss).chosen.cascade
-    print(chosen)
-    for folder in (first, second):
-        yield line(folder.name, [answered(read(folder)[0], order, chosen)], work, len(order))
+    (test, order), (other, same) = read(first), read(second)
+    if order != same:
+        raise SystemExit(f"{first} and {second} are of other views")
+    chosen = calibrate(*test, order, work, loss).chosen
+    for folder, each in ((first, test), (second, other)):
+        yield line(folder.name, [answered(each, order, chosen.cascade)], work, len(order))
+    yield f"\n{chosen.cascade}, expected to lose {chosen.expected_loss:.2f} points"
 
 
 def main() -> None:

@@ -20,8 +20,6 @@ from timing import cell, in_turn, matrix_product, named, rate, rounds_and_device
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.cost import multiply_adds_by_pass
-from peakzoom.engines.onnx import OnnxEngine, to_onnx
-from peakzoom.engines.openvino import OpenVinoEngine, from_onnx
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import InferenceNetwork
 from peakzoom.model.network import BRANCHES
@@ -70,6 +68,9 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
         counts = [trained_multiply_adds(model, pre), first + (closer if len(branches) > 1 else 0)]
         calls: dict[str, Callable[[torch.Tensor], object]] = {}
         if "onnx" in engines:
+            from peakzoom.engines.onnx import OnnxEngine, to_onnx
+            from peakzoom.engines.openvino import OpenVinoEngine, from_onnx
+
             graph = to_onnx(model)
             calls |= {"onnx": OnnxEngine(graph), "openvino": OpenVinoEngine(from_onnx(graph))}
         model = model.to(device)
@@ -101,6 +102,7 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
 
 def main() -> None:
     rounds, device = rounds_and_device(__doc__, 5)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # the product's, as the network's
     print(named(device))
     show(HEADER, rows(rounds, device))
 

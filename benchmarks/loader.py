@@ -21,17 +21,18 @@ import torch
 from timing import named, rounds_and_device, wait
 from training import ON_CPU, ON_GPU, Step, at_size
 
+from peakzoom.memory import keep_freed_memory
 from peakzoom.train import build
 from peakzoom.video.cache import CachedVideo
 from peakzoom.video.entries import Entry
-from peakzoom.video.loading import Batch, ClipDataset, EpochSampler, loader
+from peakzoom.video.loading import ClipDataset, EpochSampler, loader
 
 HEADER = (
     "| recipe, size | clips | loader processes | loader alone, clips a second | step alone | both | busy |\n"
     + "|---" * 7
     + "|"
 )
-VIDEOS, FRAMES = 48, 120  # cached videos, frames of each
+VIDEOS, FRAMES, REPEATED = 48, 120, 10_000  # cached videos, frames of each, times it stands in the list
 AHEAD = 2  # batches that each loader process holds ready, PyTorch's default
 CLASSES = [str(number) for number in range(101)]
 
@@ -46,17 +47,6 @@ def cached(folder: Path, height: int, width: int) -> dict[Path, CachedVideo]:
     return found
 
 
-def batches(dataset: ClipDataset, clips: int, workers: int, pin: bool) -> Iterator[Batch]:
-    """Without end, epoch after epoch, by processes that stay, as in a training."""
-    sampler = EpochSampler(len(dataset))
-    source = loader(dataset, clips, workers, sampler, pin)
-    epoch = 0
-    while True:
-        sampler.set_epoch(epoch)
-        yield from (batch for batch in source if len(batch.views) == clips)
-        epoch += 1
-
-
 def rows(rounds: int, device: torch.device) -> Iterator[str]:
     """One line a network and number of loader processes."""
     gpu = device.type == "cuda"
@@ -68,10 +58,11 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
         with TemporaryDirectory() as folder:
             videos = cached(Path(folder), *recipe.preprocess.stored_canvas)
             entries = [Entry(path, place % len(CLASSES), "train") for place, path in enumerate(videos)]
+            entries *= REPEATED  # no epoch ends while it is timed
             dataset = ClipDataset(entries, recipe.preprocess, recipe.augment, videos)
             dataset.defer = gpu and recipe.augment.computes  # as in a training
             for workers in sorted({1, max(1, cores // 2), max(1, cores - 1)}):
-                stream = batches(dataset, clips, workers, gpu)
+                stream = iter(loader(dataset, clips, workers, EpochSampler(len(dataset)), gpu))
                 spent: dict[str, list[float]] = {"loader": [], "step": [], "both": []}
                 for turn in range(-1, rounds):
                     for what, times in spent.items():
@@ -97,6 +88,8 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
 
 def main() -> None:
     rounds, device = rounds_and_device(__doc__, 3)
+    if device.type == "cpu":
+        keep_freed_memory()  # as a training does there
     print(named(device))
     found = [HEADER]
     for row in rows(rounds, device):

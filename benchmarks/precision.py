@@ -26,7 +26,6 @@ from timing import cell, in_turn, machine, runs_of, show, study_parser
 from peakzoom.engines import Engine
 from peakzoom.engines.base import INPUT
 from peakzoom.engines.eager import TorchEngine
-from peakzoom.engines.openvino import OpenVinoEngine, to_openvino
 from peakzoom.model import PeakZoom
 from peakzoom.predict import Protocol, decode_views, load
 from peakzoom.runs import run_videos
@@ -46,6 +45,8 @@ def bfloat16(model: PeakZoom, learnt: Sequence[Entry]) -> tuple[Engine, Engine]:
 def int8(model: PeakZoom, learnt: Sequence[Entry]) -> tuple[Engine, Engine]:
     """The network in float32 and with its convolutions in eight bits, scaled on training videos."""
     import nncf
+
+    from peakzoom.engines.openvino import OpenVinoEngine, to_openvino
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     graph = to_openvino(model)

@@ -54,8 +54,6 @@ class Step:
             device,
             half,
         )
-        if device.type == "cuda":
-            self.model = self.model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
         side = preprocess.source_size
         shape = (clips, preprocess.frames, 3, side, side)
@@ -71,6 +69,14 @@ class Step:
         loss.backward()
         self.optimizer.step()
         wait(self.device)
+
+
+def largest_memory(step: Step) -> int:
+    """Bytes on the GPU while a training takes its steps: weights, their momenta, clips, and what a step holds."""
+    step()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated()
 
 
 def product(device: torch.device, half: bool) -> tuple[Callable[[], object], float]:
@@ -92,33 +98,33 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
             torch.manual_seed(0)
             recipe = at_size(name, size)
             pre = recipe.preprocess
-            alone, three, fixed = (build(recipe, CLASSES, joint) for joint in (False, True, True))
+            three = Step(build(recipe, CLASSES, True), pre, clips, device, half)
+            memory = f"{largest_memory(three) / 1e9:.1f}" if gpu else ""
+            alone, fixed = (build(recipe, CLASSES, joint) for joint in (False, True))
             fixed.attention.requires_grad_(False)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 alone.eval()(torch.zeros(1, 3, pre.frames, size, size))
             multiply, worth = product(device, half)
-            if gpu:
-                torch.cuda.reset_peak_memory_stats()
-            steps = {"alone": alone, "three": three, "fixed": fixed}
-            spent = in_turn(
-                {key: Step(model, pre, clips, device, half) for key, model in steps.items()}
-                | {"product": multiply},
-                rounds,
-                warm=2,
-            )
+            steps = {
+                "alone": Step(alone, pre, clips, device, half),
+                "three": three,
+                "fixed": Step(fixed, pre, clips, device, half),
+            }
+            spent = in_turn({**steps, "product": multiply}, rounds, warm=2)
             medians = {key: statistics.median(each) for key, each in spent.items()}
             reached = 3 * clips * counter.get_total_flops() / 1e6 / medians["alone"]
-            memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if gpu else ""
             yield (
                 f"| {name}, {size} | {clips} | {'bfloat16' if half else 'float32'} | {cell(spent['alone'])} "
                 f"| {cell(spent['three'])} | {medians['three'] / medians['alone']:.2f} | {reached:.0f} "
                 f"| {reached / (worth / medians['product'] * 1000):.2f} | {memory} "
                 f"| {medians['fixed'] / medians['alone']:.2f} |"
             )
+            del three, alone, fixed, steps, multiply  # the next row's memory is its own
 
 
 def main() -> None:
     rounds, device = rounds_and_device(__doc__, 5)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # the product's, as the network's
     if device.type == "cpu":
         keep_freed_memory()  # as a training does there
     print(named(device))
