@@ -237,7 +237,9 @@ class Point:
     changed: int  # another answer than the full test's
     lost: int  # right in the full test and wrong here
     risk: float  # share of changed answers over many orders of the views, in [0, 1]
-    expected_loss: float  # of accuracy, in points; the larger one of this order's and many orders'
+    expected_loss: (
+        float  # of accuracy, in points, and a standard error; the larger one of this and of many orders
+    )
     views: float
     closer: float
     passes_per_view: float
@@ -294,6 +296,11 @@ def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return at(min(TEMPERATURES, key=surprise))
 
 
+def _with_error(lost: np.ndarray) -> float:
+    """The mean over videos and one standard error of it."""
+    return float(lost.mean() + lost.std() / math.sqrt(len(lost)))
+
+
 def _cascades(views: int, branches: bool) -> list[Cascade]:
     """Those that are tried, the full test last."""
     leads = [each for each in LEADS if each < views] + [math.inf]
@@ -324,7 +331,7 @@ def calibrate(
     An answer that changes costs the difference of two probabilities: that the full test's answer is right, and that
     the cascade's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn between
     two classes it is nearly 0, for the other is right as often. Counting right answers instead would choose, among
-    hundreds of cascades, the luckiest.
+    hundreds of cascades, the luckiest; against what luck is left, a standard error is added (Breiman et al., 1984).
 
     On few videos a cascade may get by in one order of the views by luck too, so this is measured over other orders,
     drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps to the loss in its own order and over
@@ -359,7 +366,7 @@ def calibrate(
         for first, second in orders:
             other = replay(first, second, cascade).answers
             changed.append(float((other != answers).mean()))
-            lost.append(100 * float((sure - chances[rows, other]).mean()))
+            lost.append(100 * (sure - chances[rows, other]))
         correct = found.answers == labels
         return Point(
             *(cascade.glances, cascade.clear, cascade.settled),
@@ -367,7 +374,7 @@ def calibrate(
             int((found.answers != answers).sum()),
             int((right & ~correct).sum()),
             float(np.mean(changed)),
-            max(lost[0], float(np.mean(lost))),
+            max(_with_error(lost[0]), _with_error(np.mean(lost, axis=0))),
             float(found.views.mean()),
             float(found.closer.mean()),
             float((found.views + 2 * found.closer).sum() / found.views.sum()),
