@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from peakzoom.video.entries import VideoSet
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
+import gradio
 from gradio.state_holder import StateHolder
 from visiting import ONE, SEVERAL, Visitor, as_file
 
@@ -52,18 +54,78 @@ def clip(clip_data: VideoSet) -> Path:
 SECRET = "a line that nobody may read"
 
 
+UP = 14  # folders: more than any path here is deep, and the root's parent is the root
+
+# How a file that no route should give may be asked for; {at} is its path without the first slash.
+FORMS = {
+    "absolute": "/{at}",
+    "absolute, the slash encoded": "%2f{at}",
+    "absolute, encoded twice": "%252f{at}",
+    "up": "../" * UP + "{at}",
+    "up, dots encoded": "%2e%2e/" * UP + "{at}",
+    "up, slashes encoded": "..%2f" * UP + "{at}",
+    "up, all encoded": "%2e%2e%2f" * UP + "{at}",
+    "up, encoded twice": "%252e%252e%252f" * UP + "{at}",
+    "up, overlong dots": "%c0%ae%c0%ae/" * UP + "{at}",
+    "up, for a filter that removes ../ once": "....//" * UP + "{at}",
+    "up by backslashes": "..\\" * UP + "{at}",
+    "up by encoded backslashes": "..%5c" * UP + "{at}",
+    "up by backslashes, encoded twice": "..%255c" * UP + "{at}",
+    "up from a folder": "a/" + "../" * (UP + 1) + "{at}",
+    "up after a null": "a%00/" + "../" * UP + "{at}",
+    "through /proc": "/proc/self/root/{at}",
+    "through /proc, up": "/proc/self/../../{at}",
+    "as an address": "file:///{at}",
+    "as an address with a host": "file://localhost/{at}",
+}
+
+
+def get_raw(address: str, target: str) -> tuple[int, str]:
+    """Status and body for exactly that text in the request line; httpx would resolve ``..`` before it sends."""
+    connection = HTTPConnection(address.removeprefix("http://").rstrip("/"), timeout=60)
+    connection.request("GET", target)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(errors="replace")
+    connection.close()
+    return found
+
+
+def asset_of(folder: str) -> str:
+    """The name of a file that Gradio serves from there."""
+    root = Path(gradio.__file__).parent / "templates" / "frontend" / folder
+    return min(each.relative_to(root).as_posix() for each in root.rglob("*") if each.is_file())
+
+
 @pytest.mark.parametrize(
-    "path", ["{at}", "../../..{at}", "%2e%2e/%2e%2e/%2e%2e{at}", "..%2f..%2f..{at}", "/proc/self/../..{at}"]
+    "route",
+    ["/gradio_api/file=", "/gradio_api/file/", "/gradio_api/proxy=", "/static/", "/assets/", "/svelte/"],
 )
-@pytest.mark.parametrize(
-    "route", ["file=", "file/", "stream/", "proxy=file://", "/static/", "/assets/", "/theme.css"]
-)
-def test_no_file_of_the_server_can_be_had(visitor: Visitor, tmp_path: Path, route: str, path: str) -> None:
+def test_no_file_of_the_server_can_be_had(visitor: Visitor, address: str, tmp_path: Path, route: str) -> None:
+    """All routes that take a path. What each may give comes by the same way of asking, ``..`` and codes included."""
+    if "file" in route:
+        place = Path(visitor.upload("known.txt", b"known").json()[0])
+        folder, name = place.parent.as_posix() + "/", place.name
+    elif route in ("/static/", "/assets/"):
+        folder, _, name = asset_of(route.strip("/")).rpartition("/")
+        folder = folder and folder + "/"
+    else:
+        folder = name = ""  # no address may be asked for, and this Gradio does not have the folder
+        assert get_raw(address, route + "../x")[0] in (
+            400,
+            403,
+        )  # refused by the route: without one it were 404
+    forms = (name, f"a/../{name}", f"%{ord(name[0]):02x}{name[1:]}", f"a%2f%2e%2e%2f{name}") if name else ()
+    for known in forms:
+        status, body = get_raw(address, route + folder + known)
+        assert status == 200 and (body == "known") == ("file" in route), known
+
     secret = tmp_path / "secret.txt"
     secret.write_text(SECRET)
-    answer = visitor.http.get(route + path.format(at=secret))
-    assert SECRET not in answer.text
-    assert answer.status_code >= 400 or route == "/theme.css"
+    targets = {form: route + text.format(at=secret.as_posix()[1:]) for form, text in FORMS.items()}
+    assert len(set(targets.values())) == len(FORMS)
+    for form, target in targets.items():
+        status, body = get_raw(address, target)
+        assert SECRET not in body and status >= 400, form
 
 
 def test_a_path_that_a_visitor_names_is_not_read(visitor: Visitor, clip: Path, tmp_path: Path) -> None:
