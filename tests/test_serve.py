@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peakzoom.errors import UserError
-from peakzoom.predict import Protocol, Recognizer, load
+from peakzoom.predict import Prediction, Protocol, Recognizer, load
 from peakzoom.video.entries import VideoSet
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
@@ -152,6 +152,42 @@ def test_the_oldest_go_when_there_is_too_much(tmp_path: Path) -> None:
         os.utime(file, (now - 100 + number, now - 100 + number))
     assert sweeper.sweep(now) == 2
     assert [file.exists() for file in files] == [False, False, True, True]
+
+
+def test_what_a_request_waits_for_stays(tmp_path: Path) -> None:
+    """However old; when there is too much, it goes last, and of it first what came last."""
+    waiting: set[Path] = set()
+    sweeper, now = Sweeper(tmp_path, minutes=10, megabytes=2.5, awaited=lambda: waiting), time.time()
+    files = [tmp_path / f"{number}.mp4" for number in range(4)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"x" * 1_000_000)
+        os.utime(file, (now - 100 + number, now - 100 + number))
+
+    def left() -> list[int]:
+        return [number for number, file in enumerate(files) if file.exists()]
+
+    waiting |= set(files[:3])
+    assert sweeper.sweep(now) == 2 and left() == [0, 1]
+    assert sweeper.sweep(now + 10_000) == 0 and left() == [0, 1]
+    waiting.remove(files[0])
+    assert sweeper.sweep(now + 10_000) == 1 and left() == [1]
+
+
+def test_a_table_is_whole_though_its_folder_is_swept_meanwhile(
+    desk: Desk, upload: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow files: what was begun for the first is too old when the last is done."""
+    sweeper = Sweeper(desk.folder, minutes=10, awaited=lambda: {place})
+    place, predict = upload(), Desk.predict
+
+    def slow(desk: Desk, path: Path) -> Prediction:
+        sweeper.sweep(time.time() + 10_000)
+        return predict(desk, path)
+
+    monkeypatch.setattr(Desk, "predict", slow)
+    _, file = desk.table([place, place])
+    with file.open(newline="", encoding="utf-8") as stream:
+        assert [row["file"] for row in csv.DictReader(stream)] == [place.name] * 2
 
 
 # The page in a browser ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import gc
 import itertools
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from peakzoom.predict import Protocol, Recognizer, load
+from peakzoom.predict import Prediction, Protocol, Recognizer, load
 from peakzoom.video.entries import VideoSet
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
@@ -25,7 +26,7 @@ import gradio
 from gradio.state_holder import StateHolder
 from visiting import ONE, SEVERAL, Visitor, as_file
 
-from peakzoom.serve import Limits, server
+from peakzoom.serve import Desk, Limits, Sweeper, _named_files, server
 
 PROTOCOL = Protocol(clips=1, crops=1)
 
@@ -267,6 +268,62 @@ def test_everything_is_gone_afterwards(recognizer: Recognizer, clip: Path) -> No
         place = Path(Visitor(at).upload("a.mp4", clip.read_bytes()).json()[0])
         assert place.is_file()
     assert not place.exists() and not place.parent.parent.exists()
+
+
+def test_what_a_request_waits_for_is_not_swept_away(
+    recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request is answered, one waits, both came long ago; what nobody waits for goes, as they do afterwards."""
+    begun, go_on, predict = threading.Event(), threading.Event(), Desk.predict
+
+    def slow(desk: Desk, path: str) -> Prediction:
+        begun.set()
+        assert go_on.wait(120)
+        return predict(desk, path)
+
+    monkeypatch.setattr(Desk, "predict", slow)
+    with server(recognizer, PROTOCOL) as at, ThreadPoolExecutor(2) as pool:
+        visitor = Visitor(at, timeout=120)
+        places = [visitor.upload(name, clip.read_bytes()).json()[0] for name in ("a.mp4", "b.mp4", "c.mp4")]
+        sweepers = (each for each in threading.enumerate() if isinstance(each, Sweeper))
+        (sweeper,) = (each for each in sweepers if Path(places[0]).is_relative_to(each.folder))
+        asked = [pool.submit(Visitor(at, 120).ask, SEVERAL, [as_file(places[0])])]
+        try:
+            assert begun.wait(60)
+            asked.append(pool.submit(Visitor(at, 120).ask, ONE, as_file(places[1]), "the answer"))
+            limit = time.monotonic() + 60
+            while len(sweeper.awaited()) < 2 and time.monotonic() < limit:
+                time.sleep(0.05)
+            sweeper.sweep(time.time() + 10_000)
+            assert [Path(place).exists() for place in places] == [True, True, False]
+        finally:
+            go_on.set()
+        rows = asked[0].result()["output"]["data"][0]["data"]
+        assert rows[0][1] in recognizer.classes and rows[0][3] == ""
+        assert asked[1].result()["success"]
+        while sweeper.awaited() and time.monotonic() < limit:  # answered a moment before it is forgotten
+            time.sleep(0.05)
+        sweeper.sweep(time.time() + 10_000)
+        assert not any(Path(place).exists() for place in places)
+
+
+def test_what_names_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Whatever a stranger writes in place of one."""
+    place = tmp_path / "a.mp4"
+    odd = [
+        None,
+        1,
+        "a",
+        {},
+        {"path": None},
+        {"path": ["a"]},
+        {"path": "a\0b"},
+        {"path": "x" * 9000},
+        [[[]]],
+        {"a": {}},
+    ]
+    assert set(_named_files([*odd, odd, [as_file(f"{tmp_path}/b/../a.mp4")]])) >= {place}
+    assert not any(file.is_relative_to(tmp_path) for file in _named_files([*odd, odd]))
 
 
 def test_what_is_remembered_of_visitors_is_bounded(
