@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gc
+import html
 import itertools
 import socket
 import threading
@@ -13,6 +15,7 @@ from contextlib import suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -214,6 +217,45 @@ def test_a_file_of_another_kind_costs_only_itself(visitor: Visitor, clip: Path) 
     assert [row[0] for row in rows] == [name for name, _ in sent]
     assert rows[0][1:] == rows[2][1:] == rows[3][1:] and rows[0][1]
     assert [row[1] for row in rows].count("") == 2 and "is empty" in rows[4][3]
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("<img src=x onerror=hit()>.mp4", "img src=x onerror=hit().mp4"),  # Gradio leaves no brackets
+        ("&lt;b&gt; &amp; 'c'.mp4", "&lt;b&gt; &amp; 'c'.mp4"),
+    ],
+)
+def test_a_name_with_markup_is_text_in_the_table(visitor: Visitor, sent: str, shown: str) -> None:
+    reason = "cannot be read as a video: Invalid data found when processing input"
+    place = as_file(visitor.upload(sent, b"no video").json()[0])
+    found = visitor.ask(SEVERAL, [place])["output"]["data"]
+    assert found[0]["data"] == [[shown, "", "", f"{shown}: {reason}"]]
+    (row,) = csv.DictReader(visitor.http.get("file=" + quote(found[1]["path"])).text.splitlines())
+    assert (row["file"], row["problem"]) == (shown, f"{shown}: {reason}")
+    found = visitor.ask(ONE, place, "the answer")["output"]
+    assert found["error"] == f"{html.escape(shown, quote=False)}: {reason}."
+
+
+def test_the_scores_are_those_of_predict_to_the_last_digit(
+    visitor: Visitor, clip_data: VideoSet, run: Path
+) -> None:
+    """Two clips sent to a server, its CSV fetched; and the same two given to the same run, loaded once more."""
+    clips = [entry.path for entry in clip_data.entries[-2:]]
+    places = [as_file(visitor.upload(clip.name, clip.read_bytes()).json()[0]) for clip in clips]
+    found = visitor.ask(SEVERAL, places)
+    assert found["success"], found
+    answer = visitor.http.get("file=" + quote(found["output"]["data"][1]["path"]))
+    rows = list(csv.DictReader(answer.text.splitlines()))
+    assert [row["file"] for row in rows] == [clip.name for clip in clips]
+    alone = load(run, "cpu")
+    for row, clip in zip(rows, clips, strict=True):
+        expected = alone.predict(clip, PROTOCOL)
+        name, score = expected.top(1)[0]
+        assert (row["class"], row["score"], row["problem"]) == (name, repr(score), "")
+        scores = expected.scores["fused"].tolist()
+        assert [row[each] for each in alone.classes] == [repr(each) for each in scores]
+    assert rows[0][alone.classes[0]] != rows[1][alone.classes[0]]  # two answers, not one twice
 
 
 def test_nonsense_is_refused_without_a_word_about_the_server(

@@ -25,7 +25,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.errors import DecodeError, UserError, printable
 from peakzoom.evidence import Evidence
 from peakzoom.evidence.draw import sheet
 from peakzoom.evidence.save import write_film
@@ -173,8 +173,8 @@ def _named(path: str | Path) -> Iterator[None]:
 
 
 def shown_name(path: str | Path) -> str:
-    """A file's name for people: one line, not too long."""
-    name = " ".join(Path(path).name.split())
+    """A file's name for people: one line that any page or table can hold, not too long."""
+    name = printable(" ".join(Path(path).name.split()))
     return name if len(name) <= 80 else name[:60] + "..." + name[-16:]
 
 
