@@ -6,6 +6,7 @@ import csv
 import gc
 import html
 import itertools
+import re
 import socket
 import threading
 import time
@@ -100,10 +101,17 @@ def asset_of(folder: str) -> str:
     return min(each.relative_to(root).as_posix() for each in root.rglob("*") if each.is_file())
 
 
-@pytest.mark.parametrize(
-    "route",
-    ["/gradio_api/file=", "/gradio_api/file/", "/gradio_api/proxy=", "/static/", "/assets/", "/svelte/"],
-)
+ROUTES = ["/gradio_api/file=", "/gradio_api/file/", "/gradio_api/proxy=", "/static/", "/assets/", "/svelte/"]
+
+
+def test_no_other_route_takes_a_path() -> None:
+    """Another Gradio may have more; then name them above."""
+    paths = gradio.routes.App.create_app(gradio.Blocks()).openapi()["paths"]
+    found = {each.partition("{")[0] for each in paths if re.search(r"\{\w*path\w*\}", each)}
+    assert found and found <= set(ROUTES)
+
+
+@pytest.mark.parametrize("route", ROUTES)
 def test_no_file_of_the_server_can_be_had(visitor: Visitor, address: str, tmp_path: Path, route: str) -> None:
     """All routes that take a path. What each may give comes by the same way of asking, ``..`` and codes included."""
     if "file" in route:
