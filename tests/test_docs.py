@@ -166,6 +166,9 @@ def check_other(words: list[str]) -> None:
     if program == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert [word for word in rest if "=" not in word and word not in targets] == []
+        assert [
+            file for file in re.findall(r"[\w/]+\.py", shlex.join(rest)) if not (ROOT / file).is_file()
+        ] == []
     elif program == "pip":
         _, _, section = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]\n")
         extras = set(re.findall(r"^(\w+) = \[", section.split("\n[")[0], re.MULTILINE))
@@ -212,7 +215,13 @@ def test_what_does_not_parse() -> None:
             parse(line.split())
     for line in ("peakzoom train c/ --out r --epochs 3 --recipe paper", "peakzoom data check c/"):
         parse(line.split())
-    for line in ("make nothing", "pip install .[nothing]", "python benchmarks/motion.py --nothing", "crul x"):
+    for line in (
+        "make nothing",
+        "make test PYTEST_ARGS=tests/test_nothing.py",
+        "pip install .[nothing]",
+        "python benchmarks/motion.py --nothing",
+        "crul x",
+    ):
         with pytest.raises(AssertionError):
             check_other(line.split())
 

@@ -7,6 +7,7 @@ The browser tests need Gradio, Playwright and a Chromium: ``pip install '.[serve
 from __future__ import annotations
 
 import csv
+import html
 import os
 import shutil
 import time
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peakzoom.errors import UserError
-from peakzoom.predict import Protocol, Recognizer, load
+from peakzoom.errors import DecodeError, UserError
+from peakzoom.predict import Prediction, Protocol, Recognizer, load
 from peakzoom.video.entries import VideoSet
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
-from peakzoom.serve import Desk, Limits, Sweeper, server
+from peakzoom.serve import Desk, Limits, Sweeper, _named, _sentence, server, shown_name
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -124,6 +125,45 @@ def test_a_table_of_good_and_bad_files(
     assert all(row["class"] == "" for row in table[1:])
 
 
+HOSTILE = [
+    ("<script>hit()<!--.mp4", "&lt;script&gt;hit()&lt;!--.mp4"),
+    ("<img src=x onerror='hit()'>.mp4", "&lt;img src=x onerror='hit()'&gt;.mp4"),
+    ("a & b &lt;b&gt;.mp4", "a &amp; b &amp;lt;b&amp;gt;.mp4"),
+    ('"quotes".mp4', '"quotes".mp4'),
+    ("two\n\r\tlines\u2028and\x0b\x85more.mp4", "two lines and more.mp4"),
+    (os.fsdecode(b"caf\xe9<b>.mp4"), r"caf\udce9&lt;b&gt;.mp4"),  # no UTF-8
+    ("alone\ud800.mp4", r"alone\ud800.mp4"),  # JSON can say it, no text can hold it
+    ("reversed \u202egpj.mp4", r"reversed \u202egpj.mp4"),  # reads as 4pm.jpg
+    ("a\0\x1b[2Jb.mp4", r"a\x00\x1b[2Jb.mp4"),
+]
+
+
+@pytest.mark.parametrize(("name", "written"), HOSTILE, ids=lambda text: ascii(text)[1:20])
+def test_names_are_text_wherever_they_are_shown(desk: Desk, name: str, written: str) -> None:
+    """Gradio takes markup out of the names that browsers send, so this asks what is ours."""
+    path = f"/etc/{name}"
+    with pytest.raises(UserError) as refused, _named(path):
+        raise DecodeError(Path(path), "cannot be read as a video")
+    assert _sentence(refused.value) == f"{written}: cannot be read as a video."
+
+    def answer(_: Desk, path: str | Path) -> Prediction:
+        raise UserError(f"{shown_name(path)}: no")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Desk, "predict", answer)
+        rows, file = desk.table([path])
+    shown = html.unescape(written)
+    assert rows == [[shown, "", "", f"{shown}: no"]]  # cells are plain text for the page, not HTML
+    with file.open(newline="", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["file"], row["problem"]) == (shown, f"{shown}: no")
+
+
+def test_names_are_not_too_long() -> None:
+    assert shown_name("/a/" + "n" * 76 + ".mp4") == "n" * 76 + ".mp4"
+    assert shown_name("/a/" + "n" * 77 + ".mp4") == "n" * 60 + "..." + "n" * 12 + ".mp4"
+
+
 def test_what_is_old_is_removed(tmp_path: Path) -> None:
     def put(name: str, age: float) -> Path:
         file = tmp_path / name
@@ -152,6 +192,42 @@ def test_the_oldest_go_when_there_is_too_much(tmp_path: Path) -> None:
         os.utime(file, (now - 100 + number, now - 100 + number))
     assert sweeper.sweep(now) == 2
     assert [file.exists() for file in files] == [False, False, True, True]
+
+
+def test_what_a_request_waits_for_stays(tmp_path: Path) -> None:
+    """However old; when there is too much, it goes last, and of it first what came last."""
+    waiting: set[Path] = set()
+    sweeper, now = Sweeper(tmp_path, minutes=10, megabytes=2.5, awaited=lambda: waiting), time.time()
+    files = [tmp_path / f"{number}.mp4" for number in range(4)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"x" * 1_000_000)
+        os.utime(file, (now - 100 + number, now - 100 + number))
+
+    def left() -> list[int]:
+        return [number for number, file in enumerate(files) if file.exists()]
+
+    waiting |= set(files[:3])
+    assert sweeper.sweep(now) == 2 and left() == [0, 1]
+    assert sweeper.sweep(now + 10_000) == 0 and left() == [0, 1]
+    waiting.remove(files[0])
+    assert sweeper.sweep(now + 10_000) == 1 and left() == [1]
+
+
+def test_a_table_is_whole_though_its_folder_is_swept_meanwhile(
+    desk: Desk, upload: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow files: what was begun for the first is too old when the last is done."""
+    sweeper = Sweeper(desk.folder, minutes=10, awaited=lambda: {place})
+    place, predict = upload(), Desk.predict
+
+    def slow(desk: Desk, path: Path) -> Prediction:
+        sweeper.sweep(time.time() + 10_000)
+        return predict(desk, path)
+
+    monkeypatch.setattr(Desk, "predict", slow)
+    _, file = desk.table([place, place])
+    with file.open(newline="", encoding="utf-8") as stream:
+        assert [row["file"] for row in csv.DictReader(stream)] == [place.name] * 2
 
 
 # The page in a browser ------------------------------------------------------------------------------------------
@@ -228,7 +304,7 @@ def test_one_clip(page: Page, recognizer: Recognizer, clip_data: VideoSet) -> No
 
 def test_several_files(page: Page, recognizer: Recognizer, clip_data: VideoSet, tmp_path: Path) -> None:
     files = [entry.path for entry in clip_data.entries[-2:]]
-    broken = tmp_path / "broken.mp4"
+    broken = tmp_path / "<img src=x onerror=window.hit=1>&lt;broken&amp;.mp4"
     broken.write_bytes(b"not a video")
     page.get_by_role("tab", name="Several files").click()
     page.locator("input[type=file][multiple]").set_input_files([*map(str, files), str(broken)])
@@ -241,7 +317,10 @@ def test_several_files(page: Page, recognizer: Recognizer, clip_data: VideoSet, 
         page.locator("a[download='answers.csv']").click()
     with Path(download.value.path()).open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["file"] for row in rows] == [*(file.name for file in files), "broken.mp4"]
+    *names, hostile = (row["file"] for row in rows)
+    assert names == [file.name for file in files]
+    assert hostile.endswith("&lt;broken&amp;.mp4") and "<" not in hostile  # Gradio leaves no brackets
+    assert page.evaluate("window.hit") is None
     for row, file in zip(rows, files, strict=False):
         best, score = recognizer.predict(file, PROTOCOL).top(1)[0]
         assert (row["class"], float(row["score"])) == (best, pytest.approx(score))

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import gc
+import html
 import itertools
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 
-from peakzoom.predict import Protocol, Recognizer, load
+from peakzoom.predict import Prediction, Protocol, Recognizer, load
 from peakzoom.video.entries import VideoSet
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
+import gradio
 from gradio.state_holder import StateHolder
 from visiting import ONE, SEVERAL, Visitor, as_file
 
-from peakzoom.serve import Limits, server
+from peakzoom.serve import Desk, Limits, Sweeper, _named_files, server
 
 PROTOCOL = Protocol(clips=1, crops=1)
 
@@ -52,18 +59,85 @@ def clip(clip_data: VideoSet) -> Path:
 SECRET = "a line that nobody may read"
 
 
-@pytest.mark.parametrize(
-    "path", ["{at}", "../../..{at}", "%2e%2e/%2e%2e/%2e%2e{at}", "..%2f..%2f..{at}", "/proc/self/../..{at}"]
-)
-@pytest.mark.parametrize(
-    "route", ["file=", "file/", "stream/", "proxy=file://", "/static/", "/assets/", "/theme.css"]
-)
-def test_no_file_of_the_server_can_be_had(visitor: Visitor, tmp_path: Path, route: str, path: str) -> None:
+UP = 14  # folders: more than any path here is deep, and the root's parent is the root
+
+# How a file that no route should give may be asked for; {at} is its path without the first slash.
+FORMS = {
+    "absolute": "/{at}",
+    "absolute, the slash encoded": "%2f{at}",
+    "absolute, encoded twice": "%252f{at}",
+    "up": "../" * UP + "{at}",
+    "up, dots encoded": "%2e%2e/" * UP + "{at}",
+    "up, slashes encoded": "..%2f" * UP + "{at}",
+    "up, all encoded": "%2e%2e%2f" * UP + "{at}",
+    "up, encoded twice": "%252e%252e%252f" * UP + "{at}",
+    "up, overlong dots": "%c0%ae%c0%ae/" * UP + "{at}",
+    "up, for a filter that removes ../ once": "....//" * UP + "{at}",
+    "up by backslashes": "..\\" * UP + "{at}",
+    "up by encoded backslashes": "..%5c" * UP + "{at}",
+    "up by backslashes, encoded twice": "..%255c" * UP + "{at}",
+    "up from a folder": "a/" + "../" * (UP + 1) + "{at}",
+    "up after a null": "a%00/" + "../" * UP + "{at}",
+    "through /proc": "/proc/self/root/{at}",
+    "through /proc, up": "/proc/self/../../{at}",
+    "as an address": "file:///{at}",
+    "as an address with a host": "file://localhost/{at}",
+}
+
+
+def get_raw(address: str, target: str) -> tuple[int, str]:
+    """Status and body for exactly that text in the request line; httpx would resolve ``..`` before it sends."""
+    connection = HTTPConnection(address.removeprefix("http://").rstrip("/"), timeout=60)
+    connection.request("GET", target)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(errors="replace")
+    connection.close()
+    return found
+
+
+def asset_of(folder: str) -> str:
+    """The name of a file that Gradio serves from there."""
+    root = Path(gradio.__file__).parent / "templates" / "frontend" / folder
+    return min(each.relative_to(root).as_posix() for each in root.rglob("*") if each.is_file())
+
+
+ROUTES = ["/gradio_api/file=", "/gradio_api/file/", "/gradio_api/proxy=", "/static/", "/assets/", "/svelte/"]
+
+
+def test_no_other_route_takes_a_path() -> None:
+    """Another Gradio may have more; then name them above."""
+    paths = gradio.routes.App.create_app(gradio.Blocks()).openapi()["paths"]
+    found = {each.partition("{")[0] for each in paths if re.search(r"\{\w*path\w*\}", each)}
+    assert found and found <= set(ROUTES)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_no_file_of_the_server_can_be_had(visitor: Visitor, address: str, tmp_path: Path, route: str) -> None:
+    """All routes that take a path. What each may give comes by the same way of asking, ``..`` and codes included."""
+    if "file" in route:
+        place = Path(visitor.upload("known.txt", b"known").json()[0])
+        folder, name = place.parent.as_posix() + "/", place.name
+    elif route in ("/static/", "/assets/"):
+        folder, _, name = asset_of(route.strip("/")).rpartition("/")
+        folder = folder and folder + "/"
+    else:
+        folder = name = ""  # no address may be asked for, and this Gradio does not have the folder
+        assert get_raw(address, route + "../x")[0] in (
+            400,
+            403,
+        )  # refused by the route: without one it were 404
+    forms = (name, f"a/../{name}", f"%{ord(name[0]):02x}{name[1:]}", f"a%2f%2e%2e%2f{name}") if name else ()
+    for known in forms:
+        status, body = get_raw(address, route + folder + known)
+        assert status == 200 and (body == "known") == ("file" in route), known
+
     secret = tmp_path / "secret.txt"
     secret.write_text(SECRET)
-    answer = visitor.http.get(route + path.format(at=secret))
-    assert SECRET not in answer.text
-    assert answer.status_code >= 400 or route == "/theme.css"
+    targets = {form: route + text.format(at=secret.as_posix()[1:]) for form, text in FORMS.items()}
+    assert len(set(targets.values())) == len(FORMS)
+    for form, target in targets.items():
+        status, body = get_raw(address, target)
+        assert SECRET not in body and status >= 400, form
 
 
 def test_a_path_that_a_visitor_names_is_not_read(visitor: Visitor, clip: Path, tmp_path: Path) -> None:
@@ -153,6 +227,45 @@ def test_a_file_of_another_kind_costs_only_itself(visitor: Visitor, clip: Path) 
     assert [row[1] for row in rows].count("") == 2 and "is empty" in rows[4][3]
 
 
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("<img src=x onerror=hit()>.mp4", "img src=x onerror=hit().mp4"),  # Gradio leaves no brackets
+        ("&lt;b&gt; &amp; 'c'.mp4", "&lt;b&gt; &amp; 'c'.mp4"),
+    ],
+)
+def test_a_name_with_markup_is_text_in_the_table(visitor: Visitor, sent: str, shown: str) -> None:
+    reason = "cannot be read as a video: Invalid data found when processing input"
+    place = as_file(visitor.upload(sent, b"no video").json()[0])
+    found = visitor.ask(SEVERAL, [place])["output"]["data"]
+    assert found[0]["data"] == [[shown, "", "", f"{shown}: {reason}"]]
+    (row,) = csv.DictReader(visitor.http.get("file=" + quote(found[1]["path"])).text.splitlines())
+    assert (row["file"], row["problem"]) == (shown, f"{shown}: {reason}")
+    found = visitor.ask(ONE, place, "the answer")["output"]
+    assert found["error"] == f"{html.escape(shown, quote=False)}: {reason}."
+
+
+def test_the_scores_are_those_of_predict_to_the_last_digit(
+    visitor: Visitor, clip_data: VideoSet, run: Path
+) -> None:
+    """Two clips sent to a server, its CSV fetched; and the same two given to the same run, loaded once more."""
+    clips = [entry.path for entry in clip_data.entries[-2:]]
+    places = [as_file(visitor.upload(clip.name, clip.read_bytes()).json()[0]) for clip in clips]
+    found = visitor.ask(SEVERAL, places)
+    assert found["success"], found
+    answer = visitor.http.get("file=" + quote(found["output"]["data"][1]["path"]))
+    rows = list(csv.DictReader(answer.text.splitlines()))
+    assert [row["file"] for row in rows] == [clip.name for clip in clips]
+    alone = load(run, "cpu")
+    for row, clip in zip(rows, clips, strict=True):
+        expected = alone.predict(clip, PROTOCOL)
+        name, score = expected.top(1)[0]
+        assert (row["class"], row["score"], row["problem"]) == (name, repr(score), "")
+        scores = expected.scores["fused"].tolist()
+        assert [row[each] for each in alone.classes] == [repr(each) for each in scores]
+    assert rows[0][alone.classes[0]] != rows[1][alone.classes[0]]  # two answers, not one twice
+
+
 def test_nonsense_is_refused_without_a_word_about_the_server(
     visitor: Visitor, clip: Path, tmp_path: Path
 ) -> None:
@@ -205,6 +318,62 @@ def test_everything_is_gone_afterwards(recognizer: Recognizer, clip: Path) -> No
         place = Path(Visitor(at).upload("a.mp4", clip.read_bytes()).json()[0])
         assert place.is_file()
     assert not place.exists() and not place.parent.parent.exists()
+
+
+def test_what_a_request_waits_for_is_not_swept_away(
+    recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request is answered, one waits, both came long ago; what nobody waits for goes, as they do afterwards."""
+    begun, go_on, predict = threading.Event(), threading.Event(), Desk.predict
+
+    def slow(desk: Desk, path: str) -> Prediction:
+        begun.set()
+        assert go_on.wait(120)
+        return predict(desk, path)
+
+    monkeypatch.setattr(Desk, "predict", slow)
+    with server(recognizer, PROTOCOL) as at, ThreadPoolExecutor(2) as pool:
+        visitor = Visitor(at, timeout=120)
+        places = [visitor.upload(name, clip.read_bytes()).json()[0] for name in ("a.mp4", "b.mp4", "c.mp4")]
+        sweepers = (each for each in threading.enumerate() if isinstance(each, Sweeper))
+        (sweeper,) = (each for each in sweepers if Path(places[0]).is_relative_to(each.folder))
+        asked = [pool.submit(Visitor(at, 120).ask, SEVERAL, [as_file(places[0])])]
+        try:
+            assert begun.wait(60)
+            asked.append(pool.submit(Visitor(at, 120).ask, ONE, as_file(places[1]), "the answer"))
+            limit = time.monotonic() + 60
+            while len(sweeper.awaited()) < 2 and time.monotonic() < limit:
+                time.sleep(0.05)
+            sweeper.sweep(time.time() + 10_000)
+            assert [Path(place).exists() for place in places] == [True, True, False]
+        finally:
+            go_on.set()
+        rows = asked[0].result()["output"]["data"][0]["data"]
+        assert rows[0][1] in recognizer.classes and rows[0][3] == ""
+        assert asked[1].result()["success"]
+        while sweeper.awaited() and time.monotonic() < limit:  # answered a moment before it is forgotten
+            time.sleep(0.05)
+        sweeper.sweep(time.time() + 10_000)
+        assert not any(Path(place).exists() for place in places)
+
+
+def test_what_names_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Whatever a stranger writes in place of one."""
+    place = tmp_path / "a.mp4"
+    odd = [
+        None,
+        1,
+        "a",
+        {},
+        {"path": None},
+        {"path": ["a"]},
+        {"path": "a\0b"},
+        {"path": "x" * 9000},
+        [[[]]],
+        {"a": {}},
+    ]
+    assert set(_named_files([*odd, odd, [as_file(f"{tmp_path}/b/../a.mp4")]])) >= {place}
+    assert not any(file.is_relative_to(tmp_path) for file in _named_files([*odd, odd]))
 
 
 def test_what_is_remembered_of_visitors_is_bounded(

@@ -14,7 +14,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.errors import DecodeError, UserError, printable
 from peakzoom.evidence import Evidence
 from peakzoom.evidence.draw import sheet
 from peakzoom.evidence.save import write_film
@@ -139,22 +139,22 @@ class Desk:
             )
         classes = self.recognizer.classes
         rows: list[list[str]] = []
-        file = self._new_folder() / "answers.csv"
+        lines = [["file", "class", "score", "problem", *classes]]
+        for path in paths:
+            name = shown_name(path)
+            try:
+                found = self.predict(path)
+            except UserError as error:
+                lines.append([_cell(name), "", "", str(error), *([""] * len(classes))])
+                rows.append([name, "", "", str(error)])
+                continue
+            best, score = found.top(1)[0]
+            values = [repr(value) for value in found.scores["fused"].tolist()]
+            lines.append([_cell(name), _cell(best), repr(score), found.problem or "", *values])
+            rows.append([name, best, f"{score:.3f}", found.problem or ""])
+        file = self._new_folder() / "answers.csv"  # only now: the sweeper goes by age
         with file.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["file", "class", "score", "problem", *classes])
-            for path in paths:
-                name = shown_name(path)
-                try:
-                    found = self.predict(path)
-                except UserError as error:
-                    writer.writerow([_cell(name), "", "", str(error), *([""] * len(classes))])
-                    rows.append([name, "", "", str(error)])
-                    continue
-                best, score = found.top(1)[0]
-                values = [repr(value) for value in found.scores["fused"].tolist()]
-                writer.writerow([_cell(name), _cell(best), repr(score), found.problem or "", *values])
-                rows.append([name, best, f"{score:.3f}", found.problem or ""])
+            csv.writer(stream).writerows(lines)
         return rows, file
 
     def _new_folder(self) -> Path:
@@ -173,8 +173,8 @@ def _named(path: str | Path) -> Iterator[None]:
 
 
 def shown_name(path: str | Path) -> str:
-    """A file's name for people: one line, not too long."""
-    name = " ".join(Path(path).name.split())
+    """A file's name for people: one line that any page or table can hold, not too long."""
+    name = printable(" ".join(Path(path).name.split()))
     return name if len(name) <= 80 else name[:60] + "..." + name[-16:]
 
 
@@ -186,15 +186,26 @@ def _cell(text: str) -> str:
 class Sweeper(threading.Thread):
     """Removes what is older than the limit, every half minute, but for what was there at the start (the examples).
 
+    What a request still waits for stays, however old, unless there is too much of it.
+
     Args:
         folder: of uploads and results.
         minutes: how old a file may get.
-        megabytes: that may lie there; above, the oldest go first, whatever their age.
+        megabytes: that may lie there; above, the oldest go first, whatever their age, and then what is waited for,
+            the newest first: those who came early are answered sooner.
+        awaited: gives the files of requests that are not answered yet.
     """
 
-    def __init__(self, folder: Path, minutes: float, megabytes: float = float("inf")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float,
+        megabytes: float = float("inf"),
+        awaited: Callable[[], set[Path]] = set,
+    ) -> None:
         super().__init__(daemon=True)
         self.folder, self.seconds, self.bytes = folder, 60 * minutes, 1e6 * megabytes
+        self.awaited = awaited
         self.kept = {each for each in folder.rglob("*") if each.is_file()}
         self._stop_now = threading.Event()
 
@@ -213,8 +224,12 @@ class Sweeper(threading.Thread):
                 kind = folders if stat.S_ISDIR(state.st_mode) else files
                 kind.append((state.st_mtime, state.st_size, each))
         count, total = 0, sum(size for _, size, _ in files)
-        for changed, size, each in sorted(files):
-            if each not in self.kept and (now - changed > self.seconds or total > self.bytes):
+        files = sorted(each for each in files if each[2] not in self.kept)
+        awaited = self.awaited()
+        free = [each for each in files if each[2] not in awaited]
+        bound = [each for each in reversed(files) if each[2] in awaited]
+        for changed, size, each in [*free, *bound]:
+            if total > self.bytes or (now - changed > self.seconds and each not in awaited):
                 each.unlink(missing_ok=True)
                 count, total = count + 1, total - size
         for changed, _, each in sorted(
@@ -361,6 +376,23 @@ def _about(desk: Desk) -> str:
     )
 
 
+def _awaited(page: gr.Blocks) -> set[Path]:
+    """The files that unanswered requests name, waiting or being answered: only Gradio's queue knows of those."""
+    events = list(page._queue.event_ids_to_events.values())
+    return {file for event in events if event.data for file in _named_files(event.data.data)}
+
+
+def _named_files(data: Sequence[Any]) -> Iterator[Path]:
+    """What a request says its files are: a file or a list of them in each place. A stranger may write anything."""
+    for part in data:
+        for each in part if isinstance(part, list) else [part]:
+            if isinstance(each, dict) and isinstance(each.get("path"), str):
+                with suppress(
+                    OSError, ValueError, RuntimeError
+                ):  # no path: a null, too long, links in a circle
+                    yield Path(each["path"]).resolve()
+
+
 class HangUp:
     """Closes the connection of an upload that was refused as too large.
 
@@ -438,8 +470,10 @@ def server(
             )
         except OSError as error:
             raise UserError(f"port {port} cannot be used, name another with --port: {error}") from error
-        # As much as all that wait may send.
-        sweeper = Sweeper(desk.folder, limits.minutes, limits.megabytes * limits.waiting)
+        # Room for one of the largest files from each that waits.
+        most = limits.megabytes * limits.waiting
+        sweeper = Sweeper(desk.folder, limits.minutes, most, lambda: _awaited(page))
+        sweeper.sweep(time.time())  # what fails here is seen; in the thread it would not be
         sweeper.start()
         try:
             yield local

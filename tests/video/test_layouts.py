@@ -167,6 +167,21 @@ def test_manifest_problems(tmp_path):
     }  # fmt: skip
 
 
+def test_manifest_links_are_followed(tmp_path):
+    """Data sets are linked together: only names are judged."""
+    touch(tmp_path, "out/a.mp4", "out/b.mp4")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").symlink_to(tmp_path / "out" / "a.mp4")
+    (tmp_path / "in" / "sub").symlink_to(tmp_path / "out")
+    data = read_manifest(
+        write(tmp_path / "in" / "list.csv", "path,label\na.mp4,1\nsub/b.mp4,1\nsub/../a.mp4,2\n")
+    )
+    assert [entry.path for entry in data.entries] == [
+        tmp_path / "in" / "a.mp4",
+        tmp_path / "in" / "sub" / "b.mp4",
+    ]
+
+
 @pytest.mark.parametrize(
     "text, says",
     [
