@@ -113,7 +113,8 @@ def main() -> None:
         twice = sum(number > 1 for number in times.values())
         failed = sum("error" in line for line in lines)
         recognizer = load(asked.run)
-        compared = lines[:: max(1, len(lines) // COMPARED)]
+        answered = [line for line in lines if "error" not in line]
+        compared = answered[:: max(1, len(answered) // COMPARED)]
         other = sum(recognizer.predict(line["file"], PROTOCOL).to_dict() != line for line in compared)
     print(f"\n{len(clips)} clips in {spent:.0f} s, both starts counted; killed after {killed} answers")
     print(

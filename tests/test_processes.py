@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -272,6 +273,47 @@ def test_a_loss_of_one_process_that_is_no_number_ends_all(listed: Path, tmp_path
     assert "error: the loss is no longer a finite number in epoch 1, step 1" in done.stderr
     assert {file.name: file.read_text() for file in folder.iterdir()} == {"0": "1", "1": "1"}
     assert not (tmp_path / "run" / "tcnn" / "best").exists()
+
+
+def environment_of(process: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="looks for the processes as Linux lists them"
+)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_process_that_is_killed_ends_the_other(listed: Path, tmp_path: Path, victim: int) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    rest = [*SMALL.split(), *PLAIN.split(), "--cache", "off", "--epochs", "1000"]
+    many = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with log.open("w") as stream:
+        child = subprocess.Popen(
+            [*many, *PEAKZOOM, "train", listed, "--root", "/", "--out", out, *rest],
+            stdout=stream,
+            stderr=stream,
+            env=environment(),
+        )
+    try:
+        while not (out / "tcnn" / "checkpoints" / "last.ckpt").exists():
+            assert child.poll() is None, log.read_text()
+            time.sleep(0.01)
+        started = [
+            int(each)
+            for file in Path(f"/proc/{child.pid}/task").glob("*/children")
+            for each in file.read_text().split()
+        ]
+        ranks = {environment_of(each).get("RANK"): each for each in started}
+        os.kill(ranks[str(victim)], signal.SIGKILL)
+        assert child.wait(60) == 1
+    finally:
+        child.terminate()
+        child.wait()
+    assert not Path(f"/proc/{ranks[str(1 - victim)]}").exists()
+    cause = log.read_text().partition("Root Cause")[2]
+    assert f"rank      : {victim} (" in cause and "exitcode  : -9" in cause
+    assert not (out / "tcnn" / "best").exists()
 
 
 def test_killed_processes_go_on_as_if_they_had_not_been(listed: Path, tmp_path: Path) -> None:
