@@ -35,6 +35,7 @@ from tiny import longer, made, render
 
 from peakzoom import durable
 from peakzoom.errors import UserError
+from peakzoom.journal import whole_lines
 from peakzoom.train import Options, train
 from peakzoom.video.datasets import open_data
 from peakzoom.video.entries import VideoSet
@@ -258,6 +259,8 @@ def commands(
                 killed = False
             now = command.lines.read_bytes() if command.lines.exists() else kept
             lost += not now.startswith(kept[: kept.rfind(b"\n") + 1])
+            lines = [line.get("video", line.get("file")) for line in whole_lines(now)[0]]
+            lost += len(lines) != len(set(lines))  # a video that was scored again
             kept = now
         otherwise += read(out) != expected
         runs += 1
