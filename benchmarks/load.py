@@ -1,7 +1,8 @@
 """``peakzoom serve`` under many visitors at once: is any request lost, how long do they wait, does memory grow.
 
 The server is a process of its own, as users start it. Every visitor uploads a clip and asks for its class, again and
-again; one in ten asks for the film too. Each answer is compared with ``predict``.
+again; one in ten asks for the film too. Each answer is compared with ``predict``. It ends with an error if a
+request has no answer or not the right one, if nobody asked, or if the server does not end as it is told to.
 
     python benchmarks/load.py quickstart/run quickstart/clips --visitors 50 --minutes 10
 """
@@ -24,6 +25,7 @@ from soak import resident
 from timing import machine
 from visiting import Visitor
 
+from peakzoom.cli import INTERRUPTED
 from peakzoom.cli.options import find_videos
 from peakzoom.predict import Protocol, load
 
@@ -102,8 +104,18 @@ def main() -> None:
             cells = (statistics.median(spent), cuts[94], cuts[98], max(spent))
             print(f"| {kind} | {len(spent)} | " + " | ".join(f"{each:.1f}" for each in cells) + " |")
     print(f"\nresident memory of the server at the end: {resident(process.pid):.0f} MB")
-    os.kill(process.pid, signal.SIGINT)
-    print(f"the server ended with exit code {process.wait(60)}")
+    ended = process.poll()
+    if ended is None:
+        os.kill(process.pid, signal.SIGINT)
+        ended = process.wait(60)
+    print(f"the server ended with exit code {ended}")
+    asked_for = sum(outcomes.values())
+    wrong = asked_for - outcomes["answered"]
+    if lost or wrong or not asked_for or ended != INTERRUPTED:
+        raise SystemExit(
+            f"{lost} visitors without any answer, {wrong} of {asked_for} requests without the right one, "
+            f"exit code of the server {ended}"
+        )
 
 
 if __name__ == "__main__":

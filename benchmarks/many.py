@@ -2,7 +2,8 @@
 
 The command is called as a user calls it, with a folder and --jsonl, killed when half of the clips are answered, and
 called again with --resume. In the end every clip must have one line, and some of them are compared with what
-``Recognizer.predict`` says of the file alone: their scores must be equal to the last digit.
+``Recognizer.predict`` says of the file alone: their scores must be equal to the last digit. It ends with an error if
+one is not, if a clip has no line, two, or one without an answer, if the command was not killed, or if it failed.
 
     python benchmarks/many.py quickstart/run rendered --clips 5000
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -74,7 +76,9 @@ def watched(command: list[str], answers: Path, until: int) -> Iterator[str]:
         if done >= until:
             process.kill()
             break
-    process.wait()
+    code = process.wait()
+    if code not in (0, 1, -signal.SIGKILL):  # 1: a clip has no answer, which its line says
+        raise SystemExit(f"{' '.join(command)} ended with exit code {code}")
 
 
 def main() -> None:
@@ -109,15 +113,18 @@ def main() -> None:
         twice = sum(number > 1 for number in times.values())
         failed = sum("error" in line for line in lines)
         recognizer = load(asked.run)
-        compared = lines[:: max(1, len(lines) // COMPARED)]
+        answered = [line for line in lines if "error" not in line]
+        compared = answered[:: max(1, len(answered) // COMPARED)]
         other = sum(recognizer.predict(line["file"], PROTOCOL).to_dict() != line for line in compared)
     print(f"\n{len(clips)} clips in {spent:.0f} s, both starts counted; killed after {killed} answers")
     print(
         f"lines: {len(lines)}; clips without a line: {missing}; with two: {twice}; without an answer: {failed}"
     )
     print(f"compared with the file alone: {len(compared)}; otherwise: {other}")
-    if missing or twice or other:
-        raise SystemExit(1)
+    if killed >= len(clips):
+        raise SystemExit("it was done before it was killed: name more clips")
+    if missing or twice or failed or other or len(lines) != len(clips):
+        raise SystemExit("not every clip has one line with the right answer")
 
 
 if __name__ == "__main__":

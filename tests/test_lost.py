@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,12 +27,13 @@ import torch
 from tiny import longer, made
 
 from peakzoom import durable
+from peakzoom.archive.worker import Notes
 from peakzoom.checkpoints import newest, read_checkpoint
 from peakzoom.cli import main
 from peakzoom.errors import UserError
 from peakzoom.evaluate import evaluate, part_of, score_shard
 from peakzoom.evidence.faithfulness import measure_faithfulness
-from peakzoom.journal import Journal, whole_lines
+from peakzoom.journal import Journal, settings_file, whole_lines
 from peakzoom.predict import DecodedViews, Prediction, Protocol, Recognizer, load
 from peakzoom.recipes import Recipe
 from peakzoom.train import Options, Training, train
@@ -275,6 +277,45 @@ def test_a_damaged_checkpoint_changes_no_weight(
     assert phase(run) == phase(whole)
 
 
+class Code:
+    """What runs when its pickle is read without care: it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, (str(self.file),)
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "in a checkpoint"])
+@pytest.mark.parametrize("names", [["last"], ["best"], ["last", "previous", "best"]], ids="-".join)
+def test_a_checkpoint_that_would_run_code(
+    clip_data: VideoSet, recipe: Recipe, whole: Path, gone: Path, tmp_path: Path, names: list[str], form: str
+) -> None:
+    """It is damaged like any other: the one before it is taken, or the phase begins anew, with the same weights."""
+    run, ran = tmp_path / "run", tmp_path / "ran"
+    shutil.copytree(gone, run)
+    kept = run / "tcnn" / "checkpoints"
+    for name in names:
+        file = kept / f"{name}.ckpt"
+        state = {"code": Code(ran)}
+        if form == "in a checkpoint":
+            state = {**read_checkpoint(file), **state}
+        file.unlink()  # last and previous may be two names of one file
+        torch.save(state, file, _use_new_zipfile_serialization=form != "old")
+        torch.load(file, weights_only=False)
+        assert ran.is_dir()  # it would
+        ran.rmdir()
+    said: list[str] = []
+    train(clip_data, recipe, run, ONE, True, said.append)
+    assert not ran.exists()
+    for name in set(names) - {"best"}:
+        assert any(line.startswith(f"{kept / name}.ckpt is damaged (") for line in said)
+    begun_anew = any(line.endswith("this phase begins anew") for line in said)
+    assert begun_anew == ("best" in names) and all("\n" not in line for line in said)
+    assert phase(run) == phase(whole)
+
+
 def test_a_stopped_run_that_is_moved_keeps_its_best_epoch(
     clip_data: VideoSet, recipe: Recipe, gone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,6 +506,27 @@ def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
         assert journal.lines == [{"b": 2}]
 
 
+def test_every_line_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a journal and of a worker's notes; and their names are, which a power cut would take with every line."""
+    fsync, synced = os.fsync, []
+
+    def recording(handle: int) -> None:
+        fsync(handle)
+        found = os.fstat(handle)
+        synced.append((found.st_ino, 0 if stat.S_ISDIR(found.st_mode) else found.st_size))
+
+    monkeypatch.setattr(os, "fsync", recording)
+    for file in (tmp_path / "a.jsonl", tmp_path / "notes.jsonl"):
+        writing = Journal(file, {}) if file.stem == "a" else Notes(file)
+        with writing:
+            assert synced[-1] == (tmp_path.stat().st_ino, 0) and file.exists()
+            for number in range(3):
+                synced.clear()
+                writing.add({"number": number}) if isinstance(writing, Journal) else writing.begin(number)
+                assert synced == [(file.stat().st_ino, file.stat().st_size)]
+                assert file.read_bytes().count(b"\n") == number + 1
+
+
 @pytest.mark.parametrize(
     "data,lines",
     [
@@ -480,23 +542,35 @@ def test_lines_that_count(data: bytes, lines: int) -> None:
 def test_a_full_disk_while_predicting(
     run: Path,
     folder: Path,
-    answers: bytes,
     small_disk: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """So many lines that they need several pages of the file system, of which it has one for them."""
+    page = os.statvfs(small_disk).f_frsize
+    clip, whole, file = folder / "a.mp4", tmp_path / "whole.jsonl", small_disk / "a.jsonl"
+    assert call(monkeypatch, "predict", run, clip, "--jsonl", whole, *QUICK) == 0
+    count = 2 * page // whole.stat().st_size + 1
+    command = ["predict", run, *[clip] * count, *QUICK, "--jsonl"]
+    whole.unlink()
+    settings_file(whole).unlink()
+    assert call(monkeypatch, *command, whole) == 0 and whole.stat().st_size > 2 * page
     filler = small_disk / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 8192))
-    (small_disk / "more").write_bytes(bytes(2000))
-    command = ["predict", run, folder, "--jsonl", small_disk / "a.jsonl", *QUICK]
-    code = call(monkeypatch, *command)
+    settings = -(-settings_file(whole).stat().st_size // page)
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - (settings + 1) * page))
+    capsys.readouterr()
+    assert call(monkeypatch, *command, file) == 2
     shown = capsys.readouterr().err
-    if code != 2:
-        pytest.skip("the answers are shorter than a page of this file system")
-    assert "make room" in shown and shown.strip().count("\n") <= 2
+    (said,) = shown.strip().splitlines()
+    assert said.startswith(f"error: {file} could not be written (no space left on device; 0 bytes free in ")
+    assert said.endswith("make room and go on with --resume")
+    kept = len(whole_lines(file.read_bytes())[0])
+    assert 0 < kept < count and whole.read_bytes().startswith(file.read_bytes())
     filler.unlink()
-    assert call(monkeypatch, *command, "--resume") == 1
-    assert (small_disk / "a.jsonl").read_bytes() == answers
+    assert call(monkeypatch, *command, file, "--resume") == 0
+    assert f"{kept} of {count} files were answered before" in capsys.readouterr().err
+    assert file.read_bytes() == whole.read_bytes()
 
 
 # Evaluations -----------------------------------------------------------------------------------------------------
@@ -712,3 +786,55 @@ def test_evaluations_and_shards_from_the_command_line(
         assert f"--shard is {wrong!r}" in capsys.readouterr().err
     assert call(monkeypatch, *command, tmp_path / "c", "--shard", "1/2", "--resume") == 2
     assert not (tmp_path / "c").exists() and not part_of(tmp_path / "c").exists()
+
+
+# Run in a process of its own: it goes on from its first line when the other shard has one too.
+TOGETHER = """
+import sys, time
+from pathlib import Path
+from peakzoom.cli import main
+from peakzoom.journal import Journal
+
+other, add = Path(sys.argv.pop(1)), Journal.add
+
+def adding(self, line):
+    add(self, line)
+    late = time.monotonic() + 60
+    while not (other.exists() and other.stat().st_size):
+        assert time.monotonic() < late, "the other shard has not begun"
+        time.sleep(0.01)
+
+Journal.add = adding
+main()
+"""
+
+
+def test_shards_by_two_processes_at_the_same_time(
+    run: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(run, copy)  # the model card is renewed
+    command = ["evaluate", copy, clips / "clips.csv", *QUICK, "--out"]
+    assert call(monkeypatch, *command, tmp_path / "whole") == 0
+    lines = [part_of(out) / f"shard-{number}-of-2.jsonl" for number in (1, 2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, other, *map(str, command), out, "--shard", f"{number}/2"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for number, other in ((1, lines[1]), (2, lines[0]))
+    ]
+    for process in both:
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+    with (tmp_path / "whole" / "scores.csv").open(newline="", encoding="utf-8") as stream:
+        videos = sorted({row["path"] for row in csv.DictReader(stream)})
+    scored = [line["path"] for file in lines for line in whole_lines(file.read_bytes())[0]]
+    assert sorted(scored) == videos and len(videos) == 6
+    scoring: list[Path] = []
+    monkeypatch.setattr(Recognizer, "score", lambda self, views: scoring.append(views.path))
+    assert call(monkeypatch, *command, out, "--resume") == 0
+    assert not scoring and files(out) == files(tmp_path / "whole") and not part_of(out).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -137,14 +138,18 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
 
-def start(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+PEAKZOOM = ("-m", "peakzoom")
+
+
+def start(
+    processes: int, *arguments: object, program: tuple[str, ...] = PEAKZOOM
+) -> subprocess.CompletedProcess[str]:
     """``peakzoom train`` in so many processes: by torchrun where there are several."""
     many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [
         sys.executable,
         *(many if processes > 1 else []),
-        "-m",
-        "peakzoom",
+        *program,
         "train",
         *map(str, arguments),
     ]
@@ -214,13 +219,101 @@ def test_two_processes_have_the_weights_of_one(pair: dict[int, Path]) -> None:
             torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-7, msg=f"{phase}: {name}")
 
 
-def test_a_loss_that_is_no_number_ends_all_processes(listed: Path, tmp_path: Path) -> None:
-    done = start(
-        2, listed, "--root", "/", "--out", tmp_path / "run", *SMALL.split(), *PLAIN.split(), "--lr", "1e300"
-    )
+# The second process's loss alone is spoiled, in its second step. One that is stopped by that says so in a file, and
+# waits for the other one's, so that torchrun does not end the other before it could.
+SPOILED = """
+import os, sys, time
+from pathlib import Path
+from peakzoom.cli import main
+from peakzoom.errors import UserError
+from peakzoom.model import PeakZoom
+from peakzoom.train import Training
+
+folder, rank = Path(sys.argv.pop(1)), os.environ["RANK"]
+loss, check, calls = PeakZoom.loss, Training._check_finite, 0
+
+def spoiled(self, *arguments, **options):
+    global calls
+    calls += 1
+    made = loss(self, *arguments, **options)
+    return made * float("nan") if rank == "1" and calls == 2 else made
+
+def checking(self):
+    try:
+        check(self)
+    except UserError:
+        (folder / rank).write_text(str(self.global_step))
+        late = time.monotonic() + 10
+        while len(list(folder.iterdir())) < 2 and time.monotonic() < late:
+            time.sleep(0.01)
+        raise
+
+PeakZoom.loss, Training._check_finite = spoiled, checking
+main()
+"""
+
+
+def test_a_loss_of_one_process_that_is_no_number_ends_all(listed: Path, tmp_path: Path) -> None:
+    script, folder = tmp_path / "spoiled.py", tmp_path / "stopped"
+    script.write_text(SPOILED)
+    folder.mkdir()
+    asked = [
+        listed,
+        "--root",
+        "/",
+        "--out",
+        tmp_path / "run",
+        *SMALL.split(),
+        *PLAIN.split(),
+        "--cache",
+        "off",
+    ]
+    done = start(2, *asked, program=(str(script), str(folder)))
     assert done.returncode != 0
-    assert "error: the loss is no longer a finite number" in done.stderr
+    assert "error: the loss is no longer a finite number in epoch 1, step 1" in done.stderr
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {"0": "1", "1": "1"}
     assert not (tmp_path / "run" / "tcnn" / "best").exists()
+
+
+def environment_of(process: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="looks for the processes as Linux lists them"
+)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_process_that_is_killed_ends_the_other(listed: Path, tmp_path: Path, victim: int) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    rest = [*SMALL.split(), *PLAIN.split(), "--cache", "off", "--epochs", "1000"]
+    many = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with log.open("w") as stream:
+        child = subprocess.Popen(
+            [*many, *PEAKZOOM, "train", listed, "--root", "/", "--out", out, *rest],
+            stdout=stream,
+            stderr=stream,
+            env=environment(),
+        )
+    try:
+        while not (out / "tcnn" / "checkpoints" / "last.ckpt").exists():
+            assert child.poll() is None, log.read_text()
+            time.sleep(0.01)
+        started = [
+            int(each)
+            for file in Path(f"/proc/{child.pid}/task").glob("*/children")
+            for each in file.read_text().split()
+        ]
+        ranks = {environment_of(each).get("RANK"): each for each in started}
+        os.kill(ranks[str(victim)], signal.SIGKILL)
+        assert child.wait(60) == 1
+    finally:
+        child.terminate()
+        child.wait()
+    assert not Path(f"/proc/{ranks[str(1 - victim)]}").exists()
+    cause = log.read_text().partition("Root Cause")[2]
+    assert f"rank      : {victim} (" in cause and "exitcode  : -9" in cause
+    assert not (out / "tcnn" / "best").exists()
 
 
 def test_killed_processes_go_on_as_if_they_had_not_been(listed: Path, tmp_path: Path) -> None:

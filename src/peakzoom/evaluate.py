@@ -41,7 +41,7 @@ from torchmetrics.functional.classification import (
 )
 
 from peakzoom.cascade import Effort, Stored
-from peakzoom.durable import DRAFT, check_new_folder, telling_full_disk, whole_folder, write_csv
+from peakzoom.durable import DRAFT, check_new_folder, sync_folder, telling_full_disk, whole_folder, write_csv
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.journal import Journal, check_settings, hash_of, is_written, whole_lines
 from peakzoom.plots import confusion_figure, plot_confusion
@@ -265,6 +265,7 @@ def evaluate(
         if part.exists() and not resume:  # without one score in it
             shutil.rmtree(part)
         part.mkdir(parents=True, exist_ok=True)
+        sync_folder(part.parent)
         asked = _asked(recognizer, data, entries, protocol, cascade)
         known = _gather(part, asked, recognizer.classes)
         with Journal(part / OWN, asked, resume) as journal:
@@ -363,6 +364,7 @@ def score_shard(
     replace(data, entries=list(entries)).with_classes(recognizer.classes)
     with telling_full_disk(out, "run it again"):
         part_of(out).mkdir(parents=True, exist_ok=True)
+        sync_folder(out.parent)
         places = list(range(number - 1, len(entries), count))
         asked = _asked(recognizer, data, entries, protocol, cascade)
         with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", asked, resume=True) as journal:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from peakzoom.durable import write_text
+from peakzoom.durable import sync_folder, write_text
 from peakzoom.errors import UserError
 
 
@@ -74,6 +75,17 @@ def whole_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
     return lines, end
 
 
+def add_line(stream: IO[bytes], line: dict[str, Any]) -> None:
+    """Write a line and wait until it is on the disk: neither a kill nor a power cut right after loses it."""
+    try:
+        stream.write(json.dumps(line).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    except OSError as error:
+        error.filename = stream.name  # so that it can be said what could not be written
+        raise
+
+
 class Journal:
     """A journal that is being written; a context.
 
@@ -108,14 +120,14 @@ class Journal:
             self.lines, end = whole_lines(file.read_bytes()) if file.exists() else ([], 0)
             self._stream = file.open("ab")
             self._stream.truncate(end)
+            sync_folder(file.parent)  # or a power cut takes the name, and every line with it
         except BaseException:
             self._release()
             raise
 
     def add(self, line: dict[str, Any]) -> None:
-        """Write a line, so that a kill right after does not lose it."""
-        self._stream.write(json.dumps(line).encode() + b"\n")
-        self._stream.flush()
+        """Write a line, as :func:`add_line`."""
+        add_line(self._stream, line)
 
     def __enter__(self) -> Journal:
         return self
@@ -125,6 +137,9 @@ class Journal:
     ) -> None:
         try:
             self._stream.close()
+        except OSError:  # the line that could not be written cannot be now, and the first error says so
+            if error is None:
+                raise
         finally:
             self._release()
 

@@ -23,9 +23,9 @@ import torch
 from peakzoom.archive.listing import Item, digest, from_json, one_line, open_storage
 from peakzoom.archive.table import row_without_answer, schema, write_rows
 from peakzoom.cascade import Stored
-from peakzoom.durable import telling_full_disk
+from peakzoom.durable import sync_folder, telling_full_disk
 from peakzoom.errors import DecodeError, UserError
-from peakzoom.journal import whole_lines
+from peakzoom.journal import add_line, whole_lines
 from peakzoom.memory import return_freed_memory
 from peakzoom.predict import DecodedViews, Prediction, Protocol, decode_views, load
 from peakzoom.video.guard import Guard
@@ -77,19 +77,16 @@ class Notes:
         self.tries = Counter(line["begun"] for line in lines if "begun" in line)
         self._stream = file.open("ab")
         self._stream.truncate(end)
+        sync_folder(file.parent)
 
     def begin(self, place: int) -> None:
         """Note that a video is looked at now."""
-        self._add({"begun": place})
+        add_line(self._stream, {"begun": place})
 
     def keep(self, place: int, row: dict[str, Any]) -> dict[str, Any]:
         """Note a row, and return it; JSON has every digit of its numbers."""
-        self._add({"place": place, "row": row})
+        add_line(self._stream, {"place": place, "row": row})
         return row
-
-    def _add(self, line: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(line).encode() + b"\n")
-        self._stream.flush()
 
     def __enter__(self) -> Notes:
         return self

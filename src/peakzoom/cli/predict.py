@@ -25,6 +25,7 @@ from peakzoom.cli.options import (
     protocol,
     stored_cascade,
 )
+from peakzoom.durable import telling_full_disk
 from peakzoom.errors import DecodeError, UserError, printable
 from peakzoom.video.guard import start_early
 
@@ -182,6 +183,7 @@ def _predict(
         waiting, failed = found, 0
         if kept is not None:
             settings = {**recognizer.settings(averaged, steps), "top": top}
+            stack.enter_context(telling_full_disk(kept.parent, "go on with --resume"))
             journal = stack.enter_context(Journal(kept, settings, resume))
             write = journal.add
             waiting, failed = _unanswered(found, journal.lines)
