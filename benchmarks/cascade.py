@@ -3,10 +3,12 @@
 Of a study (docs/studies.md), one of its rows with all three branches: for every fold and seed, thresholds are chosen on
 the test videos of the other folds of that seed, each scored by a network that never saw it, and what the cascade then
 answers to the fold's own test videos is counted. Or of two evaluations by one network: thresholds from the first, tried
-on the second. (A replay is what is done: tests/test_cascade.py.)
+on the second. Or of evaluations, each by itself: thresholds from random halves, tried on the other halves. (A replay is
+what is done: tests/test_cascade.py.)
 
     python benchmarks/cascade.py studies/ut-pre tcnn_xsx0.5-ODC --loss 0.2
-    python benchmarks/cascade.py --evaluations calibration held-out --run pre/joint
+    python benchmarks/cascade.py --evaluations full/calibration full/held-out --run pre/joint
+    python benchmarks/cascade.py --halves full/calibration full/held-out --run pre/joint
 """
 
 from __future__ import annotations
@@ -111,6 +113,38 @@ def two(run: Path, first: Path, second: Path, loss: float) -> Iterator[str]:
     yield f"\n{chosen.cascade}, expected to lose {chosen.expected_loss:.2f} points"
 
 
+HALVES_HEADER = (
+    "| videos of | videos | expected loss, points | of the other halves, points | changed | views | passes a video |\n"
+    + "|---" * 7
+    + "|"
+)
+
+
+def halves(run: Path, folders: Sequence[Path], loss: float, times: int = 5) -> Iterator[str]:
+    """A line an evaluation: means over both halves of several divisions, and the standard deviation of the loss."""
+    work = Work(*multiply_adds_by_pass(load(run, "cpu").model))
+    for folder in folders:
+        test, order = read(folder)
+        count, found = len(test.labels), []
+        for seed in range(times):
+            places = np.random.default_rng(seed).permutation(count)
+            parts = places[: count // 2], places[count // 2 :]
+            for own, others in (parts, parts[::-1]):
+                given = Tested(*(each[own] for each in test))
+                chosen = calibrate(*given, order, work, loss, progress=False).chosen
+                got = answered(Tested(*(each[others] for each in test)), order, chosen.cascade)
+                lost = (got.full == got.labels).mean() - (got.got.answers == got.labels).mean()
+                changed = (got.got.answers != got.full).mean()
+                passes = (got.got.views + 2 * got.got.closer).mean()
+                found.append((chosen.expected_loss, 100 * lost, changed, got.got.views.mean(), passes))
+        expected, lost, changed, views, passes = np.mean(found, axis=0)
+        spread = np.std([each[1] for each in found])
+        yield (
+            f"| {folder.name} | {count} | {expected:.2f} | {lost:.2f} ± {spread:.2f} | {changed:.1%} | {views:.1f} "
+            f"| {passes:.1f} |"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -118,15 +152,18 @@ def main() -> None:
     parser.add_argument("study", type=Path, nargs="?")
     parser.add_argument("row", nargs="?", help="a folder name, such as tcnn_xs-ODC")
     parser.add_argument("--evaluations", type=Path, nargs=2, metavar=("FROM", "ON"))
-    parser.add_argument("--run", type=Path, help="whose the two evaluations are")
+    parser.add_argument("--halves", type=Path, nargs="+")
+    parser.add_argument("--run", type=Path, help="whose the evaluations are")
     parser.add_argument("--loss", type=float, default=0.2)
     asked = parser.parse_args()
     if asked.evaluations and asked.run:
         show(HEADER, two(asked.run, *asked.evaluations, asked.loss))
+    elif asked.halves and asked.run:
+        show(HALVES_HEADER, halves(asked.run, asked.halves, asked.loss))
     elif asked.study and asked.row:
         show(HEADER, rows(asked.study, asked.row, asked.loss))
     else:
-        parser.error("name a study and a row, or two evaluations and their run")
+        parser.error("name a study and a row, or evaluations and their run")
 
 
 if __name__ == "__main__":
