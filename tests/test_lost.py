@@ -656,6 +656,31 @@ def test_an_evaluation_goes_on(
         evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
 
 
+def test_an_evaluation_that_was_complete_but_for_tidying_up(
+    recognizer: Recognizer,
+    clip_data: VideoSet,
+    entries: list[Entry],
+    scores: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed after its folder appeared, before what it was made from was removed."""
+    out = tmp_path / "out"
+
+    def power(_: object) -> None:
+        raise Power
+
+    with monkeypatch.context() as patch:
+        patch.setattr("peakzoom.evaluate.shutil.rmtree", power)
+        with pytest.raises(Power):
+            evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
+    assert files(out) == scores and part_of(out).exists()
+    with pytest.raises(UserError, match="not empty"):
+        evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
+    evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+    assert files(out) == scores and not part_of(out).exists()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
 def test_the_disk_is_full_while_evaluating(
     recognizer: Recognizer,

@@ -307,8 +307,10 @@ def check_out(out: Path, resume: bool) -> None:
     Raises:
         UserError: it is in use, or holds a stopped evaluation and is not to be gone on with.
     """
-    check_new_folder(out)
     part = part_of(out)
+    # Both are there if the process was killed in between: the folder is made again, the same, and the other goes.
+    if not (resume and part.exists() and (out / "metrics.json").is_file()):
+        check_new_folder(out)
     journals = list(part.glob("*.jsonl"))
     if running := [file for file in journals if file.name == OWN and is_written(file)]:
         raise UserError(
