@@ -12,10 +12,10 @@ CLIP = 10.0  # seconds of the Kinetics clip of docs/performance.md: 310 frames a
 RATES = {
     "decode, 426 x 240": 0.138 / CLIP,
     "decode, 1920 x 1080": 0.495 / (103 / 30),
-    "score, tcnn_xs at 96, 30 views": 2 * 1.315 / CLIP,
-    "score, tcnn at 224, 30 views": 2 * 7.507 / CLIP,
-    "score, tcnn_xs, cascade, 4.4% of it": 0.044 * 2 * 1.315 / CLIP,
-    "score, tcnn_xs, cascade, 8.0% of it": 0.080 * 2 * 1.315 / CLIP,
+    "score, tcnn_xs at 96, 30 views": 2 * 1.087 / CLIP,
+    "score, tcnn at 224, 30 views": 2 * 7.734 / CLIP,
+    "score, tcnn_xs, cascade, 4.4% of it": 0.044 * 2 * 1.087 / CLIP,
+    "score, tcnn_xs, cascade, 8.0% of it": 0.080 * 2 * 1.087 / CLIP,
 }
 
 

@@ -58,7 +58,7 @@ READ = {
     r".* --weights ": "needs a file of public weights; tests/test_weights.py",
     r"\S+ data prepare ": "needs the downloads; tests/video/test_prepare.py runs it on made-up ones",
     r".*(UCF-101|ucf101|hmdb51|ucf1|hmdb1|k400|train\.csv)": "needs a data set that cannot be shipped",
-    r"docs/performance\.md (calibrate|evaluate) ": "repeats a measurement that took an hour",
+    r"docs/performance\.md (train|evaluate) ": "repeats a measurement that took an hour",
     r"docs/results\.md ": "repeats a measurement that took hours",
     r"docs/data\.md .*(\bDATA\b| clips\.csv|lists/clips\.csv)": "a placeholder for the reader's own files",
     r"docs/(data|studies|your-videos)\.md train ": "README.md and docs/index.md train in the same way",
