@@ -32,6 +32,7 @@ from peakzoom.archive.listing import Item, find_items, from_json, to_json
 from peakzoom.archive.table import PARTS, Known, batches_of, new_drafts, part_of, read_known, remove_rows
 from peakzoom.archive.worker import LOST, TRIES, Job, Worker
 from peakzoom.cli import main
+from peakzoom.engines import FULL
 from peakzoom.errors import DecodeError, UserError
 from peakzoom.journal import settings_file
 from peakzoom.predict import Prediction, Protocol, Recognizer, load
@@ -357,7 +358,7 @@ class Gone(BaseException):
 def job(run: Path, tmp_path: Path) -> Job:
     recognizer = load(run, "cpu")
     settings = json.loads(json.dumps(recognizer.settings(FEW)))
-    return Job(str(run), "cpu", None, FEW, None, settings, new_drafts(tmp_path / "out"), 1, 1)
+    return Job(str(run), "cpu", None, FULL, FEW, None, settings, new_drafts(tmp_path / "out"), 1, 1)
 
 
 @pytest.fixture(autouse=True)
