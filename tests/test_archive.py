@@ -16,6 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,7 @@ def test_a_folder(
     for other, reason in [
         (command, "go on with it by --resume"),
         ([*command, "--resume", "--crops", "2"], "begun with another views"),
+        ([*command, "--resume", "--precision", "bf16-mixed"], "begun with another precision"),
         (["predict", run / "tcnn", *command[2:], "--resume"], "begun with another weights"),
     ]:
         assert call(monkeypatch, *other) == 2
@@ -410,6 +412,17 @@ def test_a_batch_goes_on_where_it_was_lost(
     assert notes.suffix == ".parquet"  # and none of what was noted
 
 
+def test_a_worker_computes_in_the_precision_it_is_told(
+    job: Job, run: Path, folder: Path, tmp_path: Path
+) -> None:
+    half = load(run, "cpu", precision="bf16-mixed")
+    torch.set_num_threads(1)
+    wanted = half.predict(folder / "a.mp4", FEW)
+    told = replace(job, precision="bf16-mixed", settings=json.loads(json.dumps(half.settings(FEW))))
+    Worker(told)(given(find_items([folder / "a.mp4"])))
+    check(rows_of(tmp_path / "out")["a"], wanted)
+
+
 def test_a_worker_that_outlived_its_driver_writes_nothing(job: Job, folder: Path, tmp_path: Path) -> None:
     items = find_items([folder / "a.mp4"])
     zombie, out = Worker(job), tmp_path / "out"
@@ -421,8 +434,6 @@ def test_a_worker_that_outlived_its_driver_writes_nothing(job: Job, folder: Path
 
 def test_what_a_worker_refuses(job: Job, run: Path, folder: Path) -> None:
     """Another machine may have another run under the same name, or none."""
-    from dataclasses import replace
-
     items = find_items([folder / "a.mp4"])
     for other, reason in [
         (replace(job, run=str(run / "tcnn")), "another model here, with another weights"),
