@@ -102,8 +102,8 @@ def calibrate(
         f"{best.views:.1f} of {averaged.clips * averaged.crops} views, {best.passes_per_view:.2f} passes a view"
     )
     answer(
-        f"{best.changed} answers changed, {best.lost} of them from right to wrong ({best.risk:.2%} over many orders of "
-        f"the views); expected to lose {best.expected_loss:.2f} points of accuracy. So few videos do not rule out that "
-        f"{result.bound:.1f}% of answers change (95%)"
+        f"answers changed: {best.changed}, from right to wrong: {best.lost} ({best.risk:.2%} changed over many orders "
+        f"of the views); expected to lose {best.expected_loss:.2f} points of accuracy; {result.videos} videos do not "
+        f"rule out that {result.bound:.1f}% of answers change (95%)"
     )
     answer(f"Thresholds, every cascade that was tried, and their picture: {target}")
