@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import cell, in_turn, machine, rounds_from, show
+from timing import cell, in_turn, machine, number_from, show
 from torch import Tensor
 
 from peakzoom.errors import DecodeError
@@ -200,7 +200,7 @@ def one_after_the_other(recognizer: Recognizer, path: Path, rounds: int) -> dict
 
 
 def main() -> None:
-    rounds = rounds_from(__doc__, 3)
+    rounds = number_from(__doc__, "--rounds", 3)
     print(machine())
     show(DECODERS_HEADER, decoders(rounds))
     show(SHARES_HEADER, shares(rounds))

@@ -102,7 +102,6 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
 
 def main() -> None:
     rounds, device = rounds_and_device(__doc__, 5)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # the product's, as the network's
     print(named(device))
     show(HEADER, rows(rounds, device))
 

@@ -9,7 +9,6 @@ step added, in a process of its own.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from timing import machine
+from timing import machine, number_from
 
 from peakzoom.archive import BATCH, _sort_out
 from peakzoom.archive.listing import find_items
@@ -36,11 +35,7 @@ def measured(what: str, call: Callable[[], Any]) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--videos", type=int, default=100_000)
-    videos = parser.parse_args().videos
+    videos = number_from(__doc__, "--videos", 100_000)
     print(machine())
     with TemporaryDirectory() as name:
         folder, out = Path(name) / "videos", Path(name) / "labels"

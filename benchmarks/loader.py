@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from timing import named, rounds_and_device, wait
+from timing import named, rounds_and_device, show_last, wait
 from training import ON_CPU, ON_GPU, Step, at_size
 
 from peakzoom.memory import keep_freed_memory
@@ -91,11 +91,7 @@ def main() -> None:
     if device.type == "cpu":
         keep_freed_memory()  # as a training does there
     print(named(device))
-    found = [HEADER]
-    for row in rows(rounds, device):
-        print(row, flush=True)
-        found.append(row)
-    print("\n".join(found))
+    show_last(HEADER, rows(rounds, device))
 
 
 if __name__ == "__main__":

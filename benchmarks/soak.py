@@ -9,7 +9,6 @@ been seen and the allocators have settled.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import torch
 from decoding import FOLDER
-from timing import machine
+from timing import machine, number_from
 
 from peakzoom.errors import DecodeError
 from peakzoom.model import PeakZoom
@@ -63,11 +62,7 @@ def rows(videos: int) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--videos", type=int, default=1000)
-    videos = parser.parse_args().videos
+    videos = number_from(__doc__, "--videos", 1000)
     print(machine())
     print(HEADER)
     last = ""

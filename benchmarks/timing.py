@@ -92,6 +92,15 @@ def show(header: str, rows: Iterable[str]) -> None:
         print(row, flush=True)
 
 
+def show_last(header: str, rows: Iterable[str]) -> None:
+    """Print rows as they are made, which may take minutes, and the table as a whole at the end."""
+    found = [header]
+    for row in rows:
+        print(row, flush=True)
+        found.append(row)
+    print("\n".join(found))
+
+
 def runs_of(study: Path, row: str) -> list[Path]:
     """The run folders of one row of a study (docs/studies.md), of every fold and seed."""
     runs = sorted(study.glob(f"runs/*/seed-*/{row}"))
@@ -108,17 +117,22 @@ def study_parser(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def rounds_from(doc: str | None, default: int) -> int:
-    """``--rounds`` of a benchmark that is called by itself."""
+def number_from(doc: str | None, option: str, default: int) -> int:
+    """The one option, such as ``--rounds``, of a benchmark that is called by itself."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=default)
-    return parser.parse_args().rounds
+    parser.add_argument(option, dest="number", type=int, default=default)
+    return parser.parse_args().number
 
 
 def rounds_and_device(doc: str | None, default: int) -> tuple[int, torch.device]:
-    """``--rounds`` and ``--device`` of one that runs on a GPU where there is one."""
+    """``--rounds`` and ``--device`` of one that runs on a GPU where there is one.
+
+    Matrix products are then computed in TF32 on a GPU if convolutions are, as they are by default: one is the other's
+    yardstick.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=default)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     return asked.rounds, torch.device(asked.device)

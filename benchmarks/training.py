@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from timing import cell, in_turn, named, rounds_and_device, settled, wait
+from timing import cell, in_turn, named, rounds_and_device, settled, show_last, wait
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.memory import keep_freed_memory
@@ -124,15 +124,10 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
 
 def main() -> None:
     rounds, device = rounds_and_device(__doc__, 5)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # the product's, as the network's
     if device.type == "cpu":
         keep_freed_memory()  # as a training does there
     print(named(device))
-    found = [HEADER]
-    for row in rows(rounds, device):
-        print(row, flush=True)
-        found.append(row)
-    print("\n".join(found))
+    show_last(HEADER, rows(rounds, device))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 FILE = "cascade.json"
 GLANCES = (0, 1, 2, 3, 5)  # and all views
-LEADS = (0.0, 0.5, 0.9, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, math.inf)
+LEADS = (0.0, 0.5, 0.9, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)  # and infinity
 REPLAYS = 2000  # of a calibration, videos times orders of their views, where there are fewer videos
 CHUNK = 64  # videos whose scores are added up at once
 TEMPERATURES = np.geomspace(0.05, 5.0, 93)  # tried, of the full test's scores
@@ -237,9 +237,7 @@ class Point:
     changed: int  # another answer than the full test's
     lost: int  # right in the full test and wrong here
     risk: float  # share of changed answers over many orders of the views, in [0, 1]
-    expected_loss: (
-        float  # of accuracy, in points, and a standard error; the larger one of this and of many orders
-    )
+    expected_loss: float  # points of accuracy and a standard error, of this order or of many if that is more
     views: float
     closer: float
     passes_per_view: float

@@ -144,6 +144,11 @@ class EngineOptions:
     ] = None
     precision: PrecisionOpt = Precision.full
 
+    @property
+    def engine_name(self) -> str | None:
+        """As the library calls it."""
+        return self.engine.value if self.engine else None
+
     def load(self, run: str) -> Recognizer:
         """The trained model, ready for files.
 
@@ -154,7 +159,7 @@ class EngineOptions:
         from peakzoom.precision import slow_in
         from peakzoom.predict import load
 
-        found = load(run, self.device, self.engine and self.engine.value, self.precision.value)
+        found = load(run, self.device, self.engine_name, self.precision.value)
         if isinstance(found.engine, TorchEngine) and (
             why := slow_in(self.precision.value, found.engine.device)
         ):

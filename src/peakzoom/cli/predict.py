@@ -129,13 +129,13 @@ def _label(
         from peakzoom.predict import load
 
         # Only asked what it is; a GPU may be on another machine.
-        engine = computing.engine and computing.engine.value
-        steps = stored_cascade(run, load(run, "cpu", engine, computing.precision.value), averaged)
+        asked = load(run, "cpu", computing.engine_name, computing.precision.value)
+        steps = stored_cascade(run, asked, averaged)
     found = label(
         *(run, addresses, out, averaged),
         workers=workers,
         device=computing.device,
-        engine=computing.engine and computing.engine.value,
+        engine=computing.engine_name,
         precision=computing.precision.value,
         cascade=steps,
         resume=resume,
