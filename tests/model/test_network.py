@@ -28,7 +28,7 @@ from peakzoom.model import (
     place_response,
 )
 from peakzoom.model.backbones import FIXED_LENGTH
-from peakzoom.model.backbones.tcnn import MOTION_GAIN, with_motion
+from peakzoom.model.backbones.motion import MOTION_GAIN, convolve_with_motion, with_motion
 
 WIDTH = 1 / 16
 CLASSES = 4
@@ -184,6 +184,70 @@ def test_motion_is_the_plain_expression_and_so_is_its_gradient(shape: tuple[int,
     torch.testing.assert_close(
         *(torch.autograd.grad(each, clips, toward)[0] for each in (quick, plain)), rtol=0, atol=1e-14
     )
+
+
+def plain_and_quick(video: torch.Tensor, conv: nn.Conv3d) -> tuple[torch.Tensor, torch.Tensor]:
+    quick = convolve_with_motion(video, conv)
+    assert quick.grad_fn is not None and "_Convolved" in type(quick.grad_fn).__name__
+    return conv(with_motion(video)), quick
+
+
+@pytest.mark.parametrize("channels", [1, 5, 16])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 1, 1, 1), (1, 3, 2, 3, 4), (2, 3, 7, 9, 10), (2, 3, 8, 12, 5), (3, 3, 16, 8, 8)]
+)
+def test_the_gradient_of_the_first_convolution_in_less_time_is_the_same(
+    shape: tuple[int, ...], channels: int
+) -> None:
+    """Against PyTorch's own, of odd and even lengths, of the clip, the weights or both."""
+    generator = torch.Generator().manual_seed(0)
+    conv = nn.Conv3d(6, channels, 3, stride=2, padding=1, bias=False, dtype=torch.float64)
+    video = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    results = plain_and_quick(video, conv)
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    toward = torch.randn(results[0].shape, generator=generator, dtype=torch.float64)
+    for wanted in ((video, conv.weight), (video,), (conv.weight,)):
+        plain, quick = (torch.autograd.grad(each, wanted, toward, retain_graph=True) for each in results)
+        for one, other in zip(plain, quick, strict=True):
+            assert one.shape == other.shape and one.dtype == other.dtype
+            torch.testing.assert_close(other, one, rtol=0, atol=1e-12)
+
+
+def test_so_it_is_under_autocast() -> None:
+    """No further from float64 than PyTorch's own gradient in bfloat16 is, and float32 for the rest of the graph."""
+    torch.manual_seed(0)
+    conv = nn.Conv3d(6, 16, 3, stride=2, padding=1, bias=False)
+    video = torch.randn(2, 3, 16, 24, 24, requires_grad=True)
+    toward = torch.randn(2, 16, 8, 12, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = plain_and_quick(video, conv)
+    plain, quick = (
+        torch.autograd.grad(each, (video, conv.weight), toward.to(each.dtype)) for each in results
+    )
+    exact_video, exact_weight = video.detach().double().requires_grad_(), conv.weight.detach().double()
+    exact = F.conv3d(with_motion(exact_video), exact_weight.requires_grad_(), stride=2, padding=1)
+    exact_gradients = torch.autograd.grad(exact, (exact_video, exact_weight), toward.double())
+    for one, other, true in zip(plain, quick, exact_gradients, strict=True):
+        assert other.dtype == torch.float32
+        assert (other - true).norm() < 1.5 * (one - true).norm() < 0.02 * true.norm()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "stride": 2},
+        {"kernel_size": 3, "padding": 1, "stride": (1, 2, 2)},
+        {"kernel_size": 3, "padding": 1, "stride": 2, "bias": True},
+        {"kernel_size": 3, "padding": 1, "stride": 2, "groups": 2},
+        {"kernel_size": 3, "padding": 1, "stride": 2, "padding_mode": "replicate"},
+    ],
+)
+def test_other_first_convolutions_stay_pytorch_s_own(options: dict[str, Any]) -> None:
+    conv = nn.Conv3d(6, 4, **{"bias": False, **options})
+    video = torch.randn(1, 3, 4, 6, 6, requires_grad=True)
+    found = convolve_with_motion(video, conv)
+    assert "_Convolved" not in type(found.grad_fn).__name__
+    torch.testing.assert_close(found, conv(with_motion(video)))
 
 
 @pytest.mark.parametrize("name", ["tcnn_s", "tcnn_xs"])

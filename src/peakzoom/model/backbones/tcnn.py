@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peakzoom.model.backbones.base import VideoNetwork, check_video, scaled
+from peakzoom.model.backbones.motion import convolve_with_motion
 from peakzoom.model.geometry import CellGeometry
 
 
@@ -44,9 +45,6 @@ class Stem(NamedTuple):
     strides: tuple[tuple[int, int], tuple[int, int]]
 
 
-# A clip's frames differ from their mean far less than scenes from one another, and at gain 1 the stem's batch norm
-# buries them: held-out accuracy after 250 steps is 0.11 without, 0.10 at gain 1, 0.74 at 4 (docs/results.md).
-MOTION_GAIN = 4.0
 SMALL: dict[str, Any] = {"every_frame": True, "motion": True}  # what small data and small networks gain from
 PAPER_STEM = Stem(32, ((2, 2), (1, 2)))
 PAPER_STAGES = (  # Table 1, stages 2 to 7; output T x H x W for 16 x 224 x 224
@@ -103,48 +101,6 @@ class Block(nn.Module):
         """(B, C_in, T, H, W) -> (B, C, T', H', W')."""
         y = self.conv2(F.relu(self.conv1(x), inplace=True))
         return F.relu(y + self.shortcut(x), inplace=True)
-
-
-class _WithMotion(torch.autograd.Function):
-    """:func:`with_motion` written once, channels-last, where the plain expression goes over it four times.
-
-    On a CPU that took a third of the stem's time, and as much again backwards.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, video: Tensor) -> Tensor:
-        batch, channels, *rest = video.shape
-        both = torch.empty(
-            (batch, 2 * channels, *rest),
-            dtype=video.dtype,
-            device=video.device,
-            memory_format=torch.channels_last_3d,
-        )
-        both[:, :channels] = video
-        still = video.mean(2, keepdim=True) * -MOTION_GAIN
-        torch.add(still, video, alpha=MOTION_GAIN, out=both[:, channels:])
-        return both
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        frames, motion = gradient.chunk(2, dim=1)
-        still = motion.mean(2, keepdim=True) * -MOTION_GAIN
-        return torch.add(frames + still, motion, alpha=MOTION_GAIN)
-
-
-def with_motion(video: Tensor) -> Tensor:
-    """Beside each frame its difference from the clip's mean frame, times ``MOTION_GAIN``.
-
-    Args:
-        video: (B, 3, T, H, W).
-
-    Returns:
-        (B, 6, T, H, W), the frames first.
-    """
-    if torch.compiler.is_compiling():  # a graph to export holds plain operations; what runs it merges them
-        return torch.cat((video, MOTION_GAIN * (video - video.mean(2, keepdim=True))), dim=1)
-    both: Tensor = _WithMotion.apply(video)
-    return both
 
 
 class TCNN(VideoNetwork):
@@ -207,10 +163,13 @@ class TCNN(VideoNetwork):
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
         video = check_video(video)
+        first: Any = self.stem[0]
+        convolution, norm = first
         if self.motion:
-            video = with_motion(video)
-        # Channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it.
-        return self.blocks(self.stem(video.contiguous(memory_format=torch.channels_last_3d)))
+            x = convolve_with_motion(video, convolution)
+        else:  # channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it
+            x = convolution(video.contiguous(memory_format=torch.channels_last_3d))
+        return self.blocks(self.stem[1:](norm(x)))
 
 
 def tcnn(num_classes: int, **kwargs: Any) -> TCNN:
