@@ -85,7 +85,7 @@ def line(name: str, parts: Sequence[Answered], work: Work, views_in_all: int) ->
 
 
 def rows(study: Path, row: str, loss: float) -> Iterator[str]:
-    """One line of the table a seed of a study."""
+    """One line of the table a seed of a study, and one of all seeds."""
     runs = runs_of(study, row)
     work = Work(*multiply_adds_by_pass(load(runs[0], "cpu").model))
     by_seed: dict[str, list[Tested]] = defaultdict(list)
@@ -93,12 +93,16 @@ def rows(study: Path, row: str, loss: float) -> Iterator[str]:
     for run in runs:
         test, order = read(run / "evaluation")
         by_seed[run.parent.name].append(test)
+    everything: list[Answered] = []
     for seed, folds in sorted(by_seed.items()):
         parts = []
         for own, test in enumerate(folds):
             others = together(folds[:own] + folds[own + 1 :])
             parts.append(answered(test, order, calibrate(*others, order, work, loss).chosen.cascade))
         yield line(seed.replace("-", " "), parts, work, len(order))
+        everything += parts
+    if len(by_seed) > 1:
+        yield line("all", everything, work, len(order))
 
 
 def two(run: Path, first: Path, second: Path, loss: float) -> Iterator[str]:
@@ -110,11 +114,12 @@ def two(run: Path, first: Path, second: Path, loss: float) -> Iterator[str]:
     chosen = calibrate(*test, order, work, loss).chosen
     for folder, each in ((first, test), (second, other)):
         yield line(folder.name, [answered(each, order, chosen.cascade)], work, len(order))
-    yield f"\n{chosen.cascade}, expected to lose {chosen.expected_loss:.2f} points"
+    yield f"\n{chosen.cascade}, expected to lose {chosen.expected_loss:.2f} points at most"
 
 
 HALVES_HEADER = (
-    "| videos of | videos | expected loss, points | of the other halves, points | changed | views | passes a video |\n"
+    "| videos of | videos | expected at most, points | of the other halves, points | changed | views "
+    "| passes a video |\n"
     + "|---" * 7
     + "|"
 )

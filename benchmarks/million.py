@@ -14,8 +14,8 @@ RATES = {
     "decode, 1920 x 1080": 0.495 / (103 / 30),
     "score, tcnn_xs at 96, 30 views": 2 * 1.087 / CLIP,
     "score, tcnn at 224, 30 views": 2 * 7.734 / CLIP,
-    "score, tcnn_xs, cascade, 4.4% of it": 0.044 * 2 * 1.087 / CLIP,
-    "score, tcnn_xs, cascade, 8.0% of it": 0.080 * 2 * 1.087 / CLIP,
+    "score, tcnn_xs, cascade, 4.3% of it": 0.043 * 2 * 1.087 / CLIP,
+    "score, tcnn_xs, cascade, 9.2% of it": 0.092 * 2 * 1.087 / CLIP,
 }
 
 

@@ -235,7 +235,7 @@ def test_risk_and_loss_are_those_of_other_orders(noisy: tuple[np.ndarray, ...]) 
         assert point.risk == pytest.approx((answers != full).mean(), abs=0.05)
         rows, own = np.arange(10), replay(*courses, point.cascade).answers
         lost, here = (100 * (chances[rows, full] - chances[rows, each]) for each in (answers, own))
-        both = (each.mean() + each.std() / math.sqrt(10) for each in (lost.mean(0), here))
+        both = (each.mean() + 1.645 * each.std() / math.sqrt(10) for each in (lost.mean(0), here))
         assert point.expected_loss == pytest.approx(max(both), abs=5)
     assert found == calibrate(original, fused, labels, view_order(4, 3), Work(1, 2), 100.0)
     assert found.full.risk == found.full.expected_loss == 0
@@ -375,7 +375,7 @@ def test_calibrate_then_evaluate_and_predict(home: Path, clip_data: VideoSet, tm
         for each in points
         if Cascade(int(each["glances"]), float(each["clear"]), float(each["settled"])) == stored.cascade
     ]
-    assert len(chosen) == 1 and len(points) == 126
+    assert len(chosen) == 1 and len(points) == 273
 
     assert "passes" in call("evaluate", home, *VIEWS, "--cascade")
     out = home / "evaluation-test-paper-cascade"

@@ -41,10 +41,30 @@ if TYPE_CHECKING:
     from peakzoom import predict
 
 FILE = "cascade.json"
-GLANCES = (0, 1, 2, 3, 5)  # and all views
-LEADS = (0.0, 0.5, 0.9, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)  # and infinity
+GLANCES = (0, 1, 2, 3, 5, 8, 12, 20)  # and all views
+LEADS = (
+    0.0,
+    0.5,
+    0.7,
+    0.9,
+    1.1,
+    1.3,
+    1.5,
+    1.75,
+    2.0,
+    2.5,
+    3.0,
+    3.5,
+    4.0,
+    5.0,
+    6.0,
+    8.0,
+    10.0,
+    15.0,
+)  # and infinity
 REPLAYS = 2000  # of a calibration, videos times orders of their views, where there are fewer videos
 CHUNK = 64  # videos whose scores are added up at once
+SURE = 1.645  # standard errors that a mean is below with 95% probability
 TEMPERATURES = np.geomspace(0.05, 5.0, 93)  # tried, of the full test's scores
 
 
@@ -237,7 +257,7 @@ class Point:
     changed: int  # another answer than the full test's
     lost: int  # right in the full test and wrong here
     risk: float  # share of changed answers over many orders of the views, in [0, 1]
-    expected_loss: float  # points of accuracy and a standard error, of this order or of many if that is more
+    expected_loss: float  # points of accuracy, 95% bound, of this order or of many if that is more
     views: float
     closer: float
     passes_per_view: float
@@ -294,9 +314,9 @@ def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return at(min(TEMPERATURES, key=surprise))
 
 
-def _with_error(lost: np.ndarray) -> float:
-    """The mean over videos and one standard error of it."""
-    return float(lost.mean() + lost.std() / math.sqrt(len(lost)))
+def _bound(lost: np.ndarray) -> float:
+    """One-sided 95% bound of the mean over videos."""
+    return float(lost.mean() + SURE * lost.std() / math.sqrt(len(lost)))
 
 
 def _cascades(views: int, branches: bool) -> list[Cascade]:
@@ -329,7 +349,7 @@ def calibrate(
     An answer that changes costs the difference of two probabilities: that the full test's answer is right, and that
     the cascade's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn between
     two classes it is nearly 0, for the other is right as often. Counting right answers instead would choose, among
-    hundreds of cascades, the luckiest; against what luck is left, a standard error is added (Breiman et al., 1984).
+    hundreds of cascades, the luckiest; against what luck is left, the 95% bound of the mean is compared.
 
     On few videos a cascade may get by in one order of the views by luck too, so this is measured over other orders,
     drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps to the loss in its own order and over
@@ -372,7 +392,7 @@ def calibrate(
             int((found.answers != answers).sum()),
             int((right & ~correct).sum()),
             float(np.mean(changed)),
-            max(_with_error(lost[0]), _with_error(np.mean(lost, axis=0))),
+            max(_bound(lost[0]), _bound(np.mean(lost, axis=0))),
             float(found.views.mean()),
             float(found.closer.mean()),
             float((found.views + 2 * found.closer).sum() / found.views.sum()),
