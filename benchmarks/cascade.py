@@ -119,9 +119,7 @@ def two(run: Path, first: Path, second: Path, loss: float) -> Iterator[str]:
 
 HALVES_HEADER = (
     "| videos of | videos | expected at most, points | of the other halves, points | changed | views "
-    "| passes a video |\n"
-    + "|---" * 7
-    + "|"
+    "| passes a video |\n" + "|---" * 7 + "|"
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.backbones import BACKBONES, FIXED_LENGTH
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.model.inference import (
+    CONVOLUTIONS,
     NORMS,
-    FrameConv,
     InferenceNetwork,
+    PackedConv,
     fold_batch_norms,
     take_strides_first,
 )
@@ -117,42 +119,92 @@ def test_a_dilation_that_needs_the_dropped_slices_stops_a_stride() -> None:
         torch.testing.assert_close(network.features(video[:, :, ::2]), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("frames", [1, 2, 3, 8])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding", "dilation"),
-    [
-        ((1, 3, 3), (1, 1, 1), (0, 1, 1), (1, 1, 1)),
-        ((1, 3, 3), (2, 2, 2), (0, 1, 1), (1, 1, 1)),
-        ((1, 1, 1), (2, 2, 2), (0, 0, 0), (1, 1, 1)),
-        ((3, 3, 3), (1, 2, 2), (1, 1, 1), (1, 1, 1)),
-        ((3, 3, 3), (1, 1, 1), (4, 1, 1), (4, 1, 1)),
-        ((5, 3, 3), (1, 1, 1), (4, 2, 2), (2, 2, 2)),
-    ],
-)
+CASES: list[tuple[int, dict[str, Any]]] = [  # dimensions, and what the convolution is
+    (3, {"kernel_size": (1, 3, 3), "padding": (0, 1, 1)}),
+    (3, {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "stride": 2}),
+    (3, {"kernel_size": 1, "stride": 2}),
+    (3, {"kernel_size": 3, "padding": 1, "stride": 2}),
+    (3, {"kernel_size": 3, "padding": (4, 1, 1), "dilation": (4, 1, 1)}),
+    (3, {"kernel_size": (5, 3, 3), "padding": (4, 2, 2), "dilation": 2, "groups": 2}),
+    (3, {"kernel_size": (3, 1, 1), "padding": (1, 0, 0), "groups": 4}),
+    (2, {"kernel_size": 7, "padding": 3, "stride": 2}),
+    (2, {"kernel_size": 1}),
+    (2, {"kernel_size": 3, "padding": 2, "dilation": 2, "groups": 2}),
+]
+EXACT = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+packs = pytest.mark.skipif(not PackedConv.fits(nn.Conv3d(1, 1, 1)), reason="PyTorch has no oneDNN here")
+
+
+@packs
+@pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("bias", [True, False])
-def test_frame_conv_is_the_convolution(kernel, stride, padding, dilation, bias, frames, batch) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("dimensions", "options"), CASES)
+def test_a_packed_convolution_is_the_convolution(
+    dimensions: int, options: dict[str, Any], bias: bool, dtype: torch.dtype
+) -> None:
+    """For one clip and several, of the shape that it was packed for and of others, however they lie in memory."""
     torch.manual_seed(0)
-    conv = nn.Conv3d(4, 6, kernel, stride, padding, dilation, groups=2, bias=bias)
-    x = torch.randn(batch, 4, frames, 9, 7)
+    conv = (nn.Conv2d, nn.Conv3d)[dimensions - 2](4, 12, **options, bias=bias)
+    if not PackedConv.fits(conv.to(dtype)):
+        pytest.skip(f"no {dtype} on this processor")
+    packed = PackedConv(conv, (1, 4, 8, 9, 7)[: dimensions + 2])
+    last = (torch.channels_last, torch.channels_last_3d)[dimensions - 2]
     with torch.inference_mode():
-        torch.testing.assert_close(FrameConv(conv)(x), conv(x), rtol=1e-5, atol=1e-5)
+        for size in ((8, 9, 7), (8, 16, 16), (3, 5, 9), (1, 9, 7)):
+            for batch in (1, 2, 5):
+                x = torch.randn(batch, 4, *size[: dimensions - 1], size[2])
+                expected = conv.float()(x.to(dtype).float())
+                for each in (x, x.contiguous(memory_format=last)):
+                    found = packed(each)
+                    assert found.dtype == dtype and found.is_contiguous(memory_format=last)
+                    torch.testing.assert_close(found.float(), expected, rtol=EXACT[dtype], atol=EXACT[dtype])
+
+
+class Other(nn.Conv3d):
+    """Computes something of its own, perhaps."""
 
 
 @pytest.mark.parametrize(
     "conv",
     [
-        nn.Conv3d(3, 4, (3, 3, 3), stride=2, padding=1),
-        nn.Conv3d(3, 4, (3, 3, 3)),
-        nn.Conv3d(3, 4, (1, 3, 3), padding=1),
         nn.Conv3d(3, 4, 3, padding=1, padding_mode="replicate"),
-        nn.Conv2d(3, 4, 3),
+        nn.Conv3d(3, 4, 3, padding="same"),
+        nn.Conv1d(3, 4, 3),
+        nn.ConvTranspose3d(3, 4, 3),
+        nn.Conv3d(3, 4, 3, dtype=torch.float64),
+        nn.Conv3d(3, 4, 3, device="meta"),
+        Other(3, 4, 3),
     ],
 )
 def test_other_convolutions_are_refused(conv: nn.Module) -> None:
-    assert not FrameConv.fits(conv)
-    with pytest.raises(ValueError, match="frame by frame"):
-        FrameConv(conv)  # type: ignore[arg-type]
+    assert not PackedConv.fits(conv)
+    with pytest.raises(ValueError, match="cannot be packed"):
+        PackedConv(conv, (1, 3, 4, 8, 8))  # type: ignore[arg-type]
+
+
+@packs
+@pytest.mark.parametrize("backbone", ["tcnn", "tcnn_xs", "r2plus1d_18", "i3d", "tsm", "p3d"])
+def test_every_convolution_is_packed(backbone: str) -> None:
+    """And one that no clip passes stays, as do all of them in a graph to export, or without oneDNN."""
+    model = trained(backbone, 16, 64)
+    convolutions = sum(isinstance(module, CONVOLUTIONS) for module in model.modules())
+    model.backbone.spare = nn.Conv3d(3, 4, 1)
+
+    def counted(network: InferenceNetwork) -> tuple[int, int]:
+        modules = list(network.model.modules())
+        return sum(isinstance(m, PackedConv) for m in modules), sum(
+            isinstance(m, CONVOLUTIONS) for m in modules
+        )
+
+    assert counted(InferenceNetwork(model)) == (convolutions, 1)
+    assert counted(InferenceNetwork(model, fixed_shapes=True)) == (0, convolutions + 1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_without_onednn_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    network = check_same(trained("tcnn", 8, 64), views(batch, 8, 64))
+    assert not any(isinstance(module, PackedConv) for module in network.modules())
 
 
 class Forked(nn.Module):
@@ -235,7 +287,7 @@ def test_half_precision_rounds_features_and_nothing_else(
 
     assert found.features.dtype == torch.float32
     assert HALF[dtype] / 16 < off(found.features) < 1.5 * off(rounded) + HALF[dtype]
-    convolutions = [m for m in half.model.backbone.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]
+    convolutions = [m for m in half.model.backbone.modules() if isinstance(m, (*CONVOLUTIONS, PackedConv))]
     assert convolutions and all(each.weight.dtype == dtype for each in convolutions)
     assert all(each.dtype == torch.float32 for each in half.model.heads.parameters())
     # Of the same features, both make the same attention and the same frames to look at, bit for bit.

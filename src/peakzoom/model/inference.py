@@ -12,8 +12,8 @@ Three rewritings of a trained network, each of which leaves its answers as they 
       stage 4   |---|---|---|            dilation 4: slices two frames apart, frames 8 apart
       stage 6   |       |       |        every second of those; the others are never asked for
 
-- **Convolutions** of a single clip become 2-D ones of its frames, which lie channels-last in memory
-  (:class:`FrameConv`), which CPUs are faster at for a single clip.
+- **Weights** of convolutions are laid out once as a CPU's oneDNN wants them (:class:`PackedConv`), rather than at every
+  call; clips then stay channels-last, too, which PyTorch's own convolution leaves for a single clip.
 
 :class:`InferenceNetwork` puts a model together from them, from uint8 views to logits. It can be asked for half
 precision, which is not exact: convolutions are then computed in it, and what makes attention of their features is not.
@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -171,83 +171,79 @@ def _layers(backbone: TCNN) -> list[list[Any]]:
     return layers
 
 
-class FrameConv(nn.Module):
-    """A 3-D convolution that takes a single clip as 2-D convolutions of its frames, one for each slice of the kernel.
+class PackedConv(nn.Module):
+    """A convolution whose weights lie in memory as oneDNN reads them, for answers on a CPU.
 
-    Slice k of the kernel reads the frames (k - K // 2) d away; where these lie beyond the clip there is nothing to
-    compute. Frames of a channels-last clip are channels-last images as they lie in memory, so nothing is copied. On
-    CPUs that is up to three times as fast for one clip; several clips are as fast in 3-D and stay so, which is why
-    the weights are held in both forms.
+    PyTorch's own convolution brings them there at every call, and for a single clip, whose strides do not tell that it
+    lies channels-last, the clip too: up to three times the time of the convolution itself.
 
     Args:
-        conv: zero padded, with an odd kernel in time that keeps the number of slices unless it is 1.
+        conv: as :meth:`fits`.
+        shape: of an input; inputs of other shapes are computed too, if perhaps less quickly.
     """
 
-    def __init__(self, conv: nn.Conv3d) -> None:
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> None:
         super().__init__()
         if not self.fits(conv):
-            raise ValueError(f"{conv} cannot be computed frame by frame")
-        self.whole = conv
-        self.options: dict[str, Any] = {
-            "stride": conv.stride[1:],
-            "padding": tuple(conv.padding[1:]),
-            "dilation": conv.dilation[1:],
-            "groups": conv.groups,
-        }
-        slices = [
-            each.contiguous(memory_format=torch.channels_last) for each in conv.weight.detach().unbind(2)
-        ]
-        self.slices = nn.ParameterList(nn.Parameter(each, requires_grad=False) for each in slices)
+            raise ValueError(f"{conv} cannot be packed")
+        self.options: list[Any] = [list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups]
+        operations: Any = torch._C._nn
+        pack = getattr(operations, f"mkldnn_reorder_conv{len(conv.kernel_size)}d_weight")
+        # No parameters: an opaque tensor can be neither copied nor saved, and the model keeps its own.
+        self.weight = pack(conv.weight.detach().to_mkldnn(), *self.options, list(shape))
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.dtype = conv.weight.dtype
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a module is a convolution that can be computed so."""
-        if not isinstance(module, nn.Conv3d) or module.padding_mode != "zeros":
+        """Whether a module is a convolution that PyTorch can compute so here."""
+        if type(module) not in CONVOLUTIONS or module.padding_mode != "zeros":
             return False
-        if isinstance(module.padding, str):
+        weight, operations = module.weight, torch.ops.mkldnn
+        if isinstance(module.padding, str) or weight.device.type != "cpu":
             return False
-        kernel, stride, padding, dilation = (
-            int(each[0]) for each in (module.kernel_size, module.stride, module.padding, module.dilation)
-        )
-        if kernel == 1:
-            return padding == 0
-        return kernel % 2 == 1 and stride == 1 and padding == dilation * (kernel // 2)
+        if not (torch.backends.mkldnn.is_available() and hasattr(operations, "_convolution_pointwise")):
+            return False
+        able = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+        if weight.dtype in able:
+            return bool(getattr(operations, able[weight.dtype])())
+        return weight.dtype == torch.float32
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, C', T', H', W')."""
-        if len(x) > 1:
-            return self.whole(x)
-        x = x[:, :, :: self.whole.stride[0]]
-        frames = x.shape[2]
-        middle = len(self.slices) // 2
-        y = self._convolve(x, middle, self.whole.bias)
-        for index in range(len(self.slices)):
-            shift = (index - middle) * self.whole.dilation[0]  # frame t reads frame t + shift
-            if shift == 0 or abs(shift) >= frames:
-                continue
-            given = x[:, :, max(0, shift) : frames + min(0, shift)]
-            y[:, :, max(0, -shift) : frames - max(0, shift)] += self._convolve(given, index, None)
-        return y
-
-    def _convolve(self, x: Tensor, index: int, bias: Tensor | None) -> Tensor:
-        images = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        y = F.conv2d(images, self.slices[index], bias, **self.options)
-        return y.unflatten(0, (len(x), -1)).transpose(1, 2)
+        """(B, C, T, H, W) -> (B, C', T', H', W'), or without T; channels-last, in the weights' precision."""
+        x = x.to(self.dtype)
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.bias, *self.options, "none", [], ""
+        )
+        return result
 
 
-def convolve_frames(backbone: nn.Module) -> int:
-    """Compute 3-D convolutions by :class:`FrameConv` where that is possible, in place; returns how many.
+def pack_convolutions(backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor) -> int:
+    """Make each convolution that fits a :class:`PackedConv`, in place, for inputs as a clip's; returns how many.
 
-    Those of several slices that are 1 x 1 in space stay 3-D: their 2-D parts would be too small to gain.
+    Args:
+        backbone: whose convolutions.
+        features: computes them; what it does not call stays as it is.
+        clip: (1, 3, T, H, W) float32.
     """
-    count = 0
-    for name, module in list(backbone.named_modules()):
-        if isinstance(module, nn.Conv3d) and FrameConv.fits(module):
-            if module.kernel_size[0] > 1 and module.kernel_size[1:] == (1, 1):
-                continue
-            backbone.set_submodule(name, FrameConv(module))
-            count += 1
-    return count
+    shapes: dict[str, list[int]] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: shapes.update({name: inputs[0].shape}))
+        for name, module in backbone.named_modules()
+        if PackedConv.fits(module)
+    ]
+    if not hooks:
+        return 0
+    try:
+        with torch.no_grad():
+            features(clip)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, shape in shapes.items():
+        conv: Any = backbone.get_submodule(name)
+        backbone.set_submodule(name, PackedConv(conv, shape))
+    return len(shapes)
 
 
 @dataclass(frozen=True)
@@ -265,7 +261,7 @@ class InferenceNetwork(nn.Module):
     Args:
         model: with ``preprocess``.
         fixed_shapes: only shapes that do not depend on what is in a clip, and one path whatever the batch, which is
-            what a graph that is traced and exported can hold; convolutions then stay 3-D.
+            what a graph that is traced and exported can hold; convolutions then stay PyTorch's own.
         dtype: of the convolutions, as in a training with ``--precision bf16-mixed`` or ``16-mixed``.
     """
 
@@ -279,13 +275,15 @@ class InferenceNetwork(nn.Module):
         fold_batch_norms(backbone, self.preprocess.frames, self.preprocess.size)
         self.step = take_strides_first(backbone)
         self.model.attention.every_cell = fixed_shapes
-        if next(backbone.parameters()).device.type == "cpu" and not fixed_shapes:
-            convolve_frames(backbone)
         self.dtype = dtype
         if dtype != torch.float32:
             for module in backbone.modules():  # once, rather than at every call
-                if isinstance(module, (*CONVOLUTIONS, FrameConv)):
+                if isinstance(module, CONVOLUTIONS):
                     module.to(dtype)
+        if not fixed_shapes:
+            frames, size = -(-self.preprocess.frames // self.step), self.preprocess.size
+            clip = next(backbone.parameters()).new_zeros((1, 3, frames, size, size), dtype=torch.float32)
+            pack_convolutions(backbone, self._features, clip)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
