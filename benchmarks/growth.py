@@ -1,9 +1,10 @@
-"""How time and memory grow with frames, resolution, clips in a batch and classes.
+"""How time and memory grow with frames, resolution, clips in a batch, classes and videos.
 
 One thing at a time from a middle case, three branches, random weights, as predictions run them. Each case runs in a
 process of its own, because a process does not give its largest memory back: milliseconds are medians (fastest to
-slowest) of the rounds; memory is the process's peak beyond what it had before the first clip. The exponent is that of
-time against the size, from the smallest to the largest: 1 is linear, and resolution counts as its square.
+slowest) of the rounds; memory is the process's peak beyond what it held with the trained model alone. The exponent is
+that of time against the size, from the smallest to the largest: 1 is linear, and resolution counts as its square.
+Videos are the UT-Interaction clips over and over, one view each, decoded ahead by a process that is not counted.
 
     python benchmarks/growth.py --rounds 3
 """
@@ -16,15 +17,18 @@ import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from soak import videos_in_all
 from timing import cell, in_turn, machine, show
 
+from peakzoom.errors import DecodeError
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import InferenceNetwork
+from peakzoom.predict import Protocol, Recognizer, decode_ahead
 from peakzoom.video.views import Preprocess
 
 
@@ -37,6 +41,7 @@ class Case:
     size: int = 112
     clips: int = 1
     classes: int = 101
+    videos: int = 0  # real ones to decode and score, rather than a clip of noise
 
 
 MIDDLE = Case()
@@ -45,6 +50,7 @@ SWEEPS: dict[str, list[int]] = {
     "size": [64, 112, 160, 224],
     "clips": [1, 2, 4, 8],
     "classes": [10, 101, 400, 700],
+    "videos": [10, 20, 40, 80],
 }
 HEADER = "| what | value | ms | peak memory, MB | exponent of time |\n" + "|---" * 5 + "|"
 
@@ -52,14 +58,32 @@ HEADER = "| what | value | ms | peak memory, MB | exponent of time |\n" + "|---"
 def run(case: Case, rounds: int) -> dict[str, object]:
     torch.manual_seed(0)
     pre = Preprocess(size=case.size, frames=case.frames, canvas=(case.size, case.size))
-    network = InferenceNetwork(PeakZoom(case.backbone, case.classes, preprocess=pre.to_dict()))
-    shape = (case.clips, case.frames, 3, case.size, case.size)
-    views = torch.randint(0, 256, shape, dtype=torch.uint8)
+    model = PeakZoom(case.backbone, case.classes, preprocess=pre.to_dict())
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
     before = _status("VmRSS")
-    with torch.inference_mode():
-        spent = in_turn({"all": lambda: network(views)}, rounds)["all"]
+    if case.videos:
+        spent = in_turn({"all": scoring(model, case.videos)}, rounds, warm=0)["all"]
+    else:
+        network = InferenceNetwork(model)
+        shape = (case.clips, case.frames, 3, case.size, case.size)
+        views = torch.randint(0, 256, shape, dtype=torch.uint8)
+        with torch.inference_mode():
+            spent = in_turn({"all": lambda: network(views)}, rounds)["all"]
     return {"ms": spent, "mb": (_status("VmHWM") - before) / 1024}
+
+
+def scoring(model: PeakZoom, videos: int) -> Callable[[], None]:
+    """Decodes and scores so many videos."""
+    recognizer = Recognizer.of(model, "cpu")
+    files = videos_in_all(videos)
+
+    def all_of_them() -> None:
+        for views in decode_ahead(files, recognizer.preprocess, Protocol(clips=1, crops=1)):
+            if isinstance(views, DecodeError):
+                raise views
+            recognizer.score(views)
+
+    return all_of_them
 
 
 def _status(key: str) -> int:
@@ -94,7 +118,7 @@ def picture(points: dict[str, list[tuple[int, float, float]]], file: Path) -> No
     """Time and memory against each size, in multiples of the smallest."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(13, 3.2), layout="constrained")
     axes = figure.subplots(1, len(points))
     for axis, (what, found) in zip(axes, points.items(), strict=True):
         values = [value for value, _, _ in found]

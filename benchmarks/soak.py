@@ -35,15 +35,20 @@ def resident(process: int | str = "self") -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def measure(videos: int) -> Iterator[tuple[int, float]]:
-    """(videos scored, MB) every 100 videos and after the last."""
+def videos_in_all(count: int) -> list[Path]:
+    """The UT-Interaction clips over and over."""
     clips = sorted((FOLDER / "ut_interaction").glob("*/*.avi"))
     if not clips:
         raise SystemExit(f"no clips in {FOLDER / 'ut_interaction'}: name the folder of data in PEAKZOOM_DATA")
+    return list(islice(cycle(clips), count))
+
+
+def measure(videos: int) -> Iterator[tuple[int, float]]:
+    """(videos scored, MB) every 100 videos and after the last."""
     torch.manual_seed(0)
     pre = RECIPES["small"]().preprocess
     recognizer = Recognizer.of(PeakZoom("tcnn_xs", CLASSES, preprocess=pre.to_dict()), "cpu")
-    decoded = decode_ahead(list(islice(cycle(clips), videos)), pre, PROTOCOL)
+    decoded = decode_ahead(videos_in_all(videos), pre, PROTOCOL)
     for done, views in enumerate(decoded, start=1):
         if isinstance(views, DecodeError):
             raise views

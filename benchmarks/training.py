@@ -60,7 +60,8 @@ class Step:
         self.views = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         self.labels = torch.arange(clips, device=device) % len(model.classes)
 
-    def __call__(self, views: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> None:
+    def __call__(self, views: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """The loss before the step."""
         views, labels = (self.views, self.labels) if views is None or labels is None else (views, labels)
         video, source = to_input(views, self.preprocess)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
@@ -69,6 +70,7 @@ class Step:
         loss.backward()
         self.optimizer.step()
         wait(self.device)
+        return loss.detach()
 
 
 def largest_memory(step: Step) -> int:

@@ -127,7 +127,8 @@ def convolve_with_motion(video: Tensor, conv: nn.Conv3d) -> Tensor:
     Where a CPU has to compute the gradient of the clip too, as for zoomed videos in training, that takes it less time
     than the two one after the other.
     """
-    if video.requires_grad and video.device.type == "cpu" and _fits(conv):
+    quick = video.requires_grad and video.device.type == "cpu" and not torch.compiler.is_compiling()
+    if quick and _fits(conv):
         result: Tensor = _Convolved.apply(video, conv.weight)
         return result
     convolved: Tensor = conv(with_motion(video))
