@@ -36,7 +36,6 @@ from peakzoom.model.response import (
     evidence_map,
     evidence_weights,
     find_peaks,
-    frame_scores,
     further_peaks,
     gate_weights,
     normalise,
@@ -235,9 +234,14 @@ class PeakZoom(
             return placed.expand(shape), peaks.expand(shape)
 
     def _class_maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 1 with the original branch's classifier: maps (B, S, T', h, w) and each slice's logits (B, S, T')."""
+        """Eq. 1 with the original branch's classifier: maps (B, S, T', h, w) and each slice's logits (B, S, T').
+
+        Logits are the maps' means and the bias: the classifier is linear, so :func:`frame_scores` is the same.
+        """
         fc, features = self.backbone.fc, features.to(self.backbone.fc.weight.dtype)
-        return class_response_maps(features, fc.weight), frame_scores(features, fc.weight, fc.bias)
+        maps = class_response_maps(features, fc.weight)
+        scores = maps.mean((3, 4))
+        return maps, scores if fc.bias is None else scores + fc.bias[:, None]
 
     @torch.no_grad()
     def frame_probabilities(self, features: Tensor, frames: int) -> Tensor:
@@ -309,11 +313,12 @@ class PeakZoom(
             mode=None if phi is None else "sample",
         )
 
-        zoomed = self.sampler(images, torch.cat((q_dis, q_com)), size)
+        zoomed = self.sampler.resamplings(images, torch.cat((q_dis, q_com)), size)
         if self.attention_per == "clip":
-            zoomed = zoomed.unflatten(1, (3, frames))
+            zoomed = zoomed.unflatten(2, (3, frames))
         else:
-            zoomed = zoomed.unflatten(0, (2 * batch, frames)).transpose(1, 2)
+            zoomed = zoomed.unflatten(1, (batch, frames)).transpose(2, 3)
+        zoomed = zoomed.flatten(0, 1)
 
         def maps(attention: Tensor) -> Tensor:
             return attention.unflatten(0, (batch, -1)).expand(shape)

@@ -80,7 +80,7 @@ class ZoomSampler(nn.Module):
             y = self.shift @ across
             shift = torch.stack((x, y), dim=-1) / (self.blur @ across)[..., None]
             place = _identity(shift.shape[1], shift.shape[2], like=shift)
-            return torch.minimum(torch.maximum(shift, (-1 - place) / 2), (1 - place) / 2)
+            return torch.clamp(shift, (-1 - place) / 2, (1 - place) / 2)
 
     def grid(self, attention: Tensor) -> Tensor:
         """Where each grid position reads: (N, g, g) -> (N, g, g, 2) in [-1, 1] as (x, y), corners aligned."""
@@ -101,38 +101,52 @@ class ZoomSampler(nn.Module):
         Returns:
             (k N, C, *size).
         """
+        return self.resamplings(frames, attention, size).flatten(0, 1)
+
+    def resamplings(self, frames: Tensor, attention: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """:meth:`forward` as (k, N, C, *size), which need not be contiguous and then was not copied to be."""
         if frames.dim() != 4 or attention.shape[0] % frames.shape[0]:
             raise ValueError(
                 f"frames {tuple(frames.shape)} and attention {tuple(attention.shape)} do not fit, "
                 "expected (N, 3, H, W) and (k N, g, g)"
             )
         height, width = size or (frames.shape[2], frames.shape[3])
-        shift = self.displacement(attention)
+        shift = self.displacement(attention).unflatten(0, (-1, frames.shape[0]))
         with exact(frames):
-            y, x = (
-                _reading(frames.shape[2 + axis], length, len(self.blur), like=shift)
-                for axis, length in enumerate((height, width))
-            )
-            # (n H, g) x (N, g, g) x (g, n W): the displacement at every position that is read, added to its place
-            count, wide = shift.shape[0], x.spread.T
-            across = torch.baddbmm(x.place, y.spread @ shift[..., 0], (wide * x.scale).expand(count, -1, -1))
-            down = torch.baddbmm(
-                y.place[:, None], y.spread @ shift[..., 1], (wide * y.scale).expand(count, -1, -1)
-            )
+            grid, (high, wide) = len(self.blur), frames.shape[2:]
+            y = _reading(high, height, grid, like=shift)
+            x = y if (high, height) == (wide, width) else _reading(wide, width, grid, like=shift)
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
-            positions = torch.stack((across, down), dim=-1)
-            zoomed = _read(frames.to(positions.dtype), positions)
-            return zoomed if (y.times, x.times) == (1, 1) else F.avg_pool2d(zoomed, (y.times, x.times))
+            positions = _positions(shift.transpose(0, 1), y, x)
+            zoomed = _read(frames.to(positions.dtype), positions)  # (k, N, C, n height, m width)
+            if (y.times, x.times) == (1, 1):
+                return zoomed
+            return F.avg_pool2d(zoomed.flatten(0, 1), (y.times, x.times)).unflatten(0, zoomed.shape[:2])
+
+
+def _positions(shift: Tensor, y: _Axis, x: _Axis) -> Tensor:
+    """Where grid_sample reads: (..., g, g, 2) displacements in frame sides, added to places -> (..., h, w, 2)."""
+    *several, grid, _, _ = shift.shape
+    height, width = len(y.place), len(x.place)
+    # Along x first, (2 N g, g) x (g, w), and along y then, (h, g) x (N, g, 2 w): so x and y come side by side.
+    along = (shift * shift.new_tensor((x.scale, y.scale))).transpose(-1, -2).reshape(-1, grid) @ x.spread.T
+    along = along.view(-1, grid, 2, width).transpose(2, 3)
+    # Two more columns and rows of the second product add the places: 1 times that in x, and that in y times 1.
+    one, nothing = torch.ones_like(x.place), torch.zeros_like(x.place)
+    places = torch.stack((torch.stack((x.place, nothing), dim=1), torch.stack((nothing, one), dim=1)))
+    right = torch.cat((along, places.expand(along.shape[0], -1, -1, -1)), dim=1).flatten(2)
+    left = torch.cat((y.spread, torch.stack((torch.ones_like(y.place), y.place), dim=1)), dim=1)
+    found = left.expand(along.shape[0], -1, -1) @ right
+    return found.view(*several, height, width, 2)
 
 
 def _read(frames: Tensor, positions: Tensor) -> Tensor:
-    """(N, C, H, W) read at (k N, h, w, 2) positions -> (k N, C, h, w)."""
-    count = frames.shape[0]
-    if count == 1:  # nothing is copied, and the k readings run side by side
-        return _sample(frames.expand(positions.shape[0], -1, -1, -1), positions)
-    times = positions.shape[0] // count
-    parts = [_sample(frames, each) for each in positions.unflatten(0, (times, count)).unbind()]
-    return parts[0] if times == 1 else torch.cat(parts)
+    """(N, C, H, W) read at (N, k, h, w, 2) positions -> (k, N, C, h, w); no frame is copied."""
+    if frames.shape[0] == 1:  # the k readings run side by side
+        return _sample(frames.expand(positions.shape[1], -1, -1, -1), positions[0])[:, None]
+    times, height = positions.shape[1:3]
+    whole = _sample(frames, positions.flatten(1, 2))  # (N, C, k h, w), one reading below the other
+    return whole.unflatten(2, (times, height)).permute(2, 0, 1, 3, 4)
 
 
 def _sample(frames: Tensor, positions: Tensor) -> Tensor:
