@@ -114,11 +114,11 @@ def two(run: Path, first: Path, second: Path, loss: float) -> Iterator[str]:
     chosen = calibrate(*test, order, work, loss).chosen
     for folder, each in ((first, test), (second, other)):
         yield line(folder.name, [answered(each, order, chosen.cascade)], work, len(order))
-    yield f"\n{chosen.cascade}, expected to lose {chosen.expected_loss:.2f} points at most"
+    yield f"\n{chosen.cascade}, losing {chosen.loss_bound:.2f} points at most (95%)"
 
 
 HALVES_HEADER = (
-    "| videos of | videos | expected at most, points | of the other halves, points | changed | views "
+    "| videos of | videos | bound, points | of the other halves, points | changed | views "
     "| passes a video |\n" + "|---" * 7 + "|"
 )
 
@@ -139,7 +139,7 @@ def halves(run: Path, folders: Sequence[Path], loss: float, times: int = 5) -> I
                 lost = (got.full == got.labels).mean() - (got.got.answers == got.labels).mean()
                 changed = (got.got.answers != got.full).mean()
                 passes = (got.got.views + 2 * got.got.closer).mean()
-                found.append((chosen.expected_loss, 100 * lost, changed, got.got.views.mean(), passes))
+                found.append((chosen.loss_bound, 100 * lost, changed, got.got.views.mean(), passes))
         expected, lost, changed, views, passes = np.mean(found, axis=0)
         spread = np.std([each[1] for each in found])
         yield (

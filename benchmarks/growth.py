@@ -4,7 +4,8 @@ One thing at a time from a middle case, three branches, random weights, as predi
 process of its own, because a process does not give its largest memory back: milliseconds are medians (fastest to
 slowest) of the rounds; memory is the process's peak beyond what it held with the trained model alone. The exponent is
 that of time against the size, from the smallest to the largest: 1 is linear, and resolution counts as its square.
-Videos are the UT-Interaction clips over and over, one view each, decoded ahead by a process that is not counted.
+Videos are the UT-Interaction clips over and over (docs/data.md), one view each, decoded ahead by a process that is not
+counted.
 
     python benchmarks/growth.py --rounds 3
 """
@@ -95,7 +96,7 @@ def _status(key: str) -> int:
 def apart(case: Case, rounds: int) -> dict[str, list[float]]:
     """The same in a new process."""
     command = [sys.executable, __file__, "--rounds", str(rounds), "--case", json.dumps(asdict(case))]
-    made = subprocess.run(command, check=True, capture_output=True, text=True)
+    made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(made.stdout.splitlines()[-1])
 
 

@@ -9,7 +9,6 @@ prints the training accuracy of every 50 steps and the accuracy on held-out perf
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from peakzoom.model.backbones import motion
 from peakzoom.model.backbones.tcnn import TCNN, tcnn_xs
 from peakzoom.quickstart import quick_recipe
 from peakzoom.video.cache import CachedVideo, FrameCache, fill
@@ -24,9 +24,6 @@ from peakzoom.video.datasets import open_data
 from peakzoom.video.loading import ClipDataset, EpochSampler, loader
 from peakzoom.video.render import render_dataset
 from peakzoom.video.views import Preprocess, to_input
-
-# The package exports a function of the module's name, so the module is asked for by its own.
-settings = importlib.import_module("peakzoom.model.backbones.tcnn")
 
 
 def main() -> None:
@@ -51,7 +48,7 @@ def main() -> None:
         train_set = ClipDataset(data.with_split("train").entries, pre, augment, cached)
         test_set = ClipDataset(data.with_split("test").entries, pre, None, cached)
         for gain in arguments.gains:
-            settings.MOTION_GAIN = gain
+            motion.MOTION_GAIN = gain
             torch.manual_seed(0)
             network = tcnn_xs(len(data.classes), width=0.5, dropout=0.2, motion=gain > 0)
             print(f"gain {gain:g}:", flush=True)

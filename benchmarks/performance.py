@@ -3,7 +3,7 @@
 The page's text stays; what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the table of that name
 and a line that says when, where and by which command it was made.
 
-    python benchmarks/performance.py                        # all of them, about half an hour on two cores
+    python benchmarks/performance.py                        # all of them, about forty minutes on two cores
     python benchmarks/performance.py --only growth          # one
     python benchmarks/performance.py --study studies/ut-pre --row tcnn_xsx0.5-ODC    # that of the cascade too
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import attention_cost
 import cascade
+import compiled
 import decoding
 import growth
 import inference
@@ -77,6 +78,7 @@ TABLES |= {
     name: (command, header, partial(by_itself, command, header))
     for name, command, header in (
         ("training", "training.py --rounds 5 --device cpu", training.HEADER),
+        ("compiled", "compiled.py --rounds 5 --device cpu", compiled.HEADER),
         ("loader", "loader.py --rounds 3 --device cpu", loader.HEADER),
         ("soak", "soak.py --videos 1000", soak.HEADER),
     )

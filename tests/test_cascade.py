@@ -168,7 +168,7 @@ def test_no_more_is_expected_to_be_lost_than_allowed(noisy: tuple[np.ndarray, ..
     rows = np.arange(150)
     own = 100 * (chances[rows, full] - chances[rows, again.answers])
     own = own.mean() + own.std() / math.sqrt(150)
-    assert own <= found.chosen.expected_loss + 1e-9 <= loss + 1e-6
+    assert own <= found.chosen.loss_bound + 1e-9 <= loss + 1e-6
     assert found.chosen.changed == int((again.answers != full).sum())
     assert found.full.accuracy - found.chosen.accuracy <= loss / 100 + 1e-6
     assert found.chosen.lost == int(((full == labels) & (again.answers != labels)).sum())
@@ -177,9 +177,9 @@ def test_no_more_is_expected_to_be_lost_than_allowed(noisy: tuple[np.ndarray, ..
     assert all(
         each.multiply_adds >= spent - 1e-9
         for each in found.points
-        if each.expected_loss <= loss and each.accuracy >= found.full.accuracy - loss / 100
+        if each.loss_bound <= loss and each.accuracy >= found.full.accuracy - loss / 100
     )
-    assert found.full.changed == found.full.expected_loss == 0
+    assert found.full.changed == found.full.loss_bound == 0
     assert found.full.multiply_adds == pytest.approx(12 * 3.5)
     best = frontier(found.points)
     for one, other in pairwise(best):
@@ -236,9 +236,9 @@ def test_risk_and_loss_are_those_of_other_orders(noisy: tuple[np.ndarray, ...]) 
         rows, own = np.arange(10), replay(*courses, point.cascade).answers
         lost, here = (100 * (chances[rows, full] - chances[rows, each]) for each in (answers, own))
         both = (each.mean() + 1.645 * each.std() / math.sqrt(10) for each in (lost.mean(0), here))
-        assert point.expected_loss == pytest.approx(max(both), abs=5)
+        assert point.loss_bound == pytest.approx(max(both), abs=5)
     assert found == calibrate(original, fused, labels, view_order(4, 3), Work(1, 2), 100.0)
-    assert found.full.risk == found.full.expected_loss == 0
+    assert found.full.risk == found.full.loss_bound == 0
 
 
 @pytest.mark.parametrize("views", [1, 2, 12])
@@ -363,7 +363,7 @@ VIEWS = ("--num-clips", 4, "--crops", 1)
 
 def test_calibrate_then_evaluate_and_predict(home: Path, clip_data: VideoSet, tmp_path: Path) -> None:
     said = call("calibrate", home, *VIEWS, "--loss", 50)
-    assert "answers changed" in said and "expected to lose" in said and "95%" in said
+    assert "answers changed" in said and "loses at most" in said and "95%" in said
     folder = home / "cascade"
     assert {each.name for each in folder.iterdir()} == {"cascade.json", "curve.csv", "curve.png"}
     stored = read(folder / "cascade.json")

@@ -122,7 +122,7 @@ def test_what_long_work_says(pages: list[str], call_all: Callable[[], None]) -> 
     """From Python too, without being asked."""
     call_all()
     titles = [page.split(">")[1].split(" <")[0] for page in pages if page and " of " not in page]
-    assert titles == ["testing on 2 videos", "trying 8 cascades", "recognising 2 videos"]
+    assert titles == ["testing on 2 videos", "trying 11 cascades", "recognising 2 videos"]
 
 
 @pytest.fixture

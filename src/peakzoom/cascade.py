@@ -42,26 +42,8 @@ if TYPE_CHECKING:
 
 FILE = "cascade.json"
 GLANCES = (0, 1, 2, 3, 5, 8, 12, 20)  # and all views
-LEADS = (
-    0.0,
-    0.5,
-    0.7,
-    0.9,
-    1.1,
-    1.3,
-    1.5,
-    1.75,
-    2.0,
-    2.5,
-    3.0,
-    3.5,
-    4.0,
-    5.0,
-    6.0,
-    8.0,
-    10.0,
-    15.0,
-)  # and infinity
+# And infinity; in views.
+LEADS = (0.0, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)
 REPLAYS = 2000  # of a calibration, videos times orders of their views, where there are fewer videos
 CHUNK = 64  # videos whose scores are added up at once
 SURE = 1.645  # standard errors that a mean is below with 95% probability
@@ -257,7 +239,9 @@ class Point:
     changed: int  # another answer than the full test's
     lost: int  # right in the full test and wrong here
     risk: float  # share of changed answers over many orders of the views, in [0, 1]
-    expected_loss: float  # points of accuracy, 95% bound, of this order or of many if that is more
+    loss_bound: (
+        float  # 95%, of the expected loss in points of accuracy; of this order or of many if that is more
+    )
     views: float
     closer: float
     passes_per_view: float
@@ -349,7 +333,7 @@ def calibrate(
     An answer that changes costs the difference of two probabilities: that the full test's answer is right, and that
     the cascade's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn between
     two classes it is nearly 0, for the other is right as often. Counting right answers instead would choose, among
-    hundreds of cascades, the luckiest; against what luck is left, the 95% bound of the mean is compared.
+    a thousand cascades, the luckiest; against what luck is left, the 95% bound of the mean is compared.
 
     On few videos a cascade may get by in one order of the views by luck too, so this is measured over other orders,
     drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps to the loss in its own order and over
@@ -406,8 +390,8 @@ def calibrate(
             told(len(points), len(tried))
     full = points[-1]  # nothing changes
     least = full.accuracy - loss / 100 - 1e-9
-    fitting = [each for each in points if each.expected_loss <= loss + 1e-9 and each.accuracy >= least]
-    chosen = min(fitting, key=lambda each: (each.multiply_adds, each.expected_loss))
+    fitting = [each for each in points if each.loss_bound <= loss + 1e-9 and each.accuracy >= least]
+    chosen = min(fitting, key=lambda each: (each.multiply_adds, each.loss_bound))
     return Calibration(chosen, full, points, count, loss, work)
 
 

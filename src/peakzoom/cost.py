@@ -72,8 +72,7 @@ def multiply_adds(network: nn.Module, frames: int, size: int) -> float:
 def multiply_adds_by_pass(model: PeakZoom) -> tuple[float, float]:
     """Multiply-adds in G of one view as predictions compute it: of the first pass, and of what looking closer adds.
 
-    Counted as by :func:`multiply_adds`, with batch norms folded and without the frames that are never seen. Zeros
-    beyond a clip's ends count, as is usual, although a single clip's convolutions leave them out.
+    Counted as by :func:`multiply_adds`, with batch norms folded and without the frames that are never seen.
 
     Args:
         model: trained, with ``preprocess``.

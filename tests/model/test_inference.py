@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -16,9 +18,12 @@ from peakzoom.model.inference import (
     NORMS,
     InferenceNetwork,
     PackedConv,
+    can_pack,
     fold_batch_norms,
+    pack,
     take_strides_first,
 )
+from peakzoom.predict import Recognizer
 from peakzoom.video.views import Preprocess, to_input
 
 DEEP = ("p3d",)  # 199 layers of random weights: numbers grow beyond what a comparison means
@@ -132,7 +137,12 @@ CASES: list[tuple[int, dict[str, Any]]] = [  # dimensions, and what the convolut
     (2, {"kernel_size": 3, "padding": 2, "dilation": 2, "groups": 2}),
 ]
 EXACT = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-packs = pytest.mark.skipif(not PackedConv.fits(nn.Conv3d(1, 1, 1)), reason="PyTorch has no oneDNN here")
+packs = pytest.mark.skipif(not can_pack(nn.Conv3d(1, 1, 1)), reason="PyTorch has no oneDNN here")
+
+
+def a_convolution(dimensions: int, **options: Any) -> Any:
+    torch.manual_seed(0)
+    return (nn.Conv2d, nn.Conv3d)[dimensions - 2](4, 12, **options)
 
 
 @packs
@@ -143,21 +153,112 @@ def test_a_packed_convolution_is_the_convolution(
     dimensions: int, options: dict[str, Any], bias: bool, dtype: torch.dtype
 ) -> None:
     """For one clip and several, of the shape that it was packed for and of others, however they lie in memory."""
-    torch.manual_seed(0)
-    conv = (nn.Conv2d, nn.Conv3d)[dimensions - 2](4, 12, **options, bias=bias)
-    if not PackedConv.fits(conv.to(dtype)):
+    conv = a_convolution(dimensions, **options, bias=bias).to(dtype)
+    if not can_pack(conv):
         pytest.skip(f"no {dtype} on this processor")
-    packed = PackedConv(conv, (1, 4, 8, 9, 7)[: dimensions + 2])
+    own = copy.deepcopy(conv).float()
+    pack(conv, (1, 4, 9, 7, 8)[: dimensions + 2])
     last = (torch.channels_last, torch.channels_last_3d)[dimensions - 2]
     with torch.inference_mode():
-        for size in ((8, 9, 7), (8, 16, 16), (3, 5, 9), (1, 9, 7)):
+        for size in ((9, 7, 8), (16, 16, 16), (5, 9, 3), (1, 7, 9)):
             for batch in (1, 2, 5):
-                x = torch.randn(batch, 4, *size[: dimensions - 1], size[2])
-                expected = conv.float()(x.to(dtype).float())
+                x = torch.randn(batch, 4, *size[:dimensions])
+                expected = own(x.to(dtype).float())
                 for each in (x, x.contiguous(memory_format=last)):
-                    found = packed(each)
+                    found = conv(each)
                     assert found.dtype == dtype and found.is_contiguous(memory_format=last)
                     torch.testing.assert_close(found.float(), expected, rtol=EXACT[dtype], atol=EXACT[dtype])
+
+
+@packs
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_packed_convolution_stays_a_convolution(dimensions: int) -> None:
+    """With weights, gradients and inputs without a batch; it can be copied, saved, loaded and brought elsewhere."""
+    own = a_convolution(dimensions, kernel_size=3, padding=1)
+    packed = copy.deepcopy(own)
+    pack(packed, (1, 4, 9, 7, 8)[: dimensions + 2])
+    assert isinstance(packed, type(own)) and packed.out_channels == 12
+    assert list(packed.state_dict()) == ["weight", "bias"]
+    x = torch.randn(2, 4, *(9, 7, 8)[:dimensions], requires_grad=True)
+    torch.testing.assert_close(packed(x[0]), own(x[0]))
+    for wanted in ((x, packed.weight), (x, own.weight)):
+        conv = packed if wanted[1] is packed.weight else own
+        gradients = torch.autograd.grad(conv(x).square().sum(), wanted)
+        torch.testing.assert_close(gradients, torch.autograd.grad(own(x).square().sum(), (x, own.weight)))
+    x = x.detach()
+    with torch.no_grad():
+        for each in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+            assert each.packed is not None
+            torch.testing.assert_close(each(x), packed(x), rtol=0, atol=0)
+        other = a_convolution(dimensions, kernel_size=3, padding=1, dtype=torch.float32)
+        nn.init.normal_(other.weight)
+        packed.load_state_dict(other.state_dict())
+        torch.testing.assert_close(packed(x), other(x), rtol=1e-5, atol=1e-4)
+        packed.double()  # oneDNN has none
+        torch.testing.assert_close(packed(x.double()), other.double()(x.double()))
+        assert packed.packed is None and packed.float().packed is not None
+
+
+@packs
+def test_a_recognizer_can_be_copied_and_sent_to_another_process() -> None:
+    recognizer = Recognizer.of(trained("tcnn", 8, 64), "cpu")
+    clips = views(2, 8, 64)
+    expected = recognizer.engine(clips)
+    for each in (copy.deepcopy(recognizer), pickle.loads(pickle.dumps(recognizer))):
+        found = each.engine(clips)
+        assert all(torch.equal(found[name], logits) for name, logits in expected.items())
+
+
+def test_gradients_pass_through_the_network_of_an_engine() -> None:
+    model = trained("tcnn_xs", 8, 64)
+    network = InferenceNetwork(model)
+    for name, module in model.named_modules():
+        if isinstance(module, CONVOLUTIONS):  # the engine's has them too, with batch norms folded
+            assert f"{name}.weight" in network.model.state_dict()
+    clip = torch.randn(1, 3, 8, 64, 64, requires_grad=True)
+    sums = [each.backbone.features(clip).square().sum() for each in (model, network.model)]
+    found, expected = (torch.autograd.grad(each, clip)[0] for each in sums)
+    assert found.norm() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+class Odd(nn.Module):
+    """A backbone that does with its convolutions what it may: docs/networks.md asks for four things only."""
+
+    cells, num_features = CellGeometry((1, 1, 1)), 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 2)
+        self.images, self.clips, self.twice = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.Conv3d(8, 8, 1),
+            nn.Conv3d(8, 8, 1),
+        )
+        self.also = self.twice
+        self.tied = nn.Conv3d(8, 8, 1)
+        self.tied.weight = self.twice.weight
+
+    def features(self, video: Tensor) -> Tensor:
+        assert isinstance(self.images, nn.Conv2d) and next(self.images.parameters()).dim() == 4
+        x = self.images(input=video.transpose(1, 2).flatten(0, 1))
+        x = x + nn.functional.conv2d(
+            x, self.images.weight.repeat(1, 3, 1, 1)[:, : self.images.out_channels], padding=1
+        )
+        x = x.unflatten(0, (len(video), -1)).transpose(1, 2)
+        x = torch.stack([self.clips(each) for each in x])  # without a batch axis
+        return self.tied(self.also(self.twice(x)))
+
+
+@packs
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_backbone_of_one_s_own_may_do_with_its_convolutions_what_it_likes(batch: int) -> None:
+    torch.manual_seed(0)
+    preprocess = Preprocess(size=16, frames=4, canvas=(16, 16))
+    model = PeakZoom(Odd(), 2, preprocess=preprocess.to_dict()).eval()
+    network = check_same(model, views(batch, 4, 16))
+    kinds = {name for name, module in network.named_modules() if isinstance(module, PackedConv)}
+    assert kinds == {f"model.backbone.{name}" for name in ("images", "twice", "tied")}
 
 
 class Other(nn.Conv3d):
@@ -177,27 +278,24 @@ class Other(nn.Conv3d):
     ],
 )
 def test_other_convolutions_are_refused(conv: nn.Module) -> None:
-    assert not PackedConv.fits(conv)
+    assert not can_pack(conv)
     with pytest.raises(ValueError, match="cannot be packed"):
-        PackedConv(conv, (1, 3, 4, 8, 8))  # type: ignore[arg-type]
+        pack(conv, (1, 3, 4, 8, 8))  # type: ignore[arg-type]
 
 
 @packs
 @pytest.mark.parametrize("backbone", ["tcnn", "tcnn_xs", "r2plus1d_18", "i3d", "tsm", "p3d"])
 def test_every_convolution_is_packed(backbone: str) -> None:
-    """And one that no clip passes stays, as do all of them in a graph to export, or without oneDNN."""
+    """But for one that no clip passes; and in a graph to export none is."""
     model = trained(backbone, 16, 64)
     convolutions = sum(isinstance(module, CONVOLUTIONS) for module in model.modules())
     model.backbone.spare = nn.Conv3d(3, 4, 1)
 
-    def counted(network: InferenceNetwork) -> tuple[int, int]:
-        modules = list(network.model.modules())
-        return sum(isinstance(m, PackedConv) for m in modules), sum(
-            isinstance(m, CONVOLUTIONS) for m in modules
-        )
+    def packed(network: InferenceNetwork) -> int:
+        return sum(isinstance(module, PackedConv) for module in network.model.modules())
 
-    assert counted(InferenceNetwork(model)) == (convolutions, 1)
-    assert counted(InferenceNetwork(model, fixed_shapes=True)) == (0, convolutions + 1)
+    assert packed(InferenceNetwork(model)) == convolutions
+    assert packed(InferenceNetwork(model, fixed_shapes=True)) == 0
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -287,7 +385,7 @@ def test_half_precision_rounds_features_and_nothing_else(
 
     assert found.features.dtype == torch.float32
     assert HALF[dtype] / 16 < off(found.features) < 1.5 * off(rounded) + HALF[dtype]
-    convolutions = [m for m in half.model.backbone.modules() if isinstance(m, (*CONVOLUTIONS, PackedConv))]
+    convolutions = [m for m in half.model.backbone.modules() if isinstance(m, CONVOLUTIONS)]
     assert convolutions and all(each.weight.dtype == dtype for each in convolutions)
     assert all(each.dtype == torch.float32 for each in half.model.heads.parameters())
     # Of the same features, both make the same attention and the same frames to look at, bit for bit.
@@ -295,14 +393,11 @@ def test_half_precision_rounds_features_and_nothing_else(
     for network in (whole, half):
         seen: list[Tensor] = []
 
-        def watched(
-            *inputs: Any, resample: Any = network.model.sampler.resamplings, seen: Any = seen
-        ) -> Tensor:
-            seen.extend([*inputs[:2], resample(*inputs)])
-            return seen[-1]
-
-        network.model.sampler.resamplings = watched  # type: ignore[method-assign]
+        hook = network.model.sampler.register_forward_hook(
+            lambda _, inputs, output, seen=seen: seen.extend([*inputs[:2], output])
+        )
         network.look_closer(found)
+        hook.remove()
         kept.append(seen)
     assert [len(each) for each in kept] == [3, 3]
     assert all(torch.equal(*pair) and pair[0].dtype == torch.float32 for pair in zip(*kept, strict=True))

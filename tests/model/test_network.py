@@ -27,7 +27,7 @@ from peakzoom.model import (
     normalise,
     place_response,
 )
-from peakzoom.model.backbones import FIXED_LENGTH
+from peakzoom.model.backbones import FIXED_LENGTH, motion
 from peakzoom.model.backbones.motion import MOTION_GAIN, convolve_with_motion, with_motion
 
 WIDTH = 1 / 16
@@ -248,6 +248,28 @@ def test_other_first_convolutions_stay_pytorch_s_own(options: dict[str, Any]) ->
     found = convolve_with_motion(video, conv)
     assert "_Convolved" not in type(found.grad_fn).__name__
     torch.testing.assert_close(found, conv(with_motion(video)))
+
+
+def test_hooks_of_the_first_convolution_are_called() -> None:
+    conv = nn.Conv3d(6, 4, 3, stride=2, padding=1, bias=False)
+    called: list[torch.Size] = []
+    conv.register_forward_hook(lambda _module, _inputs, output: called.append(output.shape))
+    convolve_with_motion(torch.randn(1, 3, 4, 6, 6, requires_grad=True), conv)
+    assert called == [(1, 4, 2, 3, 3)]
+
+
+def test_the_gain_of_the_motion_is_that_of_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As benchmarks/motion.py sets it, forwards and backwards."""
+    conv = nn.Conv3d(6, 4, 3, stride=2, padding=1, bias=False, dtype=torch.float64)
+    video = torch.randn(1, 3, 4, 6, 6, requires_grad=True, dtype=torch.float64)
+    found = []
+    for gain in (1.0, 4.0):
+        monkeypatch.setattr(motion, "MOTION_GAIN", gain)
+        results = plain_and_quick(video, conv)
+        gradients = [torch.autograd.grad(each.sum(), video)[0] for each in results]
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+        found += [results[1], gradients[1]]
+    assert not torch.allclose(found[0], found[2]) and not torch.allclose(found[1], found[3])
 
 
 @pytest.mark.parametrize("name", ["tcnn_s", "tcnn_xs"])

@@ -103,7 +103,7 @@ def calibrate(
     )
     answer(
         f"answers changed: {best.changed}, from right to wrong: {best.lost} ({best.risk:.2%} changed over many orders "
-        f"of the views); expected to lose {best.expected_loss:.2f} points of accuracy at most; {result.videos} videos "
-        f"do not rule out that {result.bound:.1f}% of answers change (95%)"
+        f"of the views); loses at most {best.loss_bound:.2f} points of accuracy, as far as scores can tell (95%); "
+        f"{result.videos} videos do not rule out that {result.bound:.1f}% of answers change (95%)"
     )
     answer(f"Thresholds, every cascade that was tried, and their picture: {target}")

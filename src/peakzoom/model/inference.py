@@ -172,65 +172,120 @@ def _layers(backbone: TCNN) -> list[list[Any]]:
 
 
 class PackedConv(nn.Module):
-    """A convolution whose weights lie in memory as oneDNN reads them, for answers on a CPU.
+    """What a convolution becomes whose weights lie in memory as oneDNN reads them, for answers on a CPU.
 
     PyTorch's own convolution brings them there at every call, and for a single clip, whose strides do not tell that it
     lies channels-last, the clip too: up to three times the time of the convolution itself.
 
-    Args:
-        conv: as :meth:`fits`.
-        shape: of an input; inputs of other shapes are computed too, if perhaps less quickly.
+    :func:`pack` makes a convolution one of these, and it stays a convolution: with its weights, which gradients need
+    and copies are packed again from. Change them only through ``load_state_dict`` or ``to``, or pack again.
     """
 
-    def __init__(self, conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> None:
-        super().__init__()
-        if not self.fits(conv):
-            raise ValueError(f"{conv} cannot be packed")
-        self.options: list[Any] = [list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups]
-        operations: Any = torch._C._nn
-        pack = getattr(operations, f"mkldnn_reorder_conv{len(conv.kernel_size)}d_weight")
-        # No parameters: an opaque tensor can be neither copied nor saved, and the model keeps its own.
-        self.weight = pack(conv.weight.detach().to_mkldnn(), *self.options, list(shape))
-        self.bias = None if conv.bias is None else conv.bias.detach()
-        self.dtype = conv.weight.dtype
+    weight: Tensor
+    bias: Tensor | None
+    packed: Tensor | None  # opaque: it can be neither copied nor saved
+    packed_for: list[int]  # shape of an input; others are computed too, if perhaps less quickly
 
-    @staticmethod
-    def fits(module: nn.Module) -> bool:
-        """Whether a module is a convolution that PyTorch can compute so here."""
-        if type(module) not in CONVOLUTIONS or module.padding_mode != "zeros":
-            return False
-        weight, operations = module.weight, torch.ops.mkldnn
-        if isinstance(module.padding, str) or weight.device.type != "cpu":
-            return False
-        if not (torch.backends.mkldnn.is_available() and hasattr(operations, "_convolution_pointwise")):
-            return False
-        able = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
-        if weight.dtype in able:
-            return bool(getattr(operations, able[weight.dtype])())
-        return weight.dtype == torch.float32
+    def lay_out(self) -> None:
+        """Bring the weights into oneDNN's layout, where there is one for them."""
+        self.packed = None
+        if can_pack(self):
+            operations: Any = torch._C._nn
+            reorder = getattr(operations, _reorder(self))
+            weight = self.weight.detach().to_mkldnn()
+            self.packed = reorder(weight, *self._options(), self.packed_for)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, C', T', H', W'), or without T; channels-last, in the weights' precision."""
-        x = x.to(self.dtype)
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, *self.options, "none", [], ""
+    def _options(self) -> list[Any]:
+        return [*(list(getattr(self, each)) for each in ("padding", "stride", "dilation")), self.groups]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As the convolution's; channels-last, in the weights' precision."""
+        learns = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
+        if self.packed is None or learns or input.dim() != self.weight.dim():
+            result: Tensor = super().forward(input)
+            return result
+        result = torch.ops.mkldnn._convolution_pointwise(
+            input.to(self.weight.dtype), self.packed, self.bias, *self._options(), "none", [], ""
         )
         return result
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        made = super()._apply(fn, recurse)
+        self.lay_out()
+        return made
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.lay_out()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.lay_out()
+
+
+class PackedConv2d(PackedConv, nn.Conv2d):
+    """A packed 2-D convolution."""
+
+
+class PackedConv3d(PackedConv, nn.Conv3d):
+    """A packed 3-D convolution."""
+
+
+PACKED: dict[type[nn.Module], type[PackedConv]] = {nn.Conv2d: PackedConv2d, nn.Conv3d: PackedConv3d}
+
+
+def _reorder(conv: Any) -> str:
+    """PyTorch's name of what lays out its weights."""
+    return f"mkldnn_reorder_conv{len(conv.kernel_size)}d_weight"
+
+
+def can_pack(module: nn.Module) -> bool:
+    """Whether a module is a convolution that this build of PyTorch and this processor compute packed."""
+    if type(module) not in (*PACKED, *PACKED.values()):
+        return False
+    conv: Any = module
+    dtype, operations = conv.weight.dtype, torch.ops.mkldnn
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or conv.weight.device.type != "cpu":
+        return False
+    if not (torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()):
+        return False
+    if not (hasattr(operations, "_convolution_pointwise") and hasattr(torch._C._nn, _reorder(conv))):
+        return False
+    able = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    if dtype in able:
+        return hasattr(operations, able[dtype]) and bool(getattr(operations, able[dtype])())
+    return bool(dtype == torch.float32)
+
+
+def pack(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> None:
+    """Make a convolution, in place, a :class:`PackedConv` for inputs of a shape, (B, C, H, W) or (B, C, T, H, W)."""
+    if type(conv) not in PACKED or not can_pack(conv):
+        raise ValueError(f"{conv} cannot be packed")
+    conv.__class__ = PACKED[type(conv)]  # type: ignore[assignment]
+    packed: Any = conv
+    packed.packed_for = list(shape)
+    packed.lay_out()
+
 
 def pack_convolutions(backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor) -> int:
-    """Make each convolution that fits a :class:`PackedConv`, in place, for inputs as a clip's; returns how many.
+    """Pack each convolution that can be, in place, for what a clip makes them read; returns how many.
 
     Args:
         backbone: whose convolutions.
-        features: computes them; what it does not call stays as it is.
+        features: computes them; what it does not call, or with no batch axis, stays as it is.
         clip: (1, 3, T, H, W) float32.
     """
-    shapes: dict[str, list[int]] = {}
+    shapes: dict[Any, torch.Size] = {}
     hooks = [
-        module.register_forward_pre_hook(lambda _, inputs, name=name: shapes.update({name: inputs[0].shape}))
-        for name, module in backbone.named_modules()
-        if PackedConv.fits(module)
+        module.register_forward_pre_hook(
+            lambda module, args, named: shapes.update({module: (*args, *named.values())[0].shape}),
+            with_kwargs=True,
+        )
+        for module in backbone.modules()
+        if type(module) in PACKED and can_pack(module)
     ]
     if not hooks:
         return 0
@@ -240,10 +295,10 @@ def pack_convolutions(backbone: nn.Module, features: Callable[[Tensor], object],
     finally:
         for hook in hooks:
             hook.remove()
-    for name, shape in shapes.items():
-        conv: Any = backbone.get_submodule(name)
-        backbone.set_submodule(name, PackedConv(conv, shape))
-    return len(shapes)
+    whole = {conv: shape for conv, shape in shapes.items() if len(shape) == conv.weight.dim()}
+    for conv, shape in whole.items():
+        pack(conv, shape)
+    return len(whole)
 
 
 @dataclass(frozen=True)

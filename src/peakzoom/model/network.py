@@ -313,7 +313,7 @@ class PeakZoom(
             mode=None if phi is None else "sample",
         )
 
-        zoomed = self.sampler.resamplings(images, torch.cat((q_dis, q_com)), size)
+        zoomed = self.sampler(images, torch.cat((q_dis, q_com)), size, apart=True)
         if self.attention_per == "clip":
             zoomed = zoomed.unflatten(2, (3, frames))
         else:

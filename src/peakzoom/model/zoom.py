@@ -87,7 +87,13 @@ class ZoomSampler(nn.Module):
         shift = self.displacement(attention)
         return _identity(shift.shape[1], shift.shape[2], like=shift) + 2 * shift
 
-    def forward(self, frames: Tensor, attention: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self,
+        frames: Tensor,
+        attention: Tensor,
+        size: tuple[int, int] | None = None,
+        apart: bool = False,
+    ) -> Tensor:
         """Resample frames by their attention.
 
         Args:
@@ -97,14 +103,11 @@ class ZoomSampler(nn.Module):
                 result, and zooming then shows detail that the result's size could not hold. What is not enlarged
                 does not alias: flat attention gives the area average of 2 x 2 or 4 x 4 pixels where frames are twice
                 or four times as large.
+            apart: keep the k resamplings in an axis of their own, which saves a copy where N > 1.
 
         Returns:
-            (k N, C, *size).
+            (k N, C, *size), or (k, N, C, *size), not contiguous, if ``apart``.
         """
-        return self.resamplings(frames, attention, size).flatten(0, 1)
-
-    def resamplings(self, frames: Tensor, attention: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """:meth:`forward` as (k, N, C, *size), which need not be contiguous and then was not copied to be."""
         if frames.dim() != 4 or attention.shape[0] % frames.shape[0]:
             raise ValueError(
                 f"frames {tuple(frames.shape)} and attention {tuple(attention.shape)} do not fit, "
@@ -119,9 +122,10 @@ class ZoomSampler(nn.Module):
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
             positions = _positions(shift.transpose(0, 1), y, x)
             zoomed = _read(frames.to(positions.dtype), positions)  # (k, N, C, n height, m width)
-            if (y.times, x.times) == (1, 1):
-                return zoomed
-            return F.avg_pool2d(zoomed.flatten(0, 1), (y.times, x.times)).unflatten(0, zoomed.shape[:2])
+            if (y.times, x.times) != (1, 1):
+                pooled = F.avg_pool2d(zoomed.flatten(0, 1), (y.times, x.times))
+                zoomed = pooled.unflatten(0, zoomed.shape[:2])
+            return zoomed if apart else zoomed.flatten(0, 1)
 
 
 def _positions(shift: Tensor, y: _Axis, x: _Axis) -> Tensor:
@@ -131,13 +135,10 @@ def _positions(shift: Tensor, y: _Axis, x: _Axis) -> Tensor:
     # Along x first, (2 N g, g) x (g, w), and along y then, (h, g) x (N, g, 2 w): so x and y come side by side.
     along = (shift * shift.new_tensor((x.scale, y.scale))).transpose(-1, -2).reshape(-1, grid) @ x.spread.T
     along = along.view(-1, grid, 2, width).transpose(2, 3)
-    # Two more columns and rows of the second product add the places: 1 times that in x, and that in y times 1.
-    one, nothing = torch.ones_like(x.place), torch.zeros_like(x.place)
-    places = torch.stack((torch.stack((x.place, nothing), dim=1), torch.stack((nothing, one), dim=1)))
-    right = torch.cat((along, places.expand(along.shape[0], -1, -1, -1)), dim=1).flatten(2)
-    left = torch.cat((y.spread, torch.stack((torch.ones_like(y.place), y.place), dim=1)), dim=1)
-    found = left.expand(along.shape[0], -1, -1) @ right
-    return found.view(*several, height, width, 2)
+    place = torch.stack((x.place.expand(height, width), y.place[:, None].expand(height, width)), dim=-1)
+    # Added, not multiplied: a GPU may round the factors of a product.
+    spread = y.spread.expand(along.shape[0], -1, -1)
+    return torch.baddbmm(place.flatten(1)[None], spread, along.flatten(2)).view(*several, height, width, 2)
 
 
 def _read(frames: Tensor, positions: Tensor) -> Tensor:

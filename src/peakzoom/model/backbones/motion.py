@@ -66,7 +66,7 @@ class _Convolved(torch.autograd.Function):
     convolution is that of the clip with F + G M less that of its mean frame with G M. So is its gradient, of three
     channels rather than six. And stride 2 parts the frames' pixels by whether t, y and x are even or odd into eight
     clips of half the size; each takes its gradient from the same 2 x 2 x 2 window, so that one dense convolution
-    makes all eight.
+    makes all eight. There is no second derivative.
     """
 
     @staticmethod
@@ -142,4 +142,5 @@ def _fits(conv: nn.Module) -> bool:
         and (conv.kernel_size, conv.stride, conv.padding) == ((3,) * 3, (2,) * 3, (1,) * 3)
         and (conv.dilation, conv.groups, conv.bias) == ((1,) * 3, 1, None)
         and conv.padding_mode == "zeros"
+        and not (conv._forward_pre_hooks or conv._forward_hooks or conv._backward_hooks)  # it is not called
     )

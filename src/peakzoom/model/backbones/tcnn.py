@@ -9,7 +9,7 @@ The paper prints channels and dilations but neither kernels nor strides; METHOD.
 literally: a 1 x 3 x 3 convolution of temporal stride 2 drops every other frame, even dilations never fetch one that
 was dropped, and of 16 frames the network sees 0, 4, 8 and 12. The smaller networks set ``every_frame``, which gives
 the convolutions that stride in time a 3 x 3 x 3 kernel; slice t' stays centred on frame 4 t'. They set ``motion``
-too: from a few hundred clips, a network learns what moves long before it learns to look past what does not.
+too (:mod:`peakzoom.model.backbones.motion`).
 """
 
 from __future__ import annotations
