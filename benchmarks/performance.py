@@ -77,7 +77,7 @@ TABLES: dict[str, tuple[str, str, Callable[[], Iterator[str]]]] = {  # name: scr
 TABLES |= {
     name: (command, header, partial(by_itself, command, header))
     for name, command, header in (
-        ("training", "training.py --rounds 5 --device cpu", training.HEADER),
+        ("training", "training.py --rounds 9 --device cpu", training.HEADER),
         ("compiled", "compiled.py --rounds 5 --device cpu", compiled.HEADER),
         ("loader", "loader.py --rounds 3 --device cpu", loader.HEADER),
         ("soak", "soak.py --videos 1000", soak.HEADER),

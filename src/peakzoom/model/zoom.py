@@ -103,10 +103,10 @@ class ZoomSampler(nn.Module):
                 result, and zooming then shows detail that the result's size could not hold. What is not enlarged
                 does not alias: flat attention gives the area average of 2 x 2 or 4 x 4 pixels where frames are twice
                 or four times as large.
-            apart: keep the k resamplings in an axis of their own, which saves a copy where N > 1.
+            apart: keep the k resamplings in an axis of their own, which saves a copy where N > 1 and nothing is learnt.
 
         Returns:
-            (k N, C, *size), or (k, N, C, *size), not contiguous, if ``apart``.
+            (k N, C, *size), or (k, N, C, *size), perhaps not contiguous, if ``apart``.
         """
         if frames.dim() != 4 or attention.shape[0] % frames.shape[0]:
             raise ValueError(
@@ -145,6 +145,8 @@ def _read(frames: Tensor, positions: Tensor) -> Tensor:
     """(N, C, H, W) read at (N, k, h, w, 2) positions -> (k, N, C, h, w); no frame is copied."""
     if frames.shape[0] == 1:  # the k readings run side by side
         return _sample(frames.expand(positions.shape[1], -1, -1, -1), positions[0])[:, None]
+    if positions.requires_grad:  # their gradient comes as it lies here; below, it would be copied first
+        return torch.stack([_sample(frames, each) for each in positions.unbind(1)])
     times, height = positions.shape[1:3]
     whole = _sample(frames, positions.flatten(1, 2))  # (N, C, k h, w), one reading below the other
     return whole.unflatten(2, (times, height)).permute(2, 0, 1, 3, 4)

@@ -103,22 +103,21 @@ def _towards_video(gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tenso
     windows = torch.einsum("ocijk,pxi,qyj,rzk->pqrcoxyz", of_frames + of_motion, reads, reads, reads)
     windows = windows.flatten(0, 3).to(gradient.dtype).contiguous(memory_format=torch.channels_last_3d)
     parts = F.conv3d(gradient, windows, padding=1)[:, :, 1:, 1:, 1:].unflatten(1, (2, 2, 2, -1))
-    # (B, 2, 2, 2, 3, T', h, w), the halves of t, y and x beside what they are halves of
-    whole = parts.permute(0, 4, 5, 1, 6, 2, 7, 3).flatten(6, 7).flatten(4, 5).flatten(2, 3)
-    found = whole[:, :, :frames, :height, :width]
 
     slices = 2 * torch.arange(gradient.shape[2], device=gradient.device) - 1
     beyond = [(slices + tap < 0) | (slices + tap >= frames) for tap in range(3)]  # one slice, if any
     everywhere = gradient.sum(2)
-    taps = [everywhere - gradient[:, :, each].sum(2) for each in beyond]
     of_mean = F.conv_transpose2d(
-        torch.cat(taps, dim=1),
+        torch.cat([everywhere - gradient[:, :, each].sum(2) for each in beyond], dim=1),
         (of_motion / frames).permute(2, 0, 1, 3, 4).flatten(0, 1).to(gradient.dtype),
         stride=2,
         padding=1,
-        output_padding=((height + 1) % 2, (width + 1) % 2),
+        output_padding=1,
     )
-    return found.sub_(of_mean[:, :, None])
+    # (B, 3, T', 2, h, 2, w, 2), the halves of t, y and x beside what they are halves of
+    of_mean = of_mean.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))[:, :, None, None]
+    whole = parts.permute(0, 4, 5, 1, 6, 2, 7, 3).contiguous().sub_(of_mean)
+    return whole.flatten(6, 7).flatten(4, 5).flatten(2, 3)[:, :, :frames, :height, :width]
 
 
 def convolve_with_motion(video: Tensor, conv: nn.Conv3d) -> Tensor:
