@@ -10,12 +10,12 @@ import argparse
 CLIP = 10.0  # seconds of the Kinetics clip of docs/performance.md: 310 frames at about 30 a second
 # Core-seconds for one second of video, each from docs/performance.md; two cores where a network ran on both.
 RATES = {
-    "decode, 426 x 240": 0.138 / CLIP,
-    "decode, 1920 x 1080": 0.495 / (103 / 30),
-    "score, tcnn_xs at 96, 30 views": 2 * 1.087 / CLIP,
-    "score, tcnn at 224, 30 views": 2 * 7.734 / CLIP,
-    "score, tcnn_xs, cascade, 4.3% of it": 0.043 * 2 * 1.087 / CLIP,
-    "score, tcnn_xs, cascade, 9.2% of it": 0.092 * 2 * 1.087 / CLIP,
+    "decode, 426 x 240": 0.135 / CLIP,
+    "decode, 1920 x 1080": 0.474 / (103 / 30),
+    "score, tcnn_xs at 96, 30 views": 2 * 0.987 / CLIP,
+    "score, tcnn at 224, 30 views": 2 * 6.876 / CLIP,
+    "score, tcnn_xs, cascade, 4.3% of it": 0.043 * 2 * 0.987 / CLIP,
+    "score, tcnn_xs, cascade, 9.2% of it": 0.092 * 2 * 0.987 / CLIP,
 }
 
 
