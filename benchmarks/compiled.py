@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator
 
 import torch
-from timing import cell, in_turn, named, rounds_and_device, show_last
+from timing import cell, in_turn, show_steps
 from training import CLASSES, ON_CPU, ON_GPU, Step, at_size
 
-from peakzoom.memory import keep_freed_memory
 from peakzoom.train import build
 
 HEADER = (
-    "| recipe, size | clips | precision | branches | ms | compiled, ms | as fast | largest difference of the loss "
+    "| recipe, size | clips | precision | branches | ms | compiled, ms | as fast | difference of the loss "
     "| compiling, s |\n" + "|---" * 9 + "|"
 )
 
@@ -56,11 +55,7 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
 
 
 def main() -> None:
-    rounds, device = rounds_and_device(__doc__, 5)
-    if device.type == "cpu":
-        keep_freed_memory()  # as a training does there
-    print(named(device))
-    show_last(HEADER, rows(rounds, device))
+    show_steps(__doc__, 5, HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from timing import cell, in_turn, machine, show
 from peakzoom.errors import DecodeError
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import InferenceNetwork
-from peakzoom.predict import Protocol, Recognizer, decode_ahead
+from peakzoom.predict import Protocol, Recognizer
 from peakzoom.video.views import Preprocess
 
 
@@ -79,10 +79,9 @@ def scoring(model: PeakZoom, videos: int) -> Callable[[], None]:
     files = videos_in_all(videos)
 
     def all_of_them() -> None:
-        for views in decode_ahead(files, recognizer.preprocess, Protocol(clips=1, crops=1)):
-            if isinstance(views, DecodeError):
-                raise views
-            recognizer.score(views)
+        for found in recognizer.predict_many(files, Protocol(clips=1, crops=1), progress=False):
+            if isinstance(found, DecodeError):
+                raise found
 
     return all_of_them
 

@@ -18,10 +18,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from timing import named, rounds_and_device, show_last, wait
+from timing import show_steps, wait
 from training import ON_CPU, ON_GPU, Step, at_size
 
-from peakzoom.memory import keep_freed_memory
 from peakzoom.train import build
 from peakzoom.video.cache import CachedVideo
 from peakzoom.video.entries import Entry
@@ -87,11 +86,7 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
 
 
 def main() -> None:
-    rounds, device = rounds_and_device(__doc__, 3)
-    if device.type == "cpu":
-        keep_freed_memory()  # as a training does there
-    print(named(device))
-    show_last(HEADER, rows(rounds, device))
+    show_steps(__doc__, 3, HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Memory over many videos: what the process holds while an evaluation goes on and on.
 
 A small network with random weights scores the UT-Interaction clips over and over, two views each, decoded ahead by one
-thread as evaluations do. Resident memory is read every 100 videos; growth counts from video 200, when every clip has
+process as evaluations do. Resident memory is read every 100 videos; growth counts from video 200, when every clip has
 been seen and the allocators have settled.
 
     python benchmarks/soak.py --videos 1000
@@ -20,7 +20,7 @@ from timing import machine, number_from
 
 from peakzoom.errors import DecodeError
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Protocol, Recognizer, decode_ahead
+from peakzoom.predict import Protocol, Recognizer
 from peakzoom.recipes import RECIPES
 
 EVERY, SETTLED = 100, 200  # videos
@@ -48,11 +48,10 @@ def measure(videos: int) -> Iterator[tuple[int, float]]:
     torch.manual_seed(0)
     pre = RECIPES["small"]().preprocess
     recognizer = Recognizer.of(PeakZoom("tcnn_xs", CLASSES, preprocess=pre.to_dict()), "cpu")
-    decoded = decode_ahead(videos_in_all(videos), pre, PROTOCOL)
-    for done, views in enumerate(decoded, start=1):
-        if isinstance(views, DecodeError):
-            raise views
-        recognizer.score(views)
+    answers = recognizer.predict_many(videos_in_all(videos), PROTOCOL, progress=False)
+    for done, found in enumerate(answers, start=1):
+        if isinstance(found, DecodeError):
+            raise found
         if done % EVERY == 0 or done == videos:
             yield done, resident()
 

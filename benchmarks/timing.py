@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from peakzoom.memory import keep_freed_memory
+
 
 def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
     """Milliseconds of every round of each call, one after the other, so that slow moments fall on all of them."""
@@ -99,6 +101,24 @@ def show_last(header: str, rows: Iterable[str]) -> None:
         print(row, flush=True)
         found.append(row)
     print("\n".join(found))
+
+
+def show_steps(
+    doc: str | None, default: int, header: str, rows: Callable[[int, torch.device], Iterable[str]]
+) -> None:
+    """The table of a benchmark that takes training steps, with memory kept as a training on a CPU keeps it.
+
+    Args:
+        doc: of the script.
+        default: number of rounds.
+        header: of the table.
+        rows: its lines, from rounds and device.
+    """
+    rounds, device = rounds_and_device(doc, default)
+    if device.type == "cpu":
+        keep_freed_memory()
+    print(named(device))
+    show_last(header, rows(rounds, device))
 
 
 def runs_of(study: Path, row: str) -> list[Path]:

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from timing import cell, in_turn, named, rounds_and_device, settled, show_last, wait
+from timing import cell, in_turn, settled, show_steps, wait
 from torch.utils.flop_counter import FlopCounterMode
 
-from peakzoom.memory import keep_freed_memory
 from peakzoom.model import PeakZoom
 from peakzoom.recipes import RECIPES, Recipe
 from peakzoom.train import build
@@ -125,11 +124,7 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
 
 
 def main() -> None:
-    rounds, device = rounds_and_device(__doc__, 5)
-    if device.type == "cpu":
-        keep_freed_memory()  # as a training does there
-    print(named(device))
-    show_last(HEADER, rows(rounds, device))
+    show_steps(__doc__, 5, HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def test_no_more_is_expected_to_be_lost_than_allowed(noisy: tuple[np.ndarray, ..
     chances = probabilities(fused.mean(1), labels)
     rows = np.arange(150)
     own = 100 * (chances[rows, full] - chances[rows, again.answers])
-    own = own.mean() + own.std() / math.sqrt(150)
+    own = own.mean() + 1.645 * own.std() / math.sqrt(150)
     assert own <= found.chosen.loss_bound + 1e-9 <= loss + 1e-6
     assert found.chosen.changed == int((again.answers != full).sum())
     assert found.full.accuracy - found.chosen.accuracy <= loss / 100 + 1e-6
