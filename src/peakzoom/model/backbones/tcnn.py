@@ -99,8 +99,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C, T', H', W')."""
-        y = self.conv2(F.relu(self.conv1(x), inplace=True))
-        return F.relu(y + self.shortcut(x), inplace=True)
+        y: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True))
+        return F.relu(y.add_(self.shortcut(x)), inplace=True)
 
 
 class TCNN(VideoNetwork):
