@@ -20,7 +20,7 @@ from peakzoom.model import (
     normalise,
     place_response,
 )
-from peakzoom.model.geometry import place_labels
+from peakzoom.model.geometry import place_labels, remembered
 
 DTYPES = [torch.float32, torch.float64]
 PAPER = CellGeometry(stride=(4, 32, 32), offset=(0.0, 0.0, 0.0))
@@ -276,3 +276,38 @@ def test_labels_come_from_the_nearest_cell(size: tuple[int, int], offset: tuple[
         chosen = np.unravel_index(int(placed[0, t, row, column]), (3, 4, 5))
         for axis, each in enumerate(chosen):
             assert away[axis][each] == pytest.approx(min(away[axis]))
+
+
+def test_what_is_remembered_is_made_once_for_answers_and_gradients_alike() -> None:
+    made: list[int] = []
+
+    @remembered
+    def line(steps: int, dtype: torch.dtype) -> torch.Tensor:
+        made.append(steps)
+        return torch.linspace(0, 1, steps, dtype=dtype)
+
+    with torch.inference_mode():
+        first = line(5, torch.float32)
+    assert line(5, torch.float32) is first and line(5, torch.float64).dtype == torch.float64
+    assert made == [5, 5]
+    weight = torch.ones(5, requires_grad=True)
+    (line(5, torch.float32) * weight).sum().backward()  # an inference tensor could not be saved for it
+    torch.testing.assert_close(weight.grad, torch.linspace(0, 1, 5))
+
+
+def test_a_recorded_graph_makes_its_own() -> None:
+    """What is made while a graph is recorded holds no numbers, and would be handed to the next clip."""
+
+    @remembered
+    def line(steps: int) -> torch.Tensor:
+        return torch.linspace(0, 1, steps)
+
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * line(x.shape[1])
+
+    x = torch.ones(2, 7)
+    program = torch.export.export(Scaled(), (x,)).module()
+    for _ in range(2):
+        torch.testing.assert_close(line(7), torch.linspace(0, 1, 7))
+        torch.testing.assert_close(program(x)[0], line(7))

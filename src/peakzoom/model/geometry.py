@@ -14,18 +14,42 @@ cell 16 pixels too far. So the placing is written out here, as one small interpo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 Three = int | tuple[int, int, int]  # one number for (time, height, width), or three
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def exact(like: Tensor) -> torch.autocast:
     """Switch mixed precision off: positions and peaks do not survive bfloat16's eight bits."""
     return torch.autocast(like.device.type, enabled=False)
+
+
+def remembered(make: Callable[P, R]) -> Callable[P, R]:
+    """Keep what a function makes from plain numbers: tensors, to be read only, that every clip of a size shares.
+
+    A graph that is being recorded gets its own: what is made there stands for numbers and holds none.
+    """
+
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.inference_mode(False):  # for one call's gradient as well as for another's answer
+            return make(*args, **kwargs)
+
+    kept: Any = lru_cache(maxsize=256)(plain)
+
+    @wraps(make)
+    def given(*args: P.args, **kwargs: P.kwargs) -> R:
+        made: R = (make if torch.compiler.is_compiling() else kept)(*args, **kwargs)
+        return made
+
+    return given
 
 
 @dataclass(frozen=True)
@@ -125,11 +149,8 @@ def place_response(
         raise ValueError(f"response has shape {tuple(response.shape)}, expected (B, T', h, w)")
 
     def axis(last: int, steps: int, index: int) -> Tensor:
-        positions = torch.linspace(0, last, steps, dtype=torch.float64, device=response.device)
-        matrix = interpolation_matrix(
-            positions, response.shape[index + 1], cells.stride[index], cells.offset[index]
-        )
-        return matrix.to(response.dtype)
+        where = response.shape[index + 1], cells.stride[index], cells.offset[index]
+        return _between(last, steps, *where, response.dtype, response.device)
 
     with exact(response):
         time = axis(frames - 1, frames, 0)  # (T, T')
@@ -138,6 +159,15 @@ def place_response(
         columns = axis(size[1] - 1, grid, 2)  # (g, w)
         placed = rows @ response @ columns.T  # (B, T', g, g)
         return torch.einsum("ts,bsij->btij", time, placed)
+
+
+@remembered
+def _between(
+    last: int, steps: int, cells: int, stride: float, offset: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """:func:`interpolation_matrix` for ``steps`` positions from 0 to ``last``: (steps, cells)."""
+    positions = torch.linspace(0, last, steps, dtype=torch.float64)
+    return interpolation_matrix(positions, cells, stride, offset).to(device, dtype)
 
 
 def place_labels(

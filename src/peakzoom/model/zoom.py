@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peakzoom.model.geometry import exact, interpolation_matrix
+from peakzoom.model.geometry import exact, interpolation_matrix, remembered
 
 
 def blur_matrices(grid: int, fwhm: float, padding: int) -> tuple[Tensor, Tensor]:
@@ -79,13 +79,12 @@ class ZoomSampler(nn.Module):
             x = self.blur @ (attention @ self.shift.T)
             y = self.shift @ across
             shift = torch.stack((x, y), dim=-1) / (self.blur @ across)[..., None]
-            place = _identity(shift.shape[1], shift.shape[2], like=shift)
-            return torch.clamp(shift, (-1 - place) / 2, (1 - place) / 2)
+            return torch.clamp(shift, *_reach(len(self.blur), shift.dtype, shift.device))
 
     def grid(self, attention: Tensor) -> Tensor:
         """Where each grid position reads: (N, g, g) -> (N, g, g, 2) in [-1, 1] as (x, y), corners aligned."""
         shift = self.displacement(attention)
-        return _identity(shift.shape[1], shift.shape[2], like=shift) + 2 * shift
+        return _identity(shift.shape[1], shift.shape[2], shift.dtype, shift.device) + 2 * shift
 
     def forward(
         self,
@@ -113,32 +112,28 @@ class ZoomSampler(nn.Module):
                 f"frames {tuple(frames.shape)} and attention {tuple(attention.shape)} do not fit, "
                 "expected (N, 3, H, W) and (k N, g, g)"
             )
-        height, width = size or (frames.shape[2], frames.shape[3])
+        whole = (frames.shape[2], frames.shape[3])
         shift = self.displacement(attention).unflatten(0, (-1, frames.shape[0]))
         with exact(frames):
-            grid, (high, wide) = len(self.blur), frames.shape[2:]
-            y = _reading(high, height, grid, like=shift)
-            x = y if (high, height) == (wide, width) else _reading(wide, width, grid, like=shift)
+            reading = _reading(whole, size or whole, len(self.blur), shift.dtype, shift.device)
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
-            positions = _positions(shift.transpose(0, 1), y, x)
+            positions = _positions(shift.transpose(0, 1), reading)
             zoomed = _read(frames.to(positions.dtype), positions)  # (k, N, C, n height, m width)
-            if (y.times, x.times) != (1, 1):
-                pooled = F.avg_pool2d(zoomed.flatten(0, 1), (y.times, x.times))
-                zoomed = pooled.unflatten(0, zoomed.shape[:2])
+            if reading.times != (1, 1):
+                zoomed = F.avg_pool2d(zoomed.flatten(0, 1), reading.times).unflatten(0, zoomed.shape[:2])
             return zoomed if apart else zoomed.flatten(0, 1)
 
 
-def _positions(shift: Tensor, y: _Axis, x: _Axis) -> Tensor:
+def _positions(shift: Tensor, reading: _Reading) -> Tensor:
     """Where grid_sample reads: (..., g, g, 2) displacements in frame sides, added to places -> (..., h, w, 2)."""
     *several, grid, _, _ = shift.shape
-    height, width = len(y.place), len(x.place)
+    (height, _), (width, _) = reading.down.shape, reading.across.shape
     # Along x first, (2 N g, g) x (g, w), and along y then, (h, g) x (N, g, 2 w): so x and y come side by side.
-    along = (shift * shift.new_tensor((x.scale, y.scale))).transpose(-1, -2).reshape(-1, grid) @ x.spread.T
-    along = along.view(-1, grid, 2, width).transpose(2, 3)
-    place = torch.stack((x.place.expand(height, width), y.place[:, None].expand(height, width)), dim=-1)
+    along = (shift * reading.scale).transpose(-1, -2).reshape(-1, grid) @ reading.across.T
+    along = along.view(-1, grid, 2, width).transpose(2, 3).flatten(2)
     # Added, not multiplied: a GPU may round the factors of a product.
-    spread = y.spread.expand(along.shape[0], -1, -1)
-    return torch.baddbmm(place.flatten(1)[None], spread, along.flatten(2)).view(*several, height, width, 2)
+    moved = torch.baddbmm(reading.place, reading.down.expand(along.shape[0], -1, -1), along)
+    return moved.view(*several, height, width, 2)
 
 
 def _read(frames: Tensor, positions: Tensor) -> Tensor:
@@ -156,21 +151,40 @@ def _sample(frames: Tensor, positions: Tensor) -> Tensor:
     return F.grid_sample(frames, positions, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-class _Axis(NamedTuple):
-    """How one axis of the result reads the frames; positions are grid_sample's, corners aligned."""
+class _Reading(NamedTuple):
+    """How a result reads frames; positions are grid_sample's, corners aligned."""
 
-    times: int  # positions a pixel of the result averages
-    place: Tensor  # (times x length,), where it reads when nothing is displaced
-    spread: Tensor  # (times x length, g), from grid lines to these positions
-    scale: float  # from frame sides to positions
+    times: tuple[int, int]  # positions that a pixel of the result averages, down and across
+    place: Tensor  # (1, h, 2 w), where they are when nothing is displaced, as (x, y); h, w positions
+    down: Tensor  # (h, g), from grid lines to these positions
+    across: Tensor  # (w, g)
+    scale: Tensor  # (2,), from frame sides to positions, as (x, y)
 
 
-def _reading(frames: int, length: int, grid: int, like: Tensor) -> _Axis:
+@remembered
+def _reading(
+    frames: tuple[int, int], size: tuple[int, int], grid: int, dtype: torch.dtype, device: torch.device
+) -> _Reading:
+    """How ``size`` (height, width) reads ``frames`` (H, W) from displacements on a grid of side g."""
+    (down_times, y, down, down_scale), (across_times, x, across, across_scale) = (
+        _axis(each, length, grid) for each, length in zip(frames, size, strict=True)
+    )
+    place = torch.stack((x.expand(len(y), -1), y[:, None].expand(-1, len(x))), dim=-1).flatten(1)[None]
+    scale = place.new_tensor((across_scale, down_scale))
+    place, down, across, scale = (each.to(device, dtype) for each in (place, down, across, scale))
+    return _Reading((down_times, across_times), place, down, across, scale)
+
+
+def _axis(frames: int, length: int, grid: int) -> tuple[int, Tensor, Tensor, float]:
     """The positions at which ``length`` pixels read an axis of ``frames`` pixels.
 
     Pixel p of the result covers frame pixels from r p to r (p + 1), r = frames / length, and reads at their centre:
     r (p + 1/2) - 1/2. For r = 2 that is the middle of two pixels, where linear interpolation is their average; larger
     r average several such readings.
+
+    Returns:
+        times, positions a pixel averages; (times x length,) where they are; (times x length, g) from grid lines to
+        them; from frame sides to positions.
     """
     ratio = frames / length
     times = max(1, math.ceil(ratio / 2))
@@ -178,11 +192,18 @@ def _reading(frames: int, length: int, grid: int, like: Tensor) -> _Axis:
     spread = interpolation_matrix(pixel, grid, max(length - 1, 1) / (grid - 1), 0.0)
     scale = 2 / max(frames - 1, 1)
     place = (ratio * (pixel + 0.5) - 0.5) * scale - 1
-    return _Axis(times, place.to(like), spread.to(like), scale * ratio * (length - 1))
+    return times, place, spread, scale * ratio * (length - 1)
 
 
-def _identity(height: int, width: int, like: Tensor) -> Tensor:
+@remembered
+def _identity(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(H, W, 2) positions of the pixels themselves in [-1, 1], as (x, y)."""
-    x = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
-    y = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
-    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1)
+    x, y = (torch.linspace(-1, 1, each, dtype=dtype) for each in (width, height))
+    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1).to(device)
+
+
+@remembered
+def _reach(grid: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest displacement that stays within the frame, each (g, g, 2), in frame sides."""
+    place = _identity(grid, grid, dtype, device)
+    return (-1 - place) / 2, (1 - place) / 2
