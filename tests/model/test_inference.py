@@ -19,9 +19,11 @@ from peakzoom.model.inference import (
     InferenceNetwork,
     PackedConv,
     can_pack,
+    clips_together,
     fold_batch_norms,
     pack,
     take_strides_first,
+    watch,
 )
 from peakzoom.predict import Recognizer
 from peakzoom.video.views import Preprocess, to_input
@@ -303,6 +305,48 @@ def test_without_onednn_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     network = check_same(trained("tcnn", 8, 64), views(batch, 8, 64))
     assert not any(isinstance(module, PackedConv) for module in network.modules())
+
+
+@pytest.mark.parametrize("backbone", ["tcnn", "tcnn_xs", "tsm"])
+@pytest.mark.parametrize(("batch", "together", "parts"), [(1, 2, [1, 2]), (5, 2, [2, 2, 1] + 5 * [2])])
+def test_a_batch_passes_the_backbone_in_parts(
+    monkeypatch: pytest.MonkeyPatch, backbone: str, batch: int, together: int, parts: list[int]
+) -> None:
+    """The second pass has twice as many clips as the first; the answers are those of the batch as a whole."""
+    monkeypatch.setattr("peakzoom.model.inference.clips_together", lambda most: together)
+    model, clips = trained(backbone, 8, 64), views(batch, 8, 64)
+    network = check_same(model, clips)
+    seen: list[int] = []
+    features: Any = network.model.backbone.features
+    monkeypatch.setattr(
+        network.model.backbone, "features", lambda video: seen.append(len(video)) or features(video)
+    )
+    network(clips)
+    assert seen == parts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_how_many_clips_pass_together(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """As many as keep what the largest operation reads and writes within 16 MiB a thread; one clip at least."""
+    wide = nn.Conv3d(3, 8, 1, dtype=dtype)
+
+    def features(video: Tensor) -> Tensor:
+        return wide(video.to(dtype)).flatten(2).mean(2)
+
+    passed = watch(wide, features, torch.zeros(1, 3, 4, 32, 32))
+    cells, size = 4 * 32 * 32, dtype.itemsize
+    assert passed.read == {wide: (1, 3, 4, 32, 32)}
+    assert passed.most == max((3 + 8) * cells * size, 3 * cells * (4 + size) if size < 4 else 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    mib = 2**20
+    for most, clips in ((mib, 32), (9 * mib, 3), (32 * mib, 1), (33 * mib, 1), (500 * mib, 1), (0, 32 * mib)):
+        assert clips_together(most) == clips
+
+
+def test_what_passes_together_is_for_processors_alone() -> None:
+    model = trained("tcnn_xs", 8, 64)
+    assert InferenceNetwork(model).together is not None
+    assert InferenceNetwork(model, fixed_shapes=True).together is None
 
 
 class Forked(nn.Module):

@@ -15,6 +15,8 @@ Three rewritings of a trained network, each of which leaves its answers as they 
 - **Weights** of convolutions are laid out once as a CPU's oneDNN wants them (:class:`PackedConv`), rather than at every
   call; clips then stay channels-last, too, which PyTorch's own convolution leaves for a single clip.
 
+And on a CPU a batch passes the backbone a few clips at a time, as many as its caches hold (:func:`clips_together`).
+
 :class:`InferenceNetwork` puts a model together from them, from uint8 views to logits. It can be asked for half
 precision, which is not exact: convolutions are then computed in it, and what makes attention of their features is not.
 """
@@ -23,7 +25,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -270,35 +272,93 @@ def pack(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> None:
     packed.lay_out()
 
 
-def pack_convolutions(backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor) -> int:
-    """Pack each convolution that can be, in place, for what a clip makes them read; returns how many.
+@dataclass(frozen=True)
+class Passed:
+    """What one clip made a backbone do."""
+
+    read: dict[
+        nn.Module, torch.Size
+    ]  # the shape that each convolution read; those that it did not pass are missing
+    most: int  # bytes that one operation reads and writes, of the one with the most; weights are not counted
+
+
+class _Most(TorchDispatchMode):
+    """Finds the operation that reads and writes most."""
+
+    def __init__(self, without: set[int]) -> None:
+        super().__init__()
+        self.without = without  # addresses of what does not count
+        self.most = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as of _Reads
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        touched = {}
+        for value in tree_leaves((args, kwargs or {}, made)):
+            if isinstance(value, Tensor) and value.layout == torch.strided:
+                touched[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        self.most = max(
+            self.most, sum(size for address, size in touched.items() if address not in self.without)
+        )
+        return made
+
+
+def watch(backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor) -> Passed:
+    """What a clip makes a backbone do.
 
     Args:
-        backbone: whose convolutions.
-        features: computes them; what it does not call, or with no batch axis, stays as it is.
+        backbone: whose convolutions are watched.
+        features: computes them.
         clip: (1, 3, T, H, W) float32.
     """
-    shapes: dict[Any, torch.Size] = {}
+    read: dict[nn.Module, torch.Size] = {}
     hooks = [
         module.register_forward_pre_hook(
-            lambda module, args, named: shapes.update({module: (*args, *named.values())[0].shape}),
+            lambda module, args, named: read.update({module: (*args, *named.values())[0].shape}),
             with_kwargs=True,
         )
         for module in backbone.modules()
-        if type(module) in PACKED and can_pack(module)
+        if isinstance(module, CONVOLUTIONS)
     ]
-    if not hooks:
-        return 0
+    weights = (*backbone.parameters(), *backbone.buffers())
+    most = _Most({each.untyped_storage().data_ptr() for each in weights})
     try:
-        with torch.no_grad():
+        with torch.no_grad(), most:
             features(clip)
     finally:
         for hook in hooks:
             hook.remove()
-    whole = {conv: shape for conv, shape in shapes.items() if len(shape) == conv.weight.dim()}
-    for conv, shape in whole.items():
-        pack(conv, shape)
-    return len(whole)
+    return Passed(read, most.most)
+
+
+def pack_convolutions(read: Mapping[nn.Module, torch.Size], clips: int) -> None:
+    """Pack each convolution that can be, in place, for several times as many clips or frames as one clip made it read.
+
+    One that read something without a batch axis stays as it is.
+    """
+    for module, (images, *shape) in read.items():
+        conv: Any = module
+        if can_pack(conv) and len(shape) + 1 == conv.weight.dim():
+            pack(conv, (clips * images, *shape))
+
+
+CACHE = (
+    16 * 2**20
+)  # bytes a thread; what the outermost cache of a server's processor has for each core, or nearly
+
+
+def clips_together(most: int) -> int:
+    """How many clips pass a backbone at once on a CPU: as many as keep its largest operation within the caches.
+
+    More take longer each, and more memory (docs/performance.md, growth with the batch).
+
+    Args:
+        most: bytes that the operation reads and writes for one clip.
+    """
+    return max(1, CACHE * torch.get_num_threads() // max(most, 1))
 
 
 @dataclass(frozen=True)
@@ -335,10 +395,12 @@ class InferenceNetwork(nn.Module):
             for module in backbone.modules():  # once, rather than at every call
                 if isinstance(module, CONVOLUTIONS):
                     module.to(dtype)
-        if not fixed_shapes:
+        self.together: int | None = None  # clips that pass the backbone at once; all, if None
+        if not fixed_shapes and next(backbone.parameters()).device.type == "cpu":
             frames, size = -(-self.preprocess.frames // self.step), self.preprocess.size
-            clip = next(backbone.parameters()).new_zeros((1, 3, frames, size, size), dtype=torch.float32)
-            pack_convolutions(backbone, self._features, clip)
+            passed = watch(backbone, self._features, torch.zeros((1, 3, frames, size, size)))
+            self.together = clips_together(passed.most)
+            pack_convolutions(passed.read, self.together)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
@@ -367,7 +429,14 @@ class InferenceNetwork(nn.Module):
         return {"discriminative": discriminative, "complementary": complementary}
 
     def _features(self, video: Tensor) -> Tensor:
-        """The backbone's, float32; autocast gives each operation inputs of the precision that it is safe in."""
+        """The backbone's, float32; a batch of many clips in parts of equal size, or nearly."""
+        if self.together is None or len(video) <= self.together:
+            return self._features_of(video)
+        parts = video.tensor_split(-(-len(video) // self.together))
+        return torch.cat([self._features_of(part) for part in parts])
+
+    def _features_of(self, video: Tensor) -> Tensor:
+        """Autocast gives each operation inputs of the precision that it is safe in."""
         features: Any = self.model.backbone.features
         if self.dtype == torch.float32:
             return features(video)
