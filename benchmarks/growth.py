@@ -49,7 +49,7 @@ MIDDLE = Case()
 SWEEPS: dict[str, list[int]] = {
     "frames": [8, 16, 32, 64],
     "size": [64, 112, 160, 224],
-    "clips": [1, 2, 4, 8],
+    "clips": [1, 2, 4, 8, 16, 32],
     "classes": [10, 101, 400, 700],
     "videos": [10, 20, 40, 80],
 }

@@ -3,7 +3,7 @@
 The page's text stays; what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the table of that name
 and a line that says when, where and by which command it was made.
 
-    python benchmarks/performance.py                        # all of them, about forty minutes on two cores
+    python benchmarks/performance.py                        # all of them, about fifty minutes on two cores
     python benchmarks/performance.py --only growth          # one
     python benchmarks/performance.py --study studies/ut-pre --row tcnn_xsx0.5-ODC    # that of the cascade too
 """
@@ -26,6 +26,7 @@ import decoding
 import growth
 import inference
 import loader
+import parts
 import soak
 import torch
 import training
@@ -60,6 +61,7 @@ TABLES: dict[str, tuple[str, str, Callable[[], Iterator[str]]]] = {  # name: scr
         inference.HEADER,
         lambda: inference.rows(5, torch.device("cpu")),
     ),
+    "parts": ("parts.py --rounds 5", parts.HEADER, lambda: parts.rows(5)),
     "attention": (
         "attention_cost.py --rounds 7 --device cpu",
         attention_cost.SHARE_HEADER,

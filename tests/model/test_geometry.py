@@ -10,6 +10,7 @@ import pytest
 import torch
 from model import reference as ref
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peakzoom.model import (
     BACKBONES,
@@ -296,7 +297,7 @@ def test_what_is_remembered_is_made_once_for_answers_and_gradients_alike() -> No
 
 
 def test_a_recorded_graph_makes_its_own() -> None:
-    """What is made while a graph is recorded holds no numbers, and would be handed to the next clip."""
+    """What is made while a graph is recorded, or without numbers, would else be handed to the next clip."""
 
     @remembered
     def line(steps: int) -> torch.Tensor:
@@ -306,6 +307,8 @@ def test_a_recorded_graph_makes_its_own() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * line(x.shape[1])
 
+    with FakeTensorMode():
+        line(7)
     x = torch.ones(2, 7)
     program = torch.export.export(Scaled(), (x,)).module()
     for _ in range(2):

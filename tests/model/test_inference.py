@@ -22,8 +22,8 @@ from peakzoom.model.inference import (
     clips_together,
     fold_batch_norms,
     pack,
+    pass_one,
     take_strides_first,
-    watch,
 )
 from peakzoom.predict import Recognizer
 from peakzoom.video.views import Preprocess, to_input
@@ -224,6 +224,13 @@ def test_gradients_pass_through_the_network_of_an_engine() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
+class Paired(nn.Conv3d):
+    """Takes a pair."""
+
+    def forward(self, pair: tuple[Tensor, float]) -> Tensor:  # type: ignore[override]
+        return super().forward(pair[0]) * pair[1]
+
+
 class Odd(nn.Module):
     """A backbone that does with its convolutions what it may: docs/networks.md asks for four things only."""
 
@@ -238,7 +245,7 @@ class Odd(nn.Module):
             nn.Conv3d(8, 8, 1),
         )
         self.also = self.twice
-        self.tied = nn.Conv3d(8, 8, 1)
+        self.paired, self.tied = Paired(8, 8, 1), nn.Conv3d(8, 8, 1)
         self.tied.weight = self.twice.weight
 
     def features(self, video: Tensor) -> Tensor:
@@ -249,7 +256,7 @@ class Odd(nn.Module):
         )
         x = x.unflatten(0, (len(video), -1)).transpose(1, 2)
         x = torch.stack([self.clips(each) for each in x])  # without a batch axis
-        return self.tied(self.also(self.twice(x)))
+        return self.tied(self.paired((self.also(self.twice(x)), 0.5)))
 
 
 @packs
@@ -325,28 +332,53 @@ def test_a_batch_passes_the_backbone_in_parts(
     assert seen == parts
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_how_many_clips_pass_together(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    """As many as keep what the largest operation reads and writes within 16 MiB a thread; one clip at least."""
-    wide = nn.Conv3d(3, 8, 1, dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 8])
+def test_what_one_clip_makes_a_backbone_do(dtype: torch.dtype, channels: int) -> None:
+    """The largest operation is the convolution, or where it makes one channel of three, the cast before it."""
+    conv = nn.Conv3d(3, channels, 1, dtype=dtype)
 
     def features(video: Tensor) -> Tensor:
-        return wide(video.to(dtype)).flatten(2).mean(2)
+        return conv(video.to(dtype)).flatten(2).mean(2)
 
-    passed = watch(wide, features, torch.zeros(1, 3, 4, 32, 32))
-    cells, size = 4 * 32 * 32, dtype.itemsize
-    assert passed.read == {wide: (1, 3, 4, 32, 32)}
-    assert passed.most == max((3 + 8) * cells * size, 3 * cells * (4 + size) if size < 4 else 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    passed = pass_one(conv, features, torch.zeros(1, 3, 4, 32, 32))
+    cast = 3 * (4 + 8) if dtype == torch.float64 else 0
+    assert passed.most == 4 * 32 * 32 * max((3 + channels) * dtype.itemsize, cast)
+    assert passed.shapes == ({conv: (1, 3, 4, 32, 32)} if can_pack(conv) else {})
+
+
+def test_how_many_clips_pass_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as keep the largest operation within 16 MiB a thread; one at least."""
     mib = 2**20
-    for most, clips in ((mib, 32), (9 * mib, 3), (32 * mib, 1), (33 * mib, 1), (500 * mib, 1), (0, 32 * mib)):
+    for threads, most, clips in (
+        (2, mib, 32),
+        (2, 9 * mib, 3),
+        (2, 32 * mib, 1),
+        (2, 33 * mib, 1),
+        (4, 9 * mib, 7),
+    ):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert clips_together(most) == clips
 
 
-def test_what_passes_together_is_for_processors_alone() -> None:
+def test_clips_pass_together_on_other_devices_and_in_graphs() -> None:
     model = trained("tcnn_xs", 8, 64)
     assert InferenceNetwork(model).together is not None
     assert InferenceNetwork(model, fixed_shapes=True).together is None
+    network = InferenceNetwork(model)
+    network.together = 1
+    elsewhere = network.to("meta")
+    seen: list[int] = []
+    elsewhere.model.backbone.features = lambda video: seen.append(len(video)) or video  # type: ignore
+    elsewhere._features(torch.zeros(3, 3, 8, 64, 64, device="meta"))
+    assert seen == [3]
+
+
+def test_a_network_is_made_from_an_engine_s_own_model() -> None:
+    network = InferenceNetwork(trained("tcnn", 8, 64))
+    again = check_same(network.model, views(2, 8, 64))
+    kinds = [type(module) for module in network.modules()]
+    assert [type(module) for module in again.modules()] == kinds
 
 
 class Forked(nn.Module):

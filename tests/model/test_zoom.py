@@ -177,6 +177,15 @@ def test_ratios_do_not_shift_the_picture_against_each_other(size: tuple[int, int
         assert np.abs((result - zoomed[2])[inside].mean((2, 3))).max() < 1e-4, ratio
 
 
+def test_size_and_frames_may_lie_as_they_like() -> None:
+    """A size in a list; frames whose channels lie apart in memory, as those of one clip do."""
+    torch.manual_seed(0)
+    clip, q = torch.rand(3, 4, 24, 32), torch.rand(8, 31, 31) + 0.1
+    expected = ZoomSampler()(clip.transpose(0, 1).contiguous(), q, size=(12, 16))
+    found = ZoomSampler()(clip.transpose(0, 1), q, size=[12, 16])  # type: ignore[arg-type]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("ratio", [1, 1.9, 3])
 def test_any_number_of_channels(ratio: float) -> None:
     """The frames of a clip in one attention, as 3 T channels, are what each frame by itself is."""

@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 Three = int | tuple[int, int, int]  # one number for (time, height, width), or three
 P = ParamSpec("P")
@@ -35,18 +36,16 @@ def exact(like: Tensor) -> torch.autocast:
 def remembered(make: Callable[P, R]) -> Callable[P, R]:
     """Keep what a function makes from plain numbers: tensors, to be read only, that every clip of a size shares.
 
-    A graph that is being recorded gets its own: what is made there stands for numbers and holds none.
+    Where a graph is being recorded, or operations are watched, it is made anew: what is made there may stand for
+    numbers and hold none.
     """
-
-    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
-        with torch.inference_mode(False):  # for one call's gradient as well as for another's answer
-            return make(*args, **kwargs)
-
-    kept: Any = lru_cache(maxsize=256)(plain)
+    # Not as inference tensors: one call's answer and another's gradient share them.
+    kept: Any = lru_cache(maxsize=64)(torch.inference_mode(False)(make))
 
     @wraps(make)
     def given(*args: P.args, **kwargs: P.kwargs) -> R:
-        made: R = (make if torch.compiler.is_compiling() else kept)(*args, **kwargs)
+        watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
+        made: R = (make if watched else kept)(*args, **kwargs)
         return made
 
     return given
@@ -150,7 +149,7 @@ def place_response(
 
     def axis(last: int, steps: int, index: int) -> Tensor:
         where = response.shape[index + 1], cells.stride[index], cells.offset[index]
-        return _between(last, steps, *where, response.dtype, response.device)
+        return axis_matrix(last, steps, *where, response.dtype, response.device)
 
     with exact(response):
         time = axis(frames - 1, frames, 0)  # (T, T')
@@ -162,10 +161,10 @@ def place_response(
 
 
 @remembered
-def _between(
+def axis_matrix(
     last: int, steps: int, cells: int, stride: float, offset: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """:func:`interpolation_matrix` for ``steps`` positions from 0 to ``last``: (steps, cells)."""
+    """:func:`interpolation_matrix` to ``steps`` positions from 0 to ``last``: (steps, cells); to be read only."""
     positions = torch.linspace(0, last, steps, dtype=torch.float64)
     return interpolation_matrix(positions, cells, stride, offset).to(device, dtype)
 

@@ -52,17 +52,21 @@ class _Made:
     reads: int = 0
 
 
-class _Reads(TorchDispatchMode):
-    """Counts how often each watched tensor is read by an operation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.watched = WeakTensorKeyDictionary()  # to _Made; keeps no tensor alive
+class _Watch(TorchDispatchMode):
+    """Sees every operation."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """No: PyTorch would import its compiler for it, a second of work at every start, and nothing compiles."""
         return False
+
+
+class _Reads(_Watch):
+    """Counts how often each watched tensor is read by an operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = WeakTensorKeyDictionary()  # to _Made; keeps no tensor alive
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs or {})):
@@ -274,15 +278,17 @@ def pack(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class Passed:
-    """What one clip made a backbone do."""
+    """What one clip made a backbone do.
 
-    read: dict[
-        nn.Module, torch.Size
-    ]  # the shape that each convolution read; those that it did not pass are missing
-    most: int  # bytes that one operation reads and writes, of the one with the most; weights are not counted
+    ``shapes`` are those that convolutions read, of each that was passed and can be packed. ``most`` are the bytes of
+    all that one operation reads and writes, weights apart, of the operation where they are most.
+    """
+
+    shapes: dict[nn.Module, torch.Size]
+    most: int
 
 
-class _Most(TorchDispatchMode):
+class _Most(_Watch):
     """Finds the operation that reads and writes most."""
 
     def __init__(self, without: set[int]) -> None:
@@ -290,70 +296,64 @@ class _Most(TorchDispatchMode):
         self.without = without  # addresses of what does not count
         self.most = 0
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as of _Reads
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         touched = {}
         for value in tree_leaves((args, kwargs or {}, made)):
             if isinstance(value, Tensor) and value.layout == torch.strided:
                 touched[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        self.most = max(
-            self.most, sum(size for address, size in touched.items() if address not in self.without)
-        )
+        sizes = (size for address, size in touched.items() if address not in self.without)
+        self.most = max(self.most, sum(sizes))
         return made
 
 
-def watch(backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor) -> Passed:
+def pass_one(backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor) -> Passed:
     """What a clip makes a backbone do.
 
     Args:
-        backbone: whose convolutions are watched.
+        backbone: whose convolutions are meant.
         features: computes them.
         clip: (1, 3, T, H, W) float32.
     """
-    read: dict[nn.Module, torch.Size] = {}
+    shapes: dict[nn.Module, torch.Size] = {}
     hooks = [
         module.register_forward_pre_hook(
-            lambda module, args, named: read.update({module: (*args, *named.values())[0].shape}),
+            lambda module, args, named: shapes.update({module: (*args, *named.values())[0].shape}),
             with_kwargs=True,
         )
         for module in backbone.modules()
-        if isinstance(module, CONVOLUTIONS)
+        if type(module) in PACKED and can_pack(module)
     ]
     weights = (*backbone.parameters(), *backbone.buffers())
-    most = _Most({each.untyped_storage().data_ptr() for each in weights})
+    watch = _Most({each.untyped_storage().data_ptr() for each in weights})
     try:
-        with torch.no_grad(), most:
+        with torch.no_grad(), watch:
             features(clip)
     finally:
         for hook in hooks:
             hook.remove()
-    return Passed(read, most.most)
+    return Passed(shapes, watch.most)
 
 
-def pack_convolutions(read: Mapping[nn.Module, torch.Size], clips: int) -> None:
-    """Pack each convolution that can be, in place, for several times as many clips or frames as one clip made it read.
+def pack_convolutions(shapes: Mapping[nn.Module, torch.Size], clips: int) -> None:
+    """Pack convolutions in place for several times what one clip made them read.
 
     One that read something without a batch axis stays as it is.
     """
-    for module, (images, *shape) in read.items():
+    for module, (images, *shape) in shapes.items():
         conv: Any = module
-        if can_pack(conv) and len(shape) + 1 == conv.weight.dim():
+        if len(shape) + 1 == conv.weight.dim():
             pack(conv, (clips * images, *shape))
 
 
-CACHE = (
-    16 * 2**20
-)  # bytes a thread; what the outermost cache of a server's processor has for each core, or nearly
+# Bytes a thread. Measured with 16 MiB of outermost cache for each core (docs/performance.md, "How many clips at once").
+CACHE = 16 * 2**20
 
 
 def clips_together(most: int) -> int:
     """How many clips pass a backbone at once on a CPU: as many as keep its largest operation within the caches.
 
-    More take longer each, and more memory (docs/performance.md, growth with the batch).
+    More take longer each, and more memory.
 
     Args:
         most: bytes that the operation reads and writes for one clip.
@@ -395,12 +395,12 @@ class InferenceNetwork(nn.Module):
             for module in backbone.modules():  # once, rather than at every call
                 if isinstance(module, CONVOLUTIONS):
                     module.to(dtype)
-        self.together: int | None = None  # clips that pass the backbone at once; all, if None
+        self.together: int | None = None  # clips that pass the backbone at once on a CPU; all, if None
         if not fixed_shapes and next(backbone.parameters()).device.type == "cpu":
             frames, size = -(-self.preprocess.frames // self.step), self.preprocess.size
-            passed = watch(backbone, self._features, torch.zeros((1, 3, frames, size, size)))
+            passed = pass_one(backbone, self._features, torch.zeros((1, 3, frames, size, size)))
             self.together = clips_together(passed.most)
-            pack_convolutions(passed.read, self.together)
+            pack_convolutions(passed.shapes, self.together)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
@@ -430,7 +430,7 @@ class InferenceNetwork(nn.Module):
 
     def _features(self, video: Tensor) -> Tensor:
         """The backbone's, float32; a batch of many clips in parts of equal size, or nearly."""
-        if self.together is None or len(video) <= self.together:
+        if self.together is None or len(video) <= self.together or video.device.type != "cpu":
             return self._features_of(video)
         parts = video.tensor_split(-(-len(video) // self.together))
         return torch.cat([self._features_of(part) for part in parts])

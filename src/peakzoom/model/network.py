@@ -25,8 +25,8 @@ from peakzoom.model.attention import SparseAttention
 from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.geometry import (
     Backbone,
+    axis_matrix,
     exact,
-    interpolation_matrix,
     place_labels,
     place_response,
 )
@@ -275,9 +275,9 @@ class PeakZoom(
 
     def _slices(self, features: Tensor, frames: int) -> Tensor:
         """(T, T') float64: from feature slices to input frames."""
-        cells = self.backbone.cells
-        at = torch.arange(frames, dtype=torch.float64, device=features.device)
-        return interpolation_matrix(at, features.shape[2], cells.stride[0], cells.offset[0])
+        cells, slices = self.backbone.cells, features.shape[2]
+        where = cells.stride[0], cells.offset[0]
+        return axis_matrix(frames - 1, frames, slices, *where, torch.float64, features.device)
 
     def zoom(
         self,
@@ -305,9 +305,7 @@ class PeakZoom(
             responses, peaks, phi = responses[:, :1], peaks[:, :1], None if phi is None else phi[:, :1]
             images = source.flatten(1, 2)  # (B, 3 T, H', W')
         else:
-            # In memory, too: positions are all over a frame, and where its channels lie T frames apart, sampling one
-            # clip whose frames have left the caches takes twice as long.
-            images = source.transpose(1, 2).flatten(0, 1).contiguous()  # (B T, 3, H', W')
+            images = source.transpose(1, 2).flatten(0, 1)  # (B T, 3, H', W')
         q_dis, q_com = self.attention(
             responses.flatten(0, 1),
             peaks.flatten(0, 1),

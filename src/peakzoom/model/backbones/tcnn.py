@@ -100,6 +100,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C, T', H', W')."""
         y: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True))
+        # In place, as the ReLUs and as in most ResNets: look at the block, not at its parts, for what it computes.
         return F.relu(y.add_(self.shortcut(x)), inplace=True)
 
 
