@@ -1,15 +1,16 @@
 """How many clips should pass a network at once on a CPU: a batch in parts of several sizes, in turn.
 
 Milliseconds a clip, median (fastest to slowest) of the rounds, one branch, by the built-in engine with its weights laid
-out for parts of the size; what it takes by itself (``clips_together``) is named beside. Needs 2 GB: each size has its
-engine.
+out for parts of the size; then how many pages of memory, of 4 KiB each, the system had to hand out a clip. How many
+clips the engine takes by itself (``clips_together``) is named beside. Needs 2 GB: each size has its engine.
 
     python benchmarks/parts.py --rounds 5
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import resource
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -23,7 +24,7 @@ CASES = (("tcnn", 224, 12), ("tcnn_s", 128, 12), ("tcnn_xs", 96, 24), ("r3d_18",
 SIZES = (1, 2, 3, 4, 6, 12, 24)
 HEADER = (
     "| network | clips | taken | "
-    + " | ".join(f"ms a clip, {'one' if size == 1 else size} at once" for size in SIZES)
+    + " | ".join(f"{'one' if size == 1 else size} at once, ms; pages" for size in SIZES)
     + " |\n"
     + "|---" * (3 + len(SIZES))
     + "|"
@@ -40,7 +41,11 @@ def rows(rounds: int) -> Iterator[str]:
         clips = torch.randint(0, 256, (batch, pre.frames, 3, size, size), dtype=torch.uint8)
         with torch.inference_mode():
             spent = in_turn({str(each): partial(way, clips) for each, way in ways.items()}, rounds)
-        cells = {each: cell([ms / batch for ms in spent[str(each)]], ".1f") for each in ways}
+            pages = {each: pages_of(partial(way, clips)) / batch for each, way in ways.items()}
+        cells = {
+            each: f"{cell([ms / batch for ms in spent[str(each)]], '.1f')}; {pages[each]:.0f}"
+            for each in ways
+        }
         yield (
             f"| {backbone}, {size} | {batch} | {taken} | "
             + " | ".join(cells.get(each, "") for each in SIZES)
@@ -59,6 +64,14 @@ def in_parts(model: PeakZoom, together: int) -> InferenceNetwork:
             module.lay_out()
     network.together = together
     return network
+
+
+def pages_of(call: Callable[[], object]) -> int:
+    """Pages that the system hands out during a call that follows one like it."""
+    call()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def main() -> None:

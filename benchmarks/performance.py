@@ -15,8 +15,9 @@ import datetime
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from itertools import takewhile
 from pathlib import Path
 
 import attention_cost
@@ -28,7 +29,6 @@ import inference
 import loader
 import parts
 import soak
-import torch
 import training
 from timing import machine
 
@@ -42,49 +42,40 @@ def grown(rounds: int) -> Iterator[str]:
     growth.picture(points, DOCS / "images" / "growth.png")
 
 
-def by_itself(command: str, header: str) -> Iterator[str]:
-    """The rows that a script prints, from a process of its own: how memory is allocated is part of what it measures.
+@cache
+def printed(command: str) -> str:
+    """What a script prints, from a process of its own: how memory is allocated is part of what it measures.
 
     Args:
         command: script and arguments.
-        header: of its table, which it prints above the rows.
     """
     script, *arguments = command.split()
     called = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
-    printed = subprocess.run(called, check=True, stdout=subprocess.PIPE, text=True).stdout
-    yield from re.findall(r"^\|.*$", printed.split(header, 1)[1], re.MULTILINE)
+    return subprocess.run(called, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-TABLES: dict[str, tuple[str, str, Callable[[], Iterator[str]]]] = {  # name: script, header, rows
-    "inference": (
-        "inference.py --rounds 5 --device cpu",
-        inference.HEADER,
-        lambda: inference.rows(5, torch.device("cpu")),
-    ),
-    "parts": ("parts.py --rounds 5", parts.HEADER, lambda: parts.rows(5)),
-    "attention": (
-        "attention_cost.py --rounds 7 --device cpu",
-        attention_cost.SHARE_HEADER,
-        lambda: attention_cost.shares(7, torch.device("cpu")),
-    ),
-    "published": (
-        "attention_cost.py --rounds 7 --device cpu",
-        attention_cost.PUBLISHED_HEADER,
-        lambda: attention_cost.side_by_side(7),
-    ),
-    "growth": ("growth.py --rounds 3", growth.HEADER, lambda: grown(3)),
-    "decoders": ("decoding.py --rounds 5", decoding.DECODERS_HEADER, lambda: decoding.decoders(5)),
-    "shares": ("decoding.py --rounds 5", decoding.SHARES_HEADER, lambda: decoding.shares(5)),
-}
-TABLES |= {
+def by_itself(command: str, header: str) -> list[str]:
+    """The rows of the last table that a script prints under a header."""
+    below = printed(command).rsplit(header, 1)[1].lstrip("\n")
+    return list(takewhile(lambda line: line.startswith("|"), below.splitlines()))
+
+
+TABLES: dict[str, tuple[str, str, Callable[[], Iterable[str]]]] = {  # name: script, header, rows
     name: (command, header, partial(by_itself, command, header))
     for name, command, header in (
+        ("inference", "inference.py --rounds 5 --device cpu", inference.HEADER),
+        ("parts", "parts.py --rounds 5", parts.HEADER),
+        ("attention", "attention_cost.py --rounds 7 --device cpu", attention_cost.SHARE_HEADER),
+        ("published", "attention_cost.py --rounds 7 --device cpu", attention_cost.PUBLISHED_HEADER),
         ("training", "training.py --rounds 9 --device cpu", training.HEADER),
         ("compiled", "compiled.py --rounds 5 --device cpu", compiled.HEADER),
         ("loader", "loader.py --rounds 3 --device cpu", loader.HEADER),
+        ("decoders", "decoding.py --rounds 5", decoding.DECODERS_HEADER),
+        ("shares", "decoding.py --rounds 5", decoding.SHARES_HEADER),
         ("soak", "soak.py --videos 1000", soak.HEADER),
     )
 }
+TABLES["growth"] = ("growth.py --rounds 3", growth.HEADER, lambda: grown(3))
 
 
 def replaced(page: str, name: str, block: str) -> str:

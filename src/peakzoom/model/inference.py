@@ -15,7 +15,8 @@ Three rewritings of a trained network, each of which leaves its answers as they 
 - **Weights** of convolutions are laid out once as a CPU's oneDNN wants them (:class:`PackedConv`), rather than at every
   call; clips then stay channels-last, too, which PyTorch's own convolution leaves for a single clip.
 
-And on a CPU a batch passes the backbone a few clips at a time, as many as its caches hold (:func:`clips_together`).
+And on a CPU a batch passes the backbone a few clips at a time, so that each part finds its memory where the one before
+left it (:func:`clips_together`).
 
 :class:`InferenceNetwork` puts a model together from them, from uint8 views to logits. It can be asked for half
 precision, which is not exact: convolutions are then computed in it, and what makes attention of their features is not.
@@ -346,19 +347,20 @@ def pack_convolutions(shapes: Mapping[nn.Module, torch.Size], clips: int) -> Non
             pack(conv, (clips * images, *shape))
 
 
-# Bytes a thread. Measured with 16 MiB of outermost cache for each core (docs/performance.md, "How many clips at once").
-CACHE = 16 * 2**20
+# Bytes. A C library keeps what is freed for the next who asks, but not all: glibc returns blocks above 32 MiB to the
+# system, and what lies free at its heap's end beyond twice that; the next pass then gets them back page by page.
+TOGETHER = 32 * 2**20
 
 
 def clips_together(most: int) -> int:
-    """How many clips pass a backbone at once on a CPU: as many as keep its largest operation within the caches.
+    """How many clips pass a backbone at once on a CPU: as many as keep its largest operation within ``TOGETHER``.
 
-    More take longer each, and more memory.
+    More take longer each (docs/performance.md, "How many clips at once"), and more memory.
 
     Args:
         most: bytes that the operation reads and writes for one clip.
     """
-    return max(1, CACHE * torch.get_num_threads() // max(most, 1))
+    return max(1, TOGETHER // max(most, 1))
 
 
 @dataclass(frozen=True)
