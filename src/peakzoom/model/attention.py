@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from peakzoom.model.geometry import exact
+from peakzoom.model.geometry import exact, remembered
 
 MODES = ("sample", "expected", "threshold")
 
@@ -91,9 +91,8 @@ class SparseAttention(nn.Module):
         share = self._share(value, cell, phi, response.shape, mode, generator)
 
         value = value.clamp(min=self.eps)
-        line = torch.arange(side, device=response.device, dtype=response.dtype) / side
-        row = (line - line[cell // side][..., None]).square()  # (N, K, g) squared distances
-        column = (line - line[cell % side][..., None]).square()
+        apart = _squared_distances(side, response.dtype, response.device)
+        row, column = apart[cell // side], apart[cell % side]  # (N, K, g)
 
         # Both sides at once: (2, N, K), discriminative first.
         weight = found * torch.stack((share * value, (1 - share) / value))
@@ -121,3 +120,10 @@ class SparseAttention(nn.Module):
         if phi is None:
             phi = torch.rand(shape, generator=generator, device=value.device, dtype=value.dtype)
         return (value >= phi.flatten(1).gather(1, cell)).to(value.dtype)
+
+
+@remembered
+def _squared_distances(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Of any two lines of a grid, as fractions of its side: (g, g)."""
+    line = torch.arange(side, dtype=dtype) / side
+    return (line - line[:, None]).square().to(device)

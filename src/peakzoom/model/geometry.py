@@ -157,7 +157,7 @@ def place_response(
         rows = axis(size[0] - 1, grid, 1)  # (g, h)
         columns = axis(size[1] - 1, grid, 2)  # (g, w)
         placed = rows @ response @ columns.T  # (B, T', g, g)
-        return torch.einsum("ts,bsij->btij", time, placed)
+        return (time @ placed.flatten(2)).unflatten(2, (grid, grid))
 
 
 @remembered

@@ -34,7 +34,7 @@ def class_response_maps(features: Tensor, weight: Tensor) -> Tensor:
             f"features {tuple(features.shape)} and weight {tuple(weight.shape)} do not fit, "
             "expected (B, C, T', h, w) and (S, C)"
         )
-    return torch.einsum("bcthw,sc->bsthw", features, weight)
+    return (weight @ features.flatten(2)).unflatten(2, features.shape[2:])
 
 
 def frame_scores(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -158,19 +158,16 @@ def find_peaks(response: Tensor) -> Tensor:
     Returns:
         bool mask of the same shape.
     """
-    rows, columns = response.shape[-2:]
+    columns = response.shape[-1]
     _, extent, flat = _flat(response)
     above, below = response + TIE * extent, response - TIE * extent
     padded = F.pad(response, (1, 1, 1, 1), value=-torch.inf)
-    peaks = (above >= response.mean((-2, -1), keepdim=True)) & ~flat
-    for row in range(3):
-        for column in range(3):
-            neighbour = padded[..., row : row + rows, column : column + columns]
-            if (row, column) < (1, 1):
-                peaks &= below > neighbour
-            elif (row, column) > (1, 1):
-                peaks &= above >= neighbour
-    return peaks
+    left, here, right = (padded[..., first : first + columns] for first in range(3))
+    three = torch.maximum(torch.maximum(left, here), right)  # the highest of three in a row
+    earlier = torch.maximum(three[..., :-2, :], left[..., 1:-1, :])
+    later = torch.maximum(three[..., 2:, :], right[..., 1:-1, :])
+    high = above >= response.mean((-2, -1), keepdim=True)
+    return high & ~flat & (below > earlier) & (above >= later)
 
 
 def further_peaks(response: Tensor, peaks: Tensor, reach: float) -> tuple[Tensor, Tensor]:
