@@ -161,6 +161,7 @@ def main() -> None:
     rounds, device = rounds_and_device(__doc__, 7)
     print(named(device))
     show(SHARE_HEADER, shares(rounds, device))
+    print()
     show(PUBLISHED_HEADER, side_by_side(rounds))
 
 

@@ -203,6 +203,7 @@ def main() -> None:
     rounds = number_from(__doc__, "--rounds", 3)
     print(machine())
     show(DECODERS_HEADER, decoders(rounds))
+    print()
     show(SHARES_HEADER, shares(rounds))
 
 

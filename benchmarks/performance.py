@@ -26,6 +26,7 @@ import compiled
 import decoding
 import growth
 import inference
+import layers
 import loader
 import parts
 import soak
@@ -64,6 +65,7 @@ TABLES: dict[str, tuple[str, str, Callable[[], Iterable[str]]]] = {  # name: scr
     name: (command, header, partial(by_itself, command, header))
     for name, command, header in (
         ("inference", "inference.py --rounds 5 --device cpu", inference.HEADER),
+        ("layers", "layers.py --clips 3", layers.HEADER),
         ("parts", "parts.py --rounds 5", parts.HEADER),
         ("attention", "attention_cost.py --rounds 7 --device cpu", attention_cost.SHARE_HEADER),
         ("published", "attention_cost.py --rounds 7 --device cpu", attention_cost.PUBLISHED_HEADER),

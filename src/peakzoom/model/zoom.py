@@ -9,8 +9,8 @@ linearly, so flat attention reads every pixel where it stands.
 
 The published code convolves Q with a 61 x 61 window. But k is separable and the continuation is linear, so all of it
 folds into two fixed g x g matrices: K, the blur, and D, the blur times the displacement x' - x. With A = Q K^T,
-the denominator is K A, and the displacements are K (Q D^T) / K A and D A / K A. Displacements rather than positions,
-because they are exactly zero for flat attention.
+the denominator is K A, and the displacements are K (Q D^T) / K A and D A / K A: three parts of one product of Q with
+both matrices on either side. Displacements rather than positions, because they are exactly zero for flat attention.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ class ZoomSampler(nn.Module):
         padding: half the window in cells (30: likewise).
     """
 
-    blur: Tensor
-    shift: Tensor
+    both: Tensor  # (2 g, g): D above K
 
     def __init__(self, grid: int = 31, fwhm: float = 13.0, padding: int = 30) -> None:
         super().__init__()
@@ -61,25 +60,23 @@ class ZoomSampler(nn.Module):
             raise ValueError(f"grid is {grid}, expected at least 2")
         blur, shift = blur_matrices(grid, fwhm, padding)
         dtype = torch.get_default_dtype()
-        self.register_buffer("blur", blur.to(dtype), persistent=False)
-        self.register_buffer("shift", shift.to(dtype), persistent=False)
+        self.register_buffer("both", torch.cat((shift, blur)).to(dtype), persistent=False)
+        self.side = grid
 
     def displacement(self, attention: Tensor) -> Tensor:
         """How far from its own place each grid position reads: (N, g, g) -> (N, g, g, 2), as (x, y), in frame sides.
 
         What would lie outside the frame reads its border.
         """
-        if attention.dim() != 3 or attention.shape[1:] != self.blur.shape:
-            raise ValueError(
-                f"attention has shape {tuple(attention.shape)}, expected (N, g, g), g = {len(self.blur)}"
-            )
+        side = self.side
+        if attention.dim() != 3 or attention.shape[1:] != (side, side):
+            raise ValueError(f"attention has shape {tuple(attention.shape)}, expected (N, g, g), g = {side}")
         with exact(attention):
-            attention = attention.to(self.blur.dtype)
-            across = attention @ self.blur.T
-            x = self.blur @ (attention @ self.shift.T)
-            y = self.shift @ across
-            shift = torch.stack((x, y), dim=-1) / (self.blur @ across)[..., None]
-            return torch.clamp(shift, *_reach(len(self.blur), shift.dtype, shift.device))
+            # Of its four parts, D Q D^T is of no use.
+            products = self.both @ (attention.to(self.both.dtype) @ self.both.T)
+            x, y, weight = products[:, side:, :side], products[:, :side, side:], products[:, side:, side:]
+            shift = torch.stack((x, y), dim=-1) / weight[..., None]
+            return torch.clamp(shift, *_reach(side, shift.dtype, shift.device))
 
     def grid(self, attention: Tensor) -> Tensor:
         """Where each grid position reads: (N, g, g) -> (N, g, g, 2) in [-1, 1] as (x, y), corners aligned."""
@@ -116,7 +113,7 @@ class ZoomSampler(nn.Module):
         shift = self.displacement(attention).unflatten(0, (-1, frames.shape[0]))
         with exact(frames):
             both = (frames.shape[2], height), (frames.shape[3], width)
-            reading = _reading(*both, len(self.blur), shift.dtype, shift.device)
+            reading = _reading(*both, self.side, shift.dtype, shift.device)
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
             positions = _positions(shift.transpose(0, 1), reading)
             zoomed = _read(frames.to(positions.dtype), positions)  # (k, N, C, n height, m width)
