@@ -1,7 +1,7 @@
 """What attention and zoom cost: beside the network they serve, and beside the way they were published.
 
-First table: the three branches at the paper's size, one clip, as predictions run them; then only what lies between the
-two passes (responses, gate, peaks, both attentions, both resamplings), in turn. Second, always on the CPU: 32 maps by
+First table: the three branches at the paper's size, one clip, as predictions run them, and how much of it lies between
+the two passes (responses, gate, peaks, both attentions, both resamplings). Second, always on the CPU: 32 maps by
 the loops of S3N (Ding et al., 2019) and the 61 x 61 convolutions of the saliency sampler (Recasens et al., 2018),
 written afresh here from their description, and by peakzoom; the same attention and the same grid come out.
 
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
-from functools import partial
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from timing import cell, in_turn, named, rounds_and_device, settled, show
+from timing import cell, in_turn, named, rounds_and_device, show, wait
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,6 +47,40 @@ def between(network: InferenceNetwork, seen: Seen) -> None:
     network.model.zoom(seen.source, responses, peaks, seen.size)
 
 
+def timed(network: InferenceNetwork, clip: Tensor, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each round of the whole, and of what it spent between the passes."""
+    spent: dict[str, list[float]] = {"all": [], "between": []}
+    marks: list[float] = []
+
+    def marking(call: Callable[..., Any], before: bool) -> Callable[..., Any]:
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                mark()
+            made = call(*args, **kwargs)
+            if not before:
+                mark()
+            return made
+
+        return marked
+
+    def mark() -> None:
+        wait(clip.device)
+        marks.append(time.perf_counter())
+
+    model: Any = network.model
+    model.respond, model.zoom = marking(model.respond, before=True), marking(model.zoom, before=False)
+    for turn in range(-2, rounds):
+        marks.clear()
+        mark()
+        network(clip)
+        mark()
+        if turn >= 0:
+            start, first, last, end = marks
+            spent["all"].append(1000 * (end - start))
+            spent["between"].append(1000 * (last - first))
+    return spent
+
+
 def shares(rounds: int, device: torch.device) -> Iterator[str]:
     for backbone, size, settings in CASES:
         torch.manual_seed(0)
@@ -59,13 +94,7 @@ def shares(rounds: int, device: torch.device) -> Iterator[str]:
                 between(network, seen)
             read = READING * 2 * 3 * (pre.frames // network.step) * size * size
             macs = counter.get_total_flops() / 2e9 + read / 1e9
-            spent = in_turn(
-                {
-                    "all": settled(partial(network, clip), device),
-                    "between": settled(partial(between, network, seen), device),
-                },
-                rounds,
-            )
+            spent = timed(network, clip, rounds)
         share = statistics.median(spent["between"]) / statistics.median(spent["all"])
         how = "evidence, further peaks, per clip" if settings else "paper: gate, per frame"
         yield (
