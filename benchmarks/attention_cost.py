@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from timing import cell, in_turn, named, rounds_and_device, show, wait
@@ -39,36 +38,23 @@ CASES = (  # backbone, size, settings
 )
 
 
-def between(network: InferenceNetwork, seen: Seen) -> None:
-    """Everything that :meth:`InferenceNetwork.look_closer` does before its second pass."""
-    responses, peaks = network.model.respond(
-        seen.features, network.preprocess.frames, seen.size, network.step
-    )
-    network.model.zoom(seen.source, responses, peaks, seen.size)
-
-
 def timed(network: InferenceNetwork, clip: Tensor, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each round of the whole, and of what it spent between the passes."""
     spent: dict[str, list[float]] = {"all": [], "between": []}
     marks: list[float] = []
-
-    def marking(call: Callable[..., Any], before: bool) -> Callable[..., Any]:
-        def marked(*args: Any, **kwargs: Any) -> Any:
-            if before:
-                mark()
-            made = call(*args, **kwargs)
-            if not before:
-                mark()
-            return made
-
-        return marked
+    zoom = network.zoom
 
     def mark() -> None:
         wait(clip.device)
         marks.append(time.perf_counter())
 
-    model: Any = network.model
-    model.respond, model.zoom = marking(model.respond, before=True), marking(model.zoom, before=False)
+    def marked(seen: Seen) -> Tensor:
+        mark()
+        zoomed = zoom(seen)
+        mark()
+        return zoomed
+
+    network.zoom = marked  # type: ignore[method-assign]
     for turn in range(-2, rounds):
         marks.clear()
         mark()
@@ -91,7 +77,7 @@ def shares(rounds: int, device: torch.device) -> Iterator[str]:
         with torch.inference_mode():
             seen = network.look(clip)
             with FlopCounterMode(display=False) as counter:
-                between(network, seen)
+                network.zoom(seen)
             read = READING * 2 * 3 * (pre.frames // network.step) * size * size
             macs = counter.get_total_flops() / 2e9 + read / 1e9
             spent = timed(network, clip, rounds)

@@ -13,10 +13,11 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from timing import machine, matrix_product, number_from, rate, show
+from timing import in_turn, matrix_product, rate, show_by_number
 
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import CONVOLUTIONS, InferenceNetwork
@@ -49,8 +50,7 @@ def rows(clips: int) -> Iterator[str]:
     network = InferenceNetwork(model)
     views = torch.randint(0, 256, (clips, pre.frames, 3, pre.size, pre.size), dtype=torch.uint8)
     spent: dict[Any, list[float]] = defaultdict(list)
-    count: dict[Any, float] = defaultdict(float)
-    shapes: dict[Any, str] = {}
+    shapes: dict[Any, tuple[torch.Size, torch.Size]] = {}
     started: dict[Any, float] = {}
 
     def before(conv: Any, inputs: Any) -> None:
@@ -58,44 +58,27 @@ def rows(clips: int) -> Iterator[str]:
 
     def after(conv: Any, inputs: Any, output: torch.Tensor) -> None:
         spent[conv].append(1000 * (time.perf_counter() - started[conv]))
-        count[conv] += products(conv, inputs[0].shape, output.shape)
-        shapes[conv] = " x ".join(str(side) for side in output.shape[2:])
+        shapes[conv] = inputs[0].shape, output.shape
 
-    def once() -> float:
-        start = time.perf_counter()
-        network(views)
-        return 1000 * (time.perf_counter() - start)
-
-    product = matrix_product()
-    yardstick: list[float] = []
+    for module in network.modules():
+        if isinstance(module, CONVOLUTIONS):
+            module.register_forward_pre_hook(before)
+            module.register_forward_hook(after)
     with torch.inference_mode():
-        once()
-        for module in network.modules():
-            if isinstance(module, CONVOLUTIONS):
-                module.register_forward_pre_hook(before)
-                module.register_forward_hook(after)
-        once()
-        spent.clear()
-        count.clear()
-        whole = []
-        for _ in range(ROUNDS):
-            whole.append(once())
-            start = time.perf_counter()
-            product()
-            yardstick.append(1000 * (time.perf_counter() - start))
-    most, total = rate(yardstick), statistics.median(whole)
-    medians = {conv: statistics.median(each) for conv, each in spent.items()}
+        turns = in_turn({"whole": partial(network, views), "product": matrix_product()}, ROUNDS, warm=2)
+    most, total = rate(turns["product"]), statistics.median(turns["whole"])
+    medians = {conv: statistics.median(each[-ROUNDS:]) for conv, each in spent.items()}
     alike: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for conv in spent:
         kernel = " x ".join(str(size) for size in conv.kernel_size)
         strides = f", stride {conv.stride[-1]}" if conv.stride[-1] > 1 else ""
         apart = f", slices {conv.dilation[0]} apart" if conv.kernel_size[0] > 1 else ""
         name = f"{conv.in_channels} to {conv.out_channels}, {kernel}{strides}{apart}"
-        alike[name, shapes[conv]].append(conv)
+        alike[name, " x ".join(str(side) for side in shapes[conv][1][2:])].append(conv)
 
     def line(name: str, output: str, convs: list[Any]) -> str:
         ms = sum(medians[conv] for conv in convs)
-        reached = 2 * sum(count[conv] for conv in convs) / ROUNDS / ms / 1e6
+        reached = 2 * sum(products(conv, *shapes[conv]) for conv in convs) / ms / 1e6
         shares = f"{ms:.1f} | {ms / total:.1%} | {reached:.0f} | {reached / most:.2f}"
         return f"| {name} | {output} | {len(convs)} | {shares} |"
 
@@ -106,11 +89,5 @@ def rows(clips: int) -> Iterator[str]:
     yield f"| everything else | | | {rest:.1f} | {rest / total:.1%} | | |"
 
 
-def main() -> None:
-    clips = number_from(__doc__, "--clips", 3)
-    print(machine())
-    show(HEADER, rows(clips))
-
-
 if __name__ == "__main__":
-    main()
+    show_by_number(__doc__, "--clips", 3, HEADER, rows)

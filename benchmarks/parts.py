@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from timing import cell, in_turn, machine, number_from, show
+from timing import cell, in_turn, show_by_number
 
 from peakzoom.model import PeakZoom
 from peakzoom.model.inference import InferenceNetwork, PackedConv
@@ -74,11 +74,5 @@ def pages_of(call: Callable[[], object]) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def main() -> None:
-    rounds = number_from(__doc__, "--rounds", 5)
-    print(machine())
-    show(HEADER, rows(rounds))
-
-
 if __name__ == "__main__":
-    main()
+    show_by_number(__doc__, "--rounds", 5, HEADER, rows)

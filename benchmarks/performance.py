@@ -3,7 +3,7 @@
 The page's text stays; what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the table of that name
 and a line that says when, where and by which command it was made.
 
-    python benchmarks/performance.py                        # all of them, about fifty minutes on two cores
+    python benchmarks/performance.py                        # all of them, about forty minutes on two cores
     python benchmarks/performance.py --only growth          # one
     python benchmarks/performance.py --study studies/ut-pre --row tcnn_xsx0.5-ODC    # that of the cascade too
 """

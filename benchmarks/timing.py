@@ -144,6 +144,15 @@ def number_from(doc: str | None, option: str, default: int) -> int:
     return parser.parse_args().number
 
 
+def show_by_number(
+    doc: str | None, option: str, default: int, header: str, rows: Callable[[int], Iterable[str]]
+) -> None:
+    """The table of a benchmark whose one option is a number, on a CPU."""
+    number = number_from(doc, option, default)
+    print(machine())
+    show(header, rows(number))
+
+
 def rounds_and_device(doc: str | None, default: int) -> tuple[int, torch.device]:
     """``--rounds`` and ``--device`` of one that runs on a GPU where there is one.
 

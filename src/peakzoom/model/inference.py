@@ -423,12 +423,14 @@ class InferenceNetwork(nn.Module):
 
     def look_closer(self, seen: Seen) -> dict[str, Tensor]:
         """The second pass: pooled features (B, C) of the two zoomed videos."""
-        model = self.model
-        responses, peaks = model.respond(seen.features, self.preprocess.frames, seen.size, self.step)
-        zoomed = model.zoom(seen.source, responses, peaks, seen.size)[2]
-        pooled = self._features(zoomed).mean((2, 3, 4))
+        pooled = self._features(self.zoom(seen)).mean((2, 3, 4))
         discriminative, complementary = pooled.unflatten(0, (2, -1)).unbind()
         return {"discriminative": discriminative, "complementary": complementary}
+
+    def zoom(self, seen: Seen) -> Tensor:
+        """What lies between the passes: the zoomed videos (2 B, 3, T, H, W), first the discriminative ones."""
+        responses, peaks = self.model.respond(seen.features, self.preprocess.frames, seen.size, self.step)
+        return self.model.zoom(seen.source, responses, peaks, seen.size)[2]
 
     def _features(self, video: Tensor) -> Tensor:
         """The backbone's, float32; a batch of many clips in parts of equal size, or nearly."""

@@ -112,8 +112,8 @@ class ZoomSampler(nn.Module):
         height, width = size or frames.shape[2:]
         shift = self.displacement(attention).unflatten(0, (-1, frames.shape[0]))
         with exact(frames):
-            both = (frames.shape[2], height), (frames.shape[3], width)
-            reading = _reading(*both, self.side, shift.dtype, shift.device)
+            axes = (frames.shape[2], height), (frames.shape[3], width)
+            reading = _reading(*axes, self.side, shift.dtype, shift.device)
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
             positions = _positions(shift.transpose(0, 1), reading)
             zoomed = _read(frames.to(positions.dtype), positions)  # (k, N, C, n height, m width)
@@ -129,7 +129,7 @@ def _positions(shift: Tensor, reading: _Reading) -> Tensor:
     # Along x first, (2 N g, g) x (g, w), and along y then, (h, g) x (N, g, 2 w): so x and y come side by side.
     along = (shift * reading.scale).transpose(-1, -2).reshape(-1, grid) @ reading.across.T
     along = along.view(-1, grid, 2, width).transpose(2, 3).flatten(2)
-    place = torch.stack((reading.x.expand(height, -1), reading.y[:, None].expand(-1, width)), dim=-1)
+    place = _places(reading.y, reading.x)
     # Added, not multiplied: a GPU may round the factors of a product.
     moved = torch.baddbmm(place.flatten(1)[None], reading.down.expand(along.shape[0], -1, -1), along)
     return moved.view(*several, height, width, 2)
@@ -198,7 +198,12 @@ def _axis(frames: int, length: int, grid: int) -> tuple[int, Tensor, Tensor, flo
 def _identity(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(H, W, 2) positions of the pixels themselves in [-1, 1], as (x, y)."""
     x, y = (torch.linspace(-1, 1, each, dtype=dtype) for each in (width, height))
-    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1).to(device)
+    return _places(y, x).to(device)
+
+
+def _places(y: Tensor, x: Tensor) -> Tensor:
+    """(h,) and (w,) -> (h, w, 2), as (x, y)."""
+    return torch.stack((x.expand(len(y), -1), y[:, None].expand(-1, len(x))), dim=-1)
 
 
 @remembered
