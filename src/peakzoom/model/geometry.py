@@ -97,6 +97,14 @@ class Backbone(Protocol):
         ...
 
 
+def is_backbone(network: object) -> bool:
+    """Whether it has all that a :class:`Backbone` has.
+
+    From Python 3.12 on, ``isinstance`` does not look where a module keeps its layers, and would not find ``fc``.
+    """
+    return all(hasattr(network, name) for name in ("cells", "num_features", "fc", "features"))
+
+
 def interpolation_matrix(positions: Tensor, cells: int, stride: float, offset: float) -> Tensor:
     """Linear interpolation from cells to positions along one axis; beyond the outer cells their value holds.
 

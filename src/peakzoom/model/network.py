@@ -12,7 +12,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
@@ -27,6 +27,7 @@ from peakzoom.model.geometry import (
     Backbone,
     axis_matrix,
     exact,
+    is_backbone,
     place_labels,
     place_response,
 )
@@ -154,10 +155,12 @@ class PeakZoom(
                 raise UserError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
             options = {"width": width, "dropout": dropout, **(backbone_options or {})}
             backbone = BACKBONES[backbone](num_classes, **options)
-        if not isinstance(backbone, Backbone):
+        if not is_backbone(backbone):
             raise ValueError(
                 f"{type(backbone).__name__} is no backbone: it needs features(video), cells, num_features and fc"
             )
+        if TYPE_CHECKING:
+            assert isinstance(backbone, Backbone)
         self.backbone = backbone
         self.branches = tuple(name for name in BRANCHES if name in branches)
         self.response, self.delta, self.top = response, delta, top
