@@ -43,7 +43,7 @@ class TorchEngine:
     def first(self, views: Tensor) -> tuple[Tensor, Seen]:
         """The first pass alone: logits (B, S) of the original branch, and what :meth:`closer` needs."""
         seen = self.network.look(views.to(self.device))
-        logits = self.network.model.head("original")(seen.features.mean((2, 3, 4)))
+        logits = self.network.model.score("original", self.network.model.gather(seen.features))
         return self._given(logits), seen
 
     @torch.inference_mode()

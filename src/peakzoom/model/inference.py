@@ -410,7 +410,7 @@ class InferenceNetwork(nn.Module):
 
     def answer(self, seen: Seen) -> dict[str, Tensor]:
         """The same from a first pass."""
-        pooled = {"original": seen.features.mean((2, 3, 4))}
+        pooled = {"original": self.model.gather(seen.features)}
         if self.model.branches != ("original",):
             pooled |= self.look_closer(seen)
         return self.model.classify({name: pooled[name] for name in self.model.branches}).logits()
@@ -422,8 +422,8 @@ class InferenceNetwork(nn.Module):
         return Seen(features, video if source is None else source, (video.shape[3], video.shape[4]))
 
     def look_closer(self, seen: Seen) -> dict[str, Tensor]:
-        """The second pass: pooled features (B, C) of the two zoomed videos."""
-        pooled = self._features(self.zoom(seen)).mean((2, 3, 4))
+        """The second pass: what the classifiers read of the two zoomed videos."""
+        pooled = self.model.gather(self._features(self.zoom(seen)))
         discriminative, complementary = pooled.unflatten(0, (2, -1)).unbind()
         return {"discriminative": discriminative, "complementary": complementary}
 

@@ -31,6 +31,7 @@ from peakzoom.model.geometry import (
     place_labels,
     place_response,
 )
+from peakzoom.model.pooling import class_scores, pool_cells
 from peakzoom.model.response import (
     class_response_maps,
     class_shares,
@@ -239,11 +240,12 @@ class PeakZoom(
     def _class_maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 1 with the original branch's classifier: maps (B, S, T', h, w) and each slice's logits (B, S, T').
 
-        Logits are the maps' means and the bias: the classifier is linear, so :func:`frame_scores` is the same.
+        Logits are the maps pooled as the backbone pools them, and the bias. For means that is :func:`frame_scores`,
+        because the classifier is linear.
         """
         fc, features = self.backbone.fc, features.to(self.backbone.fc.weight.dtype)
         maps = class_response_maps(features, fc.weight)
-        scores = maps.mean((3, 4))
+        scores = pool_cells(maps, self.pool)
         return maps, scores if fc.bias is None else scores + fc.bias[:, None]
 
     @torch.no_grad()
@@ -349,7 +351,7 @@ class PeakZoom(
                 processes share. They get the random draws that they would get in that batch.
         """
         features = self.backbone.features(video)
-        pooled = {"original": features.mean((2, 3, 4))}
+        pooled = {"original": self.gather(features)}
         looked = None
         if self.branches != ("original",):
             size, frames = (video.shape[3], video.shape[4]), video.shape[2]
@@ -364,7 +366,7 @@ class PeakZoom(
                 )
                 phi = phi[first : first + len(video)].expand_as(responses)
             q_dis, q_com, zoomed = self.zoom(video if source is None else source, responses, peaks, size, phi)
-            second = self.backbone.features(zoomed).mean((2, 3, 4))
+            second = self.gather(self.backbone.features(zoomed))
             pooled["discriminative"], pooled["complementary"] = second.chunk(2)
             if attention:
                 looked = Attention(responses, peaks, q_dis, q_com, *zoomed.chunk(2))
@@ -375,26 +377,54 @@ class PeakZoom(
         return replace(answered, attention=looked)
 
     def classify(self, pooled: Mapping[str, Tensor], share: tuple[int, int] | None = None) -> PeakZoomOutput:
-        """The predictions from each branch's pooled features (B, C), in the order of ``branches``.
+        """The predictions from what :meth:`gather` took of each branch's features, in the order of ``branches``.
 
-        ``share`` is as for :meth:`forward`.
+        ``share`` is as for :meth:`forward`. Where cells are not averaged, the fused answer is the sum of what each
+        branch's part of its classifier says, pooled in that branch: for averages, that is the one layer on all three.
         """
         pooled = {name: self._drop(value, share) for name, value in pooled.items()}
-        logits = {name: self.head(name)(value) for name, value in pooled.items()}
+        logits: dict[str, Any] = {name: self.score(name, value) for name, value in pooled.items()}
         if len(logits) == 1:
             fused = next(iter(logits.values()))
-        else:
+        elif self.pool == "mean":
             fused = self.fc_fused(torch.cat(tuple(pooled.values()), dim=1))
+        else:
+            fused_layer: Any = self.fc_fused
+            parts = fused_layer.weight.chunk(len(pooled), dim=1)
+            said = [
+                class_scores(value, part, None, self.pool)
+                for value, part in zip(pooled.values(), parts, strict=True)
+            ]
+            fused = torch.stack(said).sum(0) + fused_layer.bias
         return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused)
 
-    def _drop(self, pooled: Tensor, share: tuple[int, int] | None) -> Tensor:
-        if share is None or not self.training:
-            return self.dropout(pooled)
-        first, total = share
-        kept: Tensor = self.dropout(pooled.new_ones((total, pooled.shape[1])))
-        return pooled * kept[first : first + len(pooled)]
+    @property
+    def pool(self) -> str:
+        """How the cells of a class map make its score, see :mod:`peakzoom.model.pooling`."""
+        how: str = getattr(self.backbone, "pool", "mean")
+        return how
 
-    def head(self, name: str) -> nn.Module:
+    def gather(self, features: Tensor) -> Tensor:
+        """What the classifiers read of features (B, C, T', h, w): their means (B, C); all, where cells are chosen."""
+        return features.mean((2, 3, 4)) if self.pool == "mean" else features
+
+    def score(self, name: str, gathered: Tensor) -> Tensor:
+        """Logits (B, S) of a branch from what :meth:`gather` took of its features."""
+        head = self.head(name)
+        if self.pool == "mean":
+            scores: Tensor = head(gathered)
+            return scores
+        return class_scores(gathered, head.weight, head.bias, self.pool)
+
+    def _drop(self, pooled: Tensor, share: tuple[int, int] | None) -> Tensor:
+        if (share is None and pooled.dim() == 2) or not self.training:
+            return self.dropout(pooled) if pooled.dim() == 2 else pooled
+        first, total = share or (0, len(pooled))
+        kept: Tensor = self.dropout(pooled.new_ones((total, pooled.shape[1])))
+        kept = kept[first : first + len(pooled)]
+        return pooled * kept.reshape(kept.shape + (1,) * (pooled.dim() - 2))  # channels of a whole clip
+
+    def head(self, name: str) -> Any:
         """The classifier of a branch: (B, C) -> (B, S)."""
         return self.backbone.fc if name == "original" else self.heads[name]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from peakzoom.model.geometry import CellGeometry
+from peakzoom.model.pooling import class_scores, terms
 
 
 class VideoNetwork(nn.Module):
@@ -17,12 +18,16 @@ class VideoNetwork(nn.Module):
     num_features: int
     dropout: nn.Module
     fc: nn.Linear
+    pool: str = "mean"  # of the cells of a class map, see peakzoom.model.pooling
 
-    def classify(self, num_classes: int, channels: int, dropout: float, cells: CellGeometry) -> None:
+    def classify(
+        self, num_classes: int, channels: int, dropout: float, cells: CellGeometry, pool: str = "mean"
+    ) -> None:
         """Set what a :class:`~peakzoom.model.geometry.Backbone` has beside its features; a constructor ends with it."""
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}, expected at least 1")
-        self.num_features, self.cells = channels, cells
+        terms(pool)  # raises if it is none
+        self.num_features, self.cells, self.pool = channels, cells, pool
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
 
@@ -31,8 +36,19 @@ class VideoNetwork(nn.Module):
         raise NotImplementedError
 
     def forward(self, video: Tensor) -> Tensor:
-        """Logits (B, S): global average pooling over (T', h, w), dropout, one fully connected layer."""
-        return self.fc(self.dropout(self.features(video).mean((2, 3, 4))))
+        """Logits (B, S) of a clip."""
+        return self.answer(self.features(video))
+
+    def answer(self, features: Tensor) -> Tensor:
+        """Logits (B, S) of features (B, C, T', h, w), with dropout in training.
+
+        Global average pooling, dropout, one fully connected layer; or, where the cells are pooled in another way,
+        dropout and :func:`~peakzoom.model.pooling.class_scores`, which for ``mean`` is the same.
+        """
+        if self.pool == "mean":
+            return self.fc(self.dropout(features.mean((2, 3, 4))))
+        kept = self.dropout(features.new_ones(features.shape[:2]))[..., None, None, None]
+        return class_scores(features * kept, self.fc.weight, self.fc.bias, self.pool)
 
 
 def check_video(video: Tensor) -> Tensor:

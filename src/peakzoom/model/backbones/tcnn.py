@@ -46,6 +46,7 @@ class Stem(NamedTuple):
 
 
 SMALL: dict[str, Any] = {"every_frame": True, "motion": True}  # what small data and small networks gain from
+FIELDS = ("full", "local")
 PAPER_STEM = Stem(32, ((2, 2), (1, 2)))
 PAPER_STAGES = (  # Table 1, stages 2 to 7; output T x H x W for 16 x 224 x 224
     Stage(64, (0,)),  # 8 x 56 x 56
@@ -60,7 +61,7 @@ PAPER_STAGES = (  # Table 1, stages 2 to 7; output T x H x W for 16 x 224 x 224
 class ConvBN(nn.Sequential):
     """Convolution and batch norm: 1 x 3 x 3, or 3 x 3 x 3 dilated in time, or the 1 x 1 x 1 of a shortcut.
 
-    ``dilation`` 0 is a plain 1 x 3 x 3; ``stride`` is (time, space).
+    ``dilation`` 0 is a plain 1 x 3 x 3; ``stride`` is (time, space); ``kernel`` is the side in space.
     """
 
     def __init__(
@@ -89,11 +90,20 @@ class Block(nn.Module):
     """Two convolutions and a shortcut; ReLU follows the first batch norm and the sum."""
 
     def __init__(
-        self, channels_in: int, channels: int, stride: tuple[int, int], dilation: int, every_frame: bool
+        self,
+        channels_in: int,
+        channels: int,
+        stride: tuple[int, int],
+        dilation: int,
+        every_frame: bool,
+        local: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = ConvBN(channels_in, channels, stride, dilation=int(every_frame and stride[0] > 1))
-        self.conv2 = ConvBN(channels, channels, dilation=dilation)
+        if local:
+            self.conv2 = ConvBN(channels, channels, dilation=max(dilation, 1), kernel=1)
+        else:
+            self.conv2 = ConvBN(channels, channels, dilation=dilation)
         same = channels_in == channels and stride == (1, 1)
         self.shortcut = nn.Identity() if same else ConvBN(channels_in, channels, stride, kernel=1)
 
@@ -117,6 +127,9 @@ class TCNN(VideoNetwork):
         motion: let the stem see, beside each frame, its difference from the clip's mean frame, where whatever stands
             still is gone (docs/results.md has the gain on small data).
         max_stride: stages whose stride would take the cells further apart than this many pixels keep stride 1.
+        field: "full", or "local", where the second convolution of each block sees time alone, 3 x 1 x 1: a cell then
+            sees a part of a person rather than the whole.
+        pool: of the cells of a class map (:mod:`peakzoom.model.pooling`).
 
     Attributes:
         cells: where the feature cells sit in the input (:class:`CellGeometry`).
@@ -133,8 +146,12 @@ class TCNN(VideoNetwork):
         every_frame: bool = False,
         motion: bool = False,
         max_stride: int = 32,
+        field: str = "full",
+        pool: str = "mean",
     ) -> None:
         super().__init__()
+        if field not in FIELDS:
+            raise ValueError(f"field is {field!r}, expected one of {', '.join(FIELDS)}")
         channels = scaled(stem.channels, width)
         first, second = stem.strides
         self.stem = nn.Sequential(
@@ -153,13 +170,12 @@ class TCNN(VideoNetwork):
             cells = cells.then(1, (time, space, space))
             for index, dilation in enumerate(stage.dilations):
                 wide = scaled(stage.channels, width)
-                blocks.append(
-                    Block(channels, wide, (time, space) if index == 0 else (1, 1), dilation, every_frame)
-                )
+                step = (time, space) if index == 0 else (1, 1)
+                blocks.append(Block(channels, wide, step, dilation, every_frame, field == "local"))
                 channels = wide
         self.blocks = nn.Sequential(*blocks)
         self.motion = motion
-        self.classify(num_classes, channels, dropout, cells)
+        self.classify(num_classes, channels, dropout, cells, pool)
 
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
