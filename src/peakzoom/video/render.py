@@ -13,7 +13,7 @@ import csv
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -303,6 +303,30 @@ def _share_out(
     return {"train": sorted(numbers[held:]), "test": sorted(numbers[:held])}
 
 
+def plan_clips(
+    like: ClipSpec, train_clips: int, test_clips: int, names: Sequence[str], *, performers: int = 24,
+    backgrounds: int = 24, test_share: float = 0.25,
+) -> list[tuple[str, str, ClipSpec]]:  # fmt: skip
+    """What :func:`render_dataset` writes: path, split and specification of every clip.
+
+    The size, length and difficulty of all are those of ``like``, whose ``world`` seeds every choice; ``names`` are the
+    classes, and the rest is as there.
+    """
+    seed = like.world
+    shares, both = np.random.default_rng([seed, STREAM["share"]]), train_clips > 0 and test_clips > 0
+    people = _share_out(performers, test_share, both, "performers", shares)
+    places = _share_out(backgrounds, test_share, both, "backgrounds", shares)
+    plan: list[tuple[str, str, ClipSpec]] = []
+    for split, clips in (("train", train_clips), ("test", test_clips)):
+        for number in range(clips):
+            name, rng = names[number % len(names)], np.random.default_rng([seed, STREAM[split], number])
+            person, place = int(rng.choice(people[split])), int(rng.choice(places[split]))
+            own = int(rng.integers(2**31))
+            spec = replace(like, action=name, performer=person, background=place, seed=own)
+            plan.append((f"{name}/{split}_{number:05d}.mp4", split, spec))
+    return plan
+
+
 def render_dataset(
     root: str | Path, *, train_clips: int = 400, test_clips: int = 120, classes: Sequence[str] | None = None,
     height: int = 192, width: int = 256, frames: int = 32, fps: float = 15.0, difficulty: float = 0.5,
@@ -333,17 +357,16 @@ def render_dataset(
         came = f"{performers} performers, {backgrounds} backgrounds, test share {test_share}"
         most = f"at most {BYSTANDERS} performers"
         raise UserError(f"{came}: give at least one of each, {most}, and a share between 0 and 1")
-    shares, both = np.random.default_rng([seed, STREAM["share"]]), train_clips > 0 and test_clips > 0
-    people = _share_out(performers, test_share, both, "performers", shares)
-    places = _share_out(backgrounds, test_share, both, "backgrounds", shares)
-    plan: list[tuple[str, str, ClipSpec]] = []
-    for split, clips in (("train", train_clips), ("test", test_clips)):
-        for number in range(clips):
-            name, rng = names[number % len(names)], np.random.default_rng([seed, STREAM[split], number])
-            person, place = int(rng.choice(people[split])), int(rng.choice(places[split]))
-            own = int(rng.integers(2**31))
-            spec = ClipSpec(name, person, place, own, seed, height, width, frames, fps, difficulty)
-            plan.append((f"{name}/{split}_{number:05d}.mp4", split, spec))
+    like = ClipSpec(names[0], 0, 0, 0, seed, height, width, frames, fps, difficulty)
+    plan = plan_clips(
+        like,
+        train_clips,
+        test_clips,
+        names,
+        performers=performers,
+        backgrounds=backgrounds,
+        test_share=test_share,
+    )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(
             f"{root} is not an empty folder; give a new one, so that nothing is overwritten or mixed up"
