@@ -1,9 +1,9 @@
 """What attention and zoom cost: beside the network they serve, and beside the way they were published.
 
-First table: the three branches at the paper's size, one clip, as predictions run them, and how much of it lies between
-the two passes (responses, gate, peaks, both attentions, both resamplings). Second, always on the CPU: 32 maps by
-the loops of S3N (Ding et al., 2019) and the 61 x 61 convolutions of the saliency sampler (Recasens et al., 2018),
-written afresh here from their description, and by peakzoom; the same attention and the same grid come out.
+First table: the three branches at the paper's size, one clip, on a GPU also 30, as predictions run them, and how much
+of it lies between the two passes (responses, gate, peaks, both attentions, both resamplings). Second, always on the
+CPU: 32 maps by the loops of S3N (Ding et al., 2019) and the 61 x 61 convolutions of the saliency sampler (Recasens et
+al., 2018), written afresh here from their description, and by peakzoom; the same attention and the same grid come out.
 
     python benchmarks/attention_cost.py --rounds 7      # on a GPU where there is one
 """
@@ -73,20 +73,23 @@ def shares(rounds: int, device: torch.device) -> Iterator[str]:
         pre = Preprocess(size=size, canvas=(size, size))
         model = PeakZoom(backbone, 101, preprocess=pre.to_dict(), **settings).eval()  # type: ignore[arg-type]
         network = InferenceNetwork(model.to(device))
-        clip = torch.randint(0, 256, (1, pre.frames, 3, size, size), dtype=torch.uint8, device=device)
-        with torch.inference_mode():
-            seen = network.look(clip)
-            with FlopCounterMode(display=False) as counter:
-                network.zoom(seen)
-            read = READING * 2 * 3 * (pre.frames // network.step) * size * size
-            macs = counter.get_total_flops() / 2e9 + read / 1e9
-            spent = timed(network, clip, rounds)
-        share = statistics.median(spent["between"]) / statistics.median(spent["all"])
-        how = "evidence, further peaks, per clip" if settings else "paper: gate, per frame"
-        yield (
-            f"| {backbone}, {size} | {how} | {cell(spent['all'])} | {cell(spent['between'], '.1f')} "
-            f"| {share:.1%} | {macs:.3f} |"
-        )
+        for number in (1, 30) if device.type == "cuda" else (1,):
+            shape = (number, pre.frames, 3, size, size)
+            clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+            with torch.inference_mode():
+                seen = network.look(clips)
+                with FlopCounterMode(display=False) as counter:
+                    network.zoom(seen)
+                read = READING * 2 * 3 * (pre.frames // network.step) * size * size
+                macs = counter.get_total_flops() / 2e9 / number + read / 1e9
+                spent = timed(network, clips, rounds)
+            share = statistics.median(spent["between"]) / statistics.median(spent["all"])
+            how = "evidence, further peaks, per clip" if settings else "paper: gate, per frame"
+            named_so = f"{backbone}, {size}" + (f", {number} clips" if number > 1 else "")
+            yield (
+                f"| {named_so} | {how} | {cell(spent['all'], '.1f')} | {cell(spent['between'], '.1f')} "
+                f"| {share:.1%} | {macs:.3f} |"
+            )
 
 
 def published_attention(

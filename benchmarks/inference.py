@@ -2,9 +2,9 @@
 
 Milliseconds for the batch, median (fastest to slowest) of the rounds. Weights are random, which changes nothing about
 the time. GFLOP/s count what is computed after batch norms are folded and frames left out that the T-CNN never sees;
-they are set against a product of two 2048-square matrices, timed in turn with the rest. The last engine is torch
-with its convolutions in bfloat16 (``--precision bf16-mixed``), whose answers differ a little. ONNX Runtime and
-OpenVINO are left out on a GPU.
+they are set against a product of two square matrices of side 2048, 8192 on a GPU, timed in turn with the rest. The last
+engine is torch with its convolutions in bfloat16 (``--precision bf16-mixed``), whose answers differ a little. ONNX
+Runtime and OpenVINO are left out on a GPU, which also answers 30 clips, a video's views.
 
     python benchmarks/inference.py --rounds 5           # on a GPU where there is one
 """
@@ -77,7 +77,7 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
         calls["trained"] = partial(trained, model, pre)
         calls["torch"] = InferenceNetwork(model)
         calls["half"] = InferenceNetwork(model, dtype=torch.bfloat16)
-        for batch in (1, 3):
+        for batch in (1, 3, 30) if device.type == "cuda" else (1, 3):
             clips = torch.randint(
                 0, 256, (batch, pre.frames, 3, size, size), dtype=torch.uint8, device=device
             )
@@ -87,7 +87,7 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
                     | {"product": settled(matrix_product(device), device)},
                     rounds,
                 )
-            most = rate(spent.pop("product"))
+            most = rate(spent.pop("product"), device)
             medians = {name: statistics.median(each) for name, each in spent.items()}
             best = min(engines, key=medians.__getitem__)
             reached = 2 * counts[1] * batch / medians[best] * 1000

@@ -49,7 +49,7 @@ def cached(folder: Path, height: int, width: int) -> dict[Path, CachedVideo]:
 def rows(rounds: int, device: torch.device) -> Iterator[str]:
     """One line a network and number of loader processes."""
     gpu = device.type == "cuda"
-    cores, steps = os.cpu_count() or 2, 50 if gpu else 10
+    cores, steps = os.cpu_count() or 2, 20 if gpu else 10
     for name, size, clips in ON_GPU if gpu else ON_CPU:
         recipe = at_size(name, size)
         torch.manual_seed(0)

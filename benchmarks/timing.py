@@ -33,17 +33,20 @@ def cell(spent: list[float], form: str = ".0f") -> str:
 
 
 def matrix_product(device: torch.device | str = "cpu") -> Callable[[], object]:
-    """A product of two square matrices of side ``SIDE``, the yardstick of what a machine can do."""
-    left, right = (torch.randn(SIDE, SIDE, device=device) for _ in range(2))
+    """A product of two square matrices, the yardstick of what a machine can do."""
+    side = side_of(device)
+    left, right = (torch.randn(side, side, device=device) for _ in range(2))
     return lambda: left @ right
 
 
-SIDE = 2048
+def side_of(device: torch.device | str) -> int:
+    """Of the matrices: a GPU does the product of small ones in the time that it takes to ask for it."""
+    return 8192 if torch.device(device).type == "cuda" else 2048
 
 
-def rate(spent: list[float]) -> float:
+def rate(spent: list[float], device: torch.device | str = "cpu") -> float:
     """GFLOP/s of :func:`matrix_product`."""
-    return 2 * SIDE**3 / statistics.median(spent) / 1e6
+    return 2 * side_of(device) ** 3 / statistics.median(spent) / 1e6
 
 
 def machine() -> str:
@@ -157,11 +160,13 @@ def rounds_and_device(doc: str | None, default: int) -> tuple[int, torch.device]
     """``--rounds`` and ``--device`` of one that runs on a GPU where there is one.
 
     Matrix products are then computed in TF32 on a GPU if convolutions are, as they are by default: one is the other's
-    yardstick.
+    yardstick. ``--search`` lets cuDNN time its algorithms and take the fastest, which a training does not.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=default)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--search", action="store_true", help="let cuDNN time its algorithms")
     asked = parser.parse_args()
+    torch.backends.cudnn.benchmark = asked.search
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     return asked.rounds, torch.device(asked.device)

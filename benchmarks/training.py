@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from timing import cell, in_turn, settled, show_steps, wait
+from timing import cell, in_turn, settled, show_steps, side_of, wait
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.model import PeakZoom
@@ -82,7 +82,7 @@ def largest_memory(step: Step) -> int:
 
 def product(device: torch.device, half: bool) -> tuple[Callable[[], object], float]:
     """A matrix product of that precision, and its GFLOP."""
-    side = 8192 if device.type == "cuda" else 2048
+    side = side_of(device)
     left, right = (
         torch.randn(side, side, device=device, dtype=torch.bfloat16 if half else torch.float32)
         for _ in range(2)
