@@ -1,0 +1,247 @@
+"""Clips that a GPU holds whole, for many short trainings: rendered or decoded once into plain arrays, changed there.
+
+Frames are kept as a training caches them (216 x 216, uint8) and cropped, mirrored and recoloured where the network is,
+by the draws of a recipe. Test clips are the middle crop at the network's size, with the place of the acting part.
+
+    python benchmarks/held.py CLIPS --train 400 --test 400 --workers 16      # quickstart's settings; CLIPS is a folder
+    python benchmarks/held.py CLIPS --real WEIZMANN/clips.csv                # adds CLIPS/real-WEIZMANN.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from peakzoom.quickstart import DIFFICULTY, FPS, FRAMES
+from peakzoom.recipes import small
+from peakzoom.video.clips import clip_indices, clip_span
+from peakzoom.video.decode import decode
+from peakzoom.video.figures import ACTIONS
+from peakzoom.video.render import ClipSpec, plan_clips, render_clip, telling_part
+from peakzoom.video.views import Augment, draw_change, resize
+
+PRE = small().preprocess
+SIDE = PRE.stored_canvas[0]  # of the frames that are kept
+MARGIN = (PRE.canvas[0] - PRE.size) // 2  # pixels of the canvas on each side of the middle crop
+TEST_DIFFICULTIES = (0.2, 0.5, 0.7)
+CLASSES = list(ACTIONS)
+
+
+def middle(frames: Tensor) -> Tensor:
+    """The middle crop at the network's size, uint8: (T, 3, 216, 216) -> (T, 3, 96, 96)."""
+    edge = MARGIN * PRE.zoom_source
+    cropped = frames[..., edge : SIDE - edge, edge : SIDE - edge].float()
+    return F.avg_pool2d(cropped, PRE.zoom_source).round_().to(torch.uint8)
+
+
+def _render(job: tuple[ClipSpec, Path, int, bool]) -> dict[str, Any]:
+    spec, file, number, test = job
+    torch.set_num_threads(1)
+    frames = resize(torch.from_numpy(render_clip(spec)), SIDE, SIDE)
+    np.load(file, mmap_mode="r+")[number] = (middle(frames) if test else frames).numpy()
+    row: dict[str, Any] = {"label": CLASSES.index(spec.action)}
+    if test:
+        part, centres, radius = telling_part(spec)
+        scale = np.array([PRE.canvas[1] / spec.width, PRE.canvas[0] / spec.height])
+        row |= {
+            "part": part,
+            "centres": (centres * scale - MARGIN).tolist(),
+            "radii": (radius * scale).tolist(),
+        }
+    return row
+
+
+def _decode(job: tuple[Path, Path, int]) -> int:
+    path, file, number = job
+    torch.set_num_threads(1)
+    frames = decode(path, None, PRE.stored_canvas).frames.numpy()
+    np.load(file, mmap_mode="r+")[number, : len(frames)] = frames
+    return len(frames)
+
+
+def _array(file: Path, shape: tuple[int, ...]) -> None:
+    np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape).flush()
+
+
+def render(folder: Path, train: int, test: int, seed: int, workers: int, first: int = 400) -> None:
+    """Write test clips of each difficulty and training clips, the ``first`` of these before all others.
+
+    ``NAME.json`` is written when ``NAME.npy`` is whole; ``train.json`` lists as many clips as are there so far.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    plans: list[tuple[str, list[ClipSpec], int]] = []
+    for difficulty in TEST_DIFFICULTIES:
+        like = ClipSpec(CLASSES[0], 0, 0, 0, seed, frames=FRAMES, fps=FPS, difficulty=difficulty)
+        plan = [spec for _, split, spec in plan_clips(like, train, test, CLASSES) if split == "test"]
+        plans.append((f"test-{difficulty}", plan, 0))
+    like = ClipSpec(CLASSES[0], 0, 0, 0, seed, frames=FRAMES, fps=FPS, difficulty=DIFFICULTY)
+    every = [spec for _, split, spec in plan_clips(like, train, test, CLASSES) if split == "train"]
+    plans.insert(1, ("train", every[:first], 0))
+    plans.append(("train", every[first:], first))
+    _array(folder / "train.npy", (train, FRAMES, 3, SIDE, SIDE))
+    rows: dict[str, list[dict[str, Any]]] = {}
+    with ProcessPoolExecutor(workers) as pool:
+        for name, specs, begin in plans:
+            is_test, file = name != "train", folder / f"{name}.npy"
+            if is_test:
+                _array(file, (len(specs), FRAMES, 3, PRE.size, PRE.size))
+            jobs = [(spec, file, begin + number, is_test) for number, spec in enumerate(specs)]
+            rows.setdefault(name, []).extend(pool.map(_render, jobs, chunksize=4))
+            draft = folder / f"{name}.draft"
+            draft.write_text(json.dumps(rows[name]))
+            draft.rename(folder / f"{name}.json")
+            print(f"{name}: {len(rows[name])} clips", flush=True)
+
+
+def read_real(table: Path, folder: Path, workers: int) -> None:
+    """Write ``real-NAME.npy`` and ``.json`` from a list of clips (path, class or label, group)."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    labels = [row.get("class") or row["label"] for row in rows]
+    classes = sorted(set(labels))
+    array = folder / f"real-{table.parent.name}.npy"
+    folder.mkdir(parents=True, exist_ok=True)
+    longest = 200
+    _array(array, (len(rows), longest, 3, SIDE, SIDE))
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = [(table.parent / row["path"], array, number) for number, row in enumerate(rows)]
+        lengths = list(pool.map(_decode, jobs))
+    found = [
+        {"label": classes.index(label), "group": row["group"], "frames": frames}
+        for label, row, frames in zip(labels, rows, lengths, strict=True)
+    ]
+    array.with_suffix(".json").write_text(json.dumps(found))
+    print(f"{array.stem}: {len(rows)} clips", flush=True)
+
+
+@dataclass
+class Clips:
+    """Frames uint8 (N, F, 3, S, S) on a device, classes (N,), and what else is known of each clip."""
+
+    frames: Tensor
+    labels: Tensor
+    rows: list[dict[str, Any]]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [row.get("frames", self.frames.shape[1]) for row in self.rows]
+
+
+def read(
+    folder: Path, name: str, device: torch.device, count: int | None = None, patience: float = 0
+) -> Clips:
+    """An array and its list, of ``count`` clips at least where that is given; waits for them if it must."""
+    until = time.monotonic() + patience
+    while True:
+        file = folder / f"{name}.json"
+        rows = json.loads(file.read_text()) if file.exists() else []
+        if rows and len(rows) >= (count or 1):
+            break
+        if time.monotonic() > until:
+            raise SystemExit(f"{file} lists {len(rows)} clips, expected {count or 'some'}")
+        time.sleep(0.5)
+    rows = rows[:count]
+    stored = np.load(folder / f"{name}.npy", mmap_mode="r")
+    longest = max(row.get("frames", stored.shape[1]) for row in rows)
+    frames = torch.empty((len(rows), longest, *stored.shape[2:]), dtype=torch.uint8, device=device)
+    for number in range(len(rows)):  # a large array is never in memory whole
+        frames[number] = torch.from_numpy(np.array(stored[number, :longest])).to(device)
+    return Clips(frames, torch.tensor([row["label"] for row in rows], device=device), rows)
+
+
+@dataclass
+class Draws:
+    """All random choices of a training, a row a step, on the device."""
+
+    frames: Tensor  # int64 (steps, B, T), into clips and frames laid end to end
+    labels: Tensor  # int64 (steps, B)
+    crop: Tensor  # float32 (steps, B, 2, 3), as affine_grid takes it
+    colour: Tensor  # float32 (steps, B, 2), gain and contrast
+
+
+def draw(
+    clips: Clips, numbers: Iterable[int], steps: int, batch: int, stride: int, augment: Augment, seed: int
+) -> Draws:
+    """Batches of a training on some of the clips, which pass in a new order every epoch."""
+    numbers, random = list(numbers), np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    epochs = -(-steps * batch // len(numbers))
+    order = np.concatenate([random.permutation(numbers) for _ in range(epochs)])[: steps * batch]
+    lengths = np.array(clips.lengths)[order]
+    starts = random.integers(0, np.maximum(lengths - clip_span(PRE.frames, stride), 0) + 1)
+    longest = clips.frames.shape[1]
+    chosen = [
+        clip * longest + clip_indices(int(start), int(length), PRE.frames, stride)
+        for clip, start, length in zip(order, starts, lengths, strict=True)
+    ]
+    changes = [draw_change(SIDE, SIDE, PRE, augment, generator) for _ in order]
+    box = np.array([(each.left, each.top, each.width, each.height) for each in changes]) / SIDE
+    sign = np.array([-1 if each.flip else 1 for each in changes])
+    crop = np.zeros((len(order), 2, 3), np.float32)
+    crop[:, 0, 0], crop[:, 1, 1] = sign * box[:, 2], box[:, 3]
+    crop[:, :, 2] = 2 * box[:, :2] + box[:, 2:] - 1
+    colour = np.array([(each.gain, each.contrast) for each in changes], np.float32)
+    device = clips.frames.device
+
+    def table(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(device).unflatten(0, (steps, batch))
+
+    labels = clips.labels[torch.from_numpy(order).to(device)].unflatten(0, (steps, batch))
+    return Draws(table(np.stack(chosen)), labels, table(crop), table(colour))
+
+
+def normalised(views: Tensor) -> Tensor:
+    """Pixels from 0 to 255, (B, T, 3, s, s), as the network takes them, (B, 3, T, s, s)."""
+    return ((views - 255 * PRE.mean[0]) / (255 * PRE.std[0])).transpose(1, 2)
+
+
+def training_views(frames: Tensor, chosen: Tensor, crop: Tensor, colour: Tensor) -> Tensor:
+    """What a network sees of a batch in training, (B, 3, T, s, s).
+
+    Args:
+        frames: uint8 (N, F, 3, S, S).
+        chosen, crop, colour: a step of :class:`Draws`.
+    """
+    batch, length = chosen.shape
+    flat = frames.view(-1, frames.shape[2] * SIDE * SIDE).index_select(0, chosen.flatten())
+    images = flat.view(batch, length * 3, SIDE, SIDE).float()
+    side = PRE.source_size
+    grid = F.affine_grid(crop, [batch, 1, side, side], align_corners=False)
+    views = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    views = F.avg_pool2d(views, PRE.zoom_source).unflatten(1, (length, 3))
+    mean = views.mean((1, 2, 3, 4), keepdim=True)
+    gain, contrast = colour[:, 0, None, None, None, None], colour[:, 1, None, None, None, None]
+    return normalised((gain * (contrast * (views - mean) + mean)).clamp(0, 255))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--train", type=int, default=400)
+    parser.add_argument("--test", type=int, default=400, help="of each difficulty")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--real", type=Path, action="append", default=[])
+    asked = parser.parse_args()
+    for table in asked.real:
+        read_real(table, asked.clips, asked.workers)
+    if asked.train:
+        render(asked.clips, asked.train, asked.test, asked.seed, asked.workers)
+
+
+if __name__ == "__main__":
+    main()
