@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from timing import machine
 
-from peakzoom.archive import label
-from peakzoom.cli.options import find_videos, whole_numbers
-from peakzoom.predict import Protocol, load
+from peakzoom.apps.batch.label import label
+from peakzoom.cli.inputs import find_videos, whole_numbers
+from peakzoom.inference.recognizer import load
+from peakzoom.video.sampling import Protocol
 
 Told = list[tuple[float, int]]  # seconds, videos done
 

@@ -28,10 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peakzoom.data.runs import run_videos
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom, frame_scores, top_k_entropy
-from peakzoom.predict import Protocol, Recognizer, decode_views, find_model, read_model
-from peakzoom.runs import run_videos
-from peakzoom.train import start_from
+from peakzoom.model.load import find_model, read_model
+from peakzoom.training.start import start_from
+from peakzoom.video.sampling import Protocol, decode_views
 
 FORMS = {
     "gate": {"response": "gate", "erase": 0.0},

@@ -30,17 +30,21 @@ import numpy as np
 import torch
 from tiny import longer, made
 
-from peakzoom.errors import DecodeError, UserError
-from peakzoom.evaluate import evaluate
+from peakzoom.apps.watch.records import Window
+from peakzoom.apps.watch.source import Problem
+from peakzoom.apps.watch.watch import watch
+from peakzoom.data.check import check
+from peakzoom.data.entries import Entry, VideoSet
+from peakzoom.evaluation.evaluate import evaluate
+from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Prediction, Protocol, Recognizer
-from peakzoom.train import Options, train
-from peakzoom.video.check import check
+from peakzoom.training.options import Options
+from peakzoom.training.train import train
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.decode import probe
-from peakzoom.video.entries import Entry, VideoSet
-from peakzoom.video.live import Problem
+from peakzoom.video.sampling import Protocol
 from peakzoom.video.views import Preprocess
-from peakzoom.watch import Window, watch
 
 PROTOCOL = Protocol(clips=2, crops=1)
 OPTIONS = Options(steps=("tcnn",), accelerator="cpu", progress=False)
@@ -233,7 +237,7 @@ def visited(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: P
     """Outcomes of the web page: the table of its tab for several files, and the film of the other, which agree."""
     from visiting import Visitor
 
-    from peakzoom.serve import server
+    from peakzoom.apps.serve.page import server
 
     found = Counter[str]()
     with server(model, PROTOCOL) as address:

@@ -4,7 +4,7 @@ Of a study (docs/studies.md), one of its rows with all three branches: for every
 the test videos of the other folds of that seed, each scored by a network that never saw it, and what the cascade then
 answers to the fold's own test videos is counted. Or of two evaluations by one network: thresholds from the first, tried
 on the second. Or of evaluations, each by itself: thresholds from random halves, tried on the other halves. (A replay is
-what is done: tests/test_cascade.py.)
+what is done: tests/inference/test_cascade.py.)
 
     python benchmarks/cascade.py studies/ut-pre tcnn_xsx0.5-ODC --loss 0.2
     python benchmarks/cascade.py --evaluations full/calibration full/held-out --run pre/joint
@@ -22,10 +22,11 @@ from typing import NamedTuple
 import numpy as np
 from timing import runs_of, show
 
-from peakzoom.cascade import Cascade, Replay, Work, calibrate, course, replay, view_order
-from peakzoom.cost import multiply_adds_by_pass
-from peakzoom.predict import load
-from peakzoom.report.scores import read_evaluation
+from peakzoom.evaluation.calibrate import Replay, calibrate, course, replay
+from peakzoom.evaluation.files import read_evaluation
+from peakzoom.inference.cascade import Cascade, Work, view_order
+from peakzoom.inference.cost import multiply_adds_by_pass
+from peakzoom.inference.recognizer import load
 
 HEADER = (
     "| videos of | videos | full | cascade | changed | lost | won | views | passes a view | passes a video | G a video "

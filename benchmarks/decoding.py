@@ -30,10 +30,11 @@ import torch
 from timing import cell, in_turn, machine, number_from, show
 from torch import Tensor
 
-from peakzoom.errors import DecodeError
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Protocol, Recognizer, decode_ahead, decode_views
-from peakzoom.recipes import RECIPES
+from peakzoom.training.recipes import RECIPES
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.sampling import Protocol, decode_ahead, decode_views
 from peakzoom.video.views import resize
 
 FOLDER = Path(os.environ.get("PEAKZOOM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -26,10 +26,11 @@ import torch
 from soak import videos_in_all
 from timing import cell, in_turn, machine, show
 
-from peakzoom.errors import DecodeError
+from peakzoom.inference.network import InferenceNetwork
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
-from peakzoom.model.inference import InferenceNetwork
-from peakzoom.predict import Protocol, Recognizer
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.sampling import Protocol
 from peakzoom.video.views import Preprocess
 
 

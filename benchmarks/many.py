@@ -25,8 +25,9 @@ from tempfile import TemporaryDirectory
 from soak import resident
 from timing import machine
 
-from peakzoom.cli.options import find_videos
-from peakzoom.predict import Protocol, load
+from peakzoom.cli.inputs import find_videos
+from peakzoom.inference.recognizer import load
+from peakzoom.video.sampling import Protocol
 
 PROTOCOL = Protocol(clips=1, crops=1)
 EVERY = 500  # clips, after which memory is read

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from peakzoom.cli.quickstart_run import quick_recipe
+from peakzoom.data.cache import CachedVideo, FrameCache, fill
+from peakzoom.data.datasets import open_data
+from peakzoom.data.loading import ClipDataset, EpochSampler, loader
+from peakzoom.data.synthetic.clips import render_dataset
 from peakzoom.model.backbones import motion
 from peakzoom.model.backbones.tcnn import TCNN, tcnn_xs
-from peakzoom.quickstart import quick_recipe
-from peakzoom.video.cache import CachedVideo, FrameCache, fill
-from peakzoom.video.datasets import open_data
-from peakzoom.video.loading import ClipDataset, EpochSampler, loader
-from peakzoom.video.render import render_dataset
 from peakzoom.video.views import Preprocess, to_input
 
 

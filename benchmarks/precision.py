@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from timing import cell, in_turn, machine, runs_of, show, study_parser
 
-from peakzoom.engines import Engine
-from peakzoom.engines.base import INPUT
-from peakzoom.engines.eager import TorchEngine
+from peakzoom.data.entries import Entry
+from peakzoom.data.runs import run_videos
+from peakzoom.inference.engines.base import INPUT, Engine
+from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.recognizer import load
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Protocol, decode_views, load
-from peakzoom.runs import run_videos
-from peakzoom.video.entries import Entry
+from peakzoom.video.sampling import Protocol, decode_views
 
 HEADER = (
     "| precision | seed | videos | float32 | lower | changed | lost | won | largest difference of a logit | "
@@ -46,7 +46,7 @@ def int8(model: PeakZoom, learnt: Sequence[Entry]) -> tuple[Engine, Engine]:
     """The network in float32 and with its convolutions in eight bits, scaled on training videos."""
     import nncf
 
-    from peakzoom.engines.openvino import OpenVinoEngine, to_openvino
+    from peakzoom.inference.engines.openvino import OpenVinoEngine, to_openvino
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     graph = to_openvino(model)

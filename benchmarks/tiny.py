@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from peakzoom.recipes import Phase, Recipe
-from peakzoom.video.render import render_dataset
+from peakzoom.data.synthetic.clips import render_dataset
+from peakzoom.training.recipes import Phase, Recipe
 from peakzoom.video.views import Augment, Preprocess
 
 

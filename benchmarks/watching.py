@@ -17,8 +17,9 @@ from pathlib import Path
 import av
 from timing import machine
 
-from peakzoom.predict import load
-from peakzoom.watch import Ended, Window, watch
+from peakzoom.apps.watch.records import Ended, Window
+from peakzoom.apps.watch.watch import watch
+from peakzoom.inference.recognizer import load
 
 HEADER = "| minute | windows | resident, MiB | times real time |\n" + "|---:" * 4 + "|"
 

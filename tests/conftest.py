@@ -13,10 +13,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from tiny import recipe, render
 
-from peakzoom.recipes import Recipe
-from peakzoom.video.datasets import open_data
-from peakzoom.video.entries import VideoSet
-from peakzoom.video.render import ClipSpec, write_clip
+from peakzoom.data.datasets import open_data
+from peakzoom.data.entries import VideoSet
+from peakzoom.data.synthetic.clips import ClipSpec, write_clip
+from peakzoom.training.recipes import Recipe
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,8 @@ def tiny() -> Recipe:
 @pytest.fixture(scope="session")
 def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with both phases trained; do not write into it."""
-    from peakzoom.train import Options, train
+    from peakzoom.training.options import Options
+    from peakzoom.training.train import train
 
     out = tmp_path_factory.mktemp("runs") / "run"
     options = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False)

@@ -6,23 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peakzoom.errors import DecodeError, UserError
+    from peakzoom.inference.prediction import Prediction
+    from peakzoom.inference.recognizer import Recognizer, load
     from peakzoom.model import TCNN, PeakZoom
-    from peakzoom.predict import Prediction, Protocol, Recognizer, load
+    from peakzoom.utils.errors import DecodeError, UserError
+    from peakzoom.video.sampling import Protocol
 
 __version__ = "0.1.0"
 
 __all__ = ["TCNN", "DecodeError", "PeakZoom", "Prediction", "Protocol", "Recognizer", "UserError", "load"]
 
 _HOME = {
-    "DecodeError": "errors",
-    "UserError": "errors",
+    "DecodeError": "utils.errors",
+    "UserError": "utils.errors",
     "TCNN": "model",
     "PeakZoom": "model",
-    "Prediction": "predict",
-    "Protocol": "predict",
-    "Recognizer": "predict",
-    "load": "predict",
+    "Prediction": "inference.prediction",
+    "Protocol": "video.sampling",
+    "Recognizer": "inference.recognizer",
+    "load": "inference.recognizer",
 }
 
 

@@ -21,7 +21,8 @@ from peakzoom.model import (
     normalise,
     place_response,
 )
-from peakzoom.model.geometry import place_labels, remembered
+from peakzoom.model.geometry import place_labels
+from peakzoom.model.numerics import remembered
 
 DTYPES = [torch.float32, torch.float64]
 PAPER = CellGeometry(stride=(4, 32, 32), offset=(0.0, 0.0, 0.0))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 from peakzoom.video.clips import CLIP_RULES, clip_indices, clip_span, even_clips, random_clip, resample
 
 LENGTHS = [1, 2, 3, 7, 15, 16, 17, 31, 46, 60, 61, 63, 64, 65, 91, 100, 127, 250, 299, 1801]

@@ -19,7 +19,7 @@ from av.filter import Graph
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video import decode as module
 from peakzoom.video.decode import Video, _timeline, decode, probe
 

@@ -31,9 +31,9 @@ from peakzoom.cli import (
     watch,
 )
 from peakzoom.cli.console import INTERRUPTED, say
-from peakzoom.durable import is_full, no_room
-from peakzoom.errors import UserError
-from peakzoom.extras import missing_extra
+from peakzoom.utils.durable import is_full, no_room
+from peakzoom.utils.errors import UserError
+from peakzoom.utils.extras import missing_extra
 
 app = typer.Typer(
     name="peakzoom",

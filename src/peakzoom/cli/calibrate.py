@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
+from peakzoom.cli.inputs import protocol, videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
     DataOptions,
@@ -19,10 +20,8 @@ from peakzoom.cli.options import (
     PrecisionOpt,
     ViewOptions,
     grouped,
-    protocol,
-    videos_to_score,
 )
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 
 
 @grouped
@@ -49,11 +48,11 @@ def calibrate(
     """
     import numpy as np
 
-    from peakzoom.cascade import FILE, Work, save, stored_for, view_order, write_curve
-    from peakzoom.cascade import calibrate as choose
-    from peakzoom.cost import multiply_adds_by_pass
-    from peakzoom.evaluate import score_videos
-    from peakzoom.plots import plot_cascade
+    from peakzoom.evaluation.calibrate import calibrate as choose
+    from peakzoom.evaluation.calibrate import plot_cascade, save, stored_for, write_curve
+    from peakzoom.evaluation.evaluate import score_videos
+    from peakzoom.inference.cascade import FILE, Work, view_order
+    from peakzoom.inference.cost import multiply_adds_by_pass
 
     averaged = protocol(views)
     target = Path(run) / "cascade"

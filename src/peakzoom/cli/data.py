@@ -12,9 +12,10 @@ import typer
 from rich.table import Table
 
 from peakzoom.cli.console import answer, out_console, say
-from peakzoom.cli.options import DataArg, DataOptions, check_new, grouped, open_videos
-from peakzoom.errors import printable
-from peakzoom.progress import progress_bar
+from peakzoom.cli.inputs import check_new, open_videos
+from peakzoom.cli.options import DataArg, DataOptions, grouped
+from peakzoom.utils.errors import printable
+from peakzoom.utils.progress import progress_bar
 
 SHOWN = 20  # problems that are printed
 SHOWN_MISSING = 10  # missing videos that are
@@ -39,7 +40,7 @@ def check(
 
     Example: `peakzoom data check clips/`
     """
-    from peakzoom.video.check import check as look
+    from peakzoom.data.check import check as look
 
     if out is not None:
         check_new(out, "--out")
@@ -110,7 +111,7 @@ def render(
     Examples: `peakzoom data render rendered` and `peakzoom data render rendered --train-clips 12000 --test-clips 600
     --frames 24 --fps 10 --difficulty 0.4 --performers 200 --backgrounds 200 --test-share 0.1`
     """
-    from peakzoom.video.render import render_dataset
+    from peakzoom.data.synthetic.clips import render_dataset
 
     with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
         folder = render_dataset(
@@ -146,8 +147,8 @@ def prepare(
 
     Example: `peakzoom data prepare ucf101 downloads/`
     """
-    from peakzoom.video.prepare import OFFICIAL
-    from peakzoom.video.prepare import prepare as look
+    from peakzoom.data.prepare import OFFICIAL
+    from peakzoom.data.prepare import prepare as look
 
     if out is not None:
         check_new(out, "--out")

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from peakzoom.cli.console import answer, out_console, say
+from peakzoom.cli.inputs import beside, protocol, stored_cascade, videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
     CascadeOpt,
@@ -18,18 +19,14 @@ from peakzoom.cli.options import (
     Precision,
     RunArg,
     ViewOptions,
-    beside,
     grouped,
-    protocol,
-    stored_cascade,
-    videos_to_score,
 )
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.evaluate import Evaluation
-    from peakzoom.evidence.faithfulness import Faithfulness
+    from peakzoom.evaluation.faithfulness import Faithfulness
+    from peakzoom.evaluation.results import Evaluation
 
 
 @grouped
@@ -72,8 +69,8 @@ def evaluate(
     """
     if workers:
         start_early()
-    from peakzoom.evaluate import evaluate as test
-    from peakzoom.evaluate import part_of, score_shard
+    from peakzoom.evaluation.evaluate import evaluate as test
+    from peakzoom.evaluation.evaluate import part_of, score_shard
 
     if faithfulness and cascade:
         raise UserError("--faithfulness looks at every view and --cascade does not: ask for one of them")
@@ -146,8 +143,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _renew_card(run: str, evaluation: Path) -> None:
     """Write the accuracies into the model card beside the weights."""
-    from peakzoom.card import FILE, update_card
-    from peakzoom.predict import find_model
+    from peakzoom.hub.card import FILE, update_card
+    from peakzoom.model.load import find_model
 
     file = find_model(run) / FILE
     try:
@@ -162,7 +159,7 @@ def _renew_card(run: str, evaluation: Path) -> None:
 
 
 def _tell_faithfulness(found: Faithfulness) -> None:
-    from peakzoom.evidence.faithfulness import KINDS
+    from peakzoom.evaluation.faithfulness import KINDS
 
     table = Table(title=f"Drop of the answer's score, {found.share:.0%} of each frame blurred")
     table.title_justify = "left"

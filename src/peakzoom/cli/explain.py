@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, beside, grouped, protocol
+from peakzoom.cli.inputs import beside, protocol
+from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, grouped
 from peakzoom.video.guard import start_early
 
 
@@ -37,8 +38,8 @@ def explain(
     Examples: `peakzoom explain runs/first clip.mp4` and `peakzoom explain runs/first clip.mp4 --class wave`
     """
     start_early()
-    from peakzoom.durable import check_new_folder
-    from peakzoom.predict import load
+    from peakzoom.inference.recognizer import load
+    from peakzoom.utils.durable import check_new_folder
 
     averaged = protocol(views)
     name = video.stem if target is None else f"{video.stem}-{_plain(target)}"

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import Target, find_videos
-from peakzoom.errors import UserError
+from peakzoom.cli.inputs import find_videos
+from peakzoom.cli.options import Target
+from peakzoom.utils.errors import UserError
 
 
 def export(
@@ -34,10 +35,10 @@ def export(
     Examples: `peakzoom export runs/first --to onnx` and
     `peakzoom export runs/first --to openvino --out fast.xml --check clips/`
     """
-    from peakzoom.export import TARGETS, check_target, views_of
-    from peakzoom.export import export as write
-    from peakzoom.predict import load
-    from peakzoom.runs import run_folder, run_videos
+    from peakzoom.data.runs import run_folder, run_videos
+    from peakzoom.inference.export import TARGETS, check_target, views_of
+    from peakzoom.inference.export import export as write
+    from peakzoom.inference.recognizer import load
 
     if out is None and not Path(run).is_dir():
         raise UserError(f"{run} is no folder here: name the file to write with --out")

@@ -14,23 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import (
-    CascadeOpt,
-    EngineOptions,
-    RunArg,
-    ViewOptions,
-    check_new,
-    find_videos,
-    grouped,
-    protocol,
-    stored_cascade,
-)
-from peakzoom.durable import telling_full_disk
-from peakzoom.errors import DecodeError, UserError, printable
+from peakzoom.cli.inputs import check_new, find_videos, protocol, stored_cascade
+from peakzoom.cli.options import CascadeOpt, EngineOptions, RunArg, ViewOptions, grouped
+from peakzoom.utils.durable import telling_full_disk
+from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.predict import Prediction, Protocol
+    from peakzoom.inference.prediction import Prediction
+    from peakzoom.video.sampling import Protocol
 
 
 TOP = 5
@@ -122,11 +114,11 @@ def _label(
     resume: bool,
 ) -> None:
     """Label an archive on Ray."""
-    from peakzoom.archive import label
+    from peakzoom.apps.batch.label import label
 
     steps = None
     if cascade:
-        from peakzoom.predict import load
+        from peakzoom.inference.recognizer import load
 
         # Only asked what it is; a GPU may be on another machine.
         asked = load(run, "cpu", computing.engine_name, computing.precision.value)
@@ -163,11 +155,11 @@ def _predict(
     resume: bool,
 ) -> None:
     """Look at one file after the other, here."""
-    from peakzoom.journal import Journal, settings_file
+    from peakzoom.utils.journal import Journal, settings_file
 
     if workers:
         start_early()
-    from peakzoom.predict import decode_ahead
+    from peakzoom.video.sampling import decode_ahead
 
     kept = None if jsonl is None or str(jsonl) == "-" else jsonl
     if resume and kept is None:

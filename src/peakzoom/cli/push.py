@@ -22,7 +22,7 @@ def push(
 
     Example: `peakzoom push runs/first anna/kitchen-actions --private`
     """
-    from peakzoom.hub import push as upload
+    from peakzoom.hub.push import push as upload
 
     url = upload(run, name, private, say)
     answer(f"{url}\nTo load it: peakzoom.load({name!r})")

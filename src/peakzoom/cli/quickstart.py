@@ -29,8 +29,8 @@ def quickstart(
 
     Example: `peakzoom quickstart`
     """
-    from peakzoom.quickstart import TEST_CLIPS, TRAIN_CLIPS
-    from peakzoom.quickstart import quickstart as run
+    from peakzoom.cli.quickstart_run import TEST_CLIPS, TRAIN_CLIPS
+    from peakzoom.cli.quickstart_run import quickstart as run
 
     done = run(
         out,

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import EngineOptions, RunArg, find_videos, grouped
-from peakzoom.errors import UserError
+from peakzoom.cli.inputs import find_videos
+from peakzoom.cli.options import EngineOptions, RunArg, grouped
+from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 EXAMPLES = 4
@@ -46,8 +47,9 @@ def serve(
     Example: `peakzoom serve runs/first`
     """
     start_early()
-    from peakzoom.predict import Protocol
-    from peakzoom.serve import Limits, server
+    from peakzoom.apps.serve.desk import Limits
+    from peakzoom.apps.serve.page import server
+    from peakzoom.video.sampling import Protocol
 
     clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
     recognizer = computing.load(run)
@@ -65,7 +67,7 @@ def serve(
 
 def _test_videos(run: str) -> list[Path]:
     """A few of the run's own, each of another class, that are still there."""
-    from peakzoom.runs import run_folder, run_videos
+    from peakzoom.data.runs import run_folder, run_videos
 
     home = run_folder(run)
     if home is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peakzoom.cli.console import answer, say
+from peakzoom.cli.inputs import adapted, names_of, open_videos, protocol, whole_numbers
 from peakzoom.cli.options import (
     DataArg,
     LayoutOptions,
@@ -17,20 +18,16 @@ from peakzoom.cli.options import (
     RecipeOptions,
     ValFractionOpt,
     ViewOptions,
-    adapted,
     grouped,
-    names_of,
-    open_videos,
-    protocol,
-    whole_numbers,
 )
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from peakzoom.recipes import Recipe
-    from peakzoom.study import Arm, Fold, Key, Study
-    from peakzoom.train import Options
-    from peakzoom.video.entries import VideoSet
+    from peakzoom.data.entries import VideoSet
+    from peakzoom.studies.answers import Key
+    from peakzoom.studies.study import Arm, Fold, Study
+    from peakzoom.training.options import Options
+    from peakzoom.training.recipes import Recipe
 
 OutOpt = Annotated[Path, typer.Option("--out", help="Folder of the study, new or begun.", show_default=False)]
 
@@ -75,8 +72,8 @@ def ablate(
 
     Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
-    from peakzoom.study import ABLATION, Arm, Study
-    from peakzoom.train import Options
+    from peakzoom.studies.study import ABLATION, Arm, Study
+    from peakzoom.training.options import Options
 
     asked = adapted(recipe, network)
     options = Options(**machine.asked(), val_fraction=val_fraction)
@@ -122,8 +119,8 @@ def compare(
     --leave-one-group-out`
     """
     from peakzoom.model.network import BRANCHES
-    from peakzoom.study import Arm, Study
-    from peakzoom.train import Options
+    from peakzoom.studies.study import Arm, Study
+    from peakzoom.training.options import Options
 
     asked = adapted(recipe)
     options = Options(**machine.asked(), val_fraction=val_fraction)
@@ -169,9 +166,9 @@ def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
 
 def _width(name: str, cost: float, recipe: Recipe) -> float:
     """The width at which a network costs about so many G multiply-adds."""
-    from peakzoom.cost import width_for
+    from peakzoom.inference.cost import width_for
     from peakzoom.model import BACKBONES
-    from peakzoom.train import backbone_options
+    from peakzoom.training.start import backbone_options
 
     made_with = backbone_options(replace(recipe, model=name))
 
@@ -196,7 +193,7 @@ def _starts(text: str | None, models: list[str]) -> dict[str, str]:
 
 def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[VideoSet, list[Fold]]:
     """All videos, and the folds that were asked for; the data's own test videos where none were."""
-    from peakzoom.study import Fold, group_folds, one_group_each
+    from peakzoom.studies.study import Fold, group_folds, one_group_each
 
     numbers = study.split_numbers
     if sum((bool(study.fold), study.leave_one_group_out, numbers is not None)) > 1:
@@ -222,7 +219,7 @@ def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[Vid
 
 def _check(arms: list[Arm], videos: VideoSet, recipe: Recipe, options: Options, init: dict[str, str]) -> None:
     """Refuse what a training would refuse before the study has a folder: a mistake there would stay part of it."""
-    from peakzoom.train import check_settings
+    from peakzoom.training.check import check_settings
 
     for model, width in dict.fromkeys((arm.model, arm.width) for arm in arms):
         check_settings(
@@ -241,9 +238,10 @@ def _report(
     rounds: int | None = None,
 ) -> None:
     """Print the table of a study and write it as Markdown, CSV and a picture; costs are timed in ``rounds``."""
-    from peakzoom.plots_study import plot_ablation, plot_cost
-    from peakzoom.study import by_groups, compare_likelihoods, complete, costs, table
-    from peakzoom.tables import ABLATION, COMPARISON, to_csv, to_markdown
+    from peakzoom.studies.answers import by_groups, compare_likelihoods, complete
+    from peakzoom.studies.figures import plot_ablation, plot_cost
+    from peakzoom.studies.study import costs, table
+    from peakzoom.studies.tables import ABLATION, COMPARISON, to_csv, to_markdown
 
     found = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
     rows = table(study.answers, arms, names, baselines, found)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
+from peakzoom.cli.inputs import adapted, names_of, open_videos
 from peakzoom.cli.options import (
     DataArg,
     DataOptions,
@@ -17,12 +18,9 @@ from peakzoom.cli.options import (
     NetworkOptions,
     RecipeOptions,
     ValFractionOpt,
-    adapted,
     grouped,
-    names_of,
-    open_videos,
 )
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 
@@ -75,9 +73,11 @@ def train(
     --out runs/tsm`
     """
     start_early()
-    from peakzoom.train import PHASES, Options, is_main_process
-    from peakzoom.train import train as run
-    from peakzoom.video.splits import hold_out_groups
+    from peakzoom.data.runs import PHASES
+    from peakzoom.data.splits import hold_out_groups
+    from peakzoom.training.distributed import is_main_process
+    from peakzoom.training.options import Options
+    from peakzoom.training.train import train as run
 
     asked = adapted(recipe, network)
     if branches is not None:
@@ -103,7 +103,7 @@ def train(
 
 def _branches(letters: str) -> tuple[str, ...]:
     """Such as "OD" for the original and the discriminative branch."""
-    from peakzoom.tables import LETTERS
+    from peakzoom.model.network import LETTERS
 
     wanted = letters.upper().replace("+", "")
     if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - set(LETTERS.values()):

@@ -17,12 +17,12 @@ import typer
 
 from peakzoom.cli.console import INTERRUPTED, answer, say
 from peakzoom.cli.options import EngineOptions, RunArg, grouped
-from peakzoom.durable import check_new_folder
+from peakzoom.utils.durable import check_new_folder
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.events import Event, EventFiles
-    from peakzoom.watch import Ended, Record
+    from peakzoom.apps.watch.events import Event, EventFiles
+    from peakzoom.apps.watch.records import Ended, Record
 
 PIPE_CLOSED = 141  # exit code: 128 + SIGPIPE, as shells count
 SOURCE_HELP = "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input."
@@ -64,8 +64,9 @@ def watch(
     `peakzoom watch runs/first rtsp://camera.local/1 --ignore nothing`
     """
     start_early()
-    from peakzoom import watch as library
-    from peakzoom.video.live import Problem
+    from peakzoom.apps.watch import records as kinds
+    from peakzoom.apps.watch import watch as library
+    from peakzoom.apps.watch.source import Problem
 
     if out is not None:
         check_new_folder(out)
@@ -88,7 +89,7 @@ def watch(
         lines, files = _open_outputs(out, stack)
         try:
             for record in records:
-                lines.write(json.dumps(library.to_line(record, top), allow_nan=False) + "\n")
+                lines.write(json.dumps(kinds.to_line(record, top), allow_nan=False) + "\n")
                 lines.flush()
                 lost |= isinstance(record, Problem) and record.lost
                 _tell(record, files)
@@ -107,7 +108,7 @@ def _open_outputs(out: Path | None, stack: ExitStack) -> tuple[TextIO, EventFile
     """Where JSON Lines go, and the table and chapters if there is a folder for them."""
     if out is None:
         return sys.stdout, None
-    from peakzoom.events import EventFiles
+    from peakzoom.apps.watch.events import EventFiles
 
     out.mkdir(parents=True, exist_ok=True)
     files = EventFiles(out)
@@ -132,26 +133,26 @@ def _set_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
 
 def _tell(record: Record, files: EventFiles | None) -> None:
     """What a person wants to know: events, where standard output is theirs, and what went wrong."""
-    from peakzoom import watch as library
-    from peakzoom.events import Event, clock_time
-    from peakzoom.video.live import Break, Problem
+    from peakzoom.apps.watch import records as kinds
+    from peakzoom.apps.watch.events import Event, clock_time
+    from peakzoom.apps.watch.source import Break, Problem
 
     if isinstance(record, Event) and files is not None:
         files.add(record)
         answer(_event_line(record))
     elif isinstance(record, Break | Problem):
         say(f"{clock_time(record.time)}  {record.reason}")
-    elif isinstance(record, library.Dropped):
+    elif isinstance(record, kinds.Dropped):
         say(
             f"{clock_time(record.start)}  behind by more than --lag: {record.windows} windows dropped, "
             f"up to {clock_time(record.end)}"
         )
-    elif isinstance(record, library.Ended):
+    elif isinstance(record, kinds.Ended):
         say(_summary(record))
 
 
 def _event_line(event: Event) -> str:
-    from peakzoom.events import clock_time
+    from peakzoom.apps.watch.events import clock_time
 
     return f"{clock_time(event.start)}  {clock_time(event.end)}  {event.name}  {event.score:.4f}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from peakzoom.model.geometry import exact, remembered
+from peakzoom.model.numerics import exact, remembered
 
 MODES = ("sample", "expected", "threshold")
 

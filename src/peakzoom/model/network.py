@@ -15,21 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peakzoom.errors import UserError
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.backbones import BACKBONES
-from peakzoom.model.geometry import (
-    Backbone,
-    axis_matrix,
-    exact,
-    place_labels,
-    place_response,
-)
+from peakzoom.model.geometry import Backbone, axis_matrix, place_labels, place_response
+from peakzoom.model.numerics import exact
+from peakzoom.model.pretrained import _folder_of
 from peakzoom.model.response import (
     class_response_maps,
     class_shares,
@@ -42,6 +36,7 @@ from peakzoom.model.response import (
     response_map,
 )
 from peakzoom.model.zoom import ZoomSampler
+from peakzoom.utils.errors import UserError
 
 BRANCHES = ("original", "discriminative", "complementary")
 ATTENTION_PER = ("frame", "clip")
@@ -421,8 +416,8 @@ class PeakZoom(
         return torch.stack(losses).sum()
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card that ``save_pretrained`` and ``push_to_hub`` write: :func:`peakzoom.card.card_of`."""
-        from peakzoom.card import card_of
+        """The card that ``save_pretrained`` and ``push_to_hub`` write: :func:`peakzoom.hub.card.card_of`."""
+        from peakzoom.hub.card import card_of
 
         return card_of(self, **kwargs)
 
@@ -441,10 +436,4 @@ class PeakZoom(
         )
 
 
-def _folder_of(model_id: str, where: dict[str, Any]) -> Path:
-    """The folder that a model was just read from, with its card; of a model on the hub, its snapshot in the cache."""
-    if Path(model_id).is_dir():
-        return Path(model_id)
-    with contextlib.suppress(HfHubHTTPError, OSError):  # it has no card, or is offline and the cache has none
-        hf_hub_download(model_id, "README.md", **where)
-    return Path(hf_hub_download(model_id, "config.json", local_files_only=True, **where)).parent
+LETTERS = {"original": "O", "discriminative": "D", "complementary": "C"}  # as the paper abbreviates them

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peakzoom.model.geometry import exact, interpolation_matrix, remembered
+from peakzoom.model.geometry import interpolation_matrix
+from peakzoom.model.numerics import exact, remembered
 
 
 def blur_matrices(grid: int, fwhm: float, padding: int) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 
 # TSM samples "densely" in windows of 64 frames, as I3D does (ops/dataset.py of the TSM repository).
 TSM_WINDOW = 64

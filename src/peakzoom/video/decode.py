@@ -35,7 +35,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
 
 # From the timestamps of all frames, float64 (n,), to the wanted frame numbers: any shape, duplicates allowed.
 Select = Callable[[np.ndarray], np.ndarray]

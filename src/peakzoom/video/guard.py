@@ -2,8 +2,8 @@
 
 A file may hang FFmpeg, crash it, or ask it for more memory than there is. So files are decoded by a process that is
 kept for many files, is killed when one takes too long, and is started anew after that, after a crash, and after
-``RENEW_AFTER`` files (its heaps fill with holes, see :mod:`peakzoom.memory`). The file gets a :class:`DecodeError` of
-one line; every other file its own result.
+``RENEW_AFTER`` files (its heaps fill with holes, see :mod:`peakzoom.utils.memory`). The file gets a
+:class:`DecodeError` of one line; every other file its own result.
 
 * **Time** is bounded by the parent: 60 s and 2 s more for each megabyte of the file, or ``PEAKZOOM_DECODE_SECONDS``.
 * **Memory** is bounded by the kernel: ``RLIMIT_DATA`` covers what FFmpeg, NumPy and PyTorch allocate, but not the
@@ -38,7 +38,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
 
 Result = TypeVar("Result")
 
@@ -360,7 +360,7 @@ def _serve(megabytes: float) -> None:
     threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
     import torch
 
-    importlib.import_module("peakzoom.video.testing")  # what most requests name
+    importlib.import_module("peakzoom.video.sampling")  # what most requests name
     torch.set_num_threads(1)  # one process is one worker
     _bound_memory(megabytes)
     _write(answers, *_pickled(("ready", None)))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import resample
 
 # One wrong timestamp can make years of five frames. Where videos are brought to a rate they would be that many frames:

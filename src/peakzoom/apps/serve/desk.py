@@ -1,0 +1,170 @@
+"""What a visitor may ask for, and the model that serves the request."""
+
+from __future__ import annotations
+
+import csv
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from peakzoom.explanation.draw import sheet
+from peakzoom.explanation.evidence import Evidence
+from peakzoom.explanation.save import write_film
+from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.utils.errors import DecodeError, UserError, printable
+from peakzoom.utils.memory import return_freed_memory
+from peakzoom.video.decode import scan
+from peakzoom.video.guard import guarded
+from peakzoom.video.sampling import Protocol
+
+ANSWER = "the answer"  # in place of a class: the evidence for whatever the answer is
+
+
+MOST_RATE = 60  # frames a second, for the limit on length
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor may ask for.
+
+    Attributes:
+        megabytes: of a file.
+        seconds: of a video.
+        files: in the batch tab.
+        waiting: requests that may wait; more are turned away.
+        minutes: after which everything a visitor sent or got is removed.
+    """
+
+    megabytes: int = 100
+    seconds: float = 60.0
+    files: int = 20
+    waiting: int = 50
+    minutes: int = 10
+
+
+class Desk:
+    """Answers requests, one after the other: the network uses all cores by itself.
+
+    Args:
+        recognizer: the model.
+        protocol: views of a video.
+        limits: what is refused.
+        folder: where uploads are (Gradio's) and results go.
+    """
+
+    def __init__(self, recognizer: Recognizer, protocol: Protocol, limits: Limits, folder: Path) -> None:
+        self.recognizer, self.protocol, self.limits = recognizer, protocol, limits
+        self.folder = folder.resolve()
+        self._one = threading.Lock()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One request at a time. What it freed is given back, or the heaps grow with every film."""
+        with self._one:
+            try:
+                yield
+            finally:
+                return_freed_memory()
+
+    def admit(self, path: str | Path) -> Path:
+        """A file that may be looked at.
+
+        Raises:
+            UserError: it is no upload of this server, too large, or too long; or gives no frame.
+        """
+        limits = self.limits
+        file = Path(path).resolve()
+        if not file.is_relative_to(self.folder) or not file.is_file():
+            raise UserError("this is no file that was uploaded here: choose one from your device")
+        size = file.stat().st_size / 1e6
+        if size > limits.megabytes:
+            raise UserError(f"the file has {size:.0f} MB, expected at most {limits.megabytes} MB: cut it")
+        most = round(limits.seconds * MOST_RATE)
+        try:
+            seconds = guarded(file, scan, file, 0, most).info.duration
+        except DecodeError as error:
+            raise UserError(f"{shown_name(file)}: {error.reason}") from error
+        if seconds > limits.seconds:
+            raise UserError(
+                f"the video lasts {seconds:.0f} seconds, expected at most {limits.seconds:g}: cut it, "
+                "or use 'peakzoom watch' for long ones"
+            )
+        return file
+
+    def explain(self, path: str | Path, target: str = ANSWER) -> tuple[Evidence, Path, Path]:
+        """The answer, and the film and the sheet of its evidence. Errors as of :meth:`admit`."""
+        if target != ANSWER and target not in self.recognizer.classes:
+            raise UserError("no class is called so: choose one from the list")
+        with self._turn(), _named(path):
+            file = self.admit(path)
+            asked = None if target == ANSWER else target
+            evidence = self.recognizer.explain(file, asked, self.protocol, progress=False)
+            made = self._new_folder()
+            film, picture = made / "evidence.mp4", made / "evidence.png"
+            write_film(evidence, film)
+            sheet(evidence).savefig(picture, dpi=80)
+            return evidence, film, picture
+
+    def predict(self, path: str | Path) -> Prediction:
+        """The answer alone. Errors as of :meth:`admit`."""
+        with self._turn(), _named(path):
+            return self.recognizer.predict(self.admit(path), self.protocol)
+
+    def table(self, paths: Sequence[str | Path]) -> tuple[list[list[str]], Path]:
+        """A row a file, what could not be read with its reason; and the same as CSV, with every class's score.
+
+        Raises:
+            UserError: too many files.
+        """
+        if len(paths) > self.limits.files:
+            raise UserError(
+                f"{len(paths)} files came, expected at most {self.limits.files}: send them in parts"
+            )
+        classes = self.recognizer.classes
+        rows: list[list[str]] = []
+        lines = [["file", "class", "score", "problem", *classes]]
+        for path in paths:
+            name = shown_name(path)
+            try:
+                found = self.predict(path)
+            except UserError as error:
+                lines.append([_cell(name), "", "", str(error), *([""] * len(classes))])
+                rows.append([name, "", "", str(error)])
+                continue
+            best, score = found.top(1)[0]
+            values = [repr(value) for value in found.scores["fused"].tolist()]
+            lines.append([_cell(name), _cell(best), repr(score), found.problem or "", *values])
+            rows.append([name, best, f"{score:.3f}", found.problem or ""])
+        file = self._new_folder() / "answers.csv"  # only now: the sweeper goes by age
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(lines)
+        return rows, file
+
+    def _new_folder(self) -> Path:
+        made = self.folder / "made" / uuid4().hex
+        made.mkdir(parents=True)
+        return made
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong with a file is told by its name alone, never by where it lies."""
+    try:
+        yield
+    except DecodeError as error:
+        raise UserError(f"{shown_name(path)}: {error.reason}") from error
+
+
+def shown_name(path: str | Path) -> str:
+    """A file's name for people: one line that any page or table can hold, not too long."""
+    name = printable(" ".join(Path(path).name.split()))
+    return name if len(name) <= 80 else name[:60] + "..." + name[-16:]
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
