@@ -30,7 +30,7 @@ from peakzoom.cli import (
     train,
     watch,
 )
-from peakzoom.cli.console import INTERRUPTED, say
+from peakzoom.cli.console import INTERRUPTED, say, show_log
 from peakzoom.utils.durable import is_full, no_room
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import missing_extra
@@ -73,6 +73,7 @@ USAGE_ERROR: type[Any] = next(
 def main() -> None:
     """Entry point: runs a command and turns users' mistakes into one sentence."""
     warnings.filterwarnings("ignore", module="lightning")
+    show_log()
     # A file name need not be text, and a terminal need not know every letter.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from rich.console import Console
 
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells count
@@ -19,3 +21,19 @@ def say(line: str) -> None:
 def answer(text: str) -> None:
     """Lines of a result, to standard output, each as long as it is."""
     out_console.print(text, soft_wrap=True)
+
+
+class LogLines(logging.Handler):
+    """Shows what the library logs, one line a record, as :func:`say` does: no level, no time, no wrapping."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message to standard error."""
+        say(self.format(record))
+
+
+def show_log() -> None:
+    """Send the library's log to standard error, from level INFO on; once, however often it is called."""
+    logger = logging.getLogger("peakzoom")
+    if not any(isinstance(handler, LogLines) for handler in logger.handlers):
+        logger.addHandler(LogLines())
+    logger.setLevel(logging.INFO)
