@@ -1,4 +1,4 @@
-"""Where feature cells look (METHOD.md, section 2): ``place_response`` against the plain reading, and the whole way from
+"""Where feature cells look (docs/method.md, section 2): ``place_response`` against the plain reading, and the way from
 a bright patch in the frame to the peak of its placed response, with weights that only blur."""
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def frames_seen(network: nn.Module) -> list[int]:
 
 
 def test_the_paper_s_network_sees_every_fourth_frame() -> None:
-    """METHOD.md section 1 to the letter: 1 x 3 x 3 convolutions of temporal stride 2 skip frames, and dilations of 2
+    """docs/choices.md to the letter: 1 x 3 x 3 convolutions of temporal stride 2 skip frames, and dilations of 2
     and 4 never fetch them."""
     assert frames_seen(backbone("tcnn").eval()) == [0, 4, 8, 12]
 

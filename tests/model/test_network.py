@@ -1,4 +1,4 @@
-"""``TCNN`` against Table 1 as METHOD.md reconstructs it, and ``PeakZoom``: branches, loss, gradients, saving."""
+"""``TCNN`` against Table 1 as docs/choices.md reconstructs it, and ``PeakZoom``: branches, loss, gradients, saving."""
 
 from __future__ import annotations
 
@@ -511,7 +511,7 @@ def test_training_draws_from_the_generator() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_one_attention_per_clip(training: bool) -> None:
-    """METHOD.md, section 8: one attention and, in training, one draw for a peak through a clip: every frame is warped
+    """docs/choices.md: one attention and, in training, one draw for a peak through a clip: every frame is warped
     alike."""
     model, clips = build(attention_per="clip").train(training), video(2)
     with torch.no_grad():

@@ -42,7 +42,7 @@ def test_recipes_hold_together(name: str) -> None:
     for phase in (recipe.tcnn, recipe.joint):
         assert phase.epochs >= 1 and 0 < phase.final_lr <= phase.lr and 0 <= phase.warmup < 1
     json.dumps(asdict(recipe))  # it goes into config.json
-    if recipe.model != "tcnn":  # METHOD.md, section 8: at least 6 x 6 cells
+    if recipe.model != "tcnn":  # docs/choices.md: at least 6 x 6 cells
         model = PeakZoom(recipe.model, 2)
         assert pre.size // model.backbone.cells.stride[1] >= 6
 

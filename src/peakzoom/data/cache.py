@@ -1,4 +1,4 @@
-"""Decoded once, kept on disk: resized uint8 frames of every training video (METHOD.md is silent; users are not).
+"""Decoded once, kept on disk: resized uint8 frames of every training video.
 
 Training looks at a video once per epoch, and decoding it each time would cost more than a small network does. Each
 video becomes one ``.npy`` file, (n, h, w, 3) uint8, read by memory map. Its name is a digest of the file's path, size

@@ -58,7 +58,7 @@ class Official:
     read: Callable[[Path, int], tuple[list[str], list[Entry]]]
 
 
-# Counts: METHOD.md, section 6, from the lists themselves. UCF101 also publishes lists for detection, which are others;
+# Counts are those of the lists themselves. UCF101 also publishes lists for detection, which are others;
 # HMDB51 also publishes stabilised videos (hmdb51_sta), which no paper in our tables uses.
 OFFICIAL = {
     "ucf101": Official(

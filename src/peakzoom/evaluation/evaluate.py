@@ -1,4 +1,4 @@
-"""Test a trained model on labelled videos (METHOD.md, section 6): each video decoded once for all its views.
+"""Test a trained model on labelled videos (docs/method.md, section 6): each video decoded once for all its views.
 
 What an evaluation leaves in its folder::
 

@@ -1,4 +1,4 @@
-"""One file, one answer: a trained model with its preprocessing (METHOD.md, section 6).
+"""One file, one answer: a trained model with its preprocessing (docs/method.md, section 6).
 
 Evaluation scores its videos through the same :meth:`Recognizer.score`, so its numbers are these, to the last digit.
 """

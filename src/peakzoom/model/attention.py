@@ -1,4 +1,4 @@
-"""Peaks split in two, and the sparse attention of each side (paper, Eq. 5-7; METHOD.md, section 3)."""
+"""Peaks split in two, and the sparse attention of each side (paper, Eq. 5-7; docs/method.md, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where feature cells look: from cells to pixels, grid lines and frames (METHOD.md, section 2).
+"""Where feature cells look: from cells to pixels, grid lines and frames (docs/method.md, section 2).
 
 A convolution of kernel 3, stride 2 and padding 1 centres its output cell i on input cell 2 i. Through the paper's
 T-CNN, cell i of the last stage is centred on pixel 32 i and slice t' on frame 4 t', so on 224 pixels the seven cells
@@ -103,7 +103,7 @@ def place_response(
     step: int = 1,
     average: bool = False,
 ) -> Tensor:
-    """Bring response maps from feature cells onto the attention grid of every input frame (METHOD.md, section 2).
+    """Bring response maps from feature cells onto the attention grid of every input frame (docs/method.md, section 2).
 
     Args:
         response: (B, T', h, w) float.

@@ -1,4 +1,4 @@
-"""The three branches and their four predictions (paper, Fig. 1 and Sec. 2.3; METHOD.md, section 5).
+"""The three branches and their four predictions (paper, Fig. 1 and Sec. 2.3; docs/method.md, section 5).
 
 The original video goes through the backbone; its class responses give each frame two attention maps; the frames
 resampled by them make the discriminative and the complementary video, which go through the same backbone as one

@@ -1,4 +1,4 @@
-"""Class response maps, the entropy gate and peaks (paper, Eq. 1-4; METHOD.md, section 2).
+"""Class response maps, the entropy gate and peaks (paper, Eq. 1-4; docs/method.md, section 2).
 
 Reads in the order of the equations: features and classifier weights give one map per class and slice (Eq. 1); the
 entropy of a slice's five best scores (Eq. 2) decides whether the best class or the best five make up its response
@@ -143,7 +143,7 @@ def normalise(response: Tensor) -> Tensor:
 
 
 def find_peaks(response: Tensor) -> Tensor:
-    """Local maxima of each map (Sec. 2.1; METHOD.md, section 2).
+    """Local maxima of each map (Sec. 2.1; docs/method.md, section 2).
 
     A peak equals the maximum of its 3 x 3 window, is not below the mean of its map, and on a tie is the first in
     row-major order: no earlier neighbour may equal it. A flat map has none.

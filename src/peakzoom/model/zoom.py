@@ -1,4 +1,4 @@
-"""Resampling a frame so that attended regions grow (paper, Sec. 2.2, after Recasens et al., 2018; METHOD.md, 4).
+"""Resampling a frame so that attended regions grow (paper, Sec. 2.2, after Recasens et al.; docs/method.md, section 4).
 
 An output position (x, y) reads the input at the mean of the positions around it, weighted by attention::
 

@@ -1,4 +1,4 @@
-"""Training in two steps, as the paper: the T-CNN first, then all three branches from it (METHOD.md, section 6).
+"""Training in two steps, as the paper: the T-CNN first, then all three branches from it (docs/method.md, section 6).
 
 Reads from the bottom: :func:`train` lists the videos, decodes them into the cache, and calls :func:`_fit` for each
 phase; Lightning carries the loop. The run folder::

@@ -10,7 +10,7 @@ One clip of 4 frames, stride 3, start 2, from a video of 14 frames (span 10)::
               .  .  0  .  .  1  .  .  2  .  .  3  .  .
                     |<--------- span ---------->|
 
-A video shorter than the span repeats from its beginning (METHOD section 6). The same clip, start 0, from 7
+A video shorter than the span repeats from its beginning (docs/choices.md). The same clip, start 0, from 7
 frames::
 
     frame     0  1  2  3  4  5  6 | 0  1  2  3  4  5  6
@@ -89,7 +89,7 @@ def clip_indices(start: int | np.ndarray, n: int, frames: int, stride: int) -> n
 def random_clip(n: int, frames: int, stride: int, generator: torch.Generator) -> np.ndarray:
     """One clip at a random start, each start in [0, n - span] as likely as any other.
 
-    The training clip of METHOD section 6. A video shorter than the span starts at 0 and repeats. One number is
+    The training clip of docs/method.md, section 6. A video shorter than the span starts at 0 and repeats. One number is
     drawn whatever the length, so that the draws that follow do not depend on this video.
 
     Returns:
@@ -104,9 +104,9 @@ def random_clip(n: int, frames: int, stride: int, generator: torch.Generator) ->
 def even_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
     """The paper's test clips: starts spread evenly over [0, n - span], both ends included, rounded down.
 
-    start_i = floor(i (n - s) / (clips - 1)), i = 0 .. clips - 1 (METHOD section 6). A single clip, of which the paper
-    does not speak, is the middle one, floor((n - s) / 2). A video not longer than the span gives ``clips``
-    equal clips.
+    start_i = floor(i (n - s) / (clips - 1)), i = 0 .. clips - 1 (docs/method.md, section 6). A single clip, of which
+    the paper does not speak, is the middle one, floor((n - s) / 2). A video not longer than the span gives
+    ``clips`` equal clips.
 
     Returns:
         int64, shape ``(clips, frames)``, values in [0, n).

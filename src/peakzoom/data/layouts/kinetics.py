@@ -14,7 +14,7 @@ COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
 def read_kinetics(file: str | Path, root: str | Path | None = None) -> VideoSet:
-    """Kinetics by an official CSV: columns label, youtube_id, time_start, time_end, split (METHOD section 6).
+    """Kinetics by an official CSV: columns label, youtube_id, time_start, time_end, split.
 
     A video is ``<youtube_id>_<start>_<end>.mp4`` with six digits each (any video extension), in a folder
     named like its label, with spaces or underscores, or in none; a folder train, val or test may stand

@@ -20,7 +20,7 @@ def recording(class_name: str, file: Path) -> str | None:
 
 
 def read_ucf101(root: str | Path, splits: str | Path | None = None, split: int = 1) -> VideoSet:
-    """UCF101 by its official lists: classInd.txt, trainlist0N.txt and testlist0N.txt (METHOD section 6).
+    """UCF101 by its official lists: classInd.txt, trainlist0N.txt and testlist0N.txt.
 
     Videos lie in ``root/<class>/`` or ``root/UCF-101/<class>/``. Case and extension of a file may differ from
     the list (the folder HandstandPushups holds files named v_HandStandPushups_...; some copies are re-encoded
