@@ -370,6 +370,30 @@ def test_what_a_stopped_run_has_met_is_still_listed(
     assert (tmp_path / "run" / "problems.csv").read_bytes() == listed
 
 
+def test_what_a_stopped_phase_has_met_is_still_listed(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+) -> None:
+    """Stopped between its last checkpoint and its end, a phase meets no video again: the checkpoint names them."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video" * 70)
+    data = replace(clip_data, entries=[*clip_data.entries, Entry(broken, 1, "train")])
+    options = replace(ONE, val_fraction=0.0, cache="off")
+
+    def end(self: Training) -> None:
+        raise Power
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "on_fit_end", end, raising=False)
+        with pytest.raises(Power):
+            train(data, tiny, tmp_path / "run", options, say=quiet)
+    last = read_checkpoint(tmp_path / "run" / "tcnn" / "checkpoints" / "last.ckpt")
+    assert [path for path, _ in last["problems"]] == [str(broken)]
+    assert str(broken) not in (tmp_path / "run" / "problems.csv").read_text(encoding="utf-8")
+    go_on(data, tiny, tmp_path / "run", options)
+    with (tmp_path / "run" / "problems.csv").open(newline="", encoding="utf-8") as stream:
+        assert [row["path"] for row in csv.DictReader(stream)] == [str(broken)]
+
+
 # Predictions -----------------------------------------------------------------------------------------------------
 
 

@@ -68,6 +68,14 @@ class Together:
         dist.all_reduce(total, group=self.group)
         return total.tolist()
 
+    def lists(self, values: list[Any]) -> list[Any]:
+        """The lists of all processes behind one another."""
+        if self.world == 1:
+            return values
+        lists: list[Any] = [None] * self.world
+        dist.all_gather_object(lists, values, group=self.group)
+        return [value for each in lists for value in each]
+
     def all(self, true: bool) -> bool:
         """Whether it is true in every process."""
         return self.sums([float(not true)]) == [0.0]

@@ -198,6 +198,17 @@ class Training(L.LightningModule):
             self.log(key, mean, prog_bar=key in (f"{part}_loss", f"{part}_accuracy"))
         return means
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["problems"] = [(each.path, each.reason) for each in self.all_problems()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for path, reason in checkpoint.get("problems", []):  # absent from runs of older versions
+            self.problems.setdefault(path, Problem(path, reason))
+
+    def all_problems(self) -> list[Problem]:
+        """The files that some process could not decode, or not whole. Every process has to call this."""
+        return list(dict.fromkeys(self.together.lists(list(self.problems.values()))))
+
     def _note(self, batch: Batch) -> None:
         for path, reason in batch.problems:
             self.problems.setdefault(path, Problem(path, reason))
@@ -205,10 +216,3 @@ class Training(L.LightningModule):
 
 def _accuracy(part: str, name: str) -> str:
     return f"{part}_accuracy" + ("" if name == "fused" else f"_{name}")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["problems"] = [(each.path, each.reason) for each in self.problems.values()]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for path, reason in checkpoint.get("problems", []):  # absent from runs of older versions
-            self.problems.setdefault(path, Problem(path, reason))

@@ -29,7 +29,6 @@ import signal
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
@@ -156,12 +155,9 @@ def _fit(
             f"process {rank} of {world} lost another one, which says or whose machine's log says why: mend that and go "
             "on from the last epoch with --resume"
         ) from error
-    met = list(training.problems.values())
-    if trainer.world_size > 1:
-        gathered: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(gathered, met)
-        met = list(dict.fromkeys(problem for each in gathered for problem in each))
-    met = [problem for problem in met if problem not in problems]  # the first phase has met most of them
+    met = [
+        problem for problem in training.all_problems() if problem not in problems
+    ]  # the first phase has met most
     problems += met
     if met:
         say(

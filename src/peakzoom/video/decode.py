@@ -250,8 +250,8 @@ def _scan_stream(
     path: Path, container: InputContainer, stream: VideoStream, hold_bytes: int, most: int | None
 ) -> Scan | str:
     """Decodes, counts, times and (within `hold_bytes`) holds every frame; the reason if there is none."""
-    if stream.codec_context is None:
-        return "its video is in a format that FFmpeg has no decoder for"
+    if stream.codec_context is None:  # which PyAV's types leave out
+        return "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
     held: deque[av.VideoFrame] | None = deque()
     first: av.VideoFrame | None = None
     held_bytes = damaged = 0

@@ -273,8 +273,8 @@ class Source:
 
     def _look_ahead(self, container: InputContainer, stream: VideoStream) -> av.VideoFrame | str:
         """Decode the first frames; the first of all, or the reason why there is none."""
-        if stream.codec_context is None:
-            return "its video is in a format that FFmpeg has no decoder for"
+        if stream.codec_context is None:  # which PyAV's types leave out
+            return "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
         self._ahead.clear()
         self._frames = _decoded(container, stream)
         frames: list[av.VideoFrame] = []
