@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +10,13 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from peakzoom.model import BACKBONES
 from peakzoom.model.load import find_model
-from peakzoom.model.network import ATTENTION_PER, RESPONSES
 from peakzoom.model.precision import slow_in
 from peakzoom.model.weights import load_weights
 from peakzoom.training.distributed import launched
 from peakzoom.training.gradients import wrong_gradients
 from peakzoom.training.options import Options, Say
-from peakzoom.training.recipes import Recipe
+from peakzoom.training.recipes import Recipe, check_recipe
 from peakzoom.training.start import build
 from peakzoom.utils.errors import UserError
 
@@ -43,21 +40,7 @@ def check_settings(
     Raises:
         UserError: a setting that is unknown, impossible here, or excluded by another one.
     """
-    if recipe.model not in BACKBONES:
-        raise UserError(f"model is {recipe.model!r}, expected one of {', '.join(BACKBONES)}")
-    if recipe.attention_per not in ATTENTION_PER:
-        raise UserError(
-            f"attention per {recipe.attention_per!r} is unknown, expected one of {', '.join(ATTENTION_PER)}"
-        )
-    if recipe.response not in RESPONSES:
-        raise UserError(f"response is {recipe.response!r}, expected one of {', '.join(RESPONSES)}")
-    if not 0 <= recipe.erase < 1:
-        raise UserError(
-            f"erase is {recipe.erase:g}, expected 0 or more and less than 1, a fraction of the frame"
-        )
-    for phase in (recipe.tcnn, recipe.joint):
-        if not 0 < phase.lr < math.inf:
-            raise UserError(f"the learning rate is {phase.lr:g}, expected a number above 0")
+    check_recipe(recipe)
     if options.patience is not None and not validates:
         raise UserError("--patience needs validation videos, and --val-fraction 0 leaves none")
     if options.init and options.weights:

@@ -36,8 +36,7 @@ def make_optimizer(model: PeakZoom, phase: Phase) -> Optimizer:
     """SGD decays every weight, as the paper's would; AdamW spares biases, batch norms and the two betas."""
     if phase.optimizer == "sgd":
         return SGD(model.parameters(), phase.lr, momentum=0.9, weight_decay=phase.weight_decay)
-    if phase.optimizer != "adamw":
-        raise UserError(f"optimizer is {phase.optimizer!r}, expected sgd or adamw")
+    assert phase.optimizer == "adamw", phase.optimizer
     decayed = [value for value in model.parameters() if value.dim() > 1]
     spared = [value for value in model.parameters() if value.dim() <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]

@@ -6,11 +6,16 @@ came out with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from peakzoom.model.network import BRANCHES
+from peakzoom.model import BACKBONES
+from peakzoom.model.network import ATTENTION_PER, BRANCHES, RESPONSES
+from peakzoom.utils.errors import UserError, did_you_mean
 from peakzoom.video.views import Augment, Preprocess
+
+OPTIMIZERS = ("sgd", "adamw")  # SGD has momentum 0.9
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,49 @@ class Recipe:
     response: str = "gate"
     erase: float = 0.0
     same_rate: bool = False
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what no network can be built from and no training can run with.
+
+    Raises:
+        UserError: a word that is unknown, a number out of its range.
+    """
+    _one_of("model", recipe.model, BACKBONES)
+    _one_of("attention_per", recipe.attention_per, ATTENTION_PER)
+    _one_of("response", recipe.response, RESPONSES)
+    for branch in recipe.branches:
+        _one_of("branches", branch, BRANCHES)
+    _expect(len(recipe.branches) > 0, "branches", "empty", f"some of {', '.join(BRANCHES)}")
+    _expect(0 <= recipe.erase < 1, "erase", recipe.erase, "from 0 to less than 1, a share of the frame")
+    _expect(0 <= recipe.dropout < 1, "dropout", recipe.dropout, "from 0 to less than 1")
+    _expect(recipe.batch_size >= 1, "batch_size", recipe.batch_size, "1 or more")
+    _expect(recipe.max_stride >= 1, "max_stride", recipe.max_stride, "1 or more")
+    _expect(recipe.stride is None or recipe.stride >= 1, "stride", recipe.stride, "1 or more, or none")
+    _expect(0 < recipe.width < math.inf, "width", recipe.width, "more than 0")
+    _expect(0 < recipe.reach < math.inf, "reach", recipe.reach, "more than 0")
+    for name, phase in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
+        _one_of(f"{name}.optimizer", phase.optimizer, OPTIMIZERS)
+        _expect(0 < phase.lr < math.inf, f"the learning rate {name}.lr", phase.lr, "more than 0")
+        _expect(
+            0 <= phase.warmup < 1,
+            f"{name}.warmup",
+            phase.warmup,
+            "from 0 to less than 1, a share of the steps",
+        )
+        _expect(phase.epochs >= 1, f"{name}.epochs", phase.epochs, "1 or more")
+
+
+def _one_of(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise UserError(
+            f"{name} is {value!r}, expected one of {', '.join(known)}{did_you_mean(value, known)}"
+        )
+
+
+def _expect(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise UserError(f"{name} is {value}, expected {expected}")
 
 
 def paper() -> Recipe:

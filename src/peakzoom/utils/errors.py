@@ -6,6 +6,8 @@ its traceback.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -16,6 +18,21 @@ def printable(name: object) -> str:
     'a\\nb.mp4'
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(name))
+
+
+def did_you_mean(word: str, known: Iterable[str], first: Iterable[str] = ()) -> str:
+    """The end of a sentence about an unknown word: the known one that is most like it, empty where none is.
+
+    Args:
+        word: that came.
+        known: all that could have come.
+        first: of those, the ones that it most likely stands for, if any.
+
+    >>> did_you_mean("tcn_xs", ["tcnn", "tcnn_xs", "i3d"])
+    ': did you mean tcnn_xs?'
+    """
+    like = list(first) or get_close_matches(word, list(known), n=1)
+    return f": did you mean {' or '.join(like)}?" if like else ""
 
 
 class UserError(ValueError):
