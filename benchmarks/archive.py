@@ -21,7 +21,7 @@ from timing import machine
 from peakzoom.apps.batch.label import label
 from peakzoom.cli.inputs import find_videos, whole_numbers
 from peakzoom.inference.recognizer import load
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 Told = list[tuple[float, int]]  # seconds, videos done
 
@@ -64,7 +64,7 @@ def main() -> None:
 
     told: Told = [(time.perf_counter(), 0)]
     recognizer = load(asked.run, "cpu")
-    for done, _ in enumerate(recognizer.predict_many(files, Protocol(), progress=False), start=1):
+    for done, _ in enumerate(recognizer.predict_many(files, Views(), progress=False), start=1):
         told.append((time.perf_counter(), done))
     print(f"| `predict` | {threads} | {rate(told[1:]):.2f} | {told[-1][0] - told[0][0]:.0f} |", flush=True)
 

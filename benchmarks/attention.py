@@ -33,7 +33,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom, frame_scores, top_k_entropy
 from peakzoom.model.load import find_model, read_model
 from peakzoom.training.start import start_from
-from peakzoom.video.sampling import Protocol, decode_views
+from peakzoom.video.sampling import Views, decode_views
 
 FORMS = {
     "gate": {"response": "gate", "erase": 0.0},
@@ -94,7 +94,7 @@ def test(run: Path, form: str, source: int, clips: int) -> tuple[dict[str, list[
     for entry in run_videos(run).entries:
         if entry.split != "test":
             continue
-        views = decode_views(entry.path, recognizer.preprocess, Protocol(clips=clips, crops=1))
+        views = decode_views(entry.path, recognizer.preprocess, Views(clips=clips, crops=1))
         scores = dict(recognizer.score(views).scores)
         del scores["fused"]
         scores["mean"] = np.mean(list(scores.values()), axis=0)

@@ -43,10 +43,10 @@ from peakzoom.training.options import Options
 from peakzoom.training.train import train
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.decode import probe
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess
 
-PROTOCOL = Protocol(clips=2, crops=1)
+PROTOCOL = Views(clips=2, crops=1)
 OPTIONS = Options(steps=("tcnn",), accelerator="cpu", progress=False)
 OUTCOMES = ("prediction", "with a problem", "reason", "stopped")
 HEADER = "| input | files | " + " | ".join(OUTCOMES) + " | took, s |\n" + "|---" * 7 + "|"
@@ -217,12 +217,12 @@ def explained(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
     """Outcomes of ``explain``, whose film has every frame of the file."""
 
     def evidence(path: Path) -> dict[str, object]:
-        return model.explain(path, protocol=PROTOCOL, progress=False).to_dict()
+        return model.explain(path, views=PROTOCOL, progress=False).to_dict()
 
     wanted, found = evidence(good[0]), Counter[str]()
     for number, file in enumerate(files):
         try:
-            seen = model.explain(file, protocol=PROTOCOL, progress=False)
+            seen = model.explain(file, views=PROTOCOL, progress=False)
             film, *_ = seen.save(folder / f"explained-{number}", progress=False)
         except DecodeError as error:
             found[outcome(error.reason, None)] += 1

@@ -19,12 +19,12 @@ from timing import runs_of, show, study_parser
 from peakzoom.data.runs import run_videos
 from peakzoom.evaluation.faithfulness import KINDS, Drop, Faithfulness, measure_faithfulness
 from peakzoom.inference.recognizer import load
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 HEADER = "| class answered | videos | score | attended | random | centre |\n" + "|---" * 6 + "|"
 
 
-def rows(study: Path, row: str, protocol: Protocol) -> Iterator[str]:
+def rows(study: Path, row: str, protocol: Views) -> Iterator[str]:
     """Means by class over all runs, and the tests."""
     runs = runs_of(study, row)
     parts: list[Faithfulness] = []
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--num-clips", type=int, default=10)
     parser.add_argument("--crops", type=int, default=3)
     asked = parser.parse_args()
-    show(HEADER, rows(asked.study, asked.row, Protocol(clips=asked.num_clips, crops=asked.crops)))
+    show(HEADER, rows(asked.study, asked.row, Views(clips=asked.num_clips, crops=asked.crops)))
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ from visiting import Visitor
 from peakzoom.cli.console import INTERRUPTED
 from peakzoom.cli.inputs import find_videos
 from peakzoom.inference.recognizer import load
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 CLIPS = 40  # different ones
-PROTOCOL = Protocol(clips=3, crops=1)  # the command's own
+PROTOCOL = Views(clips=3, crops=1)  # the command's own
 
 
 def serve(run: Path) -> tuple[subprocess.Popen[str], str]:

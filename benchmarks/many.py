@@ -27,9 +27,9 @@ from timing import machine
 
 from peakzoom.cli.inputs import find_videos
 from peakzoom.inference.recognizer import load
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
-PROTOCOL = Protocol(clips=1, crops=1)
+PROTOCOL = Views(clips=1, crops=1)
 EVERY = 500  # clips, after which memory is read
 COMPARED = 100  # answers
 HEADER = "| clips answered | clips a second since the last row | memory of the command, MB | of its decoder, MB |\n"

@@ -29,7 +29,7 @@ from peakzoom.inference.engines.base import INPUT, Engine
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import load
 from peakzoom.model import PeakZoom
-from peakzoom.video.sampling import Protocol, decode_views
+from peakzoom.video.sampling import Views, decode_views
 
 HEADER = (
     "| precision | seed | videos | float32 | lower | changed | lost | won | largest difference of a logit | "
@@ -51,7 +51,7 @@ def int8(model: PeakZoom, learnt: Sequence[Entry]) -> tuple[Engine, Engine]:
     logging.getLogger("nncf").setLevel(logging.ERROR)
     graph = to_openvino(model)
     whole = OpenVinoEngine(graph)
-    one = Protocol(clips=1, crops=1)
+    one = Views(clips=1, crops=1)
     clips = [next(decode_views(each.path, whole.preprocess, one).batches()) for each in learnt[::4]]
     quantised = nncf.quantize(
         graph.clone(),
@@ -68,7 +68,7 @@ PRECISIONS: dict[str, Callable[[PeakZoom, Sequence[Entry]], tuple[Engine, Engine
 }
 
 
-def rows(precision: str, study: Path, row: str, protocol: Protocol) -> Iterator[str]:
+def rows(precision: str, study: Path, row: str, protocol: Views) -> Iterator[str]:
     """One line a seed."""
     answers: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     apart: dict[str, float] = defaultdict(float)
@@ -114,7 +114,7 @@ def main() -> None:
         (
             line
             for precision in asked.precisions
-            for line in rows(precision, asked.study, asked.row, Protocol(clips=asked.num_clips))
+            for line in rows(precision, asked.study, asked.row, Views(clips=asked.num_clips))
         ),
     )
 

@@ -26,9 +26,9 @@ from peakzoom.training.train import train
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video import guard
 from peakzoom.video.decode import scan
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
-PROTOCOL = Protocol(clips=2, crops=1)
+PROTOCOL = Views(clips=2, crops=1)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="makes pipes and names that Windows has not")
 

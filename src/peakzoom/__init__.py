@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from peakzoom.inference.recognizer import Recognizer, load
     from peakzoom.model import TCNN, PeakZoom
     from peakzoom.utils.errors import DecodeError, UserError
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
 __version__ = "0.1.0"
 
-__all__ = ["TCNN", "DecodeError", "PeakZoom", "Prediction", "Protocol", "Recognizer", "UserError", "load"]
+__all__ = ["TCNN", "DecodeError", "PeakZoom", "Prediction", "Views", "Recognizer", "UserError", "load"]
 
 _HOME = {
     "DecodeError": "utils.errors",
@@ -22,7 +22,7 @@ _HOME = {
     "TCNN": "model",
     "PeakZoom": "model",
     "Prediction": "inference.prediction",
-    "Protocol": "video.sampling",
+    "Views": "video.sampling",
     "Recognizer": "inference.recognizer",
     "load": "inference.recognizer",
 }

@@ -39,9 +39,9 @@ from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.model.precision import FULL
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import settings_file
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
-FEW = Protocol(clips=2, crops=1)
+FEW = Views(clips=2, crops=1)
 QUICK = ["--num-clips", "2", "--crops", "1", "--device", "cpu"]
 SHELF = '''
 import os, shutil, signal, time

@@ -21,7 +21,7 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
@@ -32,7 +32,7 @@ from peakzoom.apps.serve.sweeper import Sweeper
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PROTOCOL = Protocol(clips=1, crops=1)
+PROTOCOL = Views(clips=1, crops=1)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ import pytest
 from peakzoom.data.entries import VideoSet
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
@@ -36,7 +36,7 @@ from peakzoom.apps.serve.desk import Desk, Limits
 from peakzoom.apps.serve.page import server
 from peakzoom.apps.serve.sweeper import Sweeper, _named_files
 
-PROTOCOL = Protocol(clips=1, crops=1)
+PROTOCOL = Views(clips=1, crops=1)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import clip_indices, clip_span, resample
 from peakzoom.video.decode import decode
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess, crop_offsets, to_input
 
 
@@ -66,7 +66,7 @@ def test_one_window_is_one_clip_of_predict(
     whole = span if fps is None else 2 * span  # clips are rendered at 10 frames a second
     for frames in (whole, whole - 3, 1):
         path = make_clip(tmp_path / f"{frames}.mp4", frames=frames, fps=10)
-        wanted = recognizer.predict(path, Protocol(clips=1, crops=crops)).scores["fused"]
+        wanted = recognizer.predict(path, Views(clips=1, crops=crops)).scores["fused"]
         records = list(watch(recognizer, path, crops=crops))
         (window,) = of(Window, records)
         np.testing.assert_array_equal(window.scores, wanted)

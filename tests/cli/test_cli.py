@@ -23,7 +23,7 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.hub.card import update_card
 from peakzoom.inference.recognizer import load
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 ESCAPE = "\x1b"
 QUICK = ["--num-clips", "1", "--crops", "1", "--device", "cpu"]
@@ -372,9 +372,9 @@ def test_json_lines(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
 
 
 def cli_protocol() -> object:
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
-    return Protocol(clips=1, crops=1)
+    return Views(clips=1, crops=1)
 
 
 def _reason(path: Path) -> str:
@@ -435,7 +435,7 @@ T = TypeVar("T")
 
 def answer_or_reason(ask: Callable[..., T], file: Path) -> tuple[T | None, str | None]:
     try:
-        return ask(file, protocol=Protocol(clips=1, crops=1)), None
+        return ask(file, views=Views(clips=1, crops=1)), None
     except DecodeError as error:
         return None, error.reason
 

@@ -23,7 +23,7 @@ from peakzoom.inference.prediction import Effort, Prediction
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.training.folder import training_curves
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 NASTY = ["<script>alert(1)</script>", "a & b \"c\" 'd'", "$x$ \n y", "走" * 40]
 VOID = {"br"}
@@ -217,7 +217,7 @@ def test_a_model_introduces_itself(run: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_many_files_in_order(run: Path, clip_data: VideoSet, tmp_path: Path, workers: int) -> None:
-    recognizer, quick = load(run, "cpu"), Protocol(clips=1, crops=1)
+    recognizer, quick = load(run, "cpu"), Views(clips=1, crops=1)
     (tmp_path / "bad.mp4").write_bytes(b"no video" * 9)
     files = [clip_data.entries[0].path, tmp_path / "bad.mp4", str(clip_data.entries[1].path)]
     told: list[tuple[int, int]] = []
@@ -243,7 +243,7 @@ def test_predictions_come_one_by_one(run: Path, clip_data: VideoSet, monkeypatch
         recognizer, "score", lambda views: (scored.append(views.video.info.path), score(views))[1]
     )
     files = [each.path for each in clip_data.entries[:5]]
-    coming = recognizer.predict_many(files, Protocol(clips=1, crops=1))
+    coming = recognizer.predict_many(files, Views(clips=1, crops=1))
     next(coming)
     assert len(scored) == 1
     coming.close()  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.guard import Guard
-from peakzoom.video.sampling import DecodedViews, Protocol, decode_ahead, decode_clips, decode_views
+from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_clips, decode_views
 from peakzoom.video.views import Preprocess
 
 BRANCHES = ["original", "discriminative", "complementary", "fused"]
@@ -139,10 +139,10 @@ def test_evaluation_is_prediction_to_the_last_digit(folder: Path, run: Path, tes
 def test_neither_order_nor_threads_matter(
     recognizer: Recognizer, clip_data: VideoSet, test_set: list[Entry], tmp_path: Path, workers: int
 ) -> None:
-    protocol = Protocol(clips=2, crops=1)
+    views = Views(clips=2, crops=1)
     lines = []
     for name, entries, threads in (("a", test_set[:4], 1), ("b", test_set[3::-1], workers)):
-        evaluate(recognizer, clip_data, entries, tmp_path / name, protocol, threads)
+        evaluate(recognizer, clip_data, entries, tmp_path / name, views, threads)
         lines.append(sorted(table(tmp_path / name / "scores.csv")))
     assert lines[0] == lines[1]
     assert (tmp_path / "a" / "metrics.json").read_text() == (tmp_path / "b" / "metrics.json").read_text()
@@ -152,18 +152,18 @@ def test_neither_order_nor_threads_matter(
 def test_other_clip_rules(
     recognizer: Recognizer, clip_data: VideoSet, test_set: list[Entry], tmp_path: Path, rule: str
 ) -> None:
-    protocol = Protocol(rule, clips=3, crops=2)
-    views = decode_views(test_set[0].path, recognizer.preprocess, protocol)
-    np.testing.assert_array_equal(views.clips, CLIP_RULES[rule](12, 8, 1, 3))
-    assert len(views) == 6
-    evaluate(recognizer, clip_data, test_set[:1], tmp_path / "out", protocol)
+    views = Views(rule, clips=3, crops=2)
+    decoded = decode_views(test_set[0].path, recognizer.preprocess, views)
+    np.testing.assert_array_equal(decoded.clips, CLIP_RULES[rule](12, 8, 1, 3))
+    assert len(decoded) == 6
+    evaluate(recognizer, clip_data, test_set[:1], tmp_path / "out", views)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["rule"] == rule
     assert np.load(tmp_path / "out" / "views.npz")["scores"].shape == (1, 4, 6, 3)
 
 
 def test_a_model_of_one_branch(run: Path, clip_data: VideoSet, test_set: list[Entry], tmp_path: Path) -> None:
-    protocol = Protocol(clips=1, crops=1)
-    result = evaluate(load(run / "tcnn", "cpu"), clip_data, test_set, tmp_path / "out", protocol)
+    views = Views(clips=1, crops=1)
+    result = evaluate(load(run / "tcnn", "cpu"), clip_data, test_set, tmp_path / "out", views)
     assert list(result.branches) == ["original", "fused"]
     assert result.branches["original"] == result.fused
 
@@ -201,7 +201,7 @@ def test_broken_files_are_counted_and_not_scored(
         data,
         entries,
         tmp_path / "out",
-        Protocol(clips=1, crops=1),
+        Views(clips=1, crops=1),
         progress=lambda done, total: told.append((done, total)),
     )
     assert sum(result.counts.values()) == 2 and told == [(done, 4) for done in range(1, 5)]
@@ -222,7 +222,7 @@ def test_a_file_that_is_scored_in_part(
     recognizer: Recognizer, clip_data: VideoSet, tmp_path: Path, shared_data: Path
 ) -> None:
     entries = [Entry(shared_data / "nasty" / "decord" / "corrupted.mp4", 0)]
-    result = evaluate(recognizer, clip_data, entries, tmp_path / "out", Protocol(clips=1, crops=1))
+    result = evaluate(recognizer, clip_data, entries, tmp_path / "out", Views(clips=1, crops=1))
     assert result.problems[0].reason.startswith("scored in part: ")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["unscored"] == 0
 
@@ -276,13 +276,13 @@ def test_labels_are_compared_by_name(
         classes=list(place),
         entries=[replace(entry, label=place[clip_data.classes[entry.label]]) for entry in test_set],
     )
-    protocol = Protocol(clips=1, crops=1)
-    one = evaluate(recognizer, clip_data, test_set, tmp_path / "one", protocol)
-    two = evaluate(recognizer, other, other.entries, tmp_path / "two", protocol)
+    views = Views(clips=1, crops=1)
+    one = evaluate(recognizer, clip_data, test_set, tmp_path / "one", views)
+    two = evaluate(recognizer, other, other.entries, tmp_path / "two", views)
     np.testing.assert_array_equal(one.confusion, two.confusion)
     stranger = VideoSet(["yawn", "kick"], [Entry(test_set[0].path, 0)], [], "strangers")
     with pytest.raises(UserError, match="yawn"):
-        evaluate(recognizer, stranger, stranger.entries, tmp_path / "three", protocol)
+        evaluate(recognizer, stranger, stranger.entries, tmp_path / "three", views)
 
 
 # Decoding ahead --------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_decoding_ahead_keeps_the_order(
     (tmp_path / "bad.mp4").write_bytes(b"x" * 50)
     paths = [test_set[0].path, tmp_path / "bad.mp4", *(entry.path for entry in test_set[1:4])]
     pre = Preprocess(size=32, frames=4, canvas=(32, 32))
-    found = list(decode_ahead(paths, pre, Protocol(clips=1), workers, ahead))
+    found = list(decode_ahead(paths, pre, Views(clips=1), workers, ahead))
     assert isinstance(found[1], DecodeError)
     for path, views in zip(paths, found, strict=True):
         if not isinstance(views, DecodeError):

@@ -18,7 +18,7 @@ from peakzoom.evaluation.faithfulness import attended, blur, centre, measure_fai
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 
 @pytest.mark.parametrize("side", [16, 33, 96])
@@ -92,7 +92,7 @@ def entries(folder: Path) -> list[Entry]:
     return [Entry(file, 0, "test", file.stem[-1]) for file in files]
 
 
-PROTOCOL = Protocol(clips=2, crops=1)
+PROTOCOL = Views(clips=2, crops=1)
 
 
 def test_a_network_that_looks_where_it_says(tmp_path: Path) -> None:

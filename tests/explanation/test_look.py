@@ -22,10 +22,10 @@ from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import decode
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess, to_input
 
-ONE = Protocol(clips=2, crops=1)
+ONE = Views(clips=2, crops=1)
 
 
 @pytest.mark.parametrize("span", [1, 2, 7, 16, 61])
@@ -76,7 +76,7 @@ def test_peaks_lie_where_the_pixels_are(
     extra = {"setup": setup} if setup else {}
     file = write_squares(tmp_path / "v.mov", moving, size=size, **extra)  # type: ignore[arg-type]
     shown = decode(file).frames.movedim(1, -1).numpy()  # what a player shows
-    evidence = recognizer(**options).explain(file, protocol=ONE)  # type: ignore[arg-type]
+    evidence = recognizer(**options).explain(file, views=ONE)  # type: ignore[arg-type]
     assert evidence.target == "red" and not evidence.asked
     assert (evidence.info.height, evidence.info.width) == shown.shape[1:3]
     cell = 4 / 32 * max(evidence.window.height, evidence.window.width)
@@ -88,17 +88,17 @@ def test_peaks_lie_where_the_pixels_are(
 @pytest.mark.parametrize("crop,position", [(0, 0.15), (2, 0.85)])
 def test_the_crop_that_scores_highest_is_shown(tmp_path: Path, crop: int, position: float) -> None:
     file = write_squares(tmp_path / "v.mov", lambda number: [("green", position, 0.5)], size=(60, 160))
-    protocol = Protocol(clips=1, crops=3)
-    evidence = recognizer().explain(file, protocol=protocol)
+    views = Views(clips=1, crops=3)
+    evidence = recognizer().explain(file, views=views)
     assert evidence.crop == (crop, 3)
     assert evidence.peaks[0].x == pytest.approx(160 * position, abs=8)
     window = evidence.window
     assert (window.top, window.height) == (0, 60) and window.width == pytest.approx(60, abs=0.5)
-    other = recognizer().explain(file, protocol=protocol, crop=1)
+    other = recognizer().explain(file, views=views, crop=1)
     assert other.crop == (1, 3) and other.window.left == pytest.approx(50, abs=1.5)
     assert other.prediction.scores["fused"] == pytest.approx(evidence.prediction.scores["fused"])
     with pytest.raises(UserError, match="crop is 3, expected 0 to 2"):
-        recognizer().explain(file, protocol=protocol, crop=3)
+        recognizer().explain(file, views=views, crop=3)
 
 
 @pytest.mark.parametrize("response", ["gate", "evidence"])
@@ -121,7 +121,7 @@ def test_each_peak_says_its_class(tmp_path: Path) -> None:
     """An unsure network (Eq. 3 adds up the maps of five classes) looks at both squares, for different reasons."""
     places = {"red": (0.3, 0.5), "green": (0.7, 0.5)}
     file = write_squares(tmp_path / "v.mov", lambda number: [(key, *at) for key, at in places.items()])
-    evidence = recognizer(delta=-1.0).explain(file, protocol=ONE)
+    evidence = recognizer(delta=-1.0).explain(file, views=ONE)
     for name, (x, y) in places.items():
         near = min(evidence.peaks, key=lambda each: abs(each.x - 80 * x) + abs(each.y - 60 * y))
         assert abs(near.x - 80 * x) < 6 and abs(near.y - 60 * y) < 6 and near.label == name
@@ -140,7 +140,7 @@ def test_frame_scores_by_an_independent_loop(
 
     file = write_squares(tmp_path / "v.mov", squares, frames=frames)
     model = recognizer(stride=stride, fps=fps)
-    evidence = model.explain(file, protocol=ONE)
+    evidence = model.explain(file, views=ONE)
     pre = model.preprocess
     video = decode(file, None, pre.test_size(60, 80))
     left = (video.frames.shape[3] - 32) // 2
@@ -184,7 +184,7 @@ def test_intervals_of_peaks_tile_the_video(tmp_path: Path) -> None:
     file = write_squares(
         tmp_path / "v.mov", moving, pts=[0, 40, 80, 200, 240, 280, 320, 700, 740, 780, 820, 860]
     )
-    evidence = recognizer().explain(file, protocol=ONE)
+    evidence = recognizer().explain(file, views=ONE)
     times, peaks = evidence.times, evidence.peaks
     assert sorted({frame for each in peaks for frame in range(each.first, each.last + 1)}) == list(range(12))
     for each in peaks:
@@ -222,7 +222,7 @@ def test_the_answer_is_that_of_predict_and_attention_that_of_the_network(
 
 
 def test_json_holds_every_peak(run: Path, clip_data: VideoSet) -> None:
-    evidence = explain(load(run, "cpu"), clip_data.entries[-1].path, protocol=ONE)
+    evidence = explain(load(run, "cpu"), clip_data.entries[-1].path, views=ONE)
     told = json.loads(json.dumps(evidence.to_dict()))
     assert told["class"] == told["evidence_for"] and set(told["frame_scores"]) == set(clip_data.classes)
     assert len(told["peaks"]) == len(evidence.peaks) and len(told["times"]) == 12
@@ -244,9 +244,9 @@ def test_json_holds_every_peak(run: Path, clip_data: VideoSet) -> None:
 
 def test_a_network_that_does_not_zoom_says_so(run: Path, clip_data: VideoSet) -> None:
     file = clip_data.entries[-1].path
-    evidence = load(run / "tcnn", "cpu").explain(file, protocol=ONE)
+    evidence = load(run / "tcnn", "cpu").explain(file, views=ONE)
     assert not evidence.zooms and evidence.peaks
-    assert load(run, "cpu").explain(file, protocol=ONE).zooms
+    assert load(run, "cpu").explain(file, views=ONE).zooms
 
 
 def test_unreadable_files_and_exported_models(tmp_path: Path, run: Path, clip_data: VideoSet) -> None:
@@ -264,13 +264,13 @@ def test_real_clips_of_every_shape(shared_data: Path) -> None:
     network = PeakZoom("tcnn_xs", 3, width=0.25, preprocess=pre.to_dict())
     model = Recognizer.of(network, "cpu")
     for file in sorted((shared_data / "clips").iterdir()):
-        evidence = model.explain(file, protocol=Protocol(clips=1, crops=3))
+        evidence = model.explain(file, views=Views(clips=1, crops=3))
         info = evidence.info
         assert evidence.scores.shape == (info.frames, 3) and evidence.peaks, file
         for each in evidence.peaks:
             assert -0.5 <= each.x <= info.width - 0.5 and -0.5 <= each.y <= info.height - 0.5, file
             assert 0 <= each.start <= each.end <= evidence.end + 1e-9, file
-    assert model.explain(file, protocol=Protocol(clips=1, crops=3)).to_dict() == evidence.to_dict()
+    assert model.explain(file, views=Views(clips=1, crops=3)).to_dict() == evidence.to_dict()
 
 
 def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +297,6 @@ def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(module, "streamed", counted)
     file = write_squares(tmp_path / "v.mov", moving, frames=90)
-    evidence = recognizer(frames=8).explain(file, protocol=ONE)
+    evidence = recognizer(frames=8).explain(file, views=ONE)
     assert evidence.info.frames == 90 and evidence.peaks
     assert 8 <= most <= 10 and alive == 0

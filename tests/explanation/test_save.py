@@ -20,9 +20,9 @@ from peakzoom.explanation.save import _ticks
 from peakzoom.utils import durable
 from peakzoom.utils.errors import UserError
 from peakzoom.video.decode import decode, frames_of
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
-ONE = Protocol(clips=2, crops=1)
+ONE = Views(clips=2, crops=1)
 
 
 def still(number: int) -> list[tuple[str, float, float]]:
@@ -44,7 +44,7 @@ def test_film(tmp_path: Path, size: tuple[int, int], setup: Callable[..., None] 
     stamps = [0, 40, 80, 200, 240, 280, 320, 700, 740, 780, 820, 860]
     extra = {"setup": setup} if setup else {}
     file = write_squares(tmp_path / "v.mov", still, size=size, pts=stamps, **extra)  # type: ignore[arg-type]
-    evidence = recognizer().explain(file, protocol=ONE)
+    evidence = recognizer().explain(file, views=ONE)
     film, picture, data = evidence.save(tmp_path / "out")
     shown = decode(film)
     assert (shown.info.codec, shown.info.frames, shown.info.problem) == ("h264", 12, None)
@@ -62,7 +62,7 @@ def test_film(tmp_path: Path, size: tuple[int, int], setup: Callable[..., None] 
 
 
 def test_a_killed_process_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = recognizer().explain(write_squares(tmp_path / "v.mov", still), protocol=ONE)
+    evidence = recognizer().explain(write_squares(tmp_path / "v.mov", still), views=ONE)
     out = tmp_path / "out"
 
     def dying(done: int, count: int) -> None:
@@ -88,7 +88,7 @@ def test_a_killed_process_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pyte
 
 
 def test_notebooks_show_the_film(tmp_path: Path) -> None:
-    evidence = recognizer().explain(write_squares(tmp_path / "<i>.mov", still), protocol=ONE)
+    evidence = recognizer().explain(write_squares(tmp_path / "<i>.mov", still), views=ONE)
     shown = evidence._repr_html_()
     assert "<video" in shown and "<script" not in shown and "<i>" not in shown
     film = tmp_path / "film.mp4"
@@ -99,7 +99,7 @@ def test_notebooks_show_the_film(tmp_path: Path) -> None:
 def test_panes_show_what_was_seen(tmp_path: Path) -> None:
     """The square is enlarged in the discriminative pane; the overlay marks it; the rest of the frame is dark."""
     file = write_squares(tmp_path / "v.mov", lambda number: [("red", 0.5, 0.6)], size=(60, 120))
-    evidence = recognizer().explain(file, protocol=ONE)
+    evidence = recognizer().explain(file, views=ONE)
     painter = Painter(evidence, 2.0)
     number, pixels = next(frames_of(evidence.scan, None, painter.size))
     panes = painter.paint(number, pixels)
@@ -120,7 +120,7 @@ def test_panes_show_what_was_seen(tmp_path: Path) -> None:
 
 def test_the_moment_is_marked(tmp_path: Path) -> None:
     file = write_squares(tmp_path / "v.mov", still)
-    film = Film(recognizer().explain(file, protocol=ONE))
+    film = Film(recognizer().explain(file, views=ONE))
     columns = []
     for _, picture in film.frames():
         assert picture.shape == (film.height, film.width, 3) and picture.dtype == np.uint8
@@ -152,6 +152,6 @@ def test_ticks_advance(times: list[float]) -> None:
 @pytest.mark.parametrize("frames", [1, 2])
 def test_the_shortest_videos(tmp_path: Path, frames: int) -> None:
     file = write_squares(tmp_path / "v.mov", still, frames=frames)
-    evidence = recognizer().explain(file, protocol=ONE)
+    evidence = recognizer().explain(file, views=ONE)
     film = evidence.save(tmp_path / "out")[0]
     assert decode(film).info.frames == frames and evidence.peaks

@@ -30,10 +30,10 @@ from peakzoom.inference.recognizer import load
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
 from peakzoom.utils.errors import UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess
 
-QUICK = Protocol(clips=2, crops=1)
+QUICK = Views(clips=2, crops=1)
 
 
 def text_of(folder: Path) -> str:

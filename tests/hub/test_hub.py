@@ -22,18 +22,18 @@ from peakzoom.hub import push as hub
 from peakzoom.inference.recognizer import load
 from peakzoom.model.load import digest
 from peakzoom.utils.errors import UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 PREDICT = """
 import json, sys
 import peakzoom
-from peakzoom.inference.recognizer import Protocol, Recognizer
+from peakzoom.inference.recognizer import Views, Recognizer
 loaded = [peakzoom.load(sys.argv[1], "cpu"), Recognizer.of(peakzoom.PeakZoom.from_pretrained(sys.argv[1]), "cpu")]
-scores = [each.predict(sys.argv[2], Protocol(clips=2)).scores["fused"].tolist() for each in loaded]
+scores = [each.predict(sys.argv[2], Views(clips=2)).scores["fused"].tolist() for each in loaded]
 kept = str(loaded[1].model.generate_model_card())
 print(json.dumps({"scores": scores, "card": kept, "classes": loaded[0].classes}))
 """
-QUICK = Protocol(clips=2)
+QUICK = Views(clips=2)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from peakzoom.inference.prediction import Effort
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.model.load import digest
 from peakzoom.utils.errors import UserError
-from peakzoom.video.sampling import Protocol, decode_views
+from peakzoom.video.sampling import Views, decode_views
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -291,7 +291,7 @@ class Counting:
 
 def test_what_is_done_is_what_was_replayed(run: Path, clip_data: VideoSet) -> None:
     recognizer = load(run, "cpu")
-    protocol = Protocol(clips=4, crops=3)
+    protocol = Views(clips=4, crops=3)
     order = view_order(4, 3)
     test = [each for each in clip_data.entries if each.split == "test"]
     full = score_videos(recognizer, clip_data, test, protocol)

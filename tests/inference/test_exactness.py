@@ -24,9 +24,9 @@ from peakzoom.inference.export import TOLERANCE
 from peakzoom.inference.prediction import Prediction, average
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.sampling import Protocol, decode_views
+from peakzoom.video.sampling import Views, decode_views
 
-SAME = Protocol(clips=2, crops=3)
+SAME = Views(clips=2, crops=3)
 ASKED = ["--num-clips", "2", "--crops", "3", "--device", "cpu"]
 BATCH = 1e-4  # of logits: what the neighbours of a view in a batch may change
 
@@ -148,7 +148,7 @@ def test_by_the_web_page(
 
 
 def test_by_an_explanation(recognizer: Recognizer, videos: list[Entry], alone: dict[str, Prediction]) -> None:
-    found = recognizer.explain(videos[1].path, protocol=SAME, progress=False)
+    found = recognizer.explain(videos[1].path, views=SAME, progress=False)
     same(found.prediction, alone[str(videos[1].path)])
 
 
@@ -157,11 +157,11 @@ def test_by_watching_one_window(recognizer: Recognizer, videos: list[Entry]) -> 
     from peakzoom.apps.watch.watch import score_clip
     from peakzoom.apps.watch.windows import Clip
 
-    protocol = Protocol(clips=1, crops=3)
-    views = decode_views(videos[0].path, recognizer.preprocess, protocol)
-    frames = tuple(views.video.take(views.clips[0]).permute(0, 2, 3, 1))
+    views = Views(clips=1, crops=3)
+    decoded = decode_views(videos[0].path, recognizer.preprocess, views)
+    frames = tuple(decoded.video.take(decoded.clips[0]).permute(0, 2, 3, 1))
     found = score_clip(recognizer, Clip(0.0, 1.0, frames, len(frames)), crops=3)
-    np.testing.assert_array_equal(found, recognizer.predict(videos[0].path, protocol).scores["fused"])
+    np.testing.assert_array_equal(found, recognizer.predict(videos[0].path, views).scores["fused"])
 
 
 # Engines and batches ---------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_a_plain_mean_would_depend_on_it() -> None:
 def test_a_prediction_does_not_depend_on_the_order_of_its_clips(
     recognizer: Recognizer, videos: list[Entry]
 ) -> None:
-    views = decode_views(videos[0].path, recognizer.preprocess, Protocol(clips=7, crops=3))
+    views = decode_views(videos[0].path, recognizer.preprocess, Views(clips=7, crops=3))
     expected = recognizer.score(views)
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(7)

@@ -23,7 +23,7 @@ from peakzoom.inference.recognizer import load
 from peakzoom.model import PeakZoom
 from peakzoom.model.backbones import BACKBONES
 from peakzoom.utils.errors import UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess, to_input
 
 onnx = pytest.importorskip("onnx", reason="pip install '.[export]'")
@@ -99,12 +99,12 @@ def test_written_files_are_whole(run: Path, clip_data: VideoSet, tmp_path: Path,
     with pytest.raises(UserError, match=r"exists"):
         export(recognizer.model, to, tmp_path / name, [])
     file = clip_data.entries[0].path
-    expected = recognizer.predict(file, Protocol(clips=2))
+    expected = recognizer.predict(file, Views(clips=2))
     if to == "torch":
         with pytest.raises(UserError, match="cannot be run from here"):
             load(tmp_path / name)
         return
-    found = load(tmp_path / name).predict(file, Protocol(clips=2))
+    found = load(tmp_path / name).predict(file, Views(clips=2))
     for branch, scores in expected.scores.items():
         np.testing.assert_allclose(found.scores[branch], scores, atol=1e-5)
     with pytest.raises(UserError, match="runs on engine"):

@@ -18,7 +18,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.load import find_model
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.decode import decode
-from peakzoom.video.sampling import Protocol, decode_ahead, decode_views
+from peakzoom.video.sampling import Views, decode_ahead, decode_views
 from peakzoom.video.views import Preprocess, to_input
 
 
@@ -41,7 +41,7 @@ def test_thirty_views_of_one_decode(
 ) -> None:
     path = make_clip(tmp_path / "clip.mp4", height=height, width=width, frames=20)
     pre = Preprocess(size=32, frames=4, stride=2, canvas=(32, 32))
-    views = decode_views(path, pre, Protocol())
+    views = decode_views(path, pre, Views())
     assert len(views) == 30
     whole = decode(path, None, pre.test_size(height, width))
     for number, batch in enumerate(views.batches()):
@@ -57,7 +57,7 @@ def test_thirty_views_of_one_decode(
 
 def test_scores_are_averaged_softmax(recognizer: Recognizer, file: Path) -> None:
     prediction = recognizer.predict(file)
-    views = decode_views(file, recognizer.preprocess, Protocol())
+    views = decode_views(file, recognizer.preprocess, Views())
     found: dict[str, list[np.ndarray]] = {}
     for batch in views.batches():
         video, _ = to_input(batch, recognizer.preprocess)
@@ -82,7 +82,7 @@ def test_the_model_does_not_move(recognizer: Recognizer, file: Path) -> None:
 
 
 def test_top_and_plain_data(recognizer: Recognizer, file: Path) -> None:
-    prediction = recognizer.predict(file, Protocol(clips=2, crops=1))
+    prediction = recognizer.predict(file, Views(clips=2, crops=1))
     top = prediction.top(5)
     fused = dict(zip(prediction.classes, prediction.scores["fused"].tolist(), strict=True))
     assert [name for name, _ in top] == sorted(fused, key=lambda name: -fused[name])[:5]
@@ -99,7 +99,7 @@ def test_top_and_plain_data(recognizer: Recognizer, file: Path) -> None:
 @pytest.mark.parametrize("values", [{"rule": "tsm"}, {"clips": 0}, {"crops": 0}])
 def test_protocols_that_are_none(values: dict) -> None:
     with pytest.raises(UserError):
-        Protocol(**values)
+        Views(**values)
 
 
 # Finding and loading ---------------------------------------------------------------------------------------------
@@ -178,9 +178,7 @@ def test_devices(run: Path) -> None:
 def test_precisions(run: Path, tmp_path: Path) -> None:
     half = load(run, "cpu", precision="bf16-mixed")
     assert half.precision == "bf16-mixed" and "precision: bf16-mixed" in repr(half)
-    assert half.settings(Protocol()) != load(run, "cpu").settings(
-        Protocol()
-    )  # so neither resumes the other's
+    assert half.settings(Views()) != load(run, "cpu").settings(Views())  # so neither resumes the other's
     with pytest.raises(
         UserError, match=r"precision is 'bf16', expected one of 32-true, bf16-mixed, 16-mixed"
     ):
@@ -194,9 +192,9 @@ def test_precisions(run: Path, tmp_path: Path) -> None:
 def test_scores_beyond_the_range_of_half_precision(run: Path, file: Path) -> None:
     model = load(run, "cpu").model
     model.backbone.get_submodule("stem")[0][1].weight.data *= 1e6  # type: ignore[index]
-    assert np.isfinite(Recognizer.of(model, "cpu").predict(file, Protocol(clips=1)).scores["fused"]).all()
+    assert np.isfinite(Recognizer.of(model, "cpu").predict(file, Views(clips=1)).scores["fused"]).all()
     with pytest.raises(UserError, match="no longer finite numbers in 16-mixed"):
-        Recognizer.of(model, "cpu", precision="16-mixed").predict(file, Protocol(clips=1))
+        Recognizer.of(model, "cpu", precision="16-mixed").predict(file, Views(clips=1))
 
 
 # Odd files -------------------------------------------------------------------------------------------------------
@@ -219,7 +217,7 @@ def test_very_short_videos(
     pre = Preprocess(size=32, frames=8, stride=4, fps=fps, canvas=(32, 32), zoom_source=2)
     model = PeakZoom("tcnn_xs", 2, width=0.25, preprocess=pre.to_dict()).eval()
     prediction = Recognizer.of(model, "cpu").predict(
-        make_clip(tmp_path / "a.mp4", frames=frames), Protocol(clips=2)
+        make_clip(tmp_path / "a.mp4", frames=frames), Views(clips=2)
     )
     assert prediction.views["fused"].shape == (6, 2)
     assert np.isfinite(prediction.scores["fused"]).all()
@@ -228,7 +226,7 @@ def test_very_short_videos(
 def test_extreme_shapes(tmp_path: Path, make_clip: Callable[..., Path], recognizer: Recognizer) -> None:
     for height, width in ((32, 640), (640, 32)):
         path = make_clip(tmp_path / f"{height}.mp4", height=height, width=width, frames=3)
-        assert np.isfinite(recognizer.predict(path, Protocol(clips=1)).scores["fused"]).all()
+        assert np.isfinite(recognizer.predict(path, Views(clips=1)).scores["fused"]).all()
 
 
 # Decoding ahead ---------------------------------------------------------------------------------------------------
@@ -243,13 +241,13 @@ def test_decoding_ahead_changes_nothing(clip_data: VideoSet, workers: int, fps: 
     torch.set_num_threads(2)
     try:
         found = []
-        for views in decode_ahead(paths, pre, Protocol(clips=3, crops=2), workers):
+        for views in decode_ahead(paths, pre, Views(clips=3, crops=2), workers):
             assert torch.get_num_threads() == 2  # the network's
             found.append(views)
     finally:
         torch.set_num_threads(before)
     for path, views in zip(paths, found, strict=True):
-        wanted = decode_views(path, pre, Protocol(clips=3, crops=2))
+        wanted = decode_views(path, pre, Views(clips=3, crops=2))
         assert not isinstance(views, DecodeError) and views.video.info == wanted.video.info
         assert torch.equal(views.video.frames, wanted.video.frames)
         assert views.video.frames.stride() == wanted.video.frames.stride()

@@ -20,10 +20,10 @@ from peakzoom.studies.study import ABLATION, Arm, Study, costs, group_folds, one
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 OPTIONS = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False)
-QUICK = Protocol(clips=1, crops=1)
+QUICK = Views(clips=1, crops=1)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_another_question_is_refused(study: Study, clip_data: VideoSet, tiny: Re
     with pytest.raises(UserError, match="begun with another videos"):
         Study(study.out, replace(clip_data, entries=clip_data.entries[1:]), tiny, OPTIONS, QUICK)
     with pytest.raises(UserError, match="begun with another views"):
-        Study(study.out, clip_data, tiny, OPTIONS, Protocol(clips=2))
+        Study(study.out, clip_data, tiny, OPTIONS, Views(clips=2))
     with pytest.raises(UserError, match="begun with another pre-trained"):
         Study(study.out, clip_data, tiny, OPTIONS, QUICK, {"tcnn_xs": "run"})
     (tmp_path / "mine.txt").write_text("keep me")

@@ -41,11 +41,11 @@ from peakzoom.training.train import train
 from peakzoom.utils import durable
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import Journal, settings_file, whole_lines
-from peakzoom.video.sampling import DecodedViews, Protocol
+from peakzoom.video.sampling import DecodedViews, Views
 
 OPTIONS = Options(val_fraction=0.3, workers=0, accelerator="cpu", progress=False)
 ONE = replace(OPTIONS, steps=("tcnn",))
-FEW = Protocol(clips=2, crops=1)
+FEW = Views(clips=2, crops=1)
 
 
 def quiet(line: str) -> None:
@@ -674,8 +674,8 @@ def test_an_evaluation_goes_on(
     if kept:
         with pytest.raises(UserError, match="not complete: go on with --resume"):
             evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
-    for other in ({"protocol": Protocol(clips=3, crops=1)}, {"entries": entries[:5]}):
-        asked = {"protocol": FEW, "entries": entries, **other}
+    for other in ({"views": Views(clips=3, crops=1)}, {"entries": entries[:5]}):
+        asked = {"views": FEW, "entries": entries, **other}
         with pytest.raises(UserError, match=r"begun with another (views|videos)"):
             evaluate(recognizer, clip_data, out=out, progress=False, resume=True, **asked)  # type: ignore[arg-type]
     told: list[tuple[int, int]] = []
@@ -777,7 +777,7 @@ def test_faithfulness_goes_on(
     after: int,
 ) -> None:
     """Killed while it blurs so many videos; the broken one is the fourth, and takes no draw from those behind it."""
-    call = partial(evaluate, recognizer, clip_data, entries, protocol=FEW, faithfulness=True)
+    call = partial(evaluate, recognizer, clip_data, entries, views=FEW, faithfulness=True)
     told: list[tuple[int, int]] = []
 
     def dying(*each: int) -> None:

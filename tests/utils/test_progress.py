@@ -133,10 +133,10 @@ def call_all(run: Path, clip_data: Any, tmp_path: Path) -> Callable[[], None]:
     from peakzoom.evaluation.evaluate import evaluate
     from peakzoom.inference.cascade import Work
     from peakzoom.inference.recognizer import load
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
     def call() -> None:
-        recognizer, entries, quick = load(run, "cpu"), clip_data.entries[:2], Protocol(clips=1, crops=1)
+        recognizer, entries, quick = load(run, "cpu"), clip_data.entries[:2], Views(clips=1, crops=1)
         evaluate(recognizer, clip_data, entries, tmp_path / "out", quick)
         views = np.full((2, 3, 2), 0.5, np.float32)
         calibrate(views, views, np.zeros(2, np.int64), [0, 1, 2], Work(1.0, 1.0), branches=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.inputs import protocol, videos_to_score
+from peakzoom.cli.inputs import chosen_views, videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
     DataOptions,
@@ -54,7 +54,7 @@ def calibrate(
     from peakzoom.inference.cascade import FILE, Work, view_order
     from peakzoom.inference.cost import multiply_adds_by_pass
 
-    averaged = protocol(views)
+    averaged = chosen_views(views)
     target = Path(run) / "cascade"
     if not Path(run).is_dir():
         raise UserError(

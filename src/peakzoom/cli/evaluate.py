@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from peakzoom.cli.console import answer, out_console, say
-from peakzoom.cli.inputs import beside, protocol, stored_cascade, videos_to_score
+from peakzoom.cli.inputs import beside, chosen_views, stored_cascade, videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
     CascadeOpt,
@@ -78,7 +78,7 @@ def evaluate(
         other = "--faithfulness" if faithfulness else "--resume"
         raise UserError(f"--shard scores a part of the videos and {other} is for all: leave one of them out")
     part = _shard(shard) if shard else None
-    averaged = protocol(views)
+    averaged = chosen_views(views)
     recognizer = computing.load(run)
     steps = stored_cascade(run, recognizer, averaged) if cascade else None
     videos, entries = videos_to_score(run, data, reading, split)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.inputs import beside, protocol
+from peakzoom.cli.inputs import beside, chosen_views
 from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, grouped
 from peakzoom.video.guard import start_early
 
@@ -41,7 +41,7 @@ def explain(
     from peakzoom.inference.recognizer import load
     from peakzoom.utils.durable import check_new_folder
 
-    averaged = protocol(views)
+    averaged = chosen_views(views)
     name = video.stem if target is None else f"{video.stem}-{_plain(target)}"
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)

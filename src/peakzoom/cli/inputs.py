@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from peakzoom.inference.cascade import Stored
     from peakzoom.inference.recognizer import Recognizer
     from peakzoom.training.recipes import Recipe
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
 
 def open_videos(data: Path, options: LayoutOptions, number: int = 1) -> VideoSet:
@@ -56,14 +56,14 @@ def videos_to_score(
     return videos, choose_entries(videos, home, split)
 
 
-def protocol(views: ViewOptions) -> Protocol:
+def chosen_views(views: ViewOptions) -> Views:
     """The views of a test video."""
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
-    return Protocol(views.clips, views.num_clips, views.crops)
+    return Views(views.clips, views.num_clips, views.crops)
 
 
-def stored_cascade(run: str, recognizer: Recognizer, protocol: Protocol) -> Stored:
+def stored_cascade(run: str, recognizer: Recognizer, views: Views) -> Stored:
     """What ``peakzoom calibrate`` left in a run.
 
     Raises:
@@ -74,7 +74,7 @@ def stored_cascade(run: str, recognizer: Recognizer, protocol: Protocol) -> Stor
     _ = recognizer.stepwise  # refuses what cannot stop half way
     file = Path(run) / "cascade" / FILE
     found = read(file)
-    found.check(recognizer, protocol, file)
+    found.check(recognizer, views, file)
     return found
 
 

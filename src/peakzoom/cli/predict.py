@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.inputs import check_new, find_videos, protocol, stored_cascade
+from peakzoom.cli.inputs import check_new, chosen_views, find_videos, stored_cascade
 from peakzoom.cli.options import CascadeOpt, EngineOptions, RunArg, ViewOptions, grouped
 from peakzoom.utils.durable import telling_full_disk
 from peakzoom.utils.errors import DecodeError, UserError, printable
@@ -22,7 +22,7 @@ from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.inference.prediction import Prediction
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
 
 TOP = 5
@@ -85,12 +85,12 @@ def predict(
             raise UserError(
                 "--on ray writes Parquet files, and no folder is named: name a new one with --out"
             )
-        _label(run, files, out, protocol(views), workers, computing, cascade, resume)
+        _label(run, files, out, chosen_views(views), workers, computing, cascade, resume)
         return
     if out is not None:
         raise UserError("--out is the folder of --on ray: name a file with --jsonl, or add --on ray")
     _predict(
-        *(run, [_path(file) for file in files], top, jsonl, protocol(views)),
+        *(run, [_path(file) for file in files], top, jsonl, chosen_views(views)),
         *(1 if workers is None else workers, computing, cascade, resume),
     )
 
@@ -107,7 +107,7 @@ def _label(
     run: str,
     addresses: list[str],
     out: str,
-    averaged: Protocol,
+    averaged: Views,
     workers: int | None,
     computing: EngineOptions,
     cascade: bool,
@@ -148,7 +148,7 @@ def _predict(
     files: list[Path],
     top: int,
     jsonl: Path | None,
-    averaged: Protocol,
+    averaged: Views,
     workers: int,
     computing: EngineOptions,
     cascade: bool,

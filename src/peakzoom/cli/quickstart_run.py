@@ -23,7 +23,7 @@ from peakzoom.training.recipes import Recipe, small
 from peakzoom.training.train import train
 from peakzoom.utils.durable import check_new_folder
 from peakzoom.utils.progress import progress_bar
-from peakzoom.video.sampling import Protocol, decode_views
+from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Augment, to_input
 
 TRAIN_CLIPS, TEST_CLIPS = 400, 120
@@ -70,7 +70,7 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
         return (pixels * 255).round().clip(0, 255).astype(np.uint8)
 
     for entry in entries:
-        view = next(decode_views(entry.path, pre, Protocol(clips=1, crops=1)).batches())
+        view = next(decode_views(entry.path, pre, Views(clips=1, crops=1)).batches())
         inputs, source = to_input(view.to(next(model.parameters()).device), pre)
         with torch.inference_mode():
             output = model(inputs, source, attention=True)
@@ -136,12 +136,12 @@ def quickstart(
         data, recipe or quick_recipe(), run, Options(seed=seed, val_fraction=0.0, progress=progress), say=say
     )
     test = [entry for entry in data.entries if entry.split == "test"]
-    protocol = Protocol(clips=2, crops=1)
+    views = Views(clips=2, crops=1)
     results = {}
     for phase in ("tcnn", "joint"):
         say(f"testing {phase} on {len(test)} clips of held-out performers and backgrounds")
         folder = out / f"evaluation-{phase}"
-        results[phase] = evaluate(load(run / phase), data, test, folder, protocol, progress=progress)
+        results[phase] = evaluate(load(run / phase), data, test, folder, views, progress=progress)
         update_card(run / phase / "best", [folder])
     picture = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test)}

@@ -49,7 +49,7 @@ def serve(
     start_early()
     from peakzoom.apps.serve.desk import Limits
     from peakzoom.apps.serve.page import server
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
     clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
     recognizer = computing.load(run)
@@ -57,7 +57,7 @@ def serve(
         clips = _test_videos(run)
     limits = Limits(megabytes, seconds, files, waiting, minutes)
     with server(
-        recognizer, Protocol("paper", num_clips, crops), limits, host=host, port=port, examples=clips
+        recognizer, Views("paper", num_clips, crops), limits, host=host, port=port, examples=clips
     ) as at:
         answer(at)
         say("Ctrl-C stops it; what was uploaded is removed then.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.inputs import adapted, names_of, open_videos, protocol, whole_numbers
+from peakzoom.cli.inputs import adapted, chosen_views, names_of, open_videos, whole_numbers
 from peakzoom.cli.options import (
     DataArg,
     LayoutOptions,
@@ -77,7 +77,7 @@ def ablate(
 
     asked = adapted(recipe, network)
     options = Options(**machine.asked(), val_fraction=val_fraction)
-    averaged, seeds = protocol(views), whole_numbers(study.seeds, "--seeds")
+    averaged, seeds = chosen_views(views), whole_numbers(study.seeds, "--seeds")
     init = _starts(study.init, [asked.model])
     videos, folds = _folds(data, reading, study)
     arms = [Arm(asked.model, branches, asked.width) for branches in ABLATION]
@@ -124,7 +124,7 @@ def compare(
 
     asked = adapted(recipe)
     options = Options(**machine.asked(), val_fraction=val_fraction)
-    averaged, seeds = protocol(views), whole_numbers(study.seeds, "--seeds")
+    averaged, seeds = chosen_views(views), whole_numbers(study.seeds, "--seeds")
     wanted, also = _networks(models, spatial)
     init = _starts(study.init, wanted)
     videos, folds = _folds(data, reading, study)

@@ -373,15 +373,15 @@ def write_curve(points: Sequence[Point], file: Path) -> None:
 
 
 def stored_for(
-    recognizer: recognizer_module.Recognizer, protocol: sampling.Protocol, calibration: Calibration
+    recognizer: recognizer_module.Recognizer, views: sampling.Views, calibration: Calibration
 ) -> Stored:
     """The chosen cascade, for these weights, in this precision, and these views."""
     return Stored(
         calibration.chosen.cascade,
         calibration.work,
         digest(recognizer.model),
-        protocol.rule,
-        protocol.clips,
-        protocol.crops,
+        views.rule,
+        views.clips,
+        views.crops,
         recognizer.precision,
     )

@@ -5,7 +5,7 @@ What an evaluation leaves in its folder::
     scores.csv            one row per video and branch: label, prediction and every class score, in full precision;
                           every number below can be computed again from it
     views.npz             the softmax scores of each single view, float32 (videos, branches, views, S)
-    metrics.json          top-1, top-5 and mean class accuracy of each branch, counts, protocol; of which data and
+    metrics.json          top-1, top-5 and mean class accuracy of each branch, counts, the views; of which data and
                           which weights
     per_class.csv         videos and accuracy of each class, for each branch
     confusion.csv .png    rows are true classes, columns the fused answer
@@ -50,7 +50,7 @@ from peakzoom.utils.durable import (
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal, check_settings, hash_of, is_written, whole_lines
 from peakzoom.utils.progress import Told, progress_bar
-from peakzoom.video.sampling import Protocol, decode_ahead
+from peakzoom.video.sampling import Views, decode_ahead
 
 
 def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> list[Entry]:
@@ -101,7 +101,7 @@ def score_videos(
     recognizer: Recognizer,
     data: VideoSet,
     entries: Sequence[Entry],
-    protocol: Protocol,
+    views: Views,
     workers: int = 1,
     progress: bool | Told = True,
     cascade: Stored | None = None,
@@ -115,16 +115,14 @@ def score_videos(
     entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries
     answers = dict(known or {})
     missing = [place for place in range(len(entries)) if place not in answers]
-    decoded = decode_ahead(
-        [entries[place].path for place in missing], recognizer.preprocess, protocol, workers
-    )
+    decoded = decode_ahead([entries[place].path for place in missing], recognizer.preprocess, views, workers)
     with progress_bar(f"testing on {len(entries)} videos", progress) as told:
-        for place, views in zip(missing, decoded, strict=True):
+        for place, video in zip(missing, decoded, strict=True):
             found: Prediction | DecodeError
-            if isinstance(views, DecodeError):
-                found = views
+            if isinstance(video, DecodeError):
+                found = video
             else:
-                found = recognizer.score_stepwise(views, cascade) if cascade else recognizer.score(views)
+                found = recognizer.score_stepwise(video, cascade) if cascade else recognizer.score(video)
             answers[place] = found
             if note:
                 note(place, found)
@@ -147,7 +145,7 @@ def evaluate(
     data: VideoSet,
     entries: Sequence[Entry],
     out: str | Path,
-    protocol: Protocol | None = None,
+    views: Views | None = None,
     workers: int = 1,
     progress: bool | Told = True,
     cascade: Stored | None = None,
@@ -161,7 +159,7 @@ def evaluate(
         data: whose classes the entries' labels are.
         entries: the videos.
         out: folder, new or empty.
-        protocol: views of a video; the paper's 30 when not given.
+        views: views of a video; the paper's 30 when not given.
         workers: decoding processes.
         progress: show a bar; a function is called with (done, all) instead.
         cascade: look only as far as it says.
@@ -172,7 +170,7 @@ def evaluate(
         UserError: the folder is in use, the evaluation that is gone on with was another one, no video could be scored,
             or the disk is full.
     """
-    protocol, out = protocol or Protocol(), Path(out)
+    views, out = views or Views(), Path(out)
     check_out(out, resume)
     if faithfulness:
         from peakzoom.evaluation import faithfulness as blurring
@@ -185,12 +183,12 @@ def evaluate(
             shutil.rmtree(part)
         part.mkdir(parents=True, exist_ok=True)
         sync_folder(part.parent)
-        asked = _asked(recognizer, data, entries, protocol, cascade)
+        asked = _asked(recognizer, data, entries, views, cascade)
         known = _gather(part, asked, recognizer.classes)
         with Journal(part / OWN, asked, resume) as journal:
             known |= _read_lines(journal.lines, recognizer.classes)
             scored = score_videos(
-                recognizer, data, entries, protocol, workers, progress, cascade, known, _noting(journal)
+                recognizer, data, entries, views, workers, progress, cascade, known, _noting(journal)
             )
         if not scored.predictions:
             shutil.rmtree(part)
@@ -200,7 +198,7 @@ def evaluate(
         if faithfulness:
             with Journal(part / BLURRED, asked, resume) as journal:
                 found = blurring.measure_faithfulness(
-                    recognizer, entries, protocol, workers=workers, progress=progress, journal=journal
+                    recognizer, entries, views, workers=workers, progress=progress, journal=journal
                 )
             result = replace(result, faithfulness=found)
         of = {
@@ -211,9 +209,7 @@ def evaluate(
             "precision": recognizer.precision,
         }
         with whole_folder(out, part / "files") as draft:
-            _write(
-                draft, result, scored.predictions, scored.entries, recognizer.classes, protocol, cascade, of
-            )
+            _write(draft, result, scored.predictions, scored.entries, recognizer.classes, views, cascade, of)
             if result.faithfulness:
                 result.faithfulness.write(draft)
         shutil.rmtree(part)
@@ -250,7 +246,7 @@ def score_shard(
     entries: Sequence[Entry],
     out: str | Path,
     shard: tuple[int, int],
-    protocol: Protocol | None = None,
+    views: Views | None = None,
     workers: int = 1,
     progress: bool | Told = True,
     cascade: Stored | None = None,
@@ -266,7 +262,7 @@ def score_shard(
         entries: all videos, of every shard.
         out: the folder that will be written at last.
         shard: (number from 1 on, count).
-        protocol: as of :func:`evaluate`.
+        views: as of :func:`evaluate`.
         workers: likewise.
         progress: likewise.
         cascade: likewise.
@@ -280,14 +276,14 @@ def score_shard(
     number, count = shard
     if not 1 <= number <= count:
         raise UserError(f"shard is {number}/{count}, expected such as 1/4 to 4/4")
-    protocol, out = protocol or Protocol(), Path(out)
+    views, out = views or Views(), Path(out)
     check_out(out, resume=True)
     replace(data, entries=list(entries)).with_classes(recognizer.classes)
     with telling_full_disk(out, "run it again"):
         part_of(out).mkdir(parents=True, exist_ok=True)
         sync_folder(out.parent)
         places = list(range(number - 1, len(entries), count))
-        asked = _asked(recognizer, data, entries, protocol, cascade)
+        asked = _asked(recognizer, data, entries, views, cascade)
         with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", asked, resume=True) as journal:
             known = {
                 places.index(place): answer
@@ -298,7 +294,7 @@ def score_shard(
                 recognizer,
                 data,
                 [entries[place] for place in places],
-                protocol,
+                views,
                 workers,
                 progress,
                 cascade,
@@ -316,14 +312,14 @@ def _asked(
     recognizer: Recognizer,
     data: VideoSet,
     entries: Sequence[Entry],
-    protocol: Protocol,
+    views: Views,
     cascade: Stored | None,
 ) -> dict[str, Any]:
     """What decides the lines of a journal."""
     videos = [[str(entry.path), data.classes[entry.label]] for entry in entries]
     return {
         "videos": f"{len(videos)} videos, {hash_of(videos)}",
-        **recognizer.settings(protocol, cascade),
+        **recognizer.settings(views, cascade),
     }
 
 

@@ -33,7 +33,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Told, progress_bar
-from peakzoom.video.sampling import Protocol, decode_ahead
+from peakzoom.video.sampling import Views, decode_ahead
 
 SHARE = 0.2  # of each frame
 SIGMA = 0.08  # of the frame's side: no hand or foot is left of it
@@ -191,7 +191,7 @@ def torch_engine(recognizer: Recognizer) -> TorchEngine:
 def measure_faithfulness(
     recognizer: Recognizer,
     entries: Sequence[Entry],
-    protocol: Protocol | None = None,
+    views: Views | None = None,
     *,
     share: float = SHARE,
     draws: int = DRAWS,
@@ -205,7 +205,7 @@ def measure_faithfulness(
     Args:
         recognizer: a trained model on PyTorch.
         entries: the videos; their labels are not used.
-        protocol: the views; the paper's 30 when not given.
+        views: the views; the paper's 30 when not given.
         share: of each frame that is blurred.
         draws: random places for each view.
         seed: of these places.
@@ -221,7 +221,7 @@ def measure_faithfulness(
         raise UserError(
             f"share is {share:g} and draws {draws}, expected a share between 0 and 1 and 1 draw or more"
         )
-    protocol = protocol or Protocol()
+    views = views or Views()
     generator = torch.Generator().manual_seed(seed)
     drops: list[Drop] = []
     problems: list[Problem] = []
@@ -233,18 +233,18 @@ def measure_faithfulness(
             continue
         drops.append(Drop(str(entry.path), entry.group, **line))
         # Its places are drawn again, so that those of the videos that follow are what they would have been.
-        for _ in range(protocol.clips * draws):
-            _offsets(protocol.crops, recognizer.preprocess.source_size, generator)
+        for _ in range(views.clips * draws):
+            _offsets(views.crops, recognizer.preprocess.source_size, generator)
     missing = entries[len(known) :]
-    decoded = decode_ahead([entry.path for entry in missing], recognizer.preprocess, protocol, workers)
+    decoded = decode_ahead([entry.path for entry in missing], recognizer.preprocess, views, workers)
     with progress_bar(f"blurring {len(entries)} videos", progress) as told:
-        for done, (entry, views) in enumerate(zip(missing, decoded, strict=True), start=len(known) + 1):
+        for done, (entry, video) in enumerate(zip(missing, decoded, strict=True), start=len(known) + 1):
             line = {}
-            if isinstance(views, DecodeError):
-                problems.append(Problem(str(entry.path), views.reason))
-                line["error"] = views.reason
+            if isinstance(video, DecodeError):
+                problems.append(Problem(str(entry.path), video.reason))
+                line["error"] = video.reason
             else:
-                batches = [_scores(engine, batch, share, draws, generator) for batch in views.batches()]
+                batches = [_scores(engine, batch, share, draws, generator) for batch in video.batches()]
                 mean = np.concatenate(batches).mean(0)  # (2 + draws + 1, S)
                 answer = int(mean[0].argmax())
                 before, seen, *others, middle = mean[:, answer].tolist()
@@ -267,7 +267,7 @@ def measure_faithfulness(
             told(done, len(entries))
     if not drops:
         raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")
-    return Faithfulness(drops, share, draws, seed, protocol.clips * protocol.crops, problems)
+    return Faithfulness(drops, share, draws, seed, views.clips * views.crops, problems)
 
 
 @torch.inference_mode()

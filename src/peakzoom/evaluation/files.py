@@ -20,7 +20,7 @@ from peakzoom.inference.prediction import Prediction
 from peakzoom.model.network import BRANCHES
 from peakzoom.utils.durable import DRAFT, write_csv
 from peakzoom.utils.errors import UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 
 def _write(
@@ -29,7 +29,7 @@ def _write(
     predictions: Sequence[Prediction],
     entries: Sequence[Entry],
     classes: Sequence[str],
-    protocol: Protocol,
+    protocol: Views,
     cascade: Stored | None,
     of: dict[str, Any],
 ) -> None:
@@ -145,7 +145,7 @@ class Scores:
     branches: list[str]
     means: dict[str, np.ndarray]
     views: np.ndarray
-    protocol: Protocol
+    protocol: Views
     problems: list[tuple[str, str]]
 
     @property
@@ -209,7 +209,7 @@ def read_evaluation(folder: Path) -> Scores:
         raise _damaged(folder / "views.npz", error) from error
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        protocol = Protocol(**metrics["protocol"])
+        protocol = Views(**metrics["protocol"])
         stated = {name: float(each["top1"]) for name, each in metrics["branches"].items()}
         videos = int(metrics["videos"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -31,7 +31,7 @@ from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.clips import clip_indices, clip_span
 from peakzoom.video.decode import Scan, VideoInfo, frames_of, scan
 from peakzoom.video.guard import guards, streamed
-from peakzoom.video.sampling import Protocol, decode_views
+from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess, frames_at
 
 
@@ -39,7 +39,7 @@ def explain(
     recognizer: Recognizer,
     file: str | Path,
     target: str | None = None,
-    protocol: Protocol | None = None,
+    views: Views | None = None,
     crop: int | None = None,
     progress: bool | Told = True,
 ) -> Evidence:
@@ -49,7 +49,7 @@ def explain(
         recognizer: a trained model; any engine computes the answer, PyTorch the evidence.
         file: a video file of any length.
         target: look for what speaks for this class; the response that the network itself zooms by when not given.
-        protocol: the views whose scores are averaged to the answer; the paper's 30 when not given.
+        views: the views whose scores are averaged to the answer; the paper's 30 when not given.
         crop: which crop the evidence is taken from; the one whose views score the class highest when not given.
         progress: show a bar; a function is called with (done, all) frames instead.
 
@@ -64,21 +64,21 @@ def explain(
         model = recognizer.model
     except ValueError as error:
         raise UserError(f"evidence needs the network itself: {error}") from error
-    pre, protocol = recognizer.preprocess, protocol or Protocol()
+    pre, views = recognizer.preprocess, views or Views()
     with guards() as (guard,):
-        views = decode_views(file, pre, protocol, guard)
+        decoded = decode_views(file, pre, views, guard)
         scanned = guard.run(file, scan, file)
-    prediction = recognizer.score(views)
+    prediction = recognizer.score(decoded)
     asked = target is not None
     target = prediction.top(1)[0][0] if target is None else target
 
-    found = prediction.views["fused"][:, classes.index(target)].reshape(-1, len(views.offsets)).mean(0)
+    found = prediction.views["fused"][:, classes.index(target)].reshape(-1, len(decoded.offsets)).mean(0)
     crop = int(found.argmax()) if crop is None else crop
-    if not 0 <= crop < len(views.offsets):
+    if not 0 <= crop < len(decoded.offsets):
         raise UserError(
-            f"crop is {crop}, expected 0 to {len(views.offsets) - 1}: there are {len(views.offsets)}"
+            f"crop is {crop}, expected 0 to {len(decoded.offsets) - 1}: there are {len(decoded.offsets)}"
         )
-    corner = views.offsets[crop]
+    corner = decoded.offsets[crop]
 
     base = frames_at(scanned.info.path, scanned.timestamps, pre.fps)
     engine = recognizer.engine
@@ -96,7 +96,7 @@ def explain(
         scanned,
         base,
         looks,
-        (crop, len(views.offsets)),
+        (crop, len(decoded.offsets)),
         _window(scanned.info, size, corner, pre),
         network.model,
     )

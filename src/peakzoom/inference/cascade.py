@@ -172,9 +172,7 @@ class Stored:
         """Of the views."""
         return view_order(self.clips, self.crops)
 
-    def check(
-        self, recognizer: recognizer_module.Recognizer, protocol: sampling.Protocol, file: Path
-    ) -> None:
+    def check(self, recognizer: recognizer_module.Recognizer, views: sampling.Views, file: Path) -> None:
         """Refuse what it was not calibrated for.
 
         Raises:
@@ -187,7 +185,7 @@ class Stored:
                 f"{file} was calibrated for precision {self.precision}, and {recognizer.precision} is asked for: ask "
                 "for the same, or calibrate again"
             )
-        asked, known = (protocol.rule, protocol.clips, protocol.crops), (self.rule, self.clips, self.crops)
+        asked, known = (views.rule, views.clips, views.crops), (self.rule, self.clips, self.crops)
         if asked != known:
             raise UserError(
                 f"{file} was calibrated for {known[1]} x {known[2]} views of rule {known[0]}, and {asked[1]} x "

@@ -21,7 +21,7 @@ from peakzoom.inference.engines.base import Description, Engine, trace
 from peakzoom.inference.engines.build import open_exported
 from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.sampling import Protocol, decode_views
+from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess, to_input
 
 TOLERANCE = 1e-3  # of logits
@@ -124,7 +124,7 @@ def views_of(paths: Sequence[Path], preprocess: Preprocess, videos: int = VIDEOS
     spread = np.linspace(0, len(paths) - 1, min(videos, len(paths))).round().astype(int)
     for index in spread:
         with contextlib.suppress(DecodeError):
-            yield from decode_views(paths[index], preprocess, Protocol(clips=1)).batches()
+            yield from decode_views(paths[index], preprocess, Views(clips=1)).batches()
 
 
 def _open(to: str, file: Path) -> Engine:

@@ -28,7 +28,7 @@ from peakzoom.model.precision import FULL
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.guard import guards
-from peakzoom.video.sampling import DecodedViews, Protocol, decode_ahead, decode_views
+from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
 
 if TYPE_CHECKING:
     from peakzoom.explanation.evidence import Evidence
@@ -78,11 +78,11 @@ class Recognizer:
         """What the convolutions are computed in: one of :data:`peakzoom.model.precision.PRECISIONS`."""
         return self.engine.precision if isinstance(self.engine, TorchEngine) else FULL
 
-    def settings(self, protocol: Protocol, cascade: Stored | None = None) -> dict[str, Any]:
+    def settings(self, views: Views, cascade: Stored | None = None) -> dict[str, Any]:
         """All that decides an answer beside the video, as plain data: the same settings, the same scores.
 
         Args:
-            protocol: which views are averaged.
+            views: which views are averaged.
             cascade: how far is looked, where it is not at all of them.
         """
         weights = self.weights
@@ -95,7 +95,7 @@ class Recognizer:
             "preprocessing": self.preprocess.to_dict(),
             "engine": self.engine.name,
             "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
-            "views": asdict(protocol),
+            "views": asdict(views),
             "cascade": str(cascade),
             # Absent as it was before there was a choice, so that what was begun then can be gone on with.
             **({} if self.precision == FULL else {"precision": self.precision}),
@@ -155,37 +155,37 @@ class Recognizer:
             raise UserError("a cascade starts with the original branch, and this model has none")
         return self.engine
 
-    def predict(self, file: str | Path, protocol: Protocol | None = None) -> Prediction:
+    def predict(self, file: str | Path, views: Views | None = None) -> Prediction:
         """Recognise one video file.
 
         Args:
             file: anything that FFmpeg decodes.
-            protocol: which views to average; the paper's 30 when not given.
+            views: which views to average; the paper's 30 when not given.
 
         Raises:
             DecodeError: the file gives no frame, or none in bounded time and memory (:mod:`peakzoom.video.guard`).
         """
         with guards() as (guard,):
-            views = decode_views(file, self.preprocess, protocol or Protocol(), guard)
-        return self.score(views)
+            decoded = decode_views(file, self.preprocess, views or Views(), guard)
+        return self.score(decoded)
 
     def explain(
         self,
         file: str | Path,
         target: str | None = None,
-        protocol: Protocol | None = None,
+        views: Views | None = None,
         crop: int | None = None,
         progress: bool | Told = True,
     ) -> Evidence:
         """Recognise a video and note what was seen in it; see :func:`peakzoom.explanation.look.explain`."""
         from peakzoom.explanation.look import explain
 
-        return explain(self, file, target, protocol, crop, progress)
+        return explain(self, file, target, views, crop, progress)
 
     def predict_many(
         self,
         files: str | Path | Iterable[str | Path],
-        protocol: Protocol | None = None,
+        views: Views | None = None,
         workers: int = 1,
         progress: bool | Told = True,
     ) -> Iterator[Prediction | DecodeError]:
@@ -193,7 +193,7 @@ class Recognizer:
 
         Args:
             files: anything that FFmpeg decodes.
-            protocol: as for :meth:`predict`.
+            views: as for :meth:`predict`.
             workers: decoding processes.
             progress: show a bar; a function is called with (done, all) instead.
 
@@ -202,10 +202,10 @@ class Recognizer:
             not raised.
         """
         paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
-        decoded = decode_ahead(paths, self.preprocess, protocol or Protocol(), workers)
+        decoded = decode_ahead(paths, self.preprocess, views or Views(), workers)
         with progress_bar(f"recognising {len(paths)} videos", progress) as told:
-            for done, views in enumerate(decoded, start=1):
-                found = views if isinstance(views, DecodeError) else self.score(views)
+            for done, video in enumerate(decoded, start=1):
+                found = video if isinstance(video, DecodeError) else self.score(video)
                 told(done, len(paths))
                 yield found
 

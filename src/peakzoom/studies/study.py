@@ -65,7 +65,7 @@ from peakzoom.training.train import train
 from peakzoom.utils.durable import write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 Say = Callable[[str], None]
 ABLATION = (  # Table 4
@@ -144,7 +144,7 @@ class Study:
         data: all videos.
         recipe: of all arms; its model, width and branches are the arms'.
         options: of all trainings; ``seed``, ``steps``, ``init`` and ``weights`` are the study's.
-        protocol: views of a test video.
+        views: views of a test video.
         init: for each network the model to start its first phase from, where there is one.
     """
 
@@ -154,11 +154,11 @@ class Study:
         data: VideoSet,
         recipe: Recipe,
         options: Options | None = None,
-        protocol: Protocol | None = None,
+        views: Views | None = None,
         init: dict[str, str] | None = None,
     ) -> None:
         self.out, self.data, self.recipe = Path(out), data, recipe
-        self.options, self.protocol = options or Options(val_fraction=0.0), protocol or Protocol()
+        self.options, self.views = options or Options(val_fraction=0.0), views or Views()
         self.init = dict(init or {})
         self.root = Path(os.path.commonpath([str(entry.path.absolute().parent) for entry in data.entries]))
         plain = replace(recipe, model="", width=1.0, branches=())
@@ -174,7 +174,7 @@ class Study:
                 "classes": data.classes,
                 "recipe": asdict(plain),
                 "options": options_asked,
-                "views": asdict(self.protocol),
+                "views": asdict(self.views),
                 "pre-trained": bool(self.init),
             }
         )
@@ -211,8 +211,8 @@ class Study:
         pre = self.recipe.preprocess
         lines = [
             f"{len(folds)} folds ({', '.join(folds)}), {videos} test videos, seeds {', '.join(map(str, seeds))}; "
-            f"recipe {self.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {self.protocol.clips} x "
-            f"{self.protocol.crops} views. Every row is trained in two phases of the same length; the first is shared.",
+            f"recipe {self.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {self.views.clips} x "
+            f"{self.views.crops} views. Every row is trained in two phases of the same length; the first is shared.",
             "Accuracy: mean over seeds ± standard deviation over seeds; the interval is a 95% bootstrap over videos. "
             "p: two-sided paired sign-flip test over videos, against the row without attention.",
         ]
@@ -292,7 +292,7 @@ class Study:
         test = [entry for entry in fold.data.entries if entry.split == "test"]
         shutil.rmtree(second / "evaluation", ignore_errors=True)  # of a killed run
         result = evaluate(
-            load(second), fold.data, test, second / "evaluation", self.protocol, progress=False, resume=True
+            load(second), fold.data, test, second / "evaluation", self.views, progress=False, resume=True
         )
         self._note(arm, fold, seed, second / "evaluation", first, second, seconds, len(result.problems))
 

@@ -22,7 +22,7 @@ RETURN_EVERY = 50  # videos, after which freed memory goes back to the system
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Views:
     """Which views of a video are averaged: the paper's 30 are ten clips times three crops.
 
     Attributes:
@@ -72,42 +72,42 @@ class DecodedViews:
 
 
 def decode_views(
-    path: str | Path, preprocess: Preprocess, protocol: Protocol, guard: Guard | None = None
+    path: str | Path, preprocess: Preprocess, views: Views, guard: Guard | None = None
 ) -> DecodedViews:
     """Decode a video once for all its views.
 
     Args:
         path: the file.
         preprocess: how clips are made.
-        protocol: which views.
+        views: which views.
         guard: decodes, in bounded time and memory; None decodes in this process and thread.
 
     Raises:
         DecodeError: as :func:`peakzoom.video.decode.decode`, and as :meth:`peakzoom.video.guard.Guard.run`.
     """
-    asked = (path, preprocess, protocol.rule, protocol.clips)
+    asked = (path, preprocess, views.rule, views.clips)
     video, clips = guard.run(path, decode_clips, *asked) if guard else decode_clips(*asked)
     side = preprocess.source_size
-    offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, protocol.crops)
+    offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, views.crops)
     return DecodedViews(video, clips, offsets, side)
 
 
 def decode_ahead(
-    paths: Sequence[Path], preprocess: Preprocess, protocol: Protocol, workers: int = 1, ahead: int = 2
+    paths: Sequence[Path], preprocess: Preprocess, views: Views, workers: int = 1, ahead: int = 2
 ) -> Iterator[DecodedViews | DecodeError]:
     """Decode videos while the network works, in order, at most ``ahead`` at a time in memory.
 
     Args:
         paths: the files.
         preprocess: how clips are made.
-        protocol: which views.
+        views: which views.
         workers: processes that decode, see :mod:`peakzoom.video.guard`. 0 decodes in this process, for debugging: a
             file that hangs or crashes the decoder hangs or crashes everything then.
         ahead: videos that may wait.
     """
 
     def work(guard: Guard | None, path: Path) -> DecodedViews:
-        return decode_views(path, preprocess, protocol, guard)
+        return decode_views(path, preprocess, views, guard)
 
     def here(path: Path) -> DecodedViews | DecodeError:
         try:

@@ -11,7 +11,7 @@ from peakzoom.data.entries import Entry, Problem
 from peakzoom.evaluation.files import Scores, _write
 from peakzoom.evaluation.results import summarise
 from peakzoom.inference.prediction import Prediction
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 ORIG, DISC, COMP, FUSED = "original", "discriminative", "complementary", "fused"
 ALL = (ORIG, DISC, COMP, FUSED)
@@ -42,7 +42,7 @@ def make_scores(
         list(branches),
         means,
         views,
-        Protocol("paper", clips, crops),
+        Views("paper", clips, crops),
         [],
     )
 
@@ -60,7 +60,7 @@ def from_means(labels: list[int], s: int, **means: list[list[float]]) -> Scores:
         list(arrays),
         arrays,
         views,
-        Protocol("paper", 1, 1),
+        Views("paper", 1, 1),
         [],
     )
 

@@ -23,7 +23,7 @@ from peakzoom.evaluation.report.numbers import (
     subsets,
     votes,
 )
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 # Subsets ---------------------------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ def test_a_subset_can_be_right_where_its_branches_are_wrong() -> None:
 
 
 def test_the_papers_thirty_views() -> None:
-    rows = choose_views(Protocol("paper", 10, 3))
+    rows = choose_views(Views("paper", 10, 3))
     every = list(range(10))
     assert rows == [
         ([5], [1]),
@@ -86,15 +86,15 @@ def test_the_papers_thirty_views() -> None:
         (every, [1]),
         (every, [0, 1, 2]),
     ]
-    assert choose_views(Protocol("paper", 1, 1)) == [([0], [0])]
-    assert choose_views(Protocol("paper", 2, 1)) == [([1], [0]), ([0, 1], [0])]
-    assert choose_views(Protocol("paper", 3, 1)) == [([1], [0]), ([0, 1, 2], [0])]
+    assert choose_views(Views("paper", 1, 1)) == [([0], [0])]
+    assert choose_views(Views("paper", 2, 1)) == [([1], [0]), ([0, 1], [0])]
+    assert choose_views(Views("paper", 3, 1)) == [([1], [0]), ([0, 1, 2], [0])]
 
 
 @pytest.mark.parametrize("clips", [1, 2, 3, 4, 7, 10, 30])
 @pytest.mark.parametrize("crops", [1, 2, 3, 5])
 def test_chosen_views_lie_evenly(clips: int, crops: int) -> None:
-    rows = choose_views(Protocol("paper", clips, crops))
+    rows = choose_views(Views("paper", clips, crops))
     assert rows[-1] == (list(range(clips)), list(range(crops)))
     assert len({(tuple(one), tuple(two)) for one, two in rows}) == len(rows)
     for row in rows:
@@ -131,7 +131,7 @@ def test_views_are_ordered_clip_by_clip() -> None:
     mean = np.array([[11 / 12, 1 / 12]])
     means = {ORIG: mean, FUSED: mean}
     found = Scores(
-        Path(), ["a", "b"], ["x"], np.array([1]), [ORIG, FUSED], means, views, Protocol("paper", 4, 3), []
+        Path(), ["a", "b"], ["x"], np.array([1]), [ORIG, FUSED], means, views, Views("paper", 4, 3), []
     )
     assert [row.top1[FUSED].right for row in by_views(found)] == [1, 0, 0, 0, 0, 0]
 

@@ -36,7 +36,7 @@ from peakzoom.utils.progress import Told, progress_bar
 if TYPE_CHECKING:
     from peakzoom.apps.batch.worker import Job
     from peakzoom.inference.cascade import Stored
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
 __all__ = ["Labelled", "find_items", "label"]
 
@@ -106,7 +106,7 @@ def label(
     run: str | Path,
     addresses: str | Path | Iterable[str | Path],
     out: str | Path,
-    protocol: Protocol | None = None,
+    views: Views | None = None,
     *,
     workers: int | None = None,
     batch: int = BATCH,
@@ -128,7 +128,7 @@ def label(
         run: as for :func:`peakzoom.load`.
         addresses: files, folders, and addresses that fsspec opens.
         out: folder of the table (:mod:`peakzoom.apps.batch.table`), new or empty; on disks, not in object storage.
-        protocol: which views to average; the paper's 30 when not given.
+        views: which views to average; the paper's 30 when not given.
         workers: how many, each with a model of its own; when not given, one for each GPU, or for each core where there
             is none.
         batch: videos that are written together at most; what a killed driver costs each worker.
@@ -161,7 +161,7 @@ def label(
     out = Path(out).absolute()
     items = find_items([addresses] if isinstance(addresses, (str, Path)) else addresses)
     with _alone(out, resume), telling_full_disk(out, "go on with --resume"), _ray():
-        job, plan = _prepare(str(run), protocol, workers, (device, engine, precision), cascade)
+        job, plan = _prepare(str(run), views, workers, (device, engine, precision), cascade)
         if why := slow_in(precision, torch.device("cuda" if plan.gpus else "cpu")):
             say(why)
         if resume and settings_file(out).exists():
@@ -271,7 +271,7 @@ def _hushed() -> Iterator[None]:
 
 def _prepare(
     run: str,
-    protocol: Protocol | None,
+    views: Views | None,
     workers: int | None,
     computing: tuple[str, str | None, str],
     cascade: Stored | None,
@@ -282,7 +282,7 @@ def _prepare(
     from peakzoom.apps.batch.worker import Job
     from peakzoom.inference.engines.eager import TorchEngine
     from peakzoom.inference.recognizer import load
-    from peakzoom.video.sampling import Protocol
+    from peakzoom.video.sampling import Views
 
     device, engine, precision = computing
     nodes = [
@@ -302,15 +302,15 @@ def _prepare(
     if device == "auto" and on_torch:
         device = "cuda" if any(gpus for _, gpus in nodes) else "cpu"
     plan = plan_for(nodes, workers, device == "cuda")
-    protocol = protocol or Protocol()
-    settings = recognizer.settings(protocol, cascade)
+    views = views or Views()
+    settings = recognizer.settings(views, cascade)
     if on_torch:
         settings["device"] = device
     settings = json.loads(json.dumps(settings))
     # A CPU has the network to work for; a GPU waits for decoders.
     decoders = plan.threads if plan.gpus else 1
     return Job(
-        *(run, device, engine, precision, protocol, cascade),
+        *(run, device, engine, precision, views, cascade),
         *(settings, Path(), plan.threads, decoders),
     ), plan
 

@@ -31,7 +31,7 @@ from peakzoom.utils.journal import add_line, whole_lines
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.guard import Guard
 from peakzoom.video.parallel import in_order
-from peakzoom.video.sampling import DecodedViews, Protocol, decode_views
+from peakzoom.video.sampling import DecodedViews, Views, decode_views
 
 TRIES = 2  # with a video alone
 LOST = f"its worker was lost {TRIES} times while it looked at this video alone"
@@ -43,7 +43,7 @@ class Job:
 
     Attributes:
         run, device, engine, precision: as for :func:`peakzoom.inference.recognizer.load`.
-        protocol: which views to average.
+        views: which views to average.
         cascade: how far to look, where it is not at all of them.
         settings: what the answers must be made with, from the driver's own model.
         drafts: the driver's folder of them.
@@ -55,7 +55,7 @@ class Job:
     device: str
     engine: str | None
     precision: str
-    protocol: Protocol
+    views: Views
     cascade: Stored | None
     settings: dict[str, Any]
     drafts: Path
@@ -110,7 +110,7 @@ class Worker:
         torch.set_num_threads(job.threads)
         try:
             self._recognizer = load(job.run, job.device, job.engine, job.precision)
-            made = json.loads(json.dumps(self._recognizer.settings(job.protocol, job.cascade)))
+            made = json.loads(json.dumps(self._recognizer.settings(job.views, job.cascade)))
             if other := sorted(name for name in made if made[name] != job.settings[name]):
                 raise UserError(f"{job.run} is another model here, with another {', '.join(other)}")
         except UserError as error:
@@ -186,7 +186,7 @@ class Worker:
         }
 
     def _views(self, guard: Guard, item: Item) -> DecodedViews:
-        asked = (self._recognizer.preprocess, self._job.protocol, guard)
+        asked = (self._recognizer.preprocess, self._job.views, guard)
         if not item.is_remote:
             try:
                 Path(item.path).stat()

@@ -19,7 +19,7 @@ from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.decode import scan
 from peakzoom.video.guard import guarded
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 ANSWER = "the answer"  # in place of a class: the evidence for whatever the answer is
 
@@ -51,13 +51,13 @@ class Desk:
 
     Args:
         recognizer: the model.
-        protocol: views of a video.
+        views: views of a video.
         limits: what is refused.
         folder: where uploads are (Gradio's) and results go.
     """
 
-    def __init__(self, recognizer: Recognizer, protocol: Protocol, limits: Limits, folder: Path) -> None:
-        self.recognizer, self.protocol, self.limits = recognizer, protocol, limits
+    def __init__(self, recognizer: Recognizer, views: Views, limits: Limits, folder: Path) -> None:
+        self.recognizer, self.views, self.limits = recognizer, views, limits
         self.folder = folder.resolve()
         self._one = threading.Lock()
 
@@ -102,7 +102,7 @@ class Desk:
         with self._turn(), _named(path):
             file = self.admit(path)
             asked = None if target == ANSWER else target
-            evidence = self.recognizer.explain(file, asked, self.protocol, progress=False)
+            evidence = self.recognizer.explain(file, asked, self.views, progress=False)
             made = self._new_folder()
             film, picture = made / "evidence.mp4", made / "evidence.png"
             write_film(evidence, film)
@@ -112,7 +112,7 @@ class Desk:
     def predict(self, path: str | Path) -> Prediction:
         """The answer alone. Errors as of :meth:`admit`."""
         with self._turn(), _named(path):
-            return self.recognizer.predict(self.admit(path), self.protocol)
+            return self.recognizer.predict(self.admit(path), self.views)
 
     def table(self, paths: Sequence[str | Path]) -> tuple[list[list[str]], Path]:
         """A row a file, what could not be read with its reason; and the same as CSV, with every class's score.

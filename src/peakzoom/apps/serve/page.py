@@ -25,7 +25,7 @@ from peakzoom.apps.serve.sweeper import Sweeper, _awaited
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 SESSIONS = 256  # that Gradio remembers, 60 kB each; it would keep 10,000, and nothing here needs one
 BRANCHES = ("fused", "original", "discriminative", "complementary")
@@ -152,10 +152,10 @@ def _sentence(error: UserError) -> str:
 def _about(desk: Desk) -> str:
     pre, limits = desk.recognizer.preprocess, desk.limits
     names = ", ".join(f"`{name.replace('`', chr(39))}`" for name in desk.recognizer.classes)
-    views = desk.protocol.clips * desk.protocol.crops
+    count = desk.views.clips * desk.views.crops
     return (
         f"The model knows {len(desk.recognizer.classes)} classes: {names}. It names one of them whatever it sees.\n\n"
-        f"It looks at clips of {pre.frames} frames of {pre.size} x {pre.size} pixels, {views} views of a video. "
+        f"It looks at clips of {pre.frames} frames of {pre.size} x {pre.size} pixels, {count} views of a video. "
         f"Scores add up to 1 and are not calibrated.\n\n"
         f"What you send stays on this server and is removed after {limits.minutes} minutes. "
         f"[peakzoom](https://doi.org/10.1155/2022/5094801) follows Zhou, Li, Wang and Li (2022)."
@@ -194,7 +194,7 @@ def theme() -> gr.Theme:
 @contextmanager
 def server(
     recognizer: Recognizer,
-    protocol: Protocol | None = None,
+    views: Views | None = None,
     limits: Limits | None = None,
     *,
     host: str = "127.0.0.1",
@@ -205,7 +205,7 @@ def server(
 
     Args:
         recognizer: the model.
-        protocol: views of a video; three clips of one crop when not given.
+        views: views of a video; three clips of one crop when not given.
         limits: what is refused.
         host: address to listen on; "0.0.0.0" is every one of this machine.
         port: a free one from 7860 on when not given.
@@ -216,7 +216,7 @@ def server(
     """
     limits = limits or Limits()
     with tempfile.TemporaryDirectory(prefix="peakzoom-serve-") as folder, _uploads_go_to(folder):
-        desk = Desk(recognizer, protocol or Protocol(clips=3, crops=1), limits, Path(folder))
+        desk = Desk(recognizer, views or Views(clips=3, crops=1), limits, Path(folder))
         page = build(desk, examples)
         try:
             _, local, _ = page.launch(

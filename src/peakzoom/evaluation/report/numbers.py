@@ -17,7 +17,7 @@ from peakzoom.evaluation.files import Scores, average
 from peakzoom.evaluation.report.branches import Disagreement, SceneryRow, disagreement, scenery
 from peakzoom.evaluation.stats import Share, bootstrap, mean_class, share, share_of
 from peakzoom.model import network
-from peakzoom.video.sampling import Protocol
+from peakzoom.video.sampling import Views
 
 LETTERS = {**network.LETTERS, "fused": "fused"}
 BINS = 15
@@ -84,7 +84,7 @@ def spread(count: int, chosen: int) -> list[int]:
     return [(2 * place + 1) * count // (2 * chosen) for place in range(chosen)]
 
 
-def choose_views(protocol: Protocol) -> list[tuple[list[int], list[int]]]:
+def choose_views(protocol: Views) -> list[tuple[list[int], list[int]]]:
     """(clips, crops) of each row, counted from 0: 1, 3 and all clips by the middle crop and by all crops.
 
     Ten clips of three crops make 1, 3 (three crops of the middle clip), 3 (middle crop of three clips), 9, 10 and 30.
@@ -295,7 +295,7 @@ class Numbers:
     videos: int
     classes: int
     branches: list[str]
-    protocol: Protocol
+    protocol: Views
     problems: list[tuple[str, str]]
     subsets: list[SubsetRow]
     views: list[ViewsRow]
