@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from tiny import longer, made
 
-from peakzoom.apps.watch.records import Window
-from peakzoom.apps.watch.source import Problem
+from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.records import ScoredWindow, SourceProblem
 from peakzoom.apps.watch.watch import watch
 from peakzoom.data.check import check
 from peakzoom.data.entries import Entry, VideoSet
@@ -193,10 +193,10 @@ def watched(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: P
     """Outcomes of ``watch``: to the end, or one line."""
 
     def windows(path: Path) -> tuple[list[np.ndarray], list[str]]:
-        records = list(watch(model, path, every=0.5))
+        records = list(watch(model, path, WatchOptions(every=0.5)))
         return (
-            [each.scores for each in records if isinstance(each, Window)],
-            [each.reason for each in records if isinstance(each, Problem)],
+            [each.scores for each in records if isinstance(each, ScoredWindow)],
+            [each.reason for each in records if isinstance(each, SourceProblem)],
         )
 
     wanted, _ = windows(good[0])

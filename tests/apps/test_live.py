@@ -20,20 +20,21 @@ import torch
 from av.video.stream import VideoStream
 
 from peakzoom.apps.watch import source as live
-from peakzoom.apps.watch.source import Break, Problem, Shown, Source, Timeline, choose_clock
+from peakzoom.apps.watch.records import Break, SourceProblem
+from peakzoom.apps.watch.source import Source, SourceItem, TimedFrame
+from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.decode import _timeline, decode, probe
 
 SIZE = (24, 32)
-Item = Shown | Break | Problem
 
 
-def read(source: str | Path) -> tuple[list[float], torch.Tensor, list[Item]]:
+def read(source: str | Path) -> tuple[list[float], torch.Tensor, list[SourceItem]]:
     """Times, pixels uint8 (n, 3, 24, 32), and all that is no frame."""
     opened = Source(source)
     times, pixels, rest = [], [], []
     for item in opened:
-        if isinstance(item, Shown):
+        if isinstance(item, TimedFrame):
             times.append(item.time)
             pixels.append(opened.convert(item.frame, SIZE))
         else:
@@ -117,7 +118,7 @@ def test_streams_without_timestamps(tmp_path: Path, suffix: str) -> None:
     whole = decode(path)
     np.testing.assert_allclose(times, whole.timestamps, atol=1e-12)
     assert whole.info.problem is not None and len(rest) == 1
-    assert isinstance(rest[0], Problem) and "25 fps assumed" in rest[0].reason and not rest[0].lost
+    assert isinstance(rest[0], SourceProblem) and "25 fps assumed" in rest[0].reason and not rest[0].lost
 
 
 def test_a_gap_and_a_jump_back_are_breaks(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_a_stream(tmp_path: Path) -> None:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         source = Source(address)
         assert source.live
-        shown = [item.time for item in source if isinstance(item, Shown)]
+        shown = [item.time for item in source if isinstance(item, TimedFrame)]
         thread.join()
     assert shown == pytest.approx([0.04 * k for k in range(40)], abs=1e-4)
 

@@ -24,9 +24,19 @@ from torch import Tensor
 from peakzoom import cli
 from peakzoom.apps.watch import reader as reading
 from peakzoom.apps.watch.events import Event, Merger, clock_time
-from peakzoom.apps.watch.reader import Backlog, Timed, drop_late
-from peakzoom.apps.watch.records import Dropped, Ended, Record, Started, Window, to_line
-from peakzoom.apps.watch.source import Break, Problem, Shown
+from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.reader import Backlog, Pending, drop_late
+from peakzoom.apps.watch.records import (
+    Break,
+    Dropped,
+    Ended,
+    Record,
+    ScoredWindow,
+    SourceProblem,
+    Started,
+    to_line,
+)
+from peakzoom.apps.watch.source import TimedFrame
 from peakzoom.apps.watch.watch import watch
 from peakzoom.apps.watch.windows import Clip
 from peakzoom.data.entries import VideoSet
@@ -67,26 +77,28 @@ def test_one_window_is_one_clip_of_predict(
     for frames in (whole, whole - 3, 1):
         path = make_clip(tmp_path / f"{frames}.mp4", frames=frames, fps=10)
         wanted = recognizer.predict(path, Views(clips=1, crops=crops)).scores["fused"]
-        records = list(watch(recognizer, path, crops=crops))
-        (window,) = of(Window, records)
+        records = list(watch(recognizer, path, WatchOptions(crops=crops)))
+        (window,) = of(ScoredWindow, records)
         np.testing.assert_array_equal(window.scores, wanted)
         assert window.start == 0 and window.end == pytest.approx(frames / 10, abs=0.11)
         assert (window.covered == span) == (frames == whole)
         assert window.behind is None
 
 
-@pytest.mark.parametrize("stride", [1, 3])
-@pytest.mark.parametrize("fps", [None, 7.5])
 @pytest.mark.parametrize(
-    "name",
-    ["ucf101_v_BaseballPitch_g01_c01.avi", "decord_kinetics_flipping_a_pancake.mkv", "mmskeleton_ta_chi.mp4"],
+    "name,fps,stride",
+    [
+        *(("ucf101_v_BaseballPitch_g01_c01.avi", fps, stride) for fps in (None, 7.5) for stride in (1, 3)),
+        ("decord_kinetics_flipping_a_pancake.mkv", 7.5, 1),
+        ("mmskeleton_ta_chi.mp4", 7.5, 3),
+    ],
 )
 def test_windows_of_real_clips(shared_data: Path, name: str, fps: float | None, stride: int) -> None:
     """Against the frames cut out of a whole decode, and the network itself."""
     recognizer = small(fps=fps, stride=stride)
     path = shared_data / "clips" / name
-    records = list(watch(recognizer, path, crops=2, seconds=6))
-    found = of(Window, records)
+    records = list(watch(recognizer, path, WatchOptions(crops=2, seconds=6)))
+    found = of(ScoredWindow, records)
     video = decode(path, None, recognizer.preprocess.test_size)
     times = video.timestamps[video.timestamps < 6]
     base = np.arange(len(times)) if fps is None else resample(times, fps)
@@ -115,8 +127,8 @@ def test_windows_of_real_clips(shared_data: Path, name: str, fps: float | None, 
 def test_records_say_what_happened(tmp_path: Path, make_clip: Callable[..., Path]) -> None:
     recognizer = small()
     path = make_clip(tmp_path / "a.mp4", frames=42, fps=10)
-    records = list(watch(recognizer, path, threshold=0.0))
-    started, ended, windows = records[0], records[-1], of(Window, records)
+    records = list(watch(recognizer, path, WatchOptions(threshold=0.0)))
+    started, ended, windows = records[0], records[-1], of(ScoredWindow, records)
     assert isinstance(started, Started) and isinstance(ended, Ended)
     assert (started.window, started.every, started.live) == (0.8, 0.4, False)
     assert [window.start for window in windows] == pytest.approx([*np.arange(0, 3.4, 0.4), 3.4])
@@ -134,14 +146,14 @@ def test_records_say_what_happened(tmp_path: Path, make_clip: Callable[..., Path
     # A class that is ignored is no event, and the second best does not take its place.
     best = windows[0].name
     assert best is not None
-    silent = list(watch(recognizer, path, threshold=0.0, ignore=[best]))
-    assert [each.name for each in of(Window, silent)] == [
+    silent = list(watch(recognizer, path, WatchOptions(threshold=0.0, ignore=[best])))
+    assert [each.name for each in of(ScoredWindow, silent)] == [
         None if each.name == best else each.name for each in windows
     ]
     assert best not in {event.name for event in of(Event, silent)}
     highest = max(window.scores.max() for window in windows)
-    assert not of(Event, list(watch(recognizer, path, threshold=np.nextafter(highest, 1))))
-    assert len(of(Event, list(watch(recognizer, path, threshold=highest)))) == 1
+    assert not of(Event, list(watch(recognizer, path, WatchOptions(threshold=np.nextafter(highest, 1)))))
+    assert len(of(Event, list(watch(recognizer, path, WatchOptions(threshold=highest))))) == 1
 
 
 @pytest.mark.parametrize(
@@ -149,7 +161,7 @@ def test_records_say_what_happened(tmp_path: Path, make_clip: Callable[..., Path
     [
         ({"every": 0.0}, "every is 0"),
         ({"every": float("nan")}, "every is nan"),
-        ({"crops": 0}, "0 crops"),
+        ({"crops": 0}, "crops is 0"),
         ({"threshold": 1.5}, "threshold is 1.5"),
         ({"gap": -1.0}, "gap is -1"),
         ({"lag": -1.0}, "lag is -1"),
@@ -159,7 +171,7 @@ def test_records_say_what_happened(tmp_path: Path, make_clip: Callable[..., Path
 )
 def test_arguments_that_are_none(values: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        watch(small(), "/nowhere.mp4", **values)
+        watch(small(), "/nowhere.mp4", WatchOptions(**values))
 
 
 # Live ------------------------------------------------------------------------------------------------------------
@@ -172,13 +184,13 @@ class Camera:
     count: int
     live: bool = True
     gate: Callable[[int], None] = lambda number: None
-    between: dict[int, Break | Problem | DecodeError] = field(default_factory=dict)
+    between: dict[int, Break | SourceProblem | DecodeError] = field(default_factory=dict)
     name: str = "camera"
     rate: float = 10.0
     height: int = 32
     width: int = 32
 
-    def __iter__(self) -> Iterator[Shown | Break | Problem]:
+    def __iter__(self) -> Iterator[TimedFrame | Break | SourceProblem]:
         for number in range(self.count):
             self.gate(number)
             other = self.between.get(number)
@@ -186,7 +198,7 @@ class Camera:
                 raise other
             if other is not None:
                 yield other
-            yield Shown(number / 10, number)  # type: ignore[arg-type]
+            yield TimedFrame(number / 10, number)  # type: ignore[arg-type]
         self.gate(self.count)
 
     def convert(self, frame: object, size: tuple[int, int]) -> Tensor:
@@ -255,7 +267,12 @@ def test_what_cannot_be_kept_up_with_is_dropped(service: float, lag: float) -> N
     """Against a plain list: windows of 8 frames every 4, at 10 frames a second, scored too slowly."""
     simulation = Simulation(200, service)
     records = list(
-        watch(Recognizer(simulation.engine), simulation.camera, lag=lag, clock=lambda: simulation.now)
+        watch(
+            Recognizer(simulation.engine),
+            simulation.camera,
+            WatchOptions(lag=lag),
+            clock=lambda: simulation.now,
+        )
     )
     starts = [4 * k for k in range(49)]  # the last one ends at frame 200
     comes = {start: (start + 8) / 10 for start in starts}  # with the next frame
@@ -278,10 +295,10 @@ def test_what_cannot_be_kept_up_with_is_dropped(service: float, lag: float) -> N
         wanted.append(("window", start, start + 8, max(now - (start + 8) / 10, 0.0)))
     found = [
         ("window", round(each.start * 10), round(each.end * 10), pytest.approx(each.behind, abs=1e-6))
-        if isinstance(each, Window)
+        if isinstance(each, ScoredWindow)
         else ("dropped", round(each.start * 10), round(each.end * 10), each.windows)
         for each in records
-        if isinstance(each, Window | Dropped)
+        if isinstance(each, ScoredWindow | Dropped)
     ]
     assert found == wanted
     ended = records[-1]
@@ -289,17 +306,17 @@ def test_what_cannot_be_kept_up_with_is_dropped(service: float, lag: float) -> N
     if lag != 2.0 or service > 1:
         assert (ended.dropped > 0) == (lag < 1000)
     # What is said is never older than the lag, a window's step with one frame, and what scoring takes ...
-    for each in of(Window, records):
+    for each in of(ScoredWindow, records):
         if each.end + each.behind - service < 19.9:  # ... while there is a newer one to come
             assert each.behind <= lag + 0.5 + service + 1e-6
 
 
-def timed(start: float) -> Timed:
-    return Timed(Clip(start, start + 2.0, (), 0), None)
+def timed(start: float) -> Pending:
+    return Pending(Clip(start, start + 2.0, (), 0), None)
 
 
 def test_the_dropping_rule() -> None:
-    problem, gap = Problem(0, "p", False), Break(0, "b")
+    problem, gap = SourceProblem(0, "p", False), Break(0, "b")
     waiting: deque = deque([timed(0), timed(1), problem, timed(2)])
     drop_late(waiting, 2.0)
     assert list(waiting) == [timed(0), timed(1), problem, timed(2)]
@@ -320,8 +337,8 @@ def test_who_keeps_up_drops_nothing_and_is_not_behind() -> None:
         now[0] = number / 10
 
     camera = Camera(100, gate=gate)
-    records = list(watch(Recognizer(Engine()), camera, lag=1000.0, clock=lambda: now[0]))
-    assert len(of(Window, records)) == 24 and not of(Dropped, records)
+    records = list(watch(Recognizer(Engine()), camera, WatchOptions(lag=1000.0), clock=lambda: now[0]))
+    assert len(of(ScoredWindow, records)) == 24 and not of(Dropped, records)
 
 
 def test_a_stored_video_is_read_no_faster_than_scored() -> None:
@@ -336,9 +353,9 @@ def test_a_stored_video_is_read_no_faster_than_scored() -> None:
         assert read[0] <= 4 * (len(scored) - 1) + 8 + 4 * (reading.READ_AHEAD + 1) + 1
 
     scored: list[int] = []
-    records = list(watch(Recognizer(Engine(work)), Camera(200, live=False, gate=gate), lag=0.0))
+    records = list(watch(Recognizer(Engine(work)), Camera(200, live=False, gate=gate), WatchOptions(lag=0.0)))
     assert scored == [4 * k for k in range(49)] and not of(Dropped, records)
-    assert all(window.behind is None for window in of(Window, records))
+    assert all(window.behind is None for window in of(ScoredWindow, records))
 
 
 def test_a_file_played_live_keeps_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +370,7 @@ def test_a_file_played_live_keeps_its_own_speed(monkeypatch: pytest.MonkeyPatch)
     camera = Camera(60, live=False)
     plain = camera.convert
     camera.convert = lambda frame, size: taken.append((frame, now[0])) or plain(frame, size)  # type: ignore
-    list(watch(Recognizer(Engine()), camera, live=True, lag=1000.0, clock=lambda: now[0]))
+    list(watch(Recognizer(Engine()), camera, WatchOptions(live=True, lag=1000.0), clock=lambda: now[0]))
     # A frame is converted when the next one has come.
     assert [frame for frame, _ in taken] == list(range(60))
     for frame, at in taken:
@@ -394,8 +411,10 @@ def test_a_slow_clock_is_no_lag_and_a_burst_is_not_the_beginning() -> None:
 
 def test_nothing_is_joined_over_a_break() -> None:
     gap = Break(3.0, "no frame for 9.000 s")
-    records = list(watch(Recognizer(Engine()), Camera(50, live=False, between={30: gap}), gap=100.0))
-    windows = of(Window, records)
+    records = list(
+        watch(Recognizer(Engine()), Camera(50, live=False, between={30: gap}), WatchOptions(gap=100.0))
+    )
+    windows = of(ScoredWindow, records)
     assert not [window for window in windows if window.start < 2.95 < window.end - 0.05]
     assert [window.end for window in windows if window.start < 2.95][-1] == pytest.approx(3.0)
     at = records.index(gap)
@@ -420,9 +439,9 @@ def test_stopping() -> None:
         stop = threading.Event()
         records: list[Record] = []
         threads = torch.get_num_threads()
-        for record in watch(Recognizer(Engine()), Camera(10**9, live=live), stop=stop, lag=1e9):
+        for record in watch(Recognizer(Engine()), Camera(10**9, live=live), WatchOptions(lag=1e9), stop=stop):
             records.append(record)
-            if len(of(Window, records)) == 3:
+            if len(of(ScoredWindow, records)) == 3:
                 stop.set()
         ended = records[-1]
         assert isinstance(ended, Ended) and ended.stopped and ended.windows == 3
@@ -434,7 +453,7 @@ def test_stopping() -> None:
 
 def test_leaving_half_way_ends_the_reader() -> None:
     records = watch(Recognizer(Engine()), Camera(10**9, live=False))
-    assert isinstance(next(records), Started) and isinstance(next(records), Window)
+    assert isinstance(next(records), Started) and isinstance(next(records), ScoredWindow)
     records.close()  # type: ignore[attr-defined]
     for thread in readers():
         thread.join(60)
@@ -442,7 +461,7 @@ def test_leaving_half_way_ends_the_reader() -> None:
 
 
 def test_lines_are_plain_data() -> None:
-    window = Window(0.1 + 0.2, 1.0, ["wave", "kick"], np.array([0.25, 0.75]), "kick", 8, 0.12345)
+    window = ScoredWindow(0.1 + 0.2, 1.0, ["wave", "kick"], np.array([0.25, 0.75]), "kick", 8, 0.12345)
     line = to_line(window, 1)
     assert line == {
         "type": "window",
@@ -464,7 +483,7 @@ def test_lines_are_plain_data() -> None:
     }
     assert to_line(Dropped(1, 2, 3)) == {"type": "dropped", "start": 1, "end": 2, "windows": 3}
     assert to_line(Break(1.5, "why")) == {"type": "break", "time": 1.5, "reason": "why"}
-    assert to_line(Problem(1.5, "why", True)) == {
+    assert to_line(SourceProblem(1.5, "why", True)) == {
         "type": "problem",
         "time": 1.5,
         "reason": "why",
@@ -502,10 +521,10 @@ def test_lines_on_standard_output(
 ) -> None:
     path = make_clip(tmp_path / "a.mp4", frames=40, fps=10)
     code, out, err = call(run, path, "--threshold", 0, "--every", 0.3, "--crops", 3, "--top", 2)
-    records = list(watch(load(run, "cpu"), path, threshold=0.0, every=0.3, crops=3))
+    records = list(watch(load(run, "cpu"), path, WatchOptions(threshold=0.0, every=0.3, crops=3)))
     lines, wanted = as_json(out), [to_line(record, 2) for record in records]
     assert code == 0 and lines[:-1] == json.loads(json.dumps(wanted[:-1]))
-    assert lines[-1]["windows"] == len(of(Window, records)) and lines[-1]["type"] == "end"
+    assert lines[-1]["windows"] == len(of(ScoredWindow, records)) and lines[-1]["type"] == "end"
     assert len(err.splitlines()) == 1 and "times real time" in err and " 0 dropped" in err
 
 

@@ -1,8 +1,8 @@
-"""Events: what happened from when to when, from the windows of a video that was watched.
+"""Events: which action happened from when to when, from the predictions for a video's windows.
 
-A window says one class, or none. Windows overlap, so at each instant the window counts whose centre is nearest of
-those that cover it; between two overlapping windows the border is midway between their centres. Here, with windows
-of 4 seconds every 2, one that says nothing is written "-"::
+The prediction for a window is one class, or none. Windows overlap, so at each instant the window counts whose centre
+is nearest of those that cover it; between two overlapping windows the border is midway between their centres. Here,
+with windows of 4 seconds every 2, "-" is a window without a class::
 
     seconds      0   2   4   6   8  10  12
     wave         [-------]
@@ -12,9 +12,9 @@ of 4 seconds every 2, one that says nothing is written "-"::
     event        wave------|       kick|
                  0         5   7       10
 
-An event is an unbroken stretch of one class. It goes over a stretch of other classes, or of none, of up to ``gap``
-seconds if its own class follows; what it went over belongs to it. So events never overlap. (No paper; it is the
-labelling of instants that the tests spell out, done window by window.)
+An event is an unbroken stretch of one class. It bridges a stretch of other classes, or of none, of up to ``gap``
+seconds if its own class follows; that stretch then belongs to it. So events never overlap. (From no paper; the tests
+label single instants by this rule, and compare.)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Event:
         name: the class.
         score: mean over its windows, in [0, 1].
         peak: highest of them.
-        windows: how many said the class.
+        windows: how many predict the class.
     """
 
     start: float
@@ -53,8 +53,8 @@ class Event:
 
 
 @dataclass(frozen=True)
-class _Said:
-    """A stretch of time, and what its window says of it."""
+class _Stretch:
+    """A stretch of time, and the prediction for its window."""
 
     start: float
     end: float
@@ -63,7 +63,7 @@ class _Said:
 
 
 @dataclass
-class _Open:
+class _OpenEvent:
     """An event that may go on."""
 
     start: float
@@ -75,45 +75,45 @@ class _Open:
 
 
 class Merger:
-    """Takes windows in order, gives events as soon as nothing that follows can change them.
+    """Takes windows in order, yields events as soon as nothing that follows can change them.
 
     Args:
-        gap: seconds that an event may go over.
+        gap: seconds that an event may bridge.
 
     Raises:
-        UserError: ``gap`` is negative.
+        UserError: ``gap`` is negative or not finite.
     """
 
     def __init__(self, gap: float = 0.0) -> None:
         if not (math.isfinite(gap) and gap >= 0):
             raise UserError(f"gap is {gap:g}, expected seconds of 0 or more")
         self._reach = gap + TIMESTAMP_ROUNDING
-        self._window: _Said | None = None  # the last one
+        self._window: _Stretch | None = None  # the last one
         self._from = 0.0  # when its stretch begins
-        self._open: _Open | None = None
-        self._passed: deque[_Said] = deque()  # stretches since the open event, which may go over them
+        self._open: _OpenEvent | None = None
+        self._passed: deque[_Stretch] = deque()  # stretches since the open event, which may bridge them
 
     def add(self, start: float, end: float, name: str | None, score: float) -> Iterator[Event]:
-        """The events that are settled now.
+        """Add a window; yields the events that it completes.
 
         Args:
-            start: of a window, in seconds, not before that of the last one.
-            end: likewise.
-            name: what it says; None = nothing.
-            score: with which it does.
+            start: of the window, in seconds, not before the start of the last one.
+            end: of the window, in seconds.
+            name: its class; None = none.
+            score: of that class.
         """
-        new, old = _Said(start, end, name, score), self._window
+        new, old = _Stretch(start, end, name, score), self._window
         begins = start
         if old is not None:
             if start <= old.end:  # the border is midway between the centres, where both windows are
                 begins = min(max((old.start + old.end + start + end) / 4, start), old.end)
-            yield from self._add_stretch(_Said(self._from, min(begins, old.end), old.name, old.score))
+            yield from self._add_stretch(_Stretch(self._from, min(begins, old.end), old.name, old.score))
         self._window, self._from = new, begins
 
     def end(self) -> Iterator[Event]:
-        """All that are left; what follows begins anew."""
+        """Yield all events that are left; later windows are not joined to earlier ones."""
         if (last := self._window) is not None:
-            yield from self._add_stretch(_Said(self._from, last.end, last.name, last.score))
+            yield from self._add_stretch(_Stretch(self._from, last.end, last.name, last.score))
         self._window = None
         while self._open is not None:
             passed = list(self._passed)
@@ -121,13 +121,13 @@ class Merger:
             for each in passed:
                 yield from self._add_stretch(each)
 
-    def _add_stretch(self, stretch: _Said) -> Iterator[Event]:
+    def _add_stretch(self, stretch: _Stretch) -> Iterator[Event]:
         todo = deque([stretch])
         while todo:
             each, event = todo.popleft(), self._open
             if event is None:
                 if each.name is not None:
-                    self._open = _Open(each.start, each.end, each.name, each.score, each.score, 1)
+                    self._open = _OpenEvent(each.start, each.end, each.name, each.score, each.score, 1)
             elif each.name == event.name and each.start - event.end <= self._reach:
                 event.end, event.windows = each.end, event.windows + 1
                 event.total, event.peak = event.total + each.score, max(event.peak, each.score)
@@ -196,7 +196,7 @@ class EventFiles:
         self._flush()
 
     def close(self) -> None:
-        """No event follows."""
+        """Close both files."""
         self._table.close()
         self._chapters.close()
 

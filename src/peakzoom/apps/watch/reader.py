@@ -1,4 +1,4 @@
-"""Reading a source ahead of the network, and dropping what is too late."""
+"""Reading a source ahead of the network, in a thread, and dropping what is too late."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ import av
 import torch
 from torch import Tensor
 
-from peakzoom.apps.watch.records import Dropped
-from peakzoom.apps.watch.source import Break, Problem, Shown
+from peakzoom.apps.watch.records import Break, Dropped, SourceProblem
+from peakzoom.apps.watch.source import SourceItem
 from peakzoom.apps.watch.windows import Clip, Windows
 from peakzoom.video.clips import TIMESTAMP_ROUNDING
 
-READ_AHEAD = 2  # windows of a stored video that may wait: reading one while another is scored takes no more
-
-
-WAKE = 0.2  # seconds between two looks at whether to stop
-
-
+READ_AHEAD = 2  # windows of a stored video that may wait: enough to read one while another is scored
+WAKE = 0.2  # seconds after which a waiting thread looks whether it is to stop
 CLOCK_DRIFT = 1e-3  # by how much a camera's clock may be off without counting as lag
 
 
@@ -36,7 +32,7 @@ class Frames(Protocol):
     height: int
     width: int
 
-    def __iter__(self) -> Iterator[Shown | Break | Problem]:
+    def __iter__(self) -> Iterator[SourceItem]:
         """Once, in order."""
         ...
 
@@ -45,50 +41,55 @@ class Frames(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go."""
+        """End reading."""
         ...
 
 
 @dataclass(frozen=True)
-class Timed:
+class Pending:
     """A window that waits to be scored; ``due`` is when its end comes by the clock, None where nothing is live."""
 
     clip: Clip[Tensor]
     due: float | None
 
 
-Item: TypeAlias = Timed | Dropped | Break | Problem
+Item: TypeAlias = Pending | Dropped | Break | SourceProblem
 
 
 def drop_late(waiting: deque[Item], lag: float) -> None:
-    """The rule for what is live: of windows that wait, only the newest is kept once they are more than ``lag`` apart.
+    """Drop all waiting windows but the newest, once the oldest and the newest end more than ``lag`` seconds apart.
 
-    So, while the source runs, what is said is at most about ``lag`` seconds old however slow scoring is, and stretches
-    that were watched in full stand between those that were not. What is dropped becomes one record for all neighbours.
+    So, while a live source runs, a prediction is at most about ``lag`` seconds old however slow scoring is, and
+    stretches that were watched in full stand between those that were not. Neighbouring windows that are dropped
+    become one record.
 
     Args:
         waiting: changed in place.
         lag: seconds between the ends of the oldest and the newest window.
     """
-    windows = [each for each in waiting if isinstance(each, Timed)]
+    windows = [item for item in waiting if isinstance(item, Pending)]
     if not windows or windows[-1].clip.end - windows[0].clip.end <= lag + TIMESTAMP_ROUNDING:
         return
-    everything = list(waiting)
+    items = list(waiting)
     waiting.clear()
-    for each in everything:
-        if isinstance(each, Timed) and each is not windows[-1]:
-            each = Dropped(each.clip.start, each.clip.end, 1)
-        if isinstance(each, Dropped) and waiting and isinstance(last := waiting[-1], Dropped):
-            waiting[-1] = Dropped(last.start, each.end, last.windows + each.windows)
+    for item in items:
+        if isinstance(item, Pending) and item is not windows[-1]:
+            item = Dropped(item.clip.start, item.clip.end, 1)
+        if isinstance(item, Dropped) and waiting and isinstance(last := waiting[-1], Dropped):
+            waiting[-1] = Dropped(last.start, item.end, last.windows + item.windows)
         else:
-            waiting.append(each)
+            waiting.append(item)
+
+
+class Closed(Exception):
+    """Nothing is taken from the backlog any more."""
 
 
 class Backlog:
-    """What was read and is not yet told, in order, between two threads.
+    """A queue between the reader's thread and the one that scores.
 
     Args:
-        lag: see :func:`drop_late`; None: whoever puts waits instead, while ``READ_AHEAD`` windows do.
+        lag: see :func:`drop_late`. None for a stored video, whose reader waits while ``READ_AHEAD`` windows do.
     """
 
     def __init__(self, lag: float | None) -> None:
@@ -100,7 +101,11 @@ class Backlog:
         self._error: BaseException | None = None
 
     def put(self, item: Item) -> None:
-        """Add something; :class:`Closed` is raised where nobody takes any more."""
+        """Add an item.
+
+        Raises:
+            Closed: nothing is taken any more.
+        """
         with self._changed:
             if self._lag is None:
                 self._changed.wait_for(lambda: self._closed or self._windows() < READ_AHEAD)
@@ -112,15 +117,15 @@ class Backlog:
             self._changed.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more is put; an error is raised where it would have been taken."""
+        """Nothing more is put; an error is raised in :meth:`take`, after the last item."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def take(self, stop: threading.Event) -> Item | None:
-        """The next thing, waiting for it; None at the end, or once ``stop`` is set."""
+        """Wait for the next item; None at the end, or once ``stop`` is set."""
         with self._changed:
-            # Looks again and again: a signal's handler cannot notify, and on Windows none runs in a long wait.
+            # Wakes again and again: a signal's handler cannot notify, and on Windows none runs during a long wait.
             while not (self._waiting or self._ended or stop.is_set()):
                 self._changed.wait(WAKE)
             if stop.is_set():
@@ -141,25 +146,21 @@ class Backlog:
 
     @property
     def closed(self) -> bool:
-        """Nothing more is taken."""
+        """Whether nothing more is taken."""
         return self._closed
 
     def _windows(self) -> int:
-        return sum(isinstance(each, Timed) for each in self._waiting)
-
-
-class Closed(Exception):
-    """Nobody takes what is read any more."""
+        return sum(isinstance(item, Pending) for item in self._waiting)
 
 
 class Reader:
-    """Reads a source in a thread of its own.
+    """Reads a source in a thread of its own, and puts windows, breaks and problems into the backlog.
 
     Args:
         frames: the source.
-        windows: made of its frames.
-        backlog: where they go.
-        clock: seconds.
+        windows: cut from its frames.
+        backlog: where they are put.
+        clock: seconds, from any origin.
         paced: hold back frames until they are due, as a player does.
         live: windows are due at a time.
         seconds: of video, after which to stop; None = never.
@@ -171,60 +172,64 @@ class Reader:
         windows: Windows[av.VideoFrame | Tensor, Tensor],
         backlog: Backlog,
         clock: Callable[[], float],
+        *,
         paced: bool,
         live: bool,
         seconds: float | None,
     ) -> None:
         self._frames, self._windows, self._backlog, self._clock = frames, windows, backlog, clock
         self._paced, self._live, self._seconds = paced, live, seconds
-        # When time 0 is, by the clock. Of a stream it is learnt: no frame came earlier than it was due.
+        # When time 0 is, by the clock. Of a stream it is estimated: no frame came earlier than it was due.
         self._zero: float | None = None
         self._last = 0.0
 
     def start(self) -> None:
-        """Begin. The thread does not keep the program from ending: a silent camera may hold it for a while."""
+        """Start the thread. It does not keep the program from ending: a silent camera may hold it for a while."""
         threads, ready = torch.get_num_threads(), threading.Event()
         threading.Thread(target=self._run, args=(ready,), name="reader", daemon=True).start()
         ready.wait()
         torch.set_num_threads(threads)  # setting it in the thread has changed it here too
 
     def _run(self, ready: threading.Event) -> None:
-        torch.set_num_threads(1)  # resizing frames with a team of its own would fight the network's for cores
-        torch.get_num_threads()  # asking makes it this thread's own
+        torch.set_num_threads(1)  # more threads, for resizing frames, would fight the network's for cores
+        torch.get_num_threads()  # the call makes the number this thread's own
         ready.set()
         error: BaseException | None = None
         try:
-            for item in self._frames:
-                if self._backlog.closed:
-                    break
-                if isinstance(item, Problem):
-                    self._backlog.put(item)
-                    continue
-                if self._seconds is not None and item.time >= self._seconds:
-                    break
-                if isinstance(item, Break):
-                    self._put(self._windows.end())
-                    self._backlog.put(item)
-                    self._zero = self._zero if self._paced else None
-                    continue
-                self._arrived(item.time)
-                self._put(self._windows.add(item.time, item.frame))
-            self._put(self._windows.end())
+            self._read()
         except Closed:
             pass
-        except BaseException as caught:  # noqa: BLE001 - raised again by whoever takes
+        except BaseException as caught:  # noqa: BLE001 - raised again by Backlog.take
             error = caught
         finally:
             self._frames.close()
             self._backlog.end(error)
 
+    def _read(self) -> None:
+        for item in self._frames:
+            if self._backlog.closed:
+                break
+            if isinstance(item, SourceProblem):
+                self._backlog.put(item)
+                continue
+            if self._seconds is not None and item.time >= self._seconds:
+                break
+            if isinstance(item, Break):
+                self._put(self._windows.end())
+                self._backlog.put(item)
+                self._zero = self._zero if self._paced else None
+                continue
+            self._keep_time(item.time)
+            self._put(self._windows.add(item.time, item.frame))
+        self._put(self._windows.end())
+
     def _put(self, clips: Iterator[Clip[Tensor]]) -> None:
         for clip in clips:
             due = self._zero + clip.end if self._live and self._zero is not None else None
-            self._backlog.put(Timed(clip, due))
+            self._backlog.put(Pending(clip, due))
 
-    def _arrived(self, shown: float) -> None:
-        """Note when a frame came; wait for its time where the source would run ahead."""
+    def _keep_time(self, shown: float) -> None:
+        """Wait until a frame is due where it came early; else note when it came."""
         if not self._live:
             return
         if self._zero is None:

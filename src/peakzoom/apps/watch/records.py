@@ -1,4 +1,4 @@
-"""What a watch reports, one record after the other."""
+"""What a watch reports, one record after the other, and each as a line of JSON."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from peakzoom.apps.watch.events import Event
-from peakzoom.apps.watch.source import Break, Problem
 
 
 @dataclass(frozen=True)
 class Started:
-    """What is watched, and how.
+    """The first record: what is watched, and how.
 
     Attributes:
-        source: its name.
-        live: it goes on whether we keep up or not.
+        source: its name, without a password.
+        live: whether it goes on while windows are scored.
         height, width: of the frames as displayed, in pixels.
         rate: frames per second that the source states; 0 = none.
         classes: S names.
         frames, stride, fps: of a window's clip; fps None = frames as they are stored.
-        window: seconds from a window's first frame to the last one's end, and ...
-        every: ... from the start of one to that of the next, by the rate stated; None = no rate is.
+        window: seconds from the start of a window to its end, by the stated rate; None = no rate is stated.
+        every: seconds from the start of one window to the start of the next, likewise.
     """
 
     source: str
@@ -41,16 +40,16 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Window:
-    """What the model says of one window.
+class ScoredWindow:
+    """The model's prediction for one window.
 
     Attributes:
         start, end: seconds since the first frame.
         classes: S names.
         scores: float64 (S,) fused softmax scores, averaged over the crops; they sum to 1.
-        name: the class it speaks for; None where none reaches the threshold, or the best one is ignored.
+        name: the predicted class; None where the best score is below the threshold, or the best class is ignored.
         covered: frames from its first to its last; fewer than usual where a short video was repeated to fill it.
-        behind: seconds by which its scores came after its last frame was due; None where nothing is live.
+        behind: seconds from when its last frame was due until its scores were there; None where nothing is live.
     """
 
     start: float
@@ -69,11 +68,45 @@ class Window:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Windows that were not scored, because scoring did not keep up; ``start`` of the first, ``end`` of the last."""
+    """Neighbouring windows that were not scored, because scoring fell behind.
+
+    Attributes:
+        start: of the first one, in seconds since the first frame.
+        end: of the last one, likewise.
+        windows: how many.
+    """
 
     start: float
     end: float
     windows: int
+
+
+@dataclass(frozen=True)
+class Break:
+    """The frames before and after this time do not follow each other; no window and no event spans it.
+
+    Attributes:
+        time: of the first frame after it, in seconds since the first frame.
+        reason: one line.
+    """
+
+    time: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class SourceProblem:
+    """Something is wrong with the source, although it gives frames.
+
+    Attributes:
+        time: of the last frame before it, in seconds since the first frame.
+        reason: one line.
+        lost: some of the video could not be decoded.
+    """
+
+    time: float
+    reason: str
+    lost: bool
 
 
 @dataclass(frozen=True)
@@ -84,7 +117,7 @@ class Ended:
         seconds: of video, up to the end of the last window.
         took: seconds, by the clock.
         windows, dropped, events: how many.
-        stopped: by request, not because the source ended.
+        stopped: by the caller, not because the source ended.
     """
 
     seconds: float
@@ -96,40 +129,43 @@ class Ended:
 
     @property
     def speed(self) -> float:
-        """Seconds of video in a second."""
+        """Seconds of video watched in one second; infinite where the clock did not advance."""
         return self.seconds / self.took if self.took > 0 else math.inf
 
 
-Record: TypeAlias = Started | Window | Event | Dropped | Break | Problem | Ended
+Record: TypeAlias = Started | ScoredWindow | Event | Dropped | Break | SourceProblem | Ended
+TYPES = {  # the "type" of a line
+    Started: "source",
+    ScoredWindow: "window",
+    Event: "event",
+    Dropped: "dropped",
+    Break: "break",
+    SourceProblem: "problem",
+    Ended: "end",
+}
+TIMES = frozenset({"start", "end", "time", "seconds"})  # fields in seconds of video
 
 
 def to_line(record: Record, top: int = 5) -> dict[str, Any]:
     """Plain data for one line of JSON; times in seconds, to the microsecond.
 
     Args:
-        record: any.
-        top: classes of a window to name.
+        record: of any kind.
+        top: how many classes of a window are listed.
     """
-    kind = type(record).__name__.lower()
+    line: dict[str, Any] = {"type": TYPES[type(record)]}
     if isinstance(record, Started):
-        return {"type": "source", **vars(record)}
-    if isinstance(record, Window):
-        best = record.top(top)
-        line = {
-            "type": kind,
+        return {**line, **vars(record)}
+    if isinstance(record, ScoredWindow):
+        line |= {
             "start": round(record.start, 6),
             "end": round(record.end, 6),
             "class": record.name,
-            "top": [{"class": name, "score": score} for name, score in best],
+            "top": [{"class": name, "score": score} for name, score in record.top(top)],
             "frames": record.covered,
         }
         return line if record.behind is None else {**line, "behind": round(record.behind, 3)}
-    values = {name: round(value, 6) if name in TIMES else value for name, value in vars(record).items()}
-    if isinstance(record, Event):
-        values = {"class" if name == "name" else name: value for name, value in values.items()}
-    if isinstance(record, Ended):
-        kind, values = "end", {**values, "took": round(record.took, 3)}
-    return {"type": kind, **values}
-
-
-TIMES = frozenset({"start", "end", "time", "seconds"})
+    for name, value in vars(record).items():
+        key = "class" if name == "name" else name
+        line[key] = round(value, 6) if name in TIMES else round(value, 3) if name == "took" else value
+    return line

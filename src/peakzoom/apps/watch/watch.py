@@ -1,18 +1,18 @@
-"""What happens in a video of any length, told while it runs: windows, scores, events.
+"""What happens in a video of any length, reported while it runs: windows, their scores, and events.
 
-A thread reads and makes windows (:mod:`peakzoom.apps.watch.source`, :mod:`peakzoom.apps.watch.windows`), the caller's
-scores them in order and merges them into events (:mod:`peakzoom.apps.watch.events`). Memory does not grow with the
-length.
+A thread reads the source and cuts windows from it (:mod:`peakzoom.apps.watch.source`,
+:mod:`peakzoom.apps.watch.windows`); the caller's thread scores them in order and merges them into events
+(:mod:`peakzoom.apps.watch.events`). Memory does not grow with the length.
 
-A stored video is read no faster than it is scored. Something live goes on whether we keep up or not; the rule is
-:func:`drop_late`.
+A stored video is read no faster than it is scored. A live source goes on meanwhile, and windows that fall behind are
+dropped (:func:`peakzoom.apps.watch.reader.drop_late`).
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from peakzoom.apps.watch.events import Event, Merger
-from peakzoom.apps.watch.reader import Backlog, Frames, Reader, Timed
-from peakzoom.apps.watch.records import Dropped, Ended, Record, Started, Window
-from peakzoom.apps.watch.source import Break, open_source
+from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.reader import Backlog, Frames, Pending, Reader
+from peakzoom.apps.watch.records import Break, Dropped, Ended, Record, ScoredWindow, Started
+from peakzoom.apps.watch.source import open_source
 from peakzoom.apps.watch.windows import Clip, Windows
 from peakzoom.inference.prediction import average
 from peakzoom.inference.recognizer import Recognizer
@@ -34,67 +35,91 @@ from peakzoom.video.views import crop_offsets
 def watch(
     recognizer: Recognizer,
     source: str | Path | Frames,
+    options: WatchOptions | None = None,
     *,
-    every: float | None = None,
-    crops: int = 1,
-    threshold: float = 0.5,
-    ignore: Sequence[str] = (),
-    gap: float = 0.0,
-    live: bool = False,
-    lag: float = 2.0,
-    seconds: float | None = None,
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Record]:
-    """Slide over a video and yield what there is to say, as soon as it is known.
+    """Slide windows over a video, and yield each record as soon as it is known.
 
-    The first record is :class:`Started`, the last one :class:`Ended`. Each :class:`Window` comes once it is scored,
-    each :class:`peakzoom.apps.watch.events.Event` once nothing can change it.
+    The first record is :class:`Started`, the last one :class:`Ended`. A :class:`ScoredWindow` comes once it is scored,
+    an :class:`Event` once nothing that follows can change it.
 
     Args:
         recognizer: with any engine.
-        source: see :class:`peakzoom.apps.watch.source.Source`; or one that is open.
-        every: seconds between the starts of windows; half a window when not given.
-        crops: crops of a window whose scores are averaged; one is the middle.
-        threshold: score from which on a window speaks for its best class.
-        ignore: classes for which none does ("nothing").
-        gap: seconds of other classes, or of none, that an event goes over.
-        live: play a stored video at its own speed, and drop what does not keep up. Cameras and streams are live.
-        lag: seconds of windows that may wait before some are dropped.
-        seconds: of video, after which to stop.
+        source: what :class:`peakzoom.apps.watch.source.Source` takes, or an open source.
+        options: None for the defaults of :class:`WatchOptions`.
         stop: once it is set, the window being scored is the last.
         clock: seconds, from any origin.
 
     Raises:
-        UserError: an argument is none of these; at once, before anything is read.
+        UserError: a class to ignore is unknown; at once, before anything is read.
         DecodeError: the source cannot be opened or gives no frame; at once. While it runs: a file hangs or crashes
             the decoder.
     """
-    if unknown := [name for name in ignore if name not in recognizer.classes]:
+    options = options or WatchOptions()
+    if unknown := [name for name in options.ignore if name not in recognizer.classes]:
         known = ", ".join(recognizer.classes[:8]) + (" ..." if len(recognizer.classes) > 8 else "")
         raise UserError(
             f"{unknown[0]!r} is to be ignored but is no class of this model: expected some of {known}"
         )
-    if not 0 <= threshold <= 1:
-        raise UserError(f"threshold is {threshold:g}, expected a score between 0 and 1")
-    if crops < 1:
-        raise UserError(f"{crops} crops make no window, expected at least 1")
-    for option, value in (("every", every), ("seconds", seconds)):
-        if value is not None and not value > 0:
-            raise UserError(f"{option} is {value:g}, expected a number above 0")
-    if not lag >= 0:
-        raise UserError(f"lag is {lag:g}, expected seconds of 0 or more")
-    merger = Merger(gap)
-    pre = recognizer.preprocess
-    frames = open_source(source, pre.test_size) if isinstance(source, str | Path) else source
+    if isinstance(source, str | Path):
+        source = open_source(source, recognizer.preprocess.test_size)
+    return _records(recognizer, source, options, stop or threading.Event(), clock)
+
+
+def _records(
+    recognizer: Recognizer,
+    frames: Frames,
+    options: WatchOptions,
+    stop: threading.Event,
+    clock: Callable[[], float],
+) -> Iterator[Record]:
+    """The records of an open source."""
+    pre, live = recognizer.preprocess, options.live or frames.live
     size = pre.test_size(frames.height, frames.width)
     windows: Windows[av.VideoFrame | Tensor, Tensor] = Windows(
-        pre.frames, pre.stride, pre.fps, frames.rate, every, lambda frame: frames.convert(frame, size)
+        pre.frames, pre.stride, pre.fps, frames.rate, options.every, lambda frame: frames.convert(frame, size)
     )
+    backlog = Backlog(options.lag if live else None)
+    paced = options.live and not frames.live
+    reader = Reader(frames, windows, backlog, clock, paced=paced, live=live, seconds=options.seconds)
+    merger, begun = Merger(options.gap), clock()
+    end, scored, dropped, events = 0.0, 0, 0, 0
+    yield _started(recognizer, frames, options, windows.span, windows.hop)
+    try:
+        reader.start()
+        while (item := backlog.take(stop)) is not None:
+            finished: Iterator[Event] = iter(())
+            if isinstance(item, Pending):
+                window = _score(recognizer, item, options, clock)
+                yield window
+                end, scored = window.end, scored + 1
+                finished = merger.add(window.start, window.end, window.name, float(window.scores.max()))
+            elif isinstance(item, Break):
+                finished = merger.end()
+            elif isinstance(item, Dropped):
+                dropped += item.windows
+            for event in finished:
+                events += 1
+                yield event
+            if not isinstance(item, Pending):
+                yield item
+        for event in merger.end():
+            events += 1
+            yield event
+    finally:
+        backlog.close()
+    yield Ended(end, clock() - begun, scored, dropped, events, stop.is_set())
+
+
+def _started(recognizer: Recognizer, frames: Frames, options: WatchOptions, span: int, hop: int) -> Started:
+    """The first record; span of a window and steps between windows in base frames."""
+    pre = recognizer.preprocess
     rate = pre.fps or frames.rate
-    started = Started(
+    return Started(
         source=frames.name,
-        live=live or frames.live,
+        live=options.live or frames.live,
         height=frames.height,
         width=frames.width,
         rate=frames.rate,
@@ -102,67 +127,25 @@ def watch(
         frames=pre.frames,
         stride=pre.stride,
         fps=pre.fps,
-        window=windows.span / rate if rate else None,
-        every=every or (windows.hop / rate if rate else None),
-    )
-    backlog = Backlog(lag if started.live else None)
-    reader = Reader(
-        frames, windows, backlog, clock, paced=live and not frames.live, live=started.live, seconds=seconds
+        window=span / rate if rate else None,
+        every=options.every or (hop / rate if rate else None),
     )
 
-    def say(item: Timed) -> Window:
-        clip, scores = item.clip, score_clip(recognizer, item.clip, crops)
-        best = int(scores.argmax())
-        name: str | None = recognizer.classes[best]
-        if scores[best] < threshold or name in ignore:
-            name = None
-        behind = None if item.due is None else max(clock() - item.due, 0.0)
-        return Window(clip.start, clip.end, recognizer.classes, scores, name, clip.covered, behind)
 
-    return _records(started, reader, backlog, say, merger, stop or threading.Event(), clock)
-
-
-def _records(
-    started: Started,
-    reader: Reader,
-    backlog: Backlog,
-    say: Callable[[Timed], Window],
-    merger: Merger,
-    stop: threading.Event,
-    clock: Callable[[], float],
-) -> Iterator[Record]:
-    """The records of a watch whose arguments are checked."""
-    begun = clock()
-    end, windows, dropped, events = 0.0, 0, 0, 0
-    yield started
-    try:
-        reader.start()
-        while (item := backlog.take(stop)) is not None:
-            settled: Iterator[Event] = iter(())
-            if isinstance(item, Timed):
-                window = say(item)
-                yield window
-                end, windows = window.end, windows + 1
-                settled = merger.add(window.start, window.end, window.name, float(window.scores.max()))
-            elif isinstance(item, Break):
-                settled = merger.end()
-            elif isinstance(item, Dropped):
-                dropped += item.windows
-            for event in settled:
-                events += 1
-                yield event
-            if not isinstance(item, Timed):
-                yield item
-        for event in merger.end():
-            events += 1
-            yield event
-    finally:
-        backlog.close()
-    yield Ended(end, clock() - begun, windows, dropped, events, stop.is_set())
+def _score(
+    recognizer: Recognizer, pending: Pending, options: WatchOptions, clock: Callable[[], float]
+) -> ScoredWindow:
+    clip, scores = pending.clip, score_clip(recognizer, pending.clip, options.crops)
+    best = int(scores.argmax())
+    name: str | None = recognizer.classes[best]
+    if scores[best] < options.threshold or name in options.ignore:
+        name = None
+    behind = None if pending.due is None else max(clock() - pending.due, 0.0)
+    return ScoredWindow(clip.start, clip.end, recognizer.classes, scores, name, clip.covered, behind)
 
 
 def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> np.ndarray:
-    """Fused softmax scores of a window, float64 (S,): the mean over its crops, as :meth:`Recognizer.score` has it.
+    """Fused softmax scores of a window, float64 (S,): the mean over its crops, as :meth:`Recognizer.score` computes it.
 
     Args:
         recognizer: with any engine.
@@ -175,6 +158,3 @@ def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> np
     views = torch.stack([frames[:, :, top : top + side, left : left + side] for top, left in corners])
     scores = average(recognizer.engine(views)["fused"].softmax(1).numpy())
     return scores / scores.sum()
-
-
-# Reading ahead and falling behind --------------------------------------------------------------------------------

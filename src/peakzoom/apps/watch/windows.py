@@ -1,17 +1,17 @@
-"""Clips of a video that never ends: the frame numbers of :mod:`peakzoom.video.clips`, while the frames come.
+"""Windows of a video that may never end: clips as :mod:`peakzoom.video.clips` cuts them, while the frames come.
 
-Frames first become *base frames*: as they are stored, or at each time 0, 1 / fps, 2 / fps ... the frame then on
-display, as :func:`peakzoom.video.clips.resample` takes them. Windows are clips of base frames. With clips of 4
+Frames first become *base frames*: all of them as they are stored, or the frame on display at each time 0, 1 / fps,
+2 / fps ..., as :func:`peakzoom.video.clips.resample` takes them. Windows are clips of base frames. With clips of 4
 frames, stride 2 (a span of 7) and a window every 3 base frames, 15 base frames make::
 
     base frame   0  1  2  3  4  5  6  7  8  9 10 11 12 13 14
     window 0     0  .  1  .  2  .  3
     window 1              0  .  1  .  2  .  3
     window 2                       0  .  1  .  2  .  3
-    the end                                 0  .  1  .  2  .  3     ends at the last frame, whatever the rhythm
+    last window                             0  .  1  .  2  .  3     ends at the last frame, whatever the step
 
-A video shorter than the span makes one window, which repeats from its beginning as in every test
-(:func:`peakzoom.video.clips.clip_indices`). Base frames are kept as long as one window needs them.
+A video shorter than the span makes one window, which repeats the video from its beginning, as in every test
+(:func:`peakzoom.video.clips.clip_indices`). Base frames are kept only as long as a window needs them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class Clip(Generic[Pixels]):
     """One window.
 
     Attributes:
-        start, end: seconds since the first frame of the source: its first base frame appears, its last one goes.
-        frames: T of them.
-        covered: base frames from the first to the last; fewer than a window's span where these repeat.
+        start, end: seconds since the first frame of the source: when its first base frame appears, and when its last
+            one disappears.
+        frames: T converted frames.
+        covered: base frames from the first to the last; fewer than the span where the video repeats.
     """
 
     start: float
@@ -52,18 +53,18 @@ class _Base(Generic[Pixels]):
 
 
 class Windows(Generic[Frame, Pixels]):
-    """Takes frames in order, gives clips as soon as they are complete.
+    """Takes frames in order, yields clips as soon as they are complete.
 
     Args:
         frames: of a clip.
         stride: distance of a clip's frames, in base frames.
         fps: rate to which the video is brought; None takes frames as they are stored.
-        rate: frames per second that the source states; 0 = none. Only a video of a single frame needs it.
-        every: seconds between the starts of windows; a window starts at the first base frame that is due. None:
-            half the span of base frames.
-        convert: from a frame to what is kept of it; called once for each that is needed.
+        rate: frames per second that the source states, or 0; used only for a video of a single frame.
+        every: seconds between the starts of windows; a window starts at the first base frame from then on. None: half
+            the span, in base frames.
+        convert: from a frame to what is kept of it; called once for each frame that is needed.
 
-    Numbers are above 0 (``rate`` apart).
+    All numbers but ``rate`` are above 0.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Windows(Generic[Frame, Pixels]):
 
     def _reset(self) -> None:
         self._shown: tuple[float, Frame] | None = None  # the frame on display, since when
-        self._pixels: Pixels | None = None  # the same converted, once it was needed
+        self._pixels: Pixels | None = None  # of that frame, once they were needed
         self._origin = 0.0  # time of the first frame
         self._count = 0  # frames
         self._bases = 0  # base frames
@@ -93,7 +94,7 @@ class Windows(Generic[Frame, Pixels]):
         self._covered = 0  # base frames up to the end of the last window
 
     def add(self, time: float, frame: Frame) -> Iterator[Clip[Pixels]]:
-        """The windows that are complete now that this frame is shown, at ``time``, not before the last one."""
+        """The windows that are complete once this frame is shown, at ``time``, not before the last frame."""
         if self._shown is None:
             self._origin = time
         else:
@@ -102,7 +103,7 @@ class Windows(Generic[Frame, Pixels]):
         self._count += 1
 
     def end(self) -> Iterator[Clip[Pixels]]:
-        """The window that ends at the last frame, unless there was one; frames that follow begin anew."""
+        """The window that ends at the last frame, unless there was one; later frames begin a new sequence."""
         if self._shown is not None:
             yield from self._last_base_frames()
             if self._bases < self.span:
@@ -117,13 +118,13 @@ class Windows(Generic[Frame, Pixels]):
         if self._fps is None:
             yield from self._take(self._shown[0], time)
             return
-        # As resample has it, with the mean interval so far: it matters from 250 frames a second on.
+        # As in resample, with the mean interval so far: it matters from 250 frames a second on.
         slack = min(TIMESTAMP_ROUNDING, (time - self._origin) / self._count / 4)
         while self._bases / self._fps + slack < time - self._origin:
             yield from self._take_grid()
 
     def _last_base_frames(self) -> Iterator[Clip[Pixels]]:
-        """The last frame stays for the mean interval."""
+        """Take the last frame, which stays on display for the mean interval."""
         assert self._shown is not None
         lasted = self._shown[0] - self._origin
         interval = lasted / (self._count - 1) if self._count > 1 else 1 / self._rate if self._rate else 0.0
@@ -141,7 +142,7 @@ class Windows(Generic[Frame, Pixels]):
         yield from self._take(self._origin + start, self._origin + end)
 
     def _take(self, start: float, end: float) -> Iterator[Clip[Pixels]]:
-        """The frame on display is the next base frame."""
+        """Take the frame on display as the next base frame."""
         assert self._shown is not None
         if self._pixels is None:
             self._pixels = self._convert(self._shown[1])
@@ -163,6 +164,6 @@ class Windows(Generic[Frame, Pixels]):
         return True
 
     def _clip(self, indices: list[int]) -> Clip[Pixels]:
-        """Of the kept base frames, by number."""
+        """The window of these base frames, counted from the first that is kept."""
         kept = list(self._kept)
         return Clip(kept[0].start, kept[-1].end, tuple(kept[i].pixels for i in indices), len(kept))
