@@ -36,6 +36,7 @@ from peakzoom.apps.watch.watch import watch
 from peakzoom.data.check import check
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.evaluation.evaluate import evaluate
+from peakzoom.explanation import explain, save
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
@@ -217,13 +218,13 @@ def explained(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
     """Outcomes of ``explain``, whose film has every frame of the file."""
 
     def evidence(path: Path) -> dict[str, object]:
-        return model.explain(path, views=PROTOCOL, progress=False).to_dict()
+        return explain(model, path, views=PROTOCOL, progress=False).to_dict()
 
     wanted, found = evidence(good[0]), Counter[str]()
     for number, file in enumerate(files):
         try:
-            seen = model.explain(file, views=PROTOCOL, progress=False)
-            film, *_ = seen.save(folder / f"explained-{number}", progress=False)
+            seen = explain(model, file, views=PROTOCOL, progress=False)
+            film, *_ = save(seen, folder / f"explained-{number}", progress=False)
         except DecodeError as error:
             found[outcome(error.reason, None)] += 1
         else:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from peakzoom.explanation import explain
     from peakzoom.inference.prediction import Prediction
     from peakzoom.inference.recognizer import Recognizer, load
     from peakzoom.model import TCNN, PeakZoom
@@ -14,9 +15,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["TCNN", "DecodeError", "PeakZoom", "Prediction", "Views", "Recognizer", "UserError", "load"]
+__all__ = [
+    "TCNN",
+    "DecodeError",
+    "PeakZoom",
+    "Prediction",
+    "Recognizer",
+    "UserError",
+    "Views",
+    "explain",
+    "load",
+]
 
 _HOME = {
+    "explain": "explanation",
     "DecodeError": "utils.errors",
     "UserError": "utils.errors",
     "TCNN": "model",

@@ -76,10 +76,10 @@ def test_peaks_lie_where_the_pixels_are(
     extra = {"setup": setup} if setup else {}
     file = write_squares(tmp_path / "v.mov", moving, size=size, **extra)  # type: ignore[arg-type]
     shown = decode(file).frames.movedim(1, -1).numpy()  # what a player shows
-    evidence = recognizer(**options).explain(file, views=ONE)  # type: ignore[arg-type]
-    assert evidence.target == "red" and not evidence.asked
+    evidence = explain(recognizer(**options), file, views=ONE)  # type: ignore[arg-type]
+    assert evidence.target == "red" and not evidence.target_given
     assert (evidence.info.height, evidence.info.width) == shown.shape[1:3]
-    cell = 4 / 32 * max(evidence.window.height, evidence.window.width)
+    cell = 4 / 32 * max(evidence.region.height, evidence.region.width)
     for frame, (x, y) in enumerate(track("red", evidence)):
         true_x, true_y = middle_of("red", shown[frame])
         assert abs(x - true_x) <= cell and abs(y - true_y) <= cell, (name, frame, x, y, true_x, true_y)
@@ -89,16 +89,16 @@ def test_peaks_lie_where_the_pixels_are(
 def test_the_crop_that_scores_highest_is_shown(tmp_path: Path, crop: int, position: float) -> None:
     file = write_squares(tmp_path / "v.mov", lambda number: [("green", position, 0.5)], size=(60, 160))
     views = Views(clips=1, crops=3)
-    evidence = recognizer().explain(file, views=views)
+    evidence = explain(recognizer(), file, views=views)
     assert evidence.crop == (crop, 3)
     assert evidence.peaks[0].x == pytest.approx(160 * position, abs=8)
-    window = evidence.window
+    window = evidence.region
     assert (window.top, window.height) == (0, 60) and window.width == pytest.approx(60, abs=0.5)
-    other = recognizer().explain(file, views=views, crop=1)
-    assert other.crop == (1, 3) and other.window.left == pytest.approx(50, abs=1.5)
+    other = explain(recognizer(), file, views=views, crop=1)
+    assert other.crop == (1, 3) and other.region.left == pytest.approx(50, abs=1.5)
     assert other.prediction.scores["fused"] == pytest.approx(evidence.prediction.scores["fused"])
     with pytest.raises(UserError, match="crop is 3, expected 0 to 2"):
-        recognizer().explain(file, views=views, crop=3)
+        explain(recognizer(), file, views=views, crop=3)
 
 
 @pytest.mark.parametrize("response", ["gate", "evidence"])
@@ -108,20 +108,20 @@ def test_another_class_has_its_own_evidence(tmp_path: Path, response: str, atten
     file = write_squares(tmp_path / "v.mov", lambda number: [(key, *at) for key, at in places.items()])
     model = recognizer(response=response, attention_per=attention_per)
     for name, (x, y) in places.items():
-        evidence = model.explain(file, name, ONE)
-        assert evidence.asked and {each.label for each in evidence.peaks} == {name}
+        evidence = explain(model, file, name, ONE)
+        assert evidence.target_given and {each.label for each in evidence.peaks} == {name}
         best = max(evidence.peaks, key=lambda each: each.response)
-        assert best.response == pytest.approx(1) and best.side == "discriminative"
+        assert best.response == pytest.approx(1) and best.branch == "discriminative"
         assert (best.x, best.y) == (pytest.approx(80 * x, abs=5), pytest.approx(60 * y, abs=5))
     with pytest.raises(UserError, match="no class is called 'pink', expected one of red, green, blue"):
-        model.explain(file, "pink", ONE)
+        explain(model, file, "pink", ONE)
 
 
 def test_each_peak_says_its_class(tmp_path: Path) -> None:
     """An unsure network (Eq. 3 adds up the maps of five classes) looks at both squares, for different reasons."""
     places = {"red": (0.3, 0.5), "green": (0.7, 0.5)}
     file = write_squares(tmp_path / "v.mov", lambda number: [(key, *at) for key, at in places.items()])
-    evidence = recognizer(delta=-1.0).explain(file, views=ONE)
+    evidence = explain(recognizer(delta=-1.0), file, views=ONE)
     for name, (x, y) in places.items():
         near = min(evidence.peaks, key=lambda each: abs(each.x - 80 * x) + abs(each.y - 60 * y))
         assert abs(near.x - 80 * x) < 6 and abs(near.y - 60 * y) < 6 and near.label == name
@@ -140,7 +140,7 @@ def test_frame_scores_by_an_independent_loop(
 
     file = write_squares(tmp_path / "v.mov", squares, frames=frames)
     model = recognizer(stride=stride, fps=fps)
-    evidence = model.explain(file, views=ONE)
+    evidence = explain(model, file, views=ONE)
     pre = model.preprocess
     video = decode(file, None, pre.test_size(60, 80))
     left = (video.frames.shape[3] - 32) // 2
@@ -184,7 +184,7 @@ def test_intervals_of_peaks_tile_the_video(tmp_path: Path) -> None:
     file = write_squares(
         tmp_path / "v.mov", moving, pts=[0, 40, 80, 200, 240, 280, 320, 700, 740, 780, 820, 860]
     )
-    evidence = recognizer().explain(file, views=ONE)
+    evidence = explain(recognizer(), file, views=ONE)
     times, peaks = evidence.times, evidence.peaks
     assert sorted({frame for each in peaks for frame in range(each.first, each.last + 1)}) == list(range(12))
     for each in peaks:
@@ -199,14 +199,14 @@ def test_the_answer_is_that_of_predict_and_attention_that_of_the_network(
     """A trained network, and the maps that its own forward pass returns."""
     trained = load(run, "cpu")
     file = clip_data.entries[-1].path
-    evidence = trained.explain(file)
+    evidence = explain(trained, file)
     assert evidence.prediction.to_dict() == trained.predict(file).to_dict()
     pre = trained.preprocess
     video = decode(file, None, pre.test_size)
-    top, left = evidence.window.top, evidence.window.left
+    top, left = evidence.region.top, evidence.region.left
     across = video.frames.shape[3] / evidence.info.width
     view = video.frames[:, :, round(top) :, round(left * across) :][..., : pre.size, : pre.size]
-    for number, look in enumerate(evidence.looks):
+    for number, look in enumerate(evidence.clips):
         clip = view[look.start : look.start + pre.frames][None]
         with torch.no_grad():
             seen = trained.model(to_input(clip, pre)[0], attention=True).attention
@@ -244,17 +244,17 @@ def test_json_holds_every_peak(run: Path, clip_data: VideoSet) -> None:
 
 def test_a_network_that_does_not_zoom_says_so(run: Path, clip_data: VideoSet) -> None:
     file = clip_data.entries[-1].path
-    evidence = load(run / "tcnn", "cpu").explain(file, views=ONE)
+    evidence = explain(load(run / "tcnn", "cpu"), file, views=ONE)
     assert not evidence.zooms and evidence.peaks
-    assert load(run, "cpu").explain(file, views=ONE).zooms
+    assert explain(load(run, "cpu"), file, views=ONE).zooms
 
 
 def test_unreadable_files_and_exported_models(tmp_path: Path, run: Path, clip_data: VideoSet) -> None:
     with pytest.raises(DecodeError, match="no such file"):
-        load(run, "cpu").explain(tmp_path / "absent.mp4")
+        explain(load(run, "cpu"), tmp_path / "absent.mp4")
     trained = load(run, "cpu")
     with pytest.raises(UserError, match="evidence needs the network itself"):
-        Recognizer(trained.engine).explain(clip_data.entries[-1].path)
+        explain(Recognizer(trained.engine), clip_data.entries[-1].path)
 
 
 def test_real_clips_of_every_shape(shared_data: Path) -> None:
@@ -264,13 +264,13 @@ def test_real_clips_of_every_shape(shared_data: Path) -> None:
     network = PeakZoom("tcnn_xs", 3, width=0.25, preprocess=pre.to_dict())
     model = Recognizer.of(network, "cpu")
     for file in sorted((shared_data / "clips").iterdir()):
-        evidence = model.explain(file, views=Views(clips=1, crops=3))
+        evidence = explain(model, file, views=Views(clips=1, crops=3))
         info = evidence.info
         assert evidence.scores.shape == (info.frames, 3) and evidence.peaks, file
         for each in evidence.peaks:
             assert -0.5 <= each.x <= info.width - 0.5 and -0.5 <= each.y <= info.height - 0.5, file
             assert 0 <= each.start <= each.end <= evidence.end + 1e-9, file
-    assert model.explain(file, views=Views(clips=1, crops=3)).to_dict() == evidence.to_dict()
+    assert explain(model, file, views=Views(clips=1, crops=3)).to_dict() == evidence.to_dict()
 
 
 def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +297,6 @@ def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(module, "streamed", counted)
     file = write_squares(tmp_path / "v.mov", moving, frames=90)
-    evidence = recognizer(frames=8).explain(file, views=ONE)
+    evidence = explain(recognizer(frames=8), file, views=ONE)
     assert evidence.info.frames == 90 and evidence.peaks
     assert 8 <= most <= 10 and alive == 0

@@ -20,6 +20,7 @@ from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.files import average as report_average
 from peakzoom.evaluation.files import read_evaluation, read_scores
+from peakzoom.explanation import explain
 from peakzoom.inference.export import TOLERANCE
 from peakzoom.inference.prediction import Prediction, average
 from peakzoom.inference.recognizer import Recognizer, load
@@ -148,7 +149,7 @@ def test_by_the_web_page(
 
 
 def test_by_an_explanation(recognizer: Recognizer, videos: list[Entry], alone: dict[str, Prediction]) -> None:
-    found = recognizer.explain(videos[1].path, views=SAME, progress=False)
+    found = explain(recognizer, videos[1].path, views=SAME, progress=False)
     same(found.prediction, alone[str(videos[1].path)])
 
 

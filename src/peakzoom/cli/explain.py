@@ -1,4 +1,4 @@
-"""``peakzoom explain``: where, when and how sure, as a film, a picture and JSON."""
+"""``peakzoom explain``: where, when and how sure, as a video, a figure and JSON."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def explain(
     Examples: `peakzoom explain runs/first clip.mp4` and `peakzoom explain runs/first clip.mp4 --class wave`
     """
     start_early()
+    from peakzoom import explanation
     from peakzoom.inference.recognizer import load
     from peakzoom.utils.durable import check_new_folder
 
@@ -46,10 +47,10 @@ def explain(
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
     recognizer = load(run, device)
-    evidence = recognizer.explain(video, target, averaged, crop)
+    evidence = explanation.explain(recognizer, video, target, averaged, crop)
     if evidence.prediction.problem:
         say(f"{video}: {evidence.prediction.problem}")
-    files = evidence.save(folder)
+    files = explanation.save(evidence, folder)
     for best, score in evidence.prediction.top(3):
         answer(f"{best}  {score:.4f}")
     index, count = evidence.crop

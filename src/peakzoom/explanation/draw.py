@@ -1,4 +1,4 @@
-"""Evidence as pictures: panes of one frame, the time line, the film's frames and the sheet (paper, Fig. 1 and 2).
+"""Evidence as pictures: panes of one frame, the time line, the frames of a video and a figure (paper, Fig. 1 and 2).
 
 Panes keep the shape of what the camera saw, also where the network's input is squashed: attention and warp are given
 in shares of the view, so they fit either. The zoomed panes are read from the file's own pixels and not from the
@@ -24,15 +24,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peakzoom.display.figures import INK, MUTED, shortened
-from peakzoom.explanation.evidence import SIDES, Evidence
+from peakzoom.explanation.evidence import BRANCHES, Evidence
 from peakzoom.model.zoom import ZoomSampler
 from peakzoom.video.decode import frames_of
 from peakzoom.video.guard import streamed
 
-SIDE_COLOURS = {SIDES[0]: "#22d3ee", SIDES[1]: "#fb923c"}
+BRANCH_COLOURS = {BRANCHES[0]: "#22d3ee", BRANCHES[1]: "#fb923c"}
 LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
 PANE_HEIGHT, PANES_WIDTH = 360, 1440  # at most
-NARROWEST = 720  # of a film: below, the time line cannot be read
+NARROWEST = 720  # video: the time line of a narrower one cannot be read
 GAP, HEAD, TITLE, TIMELINE = 8, 40, 26, 200  # pixels
 
 
@@ -54,21 +54,21 @@ class Painter:
     """
 
     def __init__(self, evidence: Evidence, scale: float) -> None:
-        self.evidence, window = evidence, evidence.window
+        self.evidence, region = evidence, evidence.region
         info = evidence.info
         self.size = (max(2, round(info.height * scale)), max(2, round(info.width * scale)))
         down, across = self.size[0] / info.height, self.size[1] / info.width
-        self.top, self.left = round(window.top * down), round(window.left * across)
-        self.height = max(1, min(round(window.height * down), self.size[0] - self.top))
-        self.width = max(1, min(round(window.width * across), self.size[1] - self.left))
+        self.top, self.left = round(region.top * down), round(region.left * across)
+        self.height = max(1, min(round(region.height * down), self.size[0] - self.top))
+        self.width = max(1, min(round(region.width * across), self.size[1] - self.left))
         self.sampler = ZoomSampler(evidence.model.grid)
         self.radius = max(2.0, 0.014 * max(self.size))
 
     @classmethod
-    def for_film(cls, evidence: Evidence) -> Painter:
-        """At the film's size."""
-        info, window = evidence.info, evidence.window
-        return cls(evidence, min(PANE_HEIGHT / info.height, PANES_WIDTH / (info.width + 2 * window.width)))
+    def for_video(cls, evidence: Evidence) -> Painter:
+        """At the size of the video's panes."""
+        info, region = evidence.info, evidence.region
+        return cls(evidence, min(PANE_HEIGHT / info.height, PANES_WIDTH / (info.width + 2 * region.width)))
 
     def paint(self, frame: int, pixels: Tensor) -> Panes:
         """The panes of a frame.
@@ -77,10 +77,10 @@ class Painter:
             frame: its number in the file.
             pixels: uint8 (*self.size, 3).
         """
-        heat, peaks, sides = self.evidence.attention(frame)
+        heat, peaks, attention = self.evidence.attention(frame)
         rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
         crop = pixels[rows, columns].permute(2, 0, 1)[None].float()
-        zoomed = self.sampler(crop, sides).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        zoomed = self.sampler(crop, attention).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         overlay = pixels.float() * 0.45  # what the network was not shown is dark
         overlay[rows, columns] = self._heated(crop[0].permute(1, 2, 0), heat)
         image = Image.fromarray(overlay.round().to(torch.uint8).numpy())
@@ -108,13 +108,13 @@ class Painter:
         for row, column, response in sorted(peaks.tolist(), key=lambda each: each[2]):
             x = self.left + column / last * (self.width - 1)
             y = self.top + row / last * (self.height - 1)
-            colour = SIDE_COLOURS[SIDES[0] if response >= 0.5 else SIDES[1]]
+            colour = BRANCH_COLOURS[BRANCHES[0] if response >= 0.5 else BRANCHES[1]]
             radius = self.radius * (0.6 + 0.6 * response)
             draw.circle((x, y), radius + 1.5, fill="black")
             draw.circle((x, y), radius, fill=colour)
 
 
-def sheet(evidence: Evidence, moments: int = 6) -> Figure:
+def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
     """Moments of a video, evenly spread: frame, response and peaks, the two zoomed frames; below, the time line."""
     count = min(max(1, moments), evidence.info.frames)
     wanted = np.unique(((np.arange(count) + 0.5) * evidence.info.frames / count).astype(int))
@@ -129,7 +129,7 @@ def sheet(evidence: Evidence, moments: int = 6) -> Figure:
     heights = (4 * across * min(tall / wide, 2) + 0.5, 2.4)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
     axes = upper.subplots(4, count, squeeze=False)
-    for axis, name in zip(axes[:, 0], ("frame", "response, peaks", *SIDES), strict=True):
+    for axis, name in zip(axes[:, 0], ("frame", "response, peaks", *BRANCHES), strict=True):
         axis.set_ylabel(name, fontsize=9, color=INK)
     frames = streamed(evidence.info.path, frames_of, evidence.scan, np.asarray(wanted), painter.size)
     for place, (number, pixels) in enumerate(frames):
@@ -176,20 +176,20 @@ def timeline(evidence: Evidence, axis: Axes) -> None:
 
 
 def headline(evidence: Evidence) -> str:
-    """The answer in one line, and whose evidence is shown where that is another class."""
+    """The prediction in one line, and the class of the evidence where the caller named it."""
     name, score = evidence.prediction.top(1)[0]
     line = f"{shortened(name, 40)}  {score:.2f}"
-    if evidence.asked:
+    if evidence.target_given:
         own = evidence.prediction.scores["fused"][evidence.prediction.classes.index(evidence.target)]
         line += f"   ·   evidence for {shortened(evidence.target, 40)}  {own:.2f}"
-    return line if evidence.zooms else f"{line}   ·   this model does not look at the zoomed videos"
+    return line if evidence.zooms else f"{line}   ·   this model does not see the zoomed videos"
 
 
-class Film:
-    """The film's frames: three panes of the video, below them the time line with the moment marked."""
+class EvidenceVideo:
+    """Pictures of every frame: three panes, below them the time line with the moment marked."""
 
     def __init__(self, evidence: Evidence) -> None:
-        self.evidence, self.painter = evidence, Painter.for_film(evidence)
+        self.evidence, self.painter = evidence, Painter.for_video(evidence)
         painter = self.painter
         panes = painter.size[1] + 2 * painter.width + 2 * GAP
         self.width = _even(max(NARROWEST, panes))
@@ -198,7 +198,7 @@ class Film:
         self._still = self._draw_still(panes)
 
     def _draw_still(self, panes: int) -> np.ndarray:
-        """What does not move: the answer, the panes' titles, the time line."""
+        """What does not move: the prediction, the panes' titles, the time line."""
         image = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(image)
         draw.text((GAP, HEAD / 2), headline(self.evidence), fill=INK, font=_font(18), anchor="lm")
@@ -209,8 +209,8 @@ class Film:
             self._margin + painter.size[1] + painter.width + 2 * GAP,
         ]
         widths = (painter.size[1], painter.width, painter.width)
-        for left, wide, name in zip(self._places, widths, ("video", *SIDES), strict=True):
-            colour = SIDE_COLOURS.get(name)
+        for left, wide, name in zip(self._places, widths, ("video", *BRANCHES), strict=True):
+            colour = BRANCH_COLOURS.get(name)
             at = left + 2
             if colour and wide > 40:
                 draw.circle((left + 8, HEAD + TITLE / 2), 5, fill=colour, outline="black")

@@ -1,11 +1,10 @@
-"""What was seen in one video: peaks, responses, scores against time."""
+"""Evidence as plain data: the peaks, responses and scores of one video against time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +12,11 @@ from torch import Tensor
 
 from peakzoom.inference.prediction import Prediction
 from peakzoom.model import PeakZoom
-from peakzoom.utils.progress import Told
 from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import Scan, VideoInfo
 from peakzoom.video.views import Preprocess
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-SIDES = ("discriminative", "complementary")
+BRANCHES = ("discriminative", "complementary")  # those that see a zoomed video
 
 
 @dataclass(frozen=True)
@@ -33,8 +27,7 @@ class Peak:
         first, last: frames of the file, both counted.
         start, end: seconds; the end is when the next frame is shown.
         x, y: in pixels of the frame as displayed (turned, square pixels), (0, 0) the middle of the top left one.
-        response: in [0, 1], Eq. 4; also the probability of the discriminative side (Eq. 5).
-        side: the likelier side, discriminative from 0.5 on.
+        response: in [0, 1], Eq. 4; also the probability of the discriminative branch (Eq. 5).
         label: the class that adds most to the response there.
     """
 
@@ -48,9 +41,9 @@ class Peak:
     label: str
 
     @property
-    def side(self) -> str:
-        """Discriminative or complementary."""
-        return SIDES[0] if self.response >= 0.5 else SIDES[1]
+    def branch(self) -> str:
+        """The branch that the place is likelier to be enlarged for: discriminative from 0.5 on."""
+        return BRANCHES[0] if self.response >= 0.5 else BRANCHES[1]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; seconds and pixels to a thousandth and a tenth."""
@@ -63,13 +56,13 @@ class Peak:
             "y": round(self.y, 1),
             "class": self.label,
             "response": round(self.response, 4),
-            "side": self.side,
+            "side": self.branch,
         }
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the first pass saw in one clip; without a time axis where a clip is attended to as one.
+class ClipEvidence:
+    """What the first pass saw in one clip; one frame stands for all where a clip has one attention.
 
     Attributes:
         start: first frame, counted in frames at the network's rate.
@@ -89,8 +82,8 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Window:
-    """The part of the displayed frame that the network was shown, in displayed pixels; edges, not centres."""
+class Region:
+    """The part of the displayed frame that the network was shown: its edges in displayed pixels."""
 
     top: float
     left: float
@@ -100,7 +93,7 @@ class Window:
     def place(self, row: float, column: float, grid: int, size: int) -> tuple[float, float]:
         """(x, y) of a grid place in displayed pixels, (0, 0) the middle of the first.
 
-        Grid line j lies on pixel j (size - 1) / (grid - 1) of the input, whose pixels share the window evenly.
+        Grid line j lies on pixel j (size - 1) / (grid - 1) of the input, whose pixels share the region evenly.
         """
         x, y = ((each * (size - 1) / (grid - 1) + 0.5) / size for each in (column, row))
         return self.left + x * self.width - 0.5, self.top + y * self.height - 0.5
@@ -111,25 +104,25 @@ class Evidence:
     """Where, when and how sure. Times count from the first frame.
 
     Attributes:
-        prediction: the answer, as ``predict`` gives it.
+        prediction: the one that ``predict`` gives.
         target: the class that the evidence is for.
-        asked: whether that class was asked for, and is not just the answer.
+        target_given: whether the caller named that class; otherwise it is the predicted one.
         scan: the file.
         base: int64 (m,), the file's frames at the network's rate.
-        looks: one a clip, in order.
-        crop: which of the views' crops was looked at, and how many there are.
-        window: where it lies.
-        model: whose evidence it is.
+        clips: the evidence of each clip, in order.
+        crop: number of the crop that the evidence is taken from, and how many crops the views have.
+        region: where that crop lies.
+        model: the network.
     """
 
     prediction: Prediction
     target: str
-    asked: bool
+    target_given: bool
     scan: Scan
     base: np.ndarray
-    looks: list[Look]
+    clips: list[ClipEvidence]
     crop: tuple[int, int]
-    window: Window
+    region: Region
     model: PeakZoom
 
     @property
@@ -144,7 +137,7 @@ class Evidence:
 
     @property
     def zooms(self) -> bool:
-        """Whether the model looks at the zoomed videos at all; one with the original branch alone does not."""
+        """Whether the model sees the zoomed videos at all; one with the original branch alone does not."""
         return self.model.branches != ("original",)
 
     @cached_property
@@ -163,51 +156,51 @@ class Evidence:
         total = np.zeros((len(self.base), len(self.prediction.classes)))
         times = np.zeros(len(self.base))
         span = clip_span(pre.frames, pre.stride)
-        for look in self.looks:
-            inside = np.arange(look.start, min(look.start + span, len(self.base)))
-            at = (inside - look.start) / pre.stride
+        for clip in self.clips:
+            inside = np.arange(clip.start, min(clip.start + span, len(self.base)))
+            at = (inside - clip.start) / pre.stride
             low = np.minimum(at.astype(int), pre.frames - 1)
             high = np.minimum(low + 1, pre.frames - 1)
             share = (at - low)[:, None]
-            total[inside] += look.scores.T[low] * (1 - share) + look.scores.T[high] * share
+            total[inside] += clip.scores.T[low] * (1 - share) + clip.scores.T[high] * share
             times[inside] += 1
         return (total / times[:, None])[self._base_of]
 
     @cached_property
     def _base_of(self) -> np.ndarray:
-        """Of each frame of the file, the frame at the network's rate that is shown with it: int64 (N,)."""
+        """For each frame of the file, the frame at the network's rate that is shown with it: int64 (N,)."""
         return np.searchsorted(self.base, np.arange(self.info.frames), side="right") - 1
 
     @cached_property
     def _shown(self) -> np.ndarray:
-        """Of each frame of the file, the look and the frame in it that show it: int64 (N, 2)."""
+        """For each frame of the file, the clip and the frame in it that stand for it: int64 (N, 2)."""
         pre = self._preprocess
-        starts = np.array([look.start for look in self.looks])
+        starts = np.array([clip.start for clip in self.clips])
         middles = starts + (min(clip_span(pre.frames, pre.stride), len(self.base)) - 1) / 2
         which = np.abs(self._base_of[:, None] - middles).argmin(1)
         frame = np.rint((self._base_of - starts[which]) / pre.stride).astype(int).clip(0, pre.frames - 1)
-        if len(self.looks[0].heat) == 1:
+        if len(self.clips[0].heat) == 1:
             frame[:] = 0
         return np.stack((which, frame), 1)
 
     def attention(self, frame: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """What was seen in a frame of the file.
+        """What the network saw in a frame of the file.
 
         Returns:
             The response, uint8 (g, g); its peaks, float (P, 3): row, column, response; and the attention of the
-            two sides, float (2, g, g).
+            discriminative and the complementary branch, float (2, g, g).
         """
         which, inner = self._shown[frame]
-        look, grid = self.looks[which], self.model.grid
-        here = look.places[:, 0] == inner
-        places, values = look.places[here, 1:], look.values[here]
+        clip, grid = self.clips[which], self.model.grid
+        here = clip.places[:, 0] == inner
+        places, values = clip.places[here, 1:], clip.values[here]
         response = torch.zeros((1, grid, grid))
         response[0, places[:, 0], places[:, 1]] = torch.from_numpy(values)
         attention = self.model.attention
         device = attention.beta_dis.device
         with torch.no_grad():
-            sides = attention(response.to(device), (response > 0).to(device), mode="expected")
-        return look.heat[inner], np.column_stack((places, values)), torch.cat(sides).cpu()
+            branches = attention(response.to(device), (response > 0).to(device), mode="expected")
+        return clip.heat[inner], np.column_stack((places, values)), torch.cat(branches).cpu()
 
     @cached_property
     def peaks(self) -> list[Peak]:
@@ -218,11 +211,11 @@ class Evidence:
         ends = np.append(self.times[1:], self.end)
         found = []
         for first, last in zip([0, *cuts], [*cuts - 1, len(shown) - 1], strict=True):
-            look = self.looks[shown[first, 0]]
-            here = np.flatnonzero(look.places[:, 0] == shown[first, 1])
-            for each in here[np.argsort(-look.values[here], kind="stable")]:
-                _, row, column = look.places[each].tolist()
-                x, y = self.window.place(row, column, self.model.grid, pre.size)
+            clip = self.clips[shown[first, 0]]
+            here = np.flatnonzero(clip.places[:, 0] == shown[first, 1])
+            for each in here[np.argsort(-clip.values[here], kind="stable")]:
+                _, row, column = clip.places[each].tolist()
+                x, y = self.region.place(row, column, self.model.grid, pre.size)
                 found.append(
                     Peak(
                         int(first),
@@ -231,21 +224,21 @@ class Evidence:
                         float(ends[last]),
                         x,
                         y,
-                        float(look.values[each]),
-                        self.prediction.classes[int(look.labels[each])],
+                        float(clip.values[each]),
+                        self.prediction.classes[int(clip.labels[each])],
                     )
                 )
         return found
 
     def best(self, most: int = 5) -> list[int]:
-        """Classes worth a line in the time line: the evidence's own first, then the highest anywhere."""
+        """Indices of the classes that the time line shows: the evidence's own first, then those that score highest."""
         own = self.prediction.classes.index(self.target)
         rest = [int(each) for each in np.argsort(-self.scores.max(0), kind="stable") if each != own]
         return [own, *rest[: most - 1]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: the answer, the scores of the ten best classes frame by frame, every peak."""
-        info, window = self.info, self.window
+        """Plain data for JSON: the prediction, the scores of the ten best classes frame by frame, every peak."""
+        info, region = self.info, self.region
         index, count = self.crop
         return {
             **self.prediction.to_dict(),
@@ -262,7 +255,7 @@ class Evidence:
             "view": {
                 "crop": index,
                 "crops": count,
-                **{name: round(getattr(window, name), 1) for name in ("left", "top", "width", "height")},
+                **{name: round(getattr(region, name), 1) for name in ("left", "top", "width", "height")},
             },
             "times": [round(each, 4) for each in self.times.tolist()],
             "frame_scores": {
@@ -271,30 +264,6 @@ class Evidence:
             },
             "peaks": [peak.to_dict() for peak in self.peaks],
         }
-
-    def plot(self, moments: int = 6) -> Figure:
-        """The sheet: moments of the video, what was seen in them, and the time line (paper, Fig. 1 and 2)."""
-        from peakzoom.explanation.draw import sheet
-
-        return sheet(self, moments)
-
-    def save(self, folder: str | Path, progress: bool | Told = True) -> list[Path]:
-        """Write ``evidence.mp4``, ``evidence.png`` and ``evidence.json`` into a new or empty folder.
-
-        The folder appears when it is complete; until then it is called FOLDER.part.
-
-        Raises:
-            UserError: the folder has something in it, or the disk is full.
-        """
-        from peakzoom.explanation.save import save
-
-        return save(self, Path(folder), progress)
-
-    def _repr_html_(self) -> str:
-        """For notebooks: the answer, and the film."""
-        from peakzoom.explanation.save import film_html
-
-        return self.prediction._repr_html_() + film_html(self)
 
     def __repr__(self) -> str:
         name, score = self.prediction.top(1)[0]

@@ -22,17 +22,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.explanation.evidence import Evidence, Look, Window
+from peakzoom.explanation.evidence import ClipEvidence, Evidence, Region
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.extras import needed_for
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.clips import clip_indices, clip_span
 from peakzoom.video.decode import Scan, VideoInfo, frames_of, scan
 from peakzoom.video.guard import guards, streamed
 from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess, frames_at
+
+
+class Explanation(Evidence):
+    """Evidence as :func:`explain` returns it: a notebook shows its prediction and its video."""
+
+    def _repr_html_(self) -> str:
+        with needed_for("the video of evidence"):
+            from peakzoom.explanation.write import video_html
+        return self.prediction._repr_html_() + video_html(self)
 
 
 def explain(
@@ -42,7 +52,7 @@ def explain(
     views: Views | None = None,
     crop: int | None = None,
     progress: bool | Told = True,
-) -> Evidence:
+) -> Explanation:
     """Recognise a video and note what the network saw in it.
 
     Args:
@@ -69,7 +79,7 @@ def explain(
         decoded = decode_views(file, pre, views, guard)
         scanned = guard.run(file, scan, file)
     prediction = recognizer.score(decoded)
-    asked = target is not None
+    given = target is not None
     target = prediction.top(1)[0][0] if target is None else target
 
     found = prediction.views["fused"][:, classes.index(target)].reshape(-1, len(decoded.offsets)).mean(0)
@@ -85,19 +95,19 @@ def explain(
     network = engine.network if isinstance(engine, TorchEngine) else InferenceNetwork(model)
     size = pre.test_size(scanned.info.height, scanned.info.width)
     with progress_bar(f"looking at {scanned.info.path.name}", progress) as told:
-        looks = [
-            _look(network, view, start, classes.index(target) if asked else None)
+        seen = [
+            _see(network, view, start, classes.index(target) if given else None)
             for start, view in _clips(scanned, base, pre, size, corner, told)
         ]
-    return Evidence(
+    return Explanation(
         prediction,
         target,
-        asked,
+        given,
         scanned,
         base,
-        looks,
+        seen,
         (crop, len(decoded.offsets)),
-        _window(scanned.info, size, corner, pre),
+        _region(scanned.info, size, corner, pre),
         network.model,
     )
 
@@ -137,7 +147,7 @@ def _clips(
 
 
 @torch.inference_mode()
-def _look(network: InferenceNetwork, view: Tensor, start: int, target: int | None) -> Look:
+def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None) -> ClipEvidence:
     model, frames = network.model, network.preprocess.frames
     seen = network.look(view.to(next(model.parameters()).device))
     responses, peaks = model.respond(seen.features, frames, seen.size, target=target)
@@ -148,7 +158,7 @@ def _look(network: InferenceNetwork, view: Tensor, start: int, target: int | Non
     scores = model.frame_probabilities(seen.features, frames)
     only = slice(1) if model.attention_per == "clip" else slice(None)
     responses, peaks, labels = (each[0, only].cpu() for each in (responses, peaks, labels))
-    return Look(
+    return ClipEvidence(
         start,
         scores[0].float().cpu().numpy(),
         (responses * 255).round().to(torch.uint8).numpy(),
@@ -158,7 +168,7 @@ def _look(network: InferenceNetwork, view: Tensor, start: int, target: int | Non
     )
 
 
-def _window(info: VideoInfo, size: tuple[int, int], corner: tuple[int, int], pre: Preprocess) -> Window:
+def _region(info: VideoInfo, size: tuple[int, int], corner: tuple[int, int], pre: Preprocess) -> Region:
     (height, width), (top, left), side = size, corner, pre.source_size
     down, across = info.height / height, info.width / width
-    return Window(top * down, left * across, side * down, side * across)
+    return Region(top * down, left * across, side * down, side * across)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,9 +29,6 @@ from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.guard import guards
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
-
-if TYPE_CHECKING:
-    from peakzoom.explanation.evidence import Evidence
 
 
 class Recognizer:
@@ -168,19 +165,6 @@ class Recognizer:
         with guards() as (guard,):
             decoded = decode_views(file, self.preprocess, views or Views(), guard)
         return self.score(decoded)
-
-    def explain(
-        self,
-        file: str | Path,
-        target: str | None = None,
-        views: Views | None = None,
-        crop: int | None = None,
-        progress: bool | Told = True,
-    ) -> Evidence:
-        """Recognise a video and note what was seen in it; see :func:`peakzoom.explanation.look.explain`."""
-        from peakzoom.explanation.look import explain
-
-        return explain(self, file, target, views, crop, progress)
 
     def predict_many(
         self,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from peakzoom.explanation.draw import sheet
-from peakzoom.explanation.evidence import Evidence
-from peakzoom.explanation.save import write_film
+from peakzoom.explanation import Evidence, explain
+from peakzoom.explanation.draw import draw_figure
+from peakzoom.explanation.write import write_video
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError, printable
@@ -63,7 +63,7 @@ class Desk:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One request at a time. What it freed is given back, or the heaps grow with every film."""
+        """One request at a time. What it freed is given back, or the heaps grow with every video."""
         with self._one:
             try:
                 yield
@@ -96,18 +96,18 @@ class Desk:
         return file
 
     def explain(self, path: str | Path, target: str = ANSWER) -> tuple[Evidence, Path, Path]:
-        """The answer, and the film and the sheet of its evidence. Errors as of :meth:`admit`."""
+        """The evidence, and a video and a figure of it. Errors as of :meth:`admit`."""
         if target != ANSWER and target not in self.recognizer.classes:
             raise UserError("no class is called so: choose one from the list")
         with self._turn(), _named(path):
             file = self.admit(path)
             asked = None if target == ANSWER else target
-            evidence = self.recognizer.explain(file, asked, self.views, progress=False)
+            evidence = explain(self.recognizer, file, asked, self.views, progress=False)
             made = self._new_folder()
-            film, picture = made / "evidence.mp4", made / "evidence.png"
-            write_film(evidence, film)
-            sheet(evidence).savefig(picture, dpi=80)
-            return evidence, film, picture
+            video, picture = made / "evidence.mp4", made / "evidence.png"
+            write_video(evidence, video)
+            draw_figure(evidence).savefig(picture, dpi=80)
+            return evidence, video, picture
 
     def predict(self, path: str | Path) -> Prediction:
         """The answer alone. Errors as of :meth:`admit`."""

@@ -91,7 +91,7 @@ def build(desk: Desk, examples: Sequence[Path] = ()) -> gr.Blocks:
                         datatype=["str", "str", "str"],
                         interactive=False,
                     )
-            gr.Markdown("What was seen, as a film and as a sheet:")
+            gr.Markdown("What the network saw, as a video and as a figure:")
             film = gr.Video(
                 show_label=False, interactive=False, autoplay=True, loop=True, buttons=["download"]
             )

@@ -1,4 +1,4 @@
-"""The film, the sheet and the JSON, read back."""
+"""The video, the figure and the JSON, read back."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from explanation.colours import middle_of, recognizer, write_squares
 from PIL import Image
 
-from peakzoom.explanation.draw import Film, Painter, headline
-from peakzoom.explanation.save import _ticks
+from peakzoom.explanation import explain, save
+from peakzoom.explanation.draw import EvidenceVideo, Painter, headline
+from peakzoom.explanation.write import _ticks
 from peakzoom.utils import durable
 from peakzoom.utils.errors import UserError
 from peakzoom.video.decode import decode, frames_of
@@ -39,30 +40,30 @@ def still(number: int) -> list[tuple[str, float, float]]:
         ((60, 80), lambda stream: stream.set_display_rotation(90)),
     ],
 )
-def test_film(tmp_path: Path, size: tuple[int, int], setup: Callable[..., None] | None) -> None:
+def test_video(tmp_path: Path, size: tuple[int, int], setup: Callable[..., None] | None) -> None:
     """H.264 that browsers play, every frame of the source once and at its own time."""
     stamps = [0, 40, 80, 200, 240, 280, 320, 700, 740, 780, 820, 860]
     extra = {"setup": setup} if setup else {}
     file = write_squares(tmp_path / "v.mov", still, size=size, pts=stamps, **extra)  # type: ignore[arg-type]
-    evidence = recognizer().explain(file, views=ONE)
-    film, picture, data = evidence.save(tmp_path / "out")
-    shown = decode(film)
+    evidence = explain(recognizer(), file, views=ONE)
+    video, picture, data = save(evidence, tmp_path / "out")
+    shown = decode(video)
     assert (shown.info.codec, shown.info.frames, shown.info.problem) == ("h264", 12, None)
     assert shown.info.height % 2 == 0 and shown.info.width % 2 == 0
     np.testing.assert_allclose(shown.timestamps, evidence.times, atol=1e-4)
-    with av.open(str(film)) as container:
+    with av.open(str(video)) as container:
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
-    written = film.read_bytes()
+    written = video.read_bytes()
     assert written.index(b"moov") < written.index(b"mdat")  # playing starts before all is there
-    with Image.open(picture) as sheet:
-        assert min(sheet.size) > 300
+    with Image.open(picture) as figure:
+        assert min(figure.size) > 300
     assert json.loads(data.read_text())["class"] == "red"
     with pytest.raises(UserError, match="is not empty"):
-        evidence.save(tmp_path / "out")
+        save(evidence, tmp_path / "out")
 
 
 def test_a_killed_process_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = recognizer().explain(write_squares(tmp_path / "v.mov", still), views=ONE)
+    evidence = explain(recognizer(), write_squares(tmp_path / "v.mov", still), views=ONE)
     out = tmp_path / "out"
 
     def dying(done: int, count: int) -> None:
@@ -70,7 +71,7 @@ def test_a_killed_process_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pyte
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evidence.save(out, progress=dying)
+        save(evidence, out, progress=dying)
     assert not out.exists() and (tmp_path / "out.part" / "evidence.json").exists()
 
     def full(handle: int) -> None:
@@ -79,27 +80,27 @@ def test_a_killed_process_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(durable.os, "fsync", full)
         with pytest.raises(UserError, match=r"(?i)no space left.*: make room and run it again$"):
-            evidence.save(out, progress=False)
+            save(evidence, out, progress=False)
     assert not out.exists()
     out.mkdir()
-    made = evidence.save(out, progress=False)
+    made = save(evidence, out, progress=False)
     assert sorted(made) == sorted(out.iterdir()) and decode(made[0]).info.frames == 12
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "v.mov"]
 
 
-def test_notebooks_show_the_film(tmp_path: Path) -> None:
-    evidence = recognizer().explain(write_squares(tmp_path / "<i>.mov", still), views=ONE)
+def test_notebooks_show_the_video(tmp_path: Path) -> None:
+    evidence = explain(recognizer(), write_squares(tmp_path / "<i>.mov", still), views=ONE)
     shown = evidence._repr_html_()
     assert "<video" in shown and "<script" not in shown and "<i>" not in shown
-    film = tmp_path / "film.mp4"
-    film.write_bytes(base64.b64decode(shown.split("base64,")[1].split('"')[0]))
-    assert decode(film).info.frames == 12
+    video = tmp_path / "film.mp4"
+    video.write_bytes(base64.b64decode(shown.split("base64,")[1].split('"')[0]))
+    assert decode(video).info.frames == 12
 
 
 def test_panes_show_what_was_seen(tmp_path: Path) -> None:
     """The square is enlarged in the discriminative pane; the overlay marks it; the rest of the frame is dark."""
     file = write_squares(tmp_path / "v.mov", lambda number: [("red", 0.5, 0.6)], size=(60, 120))
-    evidence = recognizer().explain(file, views=ONE)
+    evidence = explain(recognizer(), file, views=ONE)
     painter = Painter(evidence, 2.0)
     number, pixels = next(frames_of(evidence.scan, None, painter.size))
     panes = painter.paint(number, pixels)
@@ -120,12 +121,12 @@ def test_panes_show_what_was_seen(tmp_path: Path) -> None:
 
 def test_the_moment_is_marked(tmp_path: Path) -> None:
     file = write_squares(tmp_path / "v.mov", still)
-    film = Film(recognizer().explain(file, views=ONE))
+    video = EvidenceVideo(explain(recognizer(), file, views=ONE))
     columns = []
-    for _, picture in film.frames():
-        assert picture.shape == (film.height, film.width, 3) and picture.dtype == np.uint8
-        top = film._line_top
-        changed = (picture[top:].astype(int) - film._still[top:]).any((0, 2)).nonzero()[0]
+    for _, picture in video.frames():
+        assert picture.shape == (video.height, video.width, 3) and picture.dtype == np.uint8
+        top = video._line_top
+        changed = (picture[top:].astype(int) - video._still[top:]).any((0, 2)).nonzero()[0]
         columns.append((changed.min() + changed.max()) / 2)
     steps = np.diff(columns)
     assert (steps > 0).all() and steps.max() - steps.min() <= 2  # frames of one length: even steps
@@ -137,9 +138,9 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     names = ["$x_{2}$ <b>&amp;", "a" * 90, "Обнять"]
     model.engine.network.model.classes[:] = model.classes[:] = names
     model.model.classes[:] = names
-    evidence = model.explain(file, "Обнять", ONE)
+    evidence = explain(model, file, "Обнять", ONE)
     assert "evidence for Обнять" in headline(evidence) and "$x_{2}$" in headline(evidence)
-    assert all(each.exists() for each in evidence.save(tmp_path / "out"))
+    assert all(each.exists() for each in save(evidence, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("times", [[0.0], [0, 0, 0], [0, 0.04, 0.04, 0.04, 0.08], [0, 1, 2.5]])
@@ -152,6 +153,6 @@ def test_ticks_advance(times: list[float]) -> None:
 @pytest.mark.parametrize("frames", [1, 2])
 def test_the_shortest_videos(tmp_path: Path, frames: int) -> None:
     file = write_squares(tmp_path / "v.mov", still, frames=frames)
-    evidence = recognizer().explain(file, views=ONE)
-    film = evidence.save(tmp_path / "out")[0]
-    assert decode(film).info.frames == frames and evidence.peaks
+    evidence = explain(recognizer(), file, views=ONE)
+    video = save(evidence, tmp_path / "out")[0]
+    assert decode(video).info.frames == frames and evidence.peaks
