@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -13,14 +15,25 @@ out_console = Console(markup=False, emoji=False, highlight=False)
 err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
+@contextmanager
+def _above_bars() -> Iterator[None]:
+    """Wipe progress bars away while something is printed, and draw them again below it."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode():
+        yield
+
+
 def say(line: str) -> None:
     """One line on the way, to standard error."""
-    err_console.print(line, soft_wrap=True)
+    with _above_bars():
+        err_console.print(line, soft_wrap=True)
 
 
 def answer(text: str) -> None:
     """Lines of a result, to standard output, each as long as it is."""
-    out_console.print(text, soft_wrap=True)
+    with _above_bars():
+        out_console.print(text, soft_wrap=True)
 
 
 class LogLines(logging.Handler):

@@ -61,7 +61,7 @@ from peakzoom.utils.durable import telling_full_disk
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
 from peakzoom.utils.memory import keep_freed_memory
-from peakzoom.utils.progress import in_notebook, is_watched
+from peakzoom.utils.progress import is_watched
 
 
 def _fit(
@@ -96,8 +96,8 @@ def _fit(
     # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
     # better one.)
     callbacks.append(checkpoint_callback(kept, "last"))
-    if bar and in_notebook():
-        callbacks.append(TQDMProgressBar())  # the default there needs ipywidgets
+    if bar:
+        callbacks.append(TQDMProgressBar())
     if options.patience is not None:
         if val_set is None:
             raise UserError("--patience needs validation videos, and none of them could be decoded")
