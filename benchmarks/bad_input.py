@@ -43,8 +43,8 @@ from peakzoom.model import PeakZoom
 from peakzoom.training.options import Options
 from peakzoom.training.train import train
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.decode import probe
 from peakzoom.video.sampling import Views
+from peakzoom.video.scan import probe
 from peakzoom.video.views import Preprocess
 
 PROTOCOL = Views(clips=2, crops=1)

@@ -25,8 +25,8 @@ from peakzoom.training.recipes import Recipe
 from peakzoom.training.train import train
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video import guard
-from peakzoom.video.decode import scan
 from peakzoom.video.sampling import Views
+from peakzoom.video.scan import scan
 
 PROTOCOL = Views(clips=2, crops=1)
 

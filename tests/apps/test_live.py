@@ -24,7 +24,8 @@ from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.source import Source, SourceItem, TimedFrame
 from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.decode import _timeline, decode, probe
+from peakzoom.video.decode import decode
+from peakzoom.video.scan import frame_times, probe
 
 SIZE = (24, 32)
 
@@ -168,7 +169,7 @@ def test_frames_are_not_kept(tmp_path: Path) -> None:
 def test_times_are_those_of_a_whole_decode(stamps: list[tuple[float | None, float | None]]) -> None:
     timeline = Timeline(10.0, choose_clock(stamps))
     placed = [timeline.place(each) for each in stamps]
-    wanted, _ = _timeline(np.array(stamps, float), 10.0)
+    wanted, _ = frame_times(np.array(stamps, float), 10.0)
     np.testing.assert_allclose([time for time, _ in placed], wanted, atol=1e-12)
 
 

@@ -379,7 +379,7 @@ def cli_protocol() -> object:
 
 def _reason(path: Path) -> str:
     from peakzoom.utils.errors import DecodeError
-    from peakzoom.video.decode import probe
+    from peakzoom.video.scan import probe
 
     with pytest.raises(DecodeError) as caught:
         probe(path)

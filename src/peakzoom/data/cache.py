@@ -20,8 +20,9 @@ import numpy as np
 
 from peakzoom.utils.durable import DRAFT, sync
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.decode import HOLD_BYTES, frames_of, scan
+from peakzoom.video.decode import HOLD_BYTES, frames_of
 from peakzoom.video.parallel import each_file
+from peakzoom.video.scan import scan
 from peakzoom.video.views import frames_at
 
 FORMAT = 1  # part of every name: raise it when the meaning of the stored frames changes

@@ -10,8 +10,8 @@ import numpy as np
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.decode import VideoInfo, probe
 from peakzoom.video.parallel import each_file
+from peakzoom.video.scan import VideoInfo, probe
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from peakzoom.inference.prediction import Prediction
 from peakzoom.model import PeakZoom
 from peakzoom.video.clips import clip_span
-from peakzoom.video.decode import Scan, VideoInfo
+from peakzoom.video.scan import Scan, VideoInfo
 from peakzoom.video.views import Preprocess
 
 BRANCHES = ("discriminative", "complementary")  # those that see a zoomed video

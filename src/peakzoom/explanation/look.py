@@ -30,9 +30,10 @@ from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import needed_for
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.clips import clip_indices, clip_span
-from peakzoom.video.decode import Scan, VideoInfo, frames_of, scan
+from peakzoom.video.decode import frames_of
 from peakzoom.video.guard import guards, streamed
 from peakzoom.video.sampling import Views, decode_views
+from peakzoom.video.scan import Scan, VideoInfo, scan
 from peakzoom.video.views import Preprocess, frames_at
 
 

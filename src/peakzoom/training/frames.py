@@ -18,8 +18,8 @@ from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import progress_bar
 from peakzoom.video.clips import clip_span
-from peakzoom.video.decode import probe
 from peakzoom.video.guard import guarded
+from peakzoom.video.scan import probe
 
 
 def _decode_all(

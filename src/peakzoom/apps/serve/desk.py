@@ -17,9 +17,9 @@ from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.utils.memory import return_freed_memory
-from peakzoom.video.decode import scan
 from peakzoom.video.guard import guarded
 from peakzoom.video.sampling import Views
+from peakzoom.video.scan import scan
 
 ANSWER = "the answer"  # in place of a class: the evidence for whatever the answer is
 

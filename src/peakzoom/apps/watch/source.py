@@ -35,7 +35,8 @@ from torch import Tensor
 from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.decode import decode_on_one_thread, displayed_shape, one_line, open_file, to_rgb
+from peakzoom.video.container import decode_on_one_thread, displayed_shape, one_line, open_file
+from peakzoom.video.decode import to_rgb
 from peakzoom.video.guard import streamed
 
 # FFmpeg's protocols that may be named, and whether a source of each is live.
