@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import answer
 
 
 def push(
@@ -15,7 +15,7 @@ def push(
     name: Annotated[str, typer.Argument(help="owner/name on the hub.", show_default=False)],
     *,
     private: Annotated[
-        bool, typer.Option("--private", help="A new repository is one that you alone can see.")
+        bool, typer.Option("--private", help="If the repository is new, only you can see it.")
     ] = False,
 ) -> None:
     """Put a trained model with its card on the Hugging Face hub, where peakzoom.load("owner/name") finds it.
@@ -24,5 +24,5 @@ def push(
     """
     from peakzoom.hub.push import push as upload
 
-    url = upload(run, name, private, say)
+    url = upload(run, name, private)
     answer(f"{url}\nTo load it: peakzoom.load({name!r})")

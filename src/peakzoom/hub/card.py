@@ -1,11 +1,11 @@
-"""The model card: what a run folder knows of a model in it, as the ``README.md`` beside the weights (docs/hub.md).
+"""The model card: what a run knows of a model in it, as the ``README.md`` beside the weights (docs/hub.md).
 
-Data, classes, recipe, accuracies with intervals, limits and cost, for whoever gets the model without having trained it.
-Every figure is read from the run; what the run does not say is called not known. Folders above a file, and the names
-of groups, which may be names of people, stay out of it.
+Data, classes, recipe, accuracies with intervals, limits and cost, for readers who have not trained the model. Every
+figure is read from the run; what the run does not say is called not known. Folders above a file, and the names of
+groups, which may be names of people, stay out of it. The text is the template ``card.md.jinja``.
 
-A card is written when a training saves a model, and anew when ``peakzoom evaluate`` has tested it. Its last line holds
-a checksum of the text above: a card that somebody has edited does not fit it any more and is never written over.
+A card is written for every model that a training saves, and anew when ``peakzoom evaluate`` has tested the model. Its
+last line holds a checksum of the text above: a card that somebody has edited does not fit it and is not overwritten.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,8 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors.torch import load_file
 
-from peakzoom import __version__
-from peakzoom.display.markup import Grid, escape_markdown, plain, to_markdown
-from peakzoom.evaluation.stats import interval
-from peakzoom.hub.facts import Facts, Tested, _last, gather
+from peakzoom.display.markup import escape_markdown, plain
+from peakzoom.hub.facts import Facts, gather, last_part
 from peakzoom.inference.cost import multiply_adds_by_pass, parameters
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import WEIGHTS, find_model, read_model
@@ -35,27 +35,18 @@ from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
 
 FILE = "README.md"
-FOLDED = 30  # rows of a longer table are folded away
+TEMPLATE = "card.md.jinja"
 FEW = 20  # training videos; an accuracy measured on as many would be uncertain by 20 points
 MOST_NAMES = 20  # classes that a sentence lists
-VIEWS = 30  # of a video, where nothing else is asked for
-MARK = re.compile(r"<!-- Written by peakzoom; checksum of the text above: ([0-9a-f]{16})\. [^\n]*-->\n?\Z")
+SPLITS = {"train": "training", "val": "validation", "test": "test", "unreadable": "unreadable"}
+CHECKSUM = re.compile(
+    r"<!-- Written by peakzoom; checksum of the text above: ([0-9a-f]{16})\. [^\n]*-->\n?\Z"
+)
 UNFILLED = re.compile(  # the card that huggingface_hub gives a model without one
     r"---\n.*?\n---\n+This model has been pushed to the Hub using the \[PytorchModelHubMixin\][^\n]*\n"
     r"(- \w+: \[More Information Needed\]\s*)*\Z",
     re.DOTALL,
 )
-CITATION = """@article{zhou2022integrating,
-  title = {Integrating Temporal and Spatial Attention for Video Action Recognition},
-  author = {Zhou, Yuanding and Li, Baopu and Wang, Zhihui and Li, Haojie},
-  journal = {Security and Communication Networks},
-  year = {2022},
-  doi = {10.1155/2022/5094801}
-}"""
-PHASE_WORDS = {
-    "tcnn": "the first step of the training, the video network alone",
-    "joint": "the second step of the training, all its branches together",
-}
 
 
 class Card(ModelCard):
@@ -77,7 +68,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
 
     Args:
         folder: the saved model, or a run or phase, whose model is found as :func:`peakzoom.load` finds it.
-        also: folders of evaluations that lie elsewhere.
+        also: folders of evaluations that are elsewhere.
 
     Raises:
         UserError: there is no model.
@@ -124,20 +115,19 @@ def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
 
     Args:
         folder: the saved model.
-        also: folders of evaluations that lie elsewhere.
+        also: folders of evaluations that are elsewhere.
     """
     file = folder / FILE
     if file.exists() and not is_untouched(file.read_text(encoding="utf-8", errors="replace")):
         return False
-    text = str(model_card(folder, also))
-    write_text(file, text)
+    write_text(file, str(model_card(folder, also)))
     return True
 
 
 def is_untouched(text: str) -> bool:
     """Whether a card is as it was written, by peakzoom or by huggingface_hub for a model without one."""
     text = text.replace("\r\n", "\n")
-    found = MARK.search(text)
+    found = CHECKSUM.search(text)
     if found is None:
         return bool(UNFILLED.match(text))
     return found[1] == _checksum(text[: found.start()])
@@ -155,53 +145,46 @@ def _unchanged(model: PeakZoom, folder: Path) -> bool:
     return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in saved)
 
 
-# What a run knows -------------------------------------------------------------------------------------------------
-
-
 # The page ---------------------------------------------------------------------------------------------------------
 
 
 def compose(model: PeakZoom, folder: Path | None = None, also: Sequence[Path] = ()) -> ModelCard:
-    """Write a card from a model and the run that it lies in.
+    """Write a card from a model and the run that it is in.
 
     Args:
         model: the network.
         folder: where it is saved, or about to be; None: nothing is known but the model.
-        also: folders of evaluations that lie elsewhere.
+        also: folders of evaluations that are elsewhere.
     """
     facts = gather(model, folder, also)
-    parts = [
-        f"# Action recognition in video: {len(model.classes)} classes",
-        _what(model, facts),
-        "## How to use it",
-        _use(),
-        "## Classes",
-        _classes(model, facts),
-        "## Data",
-        _data(facts),
-        "## Input",
-        _input(model),
-        "## Training",
-        _training(facts),
-        "## Accuracy",
-        _accuracy(facts),
-        "## Limits",
-        _limits(model, facts),
-        "## What it must not be used for",
-        "It must not be used to identify, track or surveil people, nor for decisions on which anybody's safety, "
-        "health, freedom or livelihood depends.",
-        "## Cost",
-        _cost(model),
-        "## Citation",
-        f"The method:\n\n```bibtex\n{CITATION}\n```",
-    ]
-    head = _metadata(model, facts).to_yaml()
-    text = f"---\n{head}\n---\n\n" + "\n\n".join(part.strip("\n") for part in parts) + "\n\n"
-    mark = (
-        f"<!-- Written by peakzoom; checksum of the text above: {_checksum(text)}. While it fits, 'peakzoom evaluate' "
-        "writes this page anew; an edited page is left as it is. -->\n"
+    preprocess = Preprocess.from_dict(model.preprocess) if model.preprocess else None
+    recipe, options = ((facts.config or {}).get(part, {}) for part in ("recipe", "options"))
+    card = Card.from_template(
+        _metadata(model, facts),
+        template_str=files("peakzoom.hub").joinpath(TEMPLATE).read_text(encoding="utf-8"),
+        md=escape_markdown,
+        code=_code,
+        version=version("peakzoom"),
+        facts=facts,
+        data=last_part(facts.data) if facts.data else None,
+        network=model.backbone_name,
+        branches=model.branches,
+        classes=_class_rows(model, facts),
+        parts=_parts(facts),
+        input=_input_rows(preprocess) if preprocess else None,
+        settings=_flat(recipe) + _flat(options),
+        full=FULL,
+        validation_videos=len(facts.split("val")),
+        limits=[limit for limit in (_people(facts), _separation(facts), _few_videos(facts)) if limit],
+        mirrored=bool(recipe.get("augment", {}).get("flip")),
+        parameters=parameters(model),
+        multiply_adds=multiply_adds_by_pass(model) if preprocess else None,
     )
-    return Card(text + mark)
+    text = f"{card}\n\n"
+    return Card(
+        f"{text}<!-- Written by peakzoom; checksum of the text above: {_checksum(text)}. While it fits, 'peakzoom "
+        "evaluate' writes this page anew; an edited page is left as it is. -->\n"
+    )
 
 
 def _metadata(model: PeakZoom, facts: Facts) -> ModelCardData:
@@ -209,20 +192,24 @@ def _metadata(model: PeakZoom, facts: Facts) -> ModelCardData:
     results = [
         EvalResult(
             task_type="video-classification",
-            dataset_type=re.sub(r"[^\w.-]+", "-", each.data).strip("-").lower() or "unnamed",
-            dataset_name=each.data,
-            dataset_split="+".join(each.splits),
+            dataset_type=re.sub(r"[^\w.-]+", "-", test.data).strip("-").lower() or "unnamed",
+            dataset_name=test.data,
+            dataset_split="+".join(test.splits),
             metric_type="accuracy",
             metric_name=name,
             metric_value=round(value, 4),
-            metric_args={"rule": each.protocol["rule"], "views": _views(each), "videos": each.videos},
+            metric_args={
+                "rule": test.views["rule"],
+                "views": int(test.views["clips"]) * int(test.views["crops"]),
+                "videos": test.videos,
+            },
         )
-        for each in facts.tested
+        for test in facts.tested
         for name, value in (
-            ("top-1", each.top1["fused"].value or 0.0),
-            ("mean class accuracy", each.mean_class["fused"]),
+            ("top-1", test.top1["fused"].value or 0.0),
+            ("mean class accuracy", test.mean_class["fused"]),
         )
-        if each.cascade is None and each.precision == FULL
+        if test.early_exit is None and test.precision == FULL
     ]
     return ModelCardData(
         library_name="peakzoom",
@@ -234,103 +221,45 @@ def _metadata(model: PeakZoom, facts: Facts) -> ModelCardData:
     )
 
 
-def _what(model: PeakZoom, facts: Facts) -> str:
-    zooms = model.branches != ("original",)
-    network = escape_markdown(model.backbone_name)
-    kind = (
-        f"Network: {network} with spatial attention; it looks at the whole frame and again at enlarged parts of it. "
-        f"Branches: {', '.join(model.branches)}; the fused answer counts."
-        if zooms
-        else f"Network: {network} alone, without spatial attention."
-    )
-    lines = [
-        "Given a video file, this model gives each class a score and takes the class with the highest score for its "
-        "answer.",
-        kind,
-    ]
-    if facts.phase is not None:
-        lines.append(f"It comes from {PHASE_WORDS[facts.phase]}.")
-    if facts.epoch is not None:
-        chosen = ", the best one on the validation videos" if facts.chosen else ""
-        lines[-1] += f" These are the weights of epoch {facts.epoch} of {facts.epochs}{chosen}."
-    lines.append(
-        f"This page was written by peakzoom {__version__} from the files of the training. The licence of the weights "
-        "is not known to it: whoever publishes them states it here."
-    )
-    return "\n\n".join(lines)
-
-
-def _use() -> str:
-    return """```python
-import peakzoom
-
-recognizer = peakzoom.load("owner/name")  # on the hub, or the folder of this file
-print(recognizer.predict("clip.mp4").top())
-```
-
-The network alone, for code of your own:
-
-```python
-from peakzoom import PeakZoom
-
-model = PeakZoom.from_pretrained("owner/name")
-```"""
-
-
-def _classes(model: PeakZoom, facts: Facts) -> str:
-    names = list(model.classes)
+def _class_rows(model: PeakZoom, facts: Facts) -> list[list[str]]:
+    """Each class, with its number of videos in every split that there is."""
     if facts.videos is None:
-        return _folded(Grid(["class"], [[name] for name in names]), f"{len(names)} classes")
-    counts = {part: Counter(entry.label for entry in found) for part, found in facts.parts.items()}
-    columns = {part: word for part, word in SPLITS.items() if part in counts}
-    place = {name: label for label, name in enumerate(facts.videos.classes)}
-    rows = [
-        [name, *(str(counts[part][place[name]]) if name in place else "" for part in columns)]
-        for name in names
+        return [[name] for name in model.classes]
+    label = {name: number for number, name in enumerate(facts.videos.classes)}
+    counts = [Counter(entry.label for entry in found) for split in SPLITS if (found := facts.split(split))]
+    return [
+        [name, *(str(count[label[name]]) if name in label else "" for count in counts)]
+        for name in model.classes
     ]
-    return _folded(Grid(["class", *columns.values()], rows), f"{len(names)} classes")
 
 
-SPLITS = {"train": "training videos", "val": "validation", "test": "test", "unreadable": "unreadable"}
+def _parts(facts: Facts) -> list[dict[str, Any]]:
+    """Of every split that there is: the head of its column in the table of classes, and its row in that of the data."""
+    parts = []
+    for split, name in SPLITS.items():
+        if found := facts.split(split):
+            groups = facts.groups(split)
+            row = [str(len(found)), str(len({entry.label for entry in found}))]
+            row.append("not known" if None in groups else str(len(groups)))
+            parts.append({"videos_of": "training videos" if split == "train" else name, "row": [name, *row]})
+    return parts
 
 
-def _data(facts: Facts) -> str:
-    if facts.videos is None:
-        return "What it was trained on is not known: this model does not lie in the folder of its training."
-    name = (
-        f"Name of the data: {escape_markdown(_last(facts.data))}."
-        if facts.data
-        else "The data have no name here."
+def _input_rows(pre: Preprocess) -> list[list[str]]:
+    height, width = pre.stored_canvas
+    canvas, short = (
+        f"{height} x {width} pixels, whatever their shape",
+        f"{pre.source_size} pixels on the short side",
     )
-    rows = []
-    for part, word in SPLITS.items():
-        if found := facts.parts.get(part):
-            groups = {entry.group for entry in found}
-            known = "not known" if None in groups else str(len(groups))
-            rows.append(
-                [word.removesuffix(" videos"), str(len(found)), str(len({e.label for e in found})), known]
-            )
-    lines = [name, to_markdown([Grid(["part", "videos", "classes", "groups"], rows)])]
-    lines.append(
-        "A group is what was not to be divided between training and test, such as one performer or one recording; "
-        "what it is here, the data say. Test videos were not looked at in training."
-    )
-    if facts.problems:
-        lines.append(f"{_count(facts.problems, 'file')} of the data could not be used, or not whole.")
-    return "\n\n".join(lines)
-
-
-def _input(model: PeakZoom) -> str:
-    if not model.preprocess:
-        return "How clips are made is not stated in the configuration of this model."
-    pre = Preprocess.from_dict(model.preprocess)
-    rate = f"videos are brought to {pre.fps:g} frames a second first" if pre.fps else "of the file"
-    rows = [
+    return [
         ["size", f"{pre.size} x {pre.size} pixels"],
         ["frames of a clip", str(pre.frames)],
         ["frame stride", str(pre.stride)],
-        ["frame rate", rate],
-        ["whole frames are resized to", _resized(pre)],
+        [
+            "frame rate",
+            f"videos are first brought to {pre.fps:g} frames a second" if pre.fps else "of the file",
+        ],
+        ["whole frames are resized to", canvas if pre.test_canvas else short],
         [
             "zoomed videos are read from",
             f"{pre.zoom_source} times the size" if pre.zoom_source > 1 else "the input",
@@ -338,28 +267,6 @@ def _input(model: PeakZoom) -> str:
         ["mean of red, green, blue", ", ".join(f"{value:g}" for value in pre.mean)],
         ["standard deviation", ", ".join(f"{value:g}" for value in pre.std)],
     ]
-    return to_markdown([Grid(["what", "value"], rows, left=2)])
-
-
-def _resized(pre: Preprocess) -> str:
-    if pre.test_canvas:
-        height, width = pre.stored_canvas
-        return f"{height} x {width} pixels, whatever their shape"
-    return f"{pre.source_size} pixels on the short side"
-
-
-def _training(facts: Facts) -> str:
-    if facts.config is None:
-        return "How it was trained is not known."
-    lines = []
-    if facts.command:
-        lines.append(f"By this command, of whose paths the last part is shown:\n\n{_code(facts.command)}")
-    else:
-        lines.append("It was not trained by a peakzoom command, but from Python.")
-    settings = {key: facts.config.get(key, {}) for key in ("recipe", "options")}
-    rows = [[name, value] for part in settings.values() for name, value in _flat(part)]
-    lines.append(_folded(Grid(["setting", "value"], rows, left=2), f"{len(rows)} settings"))
-    return "\n\n".join(lines)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
@@ -371,162 +278,61 @@ def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, list):
             found.append((before + key, ", ".join(map(str, value))))
         else:
-            shown = "none" if value is None else _last(value) if isinstance(value, str) else json.dumps(value)
+            shown = (
+                "none" if value is None else last_part(value) if isinstance(value, str) else json.dumps(value)
+            )
             found.append((before + key, shown))
     return found
 
 
-def _accuracy(facts: Facts) -> str:
-    lines = []
-    if not facts.tested:
-        lines.append(
-            "How well it does on videos that it has not seen is not known: no test of these weights is here."
-        )
-    for each in facts.tested:
-        lines.append(_one_test(each))
-    if facts.validation is not None:
-        count = len(facts.parts.get("val", ()))
-        lines.append(
-            f"On {_count(count, 'validation video')}: {facts.validation:.1%} top-1 in epoch {facts.epoch}."
-            + (
-                " The epoch was chosen by this figure, which is therefore too high for other videos."
-                * facts.chosen
-            )
-        )
-    if facts.unlisted:
-        lines.append(
-            f"Not listed: {_count(facts.unlisted, 'further evaluation')} in the folder, of other weights, "
-            "without a note of whose they are, or damaged."
-        )
-    return "\n\n".join(lines)
+def _code(text: str) -> str:
+    """A block of code, with a fence that no text in it can close."""
+    text = plain(text)
+    fence = "`" * (1 + max([2, *(len(ticks) for ticks in re.findall("`+", text))]))
+    return f"{fence}sh\n{text}\n{fence}"
 
 
-def _one_test(each: Tested) -> str:
-    asked = ", ".join(
-        f"{count} {'of a split not stated' if name == 'not said' else name}"
-        for name, count in each.splits.items()
-    )
-    title = f"### {escape_markdown(each.data)}: {_count(each.videos, 'video')}"
-    lines = [title]
-    if "train" in each.splits:
-        lines.append("**Among these are videos that it was trained on: this is no test.**")
-    rule = (
-        f"{each.protocol['clips']} clips x {each.protocol['crops']} crops, clip rule {each.protocol['rule']}"
-    )
-    how = f"Videos asked for: {escape_markdown(asked)}. Views averaged for a video: {rule}."
-    if each.unscored:
-        how += f" Left out, because no score could be had: {_count(each.unscored, 'video')}."
-    if each.engine != "torch" or each.precision != FULL:
-        how += f" Computed by {each.engine}{'' if each.precision == FULL else f' in {each.precision}'}."
-    if each.cascade:
-        how += (
-            f" By a cascade, which looked at {each.cascade['views']:.1f} views of a video on average, at "
-            f"{each.cascade['closer']:.1f} of them closer."
-        )
-    lines.append(how)
-    rows = [
-        [
-            name,
-            f"{top1.value or 0:.1%}",
-            interval(top1),
-            f"{each.top5[name]:.1%}",
-            f"{each.mean_class[name]:.1%}",
-        ]
-        for name, top1 in each.top1.items()
-    ]
-    lines.append(to_markdown([Grid(["answer", "top-1", "95% interval", "top-5", "mean class"], rows)]))
-    sure = "Intervals are Wilson's and take videos as independent; those of a group are alike, so they are too narrow."
-    if each.by_groups:
-        low, high = each.by_groups
-        sure += f" By whole groups ({each.groups}, bootstrap) the fused answer's is {low:.1%} to {high:.1%}."
-    elif each.groups:
-        sure += f" {_count(each.groups, 'group')}: too few for an interval over groups."
-    lines.append(sure)
-    return "\n\n".join(lines)
+# Limits -----------------------------------------------------------------------------------------------------------
 
 
-def _views(each: Tested) -> int:
-    return int(each.protocol["clips"]) * int(each.protocol["crops"])
-
-
-def _limits(model: PeakZoom, facts: Facts) -> str:
-    limits = [_who(facts), _apart(facts)]
-    if facts.videos is not None:
-        counts = Counter(entry.label for entry in facts.parts.get("train", ()))
-        few = [name for label, name in enumerate(facts.videos.classes) if counts[label] < FEW]
-        if few:
-            more = f" and {len(few) - MOST_NAMES} more" if len(few) > MOST_NAMES else ""
-            names = ", ".join(escape_markdown(name) for name in few[:MOST_NAMES])
-            limits.append(f"Fewer than {FEW} training videos: {names}{more}.")
-    limits.append(
-        "Every video gets one of its classes. It has no answer for a video that shows none of them, or several."
-    )
-    limits.append(
-        "Scores add up to 1 over the classes. They are not calibrated: 0.9 does not mean right in 9 of 10 cases."
-    )
-    recipe = (facts.config or {}).get("recipe", {})
-    if recipe.get("augment", {}).get("flip"):
-        limits.append(
-            "Half of the training clips were mirrored: classes that differ by left and right cannot be told apart."
-        )
-    return "\n".join(f"- {limit}" for limit in limits if limit)
-
-
-def _who(facts: Facts) -> str:
+def _people(facts: Facts) -> str:
+    """What is known of the people and places that were filmed."""
     unknown = "Who was filmed, where, by which camera and with what consent is not known"
-    groups = {entry.group for entry in facts.parts.get("train", ())}
+    groups = facts.groups("train")
     if not groups:
         return f"{unknown}."
     if None in groups:
         return f"{unknown}, nor from how many different people or recordings the training videos are."
+    count = f"{len(groups)} group" + "s" * (len(groups) != 1)
     return (
-        f"{unknown} from the training. Its training videos are of {_count(len(groups), 'group')}; people, places and "
-        "cameras unlike those may be recognised worse."
+        f"{unknown} from the training. Its training videos are of {count}; people, places and cameras unlike those "
+        "may be recognised worse."
     )
 
 
-def _apart(facts: Facts) -> str:
+def _separation(facts: Facts) -> str:
     """Whether test videos are of other groups than the videos that the training saw."""
-    test = [entry.group for entry in facts.parts.get("test", ())]
+    test = [entry.group for entry in facts.split("test")]
+    seen = facts.groups("train", "val")
     if not test:
         return ""
-    seen = {entry.group for part in ("train", "val") for entry in facts.parts.get(part, ())}
     if None in seen or None in test:
         return "Whether people or recordings of the test videos were also in training is not known."
-    shared = sum(group in seen for group in test)
-    if shared:
-        return f"{shared} of the {len(test)} test videos are of groups that were also in training: accuracies flatter."
+    if shared := sum(group in seen for group in test):
+        return (
+            f"{shared} of the {len(test)} test videos are of groups that were also in training: accuracies on them "
+            "are too high for videos of other groups."
+        )
     return "No test video is of a group that was in training."
 
 
-def _cost(model: PeakZoom) -> str:
-    size = f"{parameters(model) / 1e6:.3g} M parameters."
-    if not model.preprocess:
-        return size
-    first, closer = multiply_adds_by_pass(model)
-    whole = first + closer
-    parts = (
-        f" ({first:.3g} G for the whole frame, {closer:.3g} G for the enlarged parts)"
-        if len(model.branches) > 1
-        else ""
-    )
-    video = f"a video with {VIEWS} views {VIEWS * whole:.3g} G"
-    return f"{size} One view takes {whole:.3g} G multiply-adds{parts}, {video}."
-
-
-def _folded(grid: Grid, what: str) -> str:
-    table = to_markdown([grid])
-    if len(grid.rows) <= FOLDED:
-        return table
-    return f"<details><summary>{what}</summary>\n\n{table}\n</details>"
-
-
-def _code(text: str) -> str:
-    """A block of code, whatever is in it."""
-    text = plain(text)
-    fence = "`" * (1 + max([2, *(len(each) for each in re.findall("`+", text))]))
-    return f"{fence}sh\n{text}\n{fence}"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
+def _few_videos(facts: Facts) -> str:
+    """The classes with too few training videos."""
+    if facts.videos is None:
+        return ""
+    counts = Counter(entry.label for entry in facts.split("train"))
+    few = [escape_markdown(name) for label, name in enumerate(facts.videos.classes) if counts[label] < FEW]
+    if not few:
+        return ""
+    more = f" and {len(few) - MOST_NAMES} more" if len(few) > MOST_NAMES else ""
+    return f"Fewer than {FEW} training videos: {', '.join(few[:MOST_NAMES])}{more}."

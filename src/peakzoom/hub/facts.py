@@ -13,18 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from peakzoom.data.entries import VideoSet
+from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import PHASES, data_name, read_metrics, run_videos
 from peakzoom.display.markup import plain
-from peakzoom.evaluation.stats import Share, bootstrap_interval, share_of
+from peakzoom.evaluation.stats import Share, bootstrap_interval, interval, share_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import DRAFT
 
 GROUPS = 10  # at least, for an interval over whole groups: with fewer a bootstrap is much too narrow
-
-
 SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
 
 
@@ -33,8 +31,8 @@ class Tested:
     """One evaluation of the model."""
 
     data: str
-    splits: dict[str, int]  # videos that were asked for, of each split
-    protocol: dict[str, Any]
+    splits: dict[str, int]  # videos of each split that were to be tested
+    views: dict[str, Any]  # of a video: rule, clips, crops
     engine: str
     precision: str
     videos: int  # scored
@@ -43,13 +41,26 @@ class Tested:
     top5: dict[str, float]
     mean_class: dict[str, float]
     groups: int | None  # None where not every video has one
-    by_groups: tuple[float, float] | None  # 95% interval of the fused answer
-    cascade: dict[str, float] | None
+    by_groups: tuple[float, float] | None  # 95% interval of the fused prediction
+    early_exit: tuple[float, float] | None  # views of a video that stages 1 and 2 saw; None: both saw all
+
+    def rows(self) -> list[list[str]]:
+        """Branch, top-1, its interval, top-5 and mean class accuracy, as text."""
+        return [
+            [
+                name,
+                f"{top1.value or 0:.1%}",
+                interval(top1),
+                f"{self.top5[name]:.1%}",
+                f"{self.mean_class[name]:.1%}",
+            ]
+            for name, top1 in self.top1.items()
+        ]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a saved model beside the model itself; nothing of one that lies in no run."""
+    """What is known of a saved model beside the model itself; nothing of one that is in no run."""
 
     videos: VideoSet | None = None
     data: str | None = None
@@ -62,24 +73,24 @@ class Facts:
     chosen: bool = False  # for its accuracy on validation videos
     validation: float | None = None  # that accuracy
     tested: tuple[Tested, ...] = ()
-    unlisted: int = 0  # evaluations in the run that cannot be said to be of these weights
+    unlisted: int = 0  # evaluations in the run that are not known to be of these weights
 
-    @property
-    def parts(self) -> dict[str, list[Any]]:
-        """The videos of each split."""
-        found: dict[str, list[Any]] = {}
-        for entry in self.videos.entries if self.videos else ():
-            found.setdefault(entry.split or "", []).append(entry)
-        return found
+    def split(self, name: str) -> list[Entry]:
+        """The videos of a split."""
+        return [entry for entry in self.videos.entries if entry.split == name] if self.videos else []
+
+    def groups(self, *splits: str) -> set[str | None]:
+        """The groups of the videos of some splits, with None where a video has no group."""
+        return {entry.group for name in splits for entry in self.split(name)}
 
 
 def gather(model: PeakZoom, folder: Path | None, also: Sequence[Path] = ()) -> Facts:
-    """What the run around a saved model says.
+    """Read what the run around a saved model says.
 
     Args:
         model: whose evaluations are wanted.
-        folder: ``best`` or ``last`` of a phase; of any other only the evaluations inside are known.
-        also: folders of evaluations that lie elsewhere.
+        folder: ``best`` or ``last`` of a phase; of any other folder only the evaluations inside are known.
+        also: folders of evaluations that are elsewhere.
     """
     if folder is None:
         return Facts()
@@ -93,18 +104,18 @@ def gather(model: PeakZoom, folder: Path | None, also: Sequence[Path] = ()) -> F
     row = _row_of(rows, folder.name == "best")
     config = home / "config.json"
     return Facts(
-        run_videos(home),
-        data_name(home),
-        _lines(home / "problems.csv"),
-        json.loads(config.read_text(encoding="utf-8")) if config.exists() else None,
-        _command(home / "command.txt"),
-        phase,
-        len(rows),
-        int(row["epoch"]) if row else None,
-        folder.name == "best" and row is not None and "val_accuracy" in row,
-        row.get("val_accuracy") if row else None,
-        tested,
-        unlisted,
+        videos=run_videos(home),
+        data=data_name(home),
+        problems=_count_rows(home / "problems.csv"),
+        config=json.loads(config.read_text(encoding="utf-8")) if config.exists() else None,
+        command=_command(home / "command.txt"),
+        phase=phase,
+        epochs=len(rows),
+        epoch=int(row["epoch"]) if row else None,
+        chosen=folder.name == "best" and row is not None and "val_accuracy" in row,
+        validation=row.get("val_accuracy") if row else None,
+        tested=tested,
+        unlisted=unlisted,
     )
 
 
@@ -116,8 +127,8 @@ def _row_of(rows: Sequence[dict[str, float]], best: bool) -> dict[str, float] | 
     return rows[-1] if rows else None
 
 
-def _lines(file: Path) -> int:
-    """Rows of a CSV file below its head."""
+def _count_rows(file: Path) -> int:
+    """Rows of a CSV file below its head; 0 where there is none."""
     if not file.exists():
         return 0
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
@@ -128,7 +139,7 @@ def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[T
     """The evaluations in a folder that were made with these weights, and how many others there are."""
     files = [file for depth in ("*", "*/*", "*/*/*") for file in run.glob(f"{depth}/metrics.json")]
     files = [file for file in files if file.parent.parent.suffix != DRAFT]  # of a stopped evaluation
-    folders = sorted({*(file.parent.resolve() for file in files), *(each.resolve() for each in also)})
+    folders = sorted({*(file.parent.resolve() for file in files), *(folder.resolve() for folder in also)})
     tested, others = [], 0
     for folder in folders:
         try:
@@ -137,7 +148,7 @@ def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[T
                 tested.append(_tested(folder, metrics))
                 continue
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-            pass  # damaged: it is counted with those that are not listed
+            pass  # damaged: counted with those that are not listed
         others += 1
     return tuple(tested), others
 
@@ -148,26 +159,30 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
     with (folder / "scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = csv.reader(stream)
         next(rows)
-        for _, _, name, group, branch, answer, *_ in rows:
-            right[branch].append(answer == name)
+        for _, _, name, group, branch, predicted, *_ in rows:
+            right[branch].append(predicted == name)
             if branch == "fused":
                 groups.append(group)
-    grouped = len(set(groups)) if all(groups) else None
-    fused = np.array(right["fused"])
+    count = len(set(groups)) if all(groups) else None
+    effort = metrics.get("cascade")
     return Tested(
-        plain(_last(str(metrics["data"]))),
-        {str(name): int(count) for name, count in metrics["splits"].items()},
-        dict(metrics["protocol"]),
-        str(metrics["engine"]),
-        metrics.get("precision", FULL),
-        int(metrics["videos"]),
-        int(metrics["unscored"]),
-        {name: share_of(np.array(each)) for name, each in right.items()},
-        {name: float(each["top5"]) for name, each in metrics["branches"].items()},
-        {name: float(each["mean_class_accuracy"]) for name, each in metrics["branches"].items()},
-        grouped,
-        bootstrap_interval(fused, groups=groups) if (grouped or 0) >= GROUPS else None,
-        metrics.get("cascade"),
+        data=plain(last_part(str(metrics["data"]))),
+        splits={str(name): int(number) for name, number in metrics["splits"].items()},
+        views=dict(metrics["protocol"]),
+        engine=str(metrics["engine"]),
+        precision=metrics.get("precision", FULL),
+        videos=int(metrics["videos"]),
+        unscored=int(metrics["unscored"]),
+        top1={name: share_of(np.array(values)) for name, values in right.items()},
+        top5={name: float(branch["top5"]) for name, branch in metrics["branches"].items()},
+        mean_class={
+            name: float(branch["mean_class_accuracy"]) for name, branch in metrics["branches"].items()
+        },
+        groups=count,
+        by_groups=bootstrap_interval(np.array(right["fused"]), groups=groups)
+        if (count or 0) >= GROUPS
+        else None,
+        early_exit=(float(effort["views"]), float(effort["closer"])) if effort else None,
     )
 
 
@@ -179,7 +194,7 @@ def _command(file: Path) -> str | None:
         program, *words = shlex.split(file.read_text(encoding="utf-8", errors="surrogateescape"))
     except ValueError:
         return None
-    if _last(program).removesuffix(".exe") != "peakzoom":
+    if last_part(program).removesuffix(".exe") != "peakzoom":
         return None
     shown, before = ["peakzoom"], ""
     for word in words:
@@ -187,13 +202,13 @@ def _command(file: Path) -> str | None:
         if (option or before) in SECRET:
             value = "..." if sign or not option else value
         elif sign or not option:
-            value = _last(value)
+            value = last_part(value)
         shown.append(option + sign + value)
         before = word
     return shlex.join(shown)
 
 
-def _last(path: str) -> str:
+def last_part(path: str) -> str:
     """The last part of a path, of this system or another; of a user's home, none of it."""
     name = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
     return "~" if name == Path.home().name and name != path else name

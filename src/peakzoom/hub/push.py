@@ -1,8 +1,8 @@
-"""A saved model and its card onto the Hugging Face hub (docs/hub.md)."""
+"""Upload of a saved model and its card to the Hugging Face hub (docs/hub.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from huggingface_hub import constants, get_token
@@ -13,24 +13,24 @@ from peakzoom.hub.card import FILE, UNFILLED, is_untouched, update_card
 from peakzoom.model.load import find_model, read_model
 from peakzoom.utils.errors import UserError
 
-# The hub's client asks by one library in some versions and by another in others; this is the base of its errors.
+# Some versions of the hub's client send requests by one library, others by another; this is the base of their errors.
 CLIENT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
+logger = logging.getLogger(__name__)
 
 
-def push(run: str | Path, name: str, private: bool = False, say: Callable[[str], None] = print) -> str:
-    """Upload a model: weights, configuration and card, in one commit.
+def push(run: str | Path, name: str, private: bool = False) -> str:
+    """Upload a model: weights, configuration and card, in one commit. A missing card is written first.
 
     Args:
         run: run folder, phase or saved model.
-        name: "owner/name"; made if it is not there.
-        private: a repository that is made here is seen by its owner alone. One that is there stays as it is.
-        say: told one line at a time.
+        name: "owner/name"; the repository is created if it does not exist.
+        private: only its owner sees a repository that is created here. An existing one stays as it is.
 
     Returns:
-        Where the commit is.
+        Address of the commit.
 
     Raises:
-        UserError: no model, a name that cannot be one, no network, not logged in, or the hub refuses.
+        UserError: no model, an invalid name, no network, not logged in, or the hub refuses.
     """
     _check_name(name)
     folder = find_model(run)
@@ -45,7 +45,7 @@ def push(run: str | Path, name: str, private: bool = False, say: Callable[[str],
     if text is None or UNFILLED.match(text):
         update_card(folder)
     elif not is_untouched(text):
-        say(f"{card} was edited: it goes to the hub as it is")
+        logger.info("%s was edited: it goes to the hub as it is", card)
     model = read_model(folder)
     try:
         return str(
@@ -53,22 +53,19 @@ def push(run: str | Path, name: str, private: bool = False, say: Callable[[str],
         )
     except UserError:
         raise
-    except (
-        CLIENT_ERROR,
-        OSError,
-        ValueError,
-    ) as error:  # ValueError: the hub does not take the head of the card
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if status == 401:
-            raise UserError(
-                f"the hub does not know your token: run 'hf auth login' anew, or correct HF_TOKEN ({reason})"
-            ) from error
-        if status == 403:
-            raise UserError(
-                f"your token may not write to {name}: take one with write access, or another owner ({reason})"
-            ) from error
-        raise UserError(f"{name} could not be put on the hub: {reason}") from error
+    except (CLIENT_ERROR, OSError, ValueError) as error:  # ValueError: the hub refuses the head of the card
+        raise UserError(_refusal(name, error)) from error
+
+
+def _refusal(name: str, error: Exception) -> str:
+    """Why an upload failed, in one sentence with the way out where one is known."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if status == 401:
+        return f"the hub does not know your token: run 'hf auth login' anew, or correct HF_TOKEN ({reason})"
+    if status == 403:
+        return f"your token may not write to {name}: take one with write access, or another owner ({reason})"
+    return f"{name} could not be put on the hub: {reason}"
 
 
 def _check_name(name: str) -> None:
