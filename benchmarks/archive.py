@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from timing import machine
 
-from peakzoom.apps.batch.label import label
+from peakzoom.apps.batch.label import LabelOptions, label
 from peakzoom.cli.inputs import find_videos, whole_numbers
 from peakzoom.inference.recognizer import load
 from peakzoom.video.sampling import Views
@@ -38,8 +38,7 @@ def labelled(run: Path, files: list[Path], workers: int) -> Told:
     with tempfile.TemporaryDirectory() as folder:
         found = label(
             *(run, files, Path(folder) / "labels"),
-            workers=workers,
-            device="cpu",
+            options=LabelOptions(workers=workers, device="cpu"),
             progress=lambda done, _: told.append((time.perf_counter(), done)),
         )
     assert (found.videos, found.failed, found.lost) == (len(files), 0, 0), found

@@ -32,11 +32,10 @@ from peakzoom.apps.batch import worker
 from peakzoom.apps.batch.label import Labelled, Plan, _sort_out, label, plan_for
 from peakzoom.apps.batch.listing import Item, find_items, from_json, to_json
 from peakzoom.apps.batch.table import PARTS, Known, batches_of, new_drafts, part_of, read_known, remove_rows
-from peakzoom.apps.batch.worker import LOST, TRIES, Job, Worker
+from peakzoom.apps.batch.worker import LOST, TRIES, Job, LabelOptions, Worker
 from peakzoom.cli import main
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
-from peakzoom.model.precision import FULL
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import settings_file
 from peakzoom.video.sampling import Views
@@ -240,18 +239,23 @@ def wait_until(what: Callable[[], bool]) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
 def test_workers_that_are_killed(
-    cluster: None, run: Path, folder: Path, expected: dict[str, Prediction | DecodeError], tmp_path: Path
+    cluster: None,
+    run: Path,
+    folder: Path,
+    expected: dict[str, Prediction | DecodeError],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One file kills its worker once, one always, and one cannot be had; the others have their answers."""
+    """One file kills its worker once, one always, and one cannot be fetched; the others have their predictions."""
     storage, out = tmp_path / "storage", tmp_path / "labels"
     storage.mkdir()
     names = dict(zip(["a", "once", "b", "always", "d", "shy", "e"], "abdefde", strict=True))
     for name, of in names.items():
         shutil.copy(folder / f"{of}.mp4", storage / f"{name}.mp4")
-    said: list[str] = []
-    address = f"shelf://{storage}"
-    found = label(run, address, out, FEW, workers=2, batch=9, device="cpu", progress=False, say=said.append)
-    assert (found.videos, found.before, found.failed) == (7, 0, 2) and len(said) == 2
+    address, options = f"shelf://{storage}", LabelOptions(workers=2, batch=9, device="cpu")
+    found = label(run, address, out, FEW, options, progress=False)
+    assert (found.videos, found.before, found.failed) == (7, 0, 2)
+    assert sum(": no prediction: " in record.getMessage() for record in caplog.records) == 2
     rows = rows_of(out)
     assert rows.keys() == names.keys()
     for name in names.keys() - {"always", "shy"}:
@@ -280,9 +284,7 @@ def test_workers_that_are_killed(
     told: list[tuple[int, int]] = []
     before = rows
     found = label(
-        *(run, address, out, FEW),
-        workers=2,
-        device="cpu",
+        *(run, address, out, FEW, options),
         resume=True,
         progress=lambda *each: told.append(each),
     )
@@ -344,7 +346,7 @@ def test_a_driver_that_is_ended(
         return
     # What a kill leaves is in no reader's way, and gone in the end.
     assert len(list(tmp_path.glob("labels/_drafts-*"))) == 1
-    found = label(run, camera, out, FEW, device="cpu", resume=True, progress=False)
+    found = label(run, camera, out, FEW, LabelOptions(device="cpu"), resume=True, progress=False)
     assert found == Labelled(count, len(kept), 0, 0)
     rows = rows_of(out)
     assert len(rows) == count and kept.items() <= rows.items()
@@ -363,7 +365,8 @@ class Gone(BaseException):
 def job(run: Path, tmp_path: Path) -> Job:
     recognizer = load(run, "cpu")
     settings = json.loads(json.dumps(recognizer.settings(FEW)))
-    return Job(str(run), "cpu", None, FULL, FEW, None, settings, new_drafts(tmp_path / "out"), 1, 1)
+    options = LabelOptions(device="cpu")
+    return Job(str(run), options, FEW, settings, new_drafts(tmp_path / "out"), 1, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -378,7 +381,7 @@ def given(items: list[Item]) -> dict[str, Any]:
 
 
 def answered(row: dict[str, Any]) -> dict[str, Any]:
-    return dict(json.loads(row["told"]))
+    return dict(json.loads(row["report"]))
 
 
 def test_a_batch_goes_on_where_it_was_lost(
@@ -421,7 +424,11 @@ def test_a_worker_computes_in_the_precision_it_is_told(
     half = load(run, "cpu", precision="bf16-mixed")
     torch.set_num_threads(1)
     wanted = half.predict(folder / "a.mp4", FEW)
-    told = replace(job, precision="bf16-mixed", settings=json.loads(json.dumps(half.settings(FEW))))
+    told = replace(
+        job,
+        options=replace(job.options, precision="bf16-mixed"),
+        settings=json.loads(json.dumps(half.settings(FEW))),
+    )
     Worker(told)(given(find_items([folder / "a.mp4"])))
     check(rows_of(tmp_path / "out")["a"], wanted)
 

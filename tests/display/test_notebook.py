@@ -18,7 +18,7 @@ from peakzoom.data.entries import Problem, VideoSet
 from peakzoom.evaluation.calibrate import calibrate
 from peakzoom.evaluation.results import BranchResult, Evaluation, MeanEffort
 from peakzoom.evaluation.stats import share
-from peakzoom.inference.cascade import Work
+from peakzoom.inference.early_exit import Work
 from peakzoom.inference.prediction import Effort, Prediction
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.training.folder import training_curves

@@ -13,7 +13,7 @@ from terminal import environment, in_terminal
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.calibrate import calibrate
 from peakzoom.evaluation.evaluate import evaluate
-from peakzoom.inference.cascade import Work
+from peakzoom.inference.early_exit import Work
 from peakzoom.inference.recognizer import load
 from peakzoom.utils import progress
 from peakzoom.utils.progress import progress_bar
@@ -91,5 +91,5 @@ def test_what_long_work_is_called(
     calibrate(views, views, np.zeros(2, np.int64), [0, 1, 2], Work(1.0, 1.0), branches=False)
     assert len(list(recognizer.predict_many([each.path for each in entries], quick))) == 2
     seen = capsys.readouterr().err
-    for title in ("testing on 2 videos", "trying 11 cascades", "recognising 2 videos"):
+    for title in ("testing on 2 videos", "trying 11 thresholds", "recognising 2 videos"):
         assert f"\r{title}:" in seen

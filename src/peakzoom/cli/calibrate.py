@@ -41,7 +41,7 @@ def calibrate(
     precision: PrecisionOpt = Precision.full,
     reading: DataOptions,
 ) -> None:
-    """Find out from validation videos how much less work gives the same answers: a cascade.
+    """Choose thresholds of the early exit from validation videos: less work, the same predictions.
 
     Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade` and
     `peakzoom predict runs/first clip.mp4 --cascade`
@@ -49,13 +49,13 @@ def calibrate(
     import numpy as np
 
     from peakzoom.evaluation.calibrate import calibrate as choose
-    from peakzoom.evaluation.calibrate import plot_cascade, save, stored_for, write_curve
+    from peakzoom.evaluation.calibrate import early_exit_for, plot_calibration, save, write_curve
     from peakzoom.evaluation.evaluate import score_videos
-    from peakzoom.inference.cascade import FILE, Work, view_order
     from peakzoom.inference.cost import multiply_adds_by_pass
+    from peakzoom.inference.early_exit import FILE, FOLDER, Work, two_stages, view_order
 
     averaged = chosen_views(views)
-    target = Path(run) / "cascade"
+    target = Path(run) / FOLDER
     if not Path(run).is_dir():
         raise UserError(
             f"{run} is no folder here, expected a run folder or a saved model: a cascade is kept inside"
@@ -67,7 +67,7 @@ def calibrate(
             "thresholds chosen on a run's own test videos would flatter its test: use --split val, or name other DATA"
         )
     recognizer = EngineOptions(device, Engine.torch, precision).load(run)
-    _ = recognizer.stepwise  # refuses what cannot stop half way
+    two_stages(recognizer.engine)  # refuses what cannot stop half way
     videos, entries = videos_to_score(run, data, reading, split)
     found = score_videos(recognizer, videos, entries, averaged, workers)
     for problem in found.problems:
@@ -88,21 +88,22 @@ def calibrate(
         branches=branches,
     )
     target.mkdir()
-    save(stored_for(recognizer, averaged, result), result, target / FILE)
+    save(early_exit_for(recognizer, averaged, result), result, target / FILE)
     write_curve(result.points, target / "curve.csv")
-    plot_cascade(result, target / "curve.png")
+    plot_calibration(result, target / "curve.png")
     best, full = result.chosen, result.full
     answer(
-        f"{result.videos} videos, every view{' looked at closer' if branches else ''}: {full.accuracy:.1%}, "
+        f"{result.videos} videos, every view{' in stage 2' if branches else ''}: {full.accuracy:.1%}, "
         f"{full.multiply_adds:.4g} G multiply-adds a video"
     )
     answer(
-        f"cascade: {best.accuracy:.1%}, {best.multiply_adds:.4g} G ({best.multiply_adds / full.multiply_adds:.1%}); "
+        f"early exit: {best.accuracy:.1%}, {best.multiply_adds:.4g} G ({best.multiply_adds / full.multiply_adds:.1%}); "
         f"{best.views:.1f} of {averaged.clips * averaged.crops} views, {best.passes_per_view:.2f} passes a view"
     )
     answer(
-        f"answers changed: {best.changed}, from right to wrong: {best.lost} ({best.risk:.2%} changed over many orders "
-        f"of the views); loses at most {best.loss_bound:.2f} points of accuracy, as far as scores can tell (95%); "
-        f"{result.videos} videos do not rule out that {result.bound:.1f}% of answers change (95%)"
+        f"predictions changed: {best.changed}, from right to wrong: {best.lost} ({best.risk:.2%} changed over many "
+        f"orders of the views); loses at most {best.loss_bound:.2f} points of accuracy, as far as scores can tell "
+        "(95%); "
+        f"{result.videos} videos do not rule out that {result.bound:.1f}% of predictions change (95%)"
     )
-    answer(f"Thresholds, every cascade that was tried, and their picture: {target}")
+    answer(f"The thresholds, all that were tried, and their plot: {target}")

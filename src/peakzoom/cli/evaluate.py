@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from peakzoom.cli.console import answer, out_console, say
-from peakzoom.cli.inputs import beside, chosen_views, stored_cascade, videos_to_score
+from peakzoom.cli.inputs import beside, chosen_views, videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
     CascadeOpt,
@@ -73,14 +73,14 @@ def evaluate(
     from peakzoom.evaluation.evaluate import part_of, score_shard
 
     if faithfulness and cascade:
-        raise UserError("--faithfulness looks at every view and --cascade does not: ask for one of them")
+        raise UserError("--faithfulness needs every view and --cascade stops early: ask for one of them")
     if shard and (faithfulness or resume):
         other = "--faithfulness" if faithfulness else "--resume"
         raise UserError(f"--shard scores a part of the videos and {other} is for all: leave one of them out")
     part = _shard(shard) if shard else None
     averaged = chosen_views(views)
-    recognizer = computing.load(run)
-    steps = stored_cascade(run, recognizer, averaged) if cascade else None
+    recognizer = computing.load(run, cascade)
+    recognizer.choose_views(averaged)  # refuses views that the early exit was not calibrated for
     videos, entries = videos_to_score(run, data, reading, split)
     target = out or beside(run) / "-".join(
         [
@@ -89,13 +89,11 @@ def evaluate(
             views.clips,
             *([] if recognizer.engine.name == "torch" else [recognizer.engine.name]),
             *([] if computing.precision == Precision.full else [computing.precision.value]),
-            *(["cascade"] if steps else []),
+            *(["cascade"] if cascade else []),
         ]
     )
     if part:
-        count, before = score_shard(
-            recognizer, videos, entries, target, part, averaged, workers, cascade=steps
-        )
+        count, before = score_shard(recognizer, videos, entries, target, part, averaged, workers)
         already = f" ({before} of them before)" if before else ""
         answer(
             f"Shard {shard}: {count} of {len(entries)} videos scored{already} into {part_of(target)}\n"
@@ -109,7 +107,6 @@ def evaluate(
         target,
         averaged,
         workers,
-        cascade=steps,
         resume=resume,
         faithfulness=faithfulness,
     )
@@ -118,7 +115,7 @@ def evaluate(
     out_console.print(_class_table(result))
     if spent := result.effort:
         answer(
-            f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them looked at closer: "
+            f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them in stage 2: "
             f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
             f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of a full test"
         )

@@ -13,8 +13,6 @@ from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.data.entries import Entry, VideoSet
-    from peakzoom.inference.cascade import Stored
-    from peakzoom.inference.recognizer import Recognizer
     from peakzoom.training.recipes import Recipe
     from peakzoom.video.sampling import Views
 
@@ -61,21 +59,6 @@ def chosen_views(views: ViewOptions) -> Views:
     from peakzoom.video.sampling import Views
 
     return Views(views.clips, views.num_clips, views.crops)
-
-
-def stored_cascade(run: str, recognizer: Recognizer, views: Views) -> Stored:
-    """What ``peakzoom calibrate`` left in a run.
-
-    Raises:
-        UserError: nothing, or for other weights or views; or the engine cannot stop half way.
-    """
-    from peakzoom.inference.cascade import FILE, read
-
-    _ = recognizer.stepwise  # refuses what cannot stop half way
-    file = Path(run) / "cascade" / FILE
-    found = read(file)
-    found.check(recognizer, views, file)
-    return found
 
 
 def adapted(asked: RecipeOptions, network: NetworkOptions | None = None) -> Recipe:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from peakzoom.cli.console import say
-
 if TYPE_CHECKING:
     from peakzoom.inference.recognizer import Recognizer
 
@@ -145,22 +143,15 @@ class EngineOptions:
         """As the library calls it."""
         return self.engine.value if self.engine else None
 
-    def load(self, run: str) -> Recognizer:
+    def load(self, run: str, cascade: bool = False) -> Recognizer:
         """The trained model, ready for files.
 
         Raises:
             UserError: nothing is there, or it cannot be computed so.
         """
-        from peakzoom.inference.engines.eager import TorchEngine
         from peakzoom.inference.recognizer import load
-        from peakzoom.model.precision import slow_in
 
-        found = load(run, self.device, self.engine_name, self.precision.value)
-        if isinstance(found.engine, TorchEngine) and (
-            why := slow_in(self.precision.value, found.engine.device)
-        ):
-            say(why)
-        return found
+        return load(run, self.device, self.engine_name, self.precision.value, cascade)
 
 
 @dataclass(frozen=True)

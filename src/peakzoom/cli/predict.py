@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.inputs import check_new, chosen_views, find_videos, stored_cascade
+from peakzoom.cli.inputs import check_new, chosen_views, find_videos
 from peakzoom.cli.options import CascadeOpt, EngineOptions, RunArg, ViewOptions, grouped
 from peakzoom.utils.durable import telling_full_disk
 from peakzoom.utils.errors import DecodeError, UserError, printable
@@ -114,25 +114,16 @@ def _label(
     resume: bool,
 ) -> None:
     """Label an archive on Ray."""
-    from peakzoom.apps.batch.label import label
+    from peakzoom.apps.batch.label import LabelOptions, label
 
-    steps = None
-    if cascade:
-        from peakzoom.inference.recognizer import load
-
-        # Only asked what it is; a GPU may be on another machine.
-        asked = load(run, "cpu", computing.engine_name, computing.precision.value)
-        steps = stored_cascade(run, asked, averaged)
-    found = label(
-        *(run, addresses, out, averaged),
+    options = LabelOptions(
         workers=workers,
         device=computing.device,
         engine=computing.engine_name,
         precision=computing.precision.value,
-        cascade=steps,
-        resume=resume,
-        say=say,
+        cascade=cascade,
     )
+    found = label(run, addresses, out, averaged, options, resume=resume)
     if resume:
         say(f"{found.before} of {found.videos} files were answered before")
     if found.lost:
@@ -167,14 +158,14 @@ def _predict(
     if kept is not None and not resume:
         for each in (kept, settings_file(kept)):
             check_new(each, "--jsonl")
-    recognizer = computing.load(run)
-    steps = stored_cascade(run, recognizer, averaged) if cascade else None
+    recognizer = computing.load(run, cascade)
+    averaged = recognizer.choose_views(averaged)
     found = list(find_videos(files))
     with contextlib.ExitStack() as stack:
         write: Callable[[dict[str, Any]], None] = _write_line if jsonl is not None else _write_nothing
         waiting, failed = found, 0
         if kept is not None:
-            settings = {**recognizer.settings(averaged, steps), "top": top}
+            settings = {**recognizer.settings(averaged), "top": top}
             stack.enter_context(telling_full_disk(kept.parent, "go on with --resume"))
             journal = stack.enter_context(Journal(kept, settings, resume))
             write = journal.add
@@ -188,7 +179,7 @@ def _predict(
                 say(f"{printable(path)}: no prediction: {video.reason}")
                 write({"file": str(path), "error": video.reason})
                 continue
-            prediction = recognizer.score_stepwise(video, steps) if steps else recognizer.score(video)
+            prediction = recognizer.score(video)
             if prediction.problem:
                 say(f"{printable(path)}: {prediction.problem}")
             write(prediction.to_dict(top))

@@ -8,30 +8,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from peakzoom.display.figures import COLOURS, INK
-from peakzoom.inference.cascade import Cascade, Stored, Work, _lead
+from peakzoom.inference.early_exit import EarlyExit, Thresholds, Work, lead_of
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model.load import digest
 from peakzoom.utils.durable import write_text
 from peakzoom.utils.extras import needed_for
 from peakzoom.utils.progress import Told, progress_bar
-
-if TYPE_CHECKING:
-    from peakzoom.inference import recognizer as recognizer_module
-    from peakzoom.video import sampling
+from peakzoom.video.sampling import Views
 
 
-def plot_cascade(calibration: Calibration, file: Path) -> None:
-    """:func:`cascade_figure` as a PNG."""
-    cascade_figure(calibration).savefig(file, dpi=120)
+def plot_calibration(calibration: Calibration, file: Path) -> None:
+    """:func:`calibration_figure` as a PNG."""
+    calibration_figure(calibration).savefig(file, dpi=120)
 
 
-def cascade_figure(calibration: Calibration) -> Figure:
-    """Accuracy against multiply-adds of every cascade that was tried, the chosen one and the full test."""
+def calibration_figure(calibration: Calibration) -> Figure:
+    """Accuracy against multiply-adds of all thresholds that were tried, the chosen ones and the full test."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axis = figure.subplots()
     best = frontier(calibration.points)
@@ -52,7 +50,7 @@ def cascade_figure(calibration: Calibration) -> Figure:
     )
     for point, name, colour, marker in (
         (calibration.chosen, "chosen", COLOURS["val"], "D"),
-        (calibration.full, "every view, looked at closer", INK, "s"),
+        (calibration.full, "every view, in stage 2", INK, "s"),
     ):
         axis.scatter(
             [point.multiply_adds], [point.accuracy], s=44, color=colour, marker=marker, zorder=3, label=name
@@ -61,14 +59,14 @@ def cascade_figure(calibration: Calibration) -> Figure:
     axis.set_xlabel("G multiply-adds a video")
     axis.set_ylabel("accuracy")
     axis.yaxis.set_major_formatter("{x:.1%}")
-    axis.set_title(f"Cascades on {calibration.videos} calibration videos", color=INK, fontsize=11)
+    axis.set_title(f"Early exits on {calibration.videos} calibration videos", color=INK, fontsize=11)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8.5, loc="lower right")
     return figure
 
 
-GLANCES = (0, 1, 2, 3, 5, 8, 12, 20)  # and all views
+STAGE1_VIEWS = (0, 1, 2, 3, 5, 8, 12, 20)  # and all views
 
 
 # And infinity; in views.
@@ -99,35 +97,35 @@ def course(scores: np.ndarray, order: Sequence[int]) -> Course:
     parts = []
     for start in range(0, len(scores), CHUNK):
         total = scores[start : start + CHUNK, list(order)].astype(np.float64).cumsum(1)
-        parts.append((_lead(total), total.argmax(-1)))
+        parts.append((lead_of(total), total.argmax(-1)))
     return Course(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
 class Replay(NamedTuple):
-    """What a cascade would have answered to V videos."""
+    """What the early exit would have predicted for V videos."""
 
-    answers: np.ndarray  # int (V,), class indices
-    views: np.ndarray  # int (V,), views looked at
-    closer: np.ndarray  # int (V,), of these, looked at closer
+    predicted: np.ndarray  # int (V,), class indices
+    views: np.ndarray  # int (V,)
+    stage2_views: np.ndarray  # int (V,), of these, those in stage 2
 
 
-def replay(original: Course, fused: Course, cascade: Cascade) -> Replay:
-    """Run a cascade on scores of views that are already there.
+def replay(original: Course, fused: Course, thresholds: Thresholds) -> Replay:
+    """Do the early exit on scores of views that are already there.
 
     Args:
         original: of the original branch.
-        fused: of the fused answer, over the same views in the same order.
-        cascade: when to look closer and when to stop.
+        fused: of all branches, over the same views in the same order.
+        thresholds: when to stop.
     """
     videos, views = original.lead.shape
-    rows, glances = np.arange(videos), min(cascade.glances, views)
-    clear = original.lead[:, :glances] >= cascade.clear
-    if glances == views:
-        clear[:, -1] = True
-    early = clear.any(1)
-    first = np.where(early, clear.argmax(1) + 1, glances) if glances else np.zeros(videos, int)
-    settled = fused.lead >= cascade.settled
-    last = np.where(settled.any(1), settled.argmax(1) + 1, views)
+    rows, most = np.arange(videos), min(thresholds.stage1_views, views)
+    leads = original.lead[:, :most] >= thresholds.stage1_lead
+    if most == views:
+        leads[:, -1] = True
+    early = leads.any(1)
+    first = np.where(early, leads.argmax(1) + 1, most) if most else np.zeros(videos, int)
+    leads = fused.lead >= thresholds.stage2_lead
+    last = np.where(leads.any(1), leads.argmax(1) + 1, views)
     return Replay(
         np.where(early, original.best[rows, first - 1], fused.best[rows, last - 1]),
         np.where(early, first, np.maximum(first, last)),
@@ -137,27 +135,27 @@ def replay(original: Course, fused: Course, cascade: Cascade) -> Replay:
 
 @dataclass(frozen=True)
 class Point:
-    """One cascade on the calibration videos; counts are videos, the rest is per video."""
+    """Thresholds on the calibration videos; counts are videos, the rest is per video."""
 
-    glances: int
-    clear: float
-    settled: float
+    stage1_views: int
+    stage1_lead: float
+    stage2_lead: float
     accuracy: float
-    changed: int  # another answer than the full test's
+    changed: int  # another class than in the full test
     lost: int  # right in the full test and wrong here
-    risk: float  # share of changed answers over many orders of the views, in [0, 1]
+    risk: float  # share of changed predictions over many orders of the views, in [0, 1]
     loss_bound: (
         float  # 95%, of the expected loss in points of accuracy; of this order or of many if that is more
     )
     views: float
-    closer: float
+    stage2_views: float
     passes_per_view: float
     multiply_adds: float  # G
 
     @property
-    def cascade(self) -> Cascade:
-        """Its thresholds."""
-        return Cascade(self.glances, self.clear, self.settled)
+    def thresholds(self) -> Thresholds:
+        """When to stop."""
+        return Thresholds(self.stage1_views, self.stage1_lead, self.stage2_lead)
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ class Calibration:
     """What was tried and what was chosen."""
 
     chosen: Point
-    full: Point  # every view, looked at closer
+    full: Point  # every view, in stage 2
     points: list[Point]
     videos: int
     loss: float  # allowed, in points of accuracy
@@ -173,13 +171,13 @@ class Calibration:
 
     @property
     def bound(self) -> float:
-        """Upper 95% bound (Clopper and Pearson, 1934) of the share of answers that the cascade changes, in points."""
+        """Upper 95% bound (Clopper and Pearson, 1934) of the share of predictions that change, in points."""
         return 100 * upper_bound(self.chosen.changed, self.videos)
 
     def plot(self) -> Figure:
-        """Accuracy against multiply-adds of every cascade that was tried, for a notebook."""
+        """Accuracy against multiply-adds of all thresholds that were tried, for a notebook."""
         with needed_for("Calibration.plot()"):
-            return cascade_figure(self)
+            return calibration_figure(self)
 
 
 def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -209,17 +207,17 @@ def _bound(lost: np.ndarray) -> float:
     return float(lost.mean() + SURE * lost.std() / math.sqrt(len(lost)))
 
 
-def _cascades(views: int, branches: bool) -> list[Cascade]:
+def _candidates(views: int, branches: bool) -> list[Thresholds]:
     """Those that are tried, the full test last."""
     leads = [each for each in LEADS if each < views] + [math.inf]
-    found = [Cascade(views, clear) for clear in leads]  # nothing is looked at closer
+    found = [Thresholds(views, lead) for lead in leads]  # stage 1 alone
     if not branches:
         return found
-    for glances in (each for each in GLANCES if each < views):
-        # 0 would answer from the first view, as among those that never look closer.
-        clears = [each for each in leads if 0 < each < glances] if glances else [math.inf]
-        found += [Cascade(glances, clear, settled) for clear in clears for settled in leads]
-    return sorted(found, key=lambda each: each == Cascade())
+    for most in (each for each in STAGE1_VIEWS if each < views):
+        # A lead of 0 would stop at the first view, as one of those with stage 1 alone does.
+        firsts = [each for each in leads if 0 < each < most] if most else [math.inf]
+        found += [Thresholds(most, first, second) for first in firsts for second in leads]
+    return sorted(found, key=lambda each: each == Thresholds())
 
 
 def calibrate(
@@ -234,14 +232,14 @@ def calibrate(
     seed: int = 0,
     progress: bool | Told = True,
 ) -> Calibration:
-    """The cheapest cascade that is expected to lose no more accuracy than allowed.
+    """The cheapest thresholds that are expected to lose no more accuracy than allowed.
 
-    An answer that changes costs the difference of two probabilities: that the full test's answer is right, and that
-    the cascade's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn between
+    An answer that changes costs the difference of two probabilities: that the full test's prediction is right, and that
+    the early exit's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn between
     two classes it is nearly 0, for the other is right as often. Counting right answers instead would choose, among
-    a thousand cascades, the luckiest; against what luck is left, the 95% bound of the mean is compared.
+    a thousand candidates, the luckiest; against what luck is left, the 95% bound of the mean is compared.
 
-    On few videos a cascade may get by in one order of the views by luck too, so this is measured over other orders,
+    On few videos thresholds may get by in one order of the views by luck too, so this is measured over other orders,
     drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps to the loss in its own order and over
     all, and on these videos gets no fewer right than that.
 
@@ -252,7 +250,7 @@ def calibrate(
         order: of the views.
         work: multiply-adds of a view.
         loss: allowed, in points of accuracy.
-        branches: there is something to look closer at; False for a network alone.
+        branches: there is a stage 2; False for a network with the original branch alone.
         seed: of the other orders.
         progress: show a bar; a function is called with (done, all) instead.
     """
@@ -268,29 +266,29 @@ def calibrate(
         first, second = (np.take_along_axis(each, places, axis=1) for each in (original, fused))
         orders.append((course(first, range(views)), course(second, range(views))))
 
-    def point(cascade: Cascade) -> Point:
-        found = replay(*own, cascade)
+    def point(thresholds: Thresholds) -> Point:
+        found = replay(*own, thresholds)
         changed, lost = [], []
         for first, second in orders:
-            other = replay(first, second, cascade).answers
+            other = replay(first, second, thresholds).predicted
             changed.append(float((other != answers).mean()))
             lost.append(100 * (sure - chances[rows, other]))
-        correct = found.answers == labels
+        correct = found.predicted == labels
         return Point(
-            *(cascade.glances, cascade.clear, cascade.settled),
+            *(thresholds.stage1_views, thresholds.stage1_lead, thresholds.stage2_lead),
             float(correct.mean()),
-            int((found.answers != answers).sum()),
+            int((found.predicted != answers).sum()),
             int((right & ~correct).sum()),
             float(np.mean(changed)),
             max(_bound(lost[0]), _bound(np.mean(lost, axis=0))),
             float(found.views.mean()),
-            float(found.closer.mean()),
-            float((found.views + 2 * found.closer).sum() / found.views.sum()),
-            float(np.mean(work.of(found.views, found.closer))),
+            float(found.stage2_views.mean()),
+            float((found.views + 2 * found.stage2_views).sum() / found.views.sum()),
+            float(np.mean(work.of(found.views, found.stage2_views))),
         )
 
-    tried, points = _cascades(views, branches), []
-    with progress_bar(f"trying {len(tried)} cascades", progress) as told:
+    tried, points = _candidates(views, branches), []
+    with progress_bar(f"trying {len(tried)} thresholds", progress) as told:
         for each in tried:
             points.append(point(each))
             told(len(points), len(tried))
@@ -335,18 +333,10 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
-def save(stored: Stored, calibration: Calibration, file: Path) -> None:
+def save(early_exit: EarlyExit, calibration: Calibration, file: Path) -> None:
     """Write ``cascade.json``; infinity is null there."""
     values = {
-        "cascade": {
-            key: None if math.isinf(value) else value for key, value in asdict(stored.cascade).items()
-        },
-        "work": asdict(stored.work),
-        "weights": stored.weights,
-        "rule": stored.rule,
-        "clips": stored.clips,
-        "crops": stored.crops,
-        "precision": stored.precision,
+        **early_exit.to_dict(),
         "calibration": {
             "videos": calibration.videos,
             "allowed_loss": calibration.loss,
@@ -365,23 +355,14 @@ def _plain(point: Point) -> dict[str, float | None]:
 
 
 def write_curve(points: Sequence[Point], file: Path) -> None:
-    """Every cascade that was tried, one row each, as CSV."""
+    """All thresholds that were tried, one row each, as CSV."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Point)])
         writer.writeheader()
         writer.writerows(asdict(each) for each in points)
 
 
-def stored_for(
-    recognizer: recognizer_module.Recognizer, views: sampling.Views, calibration: Calibration
-) -> Stored:
-    """The chosen cascade, for these weights, in this precision, and these views."""
-    return Stored(
-        calibration.chosen.cascade,
-        calibration.work,
-        digest(recognizer.model),
-        views.rule,
-        views.clips,
-        views.crops,
-        recognizer.precision,
-    )
+def early_exit_for(recognizer: Recognizer, views: Views, calibration: Calibration) -> EarlyExit:
+    """The chosen thresholds, for these weights, in this precision, and these views."""
+    weights = digest(recognizer.model)
+    return EarlyExit(calibration.chosen.thresholds, calibration.work, weights, views, recognizer.precision)

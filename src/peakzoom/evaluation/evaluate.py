@@ -17,9 +17,9 @@ so that a stopped evaluation goes on where it was. Several processes may share t
 videos into that folder, and the evaluation that comes after them takes what they left, does what is missing, and
 writes the same files as one alone.
 
-A cascade's has the fused answer alone, and in place of views.npz::
+With the early exit there are fused scores alone, and in place of views.npz::
 
-    effort.csv            views looked at, and looked at closer, of each video, and their multiply-adds
+    effort.csv            views of each video, those of them in stage 2 ("closer"), and their multiply-adds
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ import numpy as np
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.evaluation.files import _write
 from peakzoom.evaluation.results import Evaluation, mean_effort, summarise
-from peakzoom.inference.cascade import Stored
 from peakzoom.inference.prediction import Effort, Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import (
@@ -104,7 +103,6 @@ def score_videos(
     views: Views,
     workers: int = 1,
     progress: bool | Told = True,
-    cascade: Stored | None = None,
     known: Mapping[int, Prediction | DecodeError] | None = None,
     note: Callable[[int, Prediction | DecodeError], None] | None = None,
 ) -> Scored:
@@ -118,11 +116,7 @@ def score_videos(
     decoded = decode_ahead([entries[place].path for place in missing], recognizer.preprocess, views, workers)
     with progress_bar(f"testing on {len(entries)} videos", progress) as told:
         for place, video in zip(missing, decoded, strict=True):
-            found: Prediction | DecodeError
-            if isinstance(video, DecodeError):
-                found = video
-            else:
-                found = recognizer.score_stepwise(video, cascade) if cascade else recognizer.score(video)
+            found = video if isinstance(video, DecodeError) else recognizer.score(video)
             answers[place] = found
             if note:
                 note(place, found)
@@ -148,7 +142,6 @@ def evaluate(
     views: Views | None = None,
     workers: int = 1,
     progress: bool | Told = True,
-    cascade: Stored | None = None,
     resume: bool = False,
     faithfulness: bool = False,
 ) -> Evaluation:
@@ -162,7 +155,6 @@ def evaluate(
         views: views of a video; the paper's 30 when not given.
         workers: decoding processes.
         progress: show a bar; a function is called with (done, all) instead.
-        cascade: look only as far as it says.
         resume: go on with what a stopped evaluation or :func:`score_shard` left, if anything.
         faithfulness: afterwards :func:`peakzoom.evaluation.faithfulness.measure_faithfulness` of the same videos.
 
@@ -170,7 +162,7 @@ def evaluate(
         UserError: the folder is in use, the evaluation that is gone on with was another one, no video could be scored,
             or the disk is full.
     """
-    views, out = views or Views(), Path(out)
+    views, out = recognizer.choose_views(views), Path(out)
     check_out(out, resume)
     if faithfulness:
         from peakzoom.evaluation import faithfulness as blurring
@@ -183,18 +175,18 @@ def evaluate(
             shutil.rmtree(part)
         part.mkdir(parents=True, exist_ok=True)
         sync_folder(part.parent)
-        asked = _asked(recognizer, data, entries, views, cascade)
+        asked = _asked(recognizer, data, entries, views)
         known = _gather(part, asked, recognizer.classes)
         with Journal(part / OWN, asked, resume) as journal:
             known |= _read_lines(journal.lines, recognizer.classes)
             scored = score_videos(
-                recognizer, data, entries, views, workers, progress, cascade, known, _noting(journal)
+                recognizer, data, entries, views, workers, progress, known, _noting(journal)
             )
         if not scored.predictions:
             shutil.rmtree(part)
         result = summarise(scored.predictions, scored.entries, recognizer.classes, scored.problems)
-        if cascade:
-            result = replace(result, effort=mean_effort(scored.predictions, cascade))
+        if recognizer.early_exit:
+            result = replace(result, effort=mean_effort(scored.predictions, recognizer.early_exit))
         if faithfulness:
             with Journal(part / BLURRED, asked, resume) as journal:
                 found = blurring.measure_faithfulness(
@@ -209,7 +201,16 @@ def evaluate(
             "precision": recognizer.precision,
         }
         with whole_folder(out, part / "files") as draft:
-            _write(draft, result, scored.predictions, scored.entries, recognizer.classes, views, cascade, of)
+            _write(
+                draft,
+                result,
+                scored.predictions,
+                scored.entries,
+                recognizer.classes,
+                views,
+                recognizer.early_exit,
+                of,
+            )
             if result.faithfulness:
                 result.faithfulness.write(draft)
         shutil.rmtree(part)
@@ -249,7 +250,6 @@ def score_shard(
     views: Views | None = None,
     workers: int = 1,
     progress: bool | Told = True,
-    cascade: Stored | None = None,
 ) -> tuple[int, int]:
     """Score one of ``count`` shards of the videos for the :func:`evaluate` with ``resume`` that comes after them all.
 
@@ -265,7 +265,6 @@ def score_shard(
         views: as of :func:`evaluate`.
         workers: likewise.
         progress: likewise.
-        cascade: likewise.
 
     Returns:
         How many videos the shard has, and how many were scored before.
@@ -276,14 +275,14 @@ def score_shard(
     number, count = shard
     if not 1 <= number <= count:
         raise UserError(f"shard is {number}/{count}, expected such as 1/4 to 4/4")
-    views, out = views or Views(), Path(out)
+    views, out = recognizer.choose_views(views), Path(out)
     check_out(out, resume=True)
     replace(data, entries=list(entries)).with_classes(recognizer.classes)
     with telling_full_disk(out, "run it again"):
         part_of(out).mkdir(parents=True, exist_ok=True)
         sync_folder(out.parent)
         places = list(range(number - 1, len(entries), count))
-        asked = _asked(recognizer, data, entries, views, cascade)
+        asked = _asked(recognizer, data, entries, views)
         with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", asked, resume=True) as journal:
             known = {
                 places.index(place): answer
@@ -297,7 +296,6 @@ def score_shard(
                 views,
                 workers,
                 progress,
-                cascade,
                 known,
                 lambda index, answer: note(places[index], answer),
             )
@@ -313,13 +311,12 @@ def _asked(
     data: VideoSet,
     entries: Sequence[Entry],
     views: Views,
-    cascade: Stored | None,
 ) -> dict[str, Any]:
     """What decides the lines of a journal."""
     videos = [[str(entry.path), data.classes[entry.label]] for entry in entries]
     return {
         "videos": f"{len(videos)} videos, {hash_of(videos)}",
-        **recognizer.settings(views, cascade),
+        **recognizer.settings(views),
     }
 
 

@@ -282,5 +282,5 @@ def _scores(
     soft = blur(views, SIGMA * side)
     masks = [mask, *(moved(mask, generator) for _ in range(draws)), centre(side, share).expand_as(mask)]
     blurred = [torch.where(each[:, :, None], soft, views) for each in masks]
-    logits = [engine.closer(seen), *(engine(each)["fused"] for each in blurred)]
+    logits = [engine.stage2(seen), *(engine(each)["fused"] for each in blurred)]
     return torch.stack(logits, 1).softmax(2).numpy()

@@ -15,7 +15,7 @@ import numpy as np
 from peakzoom.data.entries import Entry
 from peakzoom.display.figures import plot_confusion
 from peakzoom.evaluation.results import Evaluation
-from peakzoom.inference.cascade import Stored
+from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
 from peakzoom.model.network import BRANCHES
 from peakzoom.utils.durable import DRAFT, write_csv
@@ -30,7 +30,7 @@ def _write(
     entries: Sequence[Entry],
     classes: Sequence[str],
     protocol: Views,
-    cascade: Stored | None,
+    early_exit: EarlyExit | None,
     of: dict[str, Any],
 ) -> None:
     branches = list(result.branches)
@@ -51,7 +51,7 @@ def _write(
             for name in branches
         ),
     )
-    if cascade is None:
+    if early_exit is None:
         np.savez(
             out / "views.npz",
             scores=np.stack([np.stack([each.views[name] for name in branches]) for each in predictions]),
@@ -65,7 +65,7 @@ def _write(
             out / "effort.csv",
             ["path", "views", "closer", "passes", "g_multiply_adds"],
             (
-                [each.path, *effort, effort.passes, repr(cascade.work.of(*effort))]
+                [each.path, *effort, effort.passes, repr(early_exit.work.of(*effort))]
                 for each, effort in zip(predictions, efforts, strict=True)
             ),
         )

@@ -14,7 +14,7 @@ from peakzoom.data.entries import Entry, Problem
 from peakzoom.display.figures import confusion_figure
 from peakzoom.display.html import _block, _folded, _name, _row, _table
 from peakzoom.evaluation.stats import interval, share
-from peakzoom.inference.cascade import Stored
+from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
 from peakzoom.utils.errors import UserError
 
@@ -42,7 +42,7 @@ class Evaluation:
     confusion: np.ndarray  # int64 (S, S), rows true, columns the fused answer
     counts: dict[str, int]  # videos scored, of each class
     problems: list[Problem]
-    effort: MeanEffort | None = None  # of a cascade
+    effort: MeanEffort | None = None  # of the early exit
     faithfulness: Faithfulness | None = None  # where it was asked for
 
     @property
@@ -104,29 +104,29 @@ def summarise(
 
 @dataclass(frozen=True)
 class MeanEffort:
-    """What a cascade took on average."""
+    """What the early exit took on average."""
 
     views: float  # of a video
-    closer: float  # of these, looked at closer
+    closer: float  # of these, in stage 2
     passes_per_view: float
     multiply_adds_per_view: float  # G
     multiply_adds: float  # G, of a video
-    full_multiply_adds: float  # G, of a video with every view looked at closer
+    full_multiply_adds: float  # G, of a video with every view in stage 2
 
 
-def mean_effort(predictions: Sequence[Prediction], cascade: Stored) -> MeanEffort:
-    """Of a cascade's predictions."""
+def mean_effort(predictions: Sequence[Prediction], early_exit: EarlyExit) -> MeanEffort:
+    """Of predictions with the early exit."""
     efforts = [each.effort for each in predictions if each.effort]
     views, closer = (np.array(each, dtype=np.float64) for each in zip(*efforts, strict=True))
-    spent = np.asarray(cascade.work.of(views, closer))
-    every = cascade.clips * cascade.crops
+    spent = np.asarray(early_exit.work.of(views, closer))
+    every = early_exit.views.clips * early_exit.views.crops
     return MeanEffort(
         float(views.mean()),
         float(closer.mean()),
         float((views + 2 * closer).sum() / views.sum()),
         float(spent.sum() / views.sum()),
         float(spent.mean()),
-        float(cascade.work.of(every, every)),
+        float(early_exit.work.of(every, every)),
     )
 
 
@@ -149,5 +149,5 @@ def evaluation_html(result: Evaluation) -> str:
         lines.append(f"{len(result.problems)} files are missing, broken or used in part")
     if result.effort:
         views, closer = result.effort.views, result.effort.closer
-        lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them looked at closer")
+        lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them in stage 2")
     return _block("<br>".join(lines), _table(head, rows), _folded(classes, len(each), "classes"))

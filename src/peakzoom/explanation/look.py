@@ -75,6 +75,8 @@ def explain(
         model = recognizer.model
     except ValueError as error:
         raise UserError(f"evidence needs the network itself: {error}") from error
+    if recognizer.early_exit is not None:
+        raise UserError("evidence needs every view, and this model exits early: load it without cascade")
     pre, views = recognizer.preprocess, views or Views()
     with guards() as (guard,):
         decoded = decode_views(file, pre, views, guard)

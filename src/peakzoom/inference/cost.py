@@ -70,7 +70,7 @@ def multiply_adds(network: nn.Module, frames: int, size: int) -> float:
 
 
 def multiply_adds_by_pass(model: PeakZoom) -> tuple[float, float]:
-    """Multiply-adds in G of one view as predictions compute it: of the first pass, and of what looking closer adds.
+    """Multiply-adds in G of one view as predictions compute it: of stage 1 (the first pass), and of what stage 2 adds.
 
     Counted as by :func:`multiply_adds`, with batch norms folded and without the frames that are never seen.
 
@@ -82,9 +82,9 @@ def multiply_adds_by_pass(model: PeakZoom) -> tuple[float, float]:
     with torch.inference_mode():
         with FlopCounterMode(display=False) as first:
             seen = network.look(view)
-        with FlopCounterMode(display=False) as closer:
+        with FlopCounterMode(display=False) as second:
             network.answer(seen)
-    return first.get_total_flops() / 2e9, closer.get_total_flops() / 2e9
+    return first.get_total_flops() / 2e9, second.get_total_flops() / 2e9
 
 
 def time_per_clip(

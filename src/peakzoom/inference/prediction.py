@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Effort(NamedTuple):
-    """What an answer took."""
+    """What a prediction with the early exit took (:mod:`peakzoom.inference.early_exit`)."""
 
-    views: int  # looked at
-    closer: int  # of these, looked at closer, by two further passes through the network
+    views: int
+    stage2_views: int  # of these, those that went through the network twice more; files call them "closer"
 
     @property
     def passes(self) -> int:
         """Passes through the network."""
-        return self.views + 2 * self.closer
+        return self.views + 2 * self.stage2_views
 
 
 TOP = 5  # classes of a prediction
@@ -53,7 +53,7 @@ def prediction_html(prediction: Prediction) -> str:
     if prediction.problem:
         lines.append(f"in part: {escape_html(prediction.problem)}")
     if prediction.effort:
-        lines.append(f"{prediction.effort.views} views, {prediction.effort.closer} of them looked at closer")
+        lines.append(f"{prediction.effort.views} views, {prediction.effort.stage2_views} of them in stage 2")
     return _block("<br>".join(lines), _table(head, rows))
 
 
@@ -65,9 +65,9 @@ class Prediction:
         path: the file.
         classes: S names.
         scores: for each branch and "fused", float64 (S,) softmax scores averaged over the views; they sum to 1.
-        views: for each branch, float32 (V, S) softmax scores of the views, clip by clip; empty for a cascade.
+        views: for each branch, float32 (V, S) softmax scores of the views, clip by clip; empty with the early exit.
         problem: what was wrong with the file although it gave frames; None = nothing.
-        effort: what a cascade looked at, which has the fused answer alone; None without one.
+        effort: what the early exit took, which gives fused scores alone; None without it.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class Prediction:
     effort: Effort | None = None
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The k best classes of the fused answer and their scores, best first; ties in the order of the classes."""
+        """The k best classes by their fused scores, best first; ties in the order of the classes."""
         scores = self.scores["fused"]
         return [
             (self.classes[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:k]
@@ -96,7 +96,7 @@ class Prediction:
                 for branch, values in self.scores.items()
             },
             "problem": self.problem,
-            **({"views": self.effort.views, "closer": self.effort.closer} if self.effort else {}),
+            **({"views": self.effort.views, "closer": self.effort.stage2_views} if self.effort else {}),
         }
 
     def plot(self, k: int = 5) -> Figure:

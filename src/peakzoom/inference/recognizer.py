@@ -1,4 +1,4 @@
-"""One file, one answer: a trained model with its preprocessing (docs/method.md, section 6).
+"""One file, one prediction: a trained model with its preprocessing (docs/method.md, section 6).
 
 Evaluation scores its videos through the same :meth:`Recognizer.score`, so its numbers are these, to the last digit.
 """
@@ -6,6 +6,7 @@ Evaluation scores its videos through the same :meth:`Recognizer.score`, so its n
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -17,18 +18,27 @@ from torch import Tensor
 
 from peakzoom.display.html import _block, _folded, _row, _table
 from peakzoom.display.markup import escape_html
-from peakzoom.inference.cascade import Stored, answer
+from peakzoom.inference.early_exit import (
+    FILE,
+    FOLDER,
+    EarlyExit,
+    read_early_exit,
+    score_in_stages,
+    two_stages,
+)
 from peakzoom.inference.engines.base import Engine
 from peakzoom.inference.engines.build import SUFFIXES, build_engine, open_exported
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.prediction import Prediction, average
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import _from_hub, digest, find_model, read_model
-from peakzoom.model.precision import FULL
-from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.model.precision import FULL, slow_in
+from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.guard import guards
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
+
+log = logging.getLogger(__name__)
 
 
 class Recognizer:
@@ -36,13 +46,27 @@ class Recognizer:
 
     Args:
         engine: computes the logits of views.
-        model: whose they are; None where the engine is all there is, as for an exported file.
+        model: the network; None where there is only an engine, as for an exported file.
         file: the exported file, where there is one.
+        early_exit: lets :meth:`score` stop before it has seen every view; None sees them all.
+
+    Raises:
+        UserError: the early exit was calibrated for another model, or the engine cannot stop early.
     """
 
-    def __init__(self, engine: Engine, model: PeakZoom | None = None, file: Path | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        model: PeakZoom | None = None,
+        file: Path | None = None,
+        early_exit: EarlyExit | None = None,
+    ) -> None:
         self.engine, self._model, self._file = engine, model, file
         self.classes, self.preprocess = engine.classes, engine.preprocess
+        self.early_exit = early_exit
+        if early_exit is not None:
+            two_stages(engine)
+            early_exit.check(self.weights, self.precision)
 
     @classmethod
     def of(
@@ -75,12 +99,23 @@ class Recognizer:
         """What the convolutions are computed in: one of :data:`peakzoom.model.precision.PRECISIONS`."""
         return self.engine.precision if isinstance(self.engine, TorchEngine) else FULL
 
-    def settings(self, views: Views, cascade: Stored | None = None) -> dict[str, Any]:
-        """All that decides an answer beside the video, as plain data: the same settings, the same scores.
+    def choose_views(self, views: Views | None) -> Views:
+        """The views to average: those of the early exit, or the paper's 30, where none are given.
+
+        Raises:
+            UserError: the early exit was calibrated for others.
+        """
+        if self.early_exit is None:
+            return views or Views()
+        if views is not None:
+            self.early_exit.check_views(views)
+        return self.early_exit.views
+
+    def settings(self, views: Views) -> dict[str, Any]:
+        """All that decides a prediction beside the video, as plain data: the same settings, the same scores.
 
         Args:
-            views: which views are averaged.
-            cascade: how far is looked, where it is not at all of them.
+            views: which are averaged.
         """
         weights = self.weights
         if self._file is not None:
@@ -93,13 +128,13 @@ class Recognizer:
             "engine": self.engine.name,
             "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
             "views": asdict(views),
-            "cascade": str(cascade),
+            "cascade": str(self.early_exit),
             # Absent as it was before there was a choice, so that what was begun then can be gone on with.
             **({} if self.precision == FULL else {"precision": self.precision}),
         }
 
     def facts(self) -> dict[str, str]:
-        """What it is, in a few words each, for whoever looks at it."""
+        """What it is, in a few words each."""
         pre, found = self.preprocess, {}
         if self._model is not None:
             found["network"] = self._model.backbone_name
@@ -121,49 +156,33 @@ class Recognizer:
 
         return recognizer_html(self)
 
-    def score(self, views: DecodedViews) -> Prediction:
-        """Average the softmax scores of all views of a decoded video."""
-        found: dict[str, list[Tensor]] = {}
-        for batch in views.batches():
+    def score(self, decoded: DecodedViews) -> Prediction:
+        """Average the softmax scores of the views of a decoded video: of all, or up to the early exit."""
+        info = decoded.video.info
+        if self.early_exit is not None:
+            scores, effort = score_in_stages(two_stages(self.engine), decoded, self.early_exit)
+            return Prediction(info.path, self.classes, {"fused": scores}, {}, info.problem, effort)
+        batches: dict[str, list[Tensor]] = {}
+        for batch in decoded.batches():
             for name, logits in self.engine(batch).items():
-                found.setdefault(name, []).append(logits.softmax(1))
-        each = {name: torch.cat(parts).numpy() for name, parts in found.items()}
-        mean = {name: average(values) for name, values in each.items()}
-        scores = {name: values / values.sum() for name, values in mean.items()}
-        info = views.video.info
-        return Prediction(info.path, self.classes, scores, each, info.problem)
-
-    def score_stepwise(self, views: DecodedViews, cascade: Stored) -> Prediction:
-        """The answer of a calibrated cascade to a decoded video."""
-        scores, effort = answer(self.stepwise, views, cascade.cascade, cascade.order)
-        info = views.video.info
-        return Prediction(info.path, self.classes, {"fused": scores}, {}, info.problem, effort)
-
-    @property
-    def stepwise(self) -> TorchEngine:
-        """The engine, for a cascade.
-
-        Raises:
-            UserError: it cannot stop after the first pass, or its model has no original branch.
-        """
-        if not isinstance(self.engine, TorchEngine):
-            raise UserError(f"a cascade runs on engine torch, not on {self.engine.name}: leave --engine out")
-        if "original" not in self.model.branches:
-            raise UserError("a cascade starts with the original branch, and this model has none")
-        return self.engine
+                batches.setdefault(name, []).append(logits.softmax(1))
+        views = {name: torch.cat(parts).numpy() for name, parts in batches.items()}
+        means = {name: average(values) for name, values in views.items()}
+        means = {name: values / values.sum() for name, values in means.items()}
+        return Prediction(info.path, self.classes, means, views, info.problem)
 
     def predict(self, file: str | Path, views: Views | None = None) -> Prediction:
         """Recognise one video file.
 
         Args:
             file: anything that FFmpeg decodes.
-            views: which views to average; the paper's 30 when not given.
+            views: which views to average, see :meth:`choose_views`.
 
         Raises:
             DecodeError: the file gives no frame, or none in bounded time and memory (:mod:`peakzoom.video.guard`).
         """
         with guards() as (guard,):
-            decoded = decode_views(file, self.preprocess, views or Views(), guard)
+            decoded = decode_views(file, self.preprocess, self.choose_views(views), guard)
         return self.score(decoded)
 
     def predict_many(
@@ -186,7 +205,7 @@ class Recognizer:
             not raised.
         """
         paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
-        decoded = decode_ahead(paths, self.preprocess, views or Views(), workers)
+        decoded = decode_ahead(paths, self.preprocess, self.choose_views(views), workers)
         with progress_bar(f"recognising {len(paths)} videos", progress) as told:
             for done, video in enumerate(decoded, start=1):
                 found = video if isinstance(video, DecodeError) else self.score(video)
@@ -195,11 +214,16 @@ class Recognizer:
 
 
 def load(
-    path: str | Path, device: str = "auto", engine: str | None = None, precision: str = FULL
+    path: str | Path,
+    device: str = "auto",
+    engine: str | None = None,
+    precision: str = FULL,
+    cascade: bool = False,
 ) -> Recognizer:
     """Load a trained model: a run folder, a saved model, an exported file, or one on the Hugging Face hub (owner/name).
 
-    Weights are read from safetensors only, or from a graph that ``peakzoom export`` wrote.
+    Weights are read from safetensors only, or from a graph that ``peakzoom export`` wrote. Where the precision is slow
+    on this device, a warning is logged.
 
     Args:
         path: which.
@@ -208,15 +232,35 @@ def load(
             file needs.
         precision: "32-true", or of engine torch "bf16-mixed" or "16-mixed": convolutions in half precision, for GPUs,
             and for CPUs that have instructions for it.
+        cascade: exit early, by the thresholds that ``peakzoom calibrate`` left in the run.
+
+    Raises:
+        UserError: there is no such model, or it cannot be computed like this; or the thresholds are missing or were
+            calibrated for other weights or another precision.
     """
+    recognizer = load_quietly(path, device, engine, precision, cascade)
+    used = recognizer.engine
+    if isinstance(used, TorchEngine) and (why := slow_in(precision, used.device)):
+        log.warning(why)
+    return recognizer
+
+
+def load_quietly(
+    path: str | Path, device: str, engine: str | None, precision: str, cascade: bool
+) -> Recognizer:
+    """:func:`load` without its warning, for a machine that only asks what the model is."""
     name = str(path)
+    early_exit = read_early_exit(Path(path) / FOLDER / FILE) if cascade else None
     if Path(name).suffix.lower() in SUFFIXES or Path(name).is_file():
-        return Recognizer(open_exported(Path(name), engine, device, precision), file=Path(name))
+        exported = open_exported(Path(name), engine, device, precision)
+        return Recognizer(exported, file=Path(name), early_exit=early_exit)
     if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         model = _from_hub(name)
     else:
         model = read_model(find_model(path))
-    return Recognizer.of(model, device, engine or "torch", precision)
+    return Recognizer(
+        build_engine(model, engine or "torch", device, precision), model.eval(), early_exit=early_exit
+    )
 
 
 def recognizer_html(recognizer: Recognizer) -> str:

@@ -16,31 +16,32 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from peakzoom.apps.batch.listing import Item, find_items, is_address, one_line, to_json
 from peakzoom.apps.batch.table import Known, batches_of, new_drafts, read_known, remove_drafts, remove_rows
-from peakzoom.model.precision import FULL
+from peakzoom.apps.batch.worker import Job, LabelOptions, Worker
+from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.recognizer import load_quietly
+from peakzoom.model.precision import slow_in
 from peakzoom.utils.durable import check_new_folder, telling_full_disk, write_text
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.extras import needed_for
 from peakzoom.utils.journal import check_settings, settings_file
 from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.video.sampling import Views
 
-if TYPE_CHECKING:
-    from peakzoom.apps.batch.worker import Job
-    from peakzoom.inference.cascade import Stored
-    from peakzoom.video.sampling import Views
+__all__ = ["LabelOptions", "Labelled", "find_items", "label"]
 
-__all__ = ["Labelled", "find_items", "label"]
+log = logging.getLogger(__name__)
 
-BATCH = 64  # videos
 SHARES = 4  # batches for each worker at least, or the last ones would wait for one another
 
 
@@ -51,7 +52,7 @@ class Labelled:
     Attributes:
         videos: found under the addresses.
         before: of these, those that had a row already.
-        failed: of all found, those without an answer, whoever met them.
+        failed: of all found, those that gave no prediction, in this run or before.
         lost: workers that ended in the middle of a batch and were started anew.
     """
 
@@ -107,18 +108,12 @@ def label(
     addresses: str | Path | Iterable[str | Path],
     out: str | Path,
     views: Views | None = None,
+    options: LabelOptions | None = None,
     *,
-    workers: int | None = None,
-    batch: int = BATCH,
-    device: str = "auto",
-    engine: str | None = None,
-    precision: str = FULL,
-    cascade: Stored | None = None,
     resume: bool = False,
     progress: bool | Told = True,
-    say: Callable[[str], None] | None = None,
 ) -> Labelled:
-    """Label every video under the addresses, on Ray.
+    """Label every video under the addresses, on Ray. A warning is logged for each video that gives no prediction.
 
     Ray that this program has started is used; otherwise the cluster that ``RAY_ADDRESS`` names, otherwise Ray is
     started on this machine and ended at the end. Every machine must have this package, and must see the run, the
@@ -128,42 +123,32 @@ def label(
         run: as for :func:`peakzoom.load`.
         addresses: files, folders, and addresses that fsspec opens.
         out: folder of the table (:mod:`peakzoom.apps.batch.table`), new or empty; on disks, not in object storage.
-        views: which views to average; the paper's 30 when not given.
-        workers: how many, each with a model of its own; when not given, one for each GPU, or for each core where there
-            is none.
-        batch: videos that are written together at most; what a killed driver costs each worker.
-        device: "auto" takes GPUs where the cluster has some, "cpu", "cuda" ...
-        engine: as for :func:`peakzoom.load`.
-        precision: likewise.
-        cascade: look only as far as it says.
-        resume: go on with the table that is there, if any. Videos that it has are not looked at again, but for those
-            that have changed since (size, or entity tag or time of change) and those whose error was not their own
-            (``fault`` is ``storage`` or ``worker``): their rows are taken out and they are labelled anew.
+        views: which views to average, see :meth:`peakzoom.Recognizer.choose_views`.
+        options: workers, and how their models compute.
+        resume: go on with the table that is there, if any. Its videos are left alone, but for those that have changed
+            since (size, or entity tag or time of change) and those whose error was not their own (``fault`` is
+            ``storage`` or ``worker``): their rows are removed and they are labelled anew.
         progress: show a bar; a function is called with (done, all) instead.
-        say: told of each video without an answer, a line each.
 
     Raises:
-        UserError: nothing was found, the table is in use or another model's, Ray is missing, or the disk is full.
+        UserError: there is no video, the table is in use or another model's, Ray is missing, or the disk is full.
     """
-    say = say or _unsaid
     with needed_for("labelling on Ray"):
         import pyarrow  # noqa: F401
         import ray  # noqa: F401
-    import torch
 
-    from peakzoom.model.precision import slow_in
-
+    options = options or LabelOptions()
     if is_address(str(out)):
         raise UserError(f"--out is {out}, expected a folder on a disk: copy it into the storage afterwards")
-    for name, value in (("workers", workers), ("batch", batch)):
+    for name, value in (("workers", options.workers), ("batch", options.batch)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}, expected 1 or more on Ray")
     out = Path(out).absolute()
     items = find_items([addresses] if isinstance(addresses, (str, Path)) else addresses)
     with _alone(out, resume), telling_full_disk(out, "go on with --resume"), _ray():
-        job, plan = _prepare(str(run), views, workers, (device, engine, precision), cascade)
-        if why := slow_in(precision, torch.device("cuda" if plan.gpus else "cpu")):
-            say(why)
+        job, plan = _prepare(str(run), views, options)
+        if why := slow_in(options.precision, torch.device("cuda" if plan.gpus else "cpu")):
+            log.warning(why)
         if resume and settings_file(out).exists():
             check_settings(out, job.settings)
         else:
@@ -174,22 +159,18 @@ def label(
             remove_rows(job.drafts, old)
             before = done = len(items) - len(waiting)
             lost = 0
-            most = min(batch, -(-len(waiting) // (SHARES * plan.workers)))
+            most = min(options.batch, -(-len(waiting) // (SHARES * plan.workers)))
             with progress_bar(f"labelling {len(items)} videos", progress) as show:
                 show(done, len(items))
-                for told in _hand_out(batches_of(waiting, most), job, plan) if waiting else ():
-                    done, lost = done + told["done"], lost + told["lost"]
-                    failed += len(told["failed"])
-                    for path, reason in told["failed"]:
-                        say(f"{printable(path)}: no prediction: {reason}")
+                for report in _hand_out(batches_of(waiting, most), job, plan) if waiting else ():
+                    done, lost = done + report["done"], lost + report["lost"]
+                    failed += len(report["failed"])
+                    for path, reason in report["failed"]:
+                        log.warning("%s: no prediction: %s", printable(path), reason)
                     show(done, len(items))
         finally:
             remove_drafts(out)
     return Labelled(len(items), before, failed, lost)
-
-
-def _unsaid(line: str) -> None:
-    pass
 
 
 @contextmanager
@@ -269,22 +250,11 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _prepare(
-    run: str,
-    views: Views | None,
-    workers: int | None,
-    computing: tuple[str, str | None, str],
-    cascade: Stored | None,
-) -> tuple[Job, Plan]:
-    """What workers are told, and how many there are; ``computing`` is device, engine and precision."""
+def _prepare(run: str, views: Views | None, options: LabelOptions) -> tuple[Job, Plan]:
+    """What workers get, and how many there are."""
     import ray
 
-    from peakzoom.apps.batch.worker import Job
-    from peakzoom.inference.engines.eager import TorchEngine
-    from peakzoom.inference.recognizer import load
-    from peakzoom.video.sampling import Views
-
-    device, engine, precision = computing
+    device = options.device
     nodes = [
         (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
         for node in ray.nodes()
@@ -294,29 +264,28 @@ def _prepare(
         raise UserError(f"device is {device}, and Ray chooses the GPU of each worker: ask for cuda")
     if Path(run).exists():
         run = str(Path(run).absolute())
-    # The driver's machine may have no GPU; what it loads is only asked what it is.
-    recognizer = load(run, "cpu" if device == "cuda" else device, engine, precision)
+    # This model only says what it is: the driver's machine may have no GPU.
+    here = "cpu" if device == "cuda" else device
+    recognizer = load_quietly(run, here, options.engine, options.precision, options.cascade)
     on_torch = isinstance(recognizer.engine, TorchEngine)
     if device == "cuda" and not on_torch:
         raise UserError(f"engine {recognizer.engine.name} runs on the CPU, not on cuda: leave the device out")
     if device == "auto" and on_torch:
         device = "cuda" if any(gpus for _, gpus in nodes) else "cpu"
-    plan = plan_for(nodes, workers, device == "cuda")
-    views = views or Views()
-    settings = recognizer.settings(views, cascade)
+    plan = plan_for(nodes, options.workers, device == "cuda")
+    views = recognizer.choose_views(views)
+    settings = recognizer.settings(views)
     if on_torch:
         settings["device"] = device
     settings = json.loads(json.dumps(settings))
     # A CPU has the network to work for; a GPU waits for decoders.
     decoders = plan.threads if plan.gpus else 1
-    return Job(
-        *(run, device, engine, precision, views, cascade),
-        *(settings, Path(), plan.threads, decoders),
-    ), plan
+    job = Job(run, replace(options, device=device), views, settings, Path(), plan.threads, decoders)
+    return job, plan
 
 
 def _sort_out(items: Sequence[Item], known: dict[str, Known]) -> tuple[list[Item], dict[str, Known], int]:
-    """Videos to label, rows that are to go before that, and how many of the other videos have no answer."""
+    """Videos to label, rows that are to go before that, and how many of the other videos have no prediction."""
     waiting: list[Item] = []
     old: dict[str, Known] = {}
     failed = 0
@@ -339,14 +308,12 @@ def _has_changed(item: Item, row: Known) -> bool:
 
 
 def _hand_out(batches: Sequence[Sequence[Item]], job: Job, plan: Plan) -> Iterator[dict[str, Any]]:
-    """Have Ray Data label batches; yields what workers tell of each, in whatever order.
+    """Have Ray Data label batches; yields what workers report of each, in any order.
 
     Ray Data starts lost workers anew, and their batches, without end; what puts an end to it is in
     :mod:`peakzoom.apps.batch.worker`.
     """
     import ray
-
-    from peakzoom.apps.batch.worker import Worker
 
     rows = [{"batch": to_json(items)} for items in batches]
     # A batch is a row, and a row is a block, which is what Ray Data does again.
@@ -365,10 +332,10 @@ def _hand_out(batches: Sequence[Sequence[Item]], job: Job, plan: Plan) -> Iterat
     left = len(rows)
     for row in done.iter_rows():
         left -= 1
-        told = json.loads(row["told"])
-        if "refused" in told:
-            raise UserError(told["refused"])
-        if "crashed" in told:
-            raise RuntimeError(f"in a worker:\n{told['crashed']}")
-        yield told
+        report = json.loads(row["report"])
+        if "refused" in report:
+            raise UserError(report["refused"])
+        if "crashed" in report:
+            raise RuntimeError(f"in a worker:\n{report['crashed']}")
+        yield report
     assert left == 0, f"Ray Data kept {left} of {len(rows)} batches"

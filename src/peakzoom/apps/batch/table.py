@@ -13,8 +13,8 @@ changed string           its entity tag or time of change (local files: nanoseco
 class  string            the best class; null where there is no answer
 score  double            of that class
 scores list of double    of every class, averaged over the views; their order is in the metadata, see below
-views  int32             a cascade's: how many it looked at; null without one
-closer int32             of these, looked at closer
+views  int32             of the early exit: how many it took; null without it
+closer int32             of these, those in stage 2
 problem string           what was wrong with the file although it gave an answer; null = nothing
 error  string            why there is no answer; null where there is one
 fault  string            of an error: ``file``, ``storage``, or ``worker``; null without one

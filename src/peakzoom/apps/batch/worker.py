@@ -22,9 +22,8 @@ import torch
 
 from peakzoom.apps.batch.listing import Item, digest, from_json, one_line, open_storage
 from peakzoom.apps.batch.table import row_without_answer, schema, write_rows
-from peakzoom.inference.cascade import Stored
-from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
+from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import sync_folder, telling_full_disk
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import add_line, whole_lines
@@ -38,25 +37,41 @@ LOST = f"its worker was lost {TRIES} times while it looked at this video alone"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every worker is told.
+class LabelOptions:
+    """How to label an archive.
 
     Attributes:
-        run, device, engine, precision: as for :func:`peakzoom.inference.recognizer.load`.
+        workers: how many, each with a model of its own; None is one for each GPU, or for each core where there is none.
+        batch: videos that are written together at most; what a killed driver costs each worker.
+        device: "auto" takes GPUs where the cluster has some, "cpu", "cuda" ...
+        engine, precision, cascade: as for :func:`peakzoom.load`.
+    """
+
+    workers: int | None = None
+    batch: int = 64
+    device: str = "auto"
+    engine: str | None = None
+    precision: str = FULL
+    cascade: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker gets.
+
+    Attributes:
+        run: as for :func:`peakzoom.load`.
+        options: with the device that the driver chose.
         views: which views to average.
-        cascade: how far to look, where it is not at all of them.
-        settings: what the answers must be made with, from the driver's own model.
+        settings: those that the worker's model must have, from the driver's own model.
         drafts: the driver's folder of them.
         threads: of the network.
         decoders: processes that decode.
     """
 
     run: str
-    device: str
-    engine: str | None
-    precision: str
+    options: LabelOptions
     views: Views
-    cascade: Stored | None
     settings: dict[str, Any]
     drafts: Path
     threads: int
@@ -109,9 +124,12 @@ class Worker:
         self._refused: str | None = None
         torch.set_num_threads(job.threads)
         try:
-            self._recognizer = load(job.run, job.device, job.engine, job.precision)
-            made = json.loads(json.dumps(self._recognizer.settings(job.views, job.cascade)))
-            if other := sorted(name for name in made if made[name] != job.settings[name]):
+            options = job.options
+            self._recognizer = load(
+                job.run, options.device, options.engine, options.precision, options.cascade
+            )
+            here = json.loads(json.dumps(self._recognizer.settings(job.views)))
+            if other := sorted(name for name in here if here[name] != job.settings[name]):
                 raise UserError(f"{job.run} is another model here, with another {', '.join(other)}")
         except UserError as error:
             self._refused = str(error)
@@ -123,22 +141,22 @@ class Worker:
             row: under "batch" the videos, as JSON.
 
         Returns:
-            Under "told", as JSON: how many videos are "done", the "failed" ones with their reasons, and how many
+            Under "report", as JSON: how many videos are "done", the "failed" ones with their reasons, and how many
             workers were "lost" with the batch. Or why the job cannot go on: "refused", a sentence, or "crashed", a
             traceback.
         """
-        told: dict[str, Any]
+        report: dict[str, Any]
         try:
             if self._refused:
                 raise UserError(self._refused)
             items = from_json(row["batch"])
             with telling_full_disk(self._job.drafts.parent, "go on with --resume"):
-                told = {"done": len(items), **self._label(items)}
+                report = {"done": len(items), **self._label(items)}
         except UserError as error:
-            told = {"refused": f"{error} (on {platform.node()})"}
+            report = {"refused": f"{error} (on {platform.node()})"}
         except Exception:  # noqa: BLE001 - the driver raises it
-            told = {"crashed": traceback.format_exc()}
-        return {"told": json.dumps(told)}
+            report = {"crashed": traceback.format_exc()}
+        return {"report": json.dumps(report)}
 
     def _label(self, items: Sequence[Item]) -> dict[str, Any]:
         """Write the rows of a batch; returns what was lost and what has failed."""
@@ -175,13 +193,12 @@ class Worker:
             return row_without_answer(
                 item, views.reason, "storage" if isinstance(views, NotFetchedError) else "file"
             )
-        cascade, recognizer = self._job.cascade, self._recognizer
-        found: Prediction = recognizer.score_stepwise(views, cascade) if cascade else recognizer.score(views)
+        found = self._recognizer.score(views)
         name, score = found.top(1)[0]
         return {
             **{"path": item.shown, "size": item.size, "changed": item.changed},
             **{"class": name, "score": score, "scores": found.scores["fused"].tolist()},
-            **({"views": found.effort.views, "closer": found.effort.closer} if found.effort else {}),
+            **({"views": found.effort.views, "closer": found.effort.stage2_views} if found.effort else {}),
             **{"problem": found.problem, "error": None, "fault": None},
         }
 

@@ -40,16 +40,16 @@ class TorchEngine:
         self.classes, self.preprocess = model.classes, self.network.preprocess
 
     @torch.inference_mode()
-    def first(self, views: Tensor) -> tuple[Tensor, Seen]:
-        """The first pass alone: logits (B, S) of the original branch, and what :meth:`closer` needs."""
+    def stage1(self, views: Tensor) -> tuple[Tensor, Seen]:
+        """The first pass alone: logits (B, S) of the original branch, and what :meth:`stage2` needs."""
         seen = self.network.look(views.to(self.device))
         logits = self.network.model.head("original")(seen.features.mean((2, 3, 4)))
         return self._given(logits), seen
 
     @torch.inference_mode()
-    def closer(self, seen: Seen) -> Tensor:
-        """Fused logits (B, S) of views that :meth:`first` has seen."""
-        return self._given(self.network.answer(seen)["fused"])
+    def stage2(self, first_pass: Seen) -> Tensor:
+        """Fused logits (B, S) of views that :meth:`stage1` has seen."""
+        return self._given(self.network.answer(first_pass)["fused"])
 
     @torch.inference_mode()
     def __call__(self, views: Tensor) -> dict[str, Tensor]:

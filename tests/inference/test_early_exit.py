@@ -1,4 +1,4 @@
-"""Cascades: what is replayed is what is done, thresholds keep their promise, and what is done is counted."""
+"""The early exit does what is replayed, its thresholds keep their promise, and what it took is counted."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ from peakzoom.cli import app
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.calibrate import calibrate, course, frontier, probabilities, replay, upper_bound
 from peakzoom.evaluation.evaluate import score_videos
-from peakzoom.inference.cascade import Cascade, Work, answer, read, view_order
 from peakzoom.inference.cost import multiply_adds, multiply_adds_by_pass
+from peakzoom.inference.early_exit import (
+    EarlyExit,
+    Thresholds,
+    Work,
+    read_early_exit,
+    score_in_stages,
+    two_stages,
+    view_order,
+)
 from peakzoom.inference.prediction import Effort
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.model.load import digest
@@ -33,7 +41,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def noisy() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of 150 videos, 12 views, 5 classes: the fused answer is better than the original's."""
+    """Scores of 150 videos, 12 views, 5 classes: the fused scores are better than the original branch's."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 5, 150)
     hit = np.eye(5)[labels][:, None]
@@ -63,11 +71,11 @@ def test_the_first_clips_are_spread() -> None:
 
 
 def by_hand(
-    original: np.ndarray, fused: np.ndarray, order: list[int], cascade: Cascade
+    original: np.ndarray, fused: np.ndarray, order: list[int], thresholds: Thresholds
 ) -> tuple[int, int, int]:
     """One video, as the text of the module says it."""
 
-    def settles(scores: np.ndarray, views: list[int], by: float) -> tuple[int, int] | None:
+    def leader(scores: np.ndarray, views: list[int], by: float) -> tuple[int, int] | None:
         total = np.zeros(scores.shape[-1])
         for count, index in enumerate(views, start=1):
             total += scores[index].astype(np.float64)
@@ -76,34 +84,34 @@ def by_hand(
                 return int(total.argmax()), count
         return None
 
-    glanced = order[: cascade.glances]
-    if glanced and (found := settles(original, glanced, cascade.clear)):
+    first = order[: thresholds.stage1_views]
+    if first and (found := leader(original, first, thresholds.stage1_lead)):
         return *found, 0
-    if len(glanced) == len(order):
+    if len(first) == len(order):
         return int(original[order].astype(np.float64).sum(0).argmax()), len(order), 0
-    answer, count = settles(fused, order, cascade.settled) or (
+    answer, count = leader(fused, order, thresholds.stage2_lead) or (
         int(fused[order].astype(np.float64).sum(0).argmax()),
         len(order),
     )
-    return answer, max(count, len(glanced)), count
+    return answer, max(count, len(first)), count
 
 
-@pytest.mark.parametrize("glances", [0, 1, 3, 11, 12, 99])
-@pytest.mark.parametrize("clear", [0.0, 0.4, 1.5, math.inf])
-@pytest.mark.parametrize("settled", [0.0, 0.5, 4.0, math.inf])
-def test_replay(noisy: tuple[np.ndarray, ...], glances: int, clear: float, settled: float) -> None:
+@pytest.mark.parametrize("most", [0, 1, 3, 11, 12, 99])
+@pytest.mark.parametrize("first", [0.0, 0.4, 1.5, math.inf])
+@pytest.mark.parametrize("second", [0.0, 0.5, 4.0, math.inf])
+def test_replay(noisy: tuple[np.ndarray, ...], most: int, first: float, second: float) -> None:
     original, fused, _ = noisy
     order = view_order(4, 3)
-    cascade = Cascade(glances, clear, settled)
-    found = replay(course(original, order), course(fused, order), cascade)
+    thresholds = Thresholds(most, first, second)
+    found = replay(course(original, order), course(fused, order), thresholds)
     for video in range(len(original)):
-        expected = by_hand(original[video], fused[video], order, cascade)
-        assert (found.answers[video], found.views[video], found.closer[video]) == expected
-    if glances >= 12:
-        assert not found.closer.any()
-    if glances == 0:
-        assert (found.closer == found.views).all()
-    if glances == 0 and settled == math.inf:
+        expected = by_hand(original[video], fused[video], order, thresholds)
+        assert (found.predicted[video], found.views[video], found.stage2_views[video]) == expected
+    if most >= 12:
+        assert not found.stage2_views.any()
+    if most == 0:
+        assert (found.stage2_views == found.views).all()
+    if most == 0 and second == math.inf:
         assert (found.views == 12).all()
 
 
@@ -119,12 +127,12 @@ def test_courses_are_sums_so_far(noisy: tuple[np.ndarray, ...], videos: int) -> 
         np.testing.assert_array_equal(found.best[:, count - 1], total.argmax(1))
 
 
-def test_the_strictest_cascade_is_the_mean_over_all_views(noisy: tuple[np.ndarray, ...]) -> None:
+def test_the_strictest_thresholds_are_the_mean_over_all_views(noisy: tuple[np.ndarray, ...]) -> None:
     original, fused, _ = noisy
     order = view_order(4, 3)
-    found = replay(course(original, order), course(fused, order), Cascade())
-    np.testing.assert_array_equal(found.answers, fused.astype(np.float64).mean(1).argmax(1))
-    assert (found.views == 12).all() and (found.closer == 12).all()
+    found = replay(course(original, order), course(fused, order), Thresholds())
+    np.testing.assert_array_equal(found.predicted, fused.astype(np.float64).mean(1).argmax(1))
+    assert (found.views == 12).all() and (found.stage2_views == 12).all()
 
 
 # Calibration --------------------------------------------------------------------------------------------------------
@@ -152,17 +160,17 @@ def test_no_more_is_expected_to_be_lost_than_allowed(noisy: tuple[np.ndarray, ..
     original, fused, labels = noisy
     order, work = view_order(4, 3), Work(1.0, 2.5)
     found = calibrate(original, fused, labels, order, work, loss)
-    again = replay(course(original, order), course(fused, order), found.chosen.cascade)
+    again = replay(course(original, order), course(fused, order), found.chosen.thresholds)
     full = fused.astype(np.float64).sum(1).argmax(1)
     chances = probabilities(fused.mean(1), labels)
     rows = np.arange(150)
-    own = 100 * (chances[rows, full] - chances[rows, again.answers])
+    own = 100 * (chances[rows, full] - chances[rows, again.predicted])
     own = own.mean() + 1.645 * own.std() / math.sqrt(150)
     assert own <= found.chosen.loss_bound + 1e-9 <= loss + 1e-6
-    assert found.chosen.changed == int((again.answers != full).sum())
+    assert found.chosen.changed == int((again.predicted != full).sum())
     assert found.full.accuracy - found.chosen.accuracy <= loss / 100 + 1e-6
-    assert found.chosen.lost == int(((full == labels) & (again.answers != labels)).sum())
-    spent = (again.views + 2.5 * again.closer).mean()
+    assert found.chosen.lost == int(((full == labels) & (again.predicted != labels)).sum())
+    spent = (again.views + 2.5 * again.stage2_views).mean()
     assert found.chosen.multiply_adds == pytest.approx(spent)
     assert all(
         each.multiply_adds >= spent - 1e-9
@@ -189,9 +197,9 @@ def test_what_is_expected_is_what_new_videos_lose() -> None:
         order = view_order(4, 3)
         chosen = calibrate(original[:400], fused[:400], labels[:400], order, Work(1, 2), 1.0).chosen
         assert chosen.views < 10
-        others = replay(course(original[400:], order), course(fused[400:], order), chosen.cascade)
+        others = replay(course(original[400:], order), course(fused[400:], order), chosen.thresholds)
         full = fused[400:].astype(np.float64).sum(1).argmax(1)
-        lost.append(100 * float((full == labels[400:]).mean() - (others.answers == labels[400:]).mean()))
+        lost.append(100 * float((full == labels[400:]).mean() - (others.predicted == labels[400:]).mean()))
     assert np.mean(lost) <= 1.0 + 2 * np.std(lost) / math.sqrt(20)
 
 
@@ -216,14 +224,14 @@ def test_risk_and_loss_are_those_of_other_orders(noisy: tuple[np.ndarray, ...]) 
         answers = np.array(
             [
                 [
-                    by_hand(original[video], fused[video], list(random.permutation(12)), point.cascade)[0]
+                    by_hand(original[video], fused[video], list(random.permutation(12)), point.thresholds)[0]
                     for video in range(10)
                 ]
                 for _ in range(200)
             ]
         )
         assert point.risk == pytest.approx((answers != full).mean(), abs=0.05)
-        rows, own = np.arange(10), replay(*courses, point.cascade).answers
+        rows, own = np.arange(10), replay(*courses, point.thresholds).predicted
         lost, here = (100 * (chances[rows, full] - chances[rows, each]) for each in (answers, own))
         both = (each.mean() + 1.645 * each.std() / math.sqrt(10) for each in (lost.mean(0), here))
         assert point.loss_bound == pytest.approx(max(both), abs=5)
@@ -232,10 +240,10 @@ def test_risk_and_loss_are_those_of_other_orders(noisy: tuple[np.ndarray, ...]) 
 
 
 @pytest.mark.parametrize("views", [1, 2, 12])
-def test_a_network_alone_has_nothing_to_look_closer_at(noisy: tuple[np.ndarray, ...], views: int) -> None:
+def test_a_network_alone_has_no_stage_2(noisy: tuple[np.ndarray, ...], views: int) -> None:
     original, labels = noisy[0][:, :views], noisy[2]
     found = calibrate(original, original, labels, view_order(views, 1), Work(1, 0), 1.0, branches=False)
-    assert all(each.closer == 0 for each in found.points)
+    assert all(each.stage2_views == 0 for each in found.points)
     assert found.full.views == views and found.full.changed == 0
     assert found.chosen.views <= views and (views < 12 or found.chosen.views < views)
 
@@ -244,8 +252,8 @@ def test_a_network_alone_has_nothing_to_look_closer_at(noisy: tuple[np.ndarray, 
 def test_few_views(noisy: tuple[np.ndarray, ...], views: int) -> None:
     original, fused, labels = noisy[0][:, :views], noisy[1][:, :views], noisy[2]
     found = calibrate(original, fused, labels, view_order(views, 1), Work(1, 2), 0.0)
-    assert found.full.views == found.full.closer == views and found.full.changed == 0
-    assert len({each.cascade for each in found.points}) == len(found.points)
+    assert found.full.views == found.full.stage2_views == views and found.full.changed == 0
+    assert len({each.thresholds for each in found.points}) == len(found.points)
 
 
 @pytest.mark.parametrize(
@@ -267,70 +275,71 @@ def test_upper_bound(count: int, of: int, expected: float) -> None:
 def test_thresholds_that_are_none() -> None:
     for values in ((-1, 1.0, 1.0), (1, -0.1, 1.0), (1, 0.5, -1.0), (1, math.nan, 1.0)):
         with pytest.raises(UserError, match="expected 0 or more"):
-            Cascade(*values)
+            Thresholds(*values)
 
 
 # Done as replayed ---------------------------------------------------------------------------------------------------
 
 
 class Counting:
-    """An engine that counts what is asked of it."""
+    """An engine that counts its passes."""
 
     def __init__(self, recognizer: Recognizer) -> None:
-        self.engine, self.classes = recognizer.stepwise, recognizer.classes
-        self.firsts = self.closers = 0
+        self.engine, self.classes = two_stages(recognizer.engine), recognizer.classes
+        self.first = self.second = 0
 
-    def first(self, views: object) -> object:
-        self.firsts += 1
-        return self.engine.first(views)  # type: ignore[arg-type]
+    def stage1(self, views: object) -> object:
+        self.first += 1
+        return self.engine.stage1(views)  # type: ignore[arg-type]
 
-    def closer(self, seen: object) -> object:
-        self.closers += 1
-        return self.engine.closer(seen)  # type: ignore[arg-type]
+    def stage2(self, first_pass: object) -> object:
+        self.second += 1
+        return self.engine.stage2(first_pass)  # type: ignore[arg-type]
 
 
 def test_what_is_done_is_what_was_replayed(run: Path, clip_data: VideoSet) -> None:
     recognizer = load(run, "cpu")
-    protocol = Views(clips=4, crops=3)
+    views = Views(clips=4, crops=3)
     order = view_order(4, 3)
     test = [each for each in clip_data.entries if each.split == "test"]
-    full = score_videos(recognizer, clip_data, test, protocol)
+    full = score_videos(recognizer, clip_data, test, views)
     scores = {
         name: np.stack([each.views[name] for each in full.predictions]) for name in ("original", "fused")
     }
     courses = [course(scores[name], order) for name in ("original", "fused")]
+    decoded = [decode_views(entry.path, recognizer.preprocess, views) for entry in test]
     # The run is hardly trained and its scores hardly differ: leads that some of these videos reach.
     kinds = set()
-    for cascade in (
-        Cascade(glances, clear, settled)
-        for glances in (0, 1, 3, 12)
-        for clear in [*map(float, np.quantile(courses[0].lead[:, :3], [0.2, 0.6])), math.inf]
-        for settled in (0.02, 0.1, math.inf)
+    for thresholds in (
+        Thresholds(most, first, second)
+        for most in (0, 1, 3, 12)
+        for first in [*map(float, np.quantile(courses[0].lead[:, :3], [0.2, 0.6])), math.inf]
+        for second in (0.02, 0.1, math.inf)
     ):
-        expected = replay(*courses, cascade)
-        for video, entry in enumerate(test):
+        expected = replay(*courses, thresholds)
+        for video in range(len(test)):
             engine = Counting(recognizer)
-            views = decode_views(entry.path, recognizer.preprocess, protocol)
-            found, effort = answer(engine, views, cascade, order)  # type: ignore[arg-type]
-            assert effort == Effort(expected.views[video], expected.closer[video])
-            assert effort == (engine.firsts, engine.closers)
-            assert effort.passes == engine.firsts + 2 * engine.closers
-            assert found.argmax() == expected.answers[video] and found.sum() == pytest.approx(1)
-            looked = order[: effort.closer or effort.views]
-            total = scores["fused" if effort.closer else "original"][video, looked].sum(0)
+            early_exit = EarlyExit(thresholds, Work(1, 2), "", views)
+            found, effort = score_in_stages(engine, decoded[video], early_exit)  # type: ignore[arg-type]
+            assert effort == Effort(expected.views[video], expected.stage2_views[video])
+            assert effort == (engine.first, engine.second)
+            assert effort.passes == engine.first + 2 * engine.second
+            assert found.argmax() == expected.predicted[video] and found.sum() == pytest.approx(1)
+            looked = order[: effort.stage2_views or effort.views]
+            total = scores["fused" if effort.stage2_views else "original"][video, looked].sum(0)
             np.testing.assert_allclose(found, total / total.sum(), atol=1e-6)
-            kinds.add((effort.views < 12, effort.closer == 0, effort.closer < effort.views))
-    # Some stopped at a glance, some looked closer at all that they had seen, and some at less than that.
+            kinds.add((effort.views < 12, effort.stage2_views == 0, effort.stage2_views < effort.views))
+    # Some stopped in stage 1, some took all of its views into stage 2, and some fewer.
     assert {(True, True, True), (True, False, False), (True, False, True)} <= kinds
 
 
 def test_multiply_adds_by_pass_add_up(run: Path) -> None:
     recognizer = load(run, "cpu")
-    first, closer = multiply_adds_by_pass(recognizer.model)
+    first, second = multiply_adds_by_pass(recognizer.model)
     pre = recognizer.preprocess
     alone = multiply_adds(recognizer.model.backbone, pre.frames, pre.size)
     assert first == pytest.approx(alone, rel=0.01)
-    assert 2 * first < closer < 2 * first + 0.01  # attention is a few million multiply-adds
+    assert 2 * first < second < 2 * first + 0.01  # attention is a few million multiply-adds
 
 
 # From the command line ----------------------------------------------------------------------------------------------
@@ -353,17 +362,18 @@ VIEWS = ("--num-clips", 4, "--crops", 1)
 
 def test_calibrate_then_evaluate_and_predict(home: Path, clip_data: VideoSet, tmp_path: Path) -> None:
     said = call("calibrate", home, *VIEWS, "--loss", 50)
-    assert "answers changed" in said and "loses at most" in said and "95%" in said
+    assert "predictions changed" in said and "loses at most" in said and "95%" in said
     folder = home / "cascade"
     assert {each.name for each in folder.iterdir()} == {"cascade.json", "curve.csv", "curve.png"}
-    stored = read(folder / "cascade.json")
-    assert stored.weights == digest(load(home, "cpu").model) and (stored.clips, stored.crops) == (4, 1)
+    stored = read_early_exit(folder / "cascade.json")
+    assert stored.weights == digest(load(home, "cpu").model) and stored.views == Views(clips=4, crops=1)
     with (folder / "curve.csv").open(newline="") as stream:
         points = list(csv.DictReader(stream))
     chosen = [
         each
         for each in points
-        if Cascade(int(each["glances"]), float(each["clear"]), float(each["settled"])) == stored.cascade
+        if Thresholds(int(each["stage1_views"]), float(each["stage1_lead"]), float(each["stage2_lead"]))
+        == stored.thresholds
     ]
     assert len(chosen) == 1 and len(points) == 273
 
@@ -381,6 +391,33 @@ def test_calibrate_then_evaluate_and_predict(home: Path, clip_data: VideoSet, tm
     assert set(line["scores"]) == {"fused"} and 1 <= line["views"] <= 4 and line["closer"] <= line["views"]
     by_path = {each["path"]: each for each in efforts}
     assert int(by_path[str(file)]["views"]) == line["views"]
+
+
+def test_thresholds_of_before_0_1(tmp_path: Path) -> None:
+    """The keys that were written until then."""
+    older = {
+        "cascade": {"glances": 3, "clear": 1.5, "settled": None},
+        "work": {"first": 1.0, "closer": 2.0},
+        **{"weights": "abc", "rule": "paper", "clips": 4, "crops": 1, "precision": "32-true"},
+    }
+    (tmp_path / "cascade.json").write_text(json.dumps(older))
+    read = read_early_exit(tmp_path / "cascade.json")
+    assert read == EarlyExit(Thresholds(3, 1.5), Work(1.0, 2.0), "abc", Views(clips=4, crops=1))
+    (tmp_path / "cascade.json").write_text(json.dumps(read.to_dict()))
+    assert read_early_exit(tmp_path / "cascade.json") == read
+
+
+def test_a_recognizer_that_exits_early(run: Path, clip_data: VideoSet) -> None:
+    """It chooses the views that its thresholds are for, and takes no others."""
+    whole, views = load(run, "cpu"), Views(clips=4, crops=1)
+    early_exit = EarlyExit(Thresholds(1, 0.0), Work(1, 2), str(whole.weights), views)
+    early = Recognizer(whole.engine, whole.model, early_exit=early_exit)
+    prediction = early.predict(clip_data.entries[-1].path)
+    assert prediction.effort == Effort(1, 0) and not prediction.views
+    assert early.choose_views(None) == views != whole.choose_views(None)
+    assert early.settings(views) != whole.settings(views)
+    with pytest.raises(UserError, match=r"4 x 1 views of rule paper, and 10 x 3"):
+        early.predict(clip_data.entries[-1].path, Views())
 
 
 def test_what_a_cascade_was_not_made_for(home: Path) -> None:
