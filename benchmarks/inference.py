@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from peakzoom.inference.cost import multiply_adds_by_pass
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import PeakZoom
-from peakzoom.model.network import BRANCHES
+from peakzoom.model.config import BRANCHES
 from peakzoom.video.views import Preprocess, to_input
 
 ALONE = BRANCHES[:1]

@@ -20,7 +20,7 @@ from peakzoom.inference.engines.base import Description, trace
 from peakzoom.inference.engines.build import build_engine, open_exported
 from peakzoom.inference.export import compare, export
 from peakzoom.inference.recognizer import load
-from peakzoom.model import PeakZoom
+from peakzoom.model import PeakZoom, SparseAttention
 from peakzoom.model.backbones import BACKBONES
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
@@ -80,7 +80,7 @@ def test_a_traced_model_is_left_as_it_was() -> None:
     model = trained("tcnn_xs", 8, 48)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trace(model)
-    assert not model.attention.every_cell
+    assert type(model.attention) is SparseAttention
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.files import read_scores
-from peakzoom.model.network import BRANCHES
+from peakzoom.model.config import BRANCHES
 from peakzoom.studies.answers import Answer, by_groups, compare_likelihoods, complete, outcomes, read_answers
 from peakzoom.studies.study import ABLATION, Arm, Study, costs, group_folds, one_group_each, table
 from peakzoom.training.options import Options

@@ -23,7 +23,14 @@ from peakzoom.data.loading import EpochSampler, SharedBatches
 from peakzoom.data.runs import read_metrics
 from peakzoom.model import PeakZoom
 from peakzoom.training.check import check_settings
-from peakzoom.training.distributed import SyncBatchNorm, launched, lost_another, synchronise
+from peakzoom.training.distributed import (
+    Share,
+    SharedDropout,
+    SyncBatchNorm,
+    launched,
+    lost_another,
+    synchronise,
+)
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
@@ -57,16 +64,20 @@ def test_a_share_gets_the_draws_of_the_whole_batch(tiny: Recipe) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.eval()  # so that a clip's features do not depend on the others
+    model.dropout = SharedDropout(0.5)
     video = torch.rand(5, 3, 8, 32, 32)
 
-    def answer(first: int, last: int, share: tuple[int, int] | None) -> torch.Tensor:
+    def answer(first: int, last: int, share: Share | None) -> torch.Tensor:
         torch.manual_seed(7)
         generator = torch.Generator().manual_seed(8)
-        return model(video[first:last], generator=generator, share=share).fused.detach()
+        model.dropout.share = share
+        before, total = share or (0, last - first)
+        phi = model.draw_phi(total, 8, generator)[before : before + last - first]
+        return model(video[first:last], phi=phi).fused.detach()
 
     whole = answer(0, 5, None)
-    assert torch.allclose(answer(0, 3, (0, 5)), whole[:3], atol=1e-5)
-    assert torch.allclose(answer(3, 5, (3, 5)), whole[3:], atol=1e-5)
+    assert torch.allclose(answer(0, 3, Share(0, 5)), whole[:3], atol=1e-5)
+    assert torch.allclose(answer(3, 5, Share(3, 5)), whole[3:], atol=1e-5)
     assert not torch.allclose(answer(3, 5, None), whole[3:], atol=1e-3)  # the test can see it
 
 

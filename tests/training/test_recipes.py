@@ -9,7 +9,7 @@ import pytest
 
 from peakzoom.cli.quickstart_run import quick_recipe
 from peakzoom.model import BACKBONES, PeakZoom
-from peakzoom.model.network import BRANCHES
+from peakzoom.model.config import BRANCHES
 from peakzoom.training.recipes import RECIPES, Recipe, paper
 from peakzoom.video.views import Preprocess
 

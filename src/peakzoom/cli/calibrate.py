@@ -77,7 +77,7 @@ def calibrate(
     scores = {
         name: np.stack([each.views[name] for each in found.predictions]) for name in ("original", "fused")
     }
-    branches = recognizer.model.branches != ("original",)
+    branches = recognizer.model.zooms
     result = choose(
         scores["original"],
         scores["fused"],

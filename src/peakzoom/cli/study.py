@@ -118,7 +118,7 @@ def compare(
     Example: `peakzoom compare clips/clips.csv --out studies/peers --models tcnn_xs,r3d_18,tsm --cost 1
     --leave-one-group-out`
     """
-    from peakzoom.model.network import BRANCHES
+    from peakzoom.model.config import BRANCHES
     from peakzoom.studies.study import Arm, Study
     from peakzoom.training.options import Options
 

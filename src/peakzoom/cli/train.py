@@ -103,7 +103,7 @@ def train(
 
 def _branches(letters: str) -> tuple[str, ...]:
     """Such as "OD" for the original and the discriminative branch."""
-    from peakzoom.model.network import LETTERS
+    from peakzoom.model.config import LETTERS
 
     wanted = letters.upper().replace("+", "")
     if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - set(LETTERS.values()):

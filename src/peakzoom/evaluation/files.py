@@ -17,7 +17,7 @@ from peakzoom.display.figures import plot_confusion
 from peakzoom.evaluation.results import Evaluation
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
-from peakzoom.model.network import BRANCHES
+from peakzoom.model.config import BRANCHES
 from peakzoom.utils.durable import DRAFT, write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views

@@ -61,7 +61,7 @@ class Painter:
         self.top, self.left = round(region.top * down), round(region.left * across)
         self.height = max(1, min(round(region.height * down), self.size[0] - self.top))
         self.width = max(1, min(round(region.width * across), self.size[1] - self.left))
-        self.sampler = ZoomSampler(evidence.model.grid)
+        self.sampler = ZoomSampler(evidence.model.config.grid)
         self.radius = max(2.0, 0.014 * max(self.size))
 
     @classmethod
@@ -104,7 +104,7 @@ class Painter:
         if (self.height, self.width) != self.size:
             box = (self.left, self.top, self.left + self.width - 1, self.top + self.height - 1)
             draw.rectangle(box, outline="white")
-        last = self.evidence.model.grid - 1
+        last = self.evidence.model.config.grid - 1
         for row, column, response in sorted(peaks.tolist(), key=lambda each: each[2]):
             x = self.left + column / last * (self.width - 1)
             y = self.top + row / last * (self.height - 1)

@@ -138,7 +138,7 @@ class Evidence:
     @property
     def zooms(self) -> bool:
         """Whether the model sees the zoomed videos at all; one with the original branch alone does not."""
-        return self.model.branches != ("original",)
+        return self.model.zooms
 
     @cached_property
     def _preprocess(self) -> Preprocess:
@@ -191,7 +191,7 @@ class Evidence:
             discriminative and the complementary branch, float (2, g, g).
         """
         which, inner = self._shown[frame]
-        clip, grid = self.clips[which], self.model.grid
+        clip, grid = self.clips[which], self.model.config.grid
         here = clip.places[:, 0] == inner
         places, values = clip.places[here, 1:], clip.values[here]
         response = torch.zeros((1, grid, grid))
@@ -215,7 +215,7 @@ class Evidence:
             here = np.flatnonzero(clip.places[:, 0] == shown[first, 1])
             for each in here[np.argsort(-clip.values[here], kind="stable")]:
                 _, row, column = clip.places[each].tolist()
-                x, y = self.region.place(row, column, self.model.grid, pre.size)
+                x, y = self.region.place(row, column, self.model.config.grid, pre.size)
                 found.append(
                     Peak(
                         int(first),

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peakzoom.explanation.classes import frame_probabilities, respond_to, speaking_classes
 from peakzoom.explanation.evidence import ClipEvidence, Evidence, Region
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
@@ -153,13 +154,14 @@ def _clips(
 def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None) -> ClipEvidence:
     model, frames = network.model, network.preprocess.frames
     seen = network.look(view.to(next(model.parameters()).device))
-    responses, peaks = model.respond(seen.features, frames, seen.size, target=target)
     if target is None:
-        labels = model.speaking_classes(seen.features, frames, seen.size)
+        responses, peaks = model.respond(seen.features, frames, seen.size)
+        labels = speaking_classes(model, seen.features, frames, seen.size)
     else:
+        responses, peaks = respond_to(model, seen.features, frames, seen.size, target)
         labels = torch.full_like(peaks, target, dtype=torch.int64)
-    scores = model.frame_probabilities(seen.features, frames)
-    only = slice(1) if model.attention_per == "clip" else slice(None)
+    scores = frame_probabilities(model, seen.features, frames)
+    only = slice(1) if model.config.attention_per == "clip" else slice(None)
     responses, peaks, labels = (each[0, only].cpu() for each in (responses, peaks, labels))
     return ClipEvidence(
         start,

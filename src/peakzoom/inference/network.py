@@ -33,6 +33,8 @@ from torch import Tensor, nn
 
 from peakzoom.inference.packed import clips_together, pack_convolutions, pass_one
 from peakzoom.inference.rewrite import CONVOLUTIONS, fold_batch_norms, take_strides_first
+from peakzoom.model.attention import SparseAttention
+from peakzoom.model.geometry import place_response
 from peakzoom.model.network import PeakZoom
 from peakzoom.video.views import Preprocess, to_input
 
@@ -44,6 +46,19 @@ class Seen:
     features: Tensor  # (B, C, T', h, w) of the original video
     source: Tensor  # (B, 3, T, H', W') frames that the zoomed videos are read from
     size: tuple[int, int]  # (H, W) of the network's input
+
+
+class EveryCell(SparseAttention):
+    """The attention of a graph whose shapes must not depend on how many peaks there are: it goes over all cells."""
+
+    def __init__(self, attention: SparseAttention) -> None:
+        super().__init__(base=attention.base, mode=attention.mode)
+        self.beta_dis, self.beta_com = attention.beta_dis, attention.beta_com
+
+    def listed(self, peaks: Tensor) -> tuple[Tensor, Tensor]:
+        """Every cell with its weight, 1 or 0: K is g x g."""
+        found = peaks.flatten(1)
+        return found, torch.arange(found.shape[1], device=found.device).expand_as(found)
 
 
 class InferenceNetwork(nn.Module):
@@ -65,7 +80,8 @@ class InferenceNetwork(nn.Module):
         backbone: Any = self.model.backbone
         fold_batch_norms(backbone, self.preprocess.frames, self.preprocess.size)
         self.step = take_strides_first(backbone)
-        self.model.attention.every_cell = fixed_shapes
+        if fixed_shapes:
+            self.model.attention = EveryCell(self.model.attention)
         self.dtype = dtype
         if dtype != torch.float32:
             for module in backbone.modules():  # once, rather than at every call
@@ -85,9 +101,9 @@ class InferenceNetwork(nn.Module):
     def answer(self, seen: Seen) -> dict[str, Tensor]:
         """The same from a first pass."""
         pooled = {"original": seen.features.mean((2, 3, 4))}
-        if self.model.branches != ("original",):
+        if self.model.zooms:
             pooled |= self.look_closer(seen)
-        return self.model.classify({name: pooled[name] for name in self.model.branches}).logits()
+        return self.model.classify(pooled).logits()
 
     def look(self, views: Tensor) -> Seen:
         """The first pass: features of the original video."""
@@ -103,8 +119,17 @@ class InferenceNetwork(nn.Module):
 
     def zoom(self, seen: Seen) -> Tensor:
         """What lies between the passes: the zoomed videos (2 B, 3, T, H, W), first the discriminative ones."""
-        responses, peaks = self.model.respond(seen.features, self.preprocess.frames, seen.size, self.step)
-        return self.model.zoom(seen.source, responses, peaks, seen.size)[2]
+        model, config = self.model, self.model.config
+        placed = place_response(
+            model.slice_responses(seen.features),
+            model.backbone.cells,
+            self.preprocess.frames,
+            seen.size,
+            config.grid,
+            step=self.step,
+            average=config.attention_per == "clip",
+        )
+        return model.zoom(seen.source, *model.find_peaks(placed), seen.size)[2]
 
     def _features(self, video: Tensor) -> Tensor:
         """The backbone's, float32; a batch of many clips in parts of equal size, or nearly."""

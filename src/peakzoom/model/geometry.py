@@ -88,11 +88,6 @@ def interpolation_matrix(positions: Tensor, cells: int, stride: float, offset: f
     return (1 - distance).clamp(min=0)
 
 
-def nearest_cells(positions: Tensor, cells: int, stride: float, offset: float) -> Tensor:
-    """The cell that lies nearest to each position along one axis: int64 (n,); arguments as of interpolation_matrix."""
-    return ((positions - offset) / stride).round().clamp(0, cells - 1).long()
-
-
 def place_response(
     response: Tensor,
     cells: CellGeometry,
@@ -141,27 +136,3 @@ def axis_matrix(
     """:func:`interpolation_matrix` to ``steps`` positions from 0 to ``last``: (steps, cells); to be read only."""
     positions = torch.linspace(0, last, steps, dtype=torch.float64)
     return interpolation_matrix(positions, cells, stride, offset).to(device, dtype)
-
-
-def place_labels(
-    labels: Tensor, cells: CellGeometry, frames: int, size: tuple[int, int], grid: int = 31
-) -> Tensor:
-    """Bring a label a feature cell onto the attention grid: each place of each frame takes that of its nearest cell.
-
-    Args:
-        labels: (B, T', h, w) of any kind.
-        cells: where the cells sit in the input.
-        frames: T.
-        size: (H, W) of the input in pixels.
-        grid: g.
-
-    Returns:
-        (B, T, g, g).
-    """
-    for axis, (last, steps) in enumerate(
-        ((frames - 1, frames), (size[0] - 1, grid), (size[1] - 1, grid)), start=1
-    ):
-        positions = torch.linspace(0, last, steps, dtype=torch.float64, device=labels.device)
-        near = nearest_cells(positions, labels.shape[axis], cells.stride[axis - 1], cells.offset[axis - 1])
-        labels = labels.index_select(axis, near)
-    return labels

@@ -15,7 +15,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from peakzoom.display.figures import INK, MUTED
-from peakzoom.model.network import BRANCHES
+from peakzoom.model.config import BRANCHES
 from peakzoom.studies.tables import Row
 from peakzoom.utils.errors import UserError
 

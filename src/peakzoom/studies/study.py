@@ -45,7 +45,7 @@ from peakzoom.evaluation.stats import (
 )
 from peakzoom.inference.cost import Timing, multiply_adds, parameters, time_per_clip
 from peakzoom.inference.recognizer import load
-from peakzoom.model.network import BRANCHES, LETTERS
+from peakzoom.model.config import BRANCHES, LETTERS
 from peakzoom.studies.answers import (
     Answer,
     Key,

@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from peakzoom.model.network import BRANCHES, LETTERS
+from peakzoom.model.config import BRANCHES, LETTERS
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,23 @@ class _AllSum(torch.autograd.Function):
         return gradient
 
 
+class SharedDropout(nn.Dropout):
+    """A dropout that draws for the whole batch of all processes and takes the rows of this process's clips.
+
+    So a clip gets the mask that it would get in one process. Without ``share`` it is an ordinary dropout.
+    """
+
+    share: Share | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C) -> the same shape."""
+        if self.share is None or not self.training:
+            return super().forward(input)
+        first, total = self.share
+        mask = super().forward(input.new_ones((total, *input.shape[1:])))
+        return input * mask[first : first + len(input)]
+
+
 class SyncBatchNorm(_BatchNorm):
     """A batch norm whose training statistics are those of all processes' clips.
 

@@ -14,7 +14,7 @@ from peakzoom.data.entries import Problem
 from peakzoom.data.loading import Batch, seed_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.network import PeakZoomOutput
-from peakzoom.training.distributed import Share, SyncBatchNorm, Together
+from peakzoom.training.distributed import Share, SharedDropout, SyncBatchNorm, Together
 from peakzoom.training.recipes import Phase, Recipe
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import to_input
@@ -63,6 +63,8 @@ class Training(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self.together = Together(self.trainer.world_size)
+        if self.trainer.world_size > 1:
+            self.model.dropout = SharedDropout(self.model.dropout.p)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.phase)
@@ -171,7 +173,11 @@ class Training(L.LightningModule):
         video, source = to_input(batch.views, self.recipe.preprocess)
         dtype = self.model.backbone.fc.weight.dtype  # another than float32 where --precision is 64-true, say
         video, source = video.to(dtype), None if source is None else source.to(dtype)
-        return self.model(video, source, generator=self.draws, share=share)
+        if isinstance(self.model.dropout, SharedDropout):
+            self.model.dropout.share = share
+        first, total = share or (0, len(video))
+        phi = self.model.draw_phi(total, video.shape[2], self.draws)
+        return self.model(video, source, phi=None if phi is None else phi[first : first + len(video)])
 
     def _names(self) -> list[str]:
         return [*self.model.branches, "fused"] if len(self.model.branches) > 1 else ["fused"]

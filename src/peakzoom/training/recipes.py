@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from peakzoom.model import BACKBONES
-from peakzoom.model.network import ATTENTION_PER, BRANCHES, RESPONSES
+from peakzoom.model.config import ATTENTION_PER, BRANCHES, RESPONSES
 from peakzoom.utils.errors import UserError, did_you_mean
 from peakzoom.video.views import Augment, Preprocess
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from peakzoom.data.entries import Entry
-from peakzoom.model import PeakZoom
+from peakzoom.model import PeakZoom, PeakZoomConfig
 from peakzoom.model.backbones import FIXED_LENGTH
 from peakzoom.model.load import find_model, read_model
 from peakzoom.training.options import Say
@@ -40,9 +40,8 @@ def backbone_options(recipe: Recipe) -> dict[str, Any]:
 
 def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
     """The untrained network of a recipe's first or second (``joint``) phase."""
-    model = PeakZoom(
-        recipe.model,
-        len(classes),
+    config = PeakZoomConfig(
+        num_classes=len(classes),
         branches=recipe.branches if joint else ("original",),
         width=recipe.width,
         backbone_options=backbone_options(recipe),
@@ -50,10 +49,11 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
         attention_per=recipe.attention_per,
         response=recipe.response,
         erase=recipe.erase,
-        classes=list(classes),
+        classes=tuple(classes),
         preprocess=recipe.preprocess.to_dict(),
     )
-    if model.branches == ("original",):
+    model = PeakZoom(recipe.model, config=config)
+    if not model.zooms:
         model.attention.requires_grad_(False)  # unused: several processes would wait for its gradients
     return model
 

@@ -16,10 +16,10 @@ import numpy as np
 from peakzoom.evaluation.files import Scores, average
 from peakzoom.evaluation.report.branches import Disagreement, SceneryRow, disagreement, scenery
 from peakzoom.evaluation.stats import Share, bootstrap, mean_class, share, share_of
-from peakzoom.model import network
+from peakzoom.model import config
 from peakzoom.video.sampling import Views
 
-LETTERS = {**network.LETTERS, "fused": "fused"}
+LETTERS = {**config.LETTERS, "fused": "fused"}
 BINS = 15
 
 
