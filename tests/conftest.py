@@ -15,7 +15,8 @@ from tiny import recipe, render
 
 from peakzoom.data.datasets import open_data
 from peakzoom.data.entries import VideoSet
-from peakzoom.data.synthetic.clips import ClipSpec, write_clip
+from peakzoom.data.synthetic.clips import write_clip
+from peakzoom.data.synthetic.scene import ClipSpec
 from peakzoom.training.recipes import Recipe
 
 
@@ -40,13 +41,13 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rendered data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
+    """A synthetic data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
     return render(tmp_path_factory.mktemp("rendered") / "clips")
 
 
 @pytest.fixture(scope="session")
 def clip_data(clips: Path) -> VideoSet:
-    """The rendered clips as a list with splits and groups."""
+    """The synthetic clips as a list with splits and groups."""
     return open_data(clips / "clips.csv")
 
 

@@ -16,7 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from peakzoom.data.synthetic.clips import ClipSpec, render_clip
+from peakzoom.data.synthetic.scene import ClipSpec, render_clip
 from peakzoom.display.figures import COLOURS, INK, MUTED
 from peakzoom.model import SparseAttention, ZoomSampler, find_peaks, normalise
 from peakzoom.model.backbones import BACKBONES

@@ -12,15 +12,13 @@ from pathlib import Path
 import pytest
 from data.files import one_sentence, touch, touch_many
 from data.rar import write_rar
-from data.test_archives import files_below, rar_tool, silent, write_tar, write_zip
+from data.test_archives import files_below, write_tar, write_zip
 
 from peakzoom import cli
 from peakzoom.data.archives import UNPACKING
 from peakzoom.data.datasets import open_data
 from peakzoom.data.prepare import OFFICIAL, Missing, Official, prepare
 from peakzoom.utils.errors import UserError
-
-__all__ = ["rar_tool"]  # a fixture
 
 # As published: the lists with CRLF ends, the odd spelling of one class's files.
 UCF_CLASSES = ["Archery", "HandstandPushups"]
@@ -111,10 +109,10 @@ def all_unpacked(root: Path) -> None:
 
 
 @pytest.mark.parametrize("lay", [as_published, repacked, videos_unpacked, all_unpacked])
-def test_ucf101(rar_tool: str, tmp_path: Path, lay: Callable[[Path], None]) -> None:
+def test_ucf101(tmp_path: Path, caplog: pytest.LogCaptureFixture, lay: Callable[[Path], None]) -> None:
     lay(tmp_path)
     before = files_below(tmp_path)
-    found = prepare(UCF, tmp_path, silent)
+    found = prepare(UCF, tmp_path)
     assert found.complete and found.missing == [] and found.problems == []
     assert (found.found, found.classes) == (6, 2)
     assert [(split.number, split.found, split.listed) for split in found.splits] == [
@@ -134,8 +132,8 @@ def test_ucf101(rar_tool: str, tmp_path: Path, lay: Callable[[Path], None]) -> N
         }[lay]
     )
     # A second run finds what the first one left, and unpacks nothing.
-    told: list[str] = []
-    assert prepare(UCF, tmp_path, told.append) == found and told == []
+    caplog.clear()
+    assert prepare(UCF, tmp_path) == found and caplog.messages == []
     assert files_below(tmp_path) == after
     # The commands that it ends with read the data set.
     for command in found.commands:
@@ -167,24 +165,23 @@ def hmdb_in_one_zip(root: Path) -> None:
 
 
 @pytest.mark.parametrize("lay", [hmdb_published, hmdb_half_unpacked, hmdb_in_one_zip])
-def test_hmdb51(rar_tool: str, tmp_path: Path, lay: Callable[[Path], None]) -> None:
+def test_hmdb51(tmp_path: Path, lay: Callable[[Path], None]) -> None:
     lay(tmp_path)
     before = files_below(tmp_path)
-    found = prepare(HMDB, tmp_path, silent)
+    found = prepare(HMDB, tmp_path)
     assert found.complete and found.found == 8 and found.problems == []
     assert before.items() <= files_below(tmp_path).items()
     assert files_below(found.videos) == contents(HMDB_FILES)
     data = open_data(found.videos, splits=found.lists, split=3)
     assert data.name == "HMDB51 split 3" and data.splits() == {"train": 4, "test": 2}
-    assert prepare(HMDB, tmp_path, silent) == found
+    assert prepare(HMDB, tmp_path) == found
 
 
-def test_an_interrupted_unpacking_is_done_again(rar_tool: str, tmp_path: Path) -> None:
+def test_an_interrupted_unpacking_is_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     as_published(tmp_path)
     put(tmp_path / f"{UNPACKING}videos" / "UCF-101", contents(UCF_FILES[:2]))
-    told: list[str] = []
-    found = prepare(UCF, tmp_path, told.append)
-    assert found.complete and any("interrupted" in line for line in told)
+    found = prepare(UCF, tmp_path)
+    assert found.complete and "interrupted" in caplog.text
     assert files_below(found.videos) == contents(UCF_FILES)
     assert not (tmp_path / f"{UNPACKING}videos").exists()
 
@@ -193,7 +190,7 @@ def test_what_is_missing(tmp_path: Path) -> None:
     all_unpacked(tmp_path)
     (tmp_path / "archery" / "v_archery_g02_c01.mp4").unlink()
     touch(tmp_path, "archery/v_archery_g09_c01.avi")
-    found = prepare(UCF, tmp_path, silent)
+    found = prepare(UCF, tmp_path)
     assert not found.complete and found.found == 5
     assert found.missing == [Missing("Archery/v_Archery_g02_c01.avi", ("train", "test", "train"))]
     assert [split.found for split in found.splits] == [(3, 2), (4, 1), (3, 2)]
@@ -204,7 +201,7 @@ def test_lists_that_are_not_the_official_ones(tmp_path: Path) -> None:
     all_unpacked(tmp_path)
     lists = tmp_path / "ucfTrainTestlist" / "trainlist02.txt"
     lists.write_text("\n".join(lists.read_text().splitlines()[1:]))
-    found = prepare(UCF, tmp_path, silent)
+    found = prepare(UCF, tmp_path)
     assert not found.complete and found.missing == []
     (problem,) = found.problems
     assert "split 2: 3 training and 2 test videos are listed, officially 4 and 2" in problem.reason
@@ -255,22 +252,21 @@ def one_list_short(root: Path) -> None:
         (one_list_short, "testlist03.txt is missing"),
     ],
 )
-def test_mistakes(rar_tool: str, tmp_path: Path, lay: Callable[[Path], None], words: str) -> None:
+def test_mistakes(tmp_path: Path, lay: Callable[[Path], None], words: str) -> None:
     lay(tmp_path)
     before = files_below(tmp_path)
     with pytest.raises(UserError) as error:
-        prepare(UCF, tmp_path, silent)
+        prepare(UCF, tmp_path)
     assert words in one_sentence(error)
     after = files_below(tmp_path)
     assert before.items() <= after.items() and not any(UNPACKING in name for name in after)
 
 
-def test_two_of_everything_is_said(tmp_path: Path) -> None:
+def test_two_of_everything_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     all_unpacked(tmp_path)
     put(tmp_path / "again", contents(UCF_FILES[:3]))
-    told: list[str] = []
-    assert prepare(UCF, tmp_path, told.append).complete
-    assert "again" in told[0] and "are not" in told[0]
+    assert prepare(UCF, tmp_path).complete
+    assert "again" in caplog.messages[0] and "are not" in caplog.messages[0]
 
 
 # The real lists ---------------------------------------------------------------------------------------------------
@@ -283,7 +279,7 @@ def test_every_official_video(
     official = OFFICIAL[name]
     (tmp_path / "lists").symlink_to(shared_data / "splits" / name)
     (tmp_path / "all").symlink_to(ucf_root if name == "ucf101" else hmdb_root)
-    found = prepare(official, tmp_path, silent)
+    found = prepare(official, tmp_path)
     assert found.complete and found.problems == []
     assert (found.found, found.classes) == (official.videos, official.classes)
     assert tuple(split.listed for split in found.splits) == official.counts

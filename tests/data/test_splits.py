@@ -10,7 +10,7 @@ import pytest
 from data.files import one_sentence
 
 from peakzoom.data.datasets import open_data
-from peakzoom.data.entries import Entry
+from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.layouts.hmdb51 import read_hmdb51
 from peakzoom.data.layouts.ucf101 import read_ucf101
 from peakzoom.data.splits import hold_out_groups, split_validation
@@ -121,15 +121,19 @@ def test_division_of_sequences(shared_data):
     assert len(chosen) > 5  # the seed matters
 
 
+def trained_on(data: VideoSet) -> list[Entry]:
+    return [entry for entry in data.entries if entry.split == "train"]
+
+
 def test_division_of_ucf101(ucf_root, ucf_lists):
-    entries = read_ucf101(ucf_root, ucf_lists).with_split("train").entries
+    entries = trained_on(read_ucf101(ucf_root, ucf_lists))
     total, val = check(entries, 0.1, 0)
     assert abs(sum(val.values()) / len(entries) - 0.1) < 0.01
     assert len(val) == 101 and max(abs(val[c] - 0.1 * total[c]) for c in total) <= 4
 
 
 def test_division_of_hmdb51_by_films(hmdb_root, shared_data):
-    entries = read_hmdb51(hmdb_root, shared_data / "splits" / "hmdb51").with_split("train").entries
+    entries = trained_on(read_hmdb51(hmdb_root, shared_data / "splits" / "hmdb51"))
     _, val = check(entries, 0.2, 0)  # films of up to 125 clips, each in several classes
     assert abs(sum(val.values()) / len(entries) - 0.2) < 0.03
     assert all(0.1 < val[label] / 70 < 0.35 for label in range(51))

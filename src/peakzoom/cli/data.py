@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console, say
+from peakzoom.cli.console import answer, out_console
 from peakzoom.cli.inputs import check_new, open_videos
 from peakzoom.cli.options import DataArg, DataOptions, grouped
 from peakzoom.utils.errors import printable
@@ -106,30 +106,28 @@ def render(
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = os.cpu_count() or 1,
 ) -> None:
-    """Render labelled clips of moving figures, for trying out, and for pre-training where no videos can be fetched.
+    """Render labelled synthetic clips of moving figures: to try out, or to pre-train on where no videos can be had.
 
-    Examples: `peakzoom data render rendered` and `peakzoom data render rendered --train-clips 12000 --test-clips 600
+    Examples: `peakzoom data render synthetic` and `peakzoom data render synthetic --train-clips 12000 --test-clips 600
     --frames 24 --fps 10 --difficulty 0.4 --performers 200 --backgrounds 200 --test-share 0.1`
     """
-    from peakzoom.data.synthetic.clips import render_dataset
+    from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 
+    spec = DatasetSpec(
+        train_clips=train_clips,
+        test_clips=test_clips,
+        height=height,
+        width=width,
+        frames=frames,
+        fps=fps,
+        difficulty=difficulty,
+        performers=performers,
+        backgrounds=backgrounds,
+        test_share=test_share,
+        seed=seed,
+    )
     with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
-        folder = render_dataset(
-            out,
-            train_clips=train_clips,
-            test_clips=test_clips,
-            height=height,
-            width=width,
-            frames=frames,
-            fps=fps,
-            difficulty=difficulty,
-            performers=performers,
-            backgrounds=backgrounds,
-            test_share=test_share,
-            seed=seed,
-            workers=workers,
-            progress=progress,
-        )
+        folder = render_dataset(out, spec, workers, progress)
     listed = folder / "clips.csv"
     following = f"train {listed} --out RUN" if train_clips else f"evaluate RUN {listed}"
     answer(f"List: {listed}\nNext: peakzoom {following}")
@@ -154,7 +152,7 @@ def prepare(
         check_new(out, "--out")
     official = OFFICIAL[name.value]
     with progress_bar("unpacking files") as progress:
-        found = look(official, root, say, progress)
+        found = look(official, root, progress)
     answer(
         f"{official.title}: {found.found:,} of {official.videos:,} videos, "
         f"{found.classes} of {official.classes} classes"

@@ -117,9 +117,7 @@ class ViewOptions:
 
     clips: Annotated[
         str,
-        typer.Option(
-            "--clips", help="Clip rule: paper, tsm-dense, slowfast, mmaction2, mmaction2-0.x, tsn-uniform."
-        ),
+        typer.Option("--clips", help="Clip rule: paper, tsm-dense, slowfast, tsn-uniform."),
     ] = "paper"
     num_clips: Annotated[int, typer.Option("--num-clips", help="Clips of a video.")] = 10
     crops: Annotated[int, typer.Option("--crops", help="Crops of a clip.")] = 3

@@ -1,4 +1,4 @@
-"""The whole way on rendered clips: render, train both steps, evaluate, draw where the network looked."""
+"""The whole way on synthetic clips: render, train both steps, evaluate, draw where the network looked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from peakzoom.data.entries import Entry
 from peakzoom.data.layouts.manifest import read_manifest
-from peakzoom.data.synthetic.clips import render_dataset
+from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.display.figures import plot_attention
 from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.results import Evaluation
@@ -28,7 +28,9 @@ from peakzoom.video.views import Augment, to_input
 
 TRAIN_CLIPS, TEST_CLIPS = 400, 120
 FRAMES, FPS = 24, 10.0  # 2.4 seconds: at least two periods of every action
-DIFFICULTY = 0.2  # of the rendered clips: a camera that trembles a little, some bystanders, few idle postures
+DIFFICULTY = (
+    0.2  # of the synthetic clips: a camera that trembles a little, some bystanders, few idle postures
+)
 
 
 def quick_recipe() -> Recipe:
@@ -108,8 +110,8 @@ def quickstart(
     Args:
         out: new or empty.
         seed: of everything.
-        train_clips: rendered clips to train on.
-        test_clips: rendered clips of other performers before other backgrounds.
+        train_clips: synthetic clips to train on.
+        test_clips: synthetic clips of other performers before other backgrounds.
         workers: processes that render and decode.
         recipe: the quick one when not given.
         progress: show progress bars.
@@ -119,17 +121,15 @@ def quickstart(
     check_new_folder(out)
     say(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
     with progress_bar(f"rendering {train_clips + test_clips} clips", progress) as told:
-        clips = render_dataset(
-            out / "clips",
+        spec = DatasetSpec(
             train_clips=train_clips,
             test_clips=test_clips,
             frames=FRAMES,
             fps=FPS,
             difficulty=DIFFICULTY,
-            workers=workers,
             seed=seed,
-            progress=told,
         )
+        clips = render_dataset(out / "clips", spec, workers, told)
     data = read_manifest(clips / "clips.csv")
     run = out / "run"
     train(

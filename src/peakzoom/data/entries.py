@@ -60,20 +60,10 @@ class VideoSet:
         found = Counter(entry.label for entry in self.entries)
         return {name: found[label] for label, name in enumerate(self.classes)}
 
-    def problem_counts(self) -> dict[str, int]:
-        """Problems of each reason, the most frequent first."""
-        return dict(Counter(problem.reason for problem in self.problems).most_common())
-
     def splits(self) -> dict[str, int]:
         """Videos of each split ("train", "val", "test", or "" where none is stated), those that occur."""
         found = Counter(entry.split or "" for entry in self.entries)
         return {name: found[name] for name in ("train", "val", "test", "") if found[name]}
-
-    def with_split(self, name: str) -> VideoSet:
-        """The entries of split ``name`` ("train", "val" or "test"), possibly none."""
-        if name not in ("train", "val", "test"):
-            raise UserError(f"split is {name!r}, expected 'train', 'val' or 'test'")
-        return replace(self, entries=[entry for entry in self.entries if entry.split == name])
 
     def with_classes(self, classes: list[str]) -> VideoSet:
         """The same videos with labels that point into ``classes``, say those of a trained model.

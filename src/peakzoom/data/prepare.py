@@ -7,13 +7,14 @@ from them already. What is unpacked is used where it lies; what is not is unpack
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peakzoom.data.archives import Progress, Say, archive_stem, new_folder, unpack
+from peakzoom.data.archives import Progress, archive_stem, new_folder, unpack
 from peakzoom.data.entries import Entry, Problem, some
 from peakzoom.data.layouts.files import files_in, folder_at, is_video, subfolders
 from peakzoom.data.layouts.hmdb51 import list_hmdb51
@@ -23,6 +24,8 @@ from peakzoom.utils.errors import UserError
 
 DEPTH = 3  # how far below the folder things are looked for: the archives nest their folders twice
 SPLITS = (1, 2, 3)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -150,13 +153,12 @@ class Prepared:
         )
 
 
-def prepare(official: Official, root: str | Path, say: Say, progress: Progress | None = None) -> Prepared:
+def prepare(official: Official, root: str | Path, progress: Progress | None = None) -> Prepared:
     """Find or unpack a data set, and compare what is there with its lists.
 
     Args:
         official: one of :data:`OFFICIAL`.
         root: folder of what was downloaded.
-        say: told one line at a time.
         progress: called with (files done, all files) of an archive.
 
     Raises:
@@ -167,18 +169,18 @@ def prepare(official: Official, root: str | Path, say: Say, progress: Progress |
     root = folder_at(root)
     lists = _find_lists(official, root)
     if lists is None:
-        archive = _archive(official, root, official.is_lists, official.lists_file, "official lists", say)
-        with new_folder(root / "splits", say) as folder:
-            unpack(archive, folder, say, progress)
+        archive = _archive(official, root, official.is_lists, official.lists_file, "official lists")
+        with new_folder(root / "splits") as folder:
+            unpack(archive, folder, progress)
             if _find_lists(official, folder) is None:
                 raise UserError(f"{archive} has no {official.marks} in it: is it {official.lists_file}?")
         lists = _find_lists(official, root / "splits")
         assert lists is not None
     classes, _ = official.read(lists, 1)
-    videos = _find_videos(root, classes, say)
+    videos = _find_videos(root, classes)
     if videos is None:
-        _unpack_videos(official, root, classes, say, progress)
-        videos = _find_videos(root / "videos", classes, say)
+        _unpack_videos(official, root, classes, progress)
+        videos = _find_videos(root / "videos", classes)
         assert videos is not None
     return _compare(official, videos, lists)
 
@@ -231,21 +233,19 @@ def _compare(official: Official, videos: Path, lists: Path) -> Prepared:
     )
 
 
-def _unpack_videos(
-    official: Official, root: Path, classes: list[str], say: Say, progress: Progress | None
-) -> None:
+def _unpack_videos(official: Official, root: Path, classes: list[str], progress: Progress | None) -> None:
     """Into ``videos``: the archive, and the archives of single classes that it holds or that lie in its place."""
     parts = _class_archives(root, classes)
     archive = None
     if not parts:
-        archive = _archive(official, root, official.is_videos, official.videos_file, "videos", say)
-    with new_folder(root / "videos", say) as folder:
+        archive = _archive(official, root, official.is_videos, official.videos_file, "videos")
+    with new_folder(root / "videos") as folder:
         if archive is not None:
-            unpack(archive, folder, say, progress)
+            unpack(archive, folder, progress)
             parts = _class_archives(folder, classes)
         for name, part in parts.items():
             target = folder / name
-            unpack(part, target, say, progress)
+            unpack(part, target, progress)
             inner = [each for each in target.iterdir() if each.is_dir()]
             if len(inner) == 1 and inner[0].name.casefold() == name.casefold() and not files_in(target):
                 # The archive holds the folder itself, as HMDB51's do.
@@ -254,7 +254,7 @@ def _unpack_videos(
                 lifted.rename(target)
             if archive is not None:
                 part.unlink()
-        if _find_videos(folder, classes, say) is None:
+        if _find_videos(folder, classes) is None:
             raise UserError(
                 f"{archive or root} has no folder of a class in it, such as {classes[0]}: "
                 f"is it {official.videos_file}?"
@@ -273,7 +273,7 @@ def _find_lists(official: Official, root: Path) -> Path | None:
     return next((folder for folder in _folders(root) if next(folder.glob(official.marks), None)), None)
 
 
-def _find_videos(root: Path, classes: list[str], say: Say) -> Path | None:
+def _find_videos(root: Path, classes: list[str]) -> Path | None:
     """The folder with most folders that are called as a class and hold a video."""
     wanted = {name.casefold() for name in classes}
     found: dict[Path, int] = {}
@@ -284,7 +284,7 @@ def _find_videos(root: Path, classes: list[str], say: Say) -> Path | None:
     best = max(found, key=lambda folder: found[folder], default=None)
     if len(found) > 1:
         others = some(str(folder) for folder in found if folder != best)
-        say(f"the class folders in {best} are used, those in {others} are not")
+        log.warning("the class folders in %s are used, those in %s are not", best, others)
     return best
 
 
@@ -306,9 +306,7 @@ def _class_archives(root: Path, classes: list[str]) -> dict[str, Path]:
     return found
 
 
-def _archive(
-    official: Official, root: Path, wanted: re.Pattern[str], published: str, what: str, say: Say
-) -> Path:
+def _archive(official: Official, root: Path, wanted: re.Pattern[str], published: str, what: str) -> Path:
     """The archive in ``root`` that has such a name; a UserError says what to download if there is none."""
     found = [file for stem, file in _archives(root) if wanted.fullmatch(stem)]
     if not found:
@@ -317,5 +315,5 @@ def _archive(
             f"put {published} there, from {official.page}"
         )
     if len(found) > 1:
-        say(f"{found[0]} is used, {some(map(str, found[1:]))} is not")
+        log.warning("%s is used, %s is not", found[0], some(map(str, found[1:])))
     return found[0]

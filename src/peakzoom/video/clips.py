@@ -171,50 +171,6 @@ def slowfast_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndar
     return np.minimum(index, n - 1)
 
 
-def mmaction2_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
-    """MMAction2's test clips (version 1): starts spread evenly, both ends included, rounded to the nearest.
-
-    With s the span and m = max(n - s, 0): start_i = round(i m / (clips - 1)), halves to even; one clip: m //
-    2; frames modulo n. A clip of one frame is for frame-wise ("2D") networks: start_i = floor(i n / clips + n
-    / (2 clips)). Source: open-mmlab/mmaction2, mmaction/datasets/transforms/loading.py,
-    ``SampleFrames._get_test_clips`` and ``transform`` with test_mode, out_of_bound_opt 'loop', no
-    twice_sample, no target_fps.
-
-    Quirk: it differs from the paper's rule only in rounding, by at most one frame.
-
-    Returns:
-        int64, shape ``(clips, frames)``, values in [0, n).
-    """
-    _check(n, frames, stride, clips)
-    if frames == 1:
-        average = n / clips
-        starts = (np.arange(clips) * average + average / 2.0).astype(np.int64)
-    else:
-        last = max(n - clip_span(frames, stride), 0)
-        starts = np.array([last // 2]) if clips == 1 else np.round(np.arange(clips) * (last / (clips - 1)))
-    return clip_indices(starts.astype(np.int64), n, frames, stride)
-
-
-def mmaction2_old_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
-    """MMAction2's test clips before version 1: the middles of equal intervals.
-
-    With c = frames * stride and a = (n - c + 1) / clips: start_i = floor(i a + a / 2) if n >= c, else 0;
-    frames modulo n. Source: open-mmlab/mmaction2 0.x, mmaction/datasets/pipelines/loading.py,
-    ``SampleFrames._get_test_clips``.
-
-    Quirks: neither end of the video is reached; c counts stride - 1 frames more than the clip covers; a video
-    shorter than c gives ``clips`` equal clips that start at 0, even where the clip itself would fit.
-
-    Returns:
-        int64, shape ``(clips, frames)``, values in [0, n).
-    """
-    _check(n, frames, stride, clips)
-    size = frames * stride
-    average = (n - size + 1) / clips if n >= size else 0.0
-    starts = (np.arange(clips) * average + average / 2.0).astype(np.int64)
-    return clip_indices(starts, n, frames, stride)
-
-
 def tsn_uniform_clips(n: int, frames: int, stride: int, clips: int = 1) -> np.ndarray:
     """TSN's test frames: the video in equal segments, the middle frame of each.
 
@@ -244,8 +200,6 @@ CLIP_RULES: dict[str, ClipRule] = {
     "paper": even_clips,
     "tsm-dense": tsm_dense_clips,
     "slowfast": slowfast_clips,
-    "mmaction2": mmaction2_clips,
-    "mmaction2-0.x": mmaction2_old_clips,
     "tsn-uniform": tsn_uniform_clips,
 }
 

@@ -1,3 +1,3 @@
-"""Synthetic action clips: drawn figures, rendered and written as ordinary video files."""
+"""Synthetic action clips: people, figures, scenes, and the files."""
 
 from __future__ import annotations

@@ -1,381 +1,184 @@
-"""Rendered action clips, written as ordinary H.264 files: drawn people in drawn places.
+"""Synthetic action clips as ordinary H.264 files with a list of them.
 
 Why: a stranger can train and test in a minute without downloading a data set, and a network can be pre-trained on as
-many clips as wanted. What tells an action is often small (see :mod:`peakzoom.data.synthetic.figures`), which is what
-the zoomed branches are for; :func:`telling_part` says where it is.
-
-Reading order: a clip's specification, its place, its camera (:func:`render_clip`), the files (:func:`render_dataset`).
+many clips as wanted. What a clip shows: :mod:`peakzoom.data.synthetic.scene`.
 """
 
 from __future__ import annotations
 
-import csv
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
 
-from peakzoom.data.synthetic.figures import (
-    ACTIONS,
-    Parts,
-    Polygons,
-    Sketch,
-    draw_figure,
-    hsv,
-    idle_pose,
-    performer_look,
-    shade,
-    standing_height,
-)
+from peakzoom.data.synthetic.people import ACTIONS
+from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames
+from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import UserError
 
-SUPERSAMPLE = 2  # drawn at twice the size, then averaged: Pillow's polygons have hard edges on whole pixels
-MARGIN = 14  # pixels of background beyond each border of the frame, room for the camera to move
-BYSTANDERS = 10_000  # their numbers begin here; performers' end before it
-SLOW = {"drink": 1.3, "kick": 1.2, "clap": 0.9}  # period against the drawn one: a cup takes longer than a nod
-STREAM = {"place": 2, "clip": 3, "grain": 4, "train": 5, "test": 6, "share": 7}  # independent random streams
+COLUMNS = ("path", "label", "split", "group", "background", "seed")  # of clips.csv
+BATCH = 8  # clips that a process renders between two reports of progress, at most
 
 
 @dataclass(frozen=True)
-class ClipSpec:
-    """Everything that a rendered clip depends on; the same specification gives the same pixels.
+class DatasetSpec:
+    """What a synthetic data set holds; the same specification gives the same files.
 
-    Two specifications that differ only in ``action`` share person, place, camera, noise, timing and idle motion.
-    ``world`` changes who performer 3 and what background 5 are; ``difficulty`` in [0, 1] scales clutter, other moving
-    things, camera motion, noise, the range of the figure's size, and idle motion.
+    Classes are balanced to one clip. A clip depends on these settings and its own number alone: asking for more clips
+    leaves the first ones as they are.
+
+    Attributes:
+        train_clips, test_clips: how many, at least one in all.
+        classes: actions of :data:`~peakzoom.data.synthetic.people.ACTIONS`.
+        height, width, frames, fps, difficulty: of every clip, as of :class:`ClipSpec`.
+        performers, backgrounds: how many different ones.
+        test_share: of the performers and of the backgrounds, that appear in test clips only. Without training clips,
+            or without test clips, there is nothing to hold out and all of them appear.
+        seed: of everything.
     """
 
-    action: str
-    performer: int = 0
-    background: int = 0
-    seed: int = 0
-    world: int = 0
+    train_clips: int = 400
+    test_clips: int = 120
+    classes: Sequence[str] = tuple(ACTIONS)
     height: int = 192
     width: int = 256
     frames: int = 32
     fps: float = 15.0
     difficulty: float = 0.5
+    performers: int = 24
+    backgrounds: int = 24
+    test_share: float = 0.25
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.action not in ACTIONS:
-            raise UserError(f"no action is called {self.action!r}; there are {', '.join(ACTIONS)}")
-        if self.height < 32 or self.width < 32 or self.height % 2 or self.width % 2:
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise UserError(f"classes are {list(self.classes)}; give each class once, at least one")
+        if min(self.train_clips, self.test_clips) < 0 or self.train_clips + self.test_clips < 1:
             raise UserError(
-                f"frames of {self.height} x {self.width} cannot be rendered; give even sides of at least 32"
+                f"{self.train_clips} training and {self.test_clips} test clips were asked for; give at least one clip"
             )
-        if self.frames < 1 or not self.fps > 0:
-            raise UserError(f"{self.frames} frames at {self.fps} fps make no clip; both must be positive")
-        if not 0 <= self.difficulty <= 1:
-            raise UserError(f"difficulty is {self.difficulty}; it must lie in [0, 1]")
+        if not 1 <= self.performers <= BYSTANDERS or self.backgrounds < 1 or not 0 < self.test_share < 1:
+            came = (
+                f"{self.performers} performers, {self.backgrounds} backgrounds, test share {self.test_share}"
+            )
+            most = f"at most {BYSTANDERS} performers"
+            raise UserError(f"{came}: give at least one of each, {most}, and a share between 0 and 1")
 
+    def clips(self) -> Iterator[tuple[str, str, ClipSpec]]:
+        """Path (``<class>/<split>_<number>.mp4``), split and specification of each clip.
 
-# ---------------------------------------------------------------------------------------------------------- the place
+        Raises:
+            UserError: too few performers or backgrounds to hold some out; a value that no clip can have.
+        """
+        shares = np.random.default_rng([self.seed, STREAM["share"]])
+        people = self._share_out(self.performers, "performers", shares)
+        places = self._share_out(self.backgrounds, "backgrounds", shares)
+        shape = (self.height, self.width, self.frames, self.fps, self.difficulty)
+        for split, count in (("train", self.train_clips), ("test", self.test_clips)):
+            for number in range(count):
+                rng = np.random.default_rng([self.seed, STREAM[split], number])
+                name = self.classes[number % len(self.classes)]
+                person, place = int(rng.choice(people[split])), int(rng.choice(places[split]))
+                spec = ClipSpec(name, person, place, int(rng.integers(2**31)), self.seed, *shape)
+                yield f"{name}/{split}_{number:05d}.mp4", split, spec
 
-
-@lru_cache(maxsize=64)
-def _background(world: int, background: int, height: int, width: int, difficulty: float) -> Image.Image:
-    """A place without people, drawn once: (height, width) plus margins, supersampled."""
-    rng = np.random.default_rng([world, STREAM["place"], background])
-    u = rng.uniform
-    h, w = SUPERSAMPLE * (height + 2 * MARGIN), SUPERSAMPLE * (width + 2 * MARGIN)
-    floor = int(h * u(0.6, 0.72))  # above the feet of all figures
-    kind = str(rng.choice(["room", "tiles", "stripes", "outdoor", "noise"]))
-    wall, ground = hsv(u(), u(0.05, 0.45), u(0.5, 0.95)), hsv(u(0.03, 0.15), u(0.1, 0.6), u(0.3, 0.75))
-    if kind == "outdoor":
-        wall, ground = (
-            hsv(u(0.5, 0.62), u(0.1, 0.5), u(0.75, 1.0)),
-            hsv(u(0.15, 0.4), u(0.2, 0.6), u(0.35, 0.75)),
-        )
-    image = Image.new("RGB", (w, h), wall)
-    draw = ImageDraw.Draw(image)
-    if kind == "tiles":
-        side, gap = int(u(0.08, 0.2) * h), shade(wall, 0.8)
-        for way in range(0, w, side):
-            draw.line([way, 0, way, h], fill=gap, width=3)
-            draw.line([0, way, w, way], fill=gap, width=3)
-    elif kind == "stripes":
-        step, lean, other = u(0.04, 0.15) * w, u(-0.5, 0.5) * h, shade(wall, u(0.75, 0.9))
-        for way in np.arange(-h, w + h, 2 * step).tolist():
-            draw.polygon([way, 0, way + step, 0, way + step + lean, h, way + lean, h], fill=other)
-    clutter = round(difficulty * u(3, 9))
-    draw.rectangle([0, floor, w, h], fill=ground)
-    if kind == "outdoor":
-        for _ in range(4 + clutter):  # hedges and crowns
-            x, y, r = u(0, w), floor - u(0, 0.25) * h, u(0.04, 0.12) * h
-            leaf = hsv(u(0.2, 0.4), u(0.3, 0.7), u(0.3, 0.65))
-            draw.rectangle([x - r / 8, y, x + r / 8, floor], fill=(96, 72, 50))
-            for _ in range(5):
-                dx, dy, k = u(-r, r), u(-r, r) * 0.7, u(0.5, 0.9) * r
-                draw.ellipse(
-                    [x + dx - k, y + dy - k, x + dx + k, y + dy + k], fill=shade(leaf, u(0.85, 1.15))
-                )
-    else:
-        draw.rectangle([0, floor - 7, w, floor], fill=shade(wall, 0.7))  # skirting board
-        for line in np.linspace(floor, h, int(u(2, 7))).tolist():
-            draw.line([0, line, w, line], fill=shade(ground, 0.85), width=2)
-        for _ in range(clutter):
-            x, tall, wide = u(0, w), u(0.12, 0.4) * h, u(0.05, 0.16) * w
-            colour = hsv(u(), u(0.1, 0.8), u(0.3, 0.95))
-            # Furniture on the floor, or a picture or window on the wall.
-            low = floor + u(0, 0.06) * h if u() < 0.5 else u(0.35, 0.6) * h
-            box = [x, low - tall, x + wide, low]
-            draw.rectangle(box, fill=colour, outline=shade(colour, 0.55), width=3)
-            for k in np.linspace(0.2, 0.8, int(u(0, 4))):
-                draw.line([x, low - tall * k, x + wide, low - tall * k], fill=shade(colour, 0.7), width=3)
-    coarse, strength = (12, 22.0) if kind == "noise" else (30, 7.0)
-    cloud = 128 + strength * (0.4 + difficulty) * rng.normal(0, 1, (h // coarse + 1, w // coarse + 1))
-    stain = Image.fromarray(np.clip(cloud, 0, 255).astype(np.uint8)).resize((w, h), Image.Resampling.BICUBIC)
-    texture = np.asarray(stain, dtype=np.int16) - 128
-    slope = np.linspace(-1, 1, h)[:, None] * u(-14, 14) + np.linspace(-1, 1, w)[None] * u(-14, 14)
-    lit = np.asarray(image, dtype=np.int16) + (texture + slope.astype(np.int16))[..., None]
-    blur = ImageFilter.BoxBlur(u(0, 2))
-    return Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(blur)
-
-
-# ---------------------------------------------------------------------------------------------------------- the camera
-
-
-@dataclass
-class Scene:
-    """A clip before its frames are drawn; lengths in drawn pixels."""
-
-    canvas: Image.Image  # the place, with all that does not move
-    shapes: Polygons
-    camera: np.ndarray  # (T, 2) int, the frame's left upper corner
-    parts: Parts
-    tables: list[list[int]]  # per frame 3 x 256 brightness levels
-    noise: np.ndarray  # int16 (H + 16, W + 16, 3)
-    shifts: np.ndarray  # (T, 2), where a frame's noise begins
-
-
-def _scene(spec: ClipSpec) -> Scene:
-    """All random numbers of a clip: the same ones whatever the action.
-
-    What is drawn per frame has a stream of its own, so that a longer clip or another frame rate keeps the motion.
-    """
-    rng = np.random.default_rng([spec.world, STREAM["clip"], spec.seed])
-    grain = np.random.default_rng([spec.world, STREAM["grain"], spec.seed])
-    u, d, s = rng.uniform, spec.difficulty, SUPERSAMPLE
-    time = np.arange(spec.frames) / spec.fps
-    canvas = _background(spec.world, spec.background, spec.height, spec.width, d).copy()
-    if u() < 0.5:
-        canvas = canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    w, h = canvas.size
-    draw = ImageDraw.Draw(canvas)
-
-    # Camera: a slow pan and a tremble, in whole drawn pixels (half a pixel of the frame).
-    reach, rate, phase = s * (MARGIN - 2) * d * u(0.2, 0.8, 2) * [1, 0.4], u(0.1, 0.3, 2), u(0, 2 * np.pi, 2)
-    pan = reach * np.sin(2 * np.pi * rate * time[:, None] + phase)
-    tremble = np.cumsum(grain.normal(0, 0.5 * d * s, (spec.frames, 2)), axis=0)
-    shift = np.rint(s * MARGIN + pan + tremble - tremble.mean(axis=0))
-    camera = np.clip(shift, 0, 2 * s * MARGIN).astype(int)
-
-    # The performer: size, place, side, timing.
-    look = performer_look(spec.world, spec.performer)
-    tall = s * min(spec.height, 0.85 * spec.width) * u(0.80 - 0.22 * d, 0.83 + 0.04 * d)
-    scale = tall / standing_height(look)
-    room = max(
-        0.0, s * (spec.width / 2 - 8 * d) - 0.44 * scale
-    )  # a kicking foot or waving hand stays in the frame
-    x = w / 2 + room * u(-1, 1) * (0.15 + 0.85 * d)
-    # Heels stand above the lower border: toes point down in the picture, and the camera trembles.
-    y = s * (MARGIN + 0.92 * spec.height) - u(0, 0.5) * max(0.0, 0.89 * s * spec.height - tall)
-    outward, light = rng.choice([-1.0, 1.0]), rng.choice([-0.6, 0.6])
-    period = u(0.55, 1.05) / look.speed * SLOW.get(spec.action, 1.0)  # seconds
-    beat = np.sin(2 * np.pi * (time / period + u()))
-    vigour = look.vigour * u(0.9, 1.1)
-
-    # Others: bystanders who stand still (drawn into the canvas) or sway, and balls that pass by.
-    shapes: Polygons = []
-    for _ in range(2):
-        shown, moves, place, size = u() < 0.75 * d, u() < 0.5 * d, u(0.02, 0.98) * w, u(0.5, 0.8)
-        person = performer_look(spec.world, BYSTANDERS + int(rng.integers(1000)))
-        pose = idle_pose(np.random.default_rng(rng.integers(2**31)), time if moves else time[:1], 1.0)
-        if shown and abs(place - x) > 0.45 * scale:
-            sketch = Sketch((place, y - 0.03 * h), scale * size, 0.5 * s, light)
-            draw_figure(sketch, person, pose, 1.0)
-            if moves:
-                shapes += sketch.polygons()
-            else:
-                for fill, points in sketch.polygons():
-                    draw.polygon(points[0], fill=fill)
-    for _ in range(2):
-        shown, r, colour = u() < 0.6 * d, u(0.02, 0.05) * h, hsv(u(), u(0.3, 0.9), u(0.4, 1))
-        path = u([0, 0.1 * h], [w, 0.9 * h]) + u([-0.3 * w, -0.1 * h], [0.3 * w, 0.1 * h]) * time[:, None]
-        if shown:
-            sketch = Sketch((0, 0), 1.0, 0.5 * s, light)
-            sketch.part()
-            sketch.limb(path, path, r, r, colour)
-            shapes += sketch.polygons()
-
-    shadow = [x - 0.2 * scale, y - 0.015 * scale, x + 0.2 * scale, y + 0.035 * scale]
-    draw.ellipse(shadow, fill=(70, 66, 62))
-    pose = idle_pose(rng, time, d)
-    ACTIONS[spec.action][0](pose, beat, vigour)
-    sketch = Sketch((x, y), scale, 0.7 * s, light)
-    parts = draw_figure(sketch, look, pose, outward)
-    shapes += sketch.polygons()
-
-    gain = u(0.9 - 0.15 * d, 1.08 + 0.12 * d) * (
-        1 + u(-0.05, 0.05, 3) * (0.5 + d)
-    )  # exposure, colour of the light
-    flicker = 1 + grain.normal(0, 0.012 * d, spec.frames)
-    levels = np.clip(np.outer(flicker, np.outer(gain, np.arange(256))), 0, 255)
-    shifts = grain.integers(0, 17, (spec.frames, 2))
-    noise = np.rint(grain.normal(0, 0.6 + 3.4 * d, (spec.height + 16, spec.width + 16, 3))).astype(np.int16)
-    return Scene(canvas, shapes, camera, parts, levels.astype(int).tolist(), noise, shifts)
-
-
-def _frames(spec: ClipSpec) -> Iterator[np.ndarray]:
-    """The frames of a clip one by one, uint8 (H, W, 3)."""
-    scene, s = _scene(spec), SUPERSAMPLE
-    for t in range(spec.frames):
-        frame = scene.canvas.copy()
-        draw = ImageDraw.Draw(frame)
-        for colour, points in scene.shapes:
-            draw.polygon(points[t], fill=colour)
-        left, top = (int(v) for v in scene.camera[t])
-        frame = frame.reduce(s, box=(left, top, left + s * spec.width, top + s * spec.height))
-        dy, dx = scene.shifts[t]
-        pixels = scene.noise[dy : dy + spec.height, dx : dx + spec.width] + np.asarray(
-            frame.point(scene.tables[t])
-        )
-        yield np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
-
-
-def render_clip(spec: ClipSpec) -> np.ndarray:
-    """The pixels of a clip before they are compressed, uint8 (T, 3, H, W) RGB; pure and deterministic."""
-    return np.ascontiguousarray(np.stack(list(_frames(spec))).transpose(0, 3, 1, 2))
-
-
-def telling_part(spec: ClipSpec) -> tuple[str, np.ndarray, float]:
-    """Where the action shows, in pixels of the frame.
-
-    Returns the part's name ("hand", "foot", "head"; for clap one of the hands), its centres (T, 2) as x, y, and a
-    radius that holds it.
-    """
-    scene = _scene(spec)
-    name = ACTIONS[spec.action][1]
-    centres, radius = scene.parts[name]
-    return name, (centres - scene.camera) / SUPERSAMPLE, radius / SUPERSAMPLE
-
-
-# ----------------------------------------------------------------------------------------------------------- the files
+    def _share_out(self, count: int, what: str, rng: np.random.Generator) -> dict[str, list[int]]:
+        """Numbers 0 to count - 1 for training and for testing, disjoint where there are clips of both."""
+        numbers = rng.permutation(count).tolist()
+        if not (self.train_clips and self.test_clips):
+            return {"train": numbers, "test": numbers}
+        held = max(1, round(self.test_share * count))
+        if held >= count:
+            raise UserError(
+                f"{count} {what} with a test share of {self.test_share} leave none to train on; give more {what}"
+            )
+        return {"train": sorted(numbers[held:]), "test": sorted(numbers[:held])}
 
 
 def write_clip(spec: ClipSpec, path: Path) -> None:
-    """Writes a clip as H.264 in MP4, with PyAV's own encoder; the same bytes for the same specification."""
+    """Write a clip as H.264 in MP4, with PyAV's own encoder; the same bytes for the same specification."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(spec.fps).limit_denominator(30_000))
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
         # One thread: the processes already fill the machine. Quality 18 leaves no visible loss (x264's documentation).
         stream.options = {"preset": "ultrafast", "crf": "18", "threads": "1"}
-        for pixels in _frames(spec):
+        for pixels in clip_frames(spec):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+
+
+def render_dataset(
+    root: str | Path,
+    spec: DatasetSpec | None = None,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the clips of a data set, and their list ``clips.csv`` last: a folder without it is unfinished.
+
+    The list has the columns :data:`COLUMNS`; the group is the performer, as "p07".
+
+    Args:
+        root: new or empty folder.
+        spec: what to write; the defaults of :class:`DatasetSpec` when not given.
+        workers: processes; at most 1: none beside this one. They change no clip. As always with processes, a script
+            calls this below ``if __name__ == "__main__":``.
+        progress: called with (done, all) from this process.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        UserError: ``root`` holds something already, or a value is out of its range.
+    """
+    root = Path(root)
+    plan = list((spec or DatasetSpec()).clips())
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(
+            f"{root} is not an empty folder; give a new one, so that nothing is overwritten or mixed up"
+        )
+    for name in {clip.action for _, _, clip in plan}:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    # Sorted by background, so that a process draws a background once for many clips.
+    jobs = [(clip, root / path) for path, _, clip in sorted(plan, key=lambda item: item[2].background)]
+    done = 0
+    for count in _written(jobs, workers):
+        done += count
+        if progress:
+            progress(done, len(jobs))
+    write_csv(
+        root / "clips.csv",
+        COLUMNS,
+        (
+            (path, clip.action, split, f"p{clip.performer:02d}", f"b{clip.background:02d}", clip.seed)
+            for path, split, clip in plan
+        ),
+    )
+    return root
+
+
+def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[int]:
+    """How many more clips are written, batch by batch."""
+    size = max(1, min(BATCH, len(jobs) // max(1, 4 * workers)))
+    batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+    if workers <= 1:
+        yield from map(_write_batch, batches)
+        return
+    # "spawn" works the same on all systems and carries no threads or locks of the caller over.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            for future in as_completed([pool.submit(_write_batch, batch) for batch in batches]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _write_batch(jobs: list[tuple[ClipSpec, Path]]) -> int:
     for spec, path in jobs:
         write_clip(spec, path)
     return len(jobs)
-
-
-def _share_out(
-    count: int, share: float, both: bool, what: str, rng: np.random.Generator
-) -> dict[str, list[int]]:
-    """Numbers 0 to count - 1 for training and for testing, disjoint where there are ``both`` kinds of clips."""
-    numbers = rng.permutation(count).tolist()
-    if not both:
-        return {"train": numbers, "test": numbers}
-    held = max(1, round(share * count))
-    if held >= count:
-        raise UserError(
-            f"{count} {what} with a test share of {share} leave none to train on; give more {what}"
-        )
-    return {"train": sorted(numbers[held:]), "test": sorted(numbers[:held])}
-
-
-def render_dataset(
-    root: str | Path, *, train_clips: int = 400, test_clips: int = 120, classes: Sequence[str] | None = None,
-    height: int = 192, width: int = 256, frames: int = 32, fps: float = 15.0, difficulty: float = 0.5,
-    performers: int = 24, backgrounds: int = 24, test_share: float = 0.25, seed: int = 0, workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:  # fmt: skip
-    """Writes ``root/<class>/<split>_<number>.mp4`` and a list of them, ``root/clips.csv``; returns ``root``.
-
-    The list's columns are path, label, split, group (the performer, "p07"), background and seed. Classes are balanced
-    to one clip. A share ``test_share`` of the performers and of the backgrounds appears in test clips only (without
-    training clips, or without test clips, there is nothing to hold out and all of them appear). A clip depends on
-    the settings and its own number alone: neither ``workers``, the number of processes (at most 1: none beside this
-    one), nor asking for more clips changes it. The list is written last: a folder without it is
-    unfinished. ``progress(done, total)`` is called from this process. As always with processes, a script calls this
-    below ``if __name__ == "__main__":``.
-
-    Raises:
-        UserError: ``root`` holds something already, or a value is out of its range.
-    """
-    root, names = Path(root), list(ACTIONS) if classes is None else list(classes)
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"classes are {names}; give each class once, at least one")
-    if min(train_clips, test_clips) < 0 or train_clips + test_clips < 1:
-        raise UserError(
-            f"{train_clips} training and {test_clips} test clips were asked for; give at least one clip"
-        )
-    if not 1 <= performers <= BYSTANDERS or backgrounds < 1 or not 0 < test_share < 1:
-        came = f"{performers} performers, {backgrounds} backgrounds, test share {test_share}"
-        most = f"at most {BYSTANDERS} performers"
-        raise UserError(f"{came}: give at least one of each, {most}, and a share between 0 and 1")
-    shares, both = np.random.default_rng([seed, STREAM["share"]]), train_clips > 0 and test_clips > 0
-    people = _share_out(performers, test_share, both, "performers", shares)
-    places = _share_out(backgrounds, test_share, both, "backgrounds", shares)
-    plan: list[tuple[str, str, ClipSpec]] = []
-    for split, clips in (("train", train_clips), ("test", test_clips)):
-        for number in range(clips):
-            name, rng = names[number % len(names)], np.random.default_rng([seed, STREAM[split], number])
-            person, place = int(rng.choice(people[split])), int(rng.choice(places[split]))
-            own = int(rng.integers(2**31))
-            spec = ClipSpec(name, person, place, own, seed, height, width, frames, fps, difficulty)
-            plan.append((f"{name}/{split}_{number:05d}.mp4", split, spec))
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f"{root} is not an empty folder; give a new one, so that nothing is overwritten or mixed up"
-        )
-    for name in {spec.action for _, _, spec in plan}:
-        (root / name).mkdir(parents=True, exist_ok=True)
-    # Sorted by background, so that a process draws a background once for many clips.
-    jobs = [(spec, root / path) for path, _, spec in sorted(plan, key=lambda item: item[2].background)]
-    size = max(1, min(8, len(jobs) // max(1, 4 * workers)))
-    batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
-    done = 0
-    if workers <= 1:
-        for batch in batches:
-            done += _write_batch(batch)
-            if progress:
-                progress(done, len(jobs))
-    else:
-        # "spawn" works the same on all systems and carries no threads or locks of the caller over.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            try:
-                for future in as_completed([pool.submit(_write_batch, batch) for batch in batches]):
-                    done += future.result()
-                    if progress:
-                        progress(done, len(jobs))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    with (root / "clips.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["path", "label", "split", "group", "background", "seed"])
-        for path, split, spec in plan:
-            table.writerow(
-                [path, spec.action, split, f"p{spec.performer:02d}", f"b{spec.background:02d}", spec.seed]
-            )
-    return root

@@ -1,4 +1,4 @@
-"""Rendered clips: the same specification gives the same pixels, and an action shows only where it is said to show."""
+"""Synthetic clips: the same specification gives the same pixels, and an action shows only where it is said to show."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import av
 import numpy as np
 import pytest
 
-from peakzoom.data.synthetic.clips import ClipSpec, render_clip, render_dataset, telling_part
-from peakzoom.data.synthetic.figures import ACTIONS, performer_look
+from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
+from peakzoom.data.synthetic.people import ACTIONS, performer_look
+from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_part
 from peakzoom.utils.errors import UserError
 
 SMALL = {"height": 48, "width": 64, "frames": 5}
+DATASET = DatasetSpec(train_clips=20, test_clips=11, performers=6, backgrounds=5, seed=3, fps=12.5, **SMALL)
 
 
 def read(path: Path) -> np.ndarray:
@@ -107,10 +109,8 @@ def test_performers_are_many() -> None:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
     calls: list[tuple[int, int]] = []
-    root = render_dataset(
-        tmp_path_factory.mktemp("rendered") / "new" / "folder", train_clips=20, test_clips=11, performers=6,
-        backgrounds=5, seed=3, workers=1, fps=12.5, progress=lambda done, total: calls.append((done, total)), **SMALL,
-    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("synthetic") / "new" / "folder"
+    root = render_dataset(folder, DATASET, 1, lambda done, total: calls.append((done, total)))
     return root, calls
 
 
@@ -141,9 +141,8 @@ def test_held_out(dataset: tuple[Path, list[tuple[int, int]]], column: str) -> N
 
 
 def test_file_holds_the_rendered_pixels(tmp_path: Path) -> None:
-    root = render_dataset(
-        tmp_path, train_clips=2, test_clips=0, classes=["clap", "kick"], seed=9, frames=6, workers=1
-    )
+    made = DatasetSpec(train_clips=2, test_clips=0, classes=["clap", "kick"], seed=9, frames=6)
+    root = render_dataset(tmp_path, made, workers=1)
     for row in csv.DictReader((root / "clips.csv").open(newline="", encoding="utf-8")):
         numbers = {
             "performer": int(row["group"][1:]),
@@ -156,32 +155,11 @@ def test_file_holds_the_rendered_pixels(tmp_path: Path) -> None:
 
 
 def test_workers_do_not_matter(dataset: tuple[Path, list[tuple[int, int]]], tmp_path: Path) -> None:
-    again = render_dataset(
-        tmp_path,
-        train_clips=20,
-        test_clips=11,
-        performers=6,
-        backgrounds=5,
-        seed=3,
-        workers=2,
-        fps=12.5,
-        **SMALL,
-    )
-    assert files(again) == files(dataset[0])
+    assert files(render_dataset(tmp_path, DATASET, workers=2)) == files(dataset[0])
 
 
 def test_more_clips_keep_the_first(dataset: tuple[Path, list[tuple[int, int]]], tmp_path: Path) -> None:
-    few = render_dataset(
-        tmp_path,
-        train_clips=4,
-        test_clips=2,
-        performers=6,
-        backgrounds=5,
-        seed=3,
-        workers=1,
-        fps=12.5,
-        **SMALL,
-    )
+    few = render_dataset(tmp_path, replace(DATASET, train_clips=4, test_clips=2), workers=1)
     all_files = files(dataset[0])
     assert all(all_files[name] == data for name, data in files(few).items() if name != "clips.csv")
 
@@ -204,7 +182,7 @@ def test_more_clips_keep_the_first(dataset: tuple[Path, list[tuple[int, int]]], 
 )
 def test_bad_values(tmp_path: Path, options: dict, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        render_dataset(tmp_path / "new", **options)
+        render_dataset(tmp_path / "new", DatasetSpec(**options))
     assert not (tmp_path / "new").exists()
 
 
@@ -212,5 +190,5 @@ def test_refuses_a_folder_in_use(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("kept")
     for root in (tmp_path, tmp_path / "mine.txt"):
         with pytest.raises(UserError, match="not an empty folder"):
-            render_dataset(root, train_clips=1, test_clips=0, workers=1, **SMALL)
+            render_dataset(root, DatasetSpec(train_clips=1, test_clips=0, **SMALL), workers=1)
     assert list(files(tmp_path)) == ["mine.txt"]
