@@ -115,8 +115,8 @@ def train(recipe: str, clips: Path, out: Path, record: Path) -> None:
                 0,
                 "--accelerator",
                 "cpu",
-                "--cache",
-                "off",
+                "--set",
+                "cache=off",
             ),
         )
     finally:

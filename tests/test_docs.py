@@ -30,8 +30,19 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_LINKS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 TINY = [
-    *["--size", "32", "--frames", "4", "--zoom-source", "1", "--width", "0.25", "--batch-size", "9"],
-    *["--epochs", "1", "--joint-epochs", "1", "--cache", "off", "--workers", "0", "--accelerator", "cpu"],
+    *[
+        "--size",
+        "32",
+        "--frames",
+        "4",
+        "--set",
+        "preprocess.zoom_source=1",
+        "--width",
+        "0.25",
+        "--batch-size",
+        "9",
+    ],
+    *["--epochs", "1", "--joint-epochs", "1", "--set", "cache=off", "--workers", "0", "--accelerator", "cpu"],
 ]
 QUICK = ["--num-clips", "2", "--crops", "1", "--device", "cpu"]
 FEW = [
@@ -210,7 +221,7 @@ def test_what_does_not_parse() -> None:
     ):
         with pytest.raises(Exception, match=r"(?i)missing|no such|got unexpected"):
             parse(line.split())
-    for line in ("peakzoom train c/ --out r --epochs many", "peakzoom train c/ --out r --recipe large"):
+    for line in ("peakzoom train c/ --out r --epochs many", "peakzoom train c/ --out r --format large"):
         with pytest.raises(Exception, match=r"(?i)valid|is not one of"):
             parse(line.split())
     for line in ("peakzoom train c/ --out r --epochs 3 --recipe paper", "peakzoom data check c/"):

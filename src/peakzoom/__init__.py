@@ -6,38 +6,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peakzoom.explanation import explain
-    from peakzoom.inference.prediction import Prediction
+    from peakzoom.apps.watch.watch import watch
+    from peakzoom.data.datasets import open_data
+    from peakzoom.evaluation.evaluate import evaluate
+    from peakzoom.explanation.look import explain
     from peakzoom.inference.recognizer import Recognizer, load
-    from peakzoom.model import TCNN, PeakZoom
+    from peakzoom.model.network import PeakZoom
+    from peakzoom.training.recipes import Recipe
+    from peakzoom.training.train import train
     from peakzoom.utils.errors import DecodeError, UserError
     from peakzoom.video.sampling import Views
 
 __version__ = "0.1.0"
 
+# In the order of their use; docs/api/index.md shows them in the same one.
+_HOME = {
+    "load": "inference.recognizer",
+    "Recognizer": "inference.recognizer",
+    "Views": "video.sampling",
+    "explain": "explanation.look",
+    "watch": "apps.watch.watch",
+    "open_data": "data.datasets",
+    "Recipe": "training.recipes",
+    "train": "training.train",
+    "evaluate": "evaluation.evaluate",
+    "PeakZoom": "model.network",
+    "UserError": "utils.errors",
+    "DecodeError": "utils.errors",
+}
+
 __all__ = [
-    "TCNN",
-    "DecodeError",
-    "PeakZoom",
-    "Prediction",
+    "load",
     "Recognizer",
-    "UserError",
     "Views",
     "explain",
-    "load",
+    "watch",
+    "open_data",
+    "Recipe",
+    "train",
+    "evaluate",
+    "PeakZoom",
+    "UserError",
+    "DecodeError",
 ]
-
-_HOME = {
-    "explain": "explanation",
-    "DecodeError": "utils.errors",
-    "UserError": "utils.errors",
-    "TCNN": "model",
-    "PeakZoom": "model",
-    "Prediction": "inference.prediction",
-    "Views": "video.sampling",
-    "Recognizer": "inference.recognizer",
-    "load": "inference.recognizer",
-}
 
 
 def __getattr__(name: str) -> Any:
@@ -45,3 +56,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"peakzoom.{_HOME[name]}"), name)
     raise AttributeError(f"module 'peakzoom' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -218,7 +218,7 @@ def test_a_folder(
 
     # Nothing is left to do, and nothing is touched.
     assert call(monkeypatch, *command, "--resume") == 1
-    assert "8 of 8 files were answered before" in capsys.readouterr().err
+    assert "8 of 8 files were predicted before" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in out.rglob("*.parquet")} == files
 
 

@@ -25,8 +25,8 @@ from peakzoom.video.sampling import Views
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
-from peakzoom.apps.serve.desk import Desk, Limits, _named, shown_name
 from peakzoom.apps.serve.page import _sentence, server
+from peakzoom.apps.serve.service import Limits, Service, _without_folder, display_name
 from peakzoom.apps.serve.sweeper import Sweeper
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ def recognizer(run: Path) -> Recognizer:
 
 
 @pytest.fixture
-def desk(recognizer: Recognizer, tmp_path: Path) -> Desk:
+def service(recognizer: Recognizer, tmp_path: Path) -> Service:
     folder = tmp_path / "uploads"
     folder.mkdir()
-    return Desk(recognizer, PROTOCOL, Limits(megabytes=1, seconds=2.0, files=3), folder)
+    return Service(recognizer, PROTOCOL, Limits(megabytes=1, seconds=2.0, files=3), folder)
 
 
 @pytest.fixture
-def upload(desk: Desk, clip_data: VideoSet) -> Callable[..., Path]:
+def upload(service: Service, clip_data: VideoSet) -> Callable[..., Path]:
     def put(name: str = "clip.mp4", source: Path | None = None) -> Path:
-        place = desk.folder / "abc" / name
+        place = service.folder / "abc" / name
         place.parent.mkdir(exist_ok=True)
         shutil.copy(source or clip_data.entries[-1].path, place)
         return place
@@ -62,69 +62,71 @@ def upload(desk: Desk, clip_data: VideoSet) -> Callable[..., Path]:
 
 
 def test_only_uploads_are_read(
-    desk: Desk, upload: Callable[..., Path], clip_data: VideoSet, tmp_path: Path
+    service: Service, upload: Callable[..., Path], clip_data: VideoSet, tmp_path: Path
 ) -> None:
-    assert desk.admit(upload()) == upload()
+    assert service.admit(upload()) == upload()
     outside = clip_data.entries[-1].path
-    link = desk.folder / "link.mp4"
+    link = service.folder / "link.mp4"
     link.symlink_to(outside)
     for path in (
         outside,
         link,
-        desk.folder / ".." / outside.name,
+        service.folder / ".." / outside.name,
         Path("/etc/passwd"),
-        desk.folder,
-        desk.folder / "absent.mp4",
+        service.folder,
+        service.folder / "absent.mp4",
         "https://example.org/a.mp4",
     ):
         with pytest.raises(UserError, match="no file that was uploaded here") as refused:
-            desk.admit(path)
+            service.admit(path)
         assert str(tmp_path) not in str(refused.value) and "/etc" not in str(refused.value)
 
 
 def test_size_length_and_number_are_bounded(
-    desk: Desk, upload: Callable[..., Path], make_clip: Callable[..., Path], tmp_path: Path
+    service: Service, upload: Callable[..., Path], make_clip: Callable[..., Path], tmp_path: Path
 ) -> None:
     large = upload("large.mp4")
     with large.open("ab") as stream:
         stream.truncate(1_200_000)
     with pytest.raises(UserError, match="has 1 MB, expected at most 1 MB"):
-        desk.admit(large)
+        service.admit(large)
     long = upload("long.mp4", make_clip(tmp_path / "long.mp4", frames=40, fps=15.0))
     with pytest.raises(UserError, match="lasts 3 seconds, expected at most 2"):
-        desk.admit(long)
+        service.admit(long)
     many = upload("many.mp4", make_clip(tmp_path / "many.mp4", frames=130, fps=100.0))
     with pytest.raises(UserError, match=r"many.mp4: has more than 120 frames"):
-        desk.admit(many)
+        service.admit(many)
     with pytest.raises(UserError, match="4 files came, expected at most 3"):
-        desk.table([upload()] * 4)
+        service.table([upload()] * 4)
 
 
 def test_answers_are_those_of_predict(
-    desk: Desk, upload: Callable[..., Path], recognizer: Recognizer, clip_data: VideoSet
+    service: Service, upload: Callable[..., Path], recognizer: Recognizer, clip_data: VideoSet
 ) -> None:
     expected = recognizer.predict(clip_data.entries[-1].path, PROTOCOL)
-    evidence, film, picture = desk.explain(upload())
+    evidence, film, picture = service.explain(upload())
     assert evidence.prediction.scores["fused"].tolist() == expected.scores["fused"].tolist()
     assert film.stat().st_size and picture.stat().st_size
     other = next(name for name in recognizer.classes if name != evidence.target)
-    assert desk.explain(upload(), other)[0].target == other
+    assert service.explain(upload(), other)[0].target == other
     with pytest.raises(UserError, match="no class is called so"):
-        desk.explain(upload(), "<b>")
+        service.explain(upload(), "<b>")
 
 
 def test_a_table_of_good_and_bad_files(
-    desk: Desk, upload: Callable[..., Path], recognizer: Recognizer
+    service: Service, upload: Callable[..., Path], recognizer: Recognizer
 ) -> None:
     broken = upload("=cmd|broken.mp4")
     broken.write_bytes(b"no video at all")
-    rows, file = desk.table([upload("a.mp4"), broken, Path("/etc/passwd")])
+    rows, file = service.table([upload("a.mp4"), broken, Path("/etc/passwd")])
     with file.open(newline="", encoding="utf-8") as stream:
         table = list(csv.DictReader(stream))
     assert [row["file"] for row in table] == ["a.mp4", "'=cmd|broken.mp4", "passwd"]  # no formula
     assert table[0]["class"] == rows[0][1] and table[0]["problem"] == ""
     assert sum(float(table[0][name]) for name in recognizer.classes) == pytest.approx(1)
-    assert "cannot be read as a video" in table[1]["problem"] and str(desk.folder) not in table[1]["problem"]
+    assert (
+        "cannot be read as a video" in table[1]["problem"] and str(service.folder) not in table[1]["problem"]
+    )
     assert "no file that was uploaded" in table[2]["problem"]
     assert all(row["class"] == "" for row in table[1:])
 
@@ -143,19 +145,19 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("name", "written"), HOSTILE, ids=lambda text: ascii(text)[1:20])
-def test_names_are_text_wherever_they_are_shown(desk: Desk, name: str, written: str) -> None:
+def test_names_are_text_wherever_they_are_shown(service: Service, name: str, written: str) -> None:
     """Gradio takes markup out of the names that browsers send, so this asks what is ours."""
     path = f"/etc/{name}"
-    with pytest.raises(UserError) as refused, _named(path):
+    with pytest.raises(UserError) as refused, _without_folder(path):
         raise DecodeError(Path(path), "cannot be read as a video")
     assert _sentence(refused.value) == f"{written}: cannot be read as a video."
 
-    def answer(_: Desk, path: str | Path) -> Prediction:
-        raise UserError(f"{shown_name(path)}: no")
+    def answer(_: Service, path: str | Path) -> Prediction:
+        raise UserError(f"{display_name(path)}: no")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Desk, "predict", answer)
-        rows, file = desk.table([path])
+        patch.setattr(Service, "predict", answer)
+        rows, file = service.table([path])
     shown = html.unescape(written)
     assert rows == [[shown, "", "", f"{shown}: no"]]  # cells are plain text for the page, not HTML
     with file.open(newline="", encoding="utf-8") as stream:
@@ -164,8 +166,8 @@ def test_names_are_text_wherever_they_are_shown(desk: Desk, name: str, written: 
 
 
 def test_names_are_not_too_long() -> None:
-    assert shown_name("/a/" + "n" * 76 + ".mp4") == "n" * 76 + ".mp4"
-    assert shown_name("/a/" + "n" * 77 + ".mp4") == "n" * 60 + "..." + "n" * 12 + ".mp4"
+    assert display_name("/a/" + "n" * 76 + ".mp4") == "n" * 76 + ".mp4"
+    assert display_name("/a/" + "n" * 77 + ".mp4") == "n" * 60 + "..." + "n" * 12 + ".mp4"
 
 
 def test_what_is_old_is_removed(tmp_path: Path) -> None:
@@ -218,18 +220,18 @@ def test_what_a_request_waits_for_stays(tmp_path: Path) -> None:
 
 
 def test_a_table_is_whole_though_its_folder_is_swept_meanwhile(
-    desk: Desk, upload: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    service: Service, upload: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Slow files: what was begun for the first is too old when the last is done."""
-    sweeper = Sweeper(desk.folder, minutes=10, awaited=lambda: {place})
-    place, predict = upload(), Desk.predict
+    sweeper = Sweeper(service.folder, minutes=10, awaited=lambda: {place})
+    place, predict = upload(), Service.predict
 
-    def slow(desk: Desk, path: Path) -> Prediction:
+    def slow(service: Service, path: Path) -> Prediction:
         sweeper.sweep(time.time() + 10_000)
-        return predict(desk, path)
+        return predict(service, path)
 
-    monkeypatch.setattr(Desk, "predict", slow)
-    _, file = desk.table([place, place])
+    monkeypatch.setattr(Service, "predict", slow)
+    _, file = service.table([place, place])
     with file.open(newline="", encoding="utf-8") as stream:
         assert [row["file"] for row in csv.DictReader(stream)] == [place.name] * 2
 
@@ -283,8 +285,8 @@ def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iter
 
 
 def answer_of(page: Page) -> str:
-    page.wait_for_function("document.querySelector('#answer textarea').value.length > 0", timeout=60_000)
-    return page.input_value("#answer textarea")
+    page.wait_for_function("document.querySelector('#prediction textarea').value.length > 0", timeout=60_000)
+    return page.input_value("#prediction textarea")
 
 
 def test_one_clip(page: Page, recognizer: Recognizer, clip_data: VideoSet) -> None:
@@ -318,7 +320,7 @@ def test_several_files(page: Page, recognizer: Recognizer, clip_data: VideoSet, 
         "document.body.innerText.includes('cannot be read as a video')", timeout=60_000
     )  # what people see: the table holds hidden copies
     with page.expect_download() as download:
-        page.locator("a[download='answers.csv']").click()
+        page.locator("a[download='predictions.csv']").click()
     with Path(download.value.path()).open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     *names, hostile = (row["file"] for row in rows)
@@ -338,7 +340,7 @@ def test_bad_files_give_a_sentence_and_names_no_script(page: Page, tmp_path: Pat
     page.get_by_role("button", name="Recognise", exact=True).click()
     page.get_by_text("annot be read as a video").first.wait_for(timeout=30_000)
     assert page.evaluate("window.hit") is None
-    assert page.input_value("#answer textarea") == ""
+    assert page.input_value("#prediction textarea") == ""
 
 
 def test_no_file(page: Page) -> None:

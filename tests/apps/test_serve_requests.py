@@ -32,9 +32,9 @@ import gradio
 from gradio.state_holder import StateHolder
 from visiting import ONE, SEVERAL, Visitor, as_file
 
-from peakzoom.apps.serve.desk import Desk, Limits
 from peakzoom.apps.serve.page import server
-from peakzoom.apps.serve.sweeper import Sweeper, _named_files
+from peakzoom.apps.serve.service import Limits, Service
+from peakzoom.apps.serve.sweeper import Sweeper, named_files
 
 PROTOCOL = Views(clips=1, crops=1)
 
@@ -152,7 +152,7 @@ def test_a_path_that_a_visitor_names_is_not_read(visitor: Visitor, clip: Path, t
     link.symlink_to(clip)
     for path in (str(clip), str(link), str(secret), "/etc/passwd", "/dev/zero", "../" + clip.name, "", "\0"):
         for found in (
-            visitor.ask(ONE, as_file(path), "the answer"),
+            visitor.ask(ONE, as_file(path), "the prediction"),
             visitor.ask(SEVERAL, [as_file(path)]),
         ):
             assert not found["success"], path
@@ -175,7 +175,7 @@ def test_no_address_that_a_visitor_names_is_fetched(visitor: Visitor) -> None:
     threading.Thread(target=inner.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{inner.server_port}/inner.mp4"
     for file in (as_file(url), as_file(url, url=url), as_file(None, url=url), as_file("a.mp4", url=url)):
-        assert not visitor.ask(ONE, file, "the answer")["success"]
+        assert not visitor.ask(ONE, file, "the prediction")["success"]
         assert not visitor.ask(SEVERAL, [file])["success"]
     inner.shutdown()
     assert asked == []
@@ -189,7 +189,7 @@ def test_a_name_leads_nowhere(visitor: Visitor, clip: Path, name: str, address: 
     if sent.status_code == 200:
         place = Path(sent.json()[0])
         assert "peakzoom-serve-" in place.parts[-3] and place.is_file()
-        assert visitor.ask(ONE, as_file(str(place)), "the answer")["success"]
+        assert visitor.ask(ONE, as_file(str(place)), "the prediction")["success"]
     assert not Path("/etc/evil.mp4").exists() and not (Path.cwd() / "evil.mp4").exists()
 
 
@@ -210,7 +210,7 @@ def test_oversized_and_endless_uploads_end(visitor: Visitor) -> None:
 
 def test_what_is_no_video_is_told_and_never_shown_as_a_page(visitor: Visitor) -> None:
     place = visitor.upload("evil.html", b"<script>window.hit=1</script>", "text/html").json()[0]
-    found = visitor.ask(ONE, as_file(place), "the answer")
+    found = visitor.ask(ONE, as_file(place), "the prediction")
     assert not found["success"] and "evil.html: cannot be read as a video" in found["output"]["error"]
     shown = visitor.http.get(f"file={place}")
     assert "html" not in shown.headers["content-type"] or "attachment" in shown.headers["content-disposition"]
@@ -245,7 +245,7 @@ def test_a_name_with_markup_is_text_in_the_table(visitor: Visitor, sent: str, sh
     assert found[0]["data"] == [[shown, "", "", f"{shown}: {reason}"]]
     (row,) = csv.DictReader(visitor.http.get("file=" + quote(found[1]["path"])).text.splitlines())
     assert (row["file"], row["problem"]) == (shown, f"{shown}: {reason}")
-    found = visitor.ask(ONE, place, "the answer")["output"]
+    found = visitor.ask(ONE, place, "the prediction")["output"]
     assert found["error"] == f"{html.escape(shown, quote=False)}: {reason}."
 
 
@@ -277,10 +277,10 @@ def test_nonsense_is_refused_without_a_word_about_the_server(
     for data in (
         [],
         [None],
-        ["/etc/passwd", "the answer"],
+        ["/etc/passwd", "the prediction"],
         [as_file(place), "<b>"],
         [as_file(place), {"a": 1}],
-        [[as_file(place)], "the answer"],
+        [[as_file(place)], "the prediction"],
     ):
         found = visitor.ask(ONE, *data)
         assert not found["success"] and "Traceback" not in str(found), data
@@ -328,14 +328,14 @@ def test_what_a_request_waits_for_is_not_swept_away(
     recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One request is answered, one waits, both came long ago; what nobody waits for goes, as they do afterwards."""
-    begun, go_on, predict = threading.Event(), threading.Event(), Desk.predict
+    begun, go_on, predict = threading.Event(), threading.Event(), Service.predict
 
-    def slow(desk: Desk, path: str) -> Prediction:
+    def slow(service: Service, path: str) -> Prediction:
         begun.set()
         assert go_on.wait(120)
-        return predict(desk, path)
+        return predict(service, path)
 
-    monkeypatch.setattr(Desk, "predict", slow)
+    monkeypatch.setattr(Service, "predict", slow)
     with server(recognizer, PROTOCOL) as at, ThreadPoolExecutor(2) as pool:
         visitor = Visitor(at, timeout=120)
         places = [visitor.upload(name, clip.read_bytes()).json()[0] for name in ("a.mp4", "b.mp4", "c.mp4")]
@@ -344,7 +344,7 @@ def test_what_a_request_waits_for_is_not_swept_away(
         asked = [pool.submit(Visitor(at, 120).ask, SEVERAL, [as_file(places[0])])]
         try:
             assert begun.wait(60)
-            asked.append(pool.submit(Visitor(at, 120).ask, ONE, as_file(places[1]), "the answer"))
+            asked.append(pool.submit(Visitor(at, 120).ask, ONE, as_file(places[1]), "the prediction"))
             limit = time.monotonic() + 60
             while len(sweeper.awaited()) < 2 and time.monotonic() < limit:
                 time.sleep(0.05)
@@ -376,8 +376,8 @@ def test_what_names_no_file_is_not_waited_for(tmp_path: Path) -> None:
         [[[]]],
         {"a": {}},
     ]
-    assert set(_named_files([*odd, odd, [as_file(f"{tmp_path}/b/../a.mp4")]])) >= {place}
-    assert not any(file.is_relative_to(tmp_path) for file in _named_files([*odd, odd]))
+    assert set(named_files([*odd, odd, [as_file(f"{tmp_path}/b/../a.mp4")]])) >= {place}
+    assert not any(file.is_relative_to(tmp_path) for file in named_files([*odd, odd]))
 
 
 def test_what_is_remembered_of_visitors_is_bounded(

@@ -78,7 +78,7 @@ def mistake(result: Result) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["quickstart"], ["train"], ["evaluate"], ["predict"], ["explain"], ["watch"]),
+        *(["quickstart"], ["train"], ["recipe"], ["evaluate"], ["predict"], ["explain"], ["watch"]),
         *(["report"], ["serve"], ["calibrate"], ["export"], ["push"], ["ablate"], ["compare"]),
         *(["data", "check"], ["data", "render"]),
     ],
@@ -113,7 +113,9 @@ def test_no_command(call: Call) -> None:
         ("train {tmp}/empty --out {new}", "no videos"),
         ("train {tmp}/loose --out {new}", "no class folders"),
         ("train {tmp}/single --out {new}", "one class"),
-        ("train {clips} --out {new} --recipe large", "small"),
+        ("train {clips} --out {new} --recipe large", "small, or a file|paper, or a file"),
+        ("train {clips} --out {new} --recipe {clips}", "no TOML"),
+        ("train {clips} --out {new} --recipe {tmp}/empty", "or a file"),
         ("train {clips} --out {new} --model resnet", "tcnn_xs"),
         ("train {clips} --out {new} --steps three", "joint"),
         ("train {clips} --out {new} --steps joint", "--init"),
@@ -124,23 +126,29 @@ def test_no_command(call: Call) -> None:
         ("train {clips} --out {new} --weights {clips}", "cannot be read|no weight file"),
         ("train {clips} --out {new} --weights {tmp}/gone.pth --init {run}", "exclude one another"),
         ("train {clips} --out {new} --weights {tmp}/gone.pth --steps joint", "--weights is for the first"),
-        ("train {clips} --out {new} --mean 0.5,0.5", "three numbers, as 0.485"),
-        ("train {clips} --out {new} --mean a,b,c", "three numbers, as 0.485"),
-        ("train {clips} --out {new} --mean 123.7,116.3,103.5", "pixels go from 0 to 1"),
-        ("train {clips} --out {new} --std 0.2,0,0.2", "above 0 up to 1, as 0.229"),
-        ("train {clips} --out {new} --std 0.2,nan,0.2", "above 0 up to 1, as 0.229"),
-        ("train {clips} --out {new} --epochs 0", "--epochs"),
+        ("train {clips} --out {new} --set preprocess.mean=0.5,0.5", "a list of 3 values"),
+        ("train {clips} --out {new} --set preprocess.mean=a,b,c", "a number"),
+        ("train {clips} --out {new} --set preprocess.mean=123.7,116.3,103.5", "from 0 to 1"),
+        ("train {clips} --out {new} --set preprocess.std=0.2,0,0.2", "above 0 up to 1"),
+        ("train {clips} --out {new} --set preprocess.std=0.2,nan,0.2", "above 0 up to 1"),
+        ("train {clips} --out {new} --epochs 0", "tcnn.epochs is 0"),
         ("train {clips} --out {new} --epochs many", "--epochs"),
         ("train {clips} --out {new} --lr 0", "learning rate"),
         ("train {clips} --out {new} --lr nan", "learning rate"),
         ("train {clips} --out {new} --seed -1", "--seed"),
-        ("train {clips} --out {new} --size 16", "--size"),
-        ("train {clips} --out {new} --fps 0", "--fps"),
-        ("train {clips} --out {new} --attention-per pixel", "frame, clip"),
+        ("train {clips} --out {new} --size 16", "preprocess.size is 16"),
+        ("train {clips} --out {new} --set preprocess.fps=0", "preprocess.fps is 0"),
+        ("train {clips} --out {new} --set attention_per=pixel", "frame, clip"),
+        ("train {clips} --out {new} --set dropout", "expected KEY=VALUE"),
+        ("train {clips} --out {new} --set droput=0.2", "did you mean dropout"),
+        ("train {clips} --out {new} --set lr=0.2", "did you mean tcnn.lr or joint.lr"),
+        ("train {clips} --out {new} --set patiense=2", "did you mean patience"),
+        ("train {clips} --out {new} --set patience=0", "1 or more"),
+        ("train {clips} --out {new} --set cache=maybe", "auto, on or off"),
         ("train {clips} --out {new} --precision 17", "precision 17"),
         ("train {clips} --out {new} --accelerator abacus", "abacus"),
         ("train {clips} --out {new} --val-fraction 1", "--val-fraction"),
-        ("train {clips} --out {new} --val-fraction 0 --patience 3", "--patience"),
+        ("train {clips} --out {new} --val-fraction 0 --set patience=3", "--set patience needs"),
         ("train {clips} --out {new} --test-groups nobody", "unknown group 'nobody'"),
         ("train {clips} --out {new} --test-groups ,", "no group"),
         ("train {clips} --out {new} --split-number 4", "1, 2 or 3"),
@@ -191,7 +199,7 @@ def test_no_command(call: Call) -> None:
         ("ablate {clips} --out {new} --init tcnn_s={run}", "expected NAME=RUN with NAME one of tcnn_xs"),
         ("ablate {clips} --out {new} --init tcnn_xs={tmp}/gone", "does not exist"),
         ("ablate {clips} --out {new} --lr 0", "learning rate"),
-        ("ablate {clips} --out {new} --std 1,2,3", "above 0 up to 1"),
+        ("ablate {clips} --out {new} --set preprocess.std=1,2,3", "above 0 up to 1"),
         ("ablate {clips} --out {new} --crops 0", "at least 1"),
         ("ablate {clips} --out {clips}", "is a file"),
         ("ablate {clips} --out {run}", "holds no study"),
@@ -316,7 +324,8 @@ def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -
     save_file(public, tmp_path / "k400.safetensors")
     small = "--size 32 --frames 4 --epochs 1 --batch-size 9 --workers 0 --accelerator cpu --width 0.25"
     command = ("train", clips / "clips.csv", "--out", tmp_path / "run", "--steps", "tcnn", *small.split())
-    command += ("--val-fraction", 0, "--cache", "off", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25")
+    command += ("--val-fraction", 0, "--set", "cache=off", "--set", "preprocess.mean=0.5,0.5,0.5")
+    command += ("--set", "preprocess.std=0.25,0.25,0.25")
     result = call(*command, "--weights", tmp_path / "k400.safetensors")
     assert result.code == 0
     assert f"{len(public) - 2} tensors of k400.safetensors loaded" in result.err
@@ -331,7 +340,7 @@ def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -
 
 def test_training_some_of_the_branches(call: Call, clips: Path, tmp_path: Path) -> None:
     small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 9 --workers 0 --width 0.25"
-    rest = ("--val-fraction", 0, "--cache", "off", "--accelerator", "cpu", "--branches", "od")
+    rest = ("--val-fraction", 0, "--set", "cache=off", "--accelerator", "cpu", "--branches", "od")
     assert call("train", clips / "clips.csv", "--out", tmp_path / "run", *small.split(), *rest).code == 0
     assert load(tmp_path / "run").model.branches == ("original", "discriminative")
 
@@ -496,8 +505,34 @@ def test_data_render(call: Call, tmp_path: Path) -> None:
 # Studies ----------------------------------------------------------------------------------------------------------
 
 TINY = [
-    *["--size", 32, "--frames", 4, "--epochs", 1, "--joint-epochs", 1, "--batch-size", 9, "--zoom-source", 1],
-    *["--seeds", 0, "--num-clips", 1, "--crops", 1, "--cache", "off", "--workers", 0, "--accelerator", "cpu"],
+    *[
+        "--size",
+        32,
+        "--frames",
+        4,
+        "--epochs",
+        1,
+        "--joint-epochs",
+        1,
+        "--batch-size",
+        9,
+        "--set",
+        "preprocess.zoom_source=1",
+    ],
+    *[
+        "--seeds",
+        0,
+        "--num-clips",
+        1,
+        "--crops",
+        1,
+        "--set",
+        "cache=off",
+        "--workers",
+        0,
+        "--accelerator",
+        "cpu",
+    ],
 ]
 
 

@@ -130,21 +130,21 @@ def test_by_the_web_page(
     recognizer: Recognizer, videos: list[Entry], alone: dict[str, Prediction], tmp_path: Path
 ) -> None:
     pytest.importorskip("gradio")
-    from peakzoom.apps.serve.desk import Desk, Limits
+    from peakzoom.apps.serve.service import Limits, Service
 
-    desk = Desk(recognizer, SAME, Limits(), tmp_path)
+    service = Service(recognizer, SAME, Limits(), tmp_path)
     sent = []
     for index, entry in enumerate(videos):
         sent.append(tmp_path / f"{index}.mp4")
         sent[-1].write_bytes(entry.path.read_bytes())
-    _, file = desk.table(sent)
+    _, file = service.table(sent)
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     for row, path, entry in zip(rows, sent, videos, strict=True):
         expected = alone[str(entry.path)]
-        same(desk.predict(path), expected)
+        same(service.predict(path), expected)
         assert [float(row[name]) for name in expected.classes] == expected.scores["fused"].tolist()
-    evidence, _, _ = desk.explain(sent[0])
+    evidence, _, _ = service.explain(sent[0])
     same(evidence.prediction, alone[str(videos[0].path)])
 
 
@@ -278,7 +278,7 @@ def test_a_prediction_does_not_depend_on_the_order_of_its_clips(
 
 
 def test_the_same_seed_in_another_process_with_other_workers(clips: Path, tmp_path: Path) -> None:
-    small = "--size 32 --frames 4 --stride 2 --zoom-source 1 --epochs 2 --joint-epochs 1 --batch-size 6"
+    small = "--size 32 --frames 4 --stride 2 --set preprocess.zoom_source=1 --epochs 2 --joint-epochs 1 --batch-size 6"
     weights = []
     for seed, workers in (("3", "0"), ("3", "2"), ("4", "0")):
         out = tmp_path / f"{seed}-{workers}"
@@ -286,7 +286,7 @@ def test_the_same_seed_in_another_process_with_other_workers(clips: Path, tmp_pa
         subprocess.run(
             [
                 *[sys.executable, "-c", "from peakzoom.cli import main; main()", *command],
-                *["--workers", workers, "--accelerator", "cpu", "--cache", "off"],
+                *["--workers", workers, "--accelerator", "cpu", "--set", "cache=off"],
             ],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             check=True,

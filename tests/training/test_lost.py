@@ -451,7 +451,7 @@ def test_predictions_go_on_from_every_byte(
         assert file.read_bytes() == answers, cut
         done = sum(end <= cut for end in ends)
         shown = capsys.readouterr()
-        assert f"{done} of 6 files were answered before" in shown.err
+        assert f"{done} of 6 files were predicted before" in shown.err
         assert "1 of 6 files gave no prediction" in shown.err  # whoever met it
         assert sum(line.startswith(str(folder)) for line in shown.out.splitlines()) == len(
             [end for end in ends if end > cut and end != ends[2]]
@@ -599,7 +599,7 @@ def test_a_full_disk_while_predicting(
     assert 0 < kept < count and whole.read_bytes().startswith(file.read_bytes())
     filler.unlink()
     assert call(monkeypatch, *command, file, "--resume") == 0
-    assert f"{kept} of {count} files were answered before" in capsys.readouterr().err
+    assert f"{kept} of {count} files were predicted before" in capsys.readouterr().err
     assert file.read_bytes() == whole.read_bytes()
 
 

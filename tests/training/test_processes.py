@@ -36,7 +36,8 @@ from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
 
 SMALL = (
-    "--size 32 --frames 4 --stride 2 --zoom-source 1 --width 0.25 --epochs 1 --joint-epochs 2 --batch-size 4"
+    "--size 32 --frames 4 --stride 2 --set preprocess.zoom_source=1 --width 0.25 "
+    "--epochs 1 --joint-epochs 2 --batch-size 4"
 )
 PLAIN = "--workers 0 --accelerator cpu --precision 64-true"
 
@@ -195,7 +196,7 @@ def pair(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Pa
         done = start(
             processes,
             *(listed, "--root", "/", "--out", made[processes], *SMALL.split(), *PLAIN.split()),
-            *("--sync-batch-norm", "--cache", "off"),
+            *("--set", "sync_batch_norm=true", "--set", "cache=off"),
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Next: peakzoom evaluate") == 1
@@ -299,7 +300,7 @@ def environment_of(process: int) -> dict[str, str]:
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_process_that_is_killed_ends_the_other(listed: Path, tmp_path: Path, victim: int) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
-    rest = [*SMALL.split(), *PLAIN.split(), "--cache", "off", "--epochs", "1000"]
+    rest = [*SMALL.split(), *PLAIN.split(), "--set", "cache=off", "--epochs", "1000"]
     many = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with log.open("w") as stream:
         child = subprocess.Popen(
@@ -332,7 +333,16 @@ def test_one_process_that_is_killed_ends_the_other(listed: Path, tmp_path: Path,
 def test_killed_processes_go_on_as_if_they_had_not_been(listed: Path, tmp_path: Path) -> None:
     """In float32: a float64 training that is taken up is off by some 1e-7, in one process as in two."""
     out = tmp_path / "run"
-    rest = [*SMALL.split(), *PLAIN.split(), "--precision", "32-true", "--sync-batch-norm", "--cache", "off"]
+    rest = [
+        *SMALL.split(),
+        *PLAIN.split(),
+        "--precision",
+        "32-true",
+        "--set",
+        "sync_batch_norm=true",
+        "--set",
+        "cache=off",
+    ]
     command = [listed, "--root", "/", "--out", out, *rest]
     done = start(2, listed, "--root", "/", "--out", tmp_path / "whole", *rest)
     assert done.returncode == 0, done.stderr

@@ -277,8 +277,8 @@ def test_a_killed_process_goes_on_bit_for_bit(
     from peakzoom.cli import main
 
     def command(out: str, *more: str) -> list[str]:
-        small = "--size 32 --frames 4 --stride 2 --zoom-source 1 --epochs 6 --joint-epochs 1 --batch-size 6"
-        plain = "--val-fraction 0 --workers 0 --accelerator cpu"
+        small = "--size 32 --frames 4 --stride 2 --epochs 6 --joint-epochs 1 --batch-size 6"
+        plain = "--set preprocess.zoom_source=1 --val-fraction 0 --workers 0 --accelerator cpu"
         return [
             "train",
             str(clips / "clips.csv"),
@@ -323,7 +323,7 @@ def test_two_processes_train_together(clips: Path, clip_data: VideoSet, tmp_path
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     script = tmp_path / "peakzoom"  # Lightning starts the other process by the name of this one's script
     script.write_text("from peakzoom.cli import main\n\nif __name__ == '__main__':\n    main()\n")
-    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 4 --workers 0 --cache off"
+    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 4 --workers 0 --set cache=off"
     out = tmp_path / "run"
     command = ["train", tmp_path / "list.csv", "--root", "/", "--out", out, *small.split()]
     done = subprocess.run(
@@ -504,7 +504,7 @@ def test_held_out_groups_are_test_videos(clip_data: VideoSet, tiny: Recipe, tmp_
         ({"model": "resnet"}, {}, "tcnn_xs"),
         ({"attention_per": "pixel"}, {}, "frame, clip"),
         ({"tcnn": Phase(1, "sgd", 0.0, 0.0)}, {}, "learning rate tcnn.lr is 0"),
-        ({}, {"patience": 2}, "--patience needs validation"),
+        ({}, {"patience": 2}, "--set patience needs validation"),
         ({}, {"steps": ("joint",)}, "--init"),
         ({}, {"init": "no/such/run"}, "does not exist"),
         ({}, {"weights": "no/such/file.pth"}, "no/such/file.pth is no file"),
@@ -646,7 +646,7 @@ def test_the_first_step_starts_from_public_weights(
     assert ("the classifier of 400 classes was left out, this model has 3" in said) == (classes == 400)
     assert [line for line in said if "mean" in line] == [
         "pixels are normalised with mean 0.45,0.45,0.45 and std 0.225,0.225,0.225; "
-        "the weights' own may differ: give it with --mean and --std"
+        "the weights' own may differ: give it with --set preprocess.mean and --set preprocess.std"
     ]
     for name, value in PeakZoom.from_pretrained(str(out / "tcnn" / "last")).backbone.named_parameters():
         if classes == 3 or not name.startswith("fc."):

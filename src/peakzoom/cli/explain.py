@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.inputs import beside, chosen_views
-from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, grouped
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import beside
+from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions
 from peakzoom.video.guard import start_early
 
 
@@ -42,7 +43,7 @@ def explain(
     from peakzoom.inference.recognizer import load
     from peakzoom.utils.durable import check_new_folder
 
-    averaged = chosen_views(views)
+    averaged = views.views()
     name = video.stem if target is None else f"{video.stem}-{_plain(target)}"
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)

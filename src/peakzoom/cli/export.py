@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.inputs import find_videos
-from peakzoom.cli.options import Target
 from peakzoom.utils.errors import UserError
 
 
@@ -18,7 +17,9 @@ def export(
         str, typer.Argument(help="Run folder, saved model, or owner/name on the hub.", show_default=False)
     ],
     *,
-    to: Annotated[Target, typer.Option(help="onnx, openvino, or torch (a program of torch.export).")],
+    to: Annotated[
+        Literal["onnx", "openvino", "torch"], typer.Option(help="torch: a program of torch.export.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="New file; default: model.onnx, .xml or .pt2 in RUN.")
     ] = None,
@@ -42,8 +43,8 @@ def export(
 
     if out is None and not Path(run).is_dir():
         raise UserError(f"{run} is no folder here: name the file to write with --out")
-    file = out or Path(run) / f"model{TARGETS[to.value]}"
-    check_target(to.value, file)
+    file = out or Path(run) / f"model{TARGETS[to]}"
+    check_target(to, file)
     recognizer = load(run, "cpu", "torch")
     if check:
         paths = list(find_videos(check))
@@ -53,8 +54,8 @@ def export(
         paths = [each.path for each in chosen]
     else:
         raise UserError(f"{run} does not know its videos: name some to compare on with --check")
-    say(f"exporting to {to.value} and comparing on real clips")
-    made = write(recognizer.model, to.value, file, views_of(paths, recognizer.preprocess), tolerance)
+    say(f"exporting to {to} and comparing on real clips")
+    made = write(recognizer.model, to, file, views_of(paths, recognizer.preprocess), tolerance)
     answer(
         f"Largest difference of a logit on {made.clips} clips: {made.difference:.1e} "
         f"(logits up to {made.scale:.3g}, {tolerance:g} allowed)"

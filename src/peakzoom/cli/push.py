@@ -14,9 +14,7 @@ def push(
     run: Annotated[Path, typer.Argument(help="Run folder or saved model.", show_default=False)],
     name: Annotated[str, typer.Argument(help="owner/name on the hub.", show_default=False)],
     *,
-    private: Annotated[
-        bool, typer.Option("--private", help="If the repository is new, only you can see it.")
-    ] = False,
+    private: Annotated[bool, typer.Option(help="If the repository is new, only you can see it.")] = False,
 ) -> None:
     """Put a trained model with its card on the Hugging Face hub, where peakzoom.load("owner/name") finds it.
 

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -18,7 +19,8 @@ import typer
 
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.cli.console import INTERRUPTED, answer, say
-from peakzoom.cli.options import EngineOptions, RunArg, grouped
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.options import EngineOptions, RunArg, output_option
 from peakzoom.utils.durable import check_new_folder
 from peakzoom.video.guard import start_early
 
@@ -30,32 +32,36 @@ PIPE_CLOSED = 141  # exit code: 128 + SIGPIPE, as shells count
 SOURCE_HELP = "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input."
 
 
+window_option = partial(typer.Option, rich_help_panel="Windows")
+event_option = partial(typer.Option, rich_help_panel="Events")
+
+
 @dataclass(frozen=True)
 class WatchGroup:
     """The fields of :class:`peakzoom.apps.watch.options.WatchOptions` as options."""
 
     every: Annotated[
-        float | None, typer.Option(help="Seconds between windows' starts; default: half a window.")
+        float | None, window_option(help="Seconds between windows' starts.", show_default="half a window")
     ] = WatchOptions.every
-    crops: Annotated[int, typer.Option(min=1, help="Crops of a window; 1 is the middle.")] = (
+    crops: Annotated[int, window_option(min=1, help="Crops of a window; 1 is the middle.")] = (
         WatchOptions.crops
     )
-    threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Lowest score at which a window has a class.")
-    ] = WatchOptions.threshold
-    ignore: Annotated[
-        list[str] | None, typer.Option(help="Class that is no event; may be given again.", show_default=False)
-    ] = None
-    gap: Annotated[float, typer.Option(min=0.0, help="Seconds that an event may bridge.")] = WatchOptions.gap
-    live: Annotated[
-        bool, typer.Option("--live", help="Play a file at its own speed; drop what does not keep up.")
-    ] = WatchOptions.live
+    live: Annotated[bool, window_option(help="Play a file at its own speed; drop what does not keep up.")] = (
+        WatchOptions.live
+    )
     lag: Annotated[
-        float, typer.Option(min=0.0, help="Seconds of windows that may wait, of a live source.")
+        float, window_option(min=0.0, help="Seconds of windows that may wait, of a live source.")
     ] = WatchOptions.lag
-    seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds of video.")] = (
+    seconds: Annotated[float | None, window_option(help="Stop after so many seconds of video.")] = (
         WatchOptions.seconds
     )
+    threshold: Annotated[
+        float, event_option(min=0.0, max=1.0, help="Lowest score at which a window has a class.")
+    ] = WatchOptions.threshold
+    ignore: Annotated[
+        list[str] | None, event_option(help="Class that is no event; may be given again.", show_default=False)
+    ] = None
+    gap: Annotated[float, event_option(min=0.0, help="Seconds that an event may bridge.")] = WatchOptions.gap
 
 
 @grouped
@@ -63,13 +69,13 @@ def watch(
     run: RunArg,
     source: Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)],
     *,
+    watching: WatchGroup,
+    computing: EngineOptions,
     out: Annotated[
         Path | None,
-        typer.Option(help="New folder: JSON Lines, table of events, chapters.", show_default=False),
+        output_option(help="New folder: JSON Lines, table of events, chapters.", show_default=False),
     ] = None,
-    watching: WatchGroup,
-    top: Annotated[int, typer.Option(min=1, help="Classes in a window's line.")] = 5,
-    computing: EngineOptions,
+    top: Annotated[int, output_option(min=1, help="Classes in a window's line.")] = 5,
 ) -> None:
     """Report what happens in a video of any length, while it runs.
 
@@ -77,14 +83,24 @@ def watch(
     `peakzoom watch runs/first rtsp://camera.local/1 --ignore nothing`
     """
     start_early()
-    from peakzoom.apps.watch import watch as library
-    from peakzoom.apps.watch.records import SourceProblem, to_line
+    from peakzoom.apps.watch.watch import watch
 
     if out is not None:
         check_new_folder(out)
-    lost, stop = False, threading.Event()
+    stop = threading.Event()
     options = WatchOptions(**{**vars(watching), "ignore": watching.ignore or ()})
-    records = library.watch(computing.load(run), source, options, stop=stop)
+    lost = _write(watch(computing.load(run), source, options, stop=stop), out, top, stop)
+    if stop.is_set():
+        sys.exit(INTERRUPTED)
+    if lost:
+        raise typer.Exit(1)
+
+
+def _write(records: Iterable[Record], out: Path | None, top: int, stop: threading.Event) -> bool:
+    """Write records as they come; returns whether some of the video was lost."""
+    from peakzoom.apps.watch.records import SourceProblem, to_line
+
+    lost = False
     with ExitStack() as stack:
         stack.enter_context(_set_by_ctrl_c(stop))
         lines, files = _open_outputs(out, stack)
@@ -98,10 +114,7 @@ def watch(
             # Python flushes standard output at its end, which must not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(PIPE_CLOSED)
-    if stop.is_set():
-        sys.exit(INTERRUPTED)
-    if lost:
-        raise typer.Exit(1)
+    return lost
 
 
 def _open_outputs(out: Path | None, stack: ExitStack) -> tuple[TextIO, EventFiles | None]:

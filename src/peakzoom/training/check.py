@@ -42,7 +42,7 @@ def check_settings(
     """
     check_recipe(recipe)
     if options.patience is not None and not validates:
-        raise UserError("--patience needs validation videos, and --val-fraction 0 leaves none")
+        raise UserError("--set patience needs validation videos, and --val-fraction 0 leaves none")
     if options.init and options.weights:
         raise UserError("--init and --weights exclude one another: the T-CNN starts from one of them")
     if options.init:

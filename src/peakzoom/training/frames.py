@@ -78,7 +78,7 @@ def _decode_all(
         lengths = [video.frames for video in cached.values()] or lengths
     else:
         say(
-            f"no cache of decoded frames ({size / 1e9:.3g} GB; --cache on makes one): "
+            f"no cache of decoded frames ({size / 1e9:.3g} GB; --set cache=on makes one): "
             "videos are decoded each time, and broken ones are listed when they are met"
         )
     if recipe.stride is None:

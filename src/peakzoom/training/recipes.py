@@ -99,6 +99,13 @@ def check_recipe(recipe: Recipe) -> None:
     _expect(recipe.stride is None or recipe.stride >= 1, "stride", recipe.stride, "1 or more, or none")
     _expect(0 < recipe.width < math.inf, "width", recipe.width, "more than 0")
     _expect(0 < recipe.reach < math.inf, "reach", recipe.reach, "more than 0")
+    pre = recipe.preprocess
+    _expect(pre.size >= 32, "preprocess.size", pre.size, "32 pixels or more")
+    _expect(pre.fps is None or 0 < pre.fps < math.inf, "preprocess.fps", pre.fps, "more than 0, or none")
+    in_range = all(0 <= value <= 1 for value in pre.mean)
+    _expect(in_range, "preprocess.mean", pre.mean, "from 0 to 1, as pixels are")
+    in_range = all(0 < value <= 1 for value in pre.std)
+    _expect(in_range, "preprocess.std", pre.std, "above 0 up to 1, as pixels go from 0 to 1")
     for name, phase in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
         _one_of(f"{name}.optimizer", phase.optimizer, OPTIMIZERS)
         _expect(0 < phase.lr < math.inf, f"the learning rate {name}.lr", phase.lr, "more than 0")

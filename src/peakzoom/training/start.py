@@ -83,5 +83,5 @@ def _normalisation(pre: Preprocess) -> str:
     mean, std = (",".join(f"{value:g}" for value in values) for values in (pre.mean, pre.std))
     line = f"pixels are normalised with mean {mean} and std {std}"
     if (pre.mean, pre.std) == (Preprocess.mean, Preprocess.std):
-        line += "; the weights' own may differ: give it with --mean and --std"
+        line += "; the weights' own may differ: give it with --set preprocess.mean and --set preprocess.std"
     return line

@@ -100,7 +100,7 @@ def _fit(
         callbacks.append(TQDMProgressBar())
     if options.patience is not None:
         if val_set is None:
-            raise UserError("--patience needs validation videos, and none of them could be decoded")
+            raise UserError("--set patience needs validation videos, and none of them could be decoded")
         callbacks.append(EarlyStopping("val_score", mode="max", patience=options.patience))
     trainer = L.Trainer(
         default_root_dir=folder,

@@ -1,4 +1,7 @@
-"""Removing visitors' uploads when they are no longer needed."""
+"""Removing visitors' uploads when they are no longer needed.
+
+Gradio's own ``delete_cache`` goes by age alone: it would take a file away from a request that still waits for its turn.
+"""
 
 from __future__ import annotations
 
@@ -75,13 +78,13 @@ class Sweeper(threading.Thread):
         self._stop_now.set()
 
 
-def _awaited(page: gr.Blocks) -> set[Path]:
+def awaited_files(page: gr.Blocks) -> set[Path]:
     """The files that unanswered requests name, waiting or being answered: only Gradio's queue knows of those."""
     events = list(page._queue.event_ids_to_events.values())
-    return {file for event in events if event.data for file in _named_files(event.data.data)}
+    return {file for event in events if event.data for file in named_files(event.data.data)}
 
 
-def _named_files(data: Sequence[Any]) -> Iterator[Path]:
+def named_files(data: Sequence[Any]) -> Iterator[Path]:
     """What a request says its files are: a file or a list of them in each place. A stranger may write anything."""
     for part in data:
         for each in part if isinstance(part, list) else [part]:

@@ -1,4 +1,4 @@
-"""What a visitor may ask for, and the model that serves the request."""
+"""What a visitor may ask for, and the model that answers one request after the other."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ from peakzoom.video.guard import guarded
 from peakzoom.video.sampling import Views
 from peakzoom.video.scan import scan
 
-ANSWER = "the answer"  # in place of a class: the evidence for whatever the answer is
-
-
+PREDICTED = "the prediction"  # in place of a class: the evidence for the prediction
 MOST_RATE = 60  # frames a second, for the limit on length
 
 
@@ -46,12 +44,12 @@ class Limits:
     minutes: int = 10
 
 
-class Desk:
-    """Answers requests, one after the other: the network uses all cores by itself.
+class Service:
+    """Serves requests, one after the other: the network uses all cores by itself.
 
     Args:
         recognizer: the model.
-        views: views of a video.
+        views: which are averaged.
         limits: what is refused.
         folder: where uploads are (Gradio's) and results go.
     """
@@ -63,7 +61,7 @@ class Desk:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One request at a time. What it freed is given back, or the heaps grow with every video."""
+        """One request at a time. The memory it freed goes back to the system, or the heaps grow with every video."""
         with self._one:
             try:
                 yield
@@ -87,7 +85,7 @@ class Desk:
         try:
             seconds = guarded(file, scan, file, 0, most).info.duration
         except DecodeError as error:
-            raise UserError(f"{shown_name(file)}: {error.reason}") from error
+            raise UserError(f"{display_name(file)}: {error.reason}") from error
         if seconds > limits.seconds:
             raise UserError(
                 f"the video lasts {seconds:.0f} seconds, expected at most {limits.seconds:g}: cut it, "
@@ -95,27 +93,27 @@ class Desk:
             )
         return file
 
-    def explain(self, path: str | Path, target: str = ANSWER) -> tuple[Evidence, Path, Path]:
-        """The evidence, and a video and a figure of it. Errors as of :meth:`admit`."""
-        if target != ANSWER and target not in self.recognizer.classes:
+    def explain(self, path: str | Path, target: str = PREDICTED) -> tuple[Evidence, Path, Path]:
+        """The evidence for a class, as a video and as a figure. Errors as of :meth:`admit`."""
+        if target != PREDICTED and target not in self.recognizer.classes:
             raise UserError("no class is called so: choose one from the list")
-        with self._turn(), _named(path):
+        with self._turn(), _without_folder(path):
             file = self.admit(path)
-            asked = None if target == ANSWER else target
-            evidence = explain(self.recognizer, file, asked, self.views, progress=False)
-            made = self._new_folder()
-            video, picture = made / "evidence.mp4", made / "evidence.png"
+            wanted = None if target == PREDICTED else target
+            evidence = explain(self.recognizer, file, wanted, self.views, progress=False)
+            folder = self._new_folder()
+            video, figure = folder / "evidence.mp4", folder / "evidence.png"
             write_video(evidence, video)
-            draw_figure(evidence).savefig(picture, dpi=80)
-            return evidence, video, picture
+            draw_figure(evidence).savefig(figure, dpi=80)
+            return evidence, video, figure
 
     def predict(self, path: str | Path) -> Prediction:
-        """The answer alone. Errors as of :meth:`admit`."""
-        with self._turn(), _named(path):
+        """The prediction alone. Errors as of :meth:`admit`."""
+        with self._turn(), _without_folder(path):
             return self.recognizer.predict(self.admit(path), self.views)
 
     def table(self, paths: Sequence[str | Path]) -> tuple[list[list[str]], Path]:
-        """A row a file, what could not be read with its reason; and the same as CSV, with every class's score.
+        """A row for each file, with the reason where it could not be read; and the same as CSV, with all scores.
 
         Raises:
             UserError: too many files.
@@ -128,38 +126,38 @@ class Desk:
         rows: list[list[str]] = []
         lines = [["file", "class", "score", "problem", *classes]]
         for path in paths:
-            name = shown_name(path)
+            name = display_name(path)
             try:
-                found = self.predict(path)
+                prediction = self.predict(path)
             except UserError as error:
                 lines.append([_cell(name), "", "", str(error), *([""] * len(classes))])
                 rows.append([name, "", "", str(error)])
                 continue
-            best, score = found.top(1)[0]
-            values = [repr(value) for value in found.scores["fused"].tolist()]
-            lines.append([_cell(name), _cell(best), repr(score), found.problem or "", *values])
-            rows.append([name, best, f"{score:.3f}", found.problem or ""])
-        file = self._new_folder() / "answers.csv"  # only now: the sweeper goes by age
+            best, score = prediction.top(1)[0]
+            values = [repr(value) for value in prediction.scores["fused"].tolist()]
+            lines.append([_cell(name), _cell(best), repr(score), prediction.problem or "", *values])
+            rows.append([name, best, f"{score:.3f}", prediction.problem or ""])
+        file = self._new_folder() / "predictions.csv"  # only now: the sweeper goes by age
         with file.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(lines)
         return rows, file
 
     def _new_folder(self) -> Path:
-        made = self.folder / "made" / uuid4().hex
-        made.mkdir(parents=True)
-        return made
+        folder = self.folder / "results" / uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
 
 
 @contextmanager
-def _named(path: str | Path) -> Iterator[None]:
-    """Whatever goes wrong with a file is told by its name alone, never by where it lies."""
+def _without_folder(path: str | Path) -> Iterator[None]:
+    """Errors of a file name it without its folder: a visitor learns nothing of this machine."""
     try:
         yield
     except DecodeError as error:
-        raise UserError(f"{shown_name(path)}: {error.reason}") from error
+        raise UserError(f"{display_name(path)}: {error.reason}") from error
 
 
-def shown_name(path: str | Path) -> str:
+def display_name(path: str | Path) -> str:
     """A file's name for people: one line that any page or table can hold, not too long."""
     name = printable(" ".join(Path(path).name.split()))
     return name if len(name) <= 80 else name[:60] + "..." + name[-16:]
