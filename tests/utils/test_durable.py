@@ -13,6 +13,7 @@ from peakzoom.utils import durable
 from peakzoom.utils.durable import (
     draft_of,
     is_full,
+    read_csv,
     replace_folder,
     room,
     telling_full_disk,
@@ -37,6 +38,8 @@ def test_a_file_is_the_old_one_until_it_is_the_new_one(tmp_path: Path) -> None:
     assert file.read_text() == "new" and names(tmp_path) == ["a.txt"]
     write_csv(file, ["a", "b"], [(1, "x,y"), (2.5, "ü")])
     assert file.read_bytes() == 'a,b\r\n1,"x,y"\r\n2.5,ü\r\n'.encode()
+    assert read_csv(file) == [{"a": "1", "b": "x,y"}, {"a": "2.5", "b": "ü"}]
+    assert read_csv(tmp_path / "none.csv") == []
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "write"])

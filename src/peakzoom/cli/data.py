@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from peakzoom.cli.console import answer, out_console
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new
 from peakzoom.cli.options import DataArg, DataOptions
+from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import printable
 from peakzoom.utils.progress import progress_bar
 
@@ -75,10 +75,7 @@ def check(
     if len(report.problems) > SHOWN:
         answer(f"  and {len(report.problems) - SHOWN} more; --out FILE.csv lists all")
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["path", "reason"])
-            writer.writerows((problem.path, problem.reason) for problem in report.problems)
+        write_csv(out, ["path", "reason"], ((problem.path, problem.reason) for problem in report.problems))
 
 
 @dataclass(frozen=True)
@@ -165,10 +162,8 @@ def prepare(
     if len(found.problems) > SHOWN:
         answer(f"  and {len(found.problems) - SHOWN} more")
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["path", "split1", "split2", "split3"])
-            writer.writerows((video.path, *(use or "" for use in video.uses)) for video in found.missing)
+        header = ["path", *(f"split{split.number}" for split in found.splits)]
+        write_csv(out, header, ((video.path, *(use or "" for use in video.uses)) for video in found.missing))
     check_data, train = found.commands
     answer(f"Next: {check_data}\n      {train}")
     if not found.complete:

@@ -6,10 +6,10 @@ here.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from peakzoom.data.entries import Entry, VideoSet
+from peakzoom.utils.durable import read_csv
 
 PHASES = ("tcnn", "joint")
 NAME_FILE = "data.txt"  # what the data are called
@@ -28,11 +28,10 @@ def run_folder(run: str | Path) -> Path | None:
 def run_videos(run: Path) -> VideoSet:
     """All videos that a run recorded in ``videos.csv``, each with the split that it had there."""
     classes = (run / "classes.txt").read_text(encoding="utf-8").splitlines()
-    with (run / "videos.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        entries = [
-            Entry(Path(row["path"]), int(row["label"]), row["split"], row["group"] or None)
-            for row in csv.DictReader(stream)
-        ]
+    entries = [
+        Entry(Path(row["path"]), int(row["label"]), row["split"], row["group"] or None)
+        for row in read_csv(run / "videos.csv")
+    ]
     return VideoSet(classes, entries, [], data_name(run) or str(run))
 
 
@@ -44,9 +43,4 @@ def data_name(run: Path) -> str | None:
 
 def read_metrics(file: Path) -> list[dict[str, float]]:
     """Rows of a ``metrics.csv``; none when it is not there."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        return [
-            {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)
-        ]
+    return [{name: float(value) for name, value in row.items() if value} for row in read_csv(file)]

@@ -24,7 +24,6 @@ With the early exit there are fused scores alone, and in place of views.npz::
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +41,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import (
     DRAFT,
     check_new_folder,
+    read_csv,
     sync_folder,
     telling_full_disk,
     whole_folder,
@@ -61,10 +61,8 @@ def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> lis
     Raises:
         UserError: there are none, or the data's split is another than the run's and holds videos it was trained on.
     """
-    known: dict[str, str] = {}
-    if run is not None and (run / "videos.csv").exists():
-        with (run / "videos.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            known = {str(Path(row["path"]).resolve()): row["split"] for row in csv.DictReader(stream)}
+    rows = read_csv(run / "videos.csv") if run is not None else []
+    known = {str(Path(row["path"]).resolve()): row["split"] for row in rows}
     if any(entry.split for entry in data.entries):
         chosen = [entry for entry in data.entries if entry.split == split]
         seen = sum(known.get(str(entry.path.resolve())) == "train" for entry in chosen)

@@ -20,7 +20,6 @@ its rows have.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -62,7 +61,7 @@ from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.start import build
 from peakzoom.training.train import train
-from peakzoom.utils.durable import write_text
+from peakzoom.utils.durable import read_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
 from peakzoom.video.sampling import Views
@@ -326,8 +325,7 @@ class Study:
                 )
             )
         metrics = read_metrics(second / "joint" / "metrics.csv")
-        with (second / "videos.csv").open(newline="", encoding="utf-8") as stream:
-            trained = sum(row["split"] == "train" for row in csv.DictReader(stream))
+        trained = sum(row["split"] == "train" for row in read_csv(second / "videos.csv"))
         training = {
             "model": arm.model,
             "width": arm.width,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
 import sys
@@ -16,7 +15,7 @@ from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.runs import NAME_FILE, read_metrics
 from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
-from peakzoom.utils.durable import DRAFT, whole_folder, write_csv, write_text
+from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
 
 
@@ -56,11 +55,7 @@ def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
 
 def _read_problems(out: Path) -> list[Problem]:
     """Those that a stopped run has noted: a phase that is done meets its videos no more."""
-    file = out / "problems.csv"
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        return [Problem(row["path"], row["reason"]) for row in csv.DictReader(stream)]
+    return [Problem(row["path"], row["reason"]) for row in read_csv(out / "problems.csv")]
 
 
 def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:

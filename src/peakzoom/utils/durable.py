@@ -65,12 +65,20 @@ def write_text(file: Path, text: str) -> None:
         stream.write(text)
 
 
-def write_csv(file: Path, header: Sequence[object], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(file: Path, header: Sequence[object], rows: Iterable[Iterable[object]]) -> None:
     """The whole file: a line of names, then the rows."""
     with whole(file) as stream:
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """The rows of what :func:`write_csv` wrote, by the names in its first line; none where there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return list(csv.DictReader(stream))
 
 
 def check_new_folder(folder: Path) -> None:

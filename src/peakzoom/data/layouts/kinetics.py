@@ -51,20 +51,16 @@ def read_kinetics(file: str | Path, root: str | Path | None = None) -> VideoSet:
             problems.append(Problem(where, "no label" if youtube else "no youtube_id"))
             continue
         try:
-            start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+            stem = youtube + "".join(f"_{int(float(row[name])):06d}" for name in ("time_start", "time_end"))
         except (ValueError, OverflowError):
             problems.append(Problem(where, "time_start or time_end is not a number"))
             continue
-        stem = f"{youtube}_{start:06d}_{end:06d}"
         candidates = videos.get(stem, [])
-        own = (label.casefold(), label.casefold().replace(" ", "_"))
-        fitting = [path for path in candidates if path.parent.name.casefold() in own] or [
-            path for path in candidates if path.parent == root or path.parent.name.casefold() in SPLIT_NAMES
-        ]
+        video = _in_place(candidates, label, root)
         if (label, stem) in seen:
             problems.append(Problem(stem, "listed again; the first row counts"))
-        elif fitting:
-            entries.append(Entry(fitting[0], place[label], split, youtube))
+        elif video:
+            entries.append(Entry(video, place[label], split, youtube))
         elif candidates:
             problems.append(Problem(str(candidates[0]), "lies in another label's folder"))
         else:
@@ -77,3 +73,12 @@ def read_kinetics(file: str | Path, root: str | Path | None = None) -> VideoSet:
     if unlisted:
         notes.append(f"{unlisted} videos under {root} are not taken, for the list does not name them")
     return VideoSet(classes, entries, problems, file.stem, notes)
+
+
+def _in_place(candidates: list[Path], label: str, root: Path) -> Path | None:
+    """The first video in the folder of its label, else the first in no label's folder."""
+    own = (label.casefold(), label.casefold().replace(" ", "_"))
+    fitting = [path for path in candidates if path.parent.name.casefold() in own] or [
+        path for path in candidates if path.parent == root or path.parent.name.casefold() in SPLIT_NAMES
+    ]
+    return fitting[0] if fitting else None

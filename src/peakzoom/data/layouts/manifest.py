@@ -6,6 +6,7 @@ import os
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
 from peakzoom.data.layouts.files import folder_at
@@ -53,48 +54,71 @@ def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
             f"(and possibly 'class', 'split', 'group')"
         )
     problems: list[Problem] = []
-    found: dict[Path, tuple[str, str | None, str | None]] = {}  # label, split, group
-    called: dict[str, str] = {}  # class name of each label; a class whose files are missing counts as well
-    for where, row, fields in rows:
-        path, name, split = row["path"], row["class"], split_name(row["split"], where)
-        label = row["label"] if "label" in columns else name
-        if whole := _WHOLE.match(label):
-            label = str(int(whole[1]))
-        if fields > len(columns):
-            problems.append(Problem(where, "more fields than columns (a delimiter in a name?)"))
+    found: dict[Path, _Row] = {}
+    names: dict[str, str] = {}  # class name of each label; a class whose files are missing counts as well
+    for where, values, fields in rows:
+        row = _row(where, values, columns, fields)
+        if isinstance(row, Problem):
+            problems.append(row)
             continue
-        if not path or not label:
-            problems.append(Problem(path or where, "no label" if path else "no path"))
-            continue
-        if whole and int(label) < 0:
-            problems.append(Problem(path, "negative label"))
-            continue
-        if name and (called.get(label) or name) != name:
-            raise UserError(f"{where}: label {label} is called {name!r}, but {called[label]!r} before")
-        called[label] = name or called.get(label, "")
-        place = _within(root, path)
-        if place is None:
-            problems.append(Problem(path, f"outside {root}; pass the folder that holds all videos as root"))
-        elif place in found:
-            again = "listed again" if found[place][0] == label else "listed again with another label"
-            problems.append(Problem(path, f"{again}; the first row counts"))
-        elif not os.path.isfile(place):  # noqa: PTH113 - Path.is_file raises where a name is too long
-            problems.append(Problem(path, MISSING))
+        if row.name and (names.get(row.label) or row.name) != row.name:
+            raise UserError(
+                f"{where}: label {row.label} is called {row.name!r}, but {names[row.label]!r} before"
+            )
+        names[row.label] = row.name or names.get(row.label, "")
+        video = _within(root, row.path)
+        if video is None:
+            problems.append(
+                Problem(row.path, f"outside {root}; pass the folder that holds all videos as root")
+            )
+        elif video in found:
+            again = "listed again" if found[video].label == row.label else "listed again with another label"
+            problems.append(Problem(row.path, f"{again}; the first row counts"))
+        elif not os.path.isfile(video):  # noqa: PTH113 - Path.is_file raises where a name is too long
+            problems.append(Problem(row.path, MISSING))
         else:
-            found[place] = label, split, row["group"] or None
+            found[video] = row
     if not found:
         raise nothing_usable(file, problems, root)
+    classes, place = _classes(file, names)
+    entries = [Entry(video, place[row.label], row.split, row.group) for video, row in found.items()]
+    return VideoSet(classes, entries, problems, file.stem, ["read as a manifest"])
+
+
+class _Row(NamedTuple):
+    path: str
+    label: str
+    name: str  # of the class, "" where it is not said
+    split: str | None
+    group: str | None
+
+
+def _row(where: str, values: dict[str, str], columns: list[str], fields: int) -> _Row | Problem:
+    """A row that names a video, or why it names none; a UserError for a split that there is not."""
+    path, name, split = values["path"], values["class"], split_name(values["split"], where)
+    label = values["label"] if "label" in columns else name
+    if whole := _WHOLE.match(label):
+        label = str(int(whole[1]))
+    if fields > len(columns):
+        return Problem(where, "more fields than columns (a delimiter in a name?)")
+    if not path or not label:
+        return Problem(path or where, "no label" if path else "no path")
+    if whole and int(label) < 0:
+        return Problem(path, "negative label")
+    return _Row(path, label, name, split, values["group"] or None)
+
+
+def _classes(file: Path, names: dict[str, str]) -> tuple[list[str], dict[str, int]]:
+    """The classes in their order, and the place there of each label, from the class name of each label."""
     labels: dict[str, list[str]] = defaultdict(list)
-    for label, name in called.items():
+    for label, name in names.items():
         labels[name or label].append(label)
     for name, several in labels.items():
         if len(several) > 1:
             raise UserError(f"{file}: class {name!r} has several labels, {some(several)}, expected one")
-    numeric = all(label.isdecimal() for label in called)
+    numeric = all(label.isdecimal() for label in names)
     classes = sorted(labels, key=lambda name: int(labels[name][0])) if numeric else ordered(labels)
-    place_of = {labels[name][0]: position for position, name in enumerate(classes)}
-    entries = [Entry(path, place_of[label], split, group) for path, (label, split, group) in found.items()]
-    return VideoSet(classes, entries, problems, file.stem, ["read as a manifest"])
+    return classes, {labels[name][0]: place for place, name in enumerate(classes)}
 
 
 def _within(root: Path, path: str) -> Path | None:
