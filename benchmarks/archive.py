@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from timing import machine
 
-from peakzoom.archive import label
-from peakzoom.cli.options import find_videos, whole_numbers
-from peakzoom.predict import Protocol, load
+from peakzoom.apps.batch.label import LabelOptions, label
+from peakzoom.cli.inputs import find_videos, whole_numbers
+from peakzoom.inference.recognizer import load
+from peakzoom.video.sampling import Views
 
 Told = list[tuple[float, int]]  # seconds, videos done
 
@@ -37,8 +38,7 @@ def labelled(run: Path, files: list[Path], workers: int) -> Told:
     with tempfile.TemporaryDirectory() as folder:
         found = label(
             *(run, files, Path(folder) / "labels"),
-            workers=workers,
-            device="cpu",
+            options=LabelOptions(workers=workers, device="cpu"),
             progress=lambda done, _: told.append((time.perf_counter(), done)),
         )
     assert (found.videos, found.failed, found.lost) == (len(files), 0, 0), found
@@ -63,7 +63,7 @@ def main() -> None:
 
     told: Told = [(time.perf_counter(), 0)]
     recognizer = load(asked.run, "cpu")
-    for done, _ in enumerate(recognizer.predict_many(files, Protocol(), progress=False), start=1):
+    for done, _ in enumerate(recognizer.predict_many(files, Views(), progress=False), start=1):
         told.append((time.perf_counter(), done))
     print(f"| `predict` | {threads} | {rate(told[1:]):.2f} | {told[-1][0] - told[0][0]:.0f} |", flush=True)
 

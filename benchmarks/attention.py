@@ -28,10 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.model import PeakZoom, frame_scores, top_k_entropy
-from peakzoom.predict import Protocol, Recognizer, decode_views, find_model, read_model
-from peakzoom.runs import run_videos
-from peakzoom.train import start_from
+from peakzoom.data.runs import run_videos
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.model import PeakZoom, top_k_entropy
+from peakzoom.model.load import find_model, read_model
+from peakzoom.training.start import start_from
+from peakzoom.video.sampling import Views, decode_views
 
 FORMS = {
     "gate": {"response": "gate", "erase": 0.0},
@@ -46,9 +48,9 @@ class Borrowing(PeakZoom):
 
     apart = 7  # more than the clips of one video
 
-    def respond(self, features: Tensor, frames: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def find_peaks(self, placed: Tensor) -> tuple[Tensor, Tensor]:
         seen = self.__dict__.setdefault("seen", [])
-        seen.append(super().respond(features, frames, size))
+        seen.append(super().find_peaks(placed))
         return seen[max(0, len(seen) - 1 - self.apart)]
 
 
@@ -73,26 +75,28 @@ def three_branches(run: Path, form: str, source: int) -> PeakZoom:
 def test(run: Path, form: str, source: int, clips: int) -> tuple[dict[str, list[float]], float, float]:
     """Right or not and NLL of each answer, the share of sure slices, peaks a frame."""
     model = three_branches(run, form, source)
-    recognizer = Recognizer(model, "cpu")
-    model = recognizer.network.model  # the one that answers
+    recognizer = Recognizer.of(model, "cpu")
+    model = recognizer.engine.network.model  # the rewritten copy, which predicts
     sure: list[float] = []
     peaks: list[float] = []
-    respond = model.respond
+    class_maps, find_peaks = model.class_maps, model.find_peaks
 
-    def watch(features: Tensor, frames: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        fc = model.backbone.fc
-        entropy = top_k_entropy(frame_scores(features, fc.weight, fc.bias), model.top)
-        sure.append(float((entropy < model.delta).float().mean()))
-        found = respond(features, frames, size)
-        peaks.append(float(found[1].sum((-2, -1)).float().mean()))
-        return found
+    def note_sure(features: Tensor) -> tuple[Tensor, Tensor]:
+        maps, scores = class_maps(features)
+        sure.append(float((top_k_entropy(scores, model.config.top) < model.config.delta).float().mean()))
+        return maps, scores
 
-    model.respond = watch  # type: ignore[method-assign]
+    def note_peaks(placed: Tensor) -> tuple[Tensor, Tensor]:
+        responses, found = find_peaks(placed)
+        peaks.append(float(found.sum((-2, -1)).float().mean()))
+        return responses, found
+
+    model.class_maps, model.find_peaks = note_sure, note_peaks  # type: ignore[method-assign]
     answers: dict[str, list[float]] = {}
     for entry in run_videos(run).entries:
         if entry.split != "test":
             continue
-        views = decode_views(entry.path, recognizer.preprocess, Protocol(clips=clips, crops=1))
+        views = decode_views(entry.path, recognizer.preprocess, Views(clips=clips, crops=1))
         scores = dict(recognizer.score(views).scores)
         del scores["fused"]
         scores["mean"] = np.mean(list(scores.values()), axis=0)

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from peakzoom.inference.network import InferenceNetwork, Seen
 from peakzoom.model import PeakZoom
 from peakzoom.model.attention import SparseAttention
-from peakzoom.model.inference import InferenceNetwork, Seen
 from peakzoom.model.response import find_peaks, normalise
 from peakzoom.model.zoom import ZoomSampler
 from peakzoom.video.views import Preprocess

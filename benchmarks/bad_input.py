@@ -30,19 +30,24 @@ import numpy as np
 import torch
 from tiny import longer, made
 
-from peakzoom.errors import DecodeError, UserError
-from peakzoom.evaluate import evaluate
+from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.records import ScoredWindow, SourceProblem
+from peakzoom.apps.watch.watch import watch
+from peakzoom.data.check import check
+from peakzoom.data.entries import Entry, VideoSet
+from peakzoom.evaluation.evaluate import evaluate
+from peakzoom.explanation import explain, save
+from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Prediction, Protocol, Recognizer
-from peakzoom.train import Options, train
-from peakzoom.video.check import check
-from peakzoom.video.decode import probe
-from peakzoom.video.entries import Entry, VideoSet
-from peakzoom.video.live import Problem
+from peakzoom.training.options import Options
+from peakzoom.training.train import train
+from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.video.sampling import Views
+from peakzoom.video.scan import probe
 from peakzoom.video.views import Preprocess
-from peakzoom.watch import Window, watch
 
-PROTOCOL = Protocol(clips=2, crops=1)
+PROTOCOL = Views(clips=2, crops=1)
 OPTIONS = Options(steps=("tcnn",), accelerator="cpu", progress=False)
 OUTCOMES = ("prediction", "with a problem", "reason", "stopped")
 HEADER = "| input | files | " + " | ".join(OUTCOMES) + " | took, s |\n" + "|---" * 7 + "|"
@@ -189,10 +194,10 @@ def watched(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: P
     """Outcomes of ``watch``: to the end, or one line."""
 
     def windows(path: Path) -> tuple[list[np.ndarray], list[str]]:
-        records = list(watch(model, path, every=0.5))
+        records = list(watch(model, path, WatchOptions(every=0.5)))
         return (
-            [each.scores for each in records if isinstance(each, Window)],
-            [each.reason for each in records if isinstance(each, Problem)],
+            [each.scores for each in records if isinstance(each, ScoredWindow)],
+            [each.reason for each in records if isinstance(each, SourceProblem)],
         )
 
     wanted, _ = windows(good[0])
@@ -213,13 +218,13 @@ def explained(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
     """Outcomes of ``explain``, whose film has every frame of the file."""
 
     def evidence(path: Path) -> dict[str, object]:
-        return model.explain(path, protocol=PROTOCOL, progress=False).to_dict()
+        return explain(model, path, views=PROTOCOL, progress=False).to_dict()
 
     wanted, found = evidence(good[0]), Counter[str]()
     for number, file in enumerate(files):
         try:
-            seen = model.explain(file, protocol=PROTOCOL, progress=False)
-            film, *_ = seen.save(folder / f"explained-{number}", progress=False)
+            seen = explain(model, file, views=PROTOCOL, progress=False)
+            film, *_ = save(seen, folder / f"explained-{number}", progress=False)
         except DecodeError as error:
             found[outcome(error.reason, None)] += 1
         else:
@@ -233,7 +238,7 @@ def visited(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: P
     """Outcomes of the web page: the table of its tab for several files, and the film of the other, which agree."""
     from visiting import Visitor
 
-    from peakzoom.serve import server
+    from peakzoom.apps.serve.page import server
 
     found = Counter[str]()
     with server(model, PROTOCOL) as address:

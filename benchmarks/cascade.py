@@ -4,7 +4,7 @@ Of a study (docs/studies.md), one of its rows with all three branches: for every
 the test videos of the other folds of that seed, each scored by a network that never saw it, and what the cascade then
 answers to the fold's own test videos is counted. Or of two evaluations by one network: thresholds from the first, tried
 on the second. Or of evaluations, each by itself: thresholds from random halves, tried on the other halves. (A replay is
-what is done: tests/test_cascade.py.)
+what is done: tests/inference/test_early_exit.py.)
 
     python benchmarks/cascade.py studies/ut-pre tcnn_xsx0.5-ODC --loss 0.2
     python benchmarks/cascade.py --evaluations full/calibration full/held-out --run pre/joint
@@ -22,10 +22,11 @@ from typing import NamedTuple
 import numpy as np
 from timing import runs_of, show
 
-from peakzoom.cascade import Cascade, Replay, Work, calibrate, course, replay, view_order
-from peakzoom.cost import multiply_adds_by_pass
-from peakzoom.predict import load
-from peakzoom.report.scores import read_evaluation
+from peakzoom.evaluation.calibrate import Replay, calibrate, course, replay
+from peakzoom.evaluation.files import read_evaluation
+from peakzoom.inference.cost import multiply_adds_by_pass
+from peakzoom.inference.early_exit import Thresholds, Work, view_order
+from peakzoom.inference.recognizer import load
 
 HEADER = (
     "| videos of | videos | full | cascade | changed | lost | won | views | passes a view | passes a video | G a video "
@@ -62,9 +63,9 @@ class Answered(NamedTuple):
     labels: np.ndarray
 
 
-def answered(test: Tested, order: Sequence[int], cascade: Cascade) -> Answered:
+def answered(test: Tested, order: Sequence[int], thresholds: Thresholds) -> Answered:
     whole = course(test.fused, order)
-    return Answered(replay(course(test.original, order), whole, cascade), whole.best[:, -1], test.labels)
+    return Answered(replay(course(test.original, order), whole, thresholds), whole.best[:, -1], test.labels)
 
 
 def line(name: str, parts: Sequence[Answered], work: Work, views_in_all: int) -> str:
@@ -98,7 +99,7 @@ def rows(study: Path, row: str, loss: float) -> Iterator[str]:
         parts = []
         for own, test in enumerate(folds):
             others = together(folds[:own] + folds[own + 1 :])
-            parts.append(answered(test, order, calibrate(*others, order, work, loss).chosen.cascade))
+            parts.append(answered(test, order, calibrate(*others, order, work, loss).chosen.thresholds))
         yield line(seed.replace("-", " "), parts, work, len(order))
         everything += parts
     if len(by_seed) > 1:
@@ -113,8 +114,8 @@ def two(run: Path, first: Path, second: Path, loss: float) -> Iterator[str]:
         raise SystemExit(f"{first} and {second} are of other views")
     chosen = calibrate(*test, order, work, loss).chosen
     for folder, each in ((first, test), (second, other)):
-        yield line(folder.name, [answered(each, order, chosen.cascade)], work, len(order))
-    yield f"\n{chosen.cascade}, losing {chosen.loss_bound:.2f} points at most (95%)"
+        yield line(folder.name, [answered(each, order, chosen.thresholds)], work, len(order))
+    yield f"\n{chosen.thresholds}, losing {chosen.loss_bound:.2f} points at most (95%)"
 
 
 HALVES_HEADER = (
@@ -135,10 +136,10 @@ def halves(run: Path, folders: Sequence[Path], loss: float, times: int = 5) -> I
             for own, others in (parts, parts[::-1]):
                 given = Tested(*(each[own] for each in test))
                 chosen = calibrate(*given, order, work, loss, progress=False).chosen
-                got = answered(Tested(*(each[others] for each in test)), order, chosen.cascade)
-                lost = (got.full == got.labels).mean() - (got.got.answers == got.labels).mean()
-                changed = (got.got.answers != got.full).mean()
-                passes = (got.got.views + 2 * got.got.closer).mean()
+                got = answered(Tested(*(each[others] for each in test)), order, chosen.thresholds)
+                lost = (got.full == got.labels).mean() - (got.got.predicted == got.labels).mean()
+                changed = (got.got.predicted != got.full).mean()
+                passes = (got.got.views + 2 * got.got.stage2_views).mean()
                 found.append((chosen.loss_bound, 100 * lost, changed, got.got.views.mean(), passes))
         expected, lost, changed, views, passes = np.mean(found, axis=0)
         spread = np.std([each[1] for each in found])

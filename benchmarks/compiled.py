@@ -16,7 +16,7 @@ import torch
 from timing import cell, in_turn, show_steps
 from training import CLASSES, ON_CPU, ON_GPU, Step, at_size
 
-from peakzoom.train import build
+from peakzoom.training.start import build
 
 HEADER = (
     "| recipe, size | clips | precision | branches | ms | compiled, ms | as fast | difference of the loss "

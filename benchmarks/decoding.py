@@ -30,10 +30,11 @@ import torch
 from timing import cell, in_turn, machine, number_from, show
 from torch import Tensor
 
-from peakzoom.errors import DecodeError
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Protocol, Recognizer, decode_ahead, decode_views
-from peakzoom.recipes import RECIPES
+from peakzoom.training.recipes import RECIPES
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.sampling import Views, decode_ahead, decode_views
 from peakzoom.video.views import resize
 
 FOLDER = Path(os.environ.get("PEAKZOOM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -129,11 +130,11 @@ def decoders(rounds: int) -> Iterator[str]:
 def side_by_side(path: Path, recipe: str, others: dict[str, Decoder], rounds: int) -> Iterator[str]:
     """The lines of one clip and recipe."""
     pre = RECIPES[recipe]().preprocess
-    video = decode_views(path, pre, Protocol()).video
+    video = decode_views(path, pre, Views()).video
     info, index, size = video.info, video.index, (video.frames.shape[2], video.frames.shape[3])
     clip = f"{path.stem}: {info.codec}, {info.width} x {info.height}, {len(index)} of {info.frames} frames"
     clip = f"{clip} | {recipe}, {size[1]} x {size[0]}"
-    calls: dict[str, Callable[[], object]] = {"peakzoom": partial(decode_views, path, pre, Protocol())}
+    calls: dict[str, Callable[[], object]] = {"peakzoom": partial(decode_views, path, pre, Views())}
     pixels = {"peakzoom": "| | |"}
     for name, decoder in others.items():
         try:
@@ -151,7 +152,7 @@ def side_by_side(path: Path, recipe: str, others: dict[str, Decoder], rounds: in
 
 def evaluation(recognizer: Recognizer, paths: list[Path], workers: int) -> None:
     """All videos as an evaluation scores them."""
-    for views in decode_ahead(paths, recognizer.preprocess, Protocol(), workers):
+    for views in decode_ahead(paths, recognizer.preprocess, Views(), workers):
         if isinstance(views, DecodeError):
             raise views
         recognizer.score(views)
@@ -188,10 +189,10 @@ def shares(rounds: int) -> Iterator[str]:
 
 def one_after_the_other(recognizer: Recognizer, path: Path, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each part of one video's scoring; the network's are those of one batch times their number."""
-    views = decode_views(path, recognizer.preprocess, Protocol())
+    views = decode_views(path, recognizer.preprocess, Views())
     batches = list(views.batches())
     calls: dict[str, Callable[[], object]] = {
-        "decoding": partial(decode_views, path, recognizer.preprocess, Protocol()),
+        "decoding": partial(decode_views, path, recognizer.preprocess, Views()),
         "cutting": lambda: list(views.batches()),
         "network": partial(recognizer.engine, batches[0]),
     }

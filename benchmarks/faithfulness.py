@@ -1,7 +1,7 @@
 """Whether attended places matter to the answers of cross-validated networks, more than other places of equal size.
 
 Takes the folder of a study (docs/studies.md) and one of its rows. Each run blurs its own test videos, which it never
-saw (:mod:`peakzoom.evidence.faithfulness`); a video's drops are averaged over the seeds before they are tested.
+saw (:mod:`peakzoom.evaluation.faithfulness`); a video's drops are averaged over the seeds before they are tested.
 
     python benchmarks/faithfulness.py studies/ut-pre tcnn_xsx0.5-ODC
 """
@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 from timing import runs_of, show, study_parser
 
-from peakzoom.evidence.faithfulness import KINDS, Drop, Faithfulness, measure_faithfulness
-from peakzoom.predict import Protocol, load
-from peakzoom.runs import run_videos
+from peakzoom.data.runs import run_videos
+from peakzoom.evaluation.faithfulness import KINDS, Drop, Faithfulness, measure_faithfulness
+from peakzoom.inference.recognizer import load
+from peakzoom.video.sampling import Views
 
 HEADER = "| class answered | videos | score | attended | random | centre |\n" + "|---" * 6 + "|"
 
 
-def rows(study: Path, row: str, protocol: Protocol) -> Iterator[str]:
+def rows(study: Path, row: str, protocol: Views) -> Iterator[str]:
     """Means by class over all runs, and the tests."""
     runs = runs_of(study, row)
     parts: list[Faithfulness] = []
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--num-clips", type=int, default=10)
     parser.add_argument("--crops", type=int, default=3)
     asked = parser.parse_args()
-    show(HEADER, rows(asked.study, asked.row, Protocol(clips=asked.num_clips, crops=asked.crops)))
+    show(HEADER, rows(asked.study, asked.row, Views(clips=asked.num_clips, crops=asked.crops)))
 
 
 if __name__ == "__main__":

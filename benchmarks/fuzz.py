@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 import av
 import numpy as np
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.data.layouts.manifest import read_manifest
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.guard import guards
-from peakzoom.video.layouts.manifest import read_manifest
-from peakzoom.video.testing import decode_clips
+from peakzoom.video.sampling import decode_clips
 from peakzoom.video.views import Preprocess
 
 PRE = Preprocess(size=16, frames=4, canvas=(16, 16), fps=7.0)

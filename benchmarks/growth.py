@@ -26,10 +26,11 @@ import torch
 from soak import videos_in_all
 from timing import cell, in_turn, machine, show
 
-from peakzoom.errors import DecodeError
+from peakzoom.inference.network import InferenceNetwork
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
-from peakzoom.model.inference import InferenceNetwork
-from peakzoom.predict import Protocol, Recognizer
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess
 
 
@@ -79,7 +80,7 @@ def scoring(model: PeakZoom, videos: int) -> Callable[[], None]:
     files = videos_in_all(videos)
 
     def all_of_them() -> None:
-        for found in recognizer.predict_many(files, Protocol(clips=1, crops=1), progress=False):
+        for found in recognizer.predict_many(files, Views(clips=1, crops=1), progress=False):
             if isinstance(found, DecodeError):
                 raise found
 

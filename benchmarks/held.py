@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.quickstart import DIFFICULTY, FPS, FRAMES
-from peakzoom.recipes import small
+from peakzoom.cli.quickstart_run import DIFFICULTY, FPS, FRAMES
+from peakzoom.data.synthetic.clips import DatasetSpec
+from peakzoom.data.synthetic.people import ACTIONS
+from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_part
+from peakzoom.training.recipes import small
 from peakzoom.video.clips import clip_indices, clip_span
 from peakzoom.video.decode import decode
-from peakzoom.video.figures import ACTIONS
-from peakzoom.video.render import ClipSpec, plan_clips, render_clip, telling_part
 from peakzoom.video.views import Augment, draw_change, resize
 
 PRE = small().preprocess
@@ -81,13 +82,15 @@ def render(folder: Path, train: int, test: int, seed: int, workers: int, first: 
     ``NAME.json`` is written when ``NAME.npy`` is whole; ``train.json`` lists as many clips as are there so far.
     """
     folder.mkdir(parents=True, exist_ok=True)
+
+    def of_split(wanted: str, difficulty: float) -> list[ClipSpec]:
+        like = DatasetSpec(train, test, frames=FRAMES, fps=FPS, difficulty=difficulty, seed=seed)
+        return [spec for _, split, spec in like.clips() if split == wanted]
+
     plans: list[tuple[str, list[ClipSpec], int]] = []
     for difficulty in TEST_DIFFICULTIES:
-        like = ClipSpec(CLASSES[0], 0, 0, 0, seed, frames=FRAMES, fps=FPS, difficulty=difficulty)
-        plan = [spec for _, split, spec in plan_clips(like, train, test, CLASSES) if split == "test"]
-        plans.append((f"test-{difficulty}", plan, 0))
-    like = ClipSpec(CLASSES[0], 0, 0, 0, seed, frames=FRAMES, fps=FPS, difficulty=DIFFICULTY)
-    every = [spec for _, split, spec in plan_clips(like, train, test, CLASSES) if split == "train"]
+        plans.append((f"test-{difficulty}", of_split("test", difficulty), 0))
+    every = of_split("train", DIFFICULTY)
     plans.insert(1, ("train", every[:first], 0))
     plans.append(("train", every[first:], first))
     _array(folder / "train.npy", (train, FRAMES, 3, SIDE, SIDE))

@@ -19,10 +19,10 @@ import torch
 from timing import cell, in_turn, matrix_product, named, rate, rounds_and_device, settled, show
 from torch.utils.flop_counter import FlopCounterMode
 
-from peakzoom.cost import multiply_adds_by_pass
+from peakzoom.inference.cost import multiply_adds_by_pass
+from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import PeakZoom
-from peakzoom.model.inference import InferenceNetwork
-from peakzoom.model.network import BRANCHES
+from peakzoom.model.config import BRANCHES
 from peakzoom.video.views import Preprocess, to_input
 
 ALONE = BRANCHES[:1]
@@ -68,8 +68,8 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
         counts = [trained_multiply_adds(model, pre), first + (closer if len(branches) > 1 else 0)]
         calls: dict[str, Callable[[torch.Tensor], object]] = {}
         if "onnx" in engines:
-            from peakzoom.engines.onnx import OnnxEngine, to_onnx
-            from peakzoom.engines.openvino import OpenVinoEngine, from_onnx
+            from peakzoom.inference.engines.onnx import OnnxEngine, to_onnx
+            from peakzoom.inference.engines.openvino import OpenVinoEngine, from_onnx
 
             graph = to_onnx(model)
             calls |= {"onnx": OnnxEngine(graph), "openvino": OpenVinoEngine(from_onnx(graph))}

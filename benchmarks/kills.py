@@ -33,12 +33,13 @@ from typing import Any
 from timing import machine
 from tiny import longer, made, render
 
-from peakzoom import durable
-from peakzoom.errors import UserError
-from peakzoom.journal import whole_lines
-from peakzoom.train import Options, train
-from peakzoom.video.datasets import open_data
-from peakzoom.video.entries import VideoSet
+from peakzoom.data.datasets import open_data
+from peakzoom.data.entries import VideoSet
+from peakzoom.training.options import Options
+from peakzoom.training.train import train
+from peakzoom.utils import durable
+from peakzoom.utils.errors import UserError
+from peakzoom.utils.journal import whole_lines
 
 OPTIONS = Options(val_fraction=0.3, workers=0, accelerator="cpu", progress=False)
 RECIPE = longer(4, 2)
@@ -57,7 +58,7 @@ def go_on(data: VideoSet, out: Path, said: list[str] | None = None) -> None:
 def start(data: VideoSet, out: Path) -> Any:
     """The same in a process of its own, which has PyTorch before the clock runs."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["peakzoom.train"])
+    context.set_forkserver_preload(["peakzoom.training.train"])
     child = context.Process(target=go_on, args=(data, out))
     child.start()
     return child

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from timing import in_turn, matrix_product, rate, show_by_number
 
+from peakzoom.inference.network import InferenceNetwork
+from peakzoom.inference.rewrite import CONVOLUTIONS
 from peakzoom.model import PeakZoom
-from peakzoom.model.inference import CONVOLUTIONS, InferenceNetwork
 from peakzoom.video.views import Preprocess
 
 ROUNDS = 15

@@ -18,9 +18,16 @@ from typing import Any
 
 from timing import machine, number_from
 
-from peakzoom.archive import BATCH, _sort_out
-from peakzoom.archive.listing import find_items
-from peakzoom.archive.table import batches_of, new_drafts, read_known, row_without_answer, schema, write_rows
+from peakzoom.apps.batch.label import BATCH, _sort_out
+from peakzoom.apps.batch.listing import find_items
+from peakzoom.apps.batch.table import (
+    batches_of,
+    new_drafts,
+    read_known,
+    row_without_answer,
+    schema,
+    write_rows,
+)
 
 SCORES = [1 / 101] * 101
 

@@ -25,12 +25,13 @@ from soak import resident
 from timing import machine
 from visiting import Visitor
 
-from peakzoom.cli import INTERRUPTED
-from peakzoom.cli.options import find_videos
-from peakzoom.predict import Protocol, load
+from peakzoom.cli.console import INTERRUPTED
+from peakzoom.cli.inputs import find_videos
+from peakzoom.inference.recognizer import load
+from peakzoom.video.sampling import Views
 
 CLIPS = 40  # different ones
-PROTOCOL = Protocol(clips=3, crops=1)  # the command's own
+PROTOCOL = Views(clips=3, crops=1)  # the command's own
 
 
 def serve(run: Path) -> tuple[subprocess.Popen[str], str]:

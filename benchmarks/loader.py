@@ -21,10 +21,10 @@ import torch
 from timing import show_steps, wait
 from training import ON_CPU, ON_GPU, Step, at_size
 
-from peakzoom.train import build
-from peakzoom.video.cache import CachedVideo
-from peakzoom.video.entries import Entry
-from peakzoom.video.loading import ClipDataset, EpochSampler, loader
+from peakzoom.data.cache import CachedVideo
+from peakzoom.data.entries import Entry
+from peakzoom.data.loading import ClipDataset, EpochSampler, loader
+from peakzoom.training.start import build
 
 HEADER = (
     "| recipe, size | clips | loader processes | loader alone, clips a second | step alone | both | busy |\n"
@@ -37,7 +37,7 @@ CLASSES = [str(number) for number in range(101)]
 
 
 def cached(folder: Path, height: int, width: int) -> dict[Path, CachedVideo]:
-    """Videos of random pixels, as :class:`~peakzoom.video.cache.FrameCache` keeps them."""
+    """Videos of random pixels, as :class:`~peakzoom.data.cache.FrameCache` keeps them."""
     random, found = np.random.default_rng(0), {}
     for number in range(VIDEOS):
         file = folder / f"{height}-{width}-{number}.npy"

@@ -34,8 +34,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from variants import GRID, RECIPE, Variant, loss_of, network, parse
 
-from peakzoom.recipes import small
-from peakzoom.train import schedule
+from peakzoom.training.module import schedule
+from peakzoom.training.recipes import small
 from peakzoom.video.clips import even_clips
 
 BATCH = RECIPE.batch_size

@@ -25,10 +25,11 @@ from tempfile import TemporaryDirectory
 from soak import resident
 from timing import machine
 
-from peakzoom.cli.options import find_videos
-from peakzoom.predict import Protocol, load
+from peakzoom.cli.inputs import find_videos
+from peakzoom.inference.recognizer import load
+from peakzoom.video.sampling import Views
 
-PROTOCOL = Protocol(clips=1, crops=1)
+PROTOCOL = Views(clips=1, crops=1)
 EVERY = 500  # clips, after which memory is read
 COMPARED = 100  # answers
 HEADER = "| clips answered | clips a second since the last row | memory of the command, MB | of its decoder, MB |\n"

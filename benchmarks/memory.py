@@ -18,8 +18,8 @@ def steps(keep: bool, count: int = 10) -> float:
     """Median seconds of a step."""
     import torch
 
-    from peakzoom.memory import keep_freed_memory
     from peakzoom.model import PeakZoom
+    from peakzoom.utils.memory import keep_freed_memory
 
     if keep:
         keep_freed_memory()

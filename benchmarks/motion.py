@@ -1,6 +1,6 @@
 """What the motion channels of the small T-CNN are worth on few clips (docs/results.md).
 
-Renders 600 clips, trains the half-width ``tcnn_xs`` alone for some steps with each gain (0 = no motion channels), and
+Makes 600 synthetic clips, trains the half-width ``tcnn_xs`` alone with each gain (0 = no motion channels), and
 prints the training accuracy of every 50 steps and the accuracy on held-out performers and backgrounds:
 
     python benchmarks/motion.py --steps 250 --gains 0 1 4
@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from peakzoom.cli.quickstart_run import quick_recipe
+from peakzoom.data.cache import CachedVideo, FrameCache, fill
+from peakzoom.data.datasets import open_data
+from peakzoom.data.loading import ClipDataset, EpochSampler, loader
+from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.model.backbones import motion
 from peakzoom.model.backbones.tcnn import TCNN, tcnn_xs
-from peakzoom.quickstart import quick_recipe
-from peakzoom.video.cache import CachedVideo, FrameCache, fill
-from peakzoom.video.datasets import open_data
-from peakzoom.video.loading import ClipDataset, EpochSampler, loader
-from peakzoom.video.render import render_dataset
 from peakzoom.video.views import Preprocess, to_input
 
 
@@ -39,14 +39,17 @@ def main() -> None:
     pre = Preprocess(size=96, canvas=(108, 108), stride=2)
     with tempfile.TemporaryDirectory() as folder:
         root = render_dataset(
-            Path(folder) / "clips", train_clips=400, test_clips=200, difficulty=arguments.difficulty
+            Path(folder) / "clips",
+            DatasetSpec(train_clips=400, test_clips=200, difficulty=arguments.difficulty),
         )
         data = open_data(root / "clips.csv")
         cache = FrameCache(Path(folder) / "frames", pre.canvas)
         found = fill(cache, [entry.path for entry in data.entries], workers=2)
         cached = {path: video for path, video in found.items() if isinstance(video, CachedVideo)}
-        train_set = ClipDataset(data.with_split("train").entries, pre, augment, cached)
-        test_set = ClipDataset(data.with_split("test").entries, pre, None, cached)
+        train_set = ClipDataset(
+            [each for each in data.entries if each.split == "train"], pre, augment, cached
+        )
+        test_set = ClipDataset([each for each in data.entries if each.split == "test"], pre, None, cached)
         for gain in arguments.gains:
             motion.MOTION_GAIN = gain
             torch.manual_seed(0)

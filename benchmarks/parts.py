@@ -16,8 +16,9 @@ from functools import partial
 import torch
 from timing import cell, in_turn, show_by_number
 
+from peakzoom.inference.network import InferenceNetwork
+from peakzoom.inference.packed import PackedConv
 from peakzoom.model import PeakZoom
-from peakzoom.model.inference import InferenceNetwork, PackedConv
 from peakzoom.video.views import Preprocess
 
 CASES = (("tcnn", 224, 12), ("tcnn_s", 128, 12), ("tcnn_xs", 96, 24), ("r3d_18", 112, 4), ("i3d", 224, 4))

@@ -16,11 +16,11 @@ from held import CLASSES, PRE, TEST_DIFFICULTIES, Clips, normalised, read
 from torch import Tensor
 from torch.nn import functional as F
 
+from peakzoom.inference.recognizer import load
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.geometry import CellGeometry, place_response
 from peakzoom.model.response import evidence_map, find_peaks, further_peaks, normalise
 from peakzoom.model.zoom import ZoomSampler
-from peakzoom.predict import load
 
 GRID, ERASE, BEST = 31, 0.15, 3
 STARTS = (0, 8)  # of the two test clips in 24 frames
@@ -151,7 +151,7 @@ def main() -> None:
         for part in views.split(50):
             with torch.no_grad():
                 features = backbone.features(normalised(part.float()))
-                responses.append(evidence_map(*model._class_maps(features)))
+                responses.append(evidence_map(*model.class_maps(features)))
         found = pointing(torch.cat(responses), backbone.cells, truth, moves)
         found |= controls(truth, moves, backbone.cells.stride[1] / 2)
         print(f"difficulty {difficulty}")

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from timing import cell, in_turn, machine, runs_of, show, study_parser
 
-from peakzoom.engines import Engine
-from peakzoom.engines.base import INPUT
-from peakzoom.engines.eager import TorchEngine
+from peakzoom.data.entries import Entry
+from peakzoom.data.runs import run_videos
+from peakzoom.inference.engines.base import INPUT, Engine
+from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.recognizer import load
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Protocol, decode_views, load
-from peakzoom.runs import run_videos
-from peakzoom.video.entries import Entry
+from peakzoom.video.sampling import Views, decode_views
 
 HEADER = (
     "| precision | seed | videos | float32 | lower | changed | lost | won | largest difference of a logit | "
@@ -46,12 +46,12 @@ def int8(model: PeakZoom, learnt: Sequence[Entry]) -> tuple[Engine, Engine]:
     """The network in float32 and with its convolutions in eight bits, scaled on training videos."""
     import nncf
 
-    from peakzoom.engines.openvino import OpenVinoEngine, to_openvino
+    from peakzoom.inference.engines.openvino import OpenVinoEngine, to_openvino
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     graph = to_openvino(model)
     whole = OpenVinoEngine(graph)
-    one = Protocol(clips=1, crops=1)
+    one = Views(clips=1, crops=1)
     clips = [next(decode_views(each.path, whole.preprocess, one).batches()) for each in learnt[::4]]
     quantised = nncf.quantize(
         graph.clone(),
@@ -68,7 +68,7 @@ PRECISIONS: dict[str, Callable[[PeakZoom, Sequence[Entry]], tuple[Engine, Engine
 }
 
 
-def rows(precision: str, study: Path, row: str, protocol: Protocol) -> Iterator[str]:
+def rows(precision: str, study: Path, row: str, protocol: Views) -> Iterator[str]:
     """One line a seed."""
     answers: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
     apart: dict[str, float] = defaultdict(float)
@@ -114,7 +114,7 @@ def main() -> None:
         (
             line
             for precision in asked.precisions
-            for line in rows(precision, asked.study, asked.row, Protocol(clips=asked.num_clips))
+            for line in rows(precision, asked.study, asked.row, Views(clips=asked.num_clips))
         ),
     )
 

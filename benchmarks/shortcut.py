@@ -7,7 +7,7 @@ of the page once:
 
 With ``--folds``, the sequences of a fold are left out together, any number of them, as `peakzoom compare` does it.
 The accuracy is pooled over all clips of the folds, with its 95% interval by bootstrap over clips, and over whole
-sequences, whose clips are not independent (``peakzoom.stats``). Ten folds of two sequences, one of each set:
+sequences, whose clips are not independent (``peakzoom.evaluation.stats``). Ten folds of two sequences, one of each set:
 
     python benchmarks/shortcut.py ../shared/data/ut_interaction/clips.csv \\
         --folds 1,11 2,12 3,13 4,14 5,15 6,16 7,17 8,18 9,19 10,20
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.stats import bootstrap_interval
+from peakzoom.evaluation.stats import bootstrap_interval
 
 TEST = ("4", "8", "9", "14", "18", "19")
 

@@ -18,13 +18,14 @@ import torch
 from decoding import FOLDER
 from timing import machine, number_from
 
-from peakzoom.errors import DecodeError
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
-from peakzoom.predict import Protocol, Recognizer
-from peakzoom.recipes import RECIPES
+from peakzoom.training.recipes import RECIPES
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.sampling import Views
 
 EVERY, SETTLED = 100, 200  # videos
-PROTOCOL = Protocol(clips=2, crops=1)
+PROTOCOL = Views(clips=2, crops=1)
 CLASSES = 6
 HEADER = "| videos | resident memory, MB | growth since video 200, MB |\n" + "|---" * 3 + "|"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from peakzoom.memory import keep_freed_memory
+from peakzoom.utils.memory import keep_freed_memory
 
 
 def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:

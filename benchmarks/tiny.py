@@ -1,12 +1,12 @@
-"""What tests and benchmarks that train share: rendered clips, a recipe that needs a second, what must be the same."""
+"""What tests and benchmarks that train share: synthetic clips, a recipe that needs a second, what must be the same."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from peakzoom.recipes import Phase, Recipe
-from peakzoom.video.render import render_dataset
+from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
+from peakzoom.training.recipes import Phase, Recipe
 from peakzoom.video.views import Augment, Preprocess
 
 
@@ -36,18 +36,17 @@ def longer(tcnn: int, joint: int) -> Recipe:
 
 def render(folder: Path) -> Path:
     """Three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
-    return render_dataset(
-        folder,
+    spec = DatasetSpec(
         train_clips=18,
         test_clips=6,
-        classes=["wave", "nod", "kick"],
+        classes=("wave", "nod", "kick"),
         height=64,
         width=64,
         frames=12,
         difficulty=0.2,
         performers=8,
-        workers=1,
     )
+    return render_dataset(folder, spec, workers=1)
 
 
 def made(run: Path) -> dict[str, bytes]:

@@ -20,8 +20,8 @@ from timing import cell, in_turn, settled, show_steps, side_of, wait
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.model import PeakZoom
-from peakzoom.recipes import RECIPES, Recipe
-from peakzoom.train import build
+from peakzoom.training.recipes import RECIPES, Recipe
+from peakzoom.training.start import build
 from peakzoom.video.views import Preprocess, to_input
 
 HEADER = (

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peakzoom.cli.quickstart_run import quick_recipe
 from peakzoom.model.backbones import tcnn_xs
 from peakzoom.model.backbones.tcnn import TCNN, ConvBN
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.model.pooling import pool_cells, quiet_loss
 from peakzoom.model.response import class_response_maps, evidence_map
-from peakzoom.quickstart import quick_recipe
 
 RECIPE = quick_recipe()
 L, B, M = "field=local,stride=8", "pool=best:2", "0.5*mean+0.5*best:2"

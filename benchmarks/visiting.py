@@ -70,7 +70,7 @@ class Visitor:
         if sent.status_code != 200:
             return {"success": False, "output": {"error": sent.text}}
         place = as_file(sent.json()[0])
-        return self.ask(ONE, place, "the answer") if film else self.ask(SEVERAL, [place])
+        return self.ask(ONE, place, "the prediction") if film else self.ask(SEVERAL, [place])
 
 
 def as_file(path: str | None, **more: Any) -> dict[str, Any]:

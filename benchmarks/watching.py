@@ -17,8 +17,10 @@ from pathlib import Path
 import av
 from timing import machine
 
-from peakzoom.predict import load
-from peakzoom.watch import Ended, Window, watch
+from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.records import Ended, ScoredWindow
+from peakzoom.apps.watch.watch import watch
+from peakzoom.inference.recognizer import load
 
 HEADER = "| minute | windows | resident, MiB | times real time |\n" + "|---:" * 4 + "|"
 
@@ -64,9 +66,9 @@ def main() -> None:
         print(machine())
         print(f"{file.stat().st_size / 2**20:.0f} MiB of {asked.clip.name}, looped\n\n{HEADER}")
         due, windows, begun, at = 0.0, 0, time.perf_counter(), 0.0
-        for record in watch(recognizer, file, every=asked.every):
-            windows += isinstance(record, Window)
-            if isinstance(record, Window) and record.end >= due:
+        for record in watch(recognizer, file, WatchOptions(every=asked.every)):
+            windows += isinstance(record, ScoredWindow)
+            if isinstance(record, ScoredWindow) and record.end >= due:
                 now = time.perf_counter()
                 speed = (record.end - at) / (now - begun)
                 print(f"| {record.end / 60:.1f} | {windows} | {resident():.0f} | {speed:.1f} |", flush=True)

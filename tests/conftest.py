@@ -13,10 +13,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from tiny import recipe, render
 
-from peakzoom.recipes import Recipe
-from peakzoom.video.datasets import open_data
-from peakzoom.video.entries import VideoSet
-from peakzoom.video.render import ClipSpec, write_clip
+from peakzoom.data.datasets import open_data
+from peakzoom.data.entries import VideoSet
+from peakzoom.data.synthetic.clips import write_clip
+from peakzoom.data.synthetic.scene import ClipSpec
+from peakzoom.training.recipes import Recipe
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +41,13 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rendered data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
+    """A synthetic data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
     return render(tmp_path_factory.mktemp("rendered") / "clips")
 
 
 @pytest.fixture(scope="session")
 def clip_data(clips: Path) -> VideoSet:
-    """The rendered clips as a list with splits and groups."""
+    """The synthetic clips as a list with splits and groups."""
     return open_data(clips / "clips.csv")
 
 
@@ -72,7 +73,8 @@ def tiny() -> Recipe:
 @pytest.fixture(scope="session")
 def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with both phases trained; do not write into it."""
-    from peakzoom.train import Options, train
+    from peakzoom.training.options import Options
+    from peakzoom.training.train import train
 
     out = tmp_path_factory.mktemp("runs") / "run"
     options = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 
 
@@ -18,6 +21,7 @@ def environment(**values: str) -> dict[str, str]:
 def in_terminal(words: Sequence[str], env: dict[str, str], *, apart: bool = False) -> tuple[str, str]:
     """Run Python with these words; standard output where it is kept ``apart``, and what the terminal gets."""
     above, below = pty.openpty()
+    fcntl.ioctl(below, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # rows and columns
     child = subprocess.Popen(
         [sys.executable, *words],
         stdin=below,

@@ -13,18 +13,22 @@ import numpy as np
 import pytest
 from fuzz import fuzz
 
-from peakzoom.errors import DecodeError, UserError
-from peakzoom.evaluate import score_videos
-from peakzoom.predict import Prediction, Protocol, Recognizer, load
-from peakzoom.recipes import Recipe
-from peakzoom.train import Options, train
+from peakzoom.apps.watch.records import Ended
+from peakzoom.apps.watch.watch import watch
+from peakzoom.data.check import check
+from peakzoom.data.entries import Entry, VideoSet
+from peakzoom.evaluation.evaluate import score_videos
+from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.recognizer import Recognizer, load
+from peakzoom.training.options import Options
+from peakzoom.training.recipes import Recipe
+from peakzoom.training.train import train
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video import guard
-from peakzoom.video.check import check
-from peakzoom.video.decode import scan
-from peakzoom.video.entries import Entry, VideoSet
-from peakzoom.watch import Ended, watch
+from peakzoom.video.sampling import Views
+from peakzoom.video.scan import scan
 
-PROTOCOL = Protocol(clips=2, crops=1)
+PROTOCOL = Views(clips=2, crops=1)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="makes pipes and names that Windows has not")
 

@@ -30,8 +30,19 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_LINKS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 TINY = [
-    *["--size", "32", "--frames", "4", "--zoom-source", "1", "--width", "0.25", "--batch-size", "9"],
-    *["--epochs", "1", "--joint-epochs", "1", "--cache", "off", "--workers", "0", "--accelerator", "cpu"],
+    *[
+        "--size",
+        "32",
+        "--frames",
+        "4",
+        "--set",
+        "preprocess.zoom_source=1",
+        "--width",
+        "0.25",
+        "--batch-size",
+        "9",
+    ],
+    *["--epochs", "1", "--joint-epochs", "1", "--set", "cache=off", "--workers", "0", "--accelerator", "cpu"],
 ]
 QUICK = ["--num-clips", "2", "--crops", "1", "--device", "cpu"]
 FEW = [
@@ -51,12 +62,12 @@ RUN = {
 }
 # Command lines that are only read: a pattern of the whole line, with its page in front, and why. The first one counts.
 READ = {
-    r"\S+ quickstart": "trains for minutes; tests/test_cli.py runs it with a tiny recipe",
-    r"\S+ (ablate|compare) ": "trains many networks; tests/test_cli.py runs both",
-    r"\S+ export ": "takes ten seconds or more; tests/test_export.py runs it",
-    r"\S+ (predict|evaluate) (.* --engine |\S+/model\.)": "needs an export; tests/test_export.py",
-    r".* --weights ": "needs a file of public weights; tests/test_weights.py",
-    r"\S+ data prepare ": "needs the downloads; tests/video/test_prepare.py runs it on made-up ones",
+    r"\S+ quickstart": "trains for minutes; tests/cli/test_cli.py runs it with a tiny recipe",
+    r"\S+ (ablate|compare) ": "trains many networks; tests/cli/test_cli.py runs both",
+    r"\S+ export ": "takes ten seconds or more; tests/inference/test_export.py runs it",
+    r"\S+ (predict|evaluate) (.* --engine |\S+/model\.)": "needs an export; tests/inference/test_export.py",
+    r".* --weights ": "needs a file of public weights; tests/model/test_weights.py",
+    r"\S+ data prepare ": "needs the downloads; tests/data/test_prepare.py runs it on made-up ones",
     r".*(UCF-101|ucf101|hmdb51|ucf1|hmdb1|k400|train\.csv)": "needs a data set that cannot be shipped",
     r"docs/performance\.md (train|evaluate) ": "repeats a measurement that took an hour",
     r"docs/results\.md ": "repeats a measurement that took hours",
@@ -65,9 +76,9 @@ READ = {
     r"docs/your-videos\.md (calibrate|predict .* --cascade)": "README.md and docs/cascade.md do the same",
     r"\S+ \S+ studies/branches/runs/": "needs a study",
     r"README\.md evaluate runs/second/tcnn": "one of three alternatives; with two evaluations, 'report' asks which",
-    r"docs/reliability\.md .* --(resume|shard) ": "tests/test_lost.py stops and resumes all three",
-    r"docs/scale\.md predict .* --on ray ": "starts Ray; tests/test_archive.py labels in the same way",
-    r"docs/scale\.md train ": "two processes take a while; tests/test_train.py starts them in the same way",
+    r"docs/reliability\.md .* --(resume|shard) ": "tests/training/test_lost.py stops and resumes all three",
+    r"docs/scale\.md predict .* --on ray ": "starts Ray; tests/apps/test_archive.py labels in the same way",
+    r"docs/scale\.md train ": "two processes take a while; tests/training/test_train.py starts them in the same way",
     r"\S+ watch ": "goes on until its source ends; its own tests run it",
     r"\S+ serve ": "goes on until it is stopped; its own tests run it",
     r"\S+ push ": "needs the network; its own tests run it against a stand-in",
@@ -77,22 +88,22 @@ READ = {
 OTHERS = {
     "ffmpeg": "makes or sends a video",
     "curl": "asks a server",
-    "torchrun": "starts peakzoom in several processes; tests/test_processes.py does",
+    "torchrun": "starts peakzoom in several processes; tests/training/test_processes.py does",
     "docker": "builds or runs an image",
     "cd": "goes into a folder",
     "git": "fetches the repository",
 }
 # Blocks of Python that are not run: something that stands in them, and why.
 NOT_RUN = {
-    "r3d_18.pth": "needs a file of public weights; tests/test_weights.py",
-    "model.onnx": "needs an export; tests/test_export.py",
-    "studies/branches": "needs a study; tests/test_study.py",
+    "r3d_18.pth": "needs a file of public weights; tests/model/test_weights.py",
+    "model.onnx": "needs an export; tests/inference/test_export.py",
+    "studies/branches": "needs a study; tests/studies/test_study.py",
     "push_to_hub": "needs the network",
     "anna/kitchen-actions": "needs the network",
-    "match/windows.jsonl": "needs the lines of a film that was watched; tests/test_events.py",
-    "train(data, small()": "trains for minutes; tests/test_train.py",
+    "match/windows.jsonl": "needs the lines of a film that was watched; tests/apps/test_events.py",
+    "train(data, small()": "trains for minutes; tests/training/test_train.py",
     "127.0.0.1": "needs a server that runs",
-    'read_table("labels"': "needs labels of an archive; tests/test_archive.py reads them in the same way",
+    'read_table("labels"': "needs labels of an archive; tests/apps/test_archive.py reads them in the same way",
 }
 
 
@@ -210,7 +221,7 @@ def test_what_does_not_parse() -> None:
     ):
         with pytest.raises(Exception, match=r"(?i)missing|no such|got unexpected"):
             parse(line.split())
-    for line in ("peakzoom train c/ --out r --epochs many", "peakzoom train c/ --out r --recipe large"):
+    for line in ("peakzoom train c/ --out r --epochs many", "peakzoom train c/ --out r --format large"):
         with pytest.raises(Exception, match=r"(?i)valid|is not one of"):
             parse(line.split())
     for line in ("peakzoom train c/ --out r --epochs 3 --recipe paper", "peakzoom data check c/"):

@@ -30,7 +30,10 @@ def fence(source: str, *_: Any, **__: Any) -> str:
 
 
 def entry(file: str) -> str:
-    """Where the API pages have a module: ``../src/peakzoom/cost.py`` becomes ``api/evaluate.md#peakzoom.cost``."""
+    """Where the API pages have a module.
+
+    ``../src/peakzoom/inference/cost.py`` becomes ``api/evaluate.md#peakzoom.inference.cost``.
+    """
     name = file.removeprefix("../src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     pages = {
         listed: page.name

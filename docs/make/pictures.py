@@ -16,10 +16,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from peakzoom.data.synthetic.scene import ClipSpec, render_clip
+from peakzoom.display.figures import COLOURS, INK, MUTED
 from peakzoom.model import SparseAttention, ZoomSampler, find_peaks, normalise
 from peakzoom.model.backbones import BACKBONES
-from peakzoom.plots import COLOURS, INK, MUTED
-from peakzoom.video.render import ClipSpec, render_clip
 
 IMAGES = Path(__file__).parents[1] / "images"
 GRID = 31

@@ -1,7 +1,8 @@
 """What the API pages need of the docstrings: references as links, and each thing once.
 
-In a docstring a reference is written as Python's tools write and read it, ``:func:`~peakzoom.cost.width_for```. What a
-package imports from its modules has its entry there, and not a second one in the package.
+In a docstring a reference is written as Python's tools write and read it,
+``:func:`~peakzoom.inference.cost.width_for```. What a package imports from its modules has its entry there, and not a
+second one in the package.
 """
 
 from __future__ import annotations

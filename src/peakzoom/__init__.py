@@ -6,24 +6,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peakzoom.errors import DecodeError, UserError
-    from peakzoom.model import TCNN, PeakZoom
-    from peakzoom.predict import Prediction, Protocol, Recognizer, load
+    from peakzoom.apps.watch.watch import watch
+    from peakzoom.data.datasets import open_data
+    from peakzoom.evaluation.evaluate import evaluate
+    from peakzoom.explanation.look import explain
+    from peakzoom.inference.recognizer import Recognizer, load
+    from peakzoom.model.network import PeakZoom
+    from peakzoom.training.recipes import Recipe
+    from peakzoom.training.train import train
+    from peakzoom.utils.errors import DecodeError, UserError
+    from peakzoom.video.sampling import Views
 
 __version__ = "0.1.0"
 
-__all__ = ["TCNN", "DecodeError", "PeakZoom", "Prediction", "Protocol", "Recognizer", "UserError", "load"]
-
+# In the order of their use; docs/api/index.md shows them in the same one.
 _HOME = {
-    "DecodeError": "errors",
-    "UserError": "errors",
-    "TCNN": "model",
-    "PeakZoom": "model",
-    "Prediction": "predict",
-    "Protocol": "predict",
-    "Recognizer": "predict",
-    "load": "predict",
+    "load": "inference.recognizer",
+    "Recognizer": "inference.recognizer",
+    "Views": "video.sampling",
+    "explain": "explanation.look",
+    "watch": "apps.watch.watch",
+    "open_data": "data.datasets",
+    "Recipe": "training.recipes",
+    "train": "training.train",
+    "evaluate": "evaluation.evaluate",
+    "PeakZoom": "model.network",
+    "UserError": "utils.errors",
+    "DecodeError": "utils.errors",
 }
+
+__all__ = [
+    "load",
+    "Recognizer",
+    "Views",
+    "explain",
+    "watch",
+    "open_data",
+    "Recipe",
+    "train",
+    "evaluate",
+    "PeakZoom",
+    "UserError",
+    "DecodeError",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,3 +56,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"peakzoom.{_HOME[name]}"), name)
     raise AttributeError(f"module 'peakzoom' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 """Plain readings of the method's equations, to test ``peakzoom.model`` against.
 
-Written from METHOD.md and the paper alone, without a look at the package: float64 NumPy, loops in the order of the
-sums in the text, no vectorisation. Slow on purpose; use small shapes. Section and equation numbers are METHOD.md's.
+Written from docs/method.md and the paper alone, without a look at the package: float64 NumPy, loops in the order of the
+sums in the text, no vectorisation. Slow on purpose; use small shapes. Sections and equations are numbered as there.
 """
 
 from __future__ import annotations

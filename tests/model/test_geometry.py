@@ -1,4 +1,4 @@
-"""Where feature cells look (METHOD.md, section 2): ``place_response`` against the plain reading, and the whole way from
+"""Where feature cells look (docs/method.md, section 2): ``place_response`` against the plain reading, and the way from
 a bright patch in the frame to the peak of its placed response, with weights that only blur."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from peakzoom.model import (
     normalise,
     place_response,
 )
-from peakzoom.model.geometry import place_labels, remembered
+from peakzoom.model.numerics import remembered
 
 DTYPES = [torch.float32, torch.float64]
 PAPER = CellGeometry(stride=(4, 32, 32), offset=(0.0, 0.0, 0.0))
@@ -218,7 +218,7 @@ def frames_seen(network: nn.Module) -> list[int]:
 
 
 def test_the_paper_s_network_sees_every_fourth_frame() -> None:
-    """METHOD.md section 1 to the letter: 1 x 3 x 3 convolutions of temporal stride 2 skip frames, and dilations of 2
+    """docs/choices.md to the letter: 1 x 3 x 3 convolutions of temporal stride 2 skip frames, and dilations of 2
     and 4 never fetch them."""
     assert frames_seen(backbone("tcnn").eval()) == [0, 4, 8, 12]
 
@@ -259,24 +259,6 @@ def test_stacked_layers_look_at_the_middle_of_what_reaches_them(
             met += 1
             assert (at.min() + at.max()) / 2 == cells.offset[0] + cells.stride[0] * index
     assert met
-
-
-@pytest.mark.parametrize("size", [(32, 32), (96, 64), (33, 47)])
-@pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (1.0, 3.5, 1.5)])
-def test_labels_come_from_the_nearest_cell(size: tuple[int, int], offset: tuple[float, float, float]) -> None:
-    cells = CellGeometry((2, 8, 8), offset)
-    labels = torch.arange(3 * 4 * 5).reshape(1, 3, 4, 5)
-    placed = place_labels(labels, cells, 6, size, 11)
-    assert placed.shape == (1, 6, 11, 11)
-    for t, row, column in np.ndindex(6, 11, 11):
-        at = (t, row * (size[0] - 1) / 10, column * (size[1] - 1) / 10)
-        away = [
-            [abs(at[axis] - offset[axis] - cells.stride[axis] * each) for each in range(count)]
-            for axis, count in enumerate((3, 4, 5))
-        ]
-        chosen = np.unravel_index(int(placed[0, t, row, column]), (3, 4, 5))
-        for axis, each in enumerate(chosen):
-            assert away[axis][each] == pytest.approx(min(away[axis]))
 
 
 def test_what_is_remembered_is_made_once_for_answers_and_gradients_alike() -> None:

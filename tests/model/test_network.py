@@ -1,4 +1,4 @@
-"""``TCNN`` against Table 1 as METHOD.md reconstructs it, and ``PeakZoom``: branches, loss, gradients, saving."""
+"""``TCNN`` against Table 1 as docs/choices.md reconstructs it, and ``PeakZoom``: branches, loss, gradients, saving."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from peakzoom.model import (
     BACKBONES,
     TCNN,
     PeakZoom,
+    PeakZoomConfig,
     class_response_maps,
     evidence_map,
     find_peaks,
@@ -320,6 +321,10 @@ def video(batch: int, frames: int = 8, size: tuple[int, int] = (96, 96), seed: i
     return F.interpolate(coarse, size=(frames, *size), mode="trilinear", align_corners=True)
 
 
+def draws(model: PeakZoom, clips: torch.Tensor, seed: int = 0) -> torch.Tensor | None:
+    return model.draw_phi(len(clips), clips.shape[2], torch.Generator().manual_seed(seed))
+
+
 def parameter(model: nn.Module, name: str) -> nn.Parameter:
     (found,) = (p for key, p in model.named_parameters() if key.split(".")[-1] == name)
     return found
@@ -499,7 +504,7 @@ def test_training_draws_from_the_generator() -> None:
 
     def maps(seed: int) -> torch.Tensor:
         with torch.no_grad():
-            seen = model(clips, attention=True, generator=torch.Generator().manual_seed(seed)).attention
+            seen = model(clips, attention=True, phi=draws(model, clips, seed)).attention
         return torch.stack([seen.q_dis, seen.q_com])
 
     torch.manual_seed(0)
@@ -511,11 +516,11 @@ def test_training_draws_from_the_generator() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_one_attention_per_clip(training: bool) -> None:
-    """METHOD.md, section 8: one attention and, in training, one draw for a peak through a clip: every frame is warped
+    """docs/choices.md: one attention and, in training, one draw for a peak through a clip: every frame is warped
     alike."""
     model, clips = build(attention_per="clip").train(training), video(2)
     with torch.no_grad():
-        seen = model(clips, attention=True, generator=torch.Generator().manual_seed(0)).attention
+        seen = model(clips, attention=True, phi=draws(model, clips)).attention
     assert seen.peaks.any()
     for maps in (seen.responses, seen.peaks, seen.q_dis, seen.q_com):
         assert torch.equal(maps, maps[:, :1].expand_as(maps))
@@ -619,7 +624,8 @@ def test_every_network_takes_spatial_attention(name: str, tmp_path: Path) -> Non
     torch.manual_seed(0)
     model = PeakZoom(name, CLASSES, width=1 / 16, backbone_options=options, dropout=0.0, **OURS)
     clips, labels = video(2, 8, (96, 96)), torch.tensor([0, 2])
-    output = model.train()(clips, attention=True, generator=torch.Generator().manual_seed(0))
+    model.train()
+    output = model(clips, attention=True, phi=draws(model, clips))
     assert output.attention.peaks.any() and output.attention.peaks.shape == (2, 8, 31, 31)
     assert not torch.equal(output.attention.discriminative, clips)
     model.loss(output, labels).backward()
@@ -634,7 +640,7 @@ def test_training_samples_a_split() -> None:
     """In training each peak is in one set only: summed over many draws the two sets share no peak within one."""
     model, clips = build(torch.float64).train(), video(1, 4, (96, 96)).double()
     with torch.no_grad():
-        seen = model(clips, attention=True, generator=torch.Generator().manual_seed(0)).attention
+        seen = model(clips, attention=True, phi=draws(model, clips)).attention
     responses, peaks = seen.responses[0].numpy(), seen.peaks[0].numpy()
     for t in range(4):
         places = [tuple(p) for p in np.argwhere(peaks[t])]
@@ -689,7 +695,7 @@ def shifted(layer: nn.Conv3d, shift: torch.Tensor) -> Iterator[None]:
 
 def zoomed_loss(model: PeakZoom, clips: torch.Tensor) -> torch.Tensor:
     """The cross-entropies of the two zoomed branches alone, with the draws of training fixed."""
-    output = model(clips, generator=torch.Generator().manual_seed(5))
+    output = model(clips, phi=draws(model, clips, 5))
     target = torch.arange(clips.shape[0]) % CLASSES
     return F.cross_entropy(output.discriminative, target) + F.cross_entropy(output.complementary, target)
 
@@ -758,3 +764,94 @@ def test_hub_round_trip(tmp_path: Path) -> None:
     with torch.no_grad():
         first, second = model(clips), again(clips)
     assert all(torch.equal(getattr(first, branch), getattr(second, branch)) for branch in BRANCHES)
+
+
+WRITTEN = """{
+  "attention_per": "clip",
+  "backbone": "tcnn_xs",
+  "backbone_options": {
+    "max_stride": 16
+  },
+  "base": 0.09,
+  "beta_com": 0.424,
+  "beta_dis": 0.127,
+  "branches": [
+    "original",
+    "complementary"
+  ],
+  "classes": [
+    "a",
+    "b",
+    "c"
+  ],
+  "delta": 0.2,
+  "dropout": 0.2,
+  "erase": 0.15,
+  "eval_mode": "expected",
+  "grid": 31,
+  "num_classes": 3,
+  "preprocess": {
+    "frames": 4,
+    "size": 32
+  },
+  "response": "evidence",
+  "top": 5,
+  "train_mode": "sample",
+  "width": 0.25
+}"""
+
+
+def test_a_config_file_of_version_0_1_means_the_same_and_is_written_the_same(tmp_path: Path) -> None:
+    """``WRITTEN`` was written when the constructor had a parameter for each of these; a key it lacks is ignored."""
+    config = PeakZoomConfig(
+        num_classes=3,
+        branches=("original", "complementary"),
+        width=0.25,
+        backbone_options={"max_stride": 16},
+        dropout=0.2,
+        response="evidence",
+        erase=0.15,
+        attention_per="clip",
+        classes=("a", "b", "c"),
+        preprocess={"size": 32, "frames": 4},
+    )
+    model = PeakZoom("tcnn_xs", config=config)
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    assert file.read_text() == WRITTEN
+    for text in (WRITTEN, WRITTEN.replace('"top": 5', '"top": 5, "of_another_version": 1')):
+        file.write_text(text)
+        again = PeakZoom.from_pretrained(tmp_path)
+        assert again.backbone_name == "tcnn_xs" and again.branches == model.branches
+        assert again.classes == ["a", "b", "c"] and again.preprocess == {"size": 32, "frames": 4}
+        again.save_pretrained(tmp_path / "again")
+        assert (tmp_path / "again" / "config.json").read_text() == WRITTEN
+    with pytest.raises(TypeError, match="of_no_version"):
+        PeakZoom.from_pretrained(tmp_path, of_no_version=1)
+    assert PeakZoom.from_pretrained(tmp_path, dropout=0.4).config.dropout == 0.4
+
+
+def test_settings_come_in_place_of_the_config_s() -> None:
+    config = PeakZoomConfig(num_classes=3, grid=15, width=0.25)
+    assert PeakZoom("tcnn_xs", config=config).config == config
+    assert PeakZoom("tcnn_xs", 5, config, grid=9).config == PeakZoomConfig(num_classes=5, grid=9, width=0.25)
+    with pytest.raises(TypeError, match="gird"):
+        PeakZoom("tcnn_xs", gird=9)
+
+
+def test_a_backbone_of_one_s_own_is_given_again(tmp_path: Path) -> None:
+    model = build()
+    model.save_pretrained(tmp_path)
+    again = PeakZoom.from_pretrained(tmp_path, backbone=TCNN(CLASSES, width=WIDTH))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_train_mode_is_how_peaks_are_split_in_training() -> None:
+    clips = video(2)
+    threshold, expected = build(train_mode="threshold").train(), build(eval_mode="threshold")
+    with torch.no_grad():
+        features = expected.backbone.features(clips)
+        looked = (clips, *expected.respond(features, 8, (96, 96)), (96, 96))
+        assert threshold.draw_phi(2, 8) is None
+        assert torch.equal(threshold.zoom(*looked)[0], expected.zoom(*looked)[0])
+        assert not torch.equal(threshold.eval().zoom(*looked)[0], expected.zoom(*looked)[0])

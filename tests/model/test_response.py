@@ -17,7 +17,6 @@ from peakzoom.model import (
     response_map,
     top_k_entropy,
 )
-from peakzoom.model.response import class_shares, evidence_weights, gate_weights
 
 CLASSES = [2, 3, 5, 101]
 SLICES = [1, 2, 4]
@@ -283,36 +282,3 @@ def test_a_flat_map_has_no_further_peaks(shape: tuple[int, ...]) -> None:
     response = torch.zeros(shape)
     got, peaks = further_peaks(response, find_peaks(response), 0.15)
     assert got.shape == shape and not peaks.any()
-
-
-# Who speaks for a place ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cells", CELLS, ids=str)
-@pytest.mark.parametrize("classes", CLASSES)
-@pytest.mark.parametrize("scale", [0.1, 30.0], ids=["unsure", "sure"])
-def test_weights_add_up_to_the_response(classes: int, cells: tuple[int, int], scale: float) -> None:
-    maps = random((2, classes, 3, *cells), torch.float64, 4)
-    scores = random((2, classes, 3), torch.float64, 5, scale)
-    for weights, response in (
-        (gate_weights(scores), response_map(maps, scores)),
-        (evidence_weights(scores), evidence_map(maps, scores)),
-    ):
-        assert weights.shape == scores.shape
-        torch.testing.assert_close((weights[..., None, None] * maps).sum(1), response)
-    assert set(gate_weights(scores).unique().tolist()) <= {0.0, 1.0}
-    torch.testing.assert_close(evidence_weights(scores).sum(1), torch.zeros(2, 3, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("classes", CLASSES)
-def test_shares_of_the_classes(classes: int) -> None:
-    maps = random((1, classes, 2, 3, 4), torch.float64, 6)
-    weights = evidence_weights(random((1, classes, 2), torch.float64, 7, 2.0))
-    shares = class_shares(maps, weights)
-    for index in np.ndindex(2, 3, 4):
-        t, row, column = index
-        here = maps[0, :, t, row, column]
-        for each in range(classes):
-            weight = float(weights[0, each, t])
-            expected = weight * float(here[each] - here.mean()) if weight > 0 else -np.inf
-            assert float(shares[0, each, t, row, column]) == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""The resampling (section 4 of METHOD.md) against explicit 61 x 61 window sums."""
+"""The resampling (section 4 of docs/method.md) against explicit 61 x 61 window sums."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
 
 
 def sleep_forever(*_: object) -> None:

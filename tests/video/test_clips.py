@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 from peakzoom.video.clips import CLIP_RULES, clip_indices, clip_span, even_clips, random_clip, resample
 
 LENGTHS = [1, 2, 3, 7, 15, 16, 17, 31, 46, 60, 61, 63, 64, 65, 91, 100, 127, 250, 299, 1801]
@@ -21,13 +21,6 @@ GRID = [
         LENGTHS, (1, 2, 8, 16, 32), (1, 2, 3, 6), (1, 2, 3, 5, 10)
     )
 ]
-
-
-def half_even(value: Fraction) -> int:
-    low = math.floor(value)
-    if value - low != Fraction(1, 2):
-        return low if value - low < Fraction(1, 2) else low + 1
-    return low if low % 2 == 0 else low + 1
 
 
 def paper(n, frames, stride, clips):
@@ -64,29 +57,6 @@ def slowfast(n, frames, stride, clips):
     return rows
 
 
-def mmaction2(n, frames, stride, clips):
-    rows = []
-    for i in range(clips):
-        if frames == 1:
-            start = math.floor(Fraction(n * i, clips) + Fraction(n, 2 * clips))
-        else:
-            room = max(n - ((frames - 1) * stride + 1), 0)
-            start = room // 2 if clips == 1 else half_even(Fraction(room * i, clips - 1))
-        rows.append([(start + k * stride) % n for k in range(frames)])
-    return rows
-
-
-def mmaction2_old(n, frames, stride, clips):
-    rows = []
-    for i in range(clips):
-        start = 0
-        if n > frames * stride - 1:
-            interval = Fraction(n - frames * stride + 1, clips)
-            start = math.floor(i * interval + interval / 2)
-        rows.append([(start + k * stride) % n for k in range(frames)])
-    return rows
-
-
 def tsn_uniform(n, frames, stride, clips):
     tick = Fraction(n, frames * clips)
     return [[math.floor(tick / 2 + tick * (k * clips + i)) for k in range(frames)] for i in range(clips)]
@@ -96,8 +66,6 @@ REFERENCES = {
     "paper": paper,
     "tsm-dense": tsm_dense,
     "slowfast": slowfast,
-    "mmaction2": mmaction2,
-    "mmaction2-0.x": mmaction2_old,
     "tsn-uniform": tsn_uniform,
 }
 
@@ -135,23 +103,6 @@ def test_tsm_and_tsn_bit_for_bit_in_float64():
         assert CLIP_RULES["tsn-uniform"](n, frames, 1, 1).tolist() == [
             [int(tick / 2.0 + tick * x) for x in range(frames)]
         ]
-
-
-def test_mmaction2_bit_for_bit_in_float64():
-    for n, frames, stride, clips in GRID:
-        offsets = []
-        old = []
-        average = (n - frames * stride + 1) / float(clips)
-        for i in range(clips):
-            if frames == 1:
-                offsets.append(int(i * (n / float(clips)) + n / float(clips) / 2.0))
-            else:
-                room = max(n - ((frames - 1) * stride + 1), 0)
-                offsets.append(room // 2 if clips == 1 else round(i * (room / float(clips - 1))))
-            old.append(int(i * average + average / 2.0) if n > frames * stride - 1 else 0)
-        for name, starts in (("mmaction2", offsets), ("mmaction2-0.x", old)):
-            want = [[(start + k * stride) % n for k in range(frames)] for start in starts]
-            assert CLIP_RULES[name](n, frames, stride, clips).tolist() == want
 
 
 def test_slowfast_against_float32_linspace():
@@ -219,8 +170,6 @@ def test_stated_quirks():
     assert CLIP_RULES["tsm-dense"](300, 16, 1, 10).max() == 300 - 4  # the last three frames are never seen
     assert CLIP_RULES["slowfast"](300, 16, 4, 10).max() < 300 - 20  # nor the last delta / clips
     assert CLIP_RULES["slowfast"](5, 8, 2, 1)[0].tolist() == [0, 2, 4, 4, 4, 4, 4, 4]  # the last frame stays
-    assert np.abs(CLIP_RULES["mmaction2"](300, 16, 4, 10) - even_clips(300, 16, 4, 10)).max() <= 1
-    assert not CLIP_RULES["mmaction2-0.x"](63, 16, 4, 10)[:, 0].any()  # the clip of 61 would fit
 
 
 def test_random_clip_is_uniform_over_all_starts():

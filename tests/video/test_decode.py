@@ -19,9 +19,11 @@ from av.filter import Graph
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.video import container
 from peakzoom.video import decode as module
-from peakzoom.video.decode import Video, _timeline, decode, probe
+from peakzoom.video.decode import Video, decode
+from peakzoom.video.scan import frame_times, probe
 
 # (red, green) of the quarters of the test picture, top left, top right, bottom left, bottom right: its eight
 # turned and mirrored versions all differ. Blue counts the frames.
@@ -157,7 +159,7 @@ def test_absurd_pixels_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def wide(stream: VideoStream) -> None:
         stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
 
-    monkeypatch.setattr(module, "MAX_PIXEL_ASPECT", 1.2)
+    monkeypatch.setattr(container, "MAX_PIXEL_ASPECT", 1.2)
     info = probe(write(tmp_path / "v.mov", setup=wide))
     assert (info.width, info.pixel_aspect) == (64, 1.0) and "1.5 times as wide" in (info.problem or "")
 
@@ -482,7 +484,7 @@ GAP = np.nan
 def test_timeline(
     presentation: list[float], decoding: list[float], rate: float, expected: list[float], stated: bool
 ) -> None:
-    times, used = _timeline(np.array([presentation, decoding], float).T, rate)
+    times, used = frame_times(np.array([presentation, decoding], float).T, rate)
     np.testing.assert_allclose(times, expected, atol=1e-12)
     assert used is stated
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video import guard as module
 from peakzoom.video.guard import Guard, decode_seconds, guarded, guards, streamed
 from peakzoom.video.parallel import each_file, in_order

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video import views
 from peakzoom.video.clips import even_clips
 from peakzoom.video.views import (

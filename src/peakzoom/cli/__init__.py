@@ -1,4 +1,4 @@
-"""The command line: ``peakzoom quickstart | train | evaluate | predict | watch | calibrate | export | report | ...``.
+"""The command line: ``peakzoom quickstart | train | evaluate | predict | explain | watch | ...``.
 
 One file a command, or two that belong together. Results go to standard output, everything about the way there to
 standard error. A user's mistake is one sentence and exit code 2; files that gave no answer among others that did make
@@ -11,10 +11,11 @@ import io
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from peakzoom import __version__
 from peakzoom.cli import (
     calibrate,
     data,
@@ -24,28 +25,46 @@ from peakzoom.cli import (
     predict,
     push,
     quickstart,
+    recipe,
     report,
     serve,
     study,
     train,
     watch,
 )
-from peakzoom.cli.console import INTERRUPTED, say
-from peakzoom.durable import is_full, no_room
-from peakzoom.errors import UserError
-from peakzoom.extras import missing_extra
+from peakzoom.cli.console import INTERRUPTED, answer, say, show_log
+from peakzoom.utils.durable import is_full, no_room
+from peakzoom.utils.errors import UserError
+from peakzoom.utils.extras import missing_extra
 
 app = typer.Typer(
     name="peakzoom",
-    help="Recognise actions in video, with temporal and spatial attention.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        answer(f"peakzoom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def peakzoom(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Recognise actions in video, with temporal and spatial attention."""
+
+
 for command in (
     quickstart.quickstart,
     train.train,
+    recipe.recipe,
     evaluate.evaluate,
     predict.predict,
     explain.explain,
@@ -73,6 +92,7 @@ USAGE_ERROR: type[Any] = next(
 def main() -> None:
     """Entry point: runs a command and turns users' mistakes into one sentence."""
     warnings.filterwarnings("ignore", module="lightning")
+    show_log()
     # A file name need not be text, and a terminal need not know every letter.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

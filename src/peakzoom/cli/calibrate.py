@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from peakzoom.cli.console import answer, say
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
+    FULL,
     DataOptions,
     DecodersOpt,
     DeviceOpt,
-    Engine,
     EngineOptions,
-    Precision,
     PrecisionOpt,
     ViewOptions,
-    grouped,
-    protocol,
-    videos_to_score,
+    data_option,
 )
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from peakzoom.evaluation.calibrate import Calibration
+    from peakzoom.evaluation.evaluate import Scored
+    from peakzoom.inference.recognizer import Recognizer
+    from peakzoom.video.sampling import Views
 
 
 @grouped
@@ -35,28 +40,23 @@ def calibrate(
     loss: Annotated[
         float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that may be lost.")
     ] = 0.2,
-    split: Annotated[str, typer.Option(help="Which videos: val, or test of other DATA.")] = "val",
+    split: Annotated[str, data_option(help="Which videos: val, or test of other DATA.")] = "val",
     views: ViewOptions,
     workers: DecodersOpt = 1,
     device: DeviceOpt = "auto",
-    precision: PrecisionOpt = Precision.full,
+    precision: PrecisionOpt = FULL,
     reading: DataOptions,
 ) -> None:
-    """Find out from validation videos how much less work gives the same answers: a cascade.
+    """Choose thresholds of the early exit from validation videos: less work, the same predictions.
 
     Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade` and
     `peakzoom predict runs/first clip.mp4 --cascade`
     """
-    import numpy as np
+    from peakzoom.evaluation.calibrate import early_exit_for, plot_calibration, save, write_curve
+    from peakzoom.evaluation.evaluate import score_videos
+    from peakzoom.inference.early_exit import FILE, FOLDER, two_stages
 
-    from peakzoom.cascade import FILE, Work, save, stored_for, view_order, write_curve
-    from peakzoom.cascade import calibrate as choose
-    from peakzoom.cost import multiply_adds_by_pass
-    from peakzoom.evaluate import score_videos
-    from peakzoom.plots import plot_cascade
-
-    averaged = protocol(views)
-    target = Path(run) / "cascade"
+    averaged, target = views.views(), Path(run) / FOLDER
     if not Path(run).is_dir():
         raise UserError(
             f"{run} is no folder here, expected a run folder or a saved model: a cascade is kept inside"
@@ -67,43 +67,58 @@ def calibrate(
         raise UserError(
             "thresholds chosen on a run's own test videos would flatter its test: use --split val, or name other DATA"
         )
-    recognizer = EngineOptions(device, Engine.torch, precision).load(run)
-    _ = recognizer.stepwise  # refuses what cannot stop half way
+    recognizer = EngineOptions(device, "torch", precision).load(run)
+    two_stages(recognizer.engine)  # refuses what cannot stop half way
     videos, entries = videos_to_score(run, data, reading, split)
-    found = score_videos(recognizer, videos, entries, averaged, workers)
-    for problem in found.problems:
+    scored = score_videos(recognizer, videos, entries, averaged, workers)
+    for problem in scored.problems:
         say(f"{problem.path}: {problem.reason}")
-    if not found.predictions:
+    if not scored.predictions:
         raise UserError("not one of the videos could be scored; run 'peakzoom data check' on them")
-    scores = {
-        name: np.stack([each.views[name] for each in found.predictions]) for name in ("original", "fused")
-    }
-    branches = recognizer.model.branches != ("original",)
-    result = choose(
-        scores["original"],
-        scores["fused"],
-        np.array([each.label for each in found.entries]),
+    result = _choose(recognizer, scored, averaged, loss)
+    target.mkdir()
+    save(early_exit_for(recognizer, averaged, result), result, target / FILE)
+    write_curve(result.points, target / "curve.csv")
+    plot_calibration(result, target / "curve.png")
+    _report(result, averaged.clips * averaged.crops, recognizer.model.zooms)
+    answer(f"The thresholds, all that were tried, and their plot: {target}")
+
+
+def _choose(recognizer: Recognizer, scored: Scored, averaged: Views, loss: float) -> Calibration:
+    """The thresholds of least work that lose no more than allowed on these videos."""
+    import numpy as np
+
+    from peakzoom.evaluation.calibrate import calibrate
+    from peakzoom.inference.cost import multiply_adds_by_pass
+    from peakzoom.inference.early_exit import Work, view_order
+
+    original, fused = (
+        np.stack([each.views[name] for each in scored.predictions]) for name in ("original", "fused")
+    )
+    return calibrate(
+        original,
+        fused,
+        np.array([each.label for each in scored.entries]),
         view_order(averaged.clips, averaged.crops),
         Work(*multiply_adds_by_pass(recognizer.model)),
         loss,
-        branches=branches,
+        branches=recognizer.model.zooms,
     )
-    target.mkdir()
-    save(stored_for(recognizer, averaged, result), result, target / FILE)
-    write_curve(result.points, target / "curve.csv")
-    plot_cascade(result, target / "curve.png")
+
+
+def _report(result: Calibration, views: int, branches: bool) -> None:
+    """What the early exit saves, and what it may lose."""
     best, full = result.chosen, result.full
     answer(
-        f"{result.videos} videos, every view{' looked at closer' if branches else ''}: {full.accuracy:.1%}, "
+        f"{result.videos} videos, every view{' in stage 2' if branches else ''}: {full.accuracy:.1%}, "
         f"{full.multiply_adds:.4g} G multiply-adds a video"
     )
     answer(
-        f"cascade: {best.accuracy:.1%}, {best.multiply_adds:.4g} G ({best.multiply_adds / full.multiply_adds:.1%}); "
-        f"{best.views:.1f} of {averaged.clips * averaged.crops} views, {best.passes_per_view:.2f} passes a view"
+        f"early exit: {best.accuracy:.1%}, {best.multiply_adds:.4g} G ({best.multiply_adds / full.multiply_adds:.1%}); "
+        f"{best.views:.1f} of {views} views, {best.passes_per_view:.2f} passes a view"
     )
     answer(
-        f"answers changed: {best.changed}, from right to wrong: {best.lost} ({best.risk:.2%} changed over many orders "
-        f"of the views); loses at most {best.loss_bound:.2f} points of accuracy, as far as scores can tell (95%); "
-        f"{result.videos} videos do not rule out that {result.bound:.1f}% of answers change (95%)"
+        f"predictions changed: {best.changed}, from right to wrong: {best.lost} ({best.risk:.2%} changed over many "
+        f"orders of the views); loses at most {best.loss_bound:.2f} points of accuracy, as far as scores can tell "
+        f"(95%); {result.videos} videos do not rule out that {result.bound:.1f}% of predictions change (95%)"
     )
-    answer(f"Thresholds, every cascade that was tried, and their picture: {target}")

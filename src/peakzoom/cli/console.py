@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells count
@@ -11,11 +15,38 @@ out_console = Console(markup=False, emoji=False, highlight=False)
 err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
+@contextmanager
+def _above_bars() -> Iterator[None]:
+    """Wipe progress bars away while something is printed, and draw them again below it."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode():
+        yield
+
+
 def say(line: str) -> None:
     """One line on the way, to standard error."""
-    err_console.print(line, soft_wrap=True)
+    with _above_bars():
+        err_console.print(line, soft_wrap=True)
 
 
 def answer(text: str) -> None:
     """Lines of a result, to standard output, each as long as it is."""
-    out_console.print(text, soft_wrap=True)
+    with _above_bars():
+        out_console.print(text, soft_wrap=True)
+
+
+class LogLines(logging.Handler):
+    """Shows what the library logs, one line a record, as :func:`say` does: no level, no time, no wrapping."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message to standard error."""
+        say(self.format(record))
+
+
+def show_log() -> None:
+    """Send the library's log to standard error, from level INFO on; once, however often it is called."""
+    logger = logging.getLogger("peakzoom")
+    if not any(isinstance(handler, LogLines) for handler in logger.handlers):
+        logger.addHandler(LogLines())
+    logger.setLevel(logging.INFO)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console, say
-from peakzoom.cli.options import DataArg, DataOptions, check_new, grouped, open_videos
-from peakzoom.errors import printable
-from peakzoom.progress import progress_bar
+from peakzoom.cli.console import answer, out_console
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import check_new
+from peakzoom.cli.options import DataArg, DataOptions
+from peakzoom.utils.durable import write_csv
+from peakzoom.utils.errors import printable
+from peakzoom.utils.progress import progress_bar
 
 SHOWN = 20  # problems that are printed
 SHOWN_MISSING = 10  # missing videos that are
-
-
-class Published(str, Enum):
-    """Data sets whose official downloads are known."""
-
-    ucf101 = "ucf101"
-    hmdb51 = "hmdb51"
 
 
 @grouped
@@ -39,11 +34,11 @@ def check(
 
     Example: `peakzoom data check clips/`
     """
-    from peakzoom.video.check import check as look
+    from peakzoom.data.check import check as look
 
     if out is not None:
         check_new(out, "--out")
-    videos = open_videos(data, reading, reading.split_number)
+    videos = reading.videos(data, reading.split_number)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
         report = look(videos, workers, progress)
     table = Table(
@@ -80,62 +75,52 @@ def check(
     if len(report.problems) > SHOWN:
         answer(f"  and {len(report.problems) - SHOWN} more; --out FILE.csv lists all")
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["path", "reason"])
-            writer.writerows((problem.path, problem.reason) for problem in report.problems)
+        write_csv(out, ["path", "reason"], ((problem.path, problem.reason) for problem in report.problems))
 
 
-def render(
-    out: Annotated[Path, typer.Argument(help="New folder for the clips.", show_default=False)],
-    train_clips: Annotated[int, typer.Option(min=0, help="Clips to train on.")] = 400,
-    test_clips: Annotated[int, typer.Option(min=0, help="Clips to test on.")] = 120,
-    performers: Annotated[int, typer.Option(min=1, help="Different figures.")] = 24,
-    backgrounds: Annotated[int, typer.Option(min=1, help="Different places.")] = 24,
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """The fields of :class:`peakzoom.data.synthetic.clips.DatasetSpec` as options."""
+
+    train_clips: Annotated[int, typer.Option(min=0, help="Clips to train on.")] = 400
+    test_clips: Annotated[int, typer.Option(min=0, help="Clips to test on.")] = 120
+    performers: Annotated[int, typer.Option(min=1, help="Different figures.")] = 24
+    backgrounds: Annotated[int, typer.Option(min=1, help="Different places.")] = 24
     test_share: Annotated[
         float, typer.Option(help="Of performers and places, that only test clips show.")
-    ] = 0.25,
-    frames: Annotated[int, typer.Option(min=1, help="Of a clip.")] = 32,
-    fps: Annotated[float, typer.Option(min=0.01, help="Frames a second.")] = 15.0,
+    ] = 0.25
+    frames: Annotated[int, typer.Option(min=1, help="Of a clip.")] = 32
+    fps: Annotated[float, typer.Option(min=0.01, help="Frames a second.")] = 15.0
     difficulty: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Of camera, clutter, bystanders and noise.")
-    ] = 0.5,
-    height: Annotated[int, typer.Option(help="In pixels, even.")] = 192,
-    width: Annotated[int, typer.Option(help="In pixels, even.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    ] = 0.5
+    height: Annotated[int, typer.Option(help="In pixels, even.")] = 192
+    width: Annotated[int, typer.Option(help="In pixels, even.")] = 256
+    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0
+
+
+@grouped
+def render(
+    out: Annotated[Path, typer.Argument(help="New folder for the clips.", show_default=False)],
+    wanted: SyntheticOptions,
     workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = os.cpu_count() or 1,
 ) -> None:
-    """Render labelled clips of moving figures, for trying out, and for pre-training where no videos can be fetched.
+    """Render labelled synthetic clips of moving figures: to try out, or to pre-train on where no videos can be had.
 
-    Examples: `peakzoom data render rendered` and `peakzoom data render rendered --train-clips 12000 --test-clips 600
+    Examples: `peakzoom data render synthetic` and `peakzoom data render synthetic --train-clips 12000 --test-clips 600
     --frames 24 --fps 10 --difficulty 0.4 --performers 200 --backgrounds 200 --test-share 0.1`
     """
-    from peakzoom.video.render import render_dataset
+    from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 
-    with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
-        folder = render_dataset(
-            out,
-            train_clips=train_clips,
-            test_clips=test_clips,
-            height=height,
-            width=width,
-            frames=frames,
-            fps=fps,
-            difficulty=difficulty,
-            performers=performers,
-            backgrounds=backgrounds,
-            test_share=test_share,
-            seed=seed,
-            workers=workers,
-            progress=progress,
-        )
+    with progress_bar(f"rendering {wanted.train_clips + wanted.test_clips} clips") as progress:
+        folder = render_dataset(out, DatasetSpec(**vars(wanted)), workers, progress)
     listed = folder / "clips.csv"
-    following = f"train {listed} --out RUN" if train_clips else f"evaluate RUN {listed}"
+    following = f"train {listed} --out RUN" if wanted.train_clips else f"evaluate RUN {listed}"
     answer(f"List: {listed}\nNext: peakzoom {following}")
 
 
 def prepare(
-    name: Annotated[Published, typer.Argument(help="Which data set.", show_default=False)],
+    name: Annotated[Literal["ucf101", "hmdb51"], typer.Argument(help="Which data set.", show_default=False)],
     root: Annotated[Path, typer.Argument(help="Folder of what was downloaded.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Also write all missing videos to this CSV.")] = None,
 ) -> None:
@@ -146,14 +131,14 @@ def prepare(
 
     Example: `peakzoom data prepare ucf101 downloads/`
     """
-    from peakzoom.video.prepare import OFFICIAL
-    from peakzoom.video.prepare import prepare as look
+    from peakzoom.data.prepare import OFFICIAL
+    from peakzoom.data.prepare import prepare as look
 
     if out is not None:
         check_new(out, "--out")
-    official = OFFICIAL[name.value]
+    official = OFFICIAL[name]
     with progress_bar("unpacking files") as progress:
-        found = look(official, root, say, progress)
+        found = look(official, root, progress)
     answer(
         f"{official.title}: {found.found:,} of {official.videos:,} videos, "
         f"{found.classes} of {official.classes} classes"
@@ -177,10 +162,8 @@ def prepare(
     if len(found.problems) > SHOWN:
         answer(f"  and {len(found.problems) - SHOWN} more")
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["path", "split1", "split2", "split3"])
-            writer.writerows((video.path, *(use or "" for use in video.uses)) for video in found.missing)
+        header = ["path", *(f"split{split.number}" for split in found.splits)]
+        write_csv(out, header, ((video.path, *(use or "" for use in video.uses)) for video in found.missing))
     check_data, train = found.commands
     answer(f"Next: {check_data}\n      {train}")
     if not found.complete:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,27 +10,66 @@ import typer
 from rich.table import Table
 
 from peakzoom.cli.console import answer, out_console, say
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import beside, videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
+    FULL,
     CascadeOpt,
     DataOptions,
     DecodersOpt,
     EngineOptions,
-    Precision,
     RunArg,
     ViewOptions,
-    beside,
-    grouped,
-    protocol,
-    stored_cascade,
-    videos_to_score,
+    data_option,
+    output_option,
 )
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.evaluate import Evaluation
-    from peakzoom.evidence.faithfulness import Faithfulness
+    from peakzoom.evaluation.faithfulness import Faithfulness
+    from peakzoom.evaluation.results import Evaluation, MeanEffort
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of an evaluation is done."""
+
+    cascade: CascadeOpt = False
+    faithfulness: Annotated[
+        bool,
+        typer.Option(help="Also blur what is attended to, and as much elsewhere: six times the work again."),
+    ] = False
+    resume: Annotated[
+        bool, typer.Option(help="Go on with a stopped evaluation, or with what shards have scored.")
+    ] = False
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Score only a part of the videos, as 2/4; afterwards the same command with --resume."
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse what excludes one another."""
+        if self.faithfulness and self.cascade:
+            raise UserError("--faithfulness needs every view and --cascade stops early: ask for one of them")
+        if self.shard and (self.faithfulness or self.resume):
+            other = "--faithfulness" if self.faithfulness else "--resume"
+            raise UserError(
+                f"--shard scores a part of the videos and {other} is for all: leave one of them out"
+            )
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """Number and count, (2, 4) of "2/4"; None for all videos."""
+        if self.shard is None:
+            return None
+        number, _, count = self.shard.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise UserError(f"--shard is {self.shard!r}, expected a part of the videos, such as 1/4 to 4/4")
+        return int(number), int(count)
 
 
 @grouped
@@ -39,32 +79,15 @@ def evaluate(
         Path | None, typer.Argument(help=DATA_HELP + " Default: the test videos of the run.")
     ] = None,
     *,
-    split: Annotated[str, typer.Option(help="Which videos: test, val or train.")] = "test",
+    split: Annotated[str, data_option(help="Which videos: test, val or train.")] = "test",
+    reading: DataOptions,
     views: ViewOptions,
     out: Annotated[
-        Path | None, typer.Option(help="New folder; default: evaluation beside the weights.")
+        Path | None, output_option(help="New folder; default: evaluation beside the weights.")
     ] = None,
     workers: DecodersOpt = 1,
     computing: EngineOptions,
-    cascade: CascadeOpt = False,
-    faithfulness: Annotated[
-        bool,
-        typer.Option(
-            "--faithfulness",
-            help="Also blur what is attended to, and as much elsewhere: six times the work again.",
-        ),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with a stopped evaluation, or with what shards have scored."),
-    ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            help="Score only a part of the videos, as 2/4; afterwards the same command with --resume."
-        ),
-    ] = None,
-    reading: DataOptions,
+    amount: Amount,
 ) -> None:
     """Test a model on labelled videos, 30 views each, and leave every score in one file.
 
@@ -72,59 +95,41 @@ def evaluate(
     """
     if workers:
         start_early()
-    from peakzoom.evaluate import evaluate as test
-    from peakzoom.evaluate import part_of, score_shard
+    from peakzoom.evaluation.evaluate import evaluate as test
+    from peakzoom.evaluation.evaluate import part_of, score_shard
 
-    if faithfulness and cascade:
-        raise UserError("--faithfulness looks at every view and --cascade does not: ask for one of them")
-    if shard and (faithfulness or resume):
-        other = "--faithfulness" if faithfulness else "--resume"
-        raise UserError(f"--shard scores a part of the videos and {other} is for all: leave one of them out")
-    part = _shard(shard) if shard else None
-    averaged = protocol(views)
-    recognizer = computing.load(run)
-    steps = stored_cascade(run, recognizer, averaged) if cascade else None
+    amount.check()
+    averaged, part = views.views(), amount.part
+    recognizer = computing.load(run, amount.cascade)
+    recognizer.choose_views(averaged)  # refuses views that the early exit was not calibrated for
     videos, entries = videos_to_score(run, data, reading, split)
-    target = out or beside(run) / "-".join(
-        [
-            "evaluation",
-            split,
-            views.clips,
-            *([] if recognizer.engine.name == "torch" else [recognizer.engine.name]),
-            *([] if computing.precision == Precision.full else [computing.precision.value]),
-            *(["cascade"] if steps else []),
-        ]
-    )
+    name = ["evaluation", split, views.clips]
+    name += [each for each in (recognizer.engine.name, computing.precision) if each not in ("torch", FULL)]
+    name += ["cascade"] if amount.cascade else []
+    target = out or beside(run) / "-".join(name)
     if part:
-        count, before = score_shard(
-            recognizer, videos, entries, target, part, averaged, workers, cascade=steps
-        )
+        count, before = score_shard(recognizer, videos, entries, target, part, averaged, workers)
         already = f" ({before} of them before)" if before else ""
         answer(
-            f"Shard {shard}: {count} of {len(entries)} videos scored{already} into {part_of(target)}\n"
+            f"Shard {amount.shard}: {count} of {len(entries)} videos scored{already} into {part_of(target)}\n"
             "Next, when every shard is done: the same command with --resume in place of --shard"
         )
         return
     result = test(
-        recognizer,
-        videos,
-        entries,
-        target,
-        averaged,
-        workers,
-        cascade=steps,
-        resume=resume,
-        faithfulness=faithfulness,
+        *(recognizer, videos, entries, target, averaged, workers),
+        resume=amount.resume,
+        faithfulness=amount.faithfulness,
     )
-    title = f"{sum(result.counts.values())} {split} videos, {views.num_clips} x {views.crops} views"
-    out_console.print(_accuracy_table(result, title))
+    _report(result, f"{split} videos, {views.num_clips} x {views.crops} views", target)
+    if recognizer.weights and Path(run).is_dir():
+        _renew_card(run, target)
+
+
+def _report(result: Evaluation, tested: str, target: Path) -> None:
+    out_console.print(_accuracy_table(result, f"{sum(result.counts.values())} {tested}"))
     out_console.print(_class_table(result))
-    if spent := result.effort:
-        answer(
-            f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them looked at closer: "
-            f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
-            f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of a full test"
-        )
+    if result.effort:
+        _tell_effort(result.effort)
     if result.problems:
         say(
             f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"
@@ -132,22 +137,20 @@ def evaluate(
     if result.faithfulness:
         _tell_faithfulness(result.faithfulness)
     answer(f"Scores, tables and pictures: {target}")
-    if recognizer.weights and Path(run).is_dir():
-        _renew_card(run, target)
 
 
-def _shard(text: str) -> tuple[int, int]:
-    """Of "2/4"."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UserError(f"--shard is {text!r}, expected a part of the videos, such as 1/4 to 4/4")
-    return int(number), int(count)
+def _tell_effort(spent: MeanEffort) -> None:
+    answer(
+        f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them in stage 2: "
+        f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
+        f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of a full test"
+    )
 
 
 def _renew_card(run: str, evaluation: Path) -> None:
     """Write the accuracies into the model card beside the weights."""
-    from peakzoom.card import FILE, update_card
-    from peakzoom.predict import find_model
+    from peakzoom.hub.card import FILE, update_card
+    from peakzoom.model.load import find_model
 
     file = find_model(run) / FILE
     try:
@@ -162,7 +165,7 @@ def _renew_card(run: str, evaluation: Path) -> None:
 
 
 def _tell_faithfulness(found: Faithfulness) -> None:
-    from peakzoom.evidence.faithfulness import KINDS
+    from peakzoom.evaluation.faithfulness import KINDS
 
     table = Table(title=f"Drop of the answer's score, {found.share:.0%} of each frame blurred")
     table.title_justify = "left"

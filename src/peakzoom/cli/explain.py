@@ -1,4 +1,4 @@
-"""``peakzoom explain``: where, when and how sure, as a film, a picture and JSON."""
+"""``peakzoom explain``: where, when and how sure, as a video, a figure and JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, beside, grouped, protocol
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import beside
+from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions
 from peakzoom.video.guard import start_early
 
 
@@ -37,18 +39,19 @@ def explain(
     Examples: `peakzoom explain runs/first clip.mp4` and `peakzoom explain runs/first clip.mp4 --class wave`
     """
     start_early()
-    from peakzoom.durable import check_new_folder
-    from peakzoom.predict import load
+    from peakzoom import explanation
+    from peakzoom.inference.recognizer import load
+    from peakzoom.utils.durable import check_new_folder
 
-    averaged = protocol(views)
+    averaged = views.views()
     name = video.stem if target is None else f"{video.stem}-{_plain(target)}"
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
     recognizer = load(run, device)
-    evidence = recognizer.explain(video, target, averaged, crop)
+    evidence = explanation.explain(recognizer, video, target, averaged, crop)
     if evidence.prediction.problem:
         say(f"{video}: {evidence.prediction.problem}")
-    files = evidence.save(folder)
+    files = explanation.save(evidence, folder)
     for best, score in evidence.prediction.top(3):
         answer(f"{best}  {score:.4f}")
     index, count = evidence.crop

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import Target, find_videos
-from peakzoom.errors import UserError
+from peakzoom.cli.inputs import find_videos
+from peakzoom.utils.errors import UserError
 
 
 def export(
@@ -17,7 +17,9 @@ def export(
         str, typer.Argument(help="Run folder, saved model, or owner/name on the hub.", show_default=False)
     ],
     *,
-    to: Annotated[Target, typer.Option(help="onnx, openvino, or torch (a program of torch.export).")],
+    to: Annotated[
+        Literal["onnx", "openvino", "torch"], typer.Option(help="torch: a program of torch.export.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="New file; default: model.onnx, .xml or .pt2 in RUN.")
     ] = None,
@@ -34,15 +36,15 @@ def export(
     Examples: `peakzoom export runs/first --to onnx` and
     `peakzoom export runs/first --to openvino --out fast.xml --check clips/`
     """
-    from peakzoom.export import TARGETS, check_target, views_of
-    from peakzoom.export import export as write
-    from peakzoom.predict import load
-    from peakzoom.runs import run_folder, run_videos
+    from peakzoom.data.runs import run_folder, run_videos
+    from peakzoom.inference.export import TARGETS, check_target, views_of
+    from peakzoom.inference.export import export as write
+    from peakzoom.inference.recognizer import load
 
     if out is None and not Path(run).is_dir():
         raise UserError(f"{run} is no folder here: name the file to write with --out")
-    file = out or Path(run) / f"model{TARGETS[to.value]}"
-    check_target(to.value, file)
+    file = out or Path(run) / f"model{TARGETS[to]}"
+    check_target(to, file)
     recognizer = load(run, "cpu", "torch")
     if check:
         paths = list(find_videos(check))
@@ -52,8 +54,8 @@ def export(
         paths = [each.path for each in chosen]
     else:
         raise UserError(f"{run} does not know its videos: name some to compare on with --check")
-    say(f"exporting to {to.value} and comparing on real clips")
-    made = write(recognizer.model, to.value, file, views_of(paths, recognizer.preprocess), tolerance)
+    say(f"exporting to {to} and comparing on real clips")
+    made = write(recognizer.model, to, file, views_of(paths, recognizer.preprocess), tolerance)
     answer(
         f"Largest difference of a logit on {made.clips} clips: {made.difference:.1e} "
         f"(logits up to {made.scale:.3g}, {tolerance:g} allowed)"

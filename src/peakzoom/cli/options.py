@@ -1,101 +1,54 @@
 """Options that several commands share: each stands here once, and the groups of them are plain dataclasses.
 
-A command takes a group as one parameter, ``recipe: RecipeOptions``, and :func:`grouped` shows Typer its fields as the
-command's own options. What the values mean to the library is said by the functions at the end.
+A command takes a group as one parameter, ``recipe: RecipeOptions`` (:mod:`peakzoom.cli.grouped`). What a group means
+to the library is one of its methods.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from peakzoom.cli.console import say
-from peakzoom.errors import UserError
 
 if TYPE_CHECKING:
-    from peakzoom.cascade import Stored
-    from peakzoom.predict import Protocol, Recognizer
-    from peakzoom.recipes import Recipe
-    from peakzoom.video.entries import Entry, VideoSet
+    from peakzoom.data.entries import VideoSet
+    from peakzoom.inference.recognizer import Recognizer
+    from peakzoom.video.sampling import Views
 
+# Options by the panel of the help that shows them.
+data_option = partial(typer.Option, rich_help_panel="Data")
+view_option = partial(typer.Option, rich_help_panel="Views")
+network_option = partial(typer.Option, rich_help_panel="Network")
+training_option = partial(typer.Option, rich_help_panel="Training")
+hardware_option = partial(typer.Option, rich_help_panel="Hardware")
+output_option = partial(typer.Option, rich_help_panel="Output")
 
-class RecipeName(str, Enum):
-    """Recipes by name."""
-
-    small = "small"
-    paper = "paper"
-
-
-class Cache(str, Enum):
-    """Whether decoded frames are kept on disk."""
-
-    auto = "auto"
-    on = "on"
-    off = "off"
-
-
-class Engine(str, Enum):
-    """What computes the answers."""
-
-    torch = "torch"
-    onnx = "onnx"
-    openvino = "openvino"
-
-
-class Precision(str, Enum):
-    """What a network computes in; the names are Lightning's."""
-
-    full = "32-true"
-    bf16 = "bf16-mixed"
-    half = "16-mixed"
-
-
-class Target(str, Enum):
-    """What a model is exported to."""
-
-    onnx = "onnx"
-    openvino = "openvino"
-    torch = "torch"
-
-
-class Layout(str, Enum):
-    """How a data set is laid out."""
-
-    auto = "auto"
-    folder = "folder"
-    manifest = "manifest"
-    ucf101 = "ucf101"
-    hmdb51 = "hmdb51"
-    kinetics = "kinetics"
-
+Engine = Literal["torch", "onnx", "openvino"]
+Layout = Literal["auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Lightning's names
+FULL: Precision = "32-true"
 
 DATA_HELP = (
     "Folder of class subfolders; CSV/TSV manifest (path, label, split, group); UCF101, HMDB51, Kinetics."
 )
+RUN_HELP = "Run folder, saved model, exported file, or owner/name on the hub."
 DataArg = Annotated[Path, typer.Argument(help=DATA_HELP, show_default=False)]
-RunArg = Annotated[
-    str,
-    typer.Argument(
-        help="Run folder, saved model, exported file, or owner/name on the hub.", show_default=False
-    ),
-]
-DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda, mps ...")]
+RunArg = Annotated[str, typer.Argument(help=RUN_HELP, show_default=False)]
+DeviceOpt = Annotated[str, hardware_option(help="auto, cpu, cuda, mps ...")]
 PrecisionOpt = Annotated[
-    Precision, typer.Option(help="Of engine torch; half is faster on GPUs and on some CPUs.")
+    Precision, hardware_option(help="Of engine torch; half is faster on GPUs and on some CPUs.")
 ]
-CascadeOpt = Annotated[
-    bool, typer.Option("--cascade", help="Look only as far as 'peakzoom calibrate' found necessary.")
+CascadeOpt = Annotated[bool, typer.Option(help="Exit early, by the thresholds of 'peakzoom calibrate'.")]
+DecodersOpt = Annotated[
+    int, hardware_option(min=0, help="Decoding processes; 0 decodes without a time limit.")
 ]
-DecodersOpt = Annotated[int, typer.Option(min=0, help="Decoding processes; 0 decodes without bounds.")]
 ValFractionOpt = Annotated[
-    float, typer.Option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
+    float, data_option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
 ]
 
 
@@ -103,79 +56,79 @@ ValFractionOpt = Annotated[
 class LayoutOptions:
     """How DATA is read."""
 
-    layout: Annotated[Layout, typer.Option("--format", help="Layout of DATA.")] = Layout.auto
+    layout: Annotated[Layout, data_option("--format", help="Layout of DATA.")] = "auto"
     splits: Annotated[
-        Path | None, typer.Option(help="Folder of the official split files (UCF101, HMDB51).")
+        Path | None, data_option(help="Folder of the official split files (UCF101, HMDB51).")
     ] = None
-    root: Annotated[Path | None, typer.Option(help="Folder that the paths of a manifest start from.")] = None
+    root: Annotated[Path | None, data_option(help="Folder that the paths of a manifest start from.")] = None
+
+    def videos(self, data: Path, split_number: int = 1) -> VideoSet:
+        """The labelled videos of DATA, of one official split; how they were read is said."""
+        from peakzoom.data.datasets import open_data
+
+        videos = open_data(data, self.layout, self.splits, split_number, self.root)
+        for note in videos.notes:
+            say(note)
+        return videos
 
 
 @dataclass(frozen=True)
 class DataOptions(LayoutOptions):
     """How DATA is read, of one official split."""
 
-    split_number: Annotated[int, typer.Option("--split-number", help="Which official split: 1, 2 or 3.")] = 1
+    split_number: Annotated[int, data_option(help="Which official split: 1, 2 or 3.")] = 1
 
 
 @dataclass(frozen=True)
 class ViewOptions:
     """Which views of a test video are averaged."""
 
-    clips: Annotated[
-        str,
-        typer.Option(
-            "--clips", help="Clip rule: paper, tsm-dense, slowfast, mmaction2, mmaction2-0.x, tsn-uniform."
-        ),
-    ] = "paper"
-    num_clips: Annotated[int, typer.Option("--num-clips", help="Clips of a video.")] = 10
-    crops: Annotated[int, typer.Option("--crops", help="Crops of a clip.")] = 3
+    clips: Annotated[str, view_option(help="Clip rule: paper, tsm-dense, slowfast, tsn-uniform.")] = "paper"
+    num_clips: Annotated[int, view_option(help="Clips of a video.")] = 10
+    crops: Annotated[int, view_option(help="Crops of a clip.")] = 3
+
+    def views(self) -> Views:
+        """The same, as the library takes it."""
+        from peakzoom.video.sampling import Views
+
+        return Views(self.clips, self.num_clips, self.crops)
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What computes the answers."""
+    """What computes the predictions."""
 
     device: DeviceOpt = "auto"
     engine: Annotated[
-        Engine | None,
-        typer.Option(
-            help="What computes: torch, onnx, openvino. Default: torch, or what an exported file needs."
-        ),
+        Engine | None, hardware_option(help="Default: torch, or what an exported file needs.")
     ] = None
-    precision: PrecisionOpt = Precision.full
+    precision: PrecisionOpt = FULL
 
-    @property
-    def engine_name(self) -> str | None:
-        """As the library calls it."""
-        return self.engine.value if self.engine else None
-
-    def load(self, run: str) -> Recognizer:
+    def load(self, run: str, cascade: bool = False) -> Recognizer:
         """The trained model, ready for files.
 
         Raises:
             UserError: nothing is there, or it cannot be computed so.
         """
-        from peakzoom.engines.eager import TorchEngine
-        from peakzoom.precision import slow_in
-        from peakzoom.predict import load
+        from peakzoom.inference.recognizer import load
 
-        found = load(run, self.device, self.engine_name, self.precision.value)
-        if isinstance(found.engine, TorchEngine) and (
-            why := slow_in(self.precision.value, found.engine.device)
-        ):
-            say(why)
-        return found
+        return load(run, self.device, self.engine, self.precision, cascade)
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Which video network."""
+    """Which video network; None leaves the recipe's."""
 
     model: Annotated[
         str | None,
-        typer.Option(help="Network: tcnn (paper), tcnn_s, tcnn_xs, or a peer: r3d_18, tsm, i3d ..."),
+        network_option(
+            help="tcnn (paper), tcnn_s, tcnn_xs, or a baseline: r3d_18, tsm, i3d ...",
+            show_default="tcnn_xs, paper: tcnn",
+        ),
     ] = None
-    width: Annotated[float | None, typer.Option(min=0.01, help="Factor on the network's channels.")] = None
+    width: Annotated[
+        float | None, network_option(help="Factor on the network's channels.", show_default="1")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -183,257 +136,55 @@ class RecipeOptions:
     """A recipe, and what of it is to be otherwise; None leaves it as it is."""
 
     recipe: Annotated[
-        RecipeName, typer.Option("--recipe", help="small: from scratch on small data; paper: Sec. 3.1.")
-    ] = RecipeName.small
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of the T-CNN.")] = None
-    joint_epochs: Annotated[int | None, typer.Option(min=1, help="Of the joint training.")] = None
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Clips in a batch.")] = None
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate of both steps.")] = None
-    dropout: Annotated[float | None, typer.Option(min=0.0, max=0.99, help="Before every classifier.")] = None
-    size: Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")] = None
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None
-    stride: Annotated[int | None, typer.Option(min=1, help="Frame stride.")] = None
-    fps: Annotated[float | None, typer.Option(min=0.01, help="Take every video at this rate.")] = None
-    zoom_source: Annotated[
-        int | None, typer.Option(min=1, help="Zoom from frames this many times the input.")
+        str,
+        training_option(
+            metavar="NAME|FILE",
+            help="small: from scratch on small data; paper: Sec. 3.1; or a TOML file (see 'peakzoom recipe').",
+        ),
+    ] = "small"
+    epochs: Annotated[
+        int | None, training_option(help="Of stage 1, the network.", show_default="50, paper: 150")
     ] = None
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Of red, green, blue between 0 and 1, taken off the pixels: 0.485,0.456,0.406."),
+    joint_epochs: Annotated[
+        int | None, training_option(help="Of stage 2, the branches.", show_default="25, paper: 150")
     ] = None
-    std: Annotated[str | None, typer.Option(help="By which they are then divided: 0.229,0.224,0.225.")] = None
-    attention_per: Annotated[
-        str | None, typer.Option(help="One attention per frame (paper) or per clip.")
-    ] = None
-    response: Annotated[
-        str | None, typer.Option(help="Where peaks are sought: gate (paper) or evidence.")
-    ] = None
-    erase: Annotated[
+    batch_size: Annotated[int | None, training_option(help="Clips in a batch.", show_default="16")] = None
+    lr: Annotated[
         float | None,
-        typer.Option(help="Reach of a peak that is erased to find further ones, in frames; 0: none (paper)."),
+        training_option(help="Highest of both stages.", show_default="0.002, then 0.001; paper: 0.1"),
     ] = None
-    no_flip: Annotated[
-        bool, typer.Option("--no-flip", help="Never mirror: left and right are different classes.")
-    ] = False
+    size: Annotated[
+        int | None,
+        training_option(help="Side of the input in pixels.", show_default="96, paper: 224"),
+    ] = None
+    frames: Annotated[int | None, training_option(help="Frames of a clip.", show_default="16")] = None
+    stride: Annotated[
+        int | None, training_option(help="Frame stride.", show_default="from the videos' length, paper: 1")
+    ] = None
+    flip: Annotated[
+        bool | None,
+        training_option(help="Mirror clips; not where left and right differ.", show_default="flip"),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        training_option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any value that 'peakzoom recipe small' prints, as joint.lr=1e-3; or cache, patience, "
+            "sync_batch_norm, num_nodes. May be given again.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class MachineOptions:
     """What a training runs on."""
 
-    cache: Annotated[Cache, typer.Option(help="Keep decoded frames on disk; auto: up to 8 GiB.")] = Cache.auto
-    workers: Annotated[int | None, typer.Option(min=0, help="Loader processes.")] = None
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed ...")] = "32-true"
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, mps ...")] = "auto"
+    workers: Annotated[
+        int | None, hardware_option(min=0, help="Loader processes.", show_default="one less than the cores")
+    ] = None
+    precision: Annotated[str, hardware_option(help="32-true, bf16-mixed, 16-mixed ...")] = "32-true"
+    accelerator: Annotated[str, hardware_option(help="auto, cpu, gpu, mps ...")] = "auto"
     devices: Annotated[
-        str, typer.Option(help="How many, or which; a process for each. auto: as torchrun started.")
+        str, hardware_option(help="How many, or which; a process for each. auto: as torchrun started.")
     ] = "auto"
-    sync_batch_norm: Annotated[
-        bool, typer.Option("--sync-batch-norm", help="Batch norms over the clips of all processes.")
-    ] = False
-
-    def asked(self) -> dict[str, Any]:
-        """The same, by the names of :class:`peakzoom.train.Options`."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**values, "cache": self.cache.value}
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of its dataclass parameters as options of its own.
-
-    Typer reads a command's options from the signature, so this gives the function one in which every group is
-    replaced by its fields; the groups are made again from what comes.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {}
-    flat: dict[str, inspect.Parameter] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        if not dataclasses.is_dataclass(kind := hints[name]):
-            flat[name] = parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY)
-            continue
-        assert isinstance(kind, type)
-        groups[name] = kind
-        inner = get_type_hints(kind, include_extras=True)
-        for field in dataclasses.fields(kind):
-            assert field.name not in flat, f"two options are called {field.name}"
-            flat[field.name] = inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
-                annotation=inner[field.name],
-            )
-
-    def call(**given: Any) -> None:
-        made = {
-            name: kind(**{field.name: given.pop(field.name) for field in dataclasses.fields(kind)})
-            for name, kind in groups.items()
-        }
-        command(**given, **made)
-
-    call.__name__, call.__doc__, call.__module__ = command.__name__, command.__doc__, command.__module__
-    call.__annotations__ = {name: parameter.annotation for name, parameter in flat.items()}
-    call.__signature__ = inspect.Signature(list(flat.values()))  # type: ignore[attr-defined]
-    return call
-
-
-def open_videos(data: Path, options: LayoutOptions, number: int = 1) -> VideoSet:
-    """The labelled videos of DATA; what is to be known about how they were read is said.
-
-    Args:
-        data: as given.
-        options: layout, folder of split files, root.
-        number: of the official split.
-    """
-    from peakzoom.video.datasets import open_data
-
-    found = open_data(data, options.layout.value, options.splits, number, options.root)
-    for note in found.notes:
-        say(note)
-    return found
-
-
-def videos_to_score(
-    run: str, data: Path | None, reading: DataOptions, split: str
-) -> tuple[VideoSet, list[Entry]]:
-    """All videos of DATA, or of the run where none is named, and those of a split that the run was not trained on.
-
-    Raises:
-        UserError: neither knows such videos.
-    """
-    from peakzoom.evaluate import choose_entries
-    from peakzoom.runs import run_folder, run_videos
-
-    home = run_folder(run)
-    if data is not None:
-        videos = open_videos(data, reading, reading.split_number)
-    elif home is not None:
-        videos = run_videos(home)
-    else:
-        raise UserError(f"{run} does not know its {split} videos: name the DATA to test on")
-    return videos, choose_entries(videos, home, split)
-
-
-def protocol(views: ViewOptions) -> Protocol:
-    """The views of a test video."""
-    from peakzoom.predict import Protocol
-
-    return Protocol(views.clips, views.num_clips, views.crops)
-
-
-def stored_cascade(run: str, recognizer: Recognizer, protocol: Protocol) -> Stored:
-    """What ``peakzoom calibrate`` left in a run.
-
-    Raises:
-        UserError: nothing, or for other weights or views; or the engine cannot stop half way.
-    """
-    from peakzoom.cascade import FILE, read
-
-    _ = recognizer.stepwise  # refuses what cannot stop half way
-    file = Path(run) / "cascade" / FILE
-    found = read(file)
-    found.check(recognizer, protocol, file)
-    return found
-
-
-def adapted(asked: RecipeOptions, network: NetworkOptions | None = None) -> Recipe:
-    """The recipe with what the command line asks for instead.
-
-    Raises:
-        UserError: ``--mean`` or ``--std`` are no three numbers for pixels between 0 and 1.
-    """
-    from peakzoom.recipes import RECIPES
-
-    network = network or NetworkOptions()
-    recipe = RECIPES[asked.recipe.value]()
-    pre, augment, tcnn, joint = recipe.preprocess, recipe.augment, recipe.tcnn, recipe.joint
-    if (size := asked.size) is not None:
-        canvas = (round(pre.canvas[0] * size / pre.size), round(pre.canvas[1] * size / pre.size))
-        pre = replace(pre, size=size, canvas=canvas)
-    pre = replace(pre, **_given(frames=asked.frames, fps=asked.fps, zoom_source=asked.zoom_source))
-    if asked.mean is not None:
-        pre = replace(pre, mean=_colours(asked.mean, "--mean", "0.485,0.456,0.406", zero=True))
-    if asked.std is not None:
-        pre = replace(pre, std=_colours(asked.std, "--std", "0.229,0.224,0.225", zero=False))
-    if asked.epochs is not None:
-        tcnn = replace(tcnn, epochs=asked.epochs, min_steps=0)
-    if asked.joint_epochs is not None:
-        joint = replace(joint, epochs=asked.joint_epochs, min_steps=0)
-    if asked.lr is not None:
-        tcnn = replace(tcnn, lr=asked.lr, final_lr=min(tcnn.final_lr, asked.lr))
-        joint = replace(joint, lr=asked.lr, final_lr=min(joint.final_lr, asked.lr))
-    if asked.no_flip:
-        augment = replace(augment, flip=False)
-    rest = _given(
-        model=network.model,
-        width=network.width,
-        batch_size=asked.batch_size,
-        dropout=asked.dropout,
-        stride=asked.stride,
-        attention_per=asked.attention_per,
-        response=asked.response,
-        erase=asked.erase,
-    )
-    return replace(recipe, preprocess=pre, augment=augment, tcnn=tcnn, joint=joint, **rest)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _colours(text: str, option: str, example: str, zero: bool) -> tuple[float, float, float]:
-    """Three numbers up to 1, for red, green and blue; whether 0 may be among them is said by ``zero``."""
-    try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UserError(f"{option} is {text!r}, expected three numbers, as {example}") from error
-    if not all(0 <= value <= 1 and (zero or value > 0) for value in (red, green, blue)):
-        lowest = "from 0" if zero else "above 0"
-        raise UserError(
-            f"{option} is {text!r}, expected three numbers {lowest} up to 1, as {example}: pixels go from 0 to 1"
-        )
-    return red, green, blue
-
-
-def whole_numbers(text: str, option: str) -> list[int]:
-    """Each of "0,1,2" once."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise UserError(f"{option} is {text!r}, expected whole numbers, as 0,1,2")
-    return [int(part) for part in dict.fromkeys(parts)]
-
-
-def names_of(text: str) -> list[str]:
-    """The names in "ann, bob", without empty ones."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def find_videos(files: list[Path]) -> Iterator[Path]:
-    """Files as they are named, and the videos in folders, sorted.
-
-    Raises:
-        UserError: a folder has none.
-    """
-    from peakzoom.video.layouts.files import videos_below, without_videos
-
-    for file in files:
-        if not file.is_dir():
-            yield file
-            continue
-        inside = videos_below(file)
-        if not inside:
-            raise without_videos(file)
-        yield from inside
-
-
-def beside(run: str) -> Path:
-    """The folder to put results into: the run, or that of an exported file; here for a model of the hub."""
-    path = Path(run)
-    return path if path.is_dir() else path.parent if path.is_file() else Path()
-
-
-def check_new(file: Path, option: str) -> None:
-    """Refuse a file to write that is there, before the work and not after it."""
-    if file.exists():
-        raise UserError(f"{file} exists: name another file for {option}, or remove it")
-    if not file.parent.is_dir():
-        raise UserError(f"{file.parent} is no folder: make it first, or name another file for {option}")

@@ -7,39 +7,71 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from peakzoom.cli.console import answer, say
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import check_new, find_videos
 from peakzoom.cli.options import (
     CascadeOpt,
     EngineOptions,
     RunArg,
     ViewOptions,
-    check_new,
-    find_videos,
-    grouped,
-    protocol,
-    stored_cascade,
+    hardware_option,
+    output_option,
 )
-from peakzoom.durable import telling_full_disk
-from peakzoom.errors import DecodeError, UserError, printable
+from peakzoom.utils.durable import telling_full_disk
+from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.predict import Prediction, Protocol
-
+    from peakzoom.inference.prediction import Prediction
+    from peakzoom.video.sampling import Views
 
 TOP = 5
+STDOUT = Path("-")
 
 
-class On(str, Enum):
-    """What many workers run on."""
+@dataclass(frozen=True)
+class Results:
+    """Where predictions go."""
 
-    ray = "ray"
+    top: Annotated[int, output_option(min=1, help="Classes to print.")] = TOP
+    jsonl: Annotated[
+        Path | None, output_option(help="Write JSON Lines here; - for standard output instead of tables.")
+    ] = None
+    on: Annotated[
+        Literal["ray"] | None,
+        output_option(help="Label an archive with many workers, into the Parquet files of --out."),
+    ] = None
+    out: Annotated[str | None, output_option(help="New folder for --on ray.", show_default=False)] = None
+    resume: Annotated[
+        bool, output_option(help="Go on with the file of --jsonl or --out: what is in it is not done again.")
+    ] = False
+
+    def check(self) -> None:
+        """Refuse what excludes one another."""
+        if self.on == "ray" and (self.jsonl is not None or self.top != TOP):
+            raise UserError("--on ray writes every score into --out: leave --jsonl and --top out")
+        if self.on == "ray" and self.out is None:
+            raise UserError(
+                "--on ray writes Parquet files, and no folder is named: name a new one with --out"
+            )
+        if self.on is None and self.out is not None:
+            raise UserError("--out is the folder of --on ray: name a file with --jsonl, or add --on ray")
+        if self.on is None and self.resume and self.file is None:
+            raise UserError(
+                "--resume goes on with a file of predictions, and none is named: name it with --jsonl"
+            )
+
+    @property
+    def file(self) -> Path | None:
+        """The file that JSON Lines are kept in."""
+        return None if self.jsonl == STDOUT else self.jsonl
 
 
 @grouped
@@ -53,32 +85,18 @@ def predict(
         ),
     ],
     *,
-    top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = TOP,
-    jsonl: Annotated[
-        Path | None, typer.Option(help="Write JSON Lines here; - for standard output instead of tables.")
-    ] = None,
-    on: Annotated[
-        On | None, typer.Option(help="Label an archive with many workers, into the Parquet files of --out.")
-    ] = None,
-    out: Annotated[str | None, typer.Option(help="New folder for --on ray.", show_default=False)] = None,
+    results: Results,
     views: ViewOptions,
     workers: Annotated[
         int | None,
-        typer.Option(
+        hardware_option(
             min=0,
-            help="Decoding processes: 1; 0 decodes without bounds. On Ray: models, one for each GPU or core.",
-            show_default=False,
+            help="Decoding processes; 0 decodes without a time limit. On Ray: models.",
+            show_default="1, on Ray one for each GPU or core",
         ),
     ] = None,
     computing: EngineOptions,
     cascade: CascadeOpt = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the file of --jsonl or --out: what it answers is not looked at again.",
-        ),
-    ] = False,
 ) -> None:
     """Recognise the action in video files.
 
@@ -86,21 +104,12 @@ def predict(
     `peakzoom predict runs/first camera/ --jsonl answers.jsonl` and
     `peakzoom predict runs/first camera/ --on ray --out labels`
     """
-    if on is On.ray:
-        if jsonl is not None or top != TOP:
-            raise UserError("--on ray writes every score into --out: leave --jsonl and --top out")
-        if out is None:
-            raise UserError(
-                "--on ray writes Parquet files, and no folder is named: name a new one with --out"
-            )
-        _label(run, files, out, protocol(views), workers, computing, cascade, resume)
-        return
-    if out is not None:
-        raise UserError("--out is the folder of --on ray: name a file with --jsonl, or add --on ray")
-    _predict(
-        *(run, [_path(file) for file in files], top, jsonl, protocol(views)),
-        *(1 if workers is None else workers, computing, cascade, resume),
-    )
+    results.check()
+    if results.out is not None:
+        _label(run, files, results.out, views.views(), workers, computing, cascade, results.resume)
+    else:
+        paths = [_path(file) for file in files]
+        _predict(run, paths, results, views.views(), 1 if workers is None else workers, computing, cascade)
 
 
 def _path(text: str) -> Path:
@@ -115,80 +124,67 @@ def _label(
     run: str,
     addresses: list[str],
     out: str,
-    averaged: Protocol,
+    averaged: Views,
     workers: int | None,
     computing: EngineOptions,
     cascade: bool,
     resume: bool,
 ) -> None:
     """Label an archive on Ray."""
-    from peakzoom.archive import label
+    from peakzoom.apps.batch.label import LabelOptions, label
 
-    steps = None
-    if cascade:
-        from peakzoom.predict import load
-
-        # Only asked what it is; a GPU may be on another machine.
-        asked = load(run, "cpu", computing.engine_name, computing.precision.value)
-        steps = stored_cascade(run, asked, averaged)
-    found = label(
-        *(run, addresses, out, averaged),
+    options = LabelOptions(
         workers=workers,
         device=computing.device,
-        engine=computing.engine_name,
-        precision=computing.precision.value,
-        cascade=steps,
-        resume=resume,
-        say=say,
+        engine=computing.engine,
+        precision=computing.precision,
+        cascade=cascade,
     )
+    labelled = label(run, addresses, out, averaged, options, resume=resume)
     if resume:
-        say(f"{found.before} of {found.videos} files were answered before")
-    if found.lost:
-        say(f"{found.lost} workers were lost and started anew")
-    answer(f"{out}: {found.videos} files")
-    if found.failed:
-        say(f"{found.failed} of {found.videos} files gave no prediction")
+        say(f"{labelled.before} of {labelled.videos} files were predicted before")
+    if labelled.lost:
+        say(f"{labelled.lost} workers were lost and started anew")
+    answer(f"{out}: {labelled.videos} files")
+    if labelled.failed:
+        say(f"{labelled.failed} of {labelled.videos} files gave no prediction")
         raise typer.Exit(1)
 
 
 def _predict(
     run: str,
     files: list[Path],
-    top: int,
-    jsonl: Path | None,
-    averaged: Protocol,
+    results: Results,
+    averaged: Views,
     workers: int,
     computing: EngineOptions,
     cascade: bool,
-    resume: bool,
 ) -> None:
     """Look at one file after the other, here."""
-    from peakzoom.journal import Journal, settings_file
+    from peakzoom.utils.journal import Journal, settings_file
 
     if workers:
         start_early()
-    from peakzoom.predict import decode_ahead
+    from peakzoom.video.sampling import decode_ahead
 
-    kept = None if jsonl is None or str(jsonl) == "-" else jsonl
-    if resume and kept is None:
-        raise UserError("--resume goes on with a file of answers, and none is named: name it with --jsonl")
-    if kept is not None and not resume:
+    kept = results.file
+    if kept is not None and not results.resume:
         for each in (kept, settings_file(kept)):
             check_new(each, "--jsonl")
-    recognizer = computing.load(run)
-    steps = stored_cascade(run, recognizer, averaged) if cascade else None
-    found = list(find_videos(files))
+    recognizer = computing.load(run, cascade)
+    averaged = recognizer.choose_views(averaged)
+    paths = list(find_videos(files))
     with contextlib.ExitStack() as stack:
-        write: Callable[[dict[str, Any]], None] = _write_line if jsonl is not None else _write_nothing
-        waiting, failed = found, 0
+        write: Callable[[dict[str, Any]], None] = _write_line if results.jsonl is not None else _write_nothing
+        waiting, failed = paths, 0
         if kept is not None:
-            settings = {**recognizer.settings(averaged, steps), "top": top}
+            settings = {**recognizer.settings(averaged), "top": results.top}
             stack.enter_context(telling_full_disk(kept.parent, "go on with --resume"))
-            journal = stack.enter_context(Journal(kept, settings, resume))
+            journal = stack.enter_context(Journal(kept, settings, results.resume))
             write = journal.add
-            waiting, failed = _unanswered(found, journal.lines)
-            if resume:
-                say(f"{len(found) - len(waiting)} of {len(found)} files were answered before")
+            waiting, failed = _unanswered(paths, journal.lines)
+            if results.resume:
+                say(f"{len(paths) - len(waiting)} of {len(paths)} files were predicted before")
         decoded = decode_ahead(waiting, recognizer.preprocess, averaged, workers)
         for path, video in zip(waiting, decoded, strict=True):
             if isinstance(video, DecodeError):
@@ -196,14 +192,14 @@ def _predict(
                 say(f"{printable(path)}: no prediction: {video.reason}")
                 write({"file": str(path), "error": video.reason})
                 continue
-            prediction = recognizer.score_stepwise(video, steps) if steps else recognizer.score(video)
+            prediction = recognizer.score(video)
             if prediction.problem:
                 say(f"{printable(path)}: {prediction.problem}")
-            write(prediction.to_dict(top))
+            write(prediction.to_dict(results.top))
             if write is not _write_line:
-                _print_prediction(prediction, top)
+                _print_prediction(prediction, results.top)
     if failed:
-        say(f"{failed} of {len(found)} files gave no prediction")
+        say(f"{failed} of {len(paths)} files gave no prediction")
         raise typer.Exit(1)
 
 

@@ -7,22 +7,20 @@ from typing import Annotated
 
 import typer
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import answer
 
 
 def push(
     run: Annotated[Path, typer.Argument(help="Run folder or saved model.", show_default=False)],
     name: Annotated[str, typer.Argument(help="owner/name on the hub.", show_default=False)],
     *,
-    private: Annotated[
-        bool, typer.Option("--private", help="A new repository is one that you alone can see.")
-    ] = False,
+    private: Annotated[bool, typer.Option(help="If the repository is new, only you can see it.")] = False,
 ) -> None:
     """Put a trained model with its card on the Hugging Face hub, where peakzoom.load("owner/name") finds it.
 
     Example: `peakzoom push runs/first anna/kitchen-actions --private`
     """
-    from peakzoom.hub import push as upload
+    from peakzoom.hub.push import push as upload
 
-    url = upload(run, name, private, say)
+    url = upload(run, name, private)
     answer(f"{url}\nTo load it: peakzoom.load({name!r})")

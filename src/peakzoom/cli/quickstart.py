@@ -1,4 +1,4 @@
-"""``peakzoom quickstart``: the whole way on rendered clips."""
+"""``peakzoom quickstart``: the whole way on synthetic clips."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ NAMES = {
 def quickstart(
     out: Annotated[Path, typer.Option(help="New folder for clips, run and results.")] = Path("quickstart"),
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
-    train_clips: Annotated[int | None, typer.Option(min=1, help="Rendered clips to train on.")] = None,
-    test_clips: Annotated[int | None, typer.Option(min=1, help="Rendered clips to test on.")] = None,
+    train_clips: Annotated[int | None, typer.Option(min=1, help="Synthetic clips to train on.")] = None,
+    test_clips: Annotated[int | None, typer.Option(min=1, help="Synthetic clips to test on.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that render and decode.")] = 2,
 ) -> None:
-    """Render a small set of action clips, train both steps, evaluate, and draw where the network looked.
+    """Render a small set of synthetic action clips, train both steps, evaluate, and draw where the network looked.
 
     Example: `peakzoom quickstart`
     """
-    from peakzoom.quickstart import TEST_CLIPS, TRAIN_CLIPS
-    from peakzoom.quickstart import quickstart as run
+    from peakzoom.cli.quickstart_run import TEST_CLIPS, TRAIN_CLIPS
+    from peakzoom.cli.quickstart_run import quickstart as run
 
     done = run(
         out,

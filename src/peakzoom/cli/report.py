@@ -22,7 +22,8 @@ def report(
     Examples: `peakzoom report runs/first` and
     `peakzoom report runs/first/evaluation-test-paper --out pages/first`
     """
-    from peakzoom.report import find_evaluation, write_report
+    from peakzoom.evaluation.files import find_evaluation
+    from peakzoom.evaluation.report.page import write_report
 
     page = write_report(find_evaluation(run), out)
     answer(f"Page: {page}\nIn Markdown: {page.parent / 'report.md'}")

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from peakzoom.cli.console import answer, say
-from peakzoom.cli.options import EngineOptions, RunArg, find_videos, grouped
-from peakzoom.errors import UserError
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import find_videos
+from peakzoom.cli.options import EngineOptions, RunArg, view_option
+from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 EXAMPLES = 4
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+limit_option = partial(typer.Option, rich_help_panel="Limits for one visitor")
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What one visitor may ask for."""
+
+    megabytes: Annotated[int, limit_option(min=1, help="Largest upload.")] = 100
+    seconds: Annotated[float, limit_option(min=0.1, help="Longest video.")] = 60.0
+    files: Annotated[int, limit_option(min=1, help="Most files in the batch tab.")] = 20
+    waiting: Annotated[int, limit_option(min=1, help="Most requests that wait.")] = 50
+    minutes: Annotated[int, limit_option(min=1, help="After which uploads and results are removed.")] = 10
 
 
 @grouped
@@ -24,40 +43,41 @@ def serve(
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Default: a free one from 7860 on.")
+        int | None, typer.Option(min=1, max=65535, show_default="a free one from 7860 on")
     ] = None,
-    num_clips: Annotated[int, typer.Option("--num-clips", min=1, help="Clips of a video.")] = 3,
-    crops: Annotated[int, typer.Option("--crops", min=1, help="Crops of a clip.")] = 1,
-    megabytes: Annotated[int, typer.Option(min=1, help="Largest upload.")] = 100,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Longest video.")] = 60.0,
-    files: Annotated[int, typer.Option(min=1, help="Most files in the batch tab.")] = 20,
-    waiting: Annotated[int, typer.Option(min=1, help="Most requests that wait.")] = 50,
-    minutes: Annotated[int, typer.Option(min=1, help="After which uploads and results are removed.")] = 10,
     examples: Annotated[
         Path | None,
         typer.Option(
             help="Folder of clips to try. Default: test videos of the run, on a local address only."
         ),
     ] = None,
+    num_clips: Annotated[int, view_option(min=1, help="Clips of a video.")] = 3,
+    crops: Annotated[int, view_option(min=1, help="Crops of a clip.")] = 1,
+    limits: LimitOptions,
     computing: EngineOptions,
 ) -> None:
-    """Open a web page: drop a clip or use the camera, see the answer and where and when it was seen.
+    """Open a web page: drop a clip or use the camera, see the prediction and where and when it was seen.
 
     Example: `peakzoom serve runs/first`
     """
     start_early()
-    from peakzoom.predict import Protocol
-    from peakzoom.serve import Limits, server
+    from peakzoom.apps.serve.page import server
+    from peakzoom.apps.serve.service import Limits
+    from peakzoom.video.sampling import Views
 
     clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
     recognizer = computing.load(run)
-    if not clips and host in ("127.0.0.1", "localhost", "::1"):
+    if not clips and host in LOCAL:
         clips = _test_videos(run)
-    limits = Limits(megabytes, seconds, files, waiting, minutes)
     with server(
-        recognizer, Protocol("paper", num_clips, crops), limits, host=host, port=port, examples=clips
-    ) as at:
-        answer(at)
+        recognizer,
+        Views("paper", num_clips, crops),
+        Limits(**dataclasses.asdict(limits)),
+        host=host,
+        port=port,
+        examples=clips,
+    ) as address:
+        answer(address)
         say("Ctrl-C stops it; what was uploaded is removed then.")
         while True:
             time.sleep(3600)
@@ -65,7 +85,7 @@ def serve(
 
 def _test_videos(run: str) -> list[Path]:
     """A few of the run's own, each of another class, that are still there."""
-    from peakzoom.runs import run_folder, run_videos
+    from peakzoom.data.runs import run_folder, run_videos
 
     home = run_folder(run)
     if home is None:

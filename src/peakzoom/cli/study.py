@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peakzoom.cli.console import answer, say
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import names_of, whole_numbers
 from peakzoom.cli.options import (
     DataArg,
     LayoutOptions,
@@ -17,22 +20,22 @@ from peakzoom.cli.options import (
     RecipeOptions,
     ValFractionOpt,
     ViewOptions,
-    adapted,
-    grouped,
-    names_of,
-    open_videos,
-    protocol,
-    whole_numbers,
+    data_option,
+    output_option,
 )
-from peakzoom.errors import UserError
+from peakzoom.cli.recipe import chosen_options, chosen_recipe
+from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from peakzoom.recipes import Recipe
-    from peakzoom.study import Arm, Fold, Key, Study
-    from peakzoom.train import Options
-    from peakzoom.video.entries import VideoSet
+    from peakzoom.data.entries import VideoSet
+    from peakzoom.studies.answers import Answer, Key
+    from peakzoom.studies.study import Arm, Fold, Study
+    from peakzoom.training.options import Options
+    from peakzoom.training.recipes import Recipe
 
-OutOpt = Annotated[Path, typer.Option("--out", help="Folder of the study, new or begun.", show_default=False)]
+OutOpt = Annotated[
+    Path, output_option("--out", help="Folder of the study, new or begun.", show_default=False)
+]
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,28 @@ class StudyOptions:
     """What is trained again and again, and from what."""
 
     fold: Annotated[
-        list[str] | None,
-        typer.Option("--fold", help="Groups to test on together, as 1,11; once for each fold."),
+        list[str] | None, data_option(help="Groups to test on together, as 1,11; once for each fold.")
     ] = None
-    leave_one_group_out: Annotated[
-        bool, typer.Option("--leave-one-group-out", help="Every group is a fold.")
-    ] = False
+    leave_one_group_out: Annotated[bool, data_option(help="Every group is a fold.")] = False
     split_numbers: Annotated[
-        str | None,
-        typer.Option("--split-numbers", help="Official splits as folds, as 1,2,3 (UCF101, HMDB51)."),
+        str | None, data_option(help="Official splits as folds, as 1,2,3 (UCF101, HMDB51).")
     ] = None
-    seeds: Annotated[str, typer.Option("--seeds", help="As 0,1,2.")] = "0,1,2"
-    init: Annotated[
-        str | None, typer.Option("--init", help="Start from trained networks: NAME=RUN,NAME=RUN.")
+    seeds: Annotated[str, typer.Option(help="As 0,1,2.")] = "0,1,2"
+    init: Annotated[str | None, typer.Option(help="Start from trained networks: NAME=RUN,NAME=RUN.")] = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Which networks stand side by side."""
+
+    models: Annotated[str, typer.Option(help="Networks, as tcnn_xs,r3d_18,tsm.")] = "tcnn_xs"
+    spatial: Annotated[
+        str, typer.Option(help="Which of them also with spatial attention: all, none, or names.")
+    ] = "all"
+    cost: Annotated[
+        float | None, typer.Option(min=0.001, help="Widths are chosen for about so many G multiply-adds.")
     ] = None
+    rounds: Annotated[int, typer.Option(min=1, help="Clips timed for each network.")] = 7
 
 
 @grouped
@@ -62,12 +73,12 @@ def ablate(
     out: OutOpt,
     *,
     study: StudyOptions,
+    reading: LayoutOptions,
     network: NetworkOptions,
     recipe: RecipeOptions,
     val_fraction: ValFractionOpt = 0.0,
     views: ViewOptions,
     machine: MachineOptions,
-    reading: LayoutOptions,
 ) -> None:
     """Table 4: what each branch adds. Five sets of branches, trained on from one network, tested on the same videos.
 
@@ -75,22 +86,21 @@ def ablate(
 
     Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
-    from peakzoom.study import ABLATION, Arm, Study
-    from peakzoom.train import Options
+    from peakzoom.studies.study import ABLATION, Arm, Study
 
-    asked = adapted(recipe, network)
-    options = Options(**machine.asked(), val_fraction=val_fraction)
-    averaged, seeds = protocol(views), whole_numbers(study.seeds, "--seeds")
-    init = _starts(study.init, [asked.model])
+    chosen = chosen_recipe(recipe, network)
+    options = chosen_options(recipe, machine, val_fraction=val_fraction)
+    averaged, seeds = views.views(), whole_numbers(study.seeds, "--seeds")
+    init = _starts(study.init, [chosen.model])
     videos, folds = _folds(data, reading, study)
-    arms = [Arm(asked.model, branches, asked.width) for branches in ABLATION]
-    _check(arms, videos, asked, options, init)
+    arms = [Arm(chosen.model, branches, chosen.width) for branches in ABLATION]
+    _check(arms, videos, chosen, options, init)
 
-    made = Study(out, videos, asked, options, averaged, init)
-    made.run(arms, folds, seeds, say)
+    begun = Study(out, videos, chosen, options, averaged, init)
+    begun.run(arms, folds, seeds, say)
     names = {arm.key: " + ".join(arm.letters) for arm in arms}
     alone = arms[0].key
-    _report(made, arms, names, {key: alone for key in names if key != alone})
+    _report(begun, arms, names, {key: alone for key in names if key != alone})
 
 
 @grouped
@@ -98,50 +108,43 @@ def compare(
     data: DataArg,
     out: OutOpt,
     *,
-    models: Annotated[str, typer.Option(help="Networks, as tcnn_xs,r3d_18,tsm.")] = "tcnn_xs",
-    spatial: Annotated[
-        str, typer.Option(help="Which of them also with spatial attention: all, none, or names.")
-    ] = "all",
-    cost: Annotated[
-        float | None, typer.Option(min=0.001, help="Widths are chosen for about so many G multiply-adds.")
-    ] = None,
+    compared: Compared,
     study: StudyOptions,
+    reading: LayoutOptions,
     recipe: RecipeOptions,
     val_fraction: ValFractionOpt = 0.0,
     views: ViewOptions,
-    rounds: Annotated[int, typer.Option(min=1, help="Clips timed for each network.")] = 7,
     machine: MachineOptions,
-    reading: LayoutOptions,
 ) -> None:
     """Tables 2 and 3: networks side by side, with and without spatial attention, under one budget.
 
     Accuracy, multiply-adds, parameters and measured time of each. The same command goes on with what is not done;
     more folds, seeds or networks may be asked for later.
 
-    Example: `peakzoom compare clips/clips.csv --out studies/peers --models tcnn_xs,r3d_18,tsm --cost 1
+    Example: `peakzoom compare clips/clips.csv --out studies/networks --models tcnn_xs,r3d_18,tsm --cost 1
     --leave-one-group-out`
     """
-    from peakzoom.model.network import BRANCHES
-    from peakzoom.study import Arm, Study
-    from peakzoom.train import Options
+    from peakzoom.model.config import BRANCHES
+    from peakzoom.studies.study import Arm, Study
 
-    asked = adapted(recipe)
-    options = Options(**machine.asked(), val_fraction=val_fraction)
-    averaged, seeds = protocol(views), whole_numbers(study.seeds, "--seeds")
-    wanted, also = _networks(models, spatial)
+    chosen = chosen_recipe(recipe)
+    options = chosen_options(recipe, machine, val_fraction=val_fraction)
+    averaged, seeds = views.views(), whole_numbers(study.seeds, "--seeds")
+    wanted, also = _networks(compared.models, compared.spatial)
     init = _starts(study.init, wanted)
     videos, folds = _folds(data, reading, study)
-    widths = {name: asked.width if cost is None else _width(name, cost, asked) for name in wanted}
+    cost = compared.cost
+    widths = {name: chosen.width if cost is None else _width(name, cost, chosen) for name in wanted}
     arms = [
         Arm(name, branches, widths[name])
         for name in wanted
         for branches in (BRANCHES[:1], BRANCHES)
         if branches == BRANCHES[:1] or name in also
     ]
-    _check(arms, videos, asked, options, init)
+    _check(arms, videos, chosen, options, init)
 
-    made = Study(out, videos, asked, options, averaged, init)
-    made.run(arms, folds, seeds, say)
+    begun = Study(out, videos, chosen, options, averaged, init)
+    begun.run(arms, folds, seeds, say)
     names = {
         arm.key: arm.model
         + (f" x {arm.width:g}" if arm.width != 1 else "")
@@ -149,7 +152,7 @@ def compare(
         for arm in arms
     }
     baselines = {arm.key: (arm.model, arm.width, "O") for arm in arms if arm.branches == BRANCHES}
-    _report(made, arms, names, baselines, rounds)
+    _report(begun, arms, names, baselines, compared.rounds)
 
 
 def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
@@ -169,9 +172,9 @@ def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
 
 def _width(name: str, cost: float, recipe: Recipe) -> float:
     """The width at which a network costs about so many G multiply-adds."""
-    from peakzoom.cost import width_for
+    from peakzoom.inference.cost import width_for
     from peakzoom.model import BACKBONES
-    from peakzoom.train import backbone_options
+    from peakzoom.training.start import backbone_options
 
     made_with = backbone_options(replace(recipe, model=name))
 
@@ -196,7 +199,7 @@ def _starts(text: str | None, models: list[str]) -> dict[str, str]:
 
 def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[VideoSet, list[Fold]]:
     """All videos, and the folds that were asked for; the data's own test videos where none were."""
-    from peakzoom.study import Fold, group_folds, one_group_each
+    from peakzoom.studies.study import Fold, group_folds, one_group_each
 
     numbers = study.split_numbers
     if sum((bool(study.fold), study.leave_one_group_out, numbers is not None)) > 1:
@@ -204,11 +207,9 @@ def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[Vid
             "--fold, --leave-one-group-out and --split-numbers exclude one another: give one of them"
         )
     if numbers is not None:
-        each = {
-            number: open_videos(data, reading, number) for number in whole_numbers(numbers, "--split-numbers")
-        }
+        each = {number: reading.videos(data, number) for number in whole_numbers(numbers, "--split-numbers")}
         return next(iter(each.values())), [Fold(f"split-{number}", found) for number, found in each.items()]
-    found = open_videos(data, reading)
+    found = reading.videos(data)
     if study.leave_one_group_out:
         return found, one_group_each(found)
     if study.fold:
@@ -222,7 +223,7 @@ def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[Vid
 
 def _check(arms: list[Arm], videos: VideoSet, recipe: Recipe, options: Options, init: dict[str, str]) -> None:
     """Refuse what a training would refuse before the study has a folder: a mistake there would stay part of it."""
-    from peakzoom.train import check_settings
+    from peakzoom.training.check import check_settings
 
     for model, width in dict.fromkeys((arm.model, arm.width) for arm in arms):
         check_settings(
@@ -241,27 +242,17 @@ def _report(
     rounds: int | None = None,
 ) -> None:
     """Print the table of a study and write it as Markdown, CSV and a picture; costs are timed in ``rounds``."""
-    from peakzoom.plots_study import plot_ablation, plot_cost
-    from peakzoom.study import by_groups, compare_likelihoods, complete, costs, table
-    from peakzoom.tables import ABLATION, COMPARISON, to_csv, to_markdown
+    from peakzoom.studies.answers import complete
+    from peakzoom.studies.figures import plot_ablation, plot_cost
+    from peakzoom.studies.study import costs, table
+    from peakzoom.studies.tables import ABLATION, COMPARISON, to_csv, to_markdown
 
     found = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
     rows = table(study.answers, arms, names, baselines, found)
-    notes = study.notes(arms)
     kept = complete(study.answers, [arm.key for arm in arms])
-    for one, other in baselines.items():
-        nats = compare_likelihoods(kept, one, other)
-        notes.append(
-            f"NLL (mean negative log-likelihood of the label), {names[one]} against {names[other]}: "
-            f"{-nats.difference:+.3f} nats ({-nats.interval[1]:+.3f} to {-nats.interval[0]:+.3f}), p = {nats.p:.3f} "
-            f"over videos; {nats.better} better, {nats.worse} worse."
-        )
-        if test := by_groups(kept, one, other):
-            low, high = test.interval
-            notes.append(
-                f"By whole groups ({test.count}), {names[one]} against {names[other]}: {test.difference:+.1f} points "
-                f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; {test.better} videos better, {test.worse} worse."
-            )
+    notes = study.notes(arms) + [
+        note for one, other in baselines.items() for note in _notes(kept, one, other, names)
+    ]
     if found:
         first = next(iter(found.values())).timing
         notes.append(
@@ -276,3 +267,22 @@ def _report(
     draw(rows, picture)
     answer(text)
     answer(f"Table: {study.out / 'table.md'} and .csv; picture: {picture}")
+
+
+def _notes(answers: list[Answer], one: Key, other: Key, names: dict[Key, str]) -> Iterator[str]:
+    """What the table does not show of two of its rows: likelihoods, and the test by whole groups."""
+    from peakzoom.studies.answers import by_groups, compare_likelihoods
+
+    pair = f"{names[one]} against {names[other]}"
+    nats = compare_likelihoods(answers, one, other)
+    yield (
+        f"NLL (mean negative log-likelihood of the label), {pair}: "
+        f"{-nats.difference:+.3f} nats ({-nats.interval[1]:+.3f} to {-nats.interval[0]:+.3f}), p = {nats.p:.3f} "
+        f"over videos; {nats.better} better, {nats.worse} worse."
+    )
+    if test := by_groups(answers, one, other):
+        low, high = test.interval
+        yield (
+            f"By whole groups ({test.count}), {pair}: {test.difference:+.1f} points "
+            f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; {test.better} videos better, {test.worse} worse."
+        )

@@ -1,15 +1,15 @@
-"""``peakzoom train``: the two steps, on a user's own videos."""
+"""``peakzoom train``: both stages, on a user's own videos."""
 
 from __future__ import annotations
 
 import dataclasses
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import Annotated, Literal
 
 from peakzoom.cli.console import answer, say
+from peakzoom.cli.grouped import grouped
+from peakzoom.cli.inputs import names_of
 from peakzoom.cli.options import (
     DataArg,
     DataOptions,
@@ -17,85 +17,86 @@ from peakzoom.cli.options import (
     NetworkOptions,
     RecipeOptions,
     ValFractionOpt,
-    adapted,
-    grouped,
-    names_of,
-    open_videos,
+    data_option,
+    network_option,
+    output_option,
+    training_option,
 )
-from peakzoom.errors import UserError
+from peakzoom.cli.recipe import chosen_options, chosen_recipe
+from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 
-class Steps(str, Enum):
-    """Which trainings to run."""
+@dataclass(frozen=True)
+class HeldOut:
+    """Which of the videos are not trained on."""
 
-    both = "both"
-    tcnn = "tcnn"
-    joint = "joint"
+    val_fraction: ValFractionOpt = 0.15
+    test_groups: Annotated[str | None, data_option(help="Groups to set aside for testing, as 4,8,9.")] = None
+
+
+@dataclass(frozen=True)
+class TrainedNetwork(NetworkOptions):
+    """Which network is trained, and from what."""
+
+    branches: Annotated[
+        str | None, network_option(help="Of stage 2: some of O, D and C, as OD.", show_default="ODC")
+    ] = None
+    init: Annotated[
+        str | None, network_option(help="Trained model to start from; other classes get a new head.")
+    ] = None
+    weights: Annotated[
+        str | None,
+        network_option(help="Public weight file of the --model to start from, .safetensors or PyTorch's."),
+    ] = None
 
 
 @grouped
 def train(
     data: DataArg,
-    out: Annotated[Path, typer.Option(help="New folder for the run.", show_default=False)],
     *,
-    steps: Annotated[
-        Steps, typer.Option(help="T-CNN, joint training of the three branches, or both.")
-    ] = Steps.both,
-    branches: Annotated[
-        str | None, typer.Option(help="Of the joint training: O, D and C, or some of them, as O or OD.")
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(help="Trained model to start from; other classes get a new head.")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="Public weight file of the --model to start from, .safetensors or PyTorch's."),
-    ] = None,
-    network: NetworkOptions,
-    recipe: RecipeOptions,
-    val_fraction: ValFractionOpt = 0.15,
-    test_groups: Annotated[
-        str | None, typer.Option(help="Groups to set aside for testing, as 4,8,9.")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many epochs without a better one.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, crops and splits.")] = 0,
-    machine: MachineOptions,
-    num_nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")] = False,
     reading: DataOptions,
+    held_out: HeldOut,
+    network: TrainedNetwork,
+    recipe: RecipeOptions,
+    steps: Annotated[
+        Literal["both", "tcnn", "joint"],
+        training_option(help="tcnn: stage 1 alone; joint: stage 2 alone, from --init."),
+    ] = "both",
+    seed: Annotated[int, training_option(min=0, help="Of weights, order, crops and splits.")] = 0,
+    machine: MachineOptions,
+    out: Annotated[Path, output_option(help="New folder for the run.", show_default=False)],
+    resume: Annotated[bool, output_option(help="Go on with the training in --out.")] = False,
 ) -> None:
-    """Train on your own videos: the T-CNN first, then all three branches from it.
+    """Train on your own videos: the video network first (stage 1), then all three branches from it (stage 2).
 
     Examples: `peakzoom train clips/ --out runs/first`,
     `peakzoom train UCF-101 --splits ucfTrainTestlist --recipe paper --init k400 --out runs/ucf1` and
-    `peakzoom train clips/ --model tsm --weights resnet50.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
-    --out runs/tsm`
+    `peakzoom train clips/ --size 128 --set dropout=0.2 --set preprocess.fps=15 --out runs/second`
     """
     start_early()
-    from peakzoom.train import PHASES, Options, is_main_process
-    from peakzoom.train import train as run
-    from peakzoom.video.splits import hold_out_groups
+    from peakzoom.data.runs import PHASES
+    from peakzoom.data.splits import hold_out_groups
+    from peakzoom.training.distributed import is_main_process
+    from peakzoom.training.train import train as run
 
-    asked = adapted(recipe, network)
-    if branches is not None:
-        asked = dataclasses.replace(asked, branches=_branches(branches))
-    videos = open_videos(data, reading, reading.split_number)
-    if test_groups is not None:
-        videos = dataclasses.replace(videos, entries=hold_out_groups(videos.entries, names_of(test_groups)))
-    options = Options(
-        **machine.asked(),
+    chosen = chosen_recipe(recipe, network)
+    if network.branches is not None:
+        chosen = dataclasses.replace(chosen, branches=_branches(network.branches))
+    videos = reading.videos(data, reading.split_number)
+    if held_out.test_groups is not None:
+        groups = names_of(held_out.test_groups)
+        videos = dataclasses.replace(videos, entries=hold_out_groups(videos.entries, groups))
+    options = chosen_options(
+        recipe,
+        machine,
         seed=seed,
-        val_fraction=val_fraction,
-        num_nodes=num_nodes,
-        patience=patience,
-        steps=PHASES if steps == Steps.both else (steps.value,),
-        init=init,
-        weights=weights,
+        val_fraction=held_out.val_fraction,
+        steps=PHASES if steps == "both" else (steps,),
+        init=network.init,
+        weights=network.weights,
     )
-    run(videos, asked, out, options, resume, say)
+    run(videos, chosen, out, options, resume, say)
     if is_main_process():
         tested = any(entry.split == "test" for entry in videos.entries)
         answer(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
@@ -103,7 +104,7 @@ def train(
 
 def _branches(letters: str) -> tuple[str, ...]:
     """Such as "OD" for the original and the discriminative branch."""
-    from peakzoom.tables import LETTERS
+    from peakzoom.model.config import LETTERS
 
     wanted = letters.upper().replace("+", "")
     if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - set(LETTERS.values()):

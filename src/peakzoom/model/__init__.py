@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.backbones import BACKBONES, TCNN, tcnn, tcnn_s, tcnn_xs
+from peakzoom.model.config import PeakZoomConfig
 from peakzoom.model.geometry import Backbone, CellGeometry, place_response
 from peakzoom.model.network import Attention, PeakZoom, PeakZoomOutput
 from peakzoom.model.response import (
@@ -25,6 +26,7 @@ __all__ = [
     "Backbone",
     "CellGeometry",
     "PeakZoom",
+    "PeakZoomConfig",
     "PeakZoomOutput",
     "SparseAttention",
     "ZoomSampler",

@@ -1,4 +1,4 @@
-"""Where feature cells look: from cells to pixels, grid lines and frames (METHOD.md, section 2).
+"""Where feature cells look: from cells to pixels, grid lines and frames (docs/method.md, section 2).
 
 A convolution of kernel 3, stride 2 and padding 1 centres its output cell i on input cell 2 i. Through the paper's
 T-CNN, cell i of the last stage is centred on pixel 32 i and slice t' on frame 4 t', so on 224 pixels the seven cells
@@ -14,41 +14,15 @@ cell 16 pixels too far. So the placing is written out here, as one small interpo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, wraps
-from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from peakzoom.model.numerics import exact, remembered
 
 Three = int | tuple[int, int, int]  # one number for (time, height, width), or three
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def exact(like: Tensor) -> torch.autocast:
-    """Switch mixed precision off: positions and peaks do not survive bfloat16's eight bits."""
-    return torch.autocast(like.device.type, enabled=False)
-
-
-def remembered(make: Callable[P, R]) -> Callable[P, R]:
-    """Keep what a function makes from plain numbers: tensors, to be read only, that every clip of a size shares.
-
-    Where a graph is being recorded, or operations are watched, it is made anew: what is made there may stand for
-    numbers and hold none.
-    """
-    # Not as inference tensors: one call's answer and another's gradient share them.
-    kept: Any = lru_cache(maxsize=64)(torch.inference_mode(False)(make))
-
-    @wraps(make)
-    def given(*args: P.args, **kwargs: P.kwargs) -> R:
-        watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-        made: R = (make if watched else kept)(*args, **kwargs)
-        return made
-
-    return given
 
 
 @dataclass(frozen=True)
@@ -122,11 +96,6 @@ def interpolation_matrix(positions: Tensor, cells: int, stride: float, offset: f
     return (1 - distance).clamp(min=0)
 
 
-def nearest_cells(positions: Tensor, cells: int, stride: float, offset: float) -> Tensor:
-    """The cell that lies nearest to each position along one axis: int64 (n,); arguments as of interpolation_matrix."""
-    return ((positions - offset) / stride).round().clamp(0, cells - 1).long()
-
-
 def place_response(
     response: Tensor,
     cells: CellGeometry,
@@ -137,7 +106,7 @@ def place_response(
     step: int = 1,
     average: bool = False,
 ) -> Tensor:
-    """Bring response maps from feature cells onto the attention grid of every input frame (METHOD.md, section 2).
+    """Bring response maps from feature cells onto the attention grid of every input frame (docs/method.md, section 2).
 
     Args:
         response: (B, T', h, w) float.
@@ -175,27 +144,3 @@ def axis_matrix(
     """:func:`interpolation_matrix` to ``steps`` positions from 0 to ``last``: (steps, cells); to be read only."""
     positions = torch.linspace(0, last, steps, dtype=torch.float64)
     return interpolation_matrix(positions, cells, stride, offset).to(device, dtype)
-
-
-def place_labels(
-    labels: Tensor, cells: CellGeometry, frames: int, size: tuple[int, int], grid: int = 31
-) -> Tensor:
-    """Bring a label a feature cell onto the attention grid: each place of each frame takes that of its nearest cell.
-
-    Args:
-        labels: (B, T', h, w) of any kind.
-        cells: where the cells sit in the input.
-        frames: T.
-        size: (H, W) of the input in pixels.
-        grid: g.
-
-    Returns:
-        (B, T, g, g).
-    """
-    for axis, (last, steps) in enumerate(
-        ((frames - 1, frames), (size[0] - 1, grid), (size[1] - 1, grid)), start=1
-    ):
-        positions = torch.linspace(0, last, steps, dtype=torch.float64, device=labels.device)
-        near = nearest_cells(positions, labels.shape[axis], cells.stride[axis - 1], cells.offset[axis - 1])
-        labels = labels.index_select(axis, near)
-    return labels

@@ -1,12 +1,12 @@
-"""Class response maps, the entropy gate and peaks (paper, Eq. 1-4; METHOD.md, section 2).
+"""Class response maps, the entropy gate and peaks (paper, Eq. 1-4; docs/method.md, section 2).
 
 Reads in the order of the equations: features and classifier weights give one map per class and slice (Eq. 1); the
 entropy of a slice's five best scores (Eq. 2) decides whether the best class or the best five make up its response
 (Eq. 3); a response is scaled to [0, 1] (Eq. 4) and its local maxima are the peaks.
 
-Two functions are ours and stand beside the paper's. :func:`evidence_map` is for few classes, where the best five are
-nearly all of them. :func:`further_peaks` is for few feature cells, where a response has but one peak and nothing is
-left for the complementary side. docs/results.md has what each changes.
+Two functions are not the paper's (docs/method.md, section 7). :func:`evidence_map` is for few classes, where the best
+five are nearly all of them. :func:`further_peaks` is for few feature cells, where a response has but one peak and
+nothing is left for the complementary branch.
 """
 
 from __future__ import annotations
@@ -83,14 +83,6 @@ def response_map(maps: Tensor, scores: Tensor, delta: float = 0.2, top: int = 5)
     return torch.where(sure[..., None, None], maps[:, 0], maps.sum(1))
 
 
-def gate_weights(scores: Tensor, delta: float = 0.2, top: int = 5) -> Tensor:
-    """How often Eq. 3 counts each class's map: (B, S, T') of 0 and 1; arguments as of :func:`response_map`."""
-    best = scores.topk(min(top, scores.shape[1]), dim=1).indices
-    sure = (top_k_entropy(scores, top) < delta)[:, None]  # (B, 1, T')
-    first = torch.zeros_like(scores).scatter(1, best[:, :1], 1.0)
-    return torch.where(sure, first, torch.zeros_like(scores).scatter(1, best, 1.0))
-
-
 def evidence_weights(scores: Tensor) -> Tensor:
     """p_s - 1 / S, by which :func:`evidence_map` counts each class's map: (B, S, T'), sums to 0 over the classes."""
     return scores.softmax(1) - 1 / scores.shape[1]
@@ -115,20 +107,6 @@ def evidence_map(maps: Tensor, scores: Tensor) -> Tensor:
     return torch.einsum("bst,bsthw->bthw", evidence_weights(scores), maps)
 
 
-def class_shares(maps: Tensor, weights: Tensor) -> Tensor:
-    """What each class adds to a response at each place, w_s (M_s - mean of all M): (B, S, T', h, w).
-
-    The mean map is taken off because only differences between class maps mean anything. Classes that the response
-    does not count (w_s <= 0) get minus infinity, so that the largest share names a class that speaks for the place.
-
-    Args:
-        maps: (B, S, T', h, w) class response maps.
-        weights: (B, S, T'), of :func:`gate_weights` or :func:`evidence_weights`.
-    """
-    shares = weights[..., None, None] * (maps - maps.mean(1, keepdim=True))
-    return shares.masked_fill((weights <= 0)[..., None, None], -torch.inf)
-
-
 def _flat(response: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Lowest value, range, and whether that range is no more than rounding; each (..., 1, 1)."""
     low, high = response.amin((-2, -1), keepdim=True), response.amax((-2, -1), keepdim=True)
@@ -143,7 +121,7 @@ def normalise(response: Tensor) -> Tensor:
 
 
 def find_peaks(response: Tensor) -> Tensor:
-    """Local maxima of each map (Sec. 2.1; METHOD.md, section 2).
+    """Local maxima of each map (Sec. 2.1; docs/method.md, section 2).
 
     A peak equals the maximum of its 3 x 3 window, is not below the mean of its map, and on a tie is the first in
     row-major order: no earlier neighbour may equal it. A flat map has none.

@@ -1,4 +1,4 @@
-"""Resampling a frame so that attended regions grow (paper, Sec. 2.2, after Recasens et al., 2018; METHOD.md, 4).
+"""Resampling a frame so that attended regions grow (paper, Sec. 2.2, after Recasens et al.; docs/method.md, section 4).
 
 An output position (x, y) reads the input at the mean of the positions around it, weighted by attention::
 
@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peakzoom.model.geometry import exact, interpolation_matrix, remembered
+from peakzoom.model.geometry import interpolation_matrix
+from peakzoom.model.numerics import exact, remembered
 
 
 def blur_matrices(grid: int, fwhm: float, padding: int) -> tuple[Tensor, Tensor]:

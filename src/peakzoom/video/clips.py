@@ -10,7 +10,7 @@ One clip of 4 frames, stride 3, start 2, from a video of 14 frames (span 10)::
               .  .  0  .  .  1  .  .  2  .  .  3  .  .
                     |<--------- span ---------->|
 
-A video shorter than the span repeats from its beginning (METHOD section 6). The same clip, start 0, from 7
+A video shorter than the span repeats from its beginning (docs/choices.md). The same clip, start 0, from 7
 frames::
 
     frame     0  1  2  3  4  5  6 | 0  1  2  3  4  5  6
@@ -44,7 +44,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from peakzoom.errors import UserError
+from peakzoom.utils.errors import UserError
 
 # TSM samples "densely" in windows of 64 frames, as I3D does (ops/dataset.py of the TSM repository).
 TSM_WINDOW = 64
@@ -89,7 +89,7 @@ def clip_indices(start: int | np.ndarray, n: int, frames: int, stride: int) -> n
 def random_clip(n: int, frames: int, stride: int, generator: torch.Generator) -> np.ndarray:
     """One clip at a random start, each start in [0, n - span] as likely as any other.
 
-    The training clip of METHOD section 6. A video shorter than the span starts at 0 and repeats. One number is
+    The training clip of docs/method.md, section 6. A video shorter than the span starts at 0 and repeats. One number is
     drawn whatever the length, so that the draws that follow do not depend on this video.
 
     Returns:
@@ -104,9 +104,9 @@ def random_clip(n: int, frames: int, stride: int, generator: torch.Generator) ->
 def even_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
     """The paper's test clips: starts spread evenly over [0, n - span], both ends included, rounded down.
 
-    start_i = floor(i (n - s) / (clips - 1)), i = 0 .. clips - 1 (METHOD section 6). A single clip, of which the paper
-    does not speak, is the middle one, floor((n - s) / 2). A video not longer than the span gives ``clips``
-    equal clips.
+    start_i = floor(i (n - s) / (clips - 1)), i = 0 .. clips - 1 (docs/method.md, section 6). A single clip, of which
+    the paper does not speak, is the middle one, floor((n - s) / 2). A video not longer than the span gives
+    ``clips`` equal clips.
 
     Returns:
         int64, shape ``(clips, frames)``, values in [0, n).
@@ -171,50 +171,6 @@ def slowfast_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndar
     return np.minimum(index, n - 1)
 
 
-def mmaction2_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
-    """MMAction2's test clips (version 1): starts spread evenly, both ends included, rounded to the nearest.
-
-    With s the span and m = max(n - s, 0): start_i = round(i m / (clips - 1)), halves to even; one clip: m //
-    2; frames modulo n. A clip of one frame is for frame-wise ("2D") networks: start_i = floor(i n / clips + n
-    / (2 clips)). Source: open-mmlab/mmaction2, mmaction/datasets/transforms/loading.py,
-    ``SampleFrames._get_test_clips`` and ``transform`` with test_mode, out_of_bound_opt 'loop', no
-    twice_sample, no target_fps.
-
-    Quirk: it differs from the paper's rule only in rounding, by at most one frame.
-
-    Returns:
-        int64, shape ``(clips, frames)``, values in [0, n).
-    """
-    _check(n, frames, stride, clips)
-    if frames == 1:
-        average = n / clips
-        starts = (np.arange(clips) * average + average / 2.0).astype(np.int64)
-    else:
-        last = max(n - clip_span(frames, stride), 0)
-        starts = np.array([last // 2]) if clips == 1 else np.round(np.arange(clips) * (last / (clips - 1)))
-    return clip_indices(starts.astype(np.int64), n, frames, stride)
-
-
-def mmaction2_old_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
-    """MMAction2's test clips before version 1: the middles of equal intervals.
-
-    With c = frames * stride and a = (n - c + 1) / clips: start_i = floor(i a + a / 2) if n >= c, else 0;
-    frames modulo n. Source: open-mmlab/mmaction2 0.x, mmaction/datasets/pipelines/loading.py,
-    ``SampleFrames._get_test_clips``.
-
-    Quirks: neither end of the video is reached; c counts stride - 1 frames more than the clip covers; a video
-    shorter than c gives ``clips`` equal clips that start at 0, even where the clip itself would fit.
-
-    Returns:
-        int64, shape ``(clips, frames)``, values in [0, n).
-    """
-    _check(n, frames, stride, clips)
-    size = frames * stride
-    average = (n - size + 1) / clips if n >= size else 0.0
-    starts = (np.arange(clips) * average + average / 2.0).astype(np.int64)
-    return clip_indices(starts, n, frames, stride)
-
-
 def tsn_uniform_clips(n: int, frames: int, stride: int, clips: int = 1) -> np.ndarray:
     """TSN's test frames: the video in equal segments, the middle frame of each.
 
@@ -244,8 +200,6 @@ CLIP_RULES: dict[str, ClipRule] = {
     "paper": even_clips,
     "tsm-dense": tsm_dense_clips,
     "slowfast": slowfast_clips,
-    "mmaction2": mmaction2_clips,
-    "mmaction2-0.x": mmaction2_old_clips,
     "tsn-uniform": tsn_uniform_clips,
 }
 

@@ -2,8 +2,8 @@
 
 A file may hang FFmpeg, crash it, or ask it for more memory than there is. So files are decoded by a process that is
 kept for many files, is killed when one takes too long, and is started anew after that, after a crash, and after
-``RENEW_AFTER`` files (its heaps fill with holes, see :mod:`peakzoom.memory`). The file gets a :class:`DecodeError` of
-one line; every other file its own result.
+``RENEW_AFTER`` files (its heaps fill with holes, see :mod:`peakzoom.utils.memory`). The file gets a
+:class:`DecodeError` of one line; every other file its own result.
 
 * **Time** is bounded by the parent: 60 s and 2 s more for each megabyte of the file, or ``PEAKZOOM_DECODE_SECONDS``.
 * **Memory** is bounded by the kernel: ``RLIMIT_DATA`` covers what FFmpeg, NumPy and PyTorch allocate, but not the
@@ -21,24 +21,18 @@ allows loader workers no children. It ends when the parent does: its standard in
 from __future__ import annotations
 
 import atexit
-import importlib
-import io
 import os
-import pickle
-import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.video.messages import OUT_OF_MEMORY, Message, packed, read, write
 
 Result = TypeVar("Result")
 
@@ -47,7 +41,6 @@ MEGABYTES = 4096.0
 SECONDS_NAME, MEGABYTES_NAME = "PEAKZOOM_DECODE_SECONDS", "PEAKZOOM_DECODE_MEGABYTES"
 RENEW_AFTER = 200  # files
 START_SECONDS = 120.0  # PyTorch is imported from a cold disk
-OUT_OF_MEMORY = 77  # exit code
 KEPT = 1  # processes that wait for the next file; more are ended when they have no work
 
 
@@ -107,8 +100,8 @@ class Guard:
         self._end()
         self._megabytes = decode_megabytes()
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from peakzoom.video.guard import _serve; "
-            f"_serve({self._megabytes!r})"
+            f"import sys; sys.path[:] = {sys.path!r}; from peakzoom.video.guard_child import serve; "
+            f"serve({self._megabytes!r})"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -200,21 +193,21 @@ class Guard:
         if not self._ready:
             self._wait_for_start()
         self._files += 1
-        data = _pickled((work, arguments, many, _here()))
+        message = packed((work, arguments, many, _current_folder()))
         try:
-            self._send(data)
+            self._send(message)
         except OSError:  # it has died in between, of the file before or of something else: once more
             self._end()
             self.start()
             self._wait_for_start()
-            self._send(data)
+            self._send(message)
         except BaseException:
             self._end()
             raise
 
-    def _send(self, data: tuple[bytes, list[pickle.PickleBuffer]]) -> None:
+    def _send(self, message: Message) -> None:
         assert self._process is not None and self._process.stdin is not None
-        _write(self._process.stdin, *data)
+        write(self._process.stdin, message)
 
     def _wait_for_start(self) -> None:
         try:
@@ -248,7 +241,7 @@ class Guard:
         timer.daemon = True
         timer.start()
         try:
-            message: tuple[str, Any] = _read(process.stdout)
+            message: tuple[str, Any] = read(process.stdout)
             return message
         except EOFError:
             code = process.wait()
@@ -275,6 +268,14 @@ class Guard:
         else:
             reason = f"the decoder ended (exit code {code})"
         raise DecodeError(path, reason)
+
+
+def _current_folder() -> str | None:
+    """The folder from which relative paths start; None where it has been removed."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None
 
 
 # Who has which process -------------------------------------------------------------------------------------------
@@ -345,146 +346,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-# The process -----------------------------------------------------------------------------------------------------
-
-
-def _serve(megabytes: float) -> None:
-    """What the process does: answer requests until its standard input ends."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)  # what a library prints is no answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which decides
-    waiting: SimpleQueue[Any] = SimpleQueue()
-    threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
-    import torch
-
-    importlib.import_module("peakzoom.video.testing")  # what most requests name
-    torch.set_num_threads(1)  # one process is one worker
-    _bound_memory(megabytes)
-    _write(answers, *_pickled(("ready", None)))
-    while True:
-        _do(waiting.get(), answers)
-
-
-def _listen(requests: BinaryIO, waiting: SimpleQueue[Any]) -> None:
-    """In a thread, so that a process whose parent is gone ends in the middle of its work."""
-    while True:
-        try:
-            waiting.put(_read(requests))
-        except EOFError:
-            os._exit(0)
-        except Exception as error:  # noqa: BLE001 - a function that cannot be imported here
-            waiting.put((_raise, (error,), False, None))
-
-
-def _here() -> str | None:
-    """The caller's folder, from which relative paths start; None where it is gone."""
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:
-        return None
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
-
-
-def _do(request: Any, answers: BinaryIO) -> None:
-    work, arguments, many, folder = request
-    try:
-        if folder is not None and folder != _here():  # the caller has gone elsewhere since the last file
-            os.chdir(folder)
-        if many:
-            for item in work(*arguments):
-                _write(answers, *_pickled(("item", item)))
-            data = _pickled(("end", None))
-        else:
-            data = _pickled(("result", work(*arguments)))
-    except MemoryError:
-        os._exit(OUT_OF_MEMORY)
-    except Exception as error:  # noqa: BLE001 - raised in the parent
-        if "DefaultCPUAllocator" in str(error):  # PyTorch's word for it
-            os._exit(OUT_OF_MEMORY)
-        data = _pickled_error(error, traceback.format_exc())
-    _write(answers, *data)
-
-
-def _pickled_error(error: Exception, trace: str) -> tuple[bytes, list[pickle.PickleBuffer]]:
-    try:
-        data = _pickled(("error", (error, trace)))
-        pickle.loads(data[0], buffers=data[1])
-    except Exception:  # noqa: BLE001 - exceptions need not survive it; the trace has all of it
-        data = _pickled(("error", (RuntimeError(f"{type(error).__name__}: {error}"), trace)))
-    return data
-
-
-def _bound_memory(megabytes: float) -> None:
-    if not sys.platform.startswith("linux"):
-        return
-    import resource
-
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])  # data and stacks
-    most = pages * resource.getpagesize() + int(megabytes * 2**20)
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash over a bad file leaves no image of the memory
-
-
-# Messages: lengths, a pickle, and beside it the pixels, which are never copied into it ------------------------------
-
-
-class _Pickler(pickle.Pickler):
-    def reducer_override(self, value: Any) -> Any:
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(value, torch.Tensor):
-            return NotImplemented
-        # NumPy sends without a copy what lies in order; channels-last frames do once their dimensions are.
-        order = sorted(range(value.dim()), key=lambda place: -value.stride(place))
-        back = [order.index(place) for place in range(value.dim())]
-        return _tensor, (value.permute(order).contiguous().numpy(), back)
-
-
-def _tensor(array: Any, order: list[int]) -> Any:
-    import torch
-
-    return torch.from_numpy(array).permute(order)
-
-
-def _pickled(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
-    buffers: list[pickle.PickleBuffer] = []
-    stream = io.BytesIO()
-    _Pickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    return stream.getvalue(), buffers
-
-
-def _write(stream: Any, data: bytes, buffers: list[pickle.PickleBuffer]) -> None:
-    raw = [each.raw() for each in buffers]
-    lengths = [len(data), *(each.nbytes for each in raw)]
-    stream.write(struct.pack(f"<Q{len(lengths)}Q", len(lengths), *lengths))
-    stream.write(data)
-    for each in raw:
-        stream.write(each)
-    stream.flush()
-
-
-def _read(stream: Any) -> Any:
-    """The next message; EOFError if it does not come in full."""
-    (count,) = struct.unpack("<Q", _exactly(stream, 8))
-    lengths = struct.unpack(f"<{count}Q", _exactly(stream, 8 * count))
-    data, *buffers = [_exactly(stream, length) for length in lengths]
-    return pickle.loads(data, buffers=buffers)
-
-
-def _exactly(stream: Any, length: int) -> bytearray:
-    data = bytearray(length)  # can be written to, as tensors must
-    view, done = memoryview(data), 0
-    while done < length:
-        count = stream.readinto(view[done:])
-        if not count:
-            raise EOFError
-        done += count
-    return data

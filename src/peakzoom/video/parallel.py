@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
-from peakzoom.errors import DecodeError
+from peakzoom.utils.errors import DecodeError
 from peakzoom.video.guard import Guard, guards
 
 Given = TypeVar("Given")

@@ -1,4 +1,4 @@
-"""From decoded frames to what the network sees: sizes, crops, augmentation, normalisation (METHOD.md, section 6).
+"""From decoded frames to what the network sees: sizes, crops, augmentation, normalisation (docs/method.md, section 6).
 
 Decoded frames are uint8 (T, 3, h, w) and stay so until the last step, :func:`to_input`, which runs where the network
 is. A *view* is a crop of a clip; testing averages over ten clips times three crops.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import resample
 
 # One wrong timestamp can make years of five frames. Where videos are brought to a rate they would be that many frames:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from peakzoom.errors import UserError
 from peakzoom.model import PeakZoom
 from peakzoom.model.backbones.base import VideoNetwork
 from peakzoom.model.backbones.resnet import Bottleneck
 from peakzoom.model.backbones.trn import TRN, even_subsets, random_subsets, trn
 from peakzoom.model.backbones.tsm import shift, tsm
 from peakzoom.model.backbones.tsn import tsn
+from peakzoom.utils.errors import UserError
 
 Factory = Callable[..., VideoNetwork]
 WIDTH = 1 / 8

@@ -1,10 +1,10 @@
-"""T-CNN, the video network with temporal attention (paper, Table 1; METHOD.md, section 1).
+"""T-CNN, the video network with temporal attention (paper, Table 1; docs/method.md, section 1).
 
 36 convolutions in 18 pairs: a stem and 17 residual blocks. A plain convolution is 1 x 3 x 3 and sees one frame. A
 "dilation convolution (d)" is 3 x 3 x 3 with dilation (d, 1, 1): it sees this frame and those d before and after it,
 so which frames a stage may look at was chosen by architecture search. It is always the second of its pair.
 
-The paper prints channels and dilations but neither kernels nor strides; METHOD.md section 1 reconstructs them
+The paper prints channels and dilations but neither kernels nor strides; docs/choices.md has the reconstruction
 (15.84 G multiply-adds at 16 x 224 x 224; the paper says 15.78). So reconstructed, "only some of the frames" is meant
 literally: a 1 x 3 x 3 convolution of temporal stride 2 drops every other frame, even dilations never fetch one that
 was dropped, and of 16 frames the network sees 0, 4, 8 and 12. The smaller networks set ``every_frame``, which gives

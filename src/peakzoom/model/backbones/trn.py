@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peakzoom.errors import UserError
 from peakzoom.model.backbones.base import scaled
 from peakzoom.model.backbones.resnet import FrameResNet
 from peakzoom.model.geometry import CellGeometry
+from peakzoom.utils.errors import UserError
 
 HIDDEN = 256  # of the reduced frame features and of a relation
 SUBSETS = 3  # at most, of one scale

@@ -1,0 +1,341 @@
+"""Labels for an archive of videos: many workers on Ray, one row a video in Parquet.
+
+The driver lists the videos (:mod:`~peakzoom.apps.batch.listing`), leaves out those that the table has
+(:mod:`~peakzoom.apps.batch.table`), and has Ray Data hand the rest to workers in batches
+(:mod:`~peakzoom.apps.batch.worker`). A worker writes the rows of its batch itself, as one file. So a video has its
+row, or is labelled when the same is asked for again, whatever was killed in between.
+
+What is lost with a worker is the video that it was at, or the few that it was decoding: Ray starts the worker anew and
+gives it that batch once more, and what it had found is noted. From then on it takes the batch's videos one by one, so
+that it is known which one it is lost with: a video with which that happens twice gets a row that says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from peakzoom.apps.batch.listing import Item, find_items, is_address, one_line, to_json
+from peakzoom.apps.batch.table import Known, batches_of, new_drafts, read_known, remove_drafts, remove_rows
+from peakzoom.apps.batch.worker import Job, LabelOptions, Worker
+from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.recognizer import load_quietly
+from peakzoom.model.precision import slow_in
+from peakzoom.utils.durable import check_new_folder, telling_full_disk, write_text
+from peakzoom.utils.errors import UserError, printable
+from peakzoom.utils.extras import needed_for
+from peakzoom.utils.journal import check_settings, settings_file
+from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.video.sampling import Views
+
+__all__ = ["LabelOptions", "Labelled", "find_items", "label"]
+
+log = logging.getLogger(__name__)
+
+SHARES = 4  # batches for each worker at least, or the last ones would wait for one another
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """How it went.
+
+    Attributes:
+        videos: found under the addresses.
+        before: of these, those that had a row already.
+        failed: of all found, those that gave no prediction, in this run or before.
+        lost: workers that ended in the middle of a batch and were started anew.
+    """
+
+    videos: int
+    before: int
+    failed: int
+    lost: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a cluster's cores are shared out.
+
+    Attributes:
+        workers: actors.
+        threads: cores of each.
+        gpus: GPUs of each, 0 or 1.
+    """
+
+    workers: int
+    threads: int
+    gpus: int
+
+
+def plan_for(nodes: Sequence[tuple[int, int]], workers: int | None, on_gpu: bool) -> Plan:
+    """Workers and their cores: as many cores each as all of the workers can have.
+
+    Args:
+        nodes: cores and GPUs of each machine.
+        workers: how many; None is one for each GPU, or without them one for each core.
+        on_gpu: each has a GPU.
+
+    Raises:
+        UserError: there are fewer cores or GPUs than workers.
+
+    >>> plan_for([(16, 0), (8, 0)], 6, on_gpu=False)
+    Plan(workers=6, threads=4, gpus=0)
+    """
+    kind, have = ("GPU", [gpus for _, gpus in nodes]) if on_gpu else ("core", [cores for cores, _ in nodes])
+    workers = workers or max(1, sum(have))
+    if workers > sum(have):
+        raise UserError(f"{workers} workers need a {kind} each, and there are {sum(have)}: ask for fewer")
+    if on_gpu:
+        return Plan(workers, max(1, min(cores // gpus for cores, gpus in nodes if gpus)), 1)
+    threads = max(have)
+    while sum(cores // threads for cores in have) < workers:
+        threads -= 1
+    return Plan(workers, threads, 0)
+
+
+def label(
+    run: str | Path,
+    addresses: str | Path | Iterable[str | Path],
+    out: str | Path,
+    views: Views | None = None,
+    options: LabelOptions | None = None,
+    *,
+    resume: bool = False,
+    progress: bool | Told = True,
+) -> Labelled:
+    """Label every video under the addresses, on Ray. A warning is logged for each video that gives no prediction.
+
+    Ray that this program has started is used; otherwise the cluster that ``RAY_ADDRESS`` names, otherwise Ray is
+    started on this machine and ended at the end. Every machine must have this package, and must see the run, the
+    videos that are files, and the table under the same paths.
+
+    Args:
+        run: as for :func:`peakzoom.load`.
+        addresses: files, folders, and addresses that fsspec opens.
+        out: folder of the table (:mod:`peakzoom.apps.batch.table`), new or empty; on disks, not in object storage.
+        views: which views to average, see :meth:`peakzoom.Recognizer.choose_views`.
+        options: workers, and how their models compute.
+        resume: go on with the table that is there, if any. Its videos are left alone, but for those that have changed
+            since (size, or entity tag or time of change) and those whose error was not their own (``fault`` is
+            ``storage`` or ``worker``): their rows are removed and they are labelled anew.
+        progress: show a bar; a function is called with (done, all) instead.
+
+    Raises:
+        UserError: there is no video, the table is in use or another model's, Ray is missing, or the disk is full.
+    """
+    with needed_for("labelling on Ray"):
+        import pyarrow  # noqa: F401
+        import ray  # noqa: F401
+
+    options = options or LabelOptions()
+    if is_address(str(out)):
+        raise UserError(f"--out is {out}, expected a folder on a disk: copy it into the storage afterwards")
+    for name, value in (("workers", options.workers), ("batch", options.batch)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}, expected 1 or more on Ray")
+    out = Path(out).absolute()
+    items = find_items([addresses] if isinstance(addresses, (str, Path)) else addresses)
+    with _alone(out, resume), telling_full_disk(out, "go on with --resume"), _ray():
+        job, plan = _prepare(str(run), views, options)
+        if why := slow_in(options.precision, torch.device("cuda" if plan.gpus else "cpu")):
+            log.warning(why)
+        if resume and settings_file(out).exists():
+            check_settings(out, job.settings)
+        else:
+            write_text(settings_file(out), json.dumps(job.settings, indent=2) + "\n")
+        try:
+            job = replace(job, drafts=new_drafts(out))
+            waiting, old, failed = _sort_out(items, read_known(out))
+            remove_rows(job.drafts, old)
+            before = done = len(items) - len(waiting)
+            lost = 0
+            most = min(options.batch, -(-len(waiting) // (SHARES * plan.workers)))
+            with progress_bar(f"labelling {len(items)} videos", progress) as show:
+                show(done, len(items))
+                for report in _hand_out(batches_of(waiting, most), job, plan) if waiting else ():
+                    done, lost = done + report["done"], lost + report["lost"]
+                    failed += len(report["failed"])
+                    for path, reason in report["failed"]:
+                        log.warning("%s: no prediction: %s", printable(path), reason)
+                    show(done, len(items))
+        finally:
+            remove_drafts(out)
+    return Labelled(len(items), before, failed, lost)
+
+
+@contextmanager
+def _alone(out: Path, resume: bool) -> Iterator[None]:
+    """The only process that labels into a folder.
+
+    Raises:
+        UserError: another process does; or there is something, and it is not to be gone on with.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.with_name(out.name + ".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(f"{out} is being written by another process: wait for it") from error
+    try:
+        if not resume and settings_file(out).exists():
+            raise UserError(f"{out} is begun: go on with it by --resume, name another folder, or remove it")
+        if not settings_file(out).exists():
+            check_new_folder(out)
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file, and filelock does it there
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """A connection to Ray, which tells nobody of its use and says nothing of its own; its log files have it all."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    import ray.data
+
+    consoles = [
+        handler
+        for handler in logging.getLogger("ray.data").handlers
+        if type(handler).__name__ == "PlainRayHandler"
+    ]
+    levels = [handler.level for handler in consoles]
+    began = not ray.is_initialized()
+    if began:
+        # Without an address Ray would also take a cluster that somebody has started on this machine.
+        where: dict[str, Any] = (
+            {} if "RAY_ADDRESS" in os.environ else {"address": "local", "include_dashboard": False}
+        )
+        # Of Ray's C++ half, which writes to the terminal, and says there that it has read this.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        try:
+            with _hushed():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"Ray does not start: {one_line(error)}") from error
+    try:
+        for handler in consoles:
+            handler.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
+        if began:
+            ray.shutdown()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Nothing is written to standard error, not even by libraries in C++."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _prepare(run: str, views: Views | None, options: LabelOptions) -> tuple[Job, Plan]:
+    """What workers get, and how many there are."""
+    import ray
+
+    device = options.device
+    nodes = [
+        (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    if device.startswith("cuda:"):
+        raise UserError(f"device is {device}, and Ray chooses the GPU of each worker: ask for cuda")
+    if Path(run).exists():
+        run = str(Path(run).absolute())
+    # This model only says what it is: the driver's machine may have no GPU.
+    here = "cpu" if device == "cuda" else device
+    recognizer = load_quietly(run, here, options.engine, options.precision, options.cascade)
+    on_torch = isinstance(recognizer.engine, TorchEngine)
+    if device == "cuda" and not on_torch:
+        raise UserError(f"engine {recognizer.engine.name} runs on the CPU, not on cuda: leave the device out")
+    if device == "auto" and on_torch:
+        device = "cuda" if any(gpus for _, gpus in nodes) else "cpu"
+    plan = plan_for(nodes, options.workers, device == "cuda")
+    views = recognizer.choose_views(views)
+    settings = recognizer.settings(views)
+    if on_torch:
+        settings["device"] = device
+    settings = json.loads(json.dumps(settings))
+    # A CPU has the network to work for; a GPU waits for decoders.
+    decoders = plan.threads if plan.gpus else 1
+    job = Job(run, replace(options, device=device), views, settings, Path(), plan.threads, decoders)
+    return job, plan
+
+
+def _sort_out(items: Sequence[Item], known: dict[str, Known]) -> tuple[list[Item], dict[str, Known], int]:
+    """Videos to label, rows that are to go before that, and how many of the other videos have no prediction."""
+    waiting: list[Item] = []
+    old: dict[str, Known] = {}
+    failed = 0
+    for item in items:
+        row = known.get(item.shown)
+        if row is None:
+            waiting.append(item)
+        elif _has_changed(item, row) or row.fault not in (None, "file"):
+            waiting.append(item)
+            old[item.shown] = row
+        else:
+            failed += row.error is not None
+    return waiting, old, failed
+
+
+def _has_changed(item: Item, row: Known) -> bool:
+    """Judged by what was known both times: a storage may tell less of a file when it lists many."""
+    pairs = ((item.size, row.size), (item.changed or None, row.changed or None))
+    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+
+
+def _hand_out(batches: Sequence[Sequence[Item]], job: Job, plan: Plan) -> Iterator[dict[str, Any]]:
+    """Have Ray Data label batches; yields what workers report of each, in any order.
+
+    Ray Data starts lost workers anew, and their batches, without end; what puts an end to it is in
+    :mod:`peakzoom.apps.batch.worker`.
+    """
+    import ray
+
+    rows = [{"batch": to_json(items)} for items in batches]
+    # A batch is a row, and a row is a block, which is what Ray Data does again.
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        Worker,  # type: ignore[arg-type]  # the annotation knows functions alone
+        fn_constructor_args=(job,),
+        compute=ray.data.ActorPoolStrategy(
+            size=min(plan.workers, len(rows)), max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=plan.threads,
+        num_gpus=plan.gpus or None,
+    )
+    done.context.enable_progress_bars = False
+    done.context.print_on_execution_start = False
+    done.context.execution_no_progress_timeout_s = -1  # a batch of slow files takes as long as it takes
+    left = len(rows)
+    for row in done.iter_rows():
+        left -= 1
+        report = json.loads(row["report"])
+        if "refused" in report:
+            raise UserError(report["refused"])
+        if "crashed" in report:
+            raise RuntimeError(f"in a worker:\n{report['crashed']}")
+        yield report
+    assert left == 0, f"Ray Data kept {left} of {len(rows)} batches"

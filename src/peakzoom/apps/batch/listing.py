@@ -1,0 +1,151 @@
+"""Which videos an archive has: files and folders of this machine, and whatever fsspec opens (``s3://``, ``gs://`` ...).
+
+A video is known by its address, and by what its storage says that changes with its content: size, and entity tag or
+time of change. Nothing is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peakzoom.data.layouts.files import is_video, videos_below, without_videos
+from peakzoom.utils.errors import UserError, printable
+from peakzoom.utils.extras import needed_for
+
+# What storages call that which changes with the content, the surest first.
+MARKS = (
+    *("ETag", "etag", "md5Hash", "md5", "checksum", "mtime", "LastModified", "last_modified", "updated"),
+    *("modified", "modified_at", "created"),
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A video of an archive.
+
+    Attributes:
+        path: absolute path on this machine, or address with its protocol.
+        size: in bytes; None where the storage does not say.
+        changed: entity tag or time of change (local files: nanoseconds since 1970); "" where the storage tells neither.
+    """
+
+    path: str
+    size: int | None
+    changed: str
+
+    @property
+    def shown(self) -> str:
+        """The path as Parquet can keep it: bytes of a name that are no text are escaped."""
+        return self.path.encode("utf-8", "backslashreplace").decode()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the video must be copied before it can be decoded."""
+        return is_address(self.path)
+
+
+def to_json(items: Sequence[Item]) -> str:
+    """One line, whatever bytes the names have."""
+    return json.dumps([asdict(item) for item in items])
+
+
+def from_json(text: str) -> list[Item]:
+    """What :func:`to_json` wrote."""
+    return [Item(**each) for each in json.loads(text)]
+
+
+def digest(items: Iterable[Item]) -> str:
+    """A name for these videos with this content."""
+    return hashlib.sha256(to_json(list(items)).encode()).hexdigest()[:32]
+
+
+def is_address(text: str) -> bool:
+    """Whether fsspec is to open it, and not this machine's file system.
+
+    >>> is_address("s3://bucket/a.mp4"), is_address("/videos/a.mp4"), is_address("C:/videos/a.mp4")
+    (True, False, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.\-]+(://|::)", text) is not None
+
+
+def open_storage(address: str) -> tuple[Any, str]:
+    """The fsspec file system of an address, and its path in there.
+
+    Raises:
+        UserError: there is no such protocol, or what it needs is not installed.
+    """
+    with needed_for("reading addresses"):
+        import fsspec
+    try:
+        storage, path = fsspec.core.url_to_fs(address)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{printable(address)} cannot be opened: {one_line(error)}") from error
+    return storage, path
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def find_items(addresses: Iterable[str | Path]) -> list[Item]:
+    """Every video under files, folders and addresses, each once, in their order.
+
+    A file is taken whatever its name is; in folders, files that end as videos do (``VIDEO_SUFFIXES``).
+
+    Raises:
+        UserError: an address is not there, cannot be read, or holds no video.
+    """
+    found: dict[str, Item] = {}
+    for address in map(str, addresses):
+        items = _remote(address) if is_address(address) else _local(Path(address))
+        inside = {item.path: item for item in items}
+        if not inside:
+            raise without_videos(printable(address))
+        found |= inside
+    return list(found.values())
+
+
+def _local(path: Path) -> Iterator[Item]:
+    if not path.exists():
+        raise UserError(f"{printable(path)} does not exist: expected a video file, a folder or an address")
+    for file in videos_below(path) if path.is_dir() else [path]:
+        facts = file.stat()
+        yield Item(os.path.abspath(file), facts.st_size, str(facts.st_mtime_ns))  # noqa: PTH100 - follows no link
+
+
+def _remote(address: str) -> Iterator[Item]:
+    storage, start = open_storage(address)
+    if "file" in ([storage.protocol] if isinstance(storage.protocol, str) else storage.protocol):
+        yield from _local(Path(start))
+        return
+    try:
+        facts = _facts(storage, start)
+    except Exception as error:  # each storage has errors of its own
+        raise UserError(f"{printable(address)} cannot be read: {one_line(error)}") from error
+    if not facts:
+        raise UserError(f"{printable(address)} does not exist or is empty")
+    for path, fact in sorted(facts.items()):
+        if path == start or _ends_as_video(path):
+            mark = next((fact[name] for name in MARKS if fact.get(name) is not None), "")
+            yield Item(storage.unstrip_protocol(path), fact.get("size"), str(mark))
+
+
+def _facts(storage: Any, start: str) -> dict[str, dict[str, Any]]:
+    """What a storage says of each file under a path, by path."""
+    if _ends_as_video(start):  # asked first: over HTTP, looking for files below would fetch all of it
+        fact = storage.info(start)
+        if fact["type"] == "file":
+            return {start: fact}
+    return dict(storage.find(start, detail=True))
+
+
+def _ends_as_video(path: str) -> bool:
+    return is_video(Path(path.split("?")[0]))  # an address may have a query behind it

@@ -1,0 +1,184 @@
+"""The labels of an archive: a folder of Parquet files, one row a video, that is whole at every moment.
+
+::
+
+    OUT/part=c/5f0b4c....parquet    rows of one batch; 16 partitions, a to p, by a digest of the address
+    OUT.settings.json               all that decides an answer; another is refused
+    OUT.lock                        while a process labels
+
+====== ================= ================================================================================
+path   string            absolute path, or address; bytes that are no text are escaped
+size   int64             of the file, in bytes; null where its storage does not say
+changed string           its entity tag or time of change (local files: nanoseconds since 1970); may be ""
+class  string            the best class; null where there is no answer
+score  double            of that class
+scores list of double    of every class, averaged over the views; their order is in the metadata, see below
+views  int32             of the early exit: how many it took; null without it
+closer int32             of these, those in stage 2
+problem string           what was wrong with the file although it gave an answer; null = nothing
+error  string            why there is no answer; null where there is one
+fault  string            of an error: ``file``, ``storage``, or ``worker``; null without one
+====== ================= ================================================================================
+
+The metadata of each file has, under the key ``peakzoom``, the settings as JSON; ``settings["classes"]`` is the order of
+``scores``.
+
+**Whole.** A file is written into a folder of drafts, synced, and renamed into its place. The folder of drafts belongs
+to one driver: the next one removes it before it looks at what is there. So a worker that outlived its driver (on the
+far side of a broken network, say) has nothing left to rename, and no video gets two rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peakzoom.apps.batch.listing import Item, digest, one_line
+from peakzoom.utils.durable import sync, sync_folder
+from peakzoom.utils.errors import UserError, printable
+
+PARTS = "abcdefghijklmnop"  # letters, so that no reader takes some of them for numbers
+DRAFTS = "_drafts-"  # readers of Parquet folders pass over names that begin so
+KEY = b"peakzoom"
+
+
+class Known(NamedTuple):
+    """What the table says of a video."""
+
+    file: Path
+    size: int | None
+    changed: str
+    error: str | None
+    fault: str | None
+
+
+def schema(settings: dict[str, Any]) -> Any:
+    """The columns above, as pyarrow has them."""
+    import pyarrow as pa
+
+    text, number, count = pa.string(), pa.float64(), pa.int32()
+    columns = [
+        *[("path", text), ("size", pa.int64()), ("changed", text)],
+        *[("class", text), ("score", number), ("scores", pa.list_(number))],
+        *[("views", count), ("closer", count), ("problem", text), ("error", text), ("fault", text)],
+    ]
+    return pa.schema(columns, metadata={KEY: json.dumps(settings).encode()})
+
+
+def part_of(item: Item) -> str:
+    """The partition: by the address alone, so that a video stays in it."""
+    return PARTS[hashlib.sha256(item.shown.encode()).digest()[0] % len(PARTS)]
+
+
+def batches_of(items: Iterable[Item], most: int) -> list[list[Item]]:
+    """Videos that are labelled and written together: of one partition, in their order, at most so many."""
+    parts: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        parts[part_of(item)].append(item)
+    return [inside[at : at + most] for inside in parts.values() for at in range(0, len(inside), most)]
+
+
+def new_drafts(out: Path) -> Path:
+    """A folder of drafts; those of earlier drivers are gone before it is there."""
+    remove_drafts(out)
+    drafts = out / f"{DRAFTS}{uuid.uuid4().hex}"
+    drafts.mkdir(parents=True)
+    return drafts
+
+
+def remove_drafts(out: Path) -> None:
+    """Remove all folders of drafts: what is not in its place by now will never be."""
+    for old in out.glob(f"{DRAFTS}*"):
+        gone = old.with_name(f"{DRAFTS}{uuid.uuid4().hex}")
+        old.rename(gone)  # at once: while files are removed one by one, a worker could rename one
+        shutil.rmtree(gone)
+
+
+def write_rows(drafts: Path, items: Sequence[Item], rows: Sequence[dict[str, Any]], columns: Any) -> None:
+    """Write the rows of a batch; done once more, they replace themselves.
+
+    Args:
+        drafts: of the driver that asks for it.
+        items: the videos, of one partition.
+        rows: a row for each.
+        columns: from :func:`schema`.
+    """
+    import pyarrow as pa
+
+    folder = drafts.parent / f"part={part_of(items[0])}"
+    folder.mkdir(exist_ok=True)
+    _write(pa.Table.from_pylist(list(rows), columns), drafts, folder / f"{digest(items)}.parquet")
+
+
+def _write(table: Any, drafts: Path, file: Path) -> None:
+    import pyarrow.parquet as pq
+
+    draft = drafts / uuid.uuid4().hex
+    try:
+        pq.write_table(table, draft)
+        sync(draft)
+        draft.replace(file)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(file.parent)
+
+
+def row_without_answer(item: Item, reason: str, fault: str) -> dict[str, Any]:
+    """The row of a video that has no answer."""
+    return {
+        **{"path": item.shown, "size": item.size, "changed": item.changed},
+        **{"error": printable(reason), "fault": fault},
+    }
+
+
+def read_known(out: Path) -> dict[str, Known]:
+    """What the table says of each video, by its path.
+
+    Raises:
+        UserError: a file of the table is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: dict[str, Known] = {}
+    columns = ["path", "size", "changed", "error", "fault"]
+    for file in sorted(out.glob("part=*/*.parquet")):
+        try:
+            rows = pq.read_table(file, columns=columns, partitioning=None).to_pylist()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(
+                f"{file} is damaged ({one_line(error)}): remove it, and its videos are labelled again"
+            ) from error
+        found |= {row.pop("path"): Known(file, **row) for row in rows}
+    return found
+
+
+def remove_rows(drafts: Path, known: dict[str, Known]) -> None:
+    """Take the rows of these videos out of the table."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    files: dict[Path, list[str]] = defaultdict(list)
+    for path, row in known.items():
+        files[row.file].append(path)
+    for file, paths in files.items():
+        table = pq.read_table(file, partitioning=None)
+        kept = table.filter(pc.invert(pc.is_in(table["path"], value_set=_strings(paths))))
+        if len(kept):
+            _write(kept, drafts, file)
+        else:
+            file.unlink()
+            sync_folder(file.parent)
+
+
+def _strings(values: Sequence[str]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())

@@ -1,0 +1,240 @@
+"""What one of Ray's actors does: a model of its own, and the videos of one batch after another.
+
+Ray Data does a batch again whose worker was lost, and again, without end. So a worker keeps notes of a batch, a line
+for each row that it has, beside the drafts. Where there are notes already, another worker was lost: the rows are taken
+from them, and the other videos are looked at one by one, each noted first. A video that was noted so ``TRIES`` times,
+and has no row, is not looked at again.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peakzoom.apps.batch.listing import Item, digest, from_json, one_line, open_storage
+from peakzoom.apps.batch.table import row_without_answer, schema, write_rows
+from peakzoom.inference.recognizer import load
+from peakzoom.model.precision import FULL
+from peakzoom.utils.durable import sync_folder, telling_full_disk
+from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.utils.journal import add_line, whole_lines
+from peakzoom.utils.memory import return_freed_memory
+from peakzoom.video.guard import Guard
+from peakzoom.video.parallel import in_order
+from peakzoom.video.sampling import DecodedViews, Views, decode_views
+
+TRIES = 2  # with a video alone
+LOST = f"its worker was lost {TRIES} times while it looked at this video alone"
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How to label an archive.
+
+    Attributes:
+        workers: how many, each with a model of its own; None is one for each GPU, or for each core where there is none.
+        batch: videos that are written together at most; what a killed driver costs each worker.
+        device: "auto" takes GPUs where the cluster has some, "cpu", "cuda" ...
+        engine, precision, cascade: as for :func:`peakzoom.load`.
+    """
+
+    workers: int | None = None
+    batch: int = 64
+    device: str = "auto"
+    engine: str | None = None
+    precision: str = FULL
+    cascade: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker gets.
+
+    Attributes:
+        run: as for :func:`peakzoom.load`.
+        options: with the device that the driver chose.
+        views: which views to average.
+        settings: those that the worker's model must have, from the driver's own model.
+        drafts: the driver's folder of them.
+        threads: of the network.
+        decoders: processes that decode.
+    """
+
+    run: str
+    options: LabelOptions
+    views: Views
+    settings: dict[str, Any]
+    drafts: Path
+    threads: int
+    decoders: int
+
+
+class Notes:
+    """What is known of a batch, if its worker should be lost; a context.
+
+    Attributes:
+        file: JSON Lines.
+        rows: those that a lost worker had, by the video's place in the batch.
+        tries: how often a place was begun; -1 is the batch as a whole.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        lines, end = whole_lines(file.read_bytes()) if file.exists() else ([], 0)
+        self.rows: dict[int, dict[str, Any]] = {line["place"]: line["row"] for line in lines if "row" in line}
+        self.tries = Counter(line["begun"] for line in lines if "begun" in line)
+        self._stream = file.open("ab")
+        self._stream.truncate(end)
+        sync_folder(file.parent)
+
+    def begin(self, place: int) -> None:
+        """Note that a video is looked at now."""
+        add_line(self._stream, {"begun": place})
+
+    def keep(self, place: int, row: dict[str, Any]) -> dict[str, Any]:
+        """Note a row, and return it; JSON has every digit of its numbers."""
+        add_line(self._stream, {"place": place, "row": row})
+        return row
+
+    def __enter__(self) -> Notes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
+class NotFetchedError(DecodeError):
+    """A video that its storage does not give: another time it may."""
+
+
+class Worker:
+    """The actor."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._refused: str | None = None
+        torch.set_num_threads(job.threads)
+        try:
+            options = job.options
+            self._recognizer = load(
+                job.run, options.device, options.engine, options.precision, options.cascade
+            )
+            here = json.loads(json.dumps(self._recognizer.settings(job.views)))
+            if other := sorted(name for name in here if here[name] != job.settings[name]):
+                raise UserError(f"{job.run} is another model here, with another {', '.join(other)}")
+        except UserError as error:
+            self._refused = str(error)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Label a batch and write its rows.
+
+        Args:
+            row: under "batch" the videos, as JSON.
+
+        Returns:
+            Under "report", as JSON: how many videos are "done", the "failed" ones with their reasons, and how many
+            workers were "lost" with the batch. Or why the job cannot go on: "refused", a sentence, or "crashed", a
+            traceback.
+        """
+        report: dict[str, Any]
+        try:
+            if self._refused:
+                raise UserError(self._refused)
+            items = from_json(row["batch"])
+            with telling_full_disk(self._job.drafts.parent, "go on with --resume"):
+                report = {"done": len(items), **self._label(items)}
+        except UserError as error:
+            report = {"refused": f"{error} (on {platform.node()})"}
+        except Exception:  # noqa: BLE001 - the driver raises it
+            report = {"crashed": traceback.format_exc()}
+        return {"report": json.dumps(report)}
+
+    def _label(self, items: Sequence[Item]) -> dict[str, Any]:
+        """Write the rows of a batch; returns what was lost and what has failed."""
+        with Notes(self._job.drafts / f"{digest(items)}.jsonl") as notes:
+            rows = notes.rows
+            lost = notes.tries[-1]
+            notes.begin(-1)
+            if not lost:
+                found = in_order(self._views, items, self._job.decoders, max(2, self._job.decoders))
+                for place, views in enumerate(found):
+                    rows[place] = notes.keep(place, self._row(items[place], views))
+            for place, item in enumerate(items):
+                if place in rows:
+                    continue
+                if notes.tries[place] == TRIES:
+                    rows[place] = row_without_answer(item, LOST, "worker")
+                    continue
+                notes.begin(place)
+                (views,) = in_order(self._views, [item], 1, 1)
+                rows[place] = notes.keep(place, self._row(item, views))
+            in_place = [rows[place] for place in range(len(items))]
+            write_rows(self._job.drafts, items, in_place, schema(self._job.settings))
+        notes.file.unlink()
+        return_freed_memory()
+        failed = [
+            (item.path, row["error"])
+            for item, row in zip(items, in_place, strict=True)
+            if row["error"] is not None
+        ]
+        return {"failed": failed, "lost": lost}
+
+    def _row(self, item: Item, views: DecodedViews | DecodeError) -> dict[str, Any]:
+        if isinstance(views, DecodeError):
+            return row_without_answer(
+                item, views.reason, "storage" if isinstance(views, NotFetchedError) else "file"
+            )
+        found = self._recognizer.score(views)
+        name, score = found.top(1)[0]
+        return {
+            **{"path": item.shown, "size": item.size, "changed": item.changed},
+            **{"class": name, "score": score, "scores": found.scores["fused"].tolist()},
+            **({"views": found.effort.views, "closer": found.effort.stage2_views} if found.effort else {}),
+            **{"problem": found.problem, "error": None, "fault": None},
+        }
+
+    def _views(self, guard: Guard, item: Item) -> DecodedViews:
+        asked = (self._recognizer.preprocess, self._job.views, guard)
+        if not item.is_remote:
+            try:
+                Path(item.path).stat()
+            except OSError as error:  # the driver has seen it: gone since, or this machine lacks the disk
+                raise NotFetchedError(item.path, f"is not there any more ({error.strerror})") from error
+            return decode_views(item.path, *asked)
+        try:
+            # The end of the name alone: a key of a storage may be no name of a file.
+            with tempfile.TemporaryDirectory(prefix="peakzoom-") as folder:
+                copy = Path(folder) / f"video{Path(item.path.split('?')[0]).suffix}"
+                self._copy(guard, item, copy)
+                return decode_views(copy, *asked)
+        except OSError as error:
+            raise NotFetchedError(item.path, f"no copy could be made: {one_line(error)}") from error
+
+    def _copy(self, guard: Guard, item: Item, copy: Path) -> None:
+        """By the guard, in bounded time; its errors are the storage's."""
+        try:
+            guard.run(item.path, copy_to, item.path, str(copy), size=item.size or 0, doing="copying")
+        except DecodeError as error:
+            raise NotFetchedError(item.path, error.reason) from error
+
+
+def copy_to(address: str, copy: str) -> None:
+    """Copy a file from its storage to this machine.
+
+    Raises:
+        DecodeError: that failed.
+    """
+    try:
+        storage, path = open_storage(address)
+        storage.get_file(path, copy)
+    except Exception as error:  # each storage has errors of its own
+        raise DecodeError(address, f"copying failed: {one_line(error)}") from error

@@ -1,0 +1,3 @@
+"""The web page and its API."""
+
+from __future__ import annotations

@@ -1,0 +1,274 @@
+"""A web page for a trained model: drop a clip or use the camera, see the prediction and why. Gradio.
+
+What a stranger may do is bounded here: how large, how long and how many their files are, how many wait; nothing that
+they send is kept. A file counts only if Gradio itself put it into this server's folder of uploads, whatever path the
+browser claims.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from peakzoom.apps.serve.service import PREDICTED, Limits, Service
+from peakzoom.apps.serve.sweeper import Sweeper, awaited_files
+from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.utils.errors import UserError
+from peakzoom.video.sampling import Views
+
+SESSIONS = 256  # that Gradio remembers, 60 kB each; it would keep 10,000, and nothing here needs one
+BRANCHES = ("fused", "original", "discriminative", "complementary")
+
+
+def build(service: Service, examples: Sequence[Path] = ()) -> gr.Blocks:
+    """The page.
+
+    Args:
+        service: serves what visitors ask for.
+        examples: files to try, shown below the first tab.
+    """
+    with gr.Blocks(title="peakzoom", analytics_enabled=False) as page:
+        gr.Markdown("# peakzoom\nWhich action is it, and where and when was it seen?")
+        with gr.Tab("One clip"):
+            _one_clip_tab(service, examples)
+        with gr.Tab("Several files"):
+            _several_files_tab(service)
+        with gr.Tab("About"):
+            gr.Markdown(_about(service))
+    page.queue(max_size=service.limits.waiting, default_concurrency_limit=1, api_open=False)
+    return page
+
+
+def _one_clip_tab(service: Service, examples: Sequence[Path]) -> None:
+    limits = service.limits
+    with gr.Row():
+        with gr.Column(min_width=280):
+            gr.Markdown(f"A clip of at most {limits.seconds:g} seconds and {limits.megabytes} MB:")
+            clip = gr.Video(
+                show_label=False,
+                sources=["upload", "webcam"],
+                include_audio=True,  # to leave it out Gradio would call a program named ffmpeg
+                webcam_options=gr.WebcamOptions(mirror=False),
+                height=300,
+            )
+            choices = [PREDICTED, *service.recognizer.classes]
+            target = gr.Dropdown(choices, value=PREDICTED, label="Evidence for")
+            go = gr.Button("Recognise", variant="primary")
+        with gr.Column(min_width=280):
+            line = gr.Textbox(label="Prediction", interactive=False, elem_id="prediction")
+            scores = gr.Label(label="Fused scores", num_top_classes=5)
+            branches = gr.Dataframe(
+                headers=["branch", "class", "score"],
+                label="What each branch predicts",
+                datatype=["str", "str", "str"],
+                interactive=False,
+            )
+    gr.Markdown("What the network saw, as a video and as a figure:")
+    video = gr.Video(show_label=False, interactive=False, autoplay=True, loop=True, buttons=["download"])
+    figure = gr.Image(
+        show_label=False,
+        interactive=False,
+        type="filepath",
+        format="png",
+        buttons=["download", "fullscreen"],
+    )
+    if examples:
+        gr.Examples([[str(each)] for each in examples], [clip], label="Clips to try")
+    _on_click(go, "one", partial(_explain, service), [clip, target], [line, scores, branches, video, figure])
+
+
+def _several_files_tab(service: Service) -> None:
+    # No file_types: Gradio goes by the ending, and would refuse all files for one that is called otherwise, as GIFs
+    # are. Here each has its row.
+    files = gr.File(label=f"At most {service.limits.files} videos", file_count="multiple", type="filepath")
+    go = gr.Button("Recognise all", variant="primary")
+    table = gr.Dataframe(
+        headers=["file", "class", "score", "problem"],
+        datatype=["str", "str", "str", "str"],
+        interactive=False,
+        wrap=True,
+    )
+    scores = gr.File(label="All scores as CSV", interactive=False)
+    _on_click(go, "several", partial(_predict, service), [files], [table, scores])
+
+
+def _on_click(
+    button: gr.Button, name: str, run: Callable[..., tuple[Any, ...]], inputs: list[Any], outputs: list[Any]
+) -> None:
+    """One request at a time, whichever the button."""
+    button.click(
+        run,
+        inputs,
+        outputs,
+        api_name=name,
+        api_visibility="private",
+        concurrency_limit=1,
+        concurrency_id="service",
+    )
+
+
+def _explain(service: Service, file: str | None, target: str) -> tuple[Any, ...]:
+    """What the first tab shows of a clip."""
+    if not file:
+        raise gr.Error("No clip came: drop a video file, or record one.", print_exception=False)
+    try:
+        evidence, video, figure = service.explain(file, target)
+    except UserError as error:
+        raise gr.Error(_sentence(error), print_exception=False) from error
+    prediction = evidence.prediction
+    name, score = prediction.top(1)[0]
+    line = f"{name}, {score:.2f}. Evidence for {evidence.target}: {len(evidence.peaks)} peaks."
+    if prediction.problem:
+        line += f" The file: {prediction.problem}."
+    rows = [[branch, *_best(prediction, branch)] for branch in BRANCHES if branch in prediction.scores]
+    return line, dict(prediction.top(5)), rows, str(video), str(figure)
+
+
+def _predict(service: Service, files: list[str] | None) -> tuple[Any, ...]:
+    """What the second tab shows of some files."""
+    if not files:
+        raise gr.Error("No file came: choose some videos.", print_exception=False)
+    try:
+        rows, file = service.table(files)
+    except UserError as error:
+        raise gr.Error(_sentence(error), print_exception=False) from error
+    return rows, str(file)
+
+
+def _best(prediction: Prediction, branch: str) -> tuple[str, str]:
+    values = prediction.scores[branch]
+    index = int(values.argmax())
+    return prediction.classes[index], f"{float(values[index]):.3f}"
+
+
+def _sentence(error: UserError) -> str:
+    """For a box that shows HTML: names of files and classes are text."""
+    return html.escape(str(error), quote=False) + "."
+
+
+def _about(service: Service) -> str:
+    classes, pre = service.recognizer.classes, service.recognizer.preprocess
+    names = ", ".join(f"`{name.replace('`', chr(39))}`" for name in classes)
+    views = service.views.clips * service.views.crops
+    return (
+        f"The model knows {len(classes)} classes: {names}. It names one of them whatever it sees.\n\n"
+        f"It looks at clips of {pre.frames} frames of {pre.size} x {pre.size} pixels, {views} views of a video. "
+        f"Scores add up to 1 and are not calibrated.\n\n"
+        f"What you send stays on this server and is removed after {service.limits.minutes} minutes. "
+        f"[peakzoom](https://doi.org/10.1155/2022/5094801) follows Zhou, Li, Wang and Li (2022)."
+    )
+
+
+class HangUp:
+    """Closes the connection of an upload that was refused as too large.
+
+    Gradio refuses at once, but the server would go on reading what is still sent and throwing it away, for ever if the
+    sender likes.
+
+    Args:
+        app: what is served.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+
+        async def send_and_close(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+            await send(message)
+
+        await self.app(scope, receive, send_and_close)
+
+
+def theme() -> gr.Theme:
+    """Gradio's plain theme with the system's fonts: the default one fetches fonts from elsewhere."""
+    return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+@contextmanager
+def server(
+    recognizer: Recognizer,
+    views: Views | None = None,
+    limits: Limits | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    examples: Sequence[Path] = (),
+) -> Iterator[str]:
+    """The page while the block lasts; gives its address. Uploads and results are removed at the end.
+
+    Args:
+        recognizer: the model.
+        views: which are averaged; three clips of one crop when not given.
+        limits: what is refused.
+        host: address to listen on; "0.0.0.0" is every one of this machine.
+        port: a free one from 7860 on when not given.
+        examples: videos to try.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    limits = limits or Limits()
+    with tempfile.TemporaryDirectory(prefix="peakzoom-serve-") as folder, _uploads_go_to(folder):
+        service = Service(recognizer, views or Views(clips=3, crops=1), limits, Path(folder))
+        page = build(service, examples)
+        try:
+            _, local, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                inbrowser=False,
+                max_file_size=limits.megabytes * 1_000_000,
+                state_session_capacity=SESSIONS,
+                allowed_paths=[],
+                footer_links=[],
+                ssr_mode=False,
+                enable_monitoring=False,
+                mcp_server=False,
+                app_kwargs={"middleware": [Middleware(HangUp)]},
+                theme=theme(),
+                strict_cors=True,
+            )
+        except OSError as error:
+            raise UserError(f"port {port} cannot be used, name another with --port: {error}") from error
+        most = limits.megabytes * limits.waiting  # one of the largest files from each request that waits
+        sweeper = Sweeper(service.folder, limits.minutes, most, lambda: awaited_files(page))
+        sweeper.sweep(time.time())  # what fails here is seen; in the thread it would not be
+        sweeper.start()
+        try:
+            yield local
+        finally:
+            sweeper.stop()
+            page.close(verbose=False)
+
+
+@contextmanager
+def _uploads_go_to(folder: str) -> Iterator[None]:
+    """Gradio reads where uploads go from the environment."""
+    name = "GRADIO_TEMP_DIR"
+    before = os.environ.get(name)
+    os.environ[name] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before

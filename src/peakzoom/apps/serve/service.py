@@ -1,0 +1,168 @@
+"""What a visitor may ask for, and the model that answers one request after the other."""
+
+from __future__ import annotations
+
+import csv
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from peakzoom.explanation import Evidence, explain
+from peakzoom.explanation.draw import draw_figure
+from peakzoom.explanation.write import write_video
+from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.utils.errors import DecodeError, UserError, printable
+from peakzoom.utils.memory import return_freed_memory
+from peakzoom.video.guard import guarded
+from peakzoom.video.sampling import Views
+from peakzoom.video.scan import scan
+
+PREDICTED = "the prediction"  # in place of a class: the evidence for the prediction
+MOST_RATE = 60  # frames a second, for the limit on length
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor may ask for.
+
+    Attributes:
+        megabytes: of a file.
+        seconds: of a video.
+        files: in the batch tab.
+        waiting: requests that may wait; more are turned away.
+        minutes: after which everything a visitor sent or got is removed.
+    """
+
+    megabytes: int = 100
+    seconds: float = 60.0
+    files: int = 20
+    waiting: int = 50
+    minutes: int = 10
+
+
+class Service:
+    """Serves requests, one after the other: the network uses all cores by itself.
+
+    Args:
+        recognizer: the model.
+        views: which are averaged.
+        limits: what is refused.
+        folder: where uploads are (Gradio's) and results go.
+    """
+
+    def __init__(self, recognizer: Recognizer, views: Views, limits: Limits, folder: Path) -> None:
+        self.recognizer, self.views, self.limits = recognizer, views, limits
+        self.folder = folder.resolve()
+        self._one = threading.Lock()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One request at a time. The memory it freed goes back to the system, or the heaps grow with every video."""
+        with self._one:
+            try:
+                yield
+            finally:
+                return_freed_memory()
+
+    def admit(self, path: str | Path) -> Path:
+        """A file that may be looked at.
+
+        Raises:
+            UserError: it is no upload of this server, too large, or too long; or gives no frame.
+        """
+        limits = self.limits
+        file = Path(path).resolve()
+        if not file.is_relative_to(self.folder) or not file.is_file():
+            raise UserError("this is no file that was uploaded here: choose one from your device")
+        size = file.stat().st_size / 1e6
+        if size > limits.megabytes:
+            raise UserError(f"the file has {size:.0f} MB, expected at most {limits.megabytes} MB: cut it")
+        most = round(limits.seconds * MOST_RATE)
+        try:
+            seconds = guarded(file, scan, file, 0, most).info.duration
+        except DecodeError as error:
+            raise UserError(f"{display_name(file)}: {error.reason}") from error
+        if seconds > limits.seconds:
+            raise UserError(
+                f"the video lasts {seconds:.0f} seconds, expected at most {limits.seconds:g}: cut it, "
+                "or use 'peakzoom watch' for long ones"
+            )
+        return file
+
+    def explain(self, path: str | Path, target: str = PREDICTED) -> tuple[Evidence, Path, Path]:
+        """The evidence for a class, as a video and as a figure. Errors as of :meth:`admit`."""
+        if target != PREDICTED and target not in self.recognizer.classes:
+            raise UserError("no class is called so: choose one from the list")
+        with self._turn(), _without_folder(path):
+            file = self.admit(path)
+            wanted = None if target == PREDICTED else target
+            evidence = explain(self.recognizer, file, wanted, self.views, progress=False)
+            folder = self._new_folder()
+            video, figure = folder / "evidence.mp4", folder / "evidence.png"
+            write_video(evidence, video)
+            draw_figure(evidence).savefig(figure, dpi=80)
+            return evidence, video, figure
+
+    def predict(self, path: str | Path) -> Prediction:
+        """The prediction alone. Errors as of :meth:`admit`."""
+        with self._turn(), _without_folder(path):
+            return self.recognizer.predict(self.admit(path), self.views)
+
+    def table(self, paths: Sequence[str | Path]) -> tuple[list[list[str]], Path]:
+        """A row for each file, with the reason where it could not be read; and the same as CSV, with all scores.
+
+        Raises:
+            UserError: too many files.
+        """
+        if len(paths) > self.limits.files:
+            raise UserError(
+                f"{len(paths)} files came, expected at most {self.limits.files}: send them in parts"
+            )
+        classes = self.recognizer.classes
+        rows: list[list[str]] = []
+        lines = [["file", "class", "score", "problem", *classes]]
+        for path in paths:
+            name = display_name(path)
+            try:
+                prediction = self.predict(path)
+            except UserError as error:
+                lines.append([_cell(name), "", "", str(error), *([""] * len(classes))])
+                rows.append([name, "", "", str(error)])
+                continue
+            best, score = prediction.top(1)[0]
+            values = [repr(value) for value in prediction.scores["fused"].tolist()]
+            lines.append([_cell(name), _cell(best), repr(score), prediction.problem or "", *values])
+            rows.append([name, best, f"{score:.3f}", prediction.problem or ""])
+        file = self._new_folder() / "predictions.csv"  # only now: the sweeper goes by age
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(lines)
+        return rows, file
+
+    def _new_folder(self) -> Path:
+        folder = self.folder / "results" / uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
+
+
+@contextmanager
+def _without_folder(path: str | Path) -> Iterator[None]:
+    """Errors of a file name it without its folder: a visitor learns nothing of this machine."""
+    try:
+        yield
+    except DecodeError as error:
+        raise UserError(f"{display_name(path)}: {error.reason}") from error
+
+
+def display_name(path: str | Path) -> str:
+    """A file's name for people: one line that any page or table can hold, not too long."""
+    name = printable(" ".join(Path(path).name.split()))
+    return name if len(name) <= 80 else name[:60] + "..." + name[-16:]
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -1,0 +1,95 @@
+"""Removing visitors' uploads when they are no longer needed.
+
+Gradio's own ``delete_cache`` goes by age alone: it would take a file away from a request that still waits for its turn.
+"""
+
+from __future__ import annotations
+
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+
+class Sweeper(threading.Thread):
+    """Removes what is older than the limit, every half minute, but for what was there at the start (the examples).
+
+    What a request still waits for stays, however old, unless there is too much of it.
+
+    Args:
+        folder: of uploads and results.
+        minutes: how old a file may get.
+        megabytes: that may lie there; above, the oldest go first, whatever their age, and then what is waited for,
+            the newest first: those who came early are answered sooner.
+        awaited: gives the files of requests that are not answered yet.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float,
+        megabytes: float = float("inf"),
+        awaited: Callable[[], set[Path]] = set,
+    ) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.seconds, self.bytes = folder, 60 * minutes, 1e6 * megabytes
+        self.awaited = awaited
+        self.kept = {each for each in folder.rglob("*") if each.is_file()}
+        self._stop_now = threading.Event()
+
+    def run(self) -> None:
+        """Until :meth:`stop`."""
+        while not self._stop_now.wait(30):
+            self.sweep(time.time())
+
+    def sweep(self, now: float) -> int:
+        """Remove what is too old at that time (seconds since 1970); how many files that were."""
+        files: list[tuple[float, int, Path]] = []
+        folders: list[tuple[float, int, Path]] = []
+        for each in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # gone already
+                state = each.lstat()
+                kind = folders if stat.S_ISDIR(state.st_mode) else files
+                kind.append((state.st_mtime, state.st_size, each))
+        count, total = 0, sum(size for _, size, _ in files)
+        files = sorted(each for each in files if each[2] not in self.kept)
+        awaited = self.awaited()
+        free = [each for each in files if each[2] not in awaited]
+        bound = [each for each in reversed(files) if each[2] in awaited]
+        for changed, size, each in [*free, *bound]:
+            if total > self.bytes or (now - changed > self.seconds and each not in awaited):
+                each.unlink(missing_ok=True)
+                count, total = count + 1, total - size
+        for changed, _, each in sorted(
+            folders, key=lambda folder: folder[2], reverse=True
+        ):  # inner ones first
+            if now - changed > self.seconds:
+                with suppress(OSError):  # it is not empty
+                    each.rmdir()
+        return count
+
+    def stop(self) -> None:
+        """Let the thread end."""
+        self._stop_now.set()
+
+
+def awaited_files(page: gr.Blocks) -> set[Path]:
+    """The files that unanswered requests name, waiting or being answered: only Gradio's queue knows of those."""
+    events = list(page._queue.event_ids_to_events.values())
+    return {file for event in events if event.data for file in named_files(event.data.data)}
+
+
+def named_files(data: Sequence[Any]) -> Iterator[Path]:
+    """What a request says its files are: a file or a list of them in each place. A stranger may write anything."""
+    for part in data:
+        for each in part if isinstance(part, list) else [part]:
+            if isinstance(each, dict) and isinstance(each.get("path"), str):
+                with suppress(
+                    OSError, ValueError, RuntimeError
+                ):  # no path: a null, too long, links in a circle
+                    yield Path(each["path"]).resolve()

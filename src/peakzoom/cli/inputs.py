@@ -1,0 +1,79 @@
+"""What the words of a command line stand for: videos, names, numbers, files to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peakzoom.cli.options import DataOptions
+from peakzoom.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from peakzoom.data.entries import Entry, VideoSet
+
+
+def videos_to_score(
+    run: str, data: Path | None, reading: DataOptions, split: str
+) -> tuple[VideoSet, list[Entry]]:
+    """All videos of DATA, or of the run where none is named, and those of a split that the run was not trained on.
+
+    Raises:
+        UserError: neither knows such videos.
+    """
+    from peakzoom.data.runs import run_folder, run_videos
+    from peakzoom.evaluation.evaluate import choose_entries
+
+    home = run_folder(run)
+    if data is not None:
+        videos = reading.videos(data, reading.split_number)
+    elif home is not None:
+        videos = run_videos(home)
+    else:
+        raise UserError(f"{run} does not know its {split} videos: name the DATA to test on")
+    return videos, choose_entries(videos, home, split)
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Each of "0,1,2" once."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"{option} is {text!r}, expected whole numbers, as 0,1,2")
+    return [int(part) for part in dict.fromkeys(parts)]
+
+
+def names_of(text: str) -> list[str]:
+    """The names in "ann, bob", without empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def find_videos(files: list[Path]) -> Iterator[Path]:
+    """Files as they are named, and the videos in folders, sorted.
+
+    Raises:
+        UserError: a folder has none.
+    """
+    from peakzoom.data.layouts.files import videos_below, without_videos
+
+    for file in files:
+        if not file.is_dir():
+            yield file
+            continue
+        inside = videos_below(file)
+        if not inside:
+            raise without_videos(file)
+        yield from inside
+
+
+def beside(run: str) -> Path:
+    """The folder to put results into: the run, or that of an exported file; here for a model of the hub."""
+    path = Path(run)
+    return path if path.is_dir() else path.parent if path.is_file() else Path()
+
+
+def check_new(file: Path, option: str) -> None:
+    """Refuse a file to write that is there, before the work and not after it."""
+    if file.exists():
+        raise UserError(f"{file} exists: name another file for {option}, or remove it")
+    if not file.parent.is_dir():
+        raise UserError(f"{file.parent} is no folder: make it first, or name another file for {option}")

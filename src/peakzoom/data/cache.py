@@ -1,0 +1,150 @@
+"""Decoded once, kept on disk: resized uint8 frames of every training video.
+
+Training looks at a video once per epoch, and decoding it each time would cost more than a small network does. Each
+video becomes one ``.npy`` file, (n, h, w, 3) uint8, read by memory map. Its name is a digest of the file's path, size
+and time of change and of how frames were made, so an edited file or another size never meets an old entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from peakzoom.utils.durable import DRAFT, sync
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.decode import HOLD_BYTES, frames_of
+from peakzoom.video.parallel import each_file
+from peakzoom.video.scan import scan
+from peakzoom.video.views import frames_at
+
+FORMAT = 1  # part of every name: raise it when the meaning of the stored frames changes
+DAY = 86_400.0  # seconds
+AUTO_LIMIT = 8 * 2**30  # bytes; "auto" makes no cache larger than this, nor than half of the free disk
+
+
+def cache_home() -> Path:
+    """``$XDG_CACHE_HOME/peakzoom/frames``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peakzoom" / "frames"
+
+
+@dataclass(frozen=True)
+class CachedVideo:
+    """A video that was decoded: where its frames are, how many, and what was wrong with it, if anything."""
+
+    file: Path
+    frames: int
+    fps: float
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """Where and how frames are kept.
+
+    Attributes:
+        folder: of the ``.npy`` files.
+        size: (height, width) of the frames.
+        fps: rate to which videos are brought; None keeps every frame.
+    """
+
+    folder: Path
+    size: tuple[int, int]
+    fps: float | None = None
+
+    def file(self, path: Path) -> Path:
+        """Where the frames of a video are, or will be."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DecodeError(path, (error.strerror or str(error)).lower()) from error
+        key = (FORMAT, str(path.resolve()), stat.st_size, stat.st_mtime_ns, self.size, self.fps)
+        return self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npy"
+
+    def add(self, path: Path) -> CachedVideo:
+        """Decode a video unless its frames are there already. Errors as :func:`~peakzoom.video.decode.decode`."""
+        file = self.file(path)
+        notes = file.with_suffix(".txt")
+        if (known := self._known(file, notes)) is not None:
+            return known
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scanned = scan(path, HOLD_BYTES)
+        base = frames_at(path, scanned.timestamps, self.fps)
+        wanted, times = np.unique(base, return_counts=True)  # a low rate shows frames several times
+        # Written beside, synced and moved into place, so that no killed run and no power cut leaves half an entry.
+        draft = file.with_name(f"{file.stem}.{os.getpid()}{DRAFT}")
+        facts_draft = draft.with_suffix(f".txt{DRAFT}")
+        try:
+            with draft.open("wb") as stream:
+                # Frame by frame: a long video has no room in memory.
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(base), *self.size, 3)}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for (_, pixels), count in zip(frames_of(scanned, wanted, self.size), times, strict=True):
+                    stream.write(pixels.numpy().tobytes() * int(count))
+            facts = f"{len(base)}\n{scanned.info.fps!r}\n{scanned.info.problem or ''}\n"
+            facts_draft.write_text(facts, encoding="utf-8")
+            sync(draft)
+            sync(facts_draft)
+            facts_draft.replace(notes)
+            draft.replace(file)
+        except BaseException:  # a full disk above all, which they would keep full
+            for each in (draft, facts_draft):
+                each.unlink(missing_ok=True)
+            raise
+        return CachedVideo(file, len(base), scanned.info.fps, scanned.info.problem or None)
+
+    def _known(self, file: Path, notes: Path) -> CachedVideo | None:
+        """The entry, if it is there and as long as it says; one that a power cut has cut off is made anew."""
+        try:
+            count, rate, problem = notes.read_text(encoding="utf-8").split("\n")[:3]
+            found = CachedVideo(file, int(count), float(rate), problem or None)
+            frames = read_cached(found)
+        except (OSError, ValueError, EOFError):
+            return None
+        return found if frames.shape == (found.frames, *self.size, 3) else None
+
+
+def read_cached(video: CachedVideo) -> np.ndarray:
+    """Memory map of a cached video, uint8 (n, h, w, 3); OSError or ValueError if it was removed or damaged."""
+    return np.load(video.file, mmap_mode="r", allow_pickle=False)
+
+
+def fill(
+    cache: FrameCache,
+    paths: Sequence[Path],
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Path, CachedVideo | DecodeError]:
+    """Decode what is not in the cache yet; a file that cannot be decoded gives its error instead.
+
+    Args:
+        cache: where frames are kept.
+        paths: of the videos.
+        workers: processes.
+        progress: called with (done, all).
+    """
+    _remove_old_drafts(cache.folder)
+    # Starting processes takes longer than decoding a few videos.
+    return each_file(cache.add, paths, workers if len(paths) >= 4 else 1, progress)
+
+
+def _remove_old_drafts(folder: Path) -> None:
+    """What decoding that was stopped has left; a draft that is being written is younger, as no file takes a day."""
+    for draft in folder.glob(f"*{DRAFT}"):
+        with suppress(FileNotFoundError):  # another process does the same
+            if time.time() - draft.stat().st_mtime > DAY:
+                draft.unlink()
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk where the folder is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,94 @@
+"""A look at a data set before training on it: what is there, how long and large it is, what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from peakzoom.data.entries import Entry, Problem, VideoSet
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.parallel import each_file
+from peakzoom.video.scan import VideoInfo, probe
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """One class: videos of each split ("" = none stated), and the readable ones' frames, seconds and sizes."""
+
+    name: str
+    splits: dict[str, int]
+    unreadable: int
+    frames: tuple[int, float, int] | None  # least, median, most
+    seconds: tuple[float, float, float] | None
+    sizes: list[tuple[int, int]]  # different (height, width), most frequent first
+
+    @property
+    def videos(self) -> int:
+        """All of them, readable or not."""
+        return sum(self.splits.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`check` found."""
+
+    classes: list[ClassReport]
+    rates: dict[float, int]  # frames per second, to a tenth, and how many videos
+    variable_rate: int
+    wrong_headers: int  # videos whose header states another count than they have
+    groups: int
+    problems: list[Problem]  # missing or unreadable files, and what was wrong with readable ones
+
+
+def check(data: VideoSet, workers: int = 1, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Decode every video once and count.
+
+    Args:
+        data: the videos.
+        workers: processes.
+        progress: called with (done, all).
+    """
+    infos = each_file(probe, [entry.path for entry in data.entries], workers, progress)
+    problems = list(data.problems)
+    for path, info in infos.items():
+        if isinstance(info, DecodeError):
+            problems.append(Problem(str(path), info.reason))
+        elif info.problem:
+            problems.append(Problem(str(path), f"readable, but: {info.problem}"))
+    good = [info for info in infos.values() if isinstance(info, VideoInfo)]
+    rates: dict[float, int] = {}
+    for info in good:
+        rates[round(info.fps, 1)] = rates.get(round(info.fps, 1), 0) + 1
+    return Report(
+        [
+            _report(name, [each for each in data.entries if each.label == label], infos)
+            for label, name in enumerate(data.classes)
+        ],
+        dict(sorted(rates.items(), key=lambda item: -item[1])),
+        sum(info.variable_rate for info in good),
+        sum(0 < info.header_frames != info.frames for info in good),
+        len({entry.group for entry in data.entries if entry.group is not None}),
+        problems,
+    )
+
+
+def _report(name: str, entries: Sequence[Entry], infos: dict[Path, VideoInfo | DecodeError]) -> ClassReport:
+    splits: dict[str, int] = {}
+    for entry in entries:
+        splits[entry.split or ""] = splits.get(entry.split or "", 0) + 1
+    good = [info for entry in entries if isinstance(info := infos[entry.path], VideoInfo)]
+    sizes: dict[tuple[int, int], int] = {}
+    for info in good:
+        sizes[info.height, info.width] = sizes.get((info.height, info.width), 0) + 1
+    frames, seconds = [info.frames for info in good], [info.duration for info in good]
+    return ClassReport(
+        name,
+        splits,
+        len(entries) - len(good),
+        (min(frames), float(np.median(frames)), max(frames)) if good else None,
+        (min(seconds), float(np.median(seconds)), max(seconds)) if good else None,
+        sorted(sizes, key=lambda size: -sizes[size]),
+    )

@@ -1,0 +1,92 @@
+"""A data set from whatever the user names: the layout is recognised, and read by :mod:`peakzoom.data.layouts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peakzoom.data.entries import VideoSet
+from peakzoom.data.layouts.files import files_in
+from peakzoom.data.layouts.folder import read_folder
+from peakzoom.data.layouts.hmdb51 import read_hmdb51
+from peakzoom.data.layouts.kinetics import read_kinetics
+from peakzoom.data.layouts.lists import list_folders, read_table
+from peakzoom.data.layouts.manifest import is_manifest, read_manifest
+from peakzoom.data.layouts.ucf101 import read_ucf101
+from peakzoom.utils.errors import UserError
+
+FORMATS = ("auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics")
+
+
+def open_data(
+    path: str | Path,
+    format: str = "auto",
+    splits: str | Path | None = None,
+    split: int = 1,
+    root: str | Path | None = None,
+) -> VideoSet:
+    """A data set from whatever the user names; ``notes[0]`` says as what it was read.
+
+    "auto": a file with a column youtube_id is a Kinetics list, any other file a manifest; a folder with
+    UCF101's or HMDB51's lists in it (or with ``splits`` pointing to them) is that data set, any other folder
+    is class folders.
+
+    Args:
+        path: a folder, a manifest or a Kinetics list.
+        format: one of :data:`FORMATS`.
+        splits: folder of official lists, for UCF101 and HMDB51.
+        split: 1, 2 or 3, for UCF101 and HMDB51.
+        root: folder of the videos, for manifests and Kinetics lists; None: the list's own.
+
+    Raises:
+        UserError: path missing, empty or of another layout; unknown format; split not 1 to 3; fewer than two
+            classes with videos; and as the reader of the format does.
+    """
+    path = Path(path).expanduser()
+    if split not in (1, 2, 3):
+        raise UserError(f"split is {split!r}, expected 1, 2 or 3")
+    if format not in FORMATS:
+        raise UserError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if not path.exists():
+        raise UserError(f"{path} does not exist; pass a folder of class folders or a manifest (CSV)")
+    kind = _recognise(path, splits) if format == "auto" else format
+    if kind == "folder":
+        data = read_folder(path)
+        for file in filter(_looks_like_manifest, files_in(path)):
+            data.notes.append(f"{file.name} looks like a manifest and was not read; pass the file to use it")
+    elif kind == "manifest":
+        data = read_manifest(path, root)
+    elif kind == "ucf101":
+        data = read_ucf101(path, splits, split)
+    elif kind == "hmdb51":
+        data = read_hmdb51(path, splits, split)
+    else:
+        data = read_kinetics(path, root)
+    present = [name for name, count in data.counts().items() if count]
+    if len(present) < 2:
+        raise UserError(f"{path} has videos of one class only ({present[0]}), expected at least two classes")
+    return data
+
+
+def _recognise(path: Path, splits: str | Path | None) -> str:
+    if path.is_file():
+        columns, _ = read_table(path)
+        return "kinetics" if "youtube_id" in columns else "manifest"
+    for folder in list_folders(path, splits):
+        if (folder / "classInd.txt").is_file():
+            return "ucf101"
+        if next(folder.glob("*_test_split?.txt"), None):
+            return "hmdb51"
+    if splits is not None:
+        raise UserError(
+            f"{splits} holds neither UCF101's classInd.txt nor HMDB51's <class>_test_split1.txt; check the folder"
+        )
+    return "folder"
+
+
+def _looks_like_manifest(file: Path) -> bool:
+    if file.suffix.lower() not in (".csv", ".tsv"):
+        return False
+    try:
+        return is_manifest(read_table(file)[0])
+    except UserError:
+        return False

@@ -1,0 +1,96 @@
+"""What a data set is to every other file: classes, one entry a video, one problem for each thing left out.
+
+Order of classes: the official one where there is one (UCF101's classInd.txt); numeric where all labels are
+whole numbers; else alphabetical without regard to case. Two lists of one data set can hold different classes
+(a manifest of the test videos may lack one), so labels of two sets are compared by name:
+:meth:`VideoSet.with_classes`.
+
+A group is what must not be divided between training and test: clips of one recording look alike, and a
+network that has seen one knows the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from peakzoom.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One labelled video; ``split`` is "train", "val", "test" or None (not said), ``group`` None if unknown."""
+
+    path: Path
+    label: int
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something named or found that is not used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class VideoSet:
+    """Labelled videos of one data set.
+
+    Attributes:
+        classes: class names; an entry's ``label`` is a position in this list.
+        entries: the videos.
+        problems: what was left out, one by one.
+        name: what to call the set in reports.
+        notes: facts on how it was read (the layout taken, counts left out by rule), one sentence each.
+    """
+
+    classes: list[str]
+    entries: list[Entry]
+    problems: list[Problem]
+    name: str
+    notes: list[str] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """Videos of each class, in class order, zeros included."""
+        found = Counter(entry.label for entry in self.entries)
+        return {name: found[label] for label, name in enumerate(self.classes)}
+
+    def splits(self) -> dict[str, int]:
+        """Videos of each split ("train", "val", "test", or "" where none is stated), those that occur."""
+        found = Counter(entry.split or "" for entry in self.entries)
+        return {name: found[name] for name in ("train", "val", "test", "") if found[name]}
+
+    def with_classes(self, classes: list[str]) -> VideoSet:
+        """The same videos with labels that point into ``classes``, say those of a trained model.
+
+        Raises:
+            UserError: if a class that has videos is not in ``classes``.
+        """
+        place = {name: label for label, name in enumerate(classes)}
+        unknown = [name for name, count in self.counts().items() if count and name not in place]
+        if unknown:
+            raise UserError(
+                f"{self.name} has classes that are not among the {len(classes)} expected: {some(unknown)}"
+            )
+        entries = [replace(entry, label=place[self.classes[entry.label]]) for entry in self.entries]
+        return replace(self, classes=list(classes), entries=entries)
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Each name once: in numeric order if all are whole numbers, else alphabetical without regard to case."""
+    names = set(names)
+    if all(name.isascii() and name.isdigit() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names, key=lambda name: (name.casefold(), name))
+
+
+def some(names: Iterable[str], limit: int = 8) -> str:
+    """The first ``limit`` names, quoted, and how many more there are: for messages."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more

@@ -1,0 +1,85 @@
+"""One folder a class, with or without folders train/, val/ and test/ above the classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
+from peakzoom.data.layouts.files import files_in, folder_at, is_video, subfolders, videos_among, walk
+from peakzoom.data.layouts.lists import SPLIT_NAMES
+from peakzoom.data.layouts.ucf101 import recording
+from peakzoom.utils.errors import UserError
+
+
+def read_folder(root: str | Path) -> VideoSet:
+    """Videos in one folder a class, with or without folders train/, val/, test/ above the classes.
+
+    ::
+
+        root/walk/a.mp4               root/train/walk/a.mp4
+        root/walk/day2/b.mp4          root/validation/walk/b.mp4     (also training, val, valid, testing)
+        root/run/c.avi                root/test/run/c.avi
+
+    A class folder is searched to its depths. Hidden files and known side files
+    (:data:`~peakzoom.data.layouts.files.SIDE_SUFFIXES`) are passed over; other files, empty class folders and videos
+    outside the class folders become problems. Groups are unknown, unless every file is named as UCF101 names its own
+    (``v_..._gNN_cNN``): then as in :func:`~peakzoom.data.layouts.ucf101.read_ucf101`.
+
+    Raises:
+        UserError: no such folder; no video in it; videos but no class folders; split folders mixed with class
+            folders.
+    """
+    root = folder_at(root)
+    problems: list[Problem] = []
+    parents = _split_folders(root, problems) or {root: None}
+    found: list[tuple[str, Path, str | None]] = []
+    for parent, split in parents.items():
+        for folder in subfolders(parent):
+            videos = videos_among(walk(folder, problems), problems)
+            found += [(folder.name, file, split) for file in videos]
+            if not videos:
+                problems.append(Problem(str(folder), "class folder without a video"))
+    beside = sorted(file for parent in {root, *parents} for file in files_in(parent))
+    loose = videos_among(beside, problems)
+    problems += [Problem(str(file), "lies beside the class folders, so it has no class") for file in loose]
+    if not found and loose:
+        raise UserError(
+            f"{root} holds videos but no class folders; put them into one folder a class, or pass a manifest"
+        )
+    if not found:
+        raise UserError(f"{root} holds no videos; expected one folder a class with videos in it")
+
+    classes = ordered(name for name, _, _ in found)
+    place = {name: label for label, name in enumerate(classes)}
+    notes = ["read as class folders" if root in parents else "read as split folders of class folders"]
+    groups = [recording(name, file) for name, file, _ in found]
+    if None in groups:
+        groups = [None] * len(found)
+    else:
+        notes.append("file names are UCF101's, so class and recording (v_..._gNN_cNN) are the group")
+    entries = [
+        Entry(file, place[name], split, group)
+        for (name, file, split), group in zip(found, groups, strict=True)
+    ]
+    return VideoSet(classes, entries, problems, root.resolve().name, notes)
+
+
+def _split_folders(root: Path, problems: list[Problem]) -> dict[Path, str | None]:
+    """Folders named like a split that hold folders (a class may be called "train" as well), and their splits."""
+    folders = subfolders(root)
+    splits: dict[Path, str | None] = {
+        folder: SPLIT_NAMES[folder.name.casefold()]
+        for folder in folders
+        if folder.name.casefold() in SPLIT_NAMES and subfolders(folder)
+    }
+    others = [folder for folder in folders if splits and folder not in splits]
+    mixed = [folder.name for folder in others if any(map(is_video, walk(folder, problems)))]
+    if mixed:
+        raise UserError(
+            f"{root} holds split folders ({some(folder.name for folder in splits)}) and other folders with videos "
+            f"({some(mixed)}); move the others into a split folder or elsewhere"
+        )
+    problems += [
+        Problem(str(folder), "not one of the split folders, and no video in it") for folder in others
+    ]
+    return splits

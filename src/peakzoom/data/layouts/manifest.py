@@ -1,0 +1,130 @@
+"""Videos listed in a CSV or TSV file with columns path, label, class, split and group."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
+from peakzoom.data.layouts.files import folder_at
+from peakzoom.data.layouts.lists import MISSING, nothing_usable, read_table, split_name
+from peakzoom.utils.errors import UserError
+
+_WHOLE = re.compile(r"(-?\d+)(\.0+)?$")  # "3.0" is what a spreadsheet with empty cells makes of 3
+
+
+def is_manifest(columns: list[str]) -> bool:
+    """Whether these columns are a manifest's: a path, and a label or a class."""
+    return "path" in columns and ("label" in columns or "class" in columns)
+
+
+def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
+    """Videos listed in a CSV or TSV file.
+
+    The first line names the columns, in any order, case ignored; the delimiter (comma, tab, semicolon or bar)
+    is the one that makes sense of it. UTF-8, with or without a byte order mark, any line ends::
+
+        path,label,class,split,group          path: relative to ``root``
+        punch/a.avi,4,punching,train,1        label: a class index or a class name
+        hug/b.avi,1,hugging,test,2            class: the label's name; split, group: all three optional
+
+    Without a label column the class column is the label. Where all labels are whole numbers the classes stand
+    in numeric order and are renumbered from 0 without gaps; a class without a name is called by its number.
+    A class all of whose files are missing keeps its place, with no videos.
+
+    Problems, counted and left out: files that are not there, rows without path or label, negative labels,
+    rows with more fields than the header, paths that leave ``root`` (symbolic links may), paths listed
+    before.
+
+    ``root`` is the folder that the paths start from; None: the manifest's own.
+
+    Raises:
+        UserError: no such file or root; not UTF-8; no column path, or neither label nor class; an unknown
+            split; one label with two class names or the reverse; not one usable row.
+    """
+    file = Path(file).expanduser()
+    root = file.parent if root is None else folder_at(root)
+    columns, rows = read_table(file)
+    if not is_manifest(columns):
+        raise UserError(
+            f"{file} has the columns {some(columns)} in its first line, expected 'path' and 'label' "
+            f"(and possibly 'class', 'split', 'group')"
+        )
+    problems: list[Problem] = []
+    found: dict[Path, _Row] = {}
+    names: dict[str, str] = {}  # class name of each label; a class whose files are missing counts as well
+    for where, values, fields in rows:
+        row = _row(where, values, columns, fields)
+        if isinstance(row, Problem):
+            problems.append(row)
+            continue
+        if row.name and (names.get(row.label) or row.name) != row.name:
+            raise UserError(
+                f"{where}: label {row.label} is called {row.name!r}, but {names[row.label]!r} before"
+            )
+        names[row.label] = row.name or names.get(row.label, "")
+        video = _within(root, row.path)
+        if video is None:
+            problems.append(
+                Problem(row.path, f"outside {root}; pass the folder that holds all videos as root")
+            )
+        elif video in found:
+            again = "listed again" if found[video].label == row.label else "listed again with another label"
+            problems.append(Problem(row.path, f"{again}; the first row counts"))
+        elif not os.path.isfile(video):  # noqa: PTH113 - Path.is_file raises where a name is too long
+            problems.append(Problem(row.path, MISSING))
+        else:
+            found[video] = row
+    if not found:
+        raise nothing_usable(file, problems, root)
+    classes, place = _classes(file, names)
+    entries = [Entry(video, place[row.label], row.split, row.group) for video, row in found.items()]
+    return VideoSet(classes, entries, problems, file.stem, ["read as a manifest"])
+
+
+class _Row(NamedTuple):
+    path: str
+    label: str
+    name: str  # of the class, "" where it is not said
+    split: str | None
+    group: str | None
+
+
+def _row(where: str, values: dict[str, str], columns: list[str], fields: int) -> _Row | Problem:
+    """A row that names a video, or why it names none; a UserError for a split that there is not."""
+    path, name, split = values["path"], values["class"], split_name(values["split"], where)
+    label = values["label"] if "label" in columns else name
+    if whole := _WHOLE.match(label):
+        label = str(int(whole[1]))
+    if fields > len(columns):
+        return Problem(where, "more fields than columns (a delimiter in a name?)")
+    if not path or not label:
+        return Problem(path or where, "no label" if path else "no path")
+    if whole and int(label) < 0:
+        return Problem(path, "negative label")
+    return _Row(path, label, name, split, values["group"] or None)
+
+
+def _classes(file: Path, names: dict[str, str]) -> tuple[list[str], dict[str, int]]:
+    """The classes in their order, and the place there of each label, from the class name of each label."""
+    labels: dict[str, list[str]] = defaultdict(list)
+    for label, name in names.items():
+        labels[name or label].append(label)
+    for name, several in labels.items():
+        if len(several) > 1:
+            raise UserError(f"{file}: class {name!r} has several labels, {some(several)}, expected one")
+    numeric = all(label.isdecimal() for label in names)
+    classes = sorted(labels, key=lambda name: int(labels[name][0])) if numeric else ordered(labels)
+    return classes, {labels[name][0]: place for place, name in enumerate(classes)}
+
+
+def _within(root: Path, path: str) -> Path | None:
+    """``path`` below ``root``, or None if it leads outside, judged by the names: links may lead anywhere."""
+    base = Path(os.path.normpath(root.absolute()))
+    full = Path(os.path.normpath(base / path))
+    if "\\" in path and not full.exists():  # a list made on Windows
+        full = Path(os.path.normpath(base / path.replace("\\", "/")))
+    return full if full.is_relative_to(base) else None

@@ -1,0 +1,259 @@
+"""Batches of clips for training and validation.
+
+Every draw of a training clip comes from a generator seeded by (seed, epoch, video), carried by the key that the
+sampler hands out. So a clip does not depend on the number of workers, on which worker made it, or on how often the
+training was stopped and resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+
+from peakzoom.data.cache import CachedVideo, read_cached
+from peakzoom.data.entries import Entry, Problem
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.clips import even_clips, random_clip
+from peakzoom.video.decode import decode
+from peakzoom.video.guard import guarded
+from peakzoom.video.views import Augment, Change, Preprocess, centre_view, changed, draw_change, frames_at
+
+
+class Sample(NamedTuple):
+    """One clip, its class, and what was wrong with the file where it was decoded for this clip."""
+
+    view: Tensor  # uint8 (T, 3, s, s); whole frames, (T, 3, h, w), where there is a change to be made
+    label: int
+    problem: Problem | None = None
+    change: Change | None = None
+
+
+class Batch(NamedTuple):
+    """Clips and their classes. Plain data: Lightning looks into every batch and takes no frozen dataclass."""
+
+    views: Tensor  # uint8 (B, T, 3, s, s); whole frames, (B, T, 3, h, w), where there are changes to be made
+    labels: Tensor  # int64 (B,)
+    problems: list[tuple[str, str]]  # (path, reason) of broken videos
+    changes: list[Change] | None = None
+
+    def to(self, device: torch.device, side: int) -> Batch:
+        """On a device, with the changes made there.
+
+        Args:
+            device: which.
+            side: s, of the clips in pixels.
+        """
+        views = self.views.to(device, non_blocking=True)
+        if self.changes:
+            clips = zip(views, self.changes, strict=True)
+            views = torch.stack([changed(frames, change, side) for frames, change in clips])
+        return Batch(views, self.labels.to(device, non_blocking=True), self.problems)
+
+
+def seed_of(*key: int) -> int:
+    """A generator's seed from several numbers; their sum would make neighbours share streams, a mixture does not."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+def used_in_part(path: Path, problem: str) -> Problem:
+    """What is said of a video that is trained on although something is wrong with it."""
+    return Problem(str(path), f"used in part: {problem}")
+
+
+class ClipDataset(Dataset[Sample | Problem]):
+    """Clips of labelled videos, by key.
+
+    With ``augment`` a key is ``epoch * len(entries) + video`` and gives a random clip and crop; without, it is
+    ``video * clips + clip`` and gives one of ``clips`` evenly spread clips, centre crop.
+
+    Args:
+        entries: the videos.
+        preprocess: the size of the clips.
+        augment: what may change in a training clip.
+        cached: their decoded frames; videos that are missing there are decoded when they are asked for.
+        seed: of every draw.
+        clips: of a video, without ``augment``.
+        canvas: (height, width) of decoded frames, cached or not; ``preprocess.stored_canvas`` when not given.
+
+    Attributes:
+        defer: give whole frames and the drawn change, which :meth:`Batch.to` makes on its device.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        preprocess: Preprocess,
+        augment: Augment | None = None,
+        cached: Mapping[Path, CachedVideo] | None = None,
+        seed: int = 0,
+        clips: int = 1,
+        canvas: tuple[int, int] | None = None,
+    ) -> None:
+        self.entries = list(entries)
+        self.preprocess = preprocess
+        self.augment = augment
+        self.cached = dict(cached or {})
+        self.seed = seed
+        self.clips = clips
+        self.canvas = canvas or preprocess.stored_canvas
+        self.defer = False
+
+    def __len__(self) -> int:
+        return len(self.entries) * (1 if self.augment else self.clips)
+
+    def __getitem__(self, key: int) -> Sample | Problem:
+        video = key % len(self.entries) if self.augment else key // self.clips
+        entry = self.entries[video]
+        maker = ViewMaker(self.preprocess, self.augment, self.seed, self.clips, self.canvas, self.defer)
+        problem = None  # of cached frames it is known
+        try:
+            if entry.path in self.cached:
+                view, change = maker.from_cache(entry.path, self.cached[entry.path], key)
+            else:  # in a process that a bad file cannot take the loader with
+                view, change, problem = guarded(entry.path, maker.from_file, entry.path, key)
+        except DecodeError as error:
+            return Problem(str(error.path), error.reason)
+        return Sample(view, entry.label, problem, change)
+
+
+@dataclass(frozen=True)
+class ViewMaker:
+    """How a clip is chosen and made into a view; attributes as of :class:`ClipDataset`."""
+
+    preprocess: Preprocess
+    augment: Augment | None
+    seed: int
+    clips: int
+    canvas: tuple[int, int]
+    defer: bool = False
+
+    def from_cache(self, path: Path, cached: CachedVideo, key: int) -> tuple[Tensor, Change | None]:
+        """A view from stored frames, and what is to be changed in it yet; DecodeError if they cannot be read."""
+        generator = self._generator(key)
+        try:
+            stored = read_cached(cached)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise DecodeError(path, f"its frames in the cache cannot be read: {reason}") from error
+        frames = torch.from_numpy(stored[self._choose(len(stored), key, generator)]).permute(0, 3, 1, 2)
+        return self._view(frames, generator)
+
+    def from_file(self, path: Path, key: int) -> tuple[Tensor, Change | None, Problem | None]:
+        """The same, decoded, and what was wrong. Errors as :func:`~peakzoom.video.decode.decode`."""
+        generator, wanted = self._generator(key), np.empty(0, np.int64)
+
+        def select(timestamps: np.ndarray) -> np.ndarray:
+            nonlocal wanted
+            base = frames_at(path, timestamps, self.preprocess.fps)
+            wanted = base[self._choose(len(base), key, generator)]
+            return wanted
+
+        video = decode(path, select, self.canvas)
+        problem = used_in_part(path, video.info.problem) if video.info.problem else None
+        return *self._view(video.take(wanted), generator), problem
+
+    def _generator(self, key: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_of(self.seed, key))
+
+    def _choose(self, count: int, key: int, generator: torch.Generator) -> np.ndarray:
+        """The clip's frames of ``count``, int64 (T,)."""
+        pre = self.preprocess
+        if self.augment:
+            return random_clip(count, pre.frames, pre.stride, generator)
+        return even_clips(count, pre.frames, pre.stride, self.clips)[key % self.clips]
+
+    def _view(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Change | None]:
+        pre = self.preprocess
+        if not self.augment:
+            return centre_view(frames, pre), None
+        change = draw_change(frames.shape[2], frames.shape[3], pre, self.augment, generator)
+        if self.defer:
+            return frames, change
+        return changed(frames, change, pre.source_size), None
+
+
+class EpochSampler(Sampler[int]):
+    """Every video once an epoch, in an order of its own; keys for :class:`ClipDataset`.
+
+    Lightning calls ``set_epoch``. The order is the same in every process: :class:`SharedBatches` deals it out.
+    """
+
+    def __init__(self, videos: int, seed: int = 0) -> None:
+        self.videos, self.seed = videos, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next iteration is."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.videos
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.videos)
+        return iter((self.epoch * self.videos + order).tolist())
+
+
+class SharedBatches(Sampler[list[int]]):
+    """A process's part of every batch: neighbours in it, as many as the others' or one less, and at times none.
+
+    All processes have equally many parts, and put together they are the batches of one process, in its order.
+
+    Args:
+        sampler: all keys; the same in every process. Lightning finds it here for ``set_epoch``.
+        batch_size: of the whole batch.
+        rank: which process.
+        world: of how many.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.sampler, self.batch_size, self.rank, self.world = sampler, batch_size, rank, world
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in BatchSampler(self.sampler, self.batch_size, drop_last=False):
+            yield np.array_split(np.array(batch, np.int64), self.world)[self.rank].tolist()
+
+
+def collate(samples: Sequence[Sample | Problem]) -> Batch:
+    """Stack what could be made; what could not is passed on, never replaced."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    noted = [sample.problem if isinstance(sample, Sample) else sample for sample in samples]
+    problems = [(each.path, each.reason) for each in noted if each]
+    views = torch.stack([sample.view for sample in good]) if good else torch.empty(0, dtype=torch.uint8)
+    changes = [sample.change for sample in good if sample.change]
+    labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
+    return Batch(views, labels, problems, changes or None)
+
+
+def loader(
+    dataset: ClipDataset,
+    batch_size: int,
+    workers: int,
+    sampler: Sampler[int] | None = None,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader[Sample | Problem]:
+    """A loader of :class:`Batch`; without a sampler it goes through the keys in order.
+
+    On several processes each loads its part of a batch, see :class:`SharedBatches`.
+    """
+    keys = SequentialSampler(dataset) if sampler is None else sampler
+    return DataLoader(
+        dataset,
+        batch_sampler=SharedBatches(keys, batch_size, rank, world),
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+    )

@@ -1,0 +1,319 @@
+"""UCF101 and HMDB51 from their official downloads: found or unpacked, and compared with the official lists.
+
+What the user downloaded lies in one folder: the archives as they are, the same packed otherwise, or what was unpacked
+from them already. What is unpacked is used where it lies; what is not is unpacked beside it, into ``videos`` and
+``splits``, and nothing that is there is written over.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from peakzoom.data.archives import Progress, archive_stem, new_folder, unpack
+from peakzoom.data.entries import Entry, Problem, some
+from peakzoom.data.layouts.files import files_in, folder_at, is_video, subfolders
+from peakzoom.data.layouts.hmdb51 import list_hmdb51
+from peakzoom.data.layouts.lists import list_key, videos_by_key
+from peakzoom.data.layouts.ucf101 import list_ucf101
+from peakzoom.utils.errors import UserError
+
+DEPTH = 3  # how far below the folder things are looked for: the archives nest their folders twice
+SPLITS = (1, 2, 3)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Official:
+    """A data set as its authors publish it.
+
+    Attributes:
+        name: of the layout, as ``--format`` takes it.
+        title: as it is written.
+        classes: how many.
+        videos: how many.
+        counts: of training and test videos, one pair for each of the three splits.
+        page: where it is downloaded.
+        videos_file: what its archive of videos is called there.
+        lists_file: what its archive of lists is called there.
+        is_videos: fits the name of that archive, lower case, without its suffix.
+        is_lists: likewise.
+        marks: pattern of a file by which a folder of lists is known.
+        read: classes and entries that the lists in a folder name for a split.
+    """
+
+    name: str
+    title: str
+    classes: int
+    videos: int
+    counts: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    page: str
+    videos_file: str
+    lists_file: str
+    is_videos: re.Pattern[str]
+    is_lists: re.Pattern[str]
+    marks: str
+    read: Callable[[Path, int], tuple[list[str], list[Entry]]]
+
+
+# Counts are those of the lists themselves. UCF101 also publishes lists for detection, which are others;
+# HMDB51 also publishes stabilised videos (hmdb51_sta), which no paper in our tables uses.
+OFFICIAL = {
+    "ucf101": Official(
+        name="ucf101",
+        title="UCF101",
+        classes=101,
+        videos=13320,
+        counts=((9537, 3783), (9586, 3734), (9624, 3696)),
+        page="https://www.crcv.ucf.edu/data/UCF101.php",
+        videos_file="UCF101.rar",
+        lists_file="UCF101TrainTestSplits-RecognitionTask.zip",
+        is_videos=re.compile(r"ucf[-_ ]?101"),
+        is_lists=re.compile(r"ucf.*train.*test(?!.*detection).*|.*splits?"),
+        marks="classInd.txt",
+        read=list_ucf101,
+    ),
+    "hmdb51": Official(
+        name="hmdb51",
+        title="HMDB51",
+        classes=51,
+        videos=6766,
+        counts=((3570, 1530), (3570, 1530), (3570, 1530)),
+        page="https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
+        videos_file="hmdb51_org.rar",
+        lists_file="test_train_splits.rar",
+        is_videos=re.compile(r"hmdb[-_ ]?51([-_ ]org)?"),
+        is_lists=re.compile(r".*splits?"),
+        marks="*_test_split1.txt",
+        read=list_hmdb51,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A video that the lists name and that is not there: "train", "test" or None in each of the three splits."""
+
+    path: str
+    uses: tuple[str | None, str | None, str | None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """How many videos the lists name, and how many of those are there, for training and for testing."""
+
+    number: int
+    listed: tuple[int, int]
+    found: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What :func:`prepare` found.
+
+    Attributes:
+        official: the data set.
+        videos: folder of the class folders.
+        lists: folder of the official lists.
+        classes: how many classes have videos.
+        found: videos that are there and in a list.
+        splits: one by one.
+        missing: videos that are not there.
+        problems: whatever else is not as it is published, in any split.
+    """
+
+    official: Official
+    videos: Path
+    lists: Path
+    classes: int
+    found: int
+    splits: list[Split]
+    missing: list[Missing]
+    problems: list[Problem]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is the whole data set, by its official counts."""
+        counts = tuple(split.found for split in self.splits)
+        return not self.missing and self.found == self.official.videos and counts == self.official.counts
+
+    @property
+    def commands(self) -> tuple[str, str]:
+        """To go on with: a look at every video, and a training on the first split."""
+        data = f"{shlex.quote(str(self.videos))} --splits {shlex.quote(str(self.lists))}"
+        run = f"runs/{self.official.name}-1"
+        return (
+            f"peakzoom data check {data}",
+            f"peakzoom train {data} --split-number 1 --recipe paper --out {run}",
+        )
+
+
+def prepare(official: Official, root: str | Path, progress: Progress | None = None) -> Prepared:
+    """Find or unpack a data set, and compare what is there with its lists.
+
+    Args:
+        official: one of :data:`OFFICIAL`.
+        root: folder of what was downloaded.
+        progress: called with (files done, all files) of an archive.
+
+    Raises:
+        UserError: neither the videos or lists nor their archives are there; an archive is broken or unsafe; a list is
+            missing or malformed.
+        ModuleNotFoundError: there is a RAR file to unpack, and rarfile is not installed.
+    """
+    root = folder_at(root)
+    lists = _find_lists(official, root)
+    if lists is None:
+        archive = _archive(official, root, official.is_lists, official.lists_file, "official lists")
+        with new_folder(root / "splits") as folder:
+            unpack(archive, folder, progress)
+            if _find_lists(official, folder) is None:
+                raise UserError(f"{archive} has no {official.marks} in it: is it {official.lists_file}?")
+        lists = _find_lists(official, root / "splits")
+        assert lists is not None
+    classes, _ = official.read(lists, 1)
+    videos = _find_videos(root, classes)
+    if videos is None:
+        _unpack_videos(official, root, classes, progress)
+        videos = _find_videos(root / "videos", classes)
+        assert videos is not None
+    return _compare(official, videos, lists)
+
+
+def _compare(official: Official, videos: Path, lists: Path) -> Prepared:
+    problems: list[Problem] = []
+    there = videos_by_key(videos, problems)
+    names: dict[tuple[str, str], str] = {}
+    uses: dict[tuple[str, str], list[str | None]] = {}
+    splits = []
+    for place, number in enumerate(SPLITS):
+        _, listed = official.read(lists, number)
+        for entry in listed:
+            key = list_key(entry.path)
+            names.setdefault(key, entry.path.as_posix())
+            uses.setdefault(key, [None, None, None])[place] = entry.split
+        parts = {part: [key for key, use in uses.items() if use[place] == part] for part in ("train", "test")}
+        split = Split(
+            number,
+            (len(parts["train"]), len(parts["test"])),
+            (sum(key in there for key in parts["train"]), sum(key in there for key in parts["test"])),
+        )
+        splits.append(split)
+        if split.listed != official.counts[place]:
+            problems.append(
+                Problem(
+                    str(lists),
+                    "split {}: {} training and {} test videos are listed, officially {} and {}".format(
+                        number, *split.listed, *official.counts[place]
+                    ),
+                )
+            )
+    missing = [Missing(names[key], (use[0], use[1], use[2])) for key, use in uses.items() if key not in there]
+    problems += [Problem(str(path), "in no list") for key, path in there.items() if key not in uses]
+    present = there.keys() & uses.keys()
+    if not present:
+        raise UserError(
+            f"{videos} holds {len(there)} videos and none of the {len(uses)} that {lists} lists, "
+            f"such as {names[next(iter(names))]}"
+        )
+    return Prepared(
+        official,
+        videos,
+        lists,
+        len({folder for folder, _ in present}),
+        len(present),
+        splits,
+        missing,
+        problems,
+    )
+
+
+def _unpack_videos(official: Official, root: Path, classes: list[str], progress: Progress | None) -> None:
+    """Into ``videos``: the archive, and the archives of single classes that it holds or that lie in its place."""
+    parts = _class_archives(root, classes)
+    archive = None
+    if not parts:
+        archive = _archive(official, root, official.is_videos, official.videos_file, "videos")
+    with new_folder(root / "videos") as folder:
+        if archive is not None:
+            unpack(archive, folder, progress)
+            parts = _class_archives(folder, classes)
+        for name, part in parts.items():
+            target = folder / name
+            unpack(part, target, progress)
+            inner = [each for each in target.iterdir() if each.is_dir()]
+            if len(inner) == 1 and inner[0].name.casefold() == name.casefold() and not files_in(target):
+                # The archive holds the folder itself, as HMDB51's do.
+                lifted = inner[0].rename(folder / f".{name}")
+                target.rmdir()
+                lifted.rename(target)
+            if archive is not None:
+                part.unlink()
+        if _find_videos(folder, classes) is None:
+            raise UserError(
+                f"{archive or root} has no folder of a class in it, such as {classes[0]}: "
+                f"is it {official.videos_file}?"
+            )
+
+
+def _folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """``root`` and the folders below, hidden ones left out, to a depth."""
+    yield root
+    if depth:
+        for folder in subfolders(root):
+            yield from _folders(folder, depth - 1)
+
+
+def _find_lists(official: Official, root: Path) -> Path | None:
+    return next((folder for folder in _folders(root) if next(folder.glob(official.marks), None)), None)
+
+
+def _find_videos(root: Path, classes: list[str]) -> Path | None:
+    """The folder with most folders that are called as a class and hold a video."""
+    wanted = {name.casefold() for name in classes}
+    found: dict[Path, int] = {}
+    for folder in _folders(root, DEPTH - 1):
+        named = [each for each in subfolders(folder) if each.name.casefold() in wanted]
+        if filled := sum(any(map(is_video, files_in(each))) for each in named):
+            found[folder] = filled
+    best = max(found, key=lambda folder: found[folder], default=None)
+    if len(found) > 1:
+        others = some(str(folder) for folder in found if folder != best)
+        log.warning("the class folders in %s are used, those in %s are not", best, others)
+    return best
+
+
+def _archives(root: Path) -> Iterator[tuple[str, Path]]:
+    """Archives in ``root`` and below, each with its name without suffix."""
+    for folder in _folders(root):
+        for file in files_in(folder):
+            if (stem := archive_stem(file)) is not None:
+                yield stem, file
+
+
+def _class_archives(root: Path, classes: list[str]) -> dict[str, Path]:
+    """Archives that are called as a class, by its name."""
+    named = {name.casefold(): name for name in classes}
+    found: dict[str, Path] = {}
+    for stem, file in _archives(root):
+        if stem in named:
+            found.setdefault(named[stem], file)
+    return found
+
+
+def _archive(official: Official, root: Path, wanted: re.Pattern[str], published: str, what: str) -> Path:
+    """The archive in ``root`` that has such a name; a UserError says what to download if there is none."""
+    found = [file for stem, file in _archives(root) if wanted.fullmatch(stem)]
+    if not found:
+        raise UserError(
+            f"{root} holds neither the {what} of {official.title} nor an archive of them: "
+            f"put {published} there, from {official.page}"
+        )
+    if len(found) > 1:
+        log.warning("%s is used, %s is not", found[0], some(map(str, found[1:])))
+    return found[0]

@@ -1,0 +1,46 @@
+"""A run folder, read back: which videos it trained on and tests on, and how the training went.
+
+What is in the folder is said by ``peakzoom.training.train``, which writes it. None of the optional extras is needed
+here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peakzoom.data.entries import Entry, VideoSet
+from peakzoom.utils.durable import read_csv
+
+PHASES = ("tcnn", "joint")
+NAME_FILE = "data.txt"  # what the data are called
+
+
+def run_folder(run: str | Path) -> Path | None:
+    """The folder with ``videos.csv``, from a run, one of its phases or a file in it; None for what has none."""
+    path = Path(run).resolve()
+    if not path.exists():  # a name on the hub
+        return None
+    return next(
+        (each for each in (path, path.parent, path.parent.parent) if (each / "videos.csv").exists()), None
+    )
+
+
+def run_videos(run: Path) -> VideoSet:
+    """All videos that a run recorded in ``videos.csv``, each with the split that it had there."""
+    classes = (run / "classes.txt").read_text(encoding="utf-8").splitlines()
+    entries = [
+        Entry(Path(row["path"]), int(row["label"]), row["split"], row["group"] or None)
+        for row in read_csv(run / "videos.csv")
+    ]
+    return VideoSet(classes, entries, [], data_name(run) or str(run))
+
+
+def data_name(run: Path) -> str | None:
+    """What the data of a run are called; None for a run that did not note it."""
+    file = run / NAME_FILE
+    return file.read_text(encoding="utf-8").strip() or None if file.exists() else None
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """Rows of a ``metrics.csv``; none when it is not there."""
+    return [{name: float(value) for name, value in row.items() if value} for row in read_csv(file)]

@@ -1,0 +1,128 @@
+"""Dividing labelled videos: part of the training videos for validation, or whole groups for the test.
+
+Groups, what they are and why they stay whole: :mod:`peakzoom.data.entries`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from peakzoom.data.entries import Entry, ordered, some
+from peakzoom.utils.errors import UserError
+
+
+def split_validation(entries: list[Entry], fraction: float, seed: int) -> tuple[list[Entry], list[Entry]]:
+    """Sets part of the training videos aside for validation.
+
+    A group goes wholly to one side. Class shares stay near: in random order, and again until nothing changes, a
+    group is set aside, or given back, if that brings the validation counts v_c nearer to fraction * n_c (the sum over
+    classes of (v_c - fraction n_c)^2 / n_c falls). Videos without a group, or alone in theirs, then fill what is
+    missing in their class, the total rounded to the nearest. Every class keeps at least one training video. If
+    nothing was taken so, the one group (or video) that fits best is.
+
+    Args:
+        entries: training videos, any order; the result does not depend on it.
+        fraction: share to set aside, 0 <= fraction < 1; 0 sets nothing aside.
+        seed: any whole number; the same seed gives the same division.
+
+    Returns:
+        ``(train, val)``, both in the order of ``entries``, with ``split`` set to "train" and "val".
+
+    Raises:
+        UserError: fraction outside [0, 1), or no group or video that can go without emptying a class.
+    """
+    if not 0 <= fraction < 1:
+        raise UserError(f"the validation fraction is {fraction}, expected 0 or more and less than 1")
+    chosen: set[int] = set()
+    if fraction > 0 and entries:
+        chosen = _choose(entries, fraction, random.Random(seed))
+        if not chosen:
+            raise UserError(
+                f"nothing can be set aside for validation from {len(entries)} videos: every group (or video) holds the "
+                f"last training videos of a class; add videos, or list a validation split"
+            )
+    train = [replace(entry, split="train") for i, entry in enumerate(entries) if i not in chosen]
+    val = [replace(entry, split="val") for i, entry in enumerate(entries) if i in chosen]
+    return train, val
+
+
+def _choose(entries: list[Entry], fraction: float, rng: random.Random) -> set[int]:
+    """Positions of the validation entries."""
+    by_group: dict[str | None, list[int]] = defaultdict(list)
+    for i in sorted(range(len(entries)), key=lambda i: (entries[i].label, str(entries[i].path))):
+        by_group[entries[i].group].append(i)
+    singles = [[i] for i in by_group.pop(None, [])]
+    units = [by_group[name] for name in sorted(by_group, key=str)]
+    singles += [unit for unit in units if len(unit) == 1]
+    groups = [unit for unit in units if len(unit) > 1]
+    rng.shuffle(groups)
+    rng.shuffle(singles)
+    total = Counter(entry.label for entry in entries)
+    taken: Counter[int] = Counter()
+    chosen: set[int] = set()
+
+    def cost(unit: list[int], sign: int = 1) -> float:
+        """Change of the sum if ``unit`` is set aside (sign 1) or given back (-1); infinite if a class would be lost."""
+        change = 0.0
+        for label, count in Counter(entries[i].label for i in unit).items():
+            if sign > 0 and total[label] - taken[label] - count < 1:
+                return math.inf
+            over = taken[label] - fraction * total[label]
+            change += ((over + sign * count) ** 2 - over**2) / total[label]
+        return change
+
+    def move(unit: list[int], sign: int = 1) -> None:
+        chosen.symmetric_difference_update(unit)
+        for i in unit:
+            taken[entries[i].label] += sign
+
+    moved = True
+    while moved:  # ends, for the sum falls with every move; a few rounds in practice
+        moved = False
+        for unit in groups:
+            sign = -1 if unit[0] in chosen else 1
+            if cost(unit, sign) < -1e-9:
+                move(unit, sign)
+                moved = True
+
+    # Singles: all that a class needs whole, then the largest parts of one until the total is met.
+    pools: dict[int, list[list[int]]] = defaultdict(list)
+    for unit in singles:
+        pools[entries[unit[0]].label].append(unit)
+    needs: list[tuple[float, list[int]]] = []
+    for label, pool in pools.items():  # in shuffled order, which decides between equal needs
+        wanted, room = fraction * total[label] - taken[label], total[label] - taken[label] - 1
+        needs += [(wanted - i, unit) for i, unit in enumerate(pool[:room]) if wanted > i]
+    needs.sort(key=lambda need: -need[0])
+    whole = sum(need >= 1 for need, _ in needs)
+    missing = round(fraction * len(entries)) - len(chosen)
+    for _, unit in needs[: max(whole, missing)]:
+        move(unit)
+
+    if not chosen:
+        best = min([*groups, *singles], key=cost)
+        if cost(best) < math.inf:
+            move(best)
+    return chosen
+
+
+def hold_out_groups(entries: list[Entry], groups: Iterable[str | int]) -> list[Entry]:
+    """The same entries, with split "test" for those whose group is named and "train" for all others.
+
+    Raises:
+        UserError: a group that no entry has, no group named, or nothing left to train on.
+    """
+    wanted = {str(groups)} if isinstance(groups, (str, int)) else {str(group) for group in groups}
+    known = {entry.group for entry in entries if entry.group is not None}
+    listing = f"the groups are {some(ordered(known), 40)}" if known else "no video has one (a manifest can)"
+    if unknown := ordered(wanted - known):
+        raise UserError(f"unknown group {some(unknown)}; {listing}")
+    if not wanted:
+        raise UserError(f"no group was named to hold out; {listing}")
+    if all(entry.group in wanted for entry in entries):
+        raise UserError(f"holding out {some(ordered(wanted))} leaves no video to train on; name fewer groups")
+    return [replace(entry, split="test" if entry.group in wanted else "train") for entry in entries]

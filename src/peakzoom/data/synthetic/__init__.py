@@ -1,0 +1,3 @@
+"""Synthetic action clips: people, figures, scenes, and the files."""
+
+from __future__ import annotations

@@ -1,0 +1,184 @@
+"""Synthetic action clips as ordinary H.264 files with a list of them.
+
+Why: a stranger can train and test in a minute without downloading a data set, and a network can be pre-trained on as
+many clips as wanted. What a clip shows: :mod:`peakzoom.data.synthetic.scene`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from peakzoom.data.synthetic.people import ACTIONS
+from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames
+from peakzoom.utils.durable import write_csv
+from peakzoom.utils.errors import UserError
+
+COLUMNS = ("path", "label", "split", "group", "background", "seed")  # of clips.csv
+BATCH = 8  # clips that a process renders between two reports of progress, at most
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a synthetic data set holds; the same specification gives the same files.
+
+    Classes are balanced to one clip. A clip depends on these settings and its own number alone: asking for more clips
+    leaves the first ones as they are.
+
+    Attributes:
+        train_clips, test_clips: how many, at least one in all.
+        classes: actions of :data:`~peakzoom.data.synthetic.people.ACTIONS`.
+        height, width, frames, fps, difficulty: of every clip, as of :class:`ClipSpec`.
+        performers, backgrounds: how many different ones.
+        test_share: of the performers and of the backgrounds, that appear in test clips only. Without training clips,
+            or without test clips, there is nothing to hold out and all of them appear.
+        seed: of everything.
+    """
+
+    train_clips: int = 400
+    test_clips: int = 120
+    classes: Sequence[str] = tuple(ACTIONS)
+    height: int = 192
+    width: int = 256
+    frames: int = 32
+    fps: float = 15.0
+    difficulty: float = 0.5
+    performers: int = 24
+    backgrounds: int = 24
+    test_share: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise UserError(f"classes are {list(self.classes)}; give each class once, at least one")
+        if min(self.train_clips, self.test_clips) < 0 or self.train_clips + self.test_clips < 1:
+            raise UserError(
+                f"{self.train_clips} training and {self.test_clips} test clips were asked for; give at least one clip"
+            )
+        if not 1 <= self.performers <= BYSTANDERS or self.backgrounds < 1 or not 0 < self.test_share < 1:
+            came = (
+                f"{self.performers} performers, {self.backgrounds} backgrounds, test share {self.test_share}"
+            )
+            most = f"at most {BYSTANDERS} performers"
+            raise UserError(f"{came}: give at least one of each, {most}, and a share between 0 and 1")
+
+    def clips(self) -> Iterator[tuple[str, str, ClipSpec]]:
+        """Path (``<class>/<split>_<number>.mp4``), split and specification of each clip.
+
+        Raises:
+            UserError: too few performers or backgrounds to hold some out; a value that no clip can have.
+        """
+        shares = np.random.default_rng([self.seed, STREAM["share"]])
+        people = self._share_out(self.performers, "performers", shares)
+        places = self._share_out(self.backgrounds, "backgrounds", shares)
+        shape = (self.height, self.width, self.frames, self.fps, self.difficulty)
+        for split, count in (("train", self.train_clips), ("test", self.test_clips)):
+            for number in range(count):
+                rng = np.random.default_rng([self.seed, STREAM[split], number])
+                name = self.classes[number % len(self.classes)]
+                person, place = int(rng.choice(people[split])), int(rng.choice(places[split]))
+                spec = ClipSpec(name, person, place, int(rng.integers(2**31)), self.seed, *shape)
+                yield f"{name}/{split}_{number:05d}.mp4", split, spec
+
+    def _share_out(self, count: int, what: str, rng: np.random.Generator) -> dict[str, list[int]]:
+        """Numbers 0 to count - 1 for training and for testing, disjoint where there are clips of both."""
+        numbers = rng.permutation(count).tolist()
+        if not (self.train_clips and self.test_clips):
+            return {"train": numbers, "test": numbers}
+        held = max(1, round(self.test_share * count))
+        if held >= count:
+            raise UserError(
+                f"{count} {what} with a test share of {self.test_share} leave none to train on; give more {what}"
+            )
+        return {"train": sorted(numbers[held:]), "test": sorted(numbers[:held])}
+
+
+def write_clip(spec: ClipSpec, path: Path) -> None:
+    """Write a clip as H.264 in MP4, with PyAV's own encoder; the same bytes for the same specification."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(spec.fps).limit_denominator(30_000))
+        stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
+        # One thread: the processes already fill the machine. Quality 18 leaves no visible loss (x264's documentation).
+        stream.options = {"preset": "ultrafast", "crf": "18", "threads": "1"}
+        for pixels in clip_frames(spec):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def render_dataset(
+    root: str | Path,
+    spec: DatasetSpec | None = None,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the clips of a data set, and their list ``clips.csv`` last: a folder without it is unfinished.
+
+    The list has the columns :data:`COLUMNS`; the group is the performer, as "p07".
+
+    Args:
+        root: new or empty folder.
+        spec: what to write; the defaults of :class:`DatasetSpec` when not given.
+        workers: processes; at most 1: none beside this one. They change no clip. As always with processes, a script
+            calls this below ``if __name__ == "__main__":``.
+        progress: called with (done, all) from this process.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        UserError: ``root`` holds something already, or a value is out of its range.
+    """
+    root = Path(root)
+    plan = list((spec or DatasetSpec()).clips())
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(
+            f"{root} is not an empty folder; give a new one, so that nothing is overwritten or mixed up"
+        )
+    for name in {clip.action for _, _, clip in plan}:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    # Sorted by background, so that a process draws a background once for many clips.
+    jobs = [(clip, root / path) for path, _, clip in sorted(plan, key=lambda item: item[2].background)]
+    done = 0
+    for count in _written(jobs, workers):
+        done += count
+        if progress:
+            progress(done, len(jobs))
+    write_csv(
+        root / "clips.csv",
+        COLUMNS,
+        (
+            (path, clip.action, split, f"p{clip.performer:02d}", f"b{clip.background:02d}", clip.seed)
+            for path, split, clip in plan
+        ),
+    )
+    return root
+
+
+def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[int]:
+    """How many more clips are written, batch by batch."""
+    size = max(1, min(BATCH, len(jobs) // max(1, 4 * workers)))
+    batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+    if workers <= 1:
+        yield from map(_write_batch, batches)
+        return
+    # "spawn" works the same on all systems and carries no threads or locks of the caller over.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            for future in as_completed([pool.submit(_write_batch, batch) for batch in batches]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_batch(jobs: list[tuple[ClipSpec, Path]]) -> int:
+    for spec, path in jobs:
+        write_clip(spec, path)
+    return len(jobs)

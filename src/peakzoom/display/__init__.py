@@ -1,0 +1,3 @@
+"""Drawing of plain arrays; knows no result class."""
+
+from __future__ import annotations

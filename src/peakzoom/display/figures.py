@@ -1,0 +1,198 @@
+"""Pictures of a run: curves, confusion matrix, attention, cascades; scores of one video. Matplotlib, without a display.
+
+A ``..._figure`` makes a figure, for a notebook or to be saved; a ``plot_...`` saves it as a PNG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from peakzoom.inference.prediction import Prediction
+
+INK, MUTED = "#1f2933", "#7b8794"
+COLOURS = {"train": "#2563eb", "val": "#d97706"}
+BRANCH_COLOURS = {
+    "original": "#2563eb",
+    "discriminative": "#d97706",
+    "complementary": "#059669",
+    "fused": INK,
+}
+
+
+def plot_curves(rows: Sequence[dict[str, float]], file: Path | IO[bytes], title: str) -> None:
+    """Loss and accuracy against the epoch, training and validation, as a PNG."""
+    curves_figure({title: rows}).savefig(file, dpi=110, format="png")
+
+
+def curves_figure(phases: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
+    """Loss and accuracy against the epoch, training and validation, a row for each phase.
+
+    Args:
+        phases: the rows of each one's ``metrics.csv``.
+    """
+    figure = Figure(figsize=(9, 3.4 * len(phases)), layout="constrained")
+    rows = figure.subplots(len(phases), 2, squeeze=False)
+    for axes, (title, each) in zip(rows, phases.items(), strict=True):
+        _draw_curves(axes, each, title)
+    return figure
+
+
+def _draw_curves(axes: Sequence[Axes], rows: Sequence[dict[str, float]], title: str) -> None:
+    for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
+        for part, label in (("train", "training"), ("val", "validation")):
+            points = [(row["epoch"], row[key]) for row in rows if (key := f"{part}_{measure}") in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), color=COLOURS[part], label=label, linewidth=1.8)
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_title(f"{title}: {measure}", color=INK, fontsize=11)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[1].set_ylim(0, 1.02)
+    axes[1].yaxis.set_major_formatter("{x:.0%}")
+    if axes[0].lines:
+        axes[0].legend(frameon=False)
+
+
+def plot_confusion(confusion: np.ndarray, classes: Sequence[str], file: Path) -> None:
+    """:func:`confusion_figure` as a PNG."""
+    confusion_figure(confusion, classes).savefig(file, dpi=110)
+
+
+def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Confusion matrix for reading: labels of one size that never overlap, every k-th class above 120.
+
+    Colour is the share of the true class; figures are counts, left out above 30 classes.
+
+    Args:
+        confusion: int (S, S), rows true, columns the answer.
+        classes: S names.
+    """
+    count = len(classes)
+    cell = 0.42 if count <= 30 else 0.17 if count <= 120 else 20 / count
+    longest = max(len(shortened(name)) for name in classes)
+    side = max(3.6, cell * count + 0.075 * longest + 0.8)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axis = figure.subplots()
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    places = range(0, count, -(-count // 120))
+    names = [shortened(classes[place]) for place in places]
+    size = 9 if count <= 30 else 7.5
+    axis.set_xticks(places, names, rotation=90, fontsize=size, parse_math=False)
+    axis.set_yticks(places, names, fontsize=size, parse_math=False)
+    axis.set_xlabel("answer")
+    axis.set_ylabel("true class")
+    axis.tick_params(length=2)
+    if count > 30:  # so that a cell can be followed to its names
+        axis.set_xticks(np.arange(-0.5, count), minor=True)
+        axis.set_yticks(np.arange(-0.5, count), minor=True)
+        if count <= 120:
+            axis.grid(which="minor", color="#e4e7eb", linewidth=0.4)
+        axis.tick_params(which="minor", length=0)
+    else:
+        for (row, column), value in np.ndenumerate(confusion):
+            if value:
+                colour = "white" if share[row, column] > 0.5 else INK
+                axis.text(column, row, str(value), ha="center", va="center", fontsize=9, color=colour)
+    return figure
+
+
+def prediction_figure(prediction: Prediction, top: int = 5) -> Figure:
+    """Scores of the best classes, a group of bars each, best first: the fused answer and every branch.
+
+    Args:
+        prediction: of one video.
+        top: classes.
+    """
+    names = [name for name, _ in prediction.top(top)]
+    places = [prediction.classes.index(name) for name in names]
+    branches = ["fused", *(name for name in prediction.scores if name != "fused")]
+    if len(branches) == 2:  # a single branch is its own answer
+        branches = branches[:1]
+    height = 0.8 / len(branches)
+    figure = Figure(figsize=(7.2, 0.9 + len(names) * (0.3 + 0.16 * len(branches))), layout="constrained")
+    axis = figure.subplots()
+    for row, branch in enumerate(branches):
+        values = prediction.scores[branch][places]
+        at = np.arange(len(names)) + (row - (len(branches) - 1) / 2) * height
+        axis.barh(at, values, height * 0.9, color=BRANCH_COLOURS[branch], label=branch)
+    axis.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=9, parse_math=False)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.set_xlabel("score", fontsize=9)
+    axis.grid(alpha=0.25, axis="x")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(shortened(prediction.path.name, 60), color=INK, fontsize=10, parse_math=False)
+    if len(branches) > 1:
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def shortened(name: str, most: int = 28) -> str:
+    """A name of at most so many letters, cut where it is longer."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def plot_attention(
+    frames: Sequence[np.ndarray],
+    responses: Sequence[np.ndarray],
+    peaks: Sequence[np.ndarray],
+    zoomed: Sequence[tuple[np.ndarray, np.ndarray]],
+    titles: Sequence[str],
+    file: Path,
+) -> None:
+    """One row a clip: a frame, its response with the peaks, the discriminative and the complementary frame (Fig. 2).
+
+    Args:
+        frames: uint8 (H, W, 3).
+        responses: (g, g) in [0, 1]; grid line j lies on pixel j (H - 1) / (g - 1).
+        peaks: (g, g) bool.
+        zoomed: pairs of uint8 (H, W, 3).
+        titles: one a row.
+        file: where the PNG goes.
+    """
+    rows = len(frames)
+    figure = Figure(figsize=(10, 2.55 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, 4, squeeze=False)
+    heads = ("frame", "response and peaks", "discriminative", "complementary")
+    for row, (frame, response, peak, pair, title) in enumerate(
+        zip(frames, responses, peaks, zoomed, titles, strict=True)
+    ):
+        height, width = frame.shape[:2]
+        grid = response.shape[0]
+        for axis, image in zip(axes[row], (frame, frame, *pair), strict=True):
+            axis.imshow(image)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        half_y, half_x = (height - 1) / (grid - 1) / 2, (width - 1) / (grid - 1) / 2
+        extent = (-half_x, width - 1 + half_x, height - 1 + half_y, -half_y)
+        axes[row, 1].imshow(
+            response, cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=extent, interpolation="bilinear"
+        )
+        y, x = np.nonzero(peak)
+        axes[row, 1].scatter(
+            x * (width - 1) / (grid - 1),
+            y * (height - 1) / (grid - 1),
+            s=26,
+            c="cyan",
+            edgecolors="black",
+            linewidths=0.8,
+        )
+        axes[row, 1].set_xlim(-0.5, width - 0.5)
+        axes[row, 1].set_ylim(height - 0.5, -0.5)
+        axes[row, 0].set_ylabel(title, fontsize=9, color=INK, parse_math=False)
+        if row == 0:
+            for axis, head in zip(axes[0], heads, strict=True):
+                axis.set_title(head, fontsize=10, color=INK)
+    figure.savefig(file, dpi=110)

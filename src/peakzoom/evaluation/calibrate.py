@@ -1,0 +1,368 @@
+"""Choosing the thresholds of the early exit on validation videos (docs/cascade.md)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from peakzoom.display.figures import COLOURS, INK
+from peakzoom.inference.early_exit import EarlyExit, Thresholds, Work, lead_of
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.model.load import digest
+from peakzoom.utils.durable import write_text
+from peakzoom.utils.extras import needed_for
+from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.video.sampling import Views
+
+
+def plot_calibration(calibration: Calibration, file: Path) -> None:
+    """:func:`calibration_figure` as a PNG."""
+    calibration_figure(calibration).savefig(file, dpi=120)
+
+
+def calibration_figure(calibration: Calibration) -> Figure:
+    """Accuracy against multiply-adds of all thresholds that were tried, the chosen ones and the full test."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axis = figure.subplots()
+    best = frontier(calibration.points)
+    axis.scatter(
+        [each.multiply_adds for each in calibration.points],
+        [each.accuracy for each in calibration.points],
+        s=9,
+        color="#cbd2d9",
+        label="tried",
+    )
+    axis.step(
+        [each.multiply_adds for each in best],
+        [each.accuracy for each in best],
+        where="post",
+        color=COLOURS["train"],
+        linewidth=1.6,
+        label="best for its cost, seen in hindsight",
+    )
+    for point, name, colour, marker in (
+        (calibration.chosen, "chosen", COLOURS["val"], "D"),
+        (calibration.full, "every view, in stage 2", INK, "s"),
+    ):
+        axis.scatter(
+            [point.multiply_adds], [point.accuracy], s=44, color=colour, marker=marker, zorder=3, label=name
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("G multiply-adds a video")
+    axis.set_ylabel("accuracy")
+    axis.yaxis.set_major_formatter("{x:.1%}")
+    axis.set_title(f"Early exits on {calibration.videos} calibration videos", color=INK, fontsize=11)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8.5, loc="lower right")
+    return figure
+
+
+STAGE1_VIEWS = (0, 1, 2, 3, 5, 8, 12, 20)  # and all views
+
+
+# And infinity; in views.
+LEADS = (0.0, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)
+
+
+REPLAYS = 2000  # of a calibration, videos times orders of their views, where there are fewer videos
+
+
+CHUNK = 64  # videos whose scores are added up at once
+
+
+SURE = 1.645  # standard errors that a mean is below with 95% probability
+
+
+TEMPERATURES = np.geomspace(0.05, 5.0, 93)  # tried, of the full test's scores
+
+
+class Course(NamedTuple):
+    """How the scores of V videos add up over their n views, in order: all that a replay needs to know."""
+
+    lead: np.ndarray  # float64 (V, n), how far the best class leads after so many views
+    best: np.ndarray  # int (V, n), which it is
+
+
+def course(scores: np.ndarray, order: Sequence[int]) -> Course:
+    """Add up the scores of views, (V, n, S), in an order."""
+    parts = []
+    for start in range(0, len(scores), CHUNK):
+        total = scores[start : start + CHUNK, list(order)].astype(np.float64).cumsum(1)
+        parts.append((lead_of(total), total.argmax(-1)))
+    return Course(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+class Replay(NamedTuple):
+    """What the early exit would have predicted for V videos."""
+
+    predicted: np.ndarray  # int (V,), class indices
+    views: np.ndarray  # int (V,)
+    stage2_views: np.ndarray  # int (V,), of these, those in stage 2
+
+
+def replay(original: Course, fused: Course, thresholds: Thresholds) -> Replay:
+    """Do the early exit on scores of views that are already there.
+
+    Args:
+        original: of the original branch.
+        fused: of all branches, over the same views in the same order.
+        thresholds: when to stop.
+    """
+    videos, views = original.lead.shape
+    rows, most = np.arange(videos), min(thresholds.stage1_views, views)
+    leads = original.lead[:, :most] >= thresholds.stage1_lead
+    if most == views:
+        leads[:, -1] = True
+    early = leads.any(1)
+    first = np.where(early, leads.argmax(1) + 1, most) if most else np.zeros(videos, int)
+    leads = fused.lead >= thresholds.stage2_lead
+    last = np.where(leads.any(1), leads.argmax(1) + 1, views)
+    return Replay(
+        np.where(early, original.best[rows, first - 1], fused.best[rows, last - 1]),
+        np.where(early, first, np.maximum(first, last)),
+        np.where(early, 0, last),
+    )
+
+
+@dataclass(frozen=True)
+class Point:
+    """Thresholds on the calibration videos; counts are videos, the rest is per video."""
+
+    stage1_views: int
+    stage1_lead: float
+    stage2_lead: float
+    accuracy: float
+    changed: int  # another class than in the full test
+    lost: int  # right in the full test and wrong here
+    risk: float  # share of changed predictions over many orders of the views, in [0, 1]
+    loss_bound: (
+        float  # 95%, of the expected loss in points of accuracy; of this order or of many if that is more
+    )
+    views: float
+    stage2_views: float
+    passes_per_view: float
+    multiply_adds: float  # G
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """When to stop."""
+        return Thresholds(self.stage1_views, self.stage1_lead, self.stage2_lead)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was tried and what was chosen."""
+
+    chosen: Point
+    full: Point  # every view, in stage 2
+    points: list[Point]
+    videos: int
+    loss: float  # allowed, in points of accuracy
+    work: Work
+
+    @property
+    def bound(self) -> float:
+        """Upper 95% bound (Clopper and Pearson, 1934) of the share of predictions that change, in points."""
+        return 100 * upper_bound(self.chosen.changed, self.videos)
+
+    def plot(self) -> Figure:
+        """Accuracy against multiply-adds of all thresholds that were tried, for a notebook."""
+        with needed_for("Calibration.plot()"):
+            return calibration_figure(self)
+
+
+def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The full test's scores as probabilities that can be counted with: (V, S) -> float64 (V, S).
+
+    Scores are brought to the temperature (Guo et al., 2017) at which they predict the labels best: the mean of softmax
+    scores says rather who leads than how surely.
+
+    Args:
+        scores: means over the views, (V, S).
+        labels: int (V,).
+    """
+    logs = np.log(np.maximum(scores.astype(np.float64), 1e-30))
+
+    def at(temperature: float) -> np.ndarray:
+        powers = np.exp((logs - logs.max(1, keepdims=True)) / temperature)
+        return powers / powers.sum(1, keepdims=True)
+
+    def surprise(temperature: float) -> float:
+        return float(-np.log(np.maximum(at(temperature)[np.arange(len(labels)), labels], 1e-30)).mean())
+
+    return at(min(TEMPERATURES, key=surprise))
+
+
+def _bound(lost: np.ndarray) -> float:
+    """One-sided 95% bound of the mean over videos."""
+    return float(lost.mean() + SURE * lost.std() / math.sqrt(len(lost)))
+
+
+def _candidates(views: int, branches: bool) -> list[Thresholds]:
+    """Those that are tried, the full test last."""
+    leads = [each for each in LEADS if each < views] + [math.inf]
+    found = [Thresholds(views, lead) for lead in leads]  # stage 1 alone
+    if not branches:
+        return found
+    for most in (each for each in STAGE1_VIEWS if each < views):
+        # A lead of 0 would stop at the first view, as one of those with stage 1 alone does.
+        firsts = [each for each in leads if 0 < each < most] if most else [math.inf]
+        found += [Thresholds(most, first, second) for first in firsts for second in leads]
+    return sorted(found, key=lambda each: each == Thresholds())
+
+
+def calibrate(
+    original: np.ndarray,
+    fused: np.ndarray,
+    labels: np.ndarray,
+    order: Sequence[int],
+    work: Work,
+    loss: float = 0.2,
+    *,
+    branches: bool = True,
+    seed: int = 0,
+    progress: bool | Told = True,
+) -> Calibration:
+    """The cheapest thresholds that are expected to lose no more accuracy than allowed.
+
+    An answer that changes costs the difference of two probabilities: that the full test's prediction is right, and that
+    the early exit's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn between
+    two classes it is nearly 0, for the other is right as often. Counting right answers instead would choose, among
+    a thousand candidates, the luckiest; against what luck is left, the 95% bound of the mean is compared.
+
+    On few videos thresholds may get by in one order of the views by luck too, so this is measured over other orders,
+    drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps to the loss in its own order and over
+    all, and on these videos gets no fewer right than that.
+
+    Args:
+        original: softmax scores of the original branch, (V, views, S).
+        fused: of the fused answer, likewise.
+        labels: int (V,).
+        order: of the views.
+        work: multiply-adds of a view.
+        loss: allowed, in points of accuracy.
+        branches: there is a stage 2; False for a network with the original branch alone.
+        seed: of the other orders.
+        progress: show a bar; a function is called with (done, all) instead.
+    """
+    count, views = original.shape[:2]
+    chances = probabilities(fused.mean(1), labels)
+    own = (course(original, order), course(fused, order))
+    answers, rows = own[1].best[:, -1], np.arange(count)
+    right, sure = answers == labels, chances[rows, answers]
+    random = np.random.default_rng(seed)
+    orders = [own]  # the same scores, then every video's views in an order of its own
+    for _ in range(-(-REPLAYS // count) - 1):
+        places = random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)[..., None]
+        first, second = (np.take_along_axis(each, places, axis=1) for each in (original, fused))
+        orders.append((course(first, range(views)), course(second, range(views))))
+
+    def point(thresholds: Thresholds) -> Point:
+        found = replay(*own, thresholds)
+        changed, lost = [], []
+        for first, second in orders:
+            other = replay(first, second, thresholds).predicted
+            changed.append(float((other != answers).mean()))
+            lost.append(100 * (sure - chances[rows, other]))
+        correct = found.predicted == labels
+        return Point(
+            *(thresholds.stage1_views, thresholds.stage1_lead, thresholds.stage2_lead),
+            float(correct.mean()),
+            int((found.predicted != answers).sum()),
+            int((right & ~correct).sum()),
+            float(np.mean(changed)),
+            max(_bound(lost[0]), _bound(np.mean(lost, axis=0))),
+            float(found.views.mean()),
+            float(found.stage2_views.mean()),
+            float((found.views + 2 * found.stage2_views).sum() / found.views.sum()),
+            float(np.mean(work.of(found.views, found.stage2_views))),
+        )
+
+    tried, points = _candidates(views, branches), []
+    with progress_bar(f"trying {len(tried)} thresholds", progress) as told:
+        for each in tried:
+            points.append(point(each))
+            told(len(points), len(tried))
+    full = points[-1]  # nothing changes
+    least = full.accuracy - loss / 100 - 1e-9
+    fitting = [each for each in points if each.loss_bound <= loss + 1e-9 and each.accuracy >= least]
+    chosen = min(fitting, key=lambda each: (each.multiply_adds, each.loss_bound))
+    return Calibration(chosen, full, points, count, loss, work)
+
+
+def upper_bound(count: int, of: int, confidence: float = 0.95) -> float:
+    """One-sided exact bound of a share from ``count`` of ``of``: where so few have probability 1 - confidence."""
+    if count >= of:
+        return 1.0
+
+    def below(share: float) -> float:
+        """Probability of ``count`` or fewer."""
+        return sum(
+            math.exp(
+                math.lgamma(of + 1)
+                - math.lgamma(k + 1)
+                - math.lgamma(of - k + 1)
+                + k * math.log(share)
+                + (of - k) * math.log1p(-share)
+            )
+            for k in range(count + 1)
+        )
+
+    low, high = count / of, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) > 1 - confidence else (low, middle)
+    return high
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """Those than which none is both cheaper and better, cheapest first."""
+    kept: list[Point] = []
+    for each in sorted(points, key=lambda at: (at.multiply_adds, -at.accuracy)):
+        if not kept or each.accuracy > kept[-1].accuracy:
+            kept.append(each)
+    return kept
+
+
+def save(early_exit: EarlyExit, calibration: Calibration, file: Path) -> None:
+    """Write ``cascade.json``; infinity is null there."""
+    values = {
+        **early_exit.to_dict(),
+        "calibration": {
+            "videos": calibration.videos,
+            "allowed_loss": calibration.loss,
+            "chosen": _plain(calibration.chosen),
+            "full": _plain(calibration.full),
+        },
+    }
+    write_text(file, json.dumps(values, indent=2) + "\n")
+
+
+def _plain(point: Point) -> dict[str, float | None]:
+    return {
+        key: None if isinstance(value, float) and math.isinf(value) else value
+        for key, value in asdict(point).items()
+    }
+
+
+def write_curve(points: Sequence[Point], file: Path) -> None:
+    """All thresholds that were tried, one row each, as CSV."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(Point)])
+        writer.writeheader()
+        writer.writerows(asdict(each) for each in points)
+
+
+def early_exit_for(recognizer: Recognizer, views: Views, calibration: Calibration) -> EarlyExit:
+    """The chosen thresholds, for these weights, in this precision, and these views."""
+    weights = digest(recognizer.model)
+    return EarlyExit(calibration.chosen.thresholds, calibration.work, weights, views, recognizer.precision)

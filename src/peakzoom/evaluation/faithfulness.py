@@ -1,0 +1,286 @@
+"""Is the evidence true? What blurring the attended places does to the answer, against equally large other places.
+
+If a network answers by what it is said to look at, the score of its answer falls when that is blurred, and falls more
+than when as much of the frame is blurred elsewhere. So of every view
+
+* the share of each frame where the response is highest is blurred ("attended");
+* the same shapes, moved by one random offset a clip and wrapped at the borders, are ("random");
+* a disc of the same area in the middle of the frame is ("centre"): people stand there, and a network that
+  looks at nothing in particular would be hurt by that too.
+
+All three blur the same number of pixels of every frame, with the same Gaussian, and their edges are alike. (Deletion
+with a baseline: Petsiuk et al., BMVC 2018; blur as what hides: Fong and Vedaldi, ICCV 2017.)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from peakzoom.data.entries import Entry, Problem
+from peakzoom.evaluation.stats import PairedTest, paired_differences
+from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.utils.journal import Journal
+from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.video.sampling import Views, decode_ahead
+
+SHARE = 0.2  # of each frame
+SIGMA = 0.08  # of the frame's side: no hand or foot is left of it
+DRAWS = 3  # random places for each view
+KINDS = ("attended", "random", "centre")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What blurring did to one video's answer; scores are softmax, averaged over the views.
+
+    Attributes:
+        path, group: of the video.
+        label: the class answered.
+        score: its score as it is.
+        attended, random, centre: by how much the score falls when that is blurred; random is the mean of the draws.
+    """
+
+    path: str
+    group: str | None
+    label: str
+    score: float
+    attended: float
+    random: float
+    centre: float
+
+
+class ClassMeans(NamedTuple):
+    """Of the videos that were answered alike: how many, and the means of :class:`Drop`'s figures."""
+
+    label: str
+    videos: int
+    score: float
+    attended: float
+    random: float
+    centre: float
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Drops of all videos, and whether attended places matter more than others."""
+
+    drops: list[Drop]
+    share: float
+    draws: int
+    seed: int
+    views: int
+    problems: list[Problem]
+
+    def test(self, against: str = "random") -> PairedTest:
+        """Attended less ``against``, in points of score, paired by video and grouped where groups are known."""
+        difference = np.array([100 * (each.attended - getattr(each, against)) for each in self.drops])
+        groups = [each.group for each in self.drops]
+        return paired_differences(difference, groups=groups if all(groups) else None)
+
+    def rows(self) -> list[ClassMeans]:
+        """Means by the class answered, "all" last."""
+        names = sorted({each.label for each in self.drops})
+        parts = [(name, [each for each in self.drops if each.label == name]) for name in names]
+
+        def mean(part: list[Drop], key: str) -> float:
+            return float(np.mean([getattr(each, key) for each in part]))
+
+        return [
+            ClassMeans(name, len(part), *(mean(part, key) for key in ("score", *KINDS)))
+            for name, part in [*parts, ("all", self.drops)]
+        ]
+
+    def write(self, folder: Path) -> None:
+        """``faithfulness.csv``, a row a video, and ``faithfulness.json``, settings, class means and tests."""
+        with (folder / "faithfulness.csv").open(
+            "w", newline="", encoding="utf-8", errors="surrogateescape"
+        ) as stream:
+            writer = csv.DictWriter(stream, list(asdict(self.drops[0])))
+            writer.writeheader()
+            writer.writerows(asdict(each) for each in self.drops)
+        keys = ("class", "videos", "score", *KINDS)
+        summary: dict[str, Any] = {
+            "share": self.share,
+            "sigma": SIGMA,
+            "draws": self.draws,
+            "seed": self.seed,
+            "views": self.views,
+            "classes": [dict(zip(keys, row, strict=True)) for row in self.rows()],
+            "attended_less": {name: asdict(self.test(name)) for name in KINDS[1:]},
+        }
+        text = json.dumps(summary, indent=2) + "\n"
+        (folder / "faithfulness.json").write_text(text, encoding="utf-8")
+
+
+def attended(responses: Tensor, side: int, share: float = SHARE) -> Tensor:
+    """The share of each frame where its response is highest; ties go to the first in row-major order.
+
+    Args:
+        responses: (B, T, g, g) in [0, 1], on grid lines j at pixel j (side - 1) / (g - 1).
+        side: of the frames in pixels.
+        share: in (0, 1).
+
+    Returns:
+        bool (B, T, side, side), ``round(share * side^2)`` true in each frame.
+    """
+    whole = F.interpolate(responses, (side, side), mode="bilinear", align_corners=True).flatten(2)
+    most = round(share * side * side)
+    chosen = whole.sort(dim=2, descending=True, stable=True).indices[..., :most]
+    mask = torch.zeros_like(whole, dtype=torch.bool).scatter(2, chosen, True)
+    return mask.unflatten(2, (side, side))
+
+
+def centre(side: int, share: float = SHARE) -> Tensor:
+    """The ``round(share * side^2)`` pixels nearest to the middle of a frame: bool (side, side)."""
+    line = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2).square()
+    order = (line[:, None] + line).flatten().sort(stable=True).indices[: round(share * side * side)]
+    return torch.zeros(side * side, dtype=torch.bool).scatter(0, order, True).unflatten(0, (side, side))
+
+
+def moved(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """The same shapes elsewhere: each clip's moved by one random offset, wrapped at the borders.
+
+    Args:
+        mask: bool (B, T, side, side).
+        generator: source of the offsets.
+    """
+    offsets = _offsets(len(mask), mask.shape[-1], generator)
+    return torch.stack([each.roll((y, x), (1, 2)) for each, (y, x) in zip(mask, offsets, strict=True)])
+
+
+def _offsets(clips: int, side: int, generator: torch.Generator) -> list[tuple[int, int]]:
+    """By how much each clip's shapes are moved down and to the right."""
+    return [(y, x) for y, x in torch.randint(side, (clips, 2), generator=generator).tolist()]
+
+
+def blur(views: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of every frame, borders continued; uint8 (B, T, 3, s, s) and sigma in pixels.
+
+    A Gaussian is separable: one (s, s) matrix from the left and from the right, many times faster than convolving.
+    """
+    side, reach = views.shape[-1], max(1, round(3 * sigma))
+    apart = torch.arange(-reach, reach + 1)
+    weight = torch.exp(-apart.square() / (2 * sigma**2))
+    pixel = torch.arange(side)
+    matrix = torch.zeros(side, side)
+    for offset, each in zip(apart.tolist(), (weight / weight.sum()).tolist(), strict=True):
+        matrix[pixel, (pixel + offset).clamp(0, side - 1)] += each  # beyond the border its pixel counts
+    frames = matrix @ views.float() @ matrix.T
+    return frames.round().clamp(0, 255).to(torch.uint8)
+
+
+def torch_engine(recognizer: Recognizer) -> TorchEngine:
+    """The engine, which must be able to say what it attends to; UserError if it is another."""
+    if not isinstance(recognizer.engine, TorchEngine):
+        raise UserError(f"faithfulness needs engine torch, not {recognizer.engine.name}: leave --engine out")
+    return recognizer.engine
+
+
+def measure_faithfulness(
+    recognizer: Recognizer,
+    entries: Sequence[Entry],
+    views: Views | None = None,
+    *,
+    share: float = SHARE,
+    draws: int = DRAWS,
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool | Told = True,
+    journal: Journal | None = None,
+) -> Faithfulness:
+    """Blur what the network attends to, and as much elsewhere, and see what becomes of its answers.
+
+    Args:
+        recognizer: a trained model on PyTorch.
+        entries: the videos; their labels are not used.
+        views: the views; the paper's 30 when not given.
+        share: of each frame that is blurred.
+        draws: random places for each view.
+        seed: of these places.
+        workers: decoding threads.
+        progress: show a bar; a function is called with (done, all) videos instead.
+        journal: where each video's line goes, and those of a stopped measurement of the same are.
+
+    Raises:
+        UserError: the engine is not PyTorch, or not one video can be decoded.
+    """
+    engine = torch_engine(recognizer)
+    if not 0 < share < 1 or draws < 1:
+        raise UserError(
+            f"share is {share:g} and draws {draws}, expected a share between 0 and 1 and 1 draw or more"
+        )
+    views = views or Views()
+    generator = torch.Generator().manual_seed(seed)
+    drops: list[Drop] = []
+    problems: list[Problem] = []
+    known = journal.lines if journal else []
+    line: dict[str, Any]
+    for line, entry in zip(known, entries, strict=False):
+        if "error" in line:
+            problems.append(Problem(str(entry.path), line["error"]))
+            continue
+        drops.append(Drop(str(entry.path), entry.group, **line))
+        # Its places are drawn again, so that those of the videos that follow are what they would have been.
+        for _ in range(views.clips * draws):
+            _offsets(views.crops, recognizer.preprocess.source_size, generator)
+    missing = entries[len(known) :]
+    decoded = decode_ahead([entry.path for entry in missing], recognizer.preprocess, views, workers)
+    with progress_bar(f"blurring {len(entries)} videos", progress) as told:
+        for done, (entry, video) in enumerate(zip(missing, decoded, strict=True), start=len(known) + 1):
+            line = {}
+            if isinstance(video, DecodeError):
+                problems.append(Problem(str(entry.path), video.reason))
+                line["error"] = video.reason
+            else:
+                batches = [_scores(engine, batch, share, draws, generator) for batch in video.batches()]
+                mean = np.concatenate(batches).mean(0)  # (2 + draws + 1, S)
+                answer = int(mean[0].argmax())
+                before, seen, *others, middle = mean[:, answer].tolist()
+                drops.append(
+                    Drop(
+                        str(entry.path),
+                        entry.group,
+                        recognizer.classes[answer],
+                        before,
+                        before - seen,
+                        before - float(np.mean(others)),
+                        before - middle,
+                    )
+                )
+                line = {
+                    key: value for key, value in asdict(drops[-1]).items() if key not in ("path", "group")
+                }
+            if journal:
+                journal.add(line)
+            told(done, len(entries))
+    if not drops:
+        raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")
+    return Faithfulness(drops, share, draws, seed, views.clips * views.crops, problems)
+
+
+@torch.inference_mode()
+def _scores(
+    engine: TorchEngine, views: Tensor, share: float, draws: int, generator: torch.Generator
+) -> np.ndarray:
+    """Fused softmax (B, 2 + draws + 1, S): as it is, attended blurred, each random place, the centre."""
+    network, side = engine.network, views.shape[-1]
+    seen = network.look(views.to(engine.device))
+    responses, _ = network.model.respond(seen.features, network.preprocess.frames, seen.size)
+    mask = attended(responses.float().cpu(), side, share)
+    soft = blur(views, SIGMA * side)
+    masks = [mask, *(moved(mask, generator) for _ in range(draws)), centre(side, share).expand_as(mask)]
+    blurred = [torch.where(each[:, :, None], soft, views) for each in masks]
+    logits = [engine.stage2(seen), *(engine(each)["fused"] for each in blurred)]
+    return torch.stack(logits, 1).softmax(2).numpy()

@@ -1,0 +1,212 @@
+"""What one branch says about another: where they disagree, and what the complementary one finds alone.
+
+The Jensen-Shannon divergence is Lin's (1991), in bits, the mean over all pairs of branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from peakzoom.evaluation.files import Scores
+from peakzoom.evaluation.stats import Share, bootstrap, share, share_of
+
+HIGH_SCORE = 0.5  # above it no other class can have more
+FEW = 5  # fewer videos, or fewer right or wrong answers, and the page draws no conclusion
+MOST_DOUBTS = 20
+LABEL_DOUBTFUL, UNSURE, WEAK = "label doubtful", "unsure", "agreed, low score"
+
+
+# Disagreement ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Level:
+    """Videos on which the branches give so many different answers, and the fused answer's accuracy on them."""
+
+    answers: int
+    top1: Share
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two branches: videos with the same answer from both, and their mean divergence in bits."""
+
+    one: str
+    two: str
+    same: int
+    divergence: float
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Videos by divergence: least and greatest in bits, and the fused answer's accuracy."""
+
+    low: float
+    high: float
+    top1: Share
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A video whose fused answer is not its label; ``scores`` are those of each branch's own answer."""
+
+    path: str
+    label: str
+    answers: dict[str, str]
+    scores: dict[str, float]
+    divergence: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How often branches differ, and what that says.
+
+    ``separation`` is the share of pairs of a wrong and a right video in which the wrong one has the greater
+    divergence (ties count half): 0.5 means that divergence says nothing. None, as its interval, where there are
+    fewer than ``FEW`` right or wrong answers.
+    """
+
+    levels: list[Level]
+    pairs: list[Pair]
+    quantiles: list[Quantile]
+    separation: float | None
+    separation_low: float | None
+    separation_high: float | None
+    kinds: dict[str, int]
+    doubts: list[Doubt]
+
+
+def divergence(distributions: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over all pairs of the Jensen-Shannon divergence, in bits, [0, 1].
+
+    Args:
+        distributions: at least two (V, S), rows of sum 1.
+
+    Returns:
+        float64 (V,).
+    """
+    pairs = [_jensen_shannon(one, two) for one, two in combinations(distributions, 2)]
+    return np.asarray(np.mean(pairs, axis=0))
+
+
+def _jensen_shannon(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    middle = (one + two) / 2
+    total = np.zeros(len(one))
+    for each in (one, two):
+        ratio = np.divide(each, middle, out=np.ones_like(middle), where=each > 0)  # 0 log 0 = 0
+        total += (each * np.log2(ratio)).sum(1) / 2
+    return np.asarray(total.clip(0, 1))
+
+
+def separation(values: np.ndarray, wrong: np.ndarray) -> float | None:
+    """P(value of a wrong one > value of a right one) + P(equal) / 2; None without a pair. Both arrays (V,)."""
+    right = np.sort(values[~wrong])
+    if len(right) in (0, len(values)):
+        return None
+    below = np.searchsorted(right, values[wrong], "left") + np.searchsorted(right, values[wrong], "right")
+    return float(below.mean() / (2 * len(right)))
+
+
+def disagreement(scores: Scores) -> Disagreement | None:
+    """Where the branches differ; None with a single branch."""
+    if len(scores.parts) < 2:
+        return None
+    right = scores.right("fused")
+    answers = np.stack([scores.means[name].argmax(1) for name in scores.parts], axis=1)
+    different = np.array([len(set(row)) for row in answers.tolist()])
+    levels = [Level(count, share_of(right[different == count])) for count in range(1, len(scores.parts) + 1)]
+    pairs = [
+        Pair(
+            one,
+            two,
+            int((scores.means[one].argmax(1) == scores.means[two].argmax(1)).sum()),
+            float(divergence([scores.means[one], scores.means[two]]).mean()),
+        )
+        for one, two in combinations(scores.parts, 2)
+    ]
+    apart = divergence([scores.means[name] for name in scores.parts])
+    # Five parts where each gets FEW videos, fewer parts otherwise.
+    parts = np.array_split(np.argsort(apart, kind="stable"), max(1, min(5, len(apart) // FEW)))
+    quantiles = [
+        Quantile(float(apart[part[0]]), float(apart[part[-1]]), share_of(right[part])) for part in parts
+    ]
+    value = low = high = None
+    if min(int(right.sum()), int((~right).sum())) >= FEW:
+        value = separation(apart, ~right)
+        low, high = bootstrap(len(right), lambda drawn: separation(apart[drawn], ~right[drawn]))
+    kinds, doubts = _doubts(scores, apart)
+    return Disagreement(levels, pairs, quantiles, value, low, high, kinds, doubts)
+
+
+def _doubts(scores: Scores, apart: np.ndarray) -> tuple[dict[str, int], list[Doubt]]:
+    """Videos that are answered otherwise than labelled: counts by kind, and those to look at first."""
+    found: dict[str, list[Doubt]] = {LABEL_DOUBTFUL: [], UNSURE: [], WEAK: []}
+    names = [*scores.parts, "fused"]
+    for video in np.flatnonzero(~scores.right("fused")).tolist():
+        rows = {name: scores.means[name][video] for name in names}
+        chosen = {name: int(row.argmax()) for name, row in rows.items()}
+        tops = {name: float(row.max()) for name, row in rows.items()}
+        kind = WEAK if min(tops.values()) < HIGH_SCORE else LABEL_DOUBTFUL
+        if len(set(chosen.values())) > 1:
+            kind = UNSURE
+        found[kind].append(
+            Doubt(
+                scores.paths[video],
+                scores.classes[int(scores.labels[video])],
+                {name: scores.classes[index] for name, index in chosen.items()},
+                tops,
+                float(apart[video]),
+                kind,
+            )
+        )
+    found[LABEL_DOUBTFUL].sort(key=lambda each: -min(each.scores.values()))
+    found[UNSURE].sort(key=lambda each: -each.divergence)
+    found[WEAK].sort(key=lambda each: -min(each.scores.values()))
+    # Half of the list is kept for the videos on which branches differ, as far as there are any.
+    kept = max(MOST_DOUBTS - len(found[UNSURE]), MOST_DOUBTS // 2)
+    listed = found[LABEL_DOUBTFUL][:kept] + found[UNSURE]
+    return {kind: len(each) for kind, each in found.items()}, (listed + found[WEAK])[:MOST_DOUBTS]
+
+
+# Scenery ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SceneryRow:
+    """A class with videos: right answers of each branch and of the fused one; what that hints at.
+
+    ``hint`` is "scenery?", "few videos" (fewer than ``FEW``, no conclusion) or empty.
+    """
+
+    name: str
+    videos: int
+    right: dict[str, int]
+    hint: str
+
+
+def scenery(scores: Scores) -> list[SceneryRow] | None:
+    """Classes that the complementary view alone finds as well as every other answer; None without that branch.
+
+    "scenery?" means: at least ``FEW`` videos, as many right answers by C as by each of the others, and so many that
+    guessing (one in S) lies below Wilson's interval.
+    """
+    if "complementary" not in scores.parts or len(scores.parts) < 2:
+        return None
+    right = {name: scores.right(name) for name in scores.branches}
+    rows = []
+    for index in np.unique(scores.labels).tolist():
+        here = scores.labels == index
+        counts = {name: int(each[here].sum()) for name, each in right.items()}
+        alone = share(counts["complementary"], int(here.sum()))
+        hint = ""
+        if alone.videos < FEW:
+            hint = "few videos"
+        elif alone.right >= max(counts.values()) and (alone.low or 0.0) > 1 / len(scores.classes):
+            hint = "scenery?"
+        rows.append(SceneryRow(scores.classes[index], alone.videos, counts, hint))
+    return rows

@@ -1,0 +1,328 @@
+"""All numbers of the page: of every answer, of fewer views, of a vote, of the scores and of the classes.
+
+Branch subsets are the paper's Table 4, but of one joint training: each branch's softmax scores, averaged without
+learning. The expected calibration error is that of Guo et al. (2017), with 15 bins of equal width. What branches say
+about one another is in ``branches.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from peakzoom.evaluation.files import Scores, average
+from peakzoom.evaluation.report.branches import Disagreement, SceneryRow, disagreement, scenery
+from peakzoom.evaluation.stats import Share, bootstrap, mean_class, share, share_of
+from peakzoom.model import config
+from peakzoom.video.sampling import Views
+
+LETTERS = {**config.LETTERS, "fused": "fused"}
+BINS = 15
+
+
+# Branch subsets --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SubsetRow:
+    """One answer. ``gained`` and ``lost``: videos right here and wrong by the original branch, and the reverse."""
+
+    name: str
+    top1: Share
+    mean_class: float
+    mean_class_low: float
+    mean_class_high: float
+    gained: int | None
+    lost: int | None
+
+
+def subsets(scores: Scores) -> list[SubsetRow]:
+    """Every subset of the branches, by the mean of their softmax scores, then the learnt fused answer."""
+    rows = []
+    for size in range(1, len(scores.parts) + 1):
+        for chosen in combinations(scores.parts, size):
+            mean = sum((scores.means[name] for name in chosen), np.zeros(())) / size
+            rows.append(("+".join(LETTERS[name] for name in chosen), mean))
+    rows.append(("fused", scores.means["fused"]))
+    original = scores.right("original") if "original" in scores.parts else None
+    return [_subset(name, mean.argmax(1) == scores.labels, scores.labels, original) for name, mean in rows]
+
+
+def _subset(name: str, right: np.ndarray, labels: np.ndarray, original: np.ndarray | None) -> SubsetRow:
+    low, high = bootstrap(len(labels), lambda drawn: mean_class(right[drawn], labels[drawn]))
+    gained = None if original is None else int((right & ~original).sum())
+    lost = None if original is None else int((original & ~right).sum())
+    return SubsetRow(name, share_of(right), mean_class(right, labels), low, high, gained, lost)
+
+
+# Number of views -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ViewsRow:
+    """Accuracy from some of the views: ``clips`` times ``crops``, both counted from 1."""
+
+    clips: list[int]
+    crops: list[int]
+    top1: dict[str, Share]
+
+    @property
+    def views(self) -> int:
+        """How many."""
+        return len(self.clips) * len(self.crops)
+
+
+def spread(count: int, chosen: int) -> list[int]:
+    """``chosen`` of ``count`` places, the middles of equal parts.
+
+    >>> spread(10, 1), spread(10, 3), spread(3, 1)
+    ([5], [1, 5, 8], [1])
+    """
+    return [(2 * place + 1) * count // (2 * chosen) for place in range(chosen)]
+
+
+def choose_views(protocol: Views) -> list[tuple[list[int], list[int]]]:
+    """(clips, crops) of each row, counted from 0: 1, 3 and all clips by the middle crop and by all crops.
+
+    Ten clips of three crops make 1, 3 (three crops of the middle clip), 3 (middle crop of three clips), 9, 10 and 30.
+    """
+    rows = {
+        (tuple(spread(protocol.clips, clips)), tuple(spread(protocol.crops, crops)))
+        for clips in (1, min(3, protocol.clips), protocol.clips)
+        for crops in (1, protocol.crops)
+    }
+    ordered = sorted(rows, key=lambda row: (len(row[0]) * len(row[1]), len(row[0])))
+    return [(list(clips), list(crops)) for clips, crops in ordered]
+
+
+def by_views(scores: Scores) -> list[ViewsRow]:
+    """Accuracy of every branch from fewer views."""
+    rows = []
+    for clips, crops in choose_views(scores.protocol):
+        places = [clip * scores.protocol.crops + crop for clip in clips for crop in crops]
+        found = {
+            name: share_of(average(scores.views[:, place].take(places, axis=1)).argmax(1) == scores.labels)
+            for place, name in enumerate(scores.branches)
+        }
+        rows.append(ViewsRow([clip + 1 for clip in clips], [crop + 1 for crop in crops], found))
+    return rows
+
+
+# Majority against mean -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VoteRow:
+    """One branch. ``differ``: videos with two answers; ``ties``: videos where the mean decided the vote."""
+
+    branch: str
+    mean: Share
+    vote: Share
+    differ: int
+    vote_only: int
+    mean_only: int
+    ties: int
+
+
+def majority(views: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The class that most views answer, ties decided by the mean score among the tied.
+
+    Args:
+        views: (V, views, S).
+        mean: (V, S).
+
+    Returns:
+        Answers int (V,), and bool (V,) where there was a tie.
+    """
+    votes = np.zeros(mean.shape, dtype=np.int64)
+    np.add.at(votes, (np.arange(len(mean))[:, None], views.argmax(2)), 1)
+    best = votes == votes.max(1, keepdims=True)
+    return np.where(best, mean, -1.0).argmax(1), best.sum(1) > 1
+
+
+def votes(scores: Scores) -> list[VoteRow]:
+    """Majority of the views against the mean of their scores, each branch and the fused answer."""
+    rows = []
+    for place, name in enumerate(scores.branches):
+        answers, ties = majority(scores.views[:, place], scores.means[name])
+        voted, averaged = answers == scores.labels, scores.right(name)
+        rows.append(
+            VoteRow(
+                name,
+                share_of(averaged),
+                share_of(voted),
+                int((answers != scores.means[name].argmax(1)).sum()),
+                int((voted & ~averaged).sum()),
+                int((averaged & ~voted).sum()),
+                int(ties.sum()),
+            )
+        )
+    return rows
+
+
+# Calibration -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Videos whose answer has a score in (low, high]; means are None without one."""
+
+    low: float
+    high: float
+    videos: int
+    score: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of one answer.
+
+    Attributes:
+        branch: whose.
+        ece: sum over the bins of videos / all * |accuracy - mean score|.
+        nll: mean of -ln(score of the label), nats.
+        floored: videos whose label has a score of 0, counted as the smallest positive float32 there.
+        score_right, score_wrong: mean score of the answer where it is right and where it is wrong.
+        bins: ``BINS`` of equal width.
+    """
+
+    branch: str
+    ece: float
+    nll: float
+    floored: int
+    score_right: float | None
+    score_wrong: float | None
+    bins: list[Bin]
+
+
+def calibrate(branch: str, scores: np.ndarray, labels: np.ndarray) -> Calibration:
+    """Whether scores mean what they say; ``scores`` (V, S), ``labels`` (V,)."""
+    top, right = scores.max(1), scores.argmax(1) == labels
+    place = (np.ceil(top * BINS).astype(int) - 1).clip(0, BINS - 1)
+    bins, error = [], 0.0
+    for index in range(BINS):
+        here = place == index
+        edges = (index / BINS, (index + 1) / BINS, int(here.sum()))
+        if not here.any():
+            bins.append(Bin(*edges, None, None))
+            continue
+        score, accuracy = float(top[here].mean()), float(right[here].mean())
+        bins.append(Bin(*edges, score, accuracy))
+        error += float(here.mean()) * abs(accuracy - score)
+    of_label = scores[np.arange(len(labels)), labels]
+    floored = np.maximum(of_label, np.finfo(np.float32).smallest_subnormal)
+    return Calibration(
+        branch,
+        error,
+        float(-np.log(floored).mean()),
+        int((of_label <= 0).sum()),
+        float(top[right].mean()) if right.any() else None,
+        float(top[~right].mean()) if not right.all() else None,
+        bins,
+    )
+
+
+# Classes ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class and the fused answer: right of its videos, right of the videos answered so, commonest other answer."""
+
+    name: str
+    found: Share
+    correct: Share
+    instead: str | None
+    instead_videos: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Videos of a class that got another one as their answer."""
+
+    label: str
+    answer: str
+    videos: int
+
+
+def confusion_matrix(scores: Scores) -> np.ndarray:
+    """int64 (S, S): rows true classes, columns fused answers."""
+    count = len(scores.classes)
+    flat = np.bincount(scores.labels * count + scores.means["fused"].argmax(1), minlength=count**2)
+    return flat.reshape(count, count)
+
+
+def by_class(confusion: np.ndarray, classes: Sequence[str]) -> list[ClassRow]:
+    """All S classes, those without a video too."""
+    rows = []
+    for index, name in enumerate(classes):
+        others = confusion[index].copy()
+        others[index] = 0
+        rows.append(
+            ClassRow(
+                name,
+                share(int(confusion[index, index]), int(confusion[index].sum())),
+                share(int(confusion[index, index]), int(confusion[:, index].sum())),
+                classes[int(others.argmax())] if others.any() else None,
+                int(others.max()),
+            )
+        )
+    return rows
+
+
+def mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[Mistake]:
+    """Most frequent first, equal ones in the order of the classes."""
+    rows = [
+        Mistake(classes[row], classes[column], int(value))
+        for (row, column), value in np.ndenumerate(confusion)
+        if value and row != column
+    ]
+    return sorted(rows, key=lambda each: -each.videos)
+
+
+# All numbers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Everything on the page; None for the parts that need several branches and have one."""
+
+    evaluation: str
+    videos: int
+    classes: int
+    branches: list[str]
+    protocol: Views
+    problems: list[tuple[str, str]]
+    subsets: list[SubsetRow]
+    views: list[ViewsRow]
+    votes: list[VoteRow]
+    disagreement: Disagreement | None
+    scenery: list[SceneryRow] | None
+    calibration: list[Calibration]
+    per_class: list[ClassRow]
+    mistakes: list[Mistake]
+
+
+def measure_all(scores: Scores) -> Numbers:
+    """All numbers of the page, from the scores alone."""
+    confusion = confusion_matrix(scores)
+    return Numbers(
+        str(scores.folder),
+        len(scores.labels),
+        len(scores.classes),
+        scores.branches,
+        scores.protocol,
+        scores.problems,
+        subsets(scores),
+        by_views(scores),
+        votes(scores),
+        disagreement(scores),
+        scenery(scores),
+        [calibrate(name, scores.means[name], scores.labels) for name in reversed(scores.branches)],
+        by_class(confusion, scores.classes),
+        mistakes(confusion, scores.classes),
+    )

@@ -1,0 +1,140 @@
+"""Pictures of a report. Matplotlib, without a display; names are shown letter by letter, never read as formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from peakzoom.display.figures import BRANCH_COLOURS, COLOURS, INK, MUTED, shortened
+
+BRANCH_MARKERS = {"original": "o", "discriminative": "^", "complementary": "s", "fused": "D"}
+
+
+@dataclass(frozen=True)
+class SharePanel:
+    """One panel of :func:`plot_shares`: a row is a label, a share in [0, 1] and its interval."""
+
+    title: str
+    labels: Sequence[str]
+    values: Sequence[tuple[float, float, float]]  # share, low end, high end
+
+
+def plot_shares(panels: Sequence[SharePanel], file: Path, xlabel: str = "accuracy, 95% interval") -> None:
+    """Shares as points with their intervals, one panel beside the other, first row on top, as a PNG."""
+    rows = max(len(panel.labels) for panel in panels)
+    figure = Figure(figsize=(4.6 * len(panels) + 1.2, 0.34 * rows + 1.1), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, panel in zip(axes, panels, strict=True):
+        for row, (value, low, high) in enumerate(panel.values):
+            axis.plot([low, high], [row, row], color=MUTED, linewidth=2, solid_capstyle="round")
+            axis.plot([value], [row], "o", color=COLOURS["train"], markersize=7)
+        axis.set_yticks(range(len(panel.labels)), panel.labels, fontsize=9, parse_math=False)
+        axis.set_ylim(len(panel.labels) - 0.4, -0.6)
+        axis.set_xlabel(xlabel, fontsize=9)
+        axis.set_title(panel.title, color=INK, fontsize=10)
+        _share_axis(axis, "x")
+    figure.savefig(file, dpi=110)
+
+
+def plot_lines(labels: Sequence[str], series: Mapping[str, Sequence[float]], file: Path, xlabel: str) -> None:
+    """Accuracy of each branch at a few named places of the x axis, as a PNG."""
+    figure = Figure(figsize=(7.4, 3.8), layout="constrained")
+    axis = figure.subplots()
+    # Side by side, for branches often have the same accuracy.
+    shifts = [0.07 * (place - (len(series) - 1) / 2) for place in range(len(series))]
+    for shift, (name, values) in zip(shifts, series.items(), strict=True):
+        axis.plot(
+            [place + shift for place in range(len(labels))],
+            values,
+            color=BRANCH_COLOURS[name],
+            marker=BRANCH_MARKERS[name],
+            markersize=6,
+            linewidth=1.3,
+            alpha=0.9,
+            label=name,
+        )
+    axis.set_xticks(range(len(labels)), labels, fontsize=9)
+    axis.set_xlim(-0.4, len(labels) - 0.6)
+    axis.set_xlabel(xlabel, fontsize=9)
+    axis.set_ylabel("accuracy", fontsize=9)
+    # Differences between numbers of views are small: the axis shows the range that occurs.
+    found = [value for values in series.values() for value in values]
+    room = max(0.02, 0.15 * (max(found) - min(found)))
+    axis.set_ylim(max(-0.02, min(found) - room), min(1.02, max(found) + room))
+    axis.yaxis.set_major_formatter("{x:.1%}")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    figure.savefig(file, dpi=110)
+
+
+def plot_reliability(bins: Sequence[tuple[float, float, int]], file: Path) -> None:
+    """Accuracy against the score of the answer, with the number of videos below, as a PNG.
+
+    Args:
+        bins: (mean score, accuracy, videos) of the bins that hold a video.
+        file: where the PNG goes.
+    """
+    figure = Figure(figsize=(4.8, 5.0), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    scores, accuracies, counts = zip(*bins, strict=True)
+    top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="score = accuracy")
+    top.plot(scores, accuracies, "o-", color=COLOURS["train"], linewidth=1.4, markersize=6, label="videos")
+    top.set_ylabel("accuracy", fontsize=9)
+    top.legend(frameon=False, fontsize=9, loc="upper left")
+    bottom.bar(scores, counts, width=0.028, color=COLOURS["train"])
+    bottom.set_ylabel("videos", fontsize=9)
+    bottom.set_ylim(0, max(counts) * 1.1)
+    bottom.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+    bottom.set_xlabel("score of the answer (mean of each of 15 bins)", fontsize=9)
+    _share_axis(top, "y")
+    bottom.spines[["top", "right"]].set_visible(False)
+    bottom.set_xlim(-0.02, 1.02)
+    bottom.xaxis.set_major_formatter("{x:.0%}")
+    figure.savefig(file, dpi=110)
+
+
+def plot_branches_by_class(classes: Sequence[str], series: Mapping[str, Sequence[float]], file: Path) -> None:
+    """Accuracy of each branch in each class, a row a class, first on top, as a PNG."""
+    figure = Figure(figsize=(7.6, 0.19 * len(classes) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    for row in range(len(classes)):
+        here = [values[row] for values in series.values()]
+        axis.plot([min(here), max(here)], [row, row], color="#cbd2d9", linewidth=2, zorder=1)
+    # Hollow signs of falling size, one in the other, can be told apart where they lie on one place.
+    sizes = (105, 52, 24, 8)[-len(series) :]
+    for place, (size, (name, values)) in enumerate(zip(sizes, series.items(), strict=True)):
+        axis.scatter(
+            values,
+            range(len(classes)),
+            s=size,
+            marker=BRANCH_MARKERS[name],
+            facecolors="none" if place < len(series) - 1 else BRANCH_COLOURS[name],
+            edgecolors=BRANCH_COLOURS[name],
+            linewidths=1.2,
+            label=name,
+            zorder=2 + place,
+        )
+    axis.set_yticks(range(len(classes)), [shortened(name) for name in classes], fontsize=8, parse_math=False)
+    axis.set_ylim(len(classes) - 0.4, -0.6)
+    axis.set_xlabel("accuracy", fontsize=9)
+    _share_axis(axis, "x")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    figure.savefig(file, dpi=110)
+
+
+def _share_axis(axis: Axes, which: Literal["x", "y"]) -> None:
+    """An axis from 0% to 100%."""
+    if which == "x":
+        axis.set_xlim(-0.02, 1.02)
+        axis.xaxis.set_major_formatter("{x:.0%}")
+    else:
+        axis.set_ylim(-0.02, 1.02)
+        axis.yaxis.set_major_formatter("{x:.0%}")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)

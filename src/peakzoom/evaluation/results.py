@@ -1,0 +1,153 @@
+"""Accuracies of the branches and of the fused prediction, from scores and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+from peakzoom.data.entries import Entry, Problem
+from peakzoom.display.figures import confusion_figure
+from peakzoom.display.html import _block, _folded, _name, _row, _table
+from peakzoom.evaluation.stats import interval, share
+from peakzoom.inference.early_exit import EarlyExit
+from peakzoom.inference.prediction import Prediction
+from peakzoom.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from peakzoom.evaluation.faithfulness import Faithfulness
+
+
+@dataclass(frozen=True)
+class BranchResult:
+    """Accuracies of one branch, in [0, 1]."""
+
+    top1: float
+    top5: float
+    mean_class: float
+    per_class: dict[str, float]  # classes with at least one video
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out, for each branch and "fused"."""
+
+    branches: dict[str, BranchResult]
+    confusion: np.ndarray  # int64 (S, S), rows true, columns the fused answer
+    counts: dict[str, int]  # videos scored, of each class
+    problems: list[Problem]
+    effort: MeanEffort | None = None  # of the early exit
+    faithfulness: Faithfulness | None = None  # where it was asked for
+
+    @property
+    def fused(self) -> BranchResult:
+        """The answer's."""
+        return self.branches["fused"]
+
+    def plot(self) -> Figure:
+        """The confusion matrix, for a notebook."""
+        return confusion_figure(self.confusion, list(self.counts))
+
+    def _repr_html_(self) -> str:
+
+        return evaluation_html(self)
+
+
+def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> BranchResult:
+    """Accuracies from scores.
+
+    Args:
+        scores: (V, S) of V videos.
+        labels: int (V,).
+        classes: S names.
+    """
+    predicted, target = torch.from_numpy(scores), torch.from_numpy(labels)
+    options: dict[str, Any] = {"num_classes": len(classes)}
+    each = multiclass_accuracy(predicted, target, average="none", **options)
+    present = [index for index in range(len(classes)) if (labels == index).any()]
+    return BranchResult(
+        top1=float(multiclass_accuracy(predicted, target, average="micro", **options)),
+        top5=float(
+            multiclass_accuracy(predicted, target, average="micro", top_k=min(5, len(classes)), **options)
+        ),
+        mean_class=float(each[present].mean()),
+        per_class={classes[index]: float(each[index]) for index in present},
+    )
+
+
+def summarise(
+    predictions: Sequence[Prediction],
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    problems: Sequence[Problem],
+) -> Evaluation:
+    """All accuracies of scored videos; ``entries`` are theirs, in the same order."""
+    if not predictions:
+        raise UserError("not one of the test videos could be scored; run 'peakzoom data check' on them")
+    labels = np.array([entry.label for entry in entries], dtype=np.int64)
+    stacked = {name: np.stack([each.scores[name] for each in predictions]) for name in predictions[0].scores}
+    fused = torch.from_numpy(stacked["fused"].argmax(1))
+    confusion = multiclass_confusion_matrix(fused, torch.from_numpy(labels), num_classes=len(classes))
+    return Evaluation(
+        {name: measure(scores, labels, classes) for name, scores in stacked.items()},
+        confusion.numpy(),
+        {name: int((labels == index).sum()) for index, name in enumerate(classes)},
+        list(problems),
+    )
+
+
+@dataclass(frozen=True)
+class MeanEffort:
+    """What the early exit took on average."""
+
+    views: float  # of a video
+    closer: float  # of these, in stage 2
+    passes_per_view: float
+    multiply_adds_per_view: float  # G
+    multiply_adds: float  # G, of a video
+    full_multiply_adds: float  # G, of a video with every view in stage 2
+
+
+def mean_effort(predictions: Sequence[Prediction], early_exit: EarlyExit) -> MeanEffort:
+    """Of predictions with the early exit."""
+    efforts = [each.effort for each in predictions if each.effort]
+    views, closer = (np.array(each, dtype=np.float64) for each in zip(*efforts, strict=True))
+    spent = np.asarray(early_exit.work.of(views, closer))
+    every = early_exit.views.clips * early_exit.views.crops
+    return MeanEffort(
+        float(views.mean()),
+        float(closer.mean()),
+        float((views + 2 * closer).sum() / views.sum()),
+        float(spent.sum() / views.sum()),
+        float(spent.mean()),
+        float(early_exit.work.of(every, every)),
+    )
+
+
+def evaluation_html(result: Evaluation) -> str:
+    """Accuracies of every branch with their intervals, then the fused answer's class by class."""
+    videos = sum(result.counts.values())
+    head = _row(["answer"], ["top-1", "95% interval", "top-5", "mean class"], "th")
+    rows = []
+    for name, branch in result.branches.items():
+        top1 = share(round(branch.top1 * videos), videos)
+        figures = [f"{branch.top1:.1%}", interval(top1), f"{branch.top5:.1%}", f"{branch.mean_class:.1%}"]
+        rows.append(_row([_name(name)], figures))
+    each = [
+        _row([_name(name)], [str(result.counts[name]), f"{value:.1%}"])
+        for name, value in result.fused.per_class.items()
+    ]
+    classes = _table(_row(["class"], ["videos", "fused accuracy"], "th"), each)
+    lines = [f"<b>{videos} videos</b>; intervals are Wilson's and take videos as independent"]
+    if result.problems:
+        lines.append(f"{len(result.problems)} files are missing, broken or used in part")
+    if result.effort:
+        views, closer = result.effort.views, result.effort.closer
+        lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them in stage 2")
+    return _block("<br>".join(lines), _table(head, rows), _folded(classes, len(each), "classes"))

@@ -1,0 +1,285 @@
+"""Evidence as pictures: panes of one frame, the time line, the frames of a video and a figure (paper, Fig. 1 and 2).
+
+Panes keep the shape of what the camera saw, also where the network's input is squashed: attention and warp are given
+in shares of the view, so they fit either. The zoomed panes are read from the file's own pixels and not from the
+network's input, so that a person sees what there is to see; where they read from is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from peakzoom.display.figures import INK, MUTED, shortened
+from peakzoom.explanation.evidence import BRANCHES, Evidence
+from peakzoom.model.zoom import ZoomSampler
+from peakzoom.video.decode import frames_of
+from peakzoom.video.guard import streamed
+
+BRANCH_COLOURS = {BRANCHES[0]: "#22d3ee", BRANCHES[1]: "#fb923c"}
+LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
+PANE_HEIGHT, PANES_WIDTH = 360, 1440  # at most
+NARROWEST = 720  # video: the time line of a narrower one cannot be read
+GAP, HEAD, TITLE, TIMELINE = 8, 40, 26, 200  # pixels
+
+
+@dataclass(frozen=True)
+class Panes:
+    """One frame, three times: uint8 (h, w, 3) each, of one height but for rounding."""
+
+    overlay: np.ndarray  # the whole frame with attention and peaks
+    discriminative: np.ndarray
+    complementary: np.ndarray
+
+
+class Painter:
+    """Draws the panes of an evidence's frames at one size.
+
+    Args:
+        evidence: whose.
+        scale: pixels of a pane for each pixel of the displayed frame.
+    """
+
+    def __init__(self, evidence: Evidence, scale: float) -> None:
+        self.evidence, region = evidence, evidence.region
+        info = evidence.info
+        self.size = (max(2, round(info.height * scale)), max(2, round(info.width * scale)))
+        down, across = self.size[0] / info.height, self.size[1] / info.width
+        self.top, self.left = round(region.top * down), round(region.left * across)
+        self.height = max(1, min(round(region.height * down), self.size[0] - self.top))
+        self.width = max(1, min(round(region.width * across), self.size[1] - self.left))
+        self.sampler = ZoomSampler(evidence.model.config.grid)
+        self.radius = max(2.0, 0.014 * max(self.size))
+
+    @classmethod
+    def for_video(cls, evidence: Evidence) -> Painter:
+        """At the size of the video's panes."""
+        info, region = evidence.info, evidence.region
+        return cls(evidence, min(PANE_HEIGHT / info.height, PANES_WIDTH / (info.width + 2 * region.width)))
+
+    def paint(self, frame: int, pixels: Tensor) -> Panes:
+        """The panes of a frame.
+
+        Args:
+            frame: its number in the file.
+            pixels: uint8 (*self.size, 3).
+        """
+        heat, peaks, attention = self.evidence.attention(frame)
+        rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+        crop = pixels[rows, columns].permute(2, 0, 1)[None].float()
+        zoomed = self.sampler(crop, attention).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        overlay = pixels.float() * 0.45  # what the network was not shown is dark
+        overlay[rows, columns] = self._heated(crop[0].permute(1, 2, 0), heat)
+        image = Image.fromarray(overlay.round().to(torch.uint8).numpy())
+        self._mark(image, peaks)
+        return Panes(np.asarray(image), *zoomed.numpy())
+
+    def _heated(self, crop: Tensor, heat: np.ndarray) -> Tensor:
+        """The view under its response: the more response, the more of the colour."""
+        whole = F.interpolate(
+            torch.from_numpy(heat)[None, None].float(),
+            (self.height, self.width),
+            mode="bilinear",
+            align_corners=True,
+        )[0, 0]
+        colour = _inferno()[whole.long()]
+        share = 0.65 * (whole / 255)[..., None]
+        return crop * (1 - share) + colour * share
+
+    def _mark(self, image: Image.Image, peaks: np.ndarray) -> None:
+        draw = ImageDraw.Draw(image)
+        if (self.height, self.width) != self.size:
+            box = (self.left, self.top, self.left + self.width - 1, self.top + self.height - 1)
+            draw.rectangle(box, outline="white")
+        last = self.evidence.model.config.grid - 1
+        for row, column, response in sorted(peaks.tolist(), key=lambda each: each[2]):
+            x = self.left + column / last * (self.width - 1)
+            y = self.top + row / last * (self.height - 1)
+            colour = BRANCH_COLOURS[BRANCHES[0] if response >= 0.5 else BRANCHES[1]]
+            radius = self.radius * (0.6 + 0.6 * response)
+            draw.circle((x, y), radius + 1.5, fill="black")
+            draw.circle((x, y), radius, fill=colour)
+
+
+def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
+    """Moments of a video, evenly spread: frame, response and peaks, the two zoomed frames; below, the time line."""
+    count = min(max(1, moments), evidence.info.frames)
+    wanted = np.unique(((np.arange(count) + 0.5) * evidence.info.frames / count).astype(int))
+    count = len(wanted)
+    painter = Painter(evidence, min(2.0, 300 / max(evidence.info.height, evidence.info.width)))
+    tall, wide = painter.size
+    across = 2.1 if wide >= tall else 1.5
+    figure = Figure(
+        figsize=(max(7.5, across * count + 0.6), 4 * across * min(tall / wide, 2) + 3.3), layout="constrained"
+    )
+    figure.suptitle(headline(evidence), fontsize=12, color=INK, parse_math=False)
+    heights = (4 * across * min(tall / wide, 2) + 0.5, 2.4)
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+    axes = upper.subplots(4, count, squeeze=False)
+    for axis, name in zip(axes[:, 0], ("frame", "response, peaks", *BRANCHES), strict=True):
+        axis.set_ylabel(name, fontsize=9, color=INK)
+    frames = streamed(evidence.info.path, frames_of, evidence.scan, np.asarray(wanted), painter.size)
+    for place, (number, pixels) in enumerate(frames):
+        panes = painter.paint(number, pixels)
+        pictures = (pixels.numpy(), panes.overlay, panes.discriminative, panes.complementary)
+        for axis, picture in zip(axes[:, place], pictures, strict=True):
+            axis.imshow(picture)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        axes[0, place].set_title(f"{evidence.times[number]:.2f} s", fontsize=9, color=INK)
+    axis = lower.subplots()
+    timeline(evidence, axis)
+    for number in wanted:
+        axis.axvline(evidence.times[number], color=MUTED, linewidth=0.8, linestyle=":")
+    return figure
+
+
+def timeline(evidence: Evidence, axis: Axes) -> None:
+    """Class scores of every frame against time, the evidence's own class thickest."""
+    times = np.append(evidence.times, evidence.end)  # the last frame stays until the end
+    for rank, index in enumerate(evidence.best(len(LINES))):
+        values = evidence.scores[:, index]
+        axis.plot(
+            times,
+            np.append(values, values[-1]),
+            color=LINES[rank],
+            linewidth=2.4 if rank == 0 else 1.3,
+            label=shortened(evidence.prediction.classes[index], 24),
+            zorder=3 if rank == 0 else 2,
+        )
+    axis.set_xlim(0, max(evidence.end, 1e-3))
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xlabel("seconds", fontsize=9, color=INK)
+    axis.set_ylabel("class score\nof the frame", fontsize=9, color=INK)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    legend = axis.legend(
+        frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.005, 0.5), borderaxespad=0.0
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def headline(evidence: Evidence) -> str:
+    """The prediction in one line, and the class of the evidence where the caller named it."""
+    name, score = evidence.prediction.top(1)[0]
+    line = f"{shortened(name, 40)}  {score:.2f}"
+    if evidence.target_given:
+        own = evidence.prediction.scores["fused"][evidence.prediction.classes.index(evidence.target)]
+        line += f"   ·   evidence for {shortened(evidence.target, 40)}  {own:.2f}"
+    return line if evidence.zooms else f"{line}   ·   this model does not see the zoomed videos"
+
+
+class EvidenceVideo:
+    """Pictures of every frame: three panes, below them the time line with the moment marked."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence, self.painter = evidence, Painter.for_video(evidence)
+        painter = self.painter
+        panes = painter.size[1] + 2 * painter.width + 2 * GAP
+        self.width = _even(max(NARROWEST, panes))
+        self.height = _even(HEAD + TITLE + painter.size[0] + GAP + TIMELINE)
+        self._margin = (self.width - panes) // 2
+        self._still = self._draw_still(panes)
+
+    def _draw_still(self, panes: int) -> np.ndarray:
+        """What does not move: the prediction, the panes' titles, the time line."""
+        image = Image.new("RGB", (self.width, self.height), "white")
+        draw = ImageDraw.Draw(image)
+        draw.text((GAP, HEAD / 2), headline(self.evidence), fill=INK, font=_font(18), anchor="lm")
+        painter = self.painter
+        self._places = [
+            self._margin,
+            self._margin + painter.size[1] + GAP,
+            self._margin + painter.size[1] + painter.width + 2 * GAP,
+        ]
+        widths = (painter.size[1], painter.width, painter.width)
+        for left, wide, name in zip(self._places, widths, ("video", *BRANCHES), strict=True):
+            colour = BRANCH_COLOURS.get(name)
+            at = left + 2
+            if colour and wide > 40:
+                draw.circle((left + 8, HEAD + TITLE / 2), 5, fill=colour, outline="black")
+                at = left + 18
+            draw.text(
+                (at, HEAD + TITLE / 2), _fitting(name, wide - 20), fill=INK, font=_font(14), anchor="lm"
+            )
+        figure = Figure(figsize=(self.width / 100, TIMELINE / 100), dpi=100, layout="constrained")
+        axis = figure.subplots()
+        timeline(self.evidence, axis)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        self._line_top = HEAD + TITLE + painter.size[0] + GAP
+        image.paste(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]), (0, self._line_top))
+        ends = axis.transData.transform([(0.0, 0.0), (0.0, 1.0)])[:, 1]
+        self._mark_rows = tuple(self._line_top + TIMELINE - each for each in ends)
+        self._seconds_to_x = lambda seconds: axis.transData.transform((seconds, 0.0))[0]
+        return np.asarray(image)
+
+    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Number and picture, uint8 (height, width, 3), of every frame of the file."""
+        top = HEAD + TITLE
+        scanned, size = self.evidence.scan, self.painter.size
+        for number, pixels in streamed(scanned.info.path, frames_of, scanned, None, size):
+            panes = self.painter.paint(number, pixels)
+            picture = self._still.copy()
+            for left, pane in zip(
+                self._places, (panes.overlay, panes.discriminative, panes.complementary), strict=True
+            ):
+                high, wide = pane.shape[:2]
+                lower = top + (self.painter.size[0] - high) // 2
+                picture[lower : lower + high, left : left + wide] = pane
+            yield number, self._marked(picture, number)
+
+    def _marked(self, picture: np.ndarray, number: int) -> np.ndarray:
+        image = Image.fromarray(picture)
+        draw = ImageDraw.Draw(image)
+        time = float(self.evidence.times[number])
+        x = self._seconds_to_x(time)
+        low, high = self._mark_rows
+        draw.line((x, high, x, low), fill=INK, width=2)
+        scores = self.evidence.scores[number]
+        for rank, index in reversed(list(enumerate(self.evidence.best(len(LINES))))):
+            y = low + (high - low) * float(scores[index])
+            draw.circle((x, y), 5 if rank == 0 else 3.5, fill=LINES[rank], outline="white")
+        clock = f"{time:.2f} s of {self.evidence.end:.2f}"
+        draw.text((self.width - GAP, HEAD / 2), clock, fill=MUTED, font=_font(15), anchor="rm")
+        return np.asarray(image)
+
+
+def _even(length: int) -> int:
+    """H.264 in 4:2:0 has no odd sides."""
+    return length + length % 2
+
+
+def _fitting(text: str, width: float) -> str:
+    """As many letters as fit."""
+    return text if _font(14).getlength(text) <= width else text[: max(1, int(width / 9))]
+
+
+@lru_cache(maxsize=1)
+def _inferno() -> Tensor:
+    """The colour map's 256 colours, float (256, 3) in 0 to 255."""
+    return torch.from_numpy(matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).float()
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own, which every installation has: Latin, Greek, Cyrillic and more."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    file = folder / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(file if file.exists() else font_manager.findfont("sans")), size)

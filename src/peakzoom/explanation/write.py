@@ -1,0 +1,89 @@
+"""Evidence as files: a video that any browser plays, a figure, and everything as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+
+from peakzoom.explanation.draw import EvidenceVideo, draw_figure
+from peakzoom.explanation.evidence import Evidence
+from peakzoom.utils.durable import check_new_folder, telling_full_disk, whole_folder
+from peakzoom.utils.progress import Told, progress_bar
+
+CLOCK = 90_000  # ticks a second, MPEG's own
+
+
+def save(evidence: Evidence, folder: str | Path, progress: bool | Told = True) -> list[Path]:
+    """Write ``evidence.mp4``, ``evidence.png`` and ``evidence.json`` into a new or empty folder.
+
+    The folder appears when it is complete; until then it is called FOLDER.part.
+
+    Args:
+        evidence: what to show.
+        folder: where.
+        progress: show a bar; a function is called with (done, all) frames instead.
+
+    Returns:
+        The three files, the video first.
+
+    Raises:
+        UserError: the folder has something in it, or the disk is full.
+    """
+    folder = Path(folder)
+    check_new_folder(folder)
+    with telling_full_disk(folder, "run it again"), whole_folder(folder) as draft:
+        video, picture, data = (draft / f"evidence.{suffix}" for suffix in ("mp4", "png", "json"))
+        data.write_text(json.dumps(evidence.to_dict(), indent=1) + "\n", encoding="utf-8")
+        draw_figure(evidence).savefig(picture, dpi=110)
+        with progress_bar("drawing", progress) as told:
+            write_video(evidence, video, told)
+    return [folder / each.name for each in (video, picture, data)]
+
+
+def write_video(evidence: Evidence, file: Path | BinaryIO, told: Told | None = None) -> None:
+    """Write the video as H.264 in MP4, every frame of the source once and at its own time.
+
+    Args:
+        evidence: what to show.
+        file: a path (then the index is in front, and a browser plays the video while it loads), or a stream that can
+            seek.
+        told: called with (done, all) frames.
+    """
+    video = EvidenceVideo(evidence)
+    ticks = _ticks(evidence.times)
+    rate = Fraction(evidence.info.fps or 25.0).limit_denominator(1001)
+    # FFmpeg moves the index to the front by reading the file again, which needs a name.
+    target, options = (str(file), {"movflags": "+faststart"}) if isinstance(file, Path) else (file, {})
+    with av.open(target, "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)
+        for number, picture in video.frames():
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = int(ticks[number]), Fraction(1, CLOCK)
+            container.mux(stream.encode(frame))
+            if told:
+                told(number + 1, evidence.info.frames)
+        container.mux(stream.encode())
+
+
+def video_html(evidence: Evidence) -> str:
+    """The video inside a piece of HTML, for a notebook."""
+    stream = BytesIO()
+    write_video(evidence, stream)
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f'<video controls loop muted style="max-width: 100%" src="data:video/mp4;base64,{data}"></video>'
+
+
+def _ticks(times: np.ndarray) -> np.ndarray:
+    """Times as whole ticks that always advance: frames of the same time follow one tick apart."""
+    ticks = np.rint(times * CLOCK).astype(np.int64)
+    step = np.arange(len(ticks))
+    return np.maximum.accumulate(ticks - step) + step

@@ -1,0 +1,3 @@
+"""Model cards, and models on the Hugging Face Hub."""
+
+from __future__ import annotations

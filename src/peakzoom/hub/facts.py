@@ -1,0 +1,214 @@
+"""What a run and its evaluations know of a model, gathered for the card."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peakzoom.data.entries import Entry, VideoSet
+from peakzoom.data.runs import PHASES, data_name, read_metrics, run_videos
+from peakzoom.display.markup import plain
+from peakzoom.evaluation.stats import Share, bootstrap_interval, interval, share_of
+from peakzoom.model import PeakZoom
+from peakzoom.model.load import digest
+from peakzoom.model.precision import FULL
+from peakzoom.utils.durable import DRAFT
+
+GROUPS = 10  # at least, for an interval over whole groups: with fewer a bootstrap is much too narrow
+SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One evaluation of the model."""
+
+    data: str
+    splits: dict[str, int]  # videos of each split that were to be tested
+    views: dict[str, Any]  # of a video: rule, clips, crops
+    engine: str
+    precision: str
+    videos: int  # scored
+    unscored: int
+    top1: dict[str, Share]  # of each branch, "fused" last
+    top5: dict[str, float]
+    mean_class: dict[str, float]
+    groups: int | None  # None where not every video has one
+    by_groups: tuple[float, float] | None  # 95% interval of the fused prediction
+    early_exit: tuple[float, float] | None  # views of a video that stages 1 and 2 saw; None: both saw all
+
+    def rows(self) -> list[list[str]]:
+        """Branch, top-1, its interval, top-5 and mean class accuracy, as text."""
+        return [
+            [
+                name,
+                f"{top1.value or 0:.1%}",
+                interval(top1),
+                f"{self.top5[name]:.1%}",
+                f"{self.mean_class[name]:.1%}",
+            ]
+            for name, top1 in self.top1.items()
+        ]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a saved model beside the model itself; nothing of one that is in no run."""
+
+    videos: VideoSet | None = None
+    data: str | None = None
+    problems: int = 0
+    config: Mapping[str, Any] | None = None
+    command: str | None = None
+    phase: str | None = None
+    epochs: int = 0
+    epoch: int | None = None  # whose weights these are
+    chosen: bool = False  # for its accuracy on validation videos
+    validation: float | None = None  # that accuracy
+    tested: tuple[Tested, ...] = ()
+    unlisted: int = 0  # evaluations in the run that are not known to be of these weights
+
+    def split(self, name: str) -> list[Entry]:
+        """The videos of a split."""
+        return [entry for entry in self.videos.entries if entry.split == name] if self.videos else []
+
+    def groups(self, *splits: str) -> set[str | None]:
+        """The groups of the videos of some splits, with None where a video has no group."""
+        return {entry.group for name in splits for entry in self.split(name)}
+
+
+def gather(model: PeakZoom, folder: Path | None, also: Sequence[Path] = ()) -> Facts:
+    """Read what the run around a saved model says.
+
+    Args:
+        model: whose evaluations are wanted.
+        folder: ``best`` or ``last`` of a phase; of any other folder only the evaluations inside are known.
+        also: folders of evaluations that are elsewhere.
+    """
+    if folder is None:
+        return Facts()
+    folder = folder.resolve()
+    phase, home = folder.parent.name, folder.parent.parent
+    known = folder.name in ("best", "last") and phase in PHASES and (home / "videos.csv").exists()
+    tested, unlisted = _evaluations(home if known else folder, also, digest(model))
+    if not known:
+        return Facts(tested=tested, unlisted=unlisted)
+    rows = read_metrics(home / phase / "metrics.csv")
+    row = _row_of(rows, folder.name == "best")
+    config = home / "config.json"
+    return Facts(
+        videos=run_videos(home),
+        data=data_name(home),
+        problems=_count_rows(home / "problems.csv"),
+        config=json.loads(config.read_text(encoding="utf-8")) if config.exists() else None,
+        command=_command(home / "command.txt"),
+        phase=phase,
+        epochs=len(rows),
+        epoch=int(row["epoch"]) if row else None,
+        chosen=folder.name == "best" and row is not None and "val_accuracy" in row,
+        validation=row.get("val_accuracy") if row else None,
+        tested=tested,
+        unlisted=unlisted,
+    )
+
+
+def _row_of(rows: Sequence[dict[str, float]], best: bool) -> dict[str, float] | None:
+    """The epoch that was saved: the first with the best score on validation videos, or the last."""
+    scored = [row for row in rows if "val_accuracy" in row and "val_score" in row]
+    if best and scored:
+        return max(scored, key=lambda row: row["val_score"])
+    return rows[-1] if rows else None
+
+
+def _count_rows(file: Path) -> int:
+    """Rows of a CSV file below its head; 0 where there is none."""
+    if not file.exists():
+        return 0
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return max(0, sum(1 for _ in csv.reader(stream)) - 1)
+
+
+def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[Tested, ...], int]:
+    """The evaluations in a folder that were made with these weights, and how many others there are."""
+    files = [file for depth in ("*", "*/*", "*/*/*") for file in run.glob(f"{depth}/metrics.json")]
+    files = [file for file in files if file.parent.parent.suffix != DRAFT]  # of a stopped evaluation
+    folders = sorted({*(file.parent.resolve() for file in files), *(folder.resolve() for folder in also)})
+    tested, others = [], 0
+    for folder in folders:
+        try:
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            if metrics.get("weights") == weights:
+                tested.append(_tested(folder, metrics))
+                continue
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            pass  # damaged: counted with those that are not listed
+        others += 1
+    return tuple(tested), others
+
+
+def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
+    right: dict[str, list[bool]] = {name: [] for name in metrics["branches"]}
+    groups = []
+    with (folder / "scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        rows = csv.reader(stream)
+        next(rows)
+        for _, _, name, group, branch, predicted, *_ in rows:
+            right[branch].append(predicted == name)
+            if branch == "fused":
+                groups.append(group)
+    count = len(set(groups)) if all(groups) else None
+    effort = metrics.get("cascade")
+    return Tested(
+        data=plain(last_part(str(metrics["data"]))),
+        splits={str(name): int(number) for name, number in metrics["splits"].items()},
+        views=dict(metrics["protocol"]),
+        engine=str(metrics["engine"]),
+        precision=metrics.get("precision", FULL),
+        videos=int(metrics["videos"]),
+        unscored=int(metrics["unscored"]),
+        top1={name: share_of(np.array(values)) for name, values in right.items()},
+        top5={name: float(branch["top5"]) for name, branch in metrics["branches"].items()},
+        mean_class={
+            name: float(branch["mean_class_accuracy"]) for name, branch in metrics["branches"].items()
+        },
+        groups=count,
+        by_groups=bootstrap_interval(np.array(right["fused"]), groups=groups)
+        if (count or 0) >= GROUPS
+        else None,
+        early_exit=(float(effort["views"]), float(effort["closer"])) if effort else None,
+    )
+
+
+def _command(file: Path) -> str | None:
+    """The command that trained, without folders and without names of groups; None where it was no command."""
+    if not file.exists():
+        return None
+    try:
+        program, *words = shlex.split(file.read_text(encoding="utf-8", errors="surrogateescape"))
+    except ValueError:
+        return None
+    if last_part(program).removesuffix(".exe") != "peakzoom":
+        return None
+    shown, before = ["peakzoom"], ""
+    for word in words:
+        option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if (option or before) in SECRET:
+            value = "..." if sign or not option else value
+        elif sign or not option:
+            value = last_part(value)
+        shown.append(option + sign + value)
+        before = word
+    return shlex.join(shown)
+
+
+def last_part(path: str) -> str:
+    """The last part of a path, of this system or another; of a user's home, none of it."""
+    name = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+    return "~" if name == Path.home().name and name != path else name

@@ -1,0 +1,3 @@
+"""Everything between a trained model and a prediction."""
+
+from __future__ import annotations

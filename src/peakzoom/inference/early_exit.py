@@ -1,0 +1,267 @@
+"""The early exit: a prediction from fewer views and passes where the scores allow it (docs/cascade.md).
+
+The paper averages 30 views, each of which goes through the network three times. With the early exit, views come one
+after the other, the middle crops of clips spread over the video first (:func:`view_order`), in two stages:
+
+- **Stage 1** is the original branch alone, one pass a view, for at most ``stage1_views`` views. Their scores add up,
+  and once the best class leads the second by the threshold ``stage1_lead``, it is the prediction.
+- **Stage 2** is all branches, by two further passes for each of the same views and then for further ones. The fused
+  scores add up until the best class leads by the threshold ``stage2_lead``.
+
+A view adds 1 to the scores in all, so a lead of 1.5 takes two views at least. Thresholds come from
+:func:`peakzoom.evaluation.calibrate.calibrate`, which replays them on the scores of a full test;
+:func:`score_in_stages` does what is replayed there. (No paper; early exits and adaptive numbers of clips are old
+ideas.)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from peakzoom.inference.engines.base import Engine
+from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.prediction import Effort
+from peakzoom.model.precision import FULL
+from peakzoom.utils.errors import UserError
+from peakzoom.video.sampling import DecodedViews, Views
+
+FILE = "cascade.json"
+FOLDER = "cascade"  # of a run, with that file
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When to stop.
+
+    Attributes:
+        stage1_views: how many views stage 1 takes at most; 0 leaves stage 1 out, and as many as there are leaves
+            stage 2 out.
+        stage1_lead: how far the best class must lead in stage 1, in views; 0 stops after the first view.
+        stage2_lead: how far it must lead in stage 2; infinity takes all views.
+    """
+
+    stage1_views: int = 0
+    stage1_lead: float = math.inf
+    stage2_lead: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (self.stage1_views >= 0 and self.stage1_lead >= 0 and self.stage2_lead >= 0):
+            raise UserError(
+                f"views of stage 1 and thresholds are {self.stage1_views}, {self.stage1_lead:g} and "
+                f"{self.stage2_lead:g}, expected 0 or more"
+            )
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds of one view, in G."""
+
+    stage1: float
+    stage2: float  # of the two zoomed videos, beside stage 1
+
+    def of(self, views: np.ndarray | float, stage2_views: np.ndarray | float) -> np.ndarray | float:
+        """Of a video."""
+        return self.stage1 * views + self.stage2 * stage2_views
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """Calibrated thresholds, for one model and one choice of views.
+
+    Attributes:
+        thresholds: when to stop.
+        work: what a view costs.
+        weights: digest of the model's state.
+        views: which views the thresholds were calibrated on.
+        precision: in which the model computed then.
+    """
+
+    thresholds: Thresholds
+    work: Work
+    weights: str
+    views: Views
+    precision: str = FULL
+
+    @property
+    def order(self) -> list[int]:
+        """In which order views are taken."""
+        return view_order(self.views.clips, self.views.crops)
+
+    def check(self, weights: str | None, precision: str) -> None:
+        """Refuse a model that the thresholds were not calibrated for.
+
+        Raises:
+            UserError: it has other weights or computes in another precision.
+        """
+        if self.weights != weights:
+            raise UserError("the cascade was calibrated for other weights: run 'peakzoom calibrate' again")
+        if self.precision != precision:
+            raise UserError(
+                f"the cascade was calibrated for precision {self.precision}, and {precision} is asked for: ask for "
+                "the same, or calibrate again"
+            )
+
+    def check_views(self, views: Views) -> None:
+        """Refuse views that the thresholds were not calibrated for.
+
+        Raises:
+            UserError: they are others.
+        """
+        if views != self.views:
+            known = self.views
+            raise UserError(
+                f"the cascade was calibrated for {known.clips} x {known.crops} views of rule {known.rule}, and "
+                f"{views.clips} x {views.crops} of rule {views.rule} are asked for: ask for the same, or calibrate "
+                "again"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``cascade.json``; infinity is None there."""
+        thresholds = asdict(self.thresholds)
+        return {
+            "thresholds": {key: None if math.isinf(value) else value for key, value in thresholds.items()},
+            "work": asdict(self.work),
+            "weights": self.weights,
+            **asdict(self.views),
+            "precision": self.precision,
+        }
+
+
+def read_early_exit(file: Path) -> EarlyExit:
+    """Read ``cascade.json``, which ``peakzoom calibrate`` writes.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if not file.exists():
+        raise UserError(f"{file} does not exist: 'peakzoom calibrate RUN' makes it")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        # Until 0.1.0 the keys were "cascade" with "glances", "clear" and "settled", and "first" and "closer".
+        limits: Mapping[str, Any] = values.get("thresholds") or values["cascade"]
+        if "sure" in limits:
+            raise UserError(
+                f"{file} was made by an older version, whose thresholds mean something else: remove {file.parent} and "
+                "run 'peakzoom calibrate' again"
+            )
+        views, *leads = limits.values() if "thresholds" in values else (limits[key] for key in OLD_KEYS)
+        return EarlyExit(
+            Thresholds(int(views), *(math.inf if lead is None else float(lead) for lead in leads)),
+            Work(*map(float, values["work"].values())),
+            str(values["weights"]),
+            Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
+            str(values["precision"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file} is damaged ({reason}): calibrate again") from error
+
+
+OLD_KEYS = ("glances", "clear", "settled")
+
+
+class TwoStages(Protocol):
+    """An engine that can stop after the first pass."""
+
+    classes: list[str]
+
+    def stage1(self, views: Tensor) -> tuple[Tensor, Any]:
+        """Logits (B, S) of the original branch, and what :meth:`stage2` needs."""
+        ...
+
+    def stage2(self, first_pass: Any) -> Tensor:
+        """Fused logits (B, S) of the same views."""
+        ...
+
+
+def two_stages(engine: Engine) -> TorchEngine:
+    """The same engine, where it can stop after the first pass.
+
+    Raises:
+        UserError: it cannot, or its model has no original branch.
+    """
+    if not isinstance(engine, TorchEngine):
+        raise UserError(f"a cascade runs on engine torch, not on {engine.name}: leave --engine out")
+    if "original" not in engine.network.model.branches:
+        raise UserError("a cascade starts with the original branch, and this model has none")
+    return engine
+
+
+def view_order(clips: int, crops: int) -> list[int]:
+    """In which order views are taken, as indices of the views clip by clip.
+
+    Middle crops come first, then those beside them; of each crop the clips in the order of van der Corput's sequence,
+    so that however few are taken, they are spread over the video.
+    """
+
+    def mirrored(index: int) -> float:
+        """The binary digits of index behind the point: 1/2, 1/4, 3/4, 1/8 ..."""
+        value, digit = 0.0, 0.5
+        while index:
+            value, index, digit = value + digit * (index & 1), index >> 1, digit / 2
+        return value
+
+    spread = sorted(range(clips), key=mirrored)
+    middle = (crops - 1) / 2
+    return [
+        clip * crops + crop
+        for crop in sorted(range(crops), key=lambda at: abs(at - middle))
+        for clip in spread
+    ]
+
+
+def lead_of(total: np.ndarray) -> np.ndarray:
+    """How far the best class leads the second: (..., S) -> (...); infinity where there is but one class."""
+    if total.shape[-1] == 1:
+        return np.full(total.shape[:-1], math.inf)
+    best = np.partition(total, -2, axis=-1)
+    return best[..., -1] - best[..., -2]
+
+
+def score_in_stages(
+    engine: TwoStages, decoded: DecodedViews, early_exit: EarlyExit
+) -> tuple[np.ndarray, Effort]:
+    """Scores of a decoded video, float64 (S,) with sum 1, and what they took.
+
+    Args:
+        engine: of a model with the original branch.
+        decoded: the views that the early exit was calibrated for.
+        early_exit: when to stop.
+    """
+    thresholds, order = early_exit.thresholds, early_exit.order
+    if len(decoded) != len(order):
+        raise ValueError(f"the video has {len(decoded)} views, expected the {len(order)} of the early exit")
+    most = min(thresholds.stage1_views, len(order))
+    has_stage2 = most < len(order)
+    seen: list[Any] = []  # first passes of stage 1, where stage 2 may go on from them
+    total = np.zeros(len(engine.classes))
+    for count, index in enumerate(order[:most], start=1):
+        logits, first_pass = engine.stage1(decoded.view(index))
+        total += _softmax(logits)
+        if lead_of(total) >= thresholds.stage1_lead or count == len(order):
+            return total / total.sum(), Effort(count, 0)
+        if has_stage2:
+            seen.append(first_pass)
+    seen.reverse()
+    total = np.zeros(len(engine.classes))
+    stage2_views = 0
+    for index in order:
+        first_pass = seen.pop() if seen else engine.stage1(decoded.view(index))[1]
+        total += _softmax(engine.stage2(first_pass))
+        stage2_views += 1
+        if lead_of(total) >= thresholds.stage2_lead:
+            break
+    return total / total.sum(), Effort(max(most, stage2_views), stage2_views)
+
+
+def _softmax(logits: Tensor) -> np.ndarray:
+    """Softmax of one view's logits (1, S) -> float64 (S,)."""
+    return logits.softmax(1)[0].numpy().astype(np.float64)

@@ -1,0 +1,109 @@
+"""What an engine is, and what an exported file says about itself.
+
+An engine turns uint8 views into logits. Whatever computes them, it gets the same bytes and gives the same numbers but
+for rounding, so everything before it (decoding, cropping) and after it (softmax, averaging) is shared.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from peakzoom.inference.network import InferenceNetwork
+from peakzoom.model import PeakZoom
+from peakzoom.utils.errors import UserError
+from peakzoom.video.views import Preprocess
+
+KEY = "peakzoom"  # of the metadata in an exported file
+INPUT = "views"  # name of an exported model's input
+TRACED = 3  # clips of the batch that a graph is traced with; not 1, which broadcasts
+
+
+class Engine(Protocol):
+    """What computes the answers."""
+
+    name: str
+    classes: list[str]
+    preprocess: Preprocess
+
+    def __call__(self, views: Tensor) -> dict[str, Tensor]:
+        """Logits, float32 (B, S), of every branch and "fused" from uint8 views (B, T, 3, s, s).
+
+        s is ``size`` x ``zoom_source`` of the preprocessing.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an exported file must tell whoever runs it, as JSON in its metadata."""
+
+    classes: list[str]
+    preprocess: Preprocess
+    outputs: list[str]  # names of the logits, "fused" last
+
+    @classmethod
+    def of(cls, model: PeakZoom) -> Description:
+        """Of a trained model."""
+        return cls(model.classes, Preprocess.from_dict(model.preprocess), [*model.branches, "fused"])
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps({**asdict(self), "preprocess": self.preprocess.to_dict()})
+
+    @classmethod
+    def from_json(cls, text: str | None, file: object) -> Description:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        try:
+            values = json.loads(text or "")
+            return cls(
+                [str(name) for name in values["classes"]],
+                Preprocess.from_dict(values["preprocess"]),
+                [str(name) for name in values["outputs"]],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{file} does not say what its classes and clips are: expected a file made by 'peakzoom export'"
+            ) from error
+
+    def check(self, views: Tensor) -> None:
+        """Refuse a batch that the exported graph was not made for, before an engine says so in its own words."""
+        expected = self.preprocess.view_shape
+        if views.dtype != torch.uint8 or views.dim() != 5 or tuple(views.shape[1:]) != expected:
+            raise ValueError(
+                f"views are {views.dtype} {tuple(views.shape)}, "
+                f"expected torch.uint8 (B, {', '.join(map(str, expected))})"
+            )
+
+
+def trace(model: PeakZoom) -> torch.export.ExportedProgram:
+    """The network as one graph, from uint8 views to logits, for any number of clips.
+
+    Args:
+        model: trained, with ``preprocess``; it is left as it is.
+    """
+    network = InferenceNetwork(model, fixed_shapes=True).cpu().eval()
+    views = torch.zeros((TRACED, *network.preprocess.view_shape), dtype=torch.uint8)
+    with torch.no_grad():
+        return torch.export.export(
+            _Named(network), (views,), dynamic_shapes=({0: torch.export.Dim("clips", min=1)},), strict=False
+        )
+
+
+class _Named(nn.Module):
+    """Gives the input the name that files show."""
+
+    def __init__(self, network: InferenceNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, views: Tensor) -> dict[str, Tensor]:
+        return self.network(views)

@@ -1,0 +1,93 @@
+"""What computes the answers: PyTorch, ONNX Runtime or OpenVINO (docs/export.md).
+
+One file an engine; each imports its library, which is an optional extra, only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from peakzoom.inference.engines.base import Description, Engine
+from peakzoom.model import PeakZoom
+from peakzoom.model.precision import FULL, PRECISIONS
+from peakzoom.utils.errors import UserError
+
+ENGINES = ("torch", "onnx", "openvino")
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files that can be run
+
+__all__ = [
+    "ENGINES",
+    "FULL",
+    "PRECISIONS",
+    "SUFFIXES",
+    "Description",
+    "Engine",
+    "build_engine",
+    "open_exported",
+]
+
+
+def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto", precision: str = FULL) -> Engine:
+    """An engine for a trained model.
+
+    Args:
+        model: with ``preprocess``.
+        name: one of ``ENGINES``; the other two than torch export the model in memory first.
+        device: for torch; the others run on the CPU.
+        precision: for torch, see :class:`peakzoom.inference.engines.eager.TorchEngine`; the others compute in float32.
+
+    Raises:
+        UserError: the engine is unknown, or does not run on the device or in the precision.
+    """
+    if name not in ENGINES:
+        raise UserError(f"engine is {name!r}, expected one of {', '.join(ENGINES)}")
+    if name == "torch":
+        from peakzoom.inference.engines.eager import TorchEngine
+
+        return TorchEngine(model, device, precision)
+    engine, convert = _exporting(name, device, precision)
+    return engine(convert(model))
+
+
+def open_exported(file: Path, name: str | None = None, device: str = "auto", precision: str = FULL) -> Engine:
+    """An engine for a file that ``peakzoom export`` wrote.
+
+    Args:
+        file: .onnx or .xml.
+        name: the engine asked for, where one was.
+        device: only the CPU, or "auto".
+        precision: only "32-true".
+
+    Raises:
+        UserError: the file cannot be run, or not by that engine.
+    """
+    fits = SUFFIXES.get(file.suffix.lower())
+    if fits is None:
+        raise UserError(
+            f"{file} is a file that cannot be run from here: expected a folder with model.safetensors, such as "
+            f"a run, or an exported {' or '.join(SUFFIXES)} file"
+        )
+    if name not in (None, fits):
+        raise UserError(f"{file} runs on engine {fits}, not on {name}: leave --engine out")
+    if not file.exists():
+        raise UserError(f"{file} does not exist: 'peakzoom export RUN --to {fits}' makes such a file")
+    return _exporting(fits, device, precision)[0](file)
+
+
+def _exporting(
+    name: str, device: str, precision: str
+) -> tuple[Callable[[Any], Engine], Callable[[PeakZoom], Any]]:
+    """The engine that runs exported graphs of a kind, and what makes such a graph of a model."""
+    if device not in ("auto", "cpu"):
+        raise UserError(f"engine {name} runs on the CPU, not on {device}: leave --device out, or use torch")
+    if precision != FULL:
+        raise UserError(f"engine {name} computes in {FULL}, not in {precision}: use engine torch for that")
+    if name == "onnx":
+        from peakzoom.inference.engines.onnx import OnnxEngine, to_onnx
+
+        return OnnxEngine, to_onnx
+    from peakzoom.inference.engines.openvino import OpenVinoEngine, to_openvino
+
+    return OpenVinoEngine, to_openvino

@@ -1,0 +1,198 @@
+"""Convolutions whose weights are laid out once as oneDNN reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from peakzoom.inference.rewrite import _Watch
+
+
+class PackedConv(nn.Module):
+    """What a convolution becomes whose weights lie in memory as oneDNN reads them, for answers on a CPU.
+
+    PyTorch's own convolution brings them there at every call, and for a single clip, whose strides do not tell that it
+    lies channels-last, the clip too: up to three times the time of the convolution itself.
+
+    :func:`pack` makes a convolution one of these, and it stays a convolution: with its weights, which gradients need
+    and copies are packed again from. Change them only through ``load_state_dict`` or ``to``, or pack again.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    packed: Tensor | None  # opaque: it can be neither copied nor saved
+    packed_for: list[int]  # shape of an input; others are computed too, if perhaps less quickly
+
+    def lay_out(self) -> None:
+        """Bring the weights into oneDNN's layout, where there is one for them."""
+        self.packed = None
+        if can_pack(self):
+            operations: Any = torch._C._nn
+            reorder = getattr(operations, _reorder(self))
+            weight = self.weight.detach().to_mkldnn()
+            self.packed = reorder(weight, *self._options(), self.packed_for)
+
+    def _options(self) -> list[Any]:
+        return [*(list(getattr(self, each)) for each in ("padding", "stride", "dilation")), self.groups]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As the convolution's; channels-last, in the weights' precision."""
+        learns = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
+        if self.packed is None or learns or input.dim() != self.weight.dim():
+            result: Tensor = super().forward(input)
+            return result
+        result = torch.ops.mkldnn._convolution_pointwise(
+            input.to(self.weight.dtype), self.packed, self.bias, *self._options(), "none", [], ""
+        )
+        return result
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        made = super()._apply(fn, recurse)
+        self.lay_out()
+        return made
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.lay_out()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.lay_out()
+
+
+class PackedConv2d(PackedConv, nn.Conv2d):
+    """A packed 2-D convolution."""
+
+
+class PackedConv3d(PackedConv, nn.Conv3d):
+    """A packed 3-D convolution."""
+
+
+PACKED: dict[type[nn.Module], type[PackedConv]] = {nn.Conv2d: PackedConv2d, nn.Conv3d: PackedConv3d}
+
+
+def _reorder(conv: Any) -> str:
+    """PyTorch's name of what lays out its weights."""
+    return f"mkldnn_reorder_conv{len(conv.kernel_size)}d_weight"
+
+
+def can_pack(module: nn.Module) -> bool:
+    """Whether a module is a convolution that this build of PyTorch and this processor compute packed."""
+    if type(module) not in (*PACKED, *PACKED.values()):
+        return False
+    conv: Any = module
+    dtype, operations = conv.weight.dtype, torch.ops.mkldnn
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or conv.weight.device.type != "cpu":
+        return False
+    if not (torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()):
+        return False
+    if not (hasattr(operations, "_convolution_pointwise") and hasattr(torch._C._nn, _reorder(conv))):
+        return False
+    able = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    if dtype in able:
+        return hasattr(operations, able[dtype]) and bool(getattr(operations, able[dtype])())
+    return bool(dtype == torch.float32)
+
+
+def pack(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> None:
+    """Make a convolution, in place, a :class:`PackedConv` for inputs of a shape, (B, C, H, W) or (B, C, T, H, W)."""
+    if type(conv) not in PACKED or not can_pack(conv):
+        raise ValueError(f"{conv} cannot be packed")
+    conv.__class__ = PACKED[type(conv)]  # type: ignore[assignment]
+    packed: Any = conv
+    packed.packed_for = list(shape)
+    packed.lay_out()
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What one clip made a backbone do.
+
+    ``shapes`` are those that convolutions read, of each that was passed and can be packed. ``most`` are the bytes of
+    all that one operation reads and writes, weights apart, of the operation where they are most.
+    """
+
+    shapes: dict[nn.Module, torch.Size]
+    most: int
+
+
+class _Most(_Watch):
+    """Finds the operation that reads and writes most."""
+
+    def __init__(self, without: set[int]) -> None:
+        super().__init__()
+        self.without = without  # addresses of what does not count
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        touched = {}
+        for value in tree_leaves((args, kwargs or {}, made)):
+            if isinstance(value, Tensor) and value.layout == torch.strided:
+                touched[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        sizes = (size for address, size in touched.items() if address not in self.without)
+        self.most = max(self.most, sum(sizes))
+        return made
+
+
+def pass_one(backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor) -> Passed:
+    """What a clip makes a backbone do.
+
+    Args:
+        backbone: whose convolutions are meant.
+        features: computes them.
+        clip: (1, 3, T, H, W) float32.
+    """
+    shapes: dict[nn.Module, torch.Size] = {}
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda module, args, named: shapes.update({module: (*args, *named.values())[0].shape}),
+            with_kwargs=True,
+        )
+        for module in backbone.modules()
+        if type(module) in PACKED and can_pack(module)
+    ]
+    weights = (*backbone.parameters(), *backbone.buffers())
+    watch = _Most({each.untyped_storage().data_ptr() for each in weights})
+    try:
+        with torch.no_grad(), watch:
+            features(clip)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Passed(shapes, watch.most)
+
+
+def pack_convolutions(shapes: Mapping[nn.Module, torch.Size], clips: int) -> None:
+    """Pack convolutions in place for several times what one clip made them read.
+
+    One that read something without a batch axis stays as it is.
+    """
+    for module, (images, *shape) in shapes.items():
+        conv: Any = module
+        if len(shape) + 1 == conv.weight.dim():
+            pack(conv, (clips * images, *shape))
+
+
+# Bytes. A C library keeps what is freed for the next who asks, but not all: glibc returns blocks above 32 MiB to the
+# system, and what lies free at its heap's end beyond twice that; the next pass then gets them back page by page.
+TOGETHER = 32 * 2**20
+
+
+def clips_together(most: int) -> int:
+    """How many clips pass a backbone at once on a CPU: as many as keep its largest operation within ``TOGETHER``.
+
+    More take longer each (docs/performance.md, "How many clips at once"), and more memory.
+
+    Args:
+        most: bytes that the operation reads and writes for one clip.
+    """
+    return max(1, TOGETHER // max(most, 1))

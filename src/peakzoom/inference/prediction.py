@@ -1,0 +1,122 @@
+"""The prediction for one video: scores of each branch, averaged over its views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from peakzoom.display.html import _block, _name, _row, _table
+from peakzoom.display.markup import escape_html
+from peakzoom.utils.extras import needed_for
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Effort(NamedTuple):
+    """What a prediction with the early exit took (:mod:`peakzoom.inference.early_exit`)."""
+
+    views: int
+    stage2_views: int  # of these, those that went through the network twice more; files call them "closer"
+
+    @property
+    def passes(self) -> int:
+        """Passes through the network."""
+        return self.views + 2 * self.stage2_views
+
+
+TOP = 5  # classes of a prediction
+
+
+BAR = "#3b82f6"  # seen on white and on black
+
+
+def prediction_html(prediction: Prediction) -> str:
+    """The best classes of one video: a bar and the score of the fused answer, then every branch's score."""
+    branches = [name for name in prediction.scores if name != "fused"]
+    if len(branches) == 1:  # it is its own answer
+        branches = []
+    rows = []
+    for name, score in prediction.top(TOP):
+        place = prediction.classes.index(name)
+        bar = (
+            f'<div style="width:12em;border:1px solid rgba(128,128,128,.4)"><div style="width:{score:.1%};height:.8em;'
+            f'background:{BAR}"></div></div>'
+        )
+        figures = [f"{score:.3f}", *(f"{prediction.scores[branch][place]:.3f}" for branch in branches)]
+        rows.append(_row([_name(name), bar], figures))
+    head = _row(["class", ""], ["score", *branches], "th")
+    lines = [f"<b>{escape_html(prediction.path.name)}</b>"]
+    if prediction.problem:
+        lines.append(f"in part: {escape_html(prediction.problem)}")
+    if prediction.effort:
+        lines.append(f"{prediction.effort.views} views, {prediction.effort.stage2_views} of them in stage 2")
+    return _block("<br>".join(lines), _table(head, rows))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one video.
+
+    Attributes:
+        path: the file.
+        classes: S names.
+        scores: for each branch and "fused", float64 (S,) softmax scores averaged over the views; they sum to 1.
+        views: for each branch, float32 (V, S) softmax scores of the views, clip by clip; empty with the early exit.
+        problem: what was wrong with the file although it gave frames; None = nothing.
+        effort: what the early exit took, which gives fused scores alone; None without it.
+    """
+
+    path: Path
+    classes: list[str]
+    scores: dict[str, np.ndarray]
+    views: dict[str, np.ndarray]
+    problem: str | None
+    effort: Effort | None = None
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The k best classes by their fused scores, best first; ties in the order of the classes."""
+        scores = self.scores["fused"]
+        return [
+            (self.classes[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:k]
+        ]
+
+    def to_dict(self, k: int = 5) -> dict[str, Any]:
+        """Plain data for one line of JSON: the best k, then all scores of all branches."""
+        return {
+            "file": str(self.path),
+            "class": self.top(1)[0][0],
+            "score": self.top(1)[0][1],
+            "top": [{"class": name, "score": score} for name, score in self.top(k)],
+            "scores": {
+                branch: dict(zip(self.classes, values.tolist(), strict=True))
+                for branch, values in self.scores.items()
+            },
+            "problem": self.problem,
+            **({"views": self.effort.views, "closer": self.effort.stage2_views} if self.effort else {}),
+        }
+
+    def plot(self, k: int = 5) -> Figure:
+        """Scores of the best k classes by every branch, for a notebook.
+
+        Raises:
+            UserError: matplotlib is not installed.
+        """
+        with needed_for("Prediction.plot()"):
+            from peakzoom.display.figures import prediction_figure
+        return prediction_figure(self, k)
+
+    def _repr_html_(self) -> str:
+
+        return prediction_html(self)
+
+
+def average(views: np.ndarray) -> np.ndarray:
+    """Mean over views, float (..., V, S) -> float64 (..., S), the same to the last bit in whatever order they come.
+
+    Rounding depends on the order of a sum, so each class's values are added in the order of their size.
+    """
+    return np.asarray(np.sort(views, axis=-2).astype(np.float64).mean(-2))

@@ -1,0 +1,273 @@
+"""One file, one prediction: a trained model with its preprocessing (docs/method.md, section 6).
+
+Evaluation scores its videos through the same :meth:`Recognizer.score`, so its numbers are these, to the last digit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peakzoom.display.html import _block, _folded, _row, _table
+from peakzoom.display.markup import escape_html
+from peakzoom.inference.early_exit import (
+    FILE,
+    FOLDER,
+    EarlyExit,
+    read_early_exit,
+    score_in_stages,
+    two_stages,
+)
+from peakzoom.inference.engines.base import Engine
+from peakzoom.inference.engines.build import SUFFIXES, build_engine, open_exported
+from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.prediction import Prediction, average
+from peakzoom.model import PeakZoom
+from peakzoom.model.load import _from_hub, digest, find_model, read_model
+from peakzoom.model.precision import FULL, slow_in
+from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.video.guard import guards
+from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
+
+log = logging.getLogger(__name__)
+
+
+class Recognizer:
+    """A trained model, ready for files.
+
+    Args:
+        engine: computes the logits of views.
+        model: the network; None where there is only an engine, as for an exported file.
+        file: the exported file, where there is one.
+        early_exit: lets :meth:`score` stop before it has seen every view; None sees them all.
+
+    Raises:
+        UserError: the early exit was calibrated for another model, or the engine cannot stop early.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: PeakZoom | None = None,
+        file: Path | None = None,
+        early_exit: EarlyExit | None = None,
+    ) -> None:
+        self.engine, self._model, self._file = engine, model, file
+        self.classes, self.preprocess = engine.classes, engine.preprocess
+        self.early_exit = early_exit
+        if early_exit is not None:
+            two_stages(engine)
+            early_exit.check(self.weights, self.precision)
+
+    @classmethod
+    def of(
+        cls, model: PeakZoom, device: str = "auto", engine: str = "torch", precision: str = FULL
+    ) -> Recognizer:
+        """For a trained model with ``preprocess`` in its configuration.
+
+        Args:
+            model: it is moved to the device and put into ``eval()``.
+            device: "auto" takes a GPU when there is one.
+            engine: one of :data:`peakzoom.inference.engines.build.ENGINES`.
+            precision: of engine torch, see :class:`peakzoom.inference.engines.eager.TorchEngine`.
+        """
+        return cls(build_engine(model, engine, device, precision), model.eval())
+
+    @property
+    def model(self) -> PeakZoom:
+        """The network itself; ValueError where there is only an exported file."""
+        if self._model is None:
+            raise ValueError("an exported file has no PyTorch network: load the run that it was made from")
+        return self._model
+
+    @property
+    def weights(self) -> str | None:
+        """A short name of the model's weights (:func:`peakzoom.model.load.digest`); None for an exported file."""
+        return None if self._model is None else digest(self._model)
+
+    @property
+    def precision(self) -> str:
+        """What the convolutions are computed in: one of :data:`peakzoom.model.precision.PRECISIONS`."""
+        return self.engine.precision if isinstance(self.engine, TorchEngine) else FULL
+
+    def choose_views(self, views: Views | None) -> Views:
+        """The views to average: those of the early exit, or the paper's 30, where none are given.
+
+        Raises:
+            UserError: the early exit was calibrated for others.
+        """
+        if self.early_exit is None:
+            return views or Views()
+        if views is not None:
+            self.early_exit.check_views(views)
+        return self.early_exit.views
+
+    def settings(self, views: Views) -> dict[str, Any]:
+        """All that decides a prediction beside the video, as plain data: the same settings, the same scores.
+
+        Args:
+            views: which are averaged.
+        """
+        weights = self.weights
+        if self._file is not None:
+            parts = [each for each in (self._file, self._file.with_suffix(".bin")) if each.exists()]
+            weights = " ".join(hashlib.sha256(each.read_bytes()).hexdigest()[:16] for each in parts)
+        return {
+            "weights": weights,
+            "classes": self.classes,
+            "preprocessing": self.preprocess.to_dict(),
+            "engine": self.engine.name,
+            "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
+            "views": asdict(views),
+            "cascade": str(self.early_exit),
+            # Absent as it was before there was a choice, so that what was begun then can be gone on with.
+            **({} if self.precision == FULL else {"precision": self.precision}),
+        }
+
+    def facts(self) -> dict[str, str]:
+        """What it is, in a few words each."""
+        pre, found = self.preprocess, {}
+        if self._model is not None:
+            found["network"] = self._model.backbone_name
+            found["branches"] = ", ".join(self._model.branches)
+        rate = f", {pre.fps:g} frames a second" if pre.fps else ""
+        found["input"] = f"{pre.frames} frames of {pre.size} x {pre.size}, stride {pre.stride}{rate}"
+        found["engine"] = self.engine.name
+        if isinstance(self.engine, TorchEngine):
+            found["device"] = str(self.engine.device)
+        if self.precision != FULL:
+            found["precision"] = self.precision
+        return found
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}: {value}" for name, value in self.facts().items())
+        return f"<Recognizer of {len(self.classes)} classes; {facts}>"
+
+    def _repr_html_(self) -> str:
+
+        return recognizer_html(self)
+
+    def score(self, decoded: DecodedViews) -> Prediction:
+        """Average the softmax scores of the views of a decoded video: of all, or up to the early exit."""
+        info = decoded.video.info
+        if self.early_exit is not None:
+            scores, effort = score_in_stages(two_stages(self.engine), decoded, self.early_exit)
+            return Prediction(info.path, self.classes, {"fused": scores}, {}, info.problem, effort)
+        batches: dict[str, list[Tensor]] = {}
+        for batch in decoded.batches():
+            for name, logits in self.engine(batch).items():
+                batches.setdefault(name, []).append(logits.softmax(1))
+        views = {name: torch.cat(parts).numpy() for name, parts in batches.items()}
+        means = {name: average(values) for name, values in views.items()}
+        means = {name: values / values.sum() for name, values in means.items()}
+        return Prediction(info.path, self.classes, means, views, info.problem)
+
+    def predict(self, file: str | Path, views: Views | None = None) -> Prediction:
+        """Recognise one video file.
+
+        Args:
+            file: anything that FFmpeg decodes.
+            views: which views to average, see :meth:`choose_views`.
+
+        Raises:
+            DecodeError: the file gives no frame, or none in bounded time and memory (:mod:`peakzoom.video.guard`).
+        """
+        with guards() as (guard,):
+            decoded = decode_views(file, self.preprocess, self.choose_views(views), guard)
+        return self.score(decoded)
+
+    def predict_many(
+        self,
+        files: str | Path | Iterable[str | Path],
+        views: Views | None = None,
+        workers: int = 1,
+        progress: bool | Told = True,
+    ) -> Iterator[Prediction | DecodeError]:
+        """Recognise video files one after the other, the next ones decoded while the network works.
+
+        Args:
+            files: anything that FFmpeg decodes.
+            views: as for :meth:`predict`.
+            workers: decoding processes.
+            progress: show a bar; a function is called with (done, all) instead.
+
+        Yields:
+            For each file in order its prediction, or the :class:`DecodeError` of one that gives no frame, which is
+            not raised.
+        """
+        paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
+        decoded = decode_ahead(paths, self.preprocess, self.choose_views(views), workers)
+        with progress_bar(f"recognising {len(paths)} videos", progress) as told:
+            for done, video in enumerate(decoded, start=1):
+                found = video if isinstance(video, DecodeError) else self.score(video)
+                told(done, len(paths))
+                yield found
+
+
+def load(
+    path: str | Path,
+    device: str = "auto",
+    engine: str | None = None,
+    precision: str = FULL,
+    cascade: bool = False,
+) -> Recognizer:
+    """Load a trained model: a run folder, a saved model, an exported file, or one on the Hugging Face hub (owner/name).
+
+    Weights are read from safetensors only, or from a graph that ``peakzoom export`` wrote. Where the precision is slow
+    on this device, a warning is logged.
+
+    Args:
+        path: which.
+        device: "auto" takes a GPU when there is one.
+        engine: one of :data:`peakzoom.inference.engines.build.ENGINES`; torch when not given, or what an exported
+            file needs.
+        precision: "32-true", or of engine torch "bf16-mixed" or "16-mixed": convolutions in half precision, for GPUs,
+            and for CPUs that have instructions for it.
+        cascade: exit early, by the thresholds that ``peakzoom calibrate`` left in the run.
+
+    Raises:
+        UserError: there is no such model, or it cannot be computed like this; or the thresholds are missing or were
+            calibrated for other weights or another precision.
+    """
+    recognizer = load_quietly(path, device, engine, precision, cascade)
+    used = recognizer.engine
+    if isinstance(used, TorchEngine) and (why := slow_in(precision, used.device)):
+        log.warning(why)
+    return recognizer
+
+
+def load_quietly(
+    path: str | Path, device: str, engine: str | None, precision: str, cascade: bool
+) -> Recognizer:
+    """:func:`load` without its warning, for a machine that only asks what the model is."""
+    name = str(path)
+    early_exit = read_early_exit(Path(path) / FOLDER / FILE) if cascade else None
+    if Path(name).suffix.lower() in SUFFIXES or Path(name).is_file():
+        exported = open_exported(Path(name), engine, device, precision)
+        return Recognizer(exported, file=Path(name), early_exit=early_exit)
+    if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        model = _from_hub(name)
+    else:
+        model = read_model(find_model(path))
+    return Recognizer(
+        build_engine(model, engine or "torch", device, precision), model.eval(), early_exit=early_exit
+    )
+
+
+def recognizer_html(recognizer: Recognizer) -> str:
+    """What a model is, and its classes."""
+    count = len(recognizer.classes)
+    facts = [_row([name, escape_html(value)], []) for name, value in recognizer.facts().items()]
+    names = f"<div>{', '.join(map(escape_html, recognizer.classes))}</div>"
+    return _block(
+        f"<b>Recognizer of {count} classes</b>", _table("", facts), _folded(names, count, "classes")
+    )

@@ -1,0 +1,154 @@
+"""The same network with fewer operations: batch norms folded, strides taken first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from peakzoom.model.backbones.tcnn import TCNN, Block
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass
+class _Made:
+    """A convolution's output: which convolution's, and how many operations read it."""
+
+    name: str
+    reads: int = 0
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every operation."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: PyTorch would import its compiler for it, a second of work at every start, and nothing compiles."""
+        return False
+
+
+class _Reads(_Watch):
+    """Counts how often each watched tensor is read by an operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = WeakTensorKeyDictionary()  # to _Made; keeps no tensor alive
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs or {})):
+            if isinstance(value, Tensor) and value in self.watched:
+                self.watched[value].reads += 1
+        return func(*args, **(kwargs or {}))
+
+
+def fold_batch_norms(backbone: nn.Module, frames: int, size: int) -> int:
+    """Make each batch norm that reads a convolution, and is the only one to, part of that convolution, in place.
+
+    Which batch norm reads which convolution is watched on one black clip, so any backbone will do, however it is
+    written. (A clip of meta tensors would cost nothing, but PyTorch imports its compiler for them: a second of work.)
+
+    Args:
+        backbone: with ``features``, in ``eval()``.
+        frames: T of the clip.
+        size: its H and W in pixels.
+
+    Returns:
+        How many were folded.
+    """
+    network: Any = backbone
+    reads = _Reads()
+    hooks: list[Any] = []
+    pairs: list[tuple[_Made, str]] = []
+    calls: Counter[str] = Counter()
+
+    def watch(name: str) -> Any:
+        def after_convolution(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            calls[name] += 1
+            reads.watched[output] = _Made(name)
+
+        return after_convolution
+
+    def meet(name: str) -> Any:
+        def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            calls[name] += 1
+            if inputs[0] in reads.watched:
+                pairs.append((reads.watched[inputs[0]], name))
+
+        return before_norm
+
+    for name, module in network.named_modules():
+        if isinstance(module, CONVOLUTIONS):
+            hooks.append(module.register_forward_hook(watch(name)))
+        elif isinstance(module, NORMS) and module.running_mean is not None:
+            hooks.append(module.register_forward_pre_hook(meet(name)))
+    clip = next(network.parameters()).new_zeros((1, 3, frames, size, size))
+    try:
+        with torch.no_grad(), reads:
+            network.features(clip)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    folded = 0
+    for made, norm in pairs:
+        if made.reads == 1 and calls[made.name] == calls[norm] == 1:
+            both: Any = network.get_submodule(made.name), network.get_submodule(norm)
+            network.set_submodule(made.name, fuse_conv_bn_eval(*both))
+            network.set_submodule(norm, nn.Identity())
+            folded += 1
+    return folded
+
+
+def take_strides_first(backbone: nn.Module) -> int:
+    """Take a T-CNN's temporal strides at its input, in place, where that leaves its features as they are.
+
+    Zeros beyond the clip's ends stay where they were: slice t + d lies within T slices exactly if slice (t + d) / s
+    lies within the ceil(T / s) that are left.
+
+    Args:
+        backbone: any; one that is no :class:`TCNN`, or sees the clip's mean frame, is left alone.
+
+    Returns:
+        The step: ``features(video[:, :, ::step])`` is now what ``features(video)`` was.
+    """
+    if not isinstance(backbone, TCNN) or backbone.motion:
+        return 1
+    step = 1
+    passed: list[Any] = []  # convolutions of several slices before this layer
+    for layer in _layers(backbone):
+        stride = layer[0].stride[0]
+        if stride > 1:
+            if layer[0].kernel_size[0] > 1 or any(each.dilation[0] % stride for each in passed):
+                break  # whatever strides later could not pass this layer
+            for each in passed:
+                each.dilation = (each.dilation[0] // stride, *each.dilation[1:])
+                each.padding = (each.padding[0] // stride, *each.padding[1:])
+            for each in layer:
+                each.stride = (1, *each.stride[1:])
+            step *= stride
+        passed += [each for each in layer if each.kernel_size[0] > 1]
+    return step
+
+
+def _layers(backbone: TCNN) -> list[list[Any]]:
+    """The convolutions in the order of the data; those that read the same slices, as a shortcut does, together."""
+
+    def convolutions(module: nn.Module) -> list[Any]:
+        return [each for each in module.modules() if isinstance(each, nn.Conv3d)]
+
+    layers = [[each] for each in convolutions(backbone.stem)]
+    for block in backbone.blocks:
+        assert isinstance(block, Block)
+        layers.append(convolutions(block.conv1) + convolutions(block.shortcut))
+        layers.append(convolutions(block.conv2))
+    return layers

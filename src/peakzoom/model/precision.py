@@ -1,0 +1,39 @@
+"""Names of the precisions that a network computes in, and which are slow on this processor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+INSTRUCTIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "16": ("avx512_fp16", "amx_fp16")}  # of x86 processors
+
+
+def slow_in(precision: str, device: torch.device) -> str | None:
+    """Why half precision would be slow: a sentence, or None where nothing speaks against it.
+
+    Args:
+        precision: Lightning's name, such as "bf16-mixed".
+        device: that computes.
+    """
+    if device.type == "cuda" and precision.startswith("bf16") and torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return None
+        return f"this GPU has no instructions for {precision}: 16-mixed is many times faster"
+    wanted = INSTRUCTIONS.get(precision.partition("-")[0])
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.6 cannot say
+    if wanted is None or device.type != "cpu" or capabilities.get("architecture") != "x86_64":
+        return None
+    if any(capabilities.get(name) for name in wanted):
+        return None
+    return f"this CPU has no instructions for {precision} ({', '.join(wanted)}): 32-true is many times faster"
+
+
+FULL = "32-true"
+
+
+PRECISIONS = {
+    FULL: torch.float32,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}  # Lightning's names

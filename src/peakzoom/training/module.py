@@ -1,0 +1,223 @@
+"""One stage of a training as Lightning sees it: optimiser, steps, means of an epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import SGD, AdamW, Optimizer
+
+from peakzoom.data.entries import Problem
+from peakzoom.data.loading import Batch, seed_of
+from peakzoom.model import PeakZoom
+from peakzoom.model.network import PeakZoomOutput
+from peakzoom.training.distributed import Share, SharedDropout, SyncBatchNorm, Together
+from peakzoom.training.recipes import Phase, Recipe
+from peakzoom.utils.errors import UserError
+from peakzoom.video.views import to_input
+
+CHECK_EVERY = 50  # steps between looks at the loss on a GPU, each of which waits for it
+
+
+def schedule(step: int, steps: int, phase: Phase) -> float:
+    """Learning rate at a step as a multiple of ``phase.lr``: linear warm-up, then a cosine to ``final_lr``."""
+    rise = phase.warmup * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    done = min(1.0, (step - rise) / max(1.0, steps - rise))
+    low = phase.final_lr / phase.lr
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(model: PeakZoom, phase: Phase) -> Optimizer:
+    """SGD decays every weight, as the paper's would; AdamW spares biases, batch norms and the two betas."""
+    if phase.optimizer == "sgd":
+        return SGD(model.parameters(), phase.lr, momentum=0.9, weight_decay=phase.weight_decay)
+    assert phase.optimizer == "adamw", phase.optimizer
+    decayed = [value for value in model.parameters() if value.dim() > 1]
+    spared = [value for value in model.parameters() if value.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    return AdamW(groups, phase.lr, weight_decay=phase.weight_decay)
+
+
+class Training(L.LightningModule):
+    """One phase as Lightning sees it. ``problems`` gathers the files that could not be decoded on the way."""
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self, model: PeakZoom, recipe: Recipe, phase: Phase, seed: int, class_weight: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe, self.phase, self.seed = recipe, phase, seed
+        self.register_buffer("class_weight", class_weight, persistent=False)
+        self.problems: dict[str, Problem] = {}
+        self.draws: torch.Generator | None = None
+        self.together = Together(1)
+        self.sums: dict[str, list[Any]] = {}  # of an epoch so far: [sum over the clips, clips]
+        self._finite: Tensor = torch.tensor(True)
+
+    def on_fit_start(self) -> None:
+        self.together = Together(self.trainer.world_size)
+        if self.trainer.world_size > 1:
+            self.model.dropout = SharedDropout(self.model.dropout.p)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_optimizer(self.model, self.phase)
+        steps = int(self.trainer.estimated_stepping_batches)
+        scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps, self.phase))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scale, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout and the split of peaks draw anew from (seed, step), so a resumed run draws what it would have. Every
+        # process draws for the whole batch and takes its part, so their number changes nothing. (The 0 was once the
+        # process's number; it stays, for the same draws as then.)
+        state = seed_of(self.seed, self.global_step, 0)
+        torch.manual_seed(state)
+        self.draws = torch.Generator(self.device).manual_seed(state)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # Lightning's own would go into the problems and stumble over them.
+        return batch.to(device, self.recipe.preprocess.source_size)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        self._note(batch)
+        world = self.trainer.world_size
+        share = self.together.share(len(batch.views))
+        if not share.total and world == 1:
+            return None
+        if not share.total:
+            return self._nothing()
+        present = len(batch.views) > 0
+        norms = [part for part in self.modules() if isinstance(part, SyncBatchNorm)]
+        for norm in norms:
+            norm.counts = present
+        if present:
+            output, labels = self._run(batch, share if world > 1 else None), batch.labels
+        elif norms:  # the others wait for this process's sums
+            labels = batch.labels.new_zeros(1)
+            output = self._run(Batch(self._stand_in(), labels, []))
+        if present or norms:
+            loss = self.model.loss(
+                output, labels, label_smoothing=self.phase.label_smoothing, class_weight=self.class_weight
+            )
+        else:
+            loss = self._nothing()
+        if world > 1:
+            loss = loss * self._weight_among_all(batch.labels)  # 0 where a clip only stands in
+        if present:
+            self._measure("train", output, batch, loss.detach() * share.total / world)
+        self._finite = loss.detach().isfinite() & self._finite
+        if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
+            self._check_finite()
+        return loss
+
+    def _nothing(self) -> Tensor:
+        """A loss of 0 with gradients of 0, for which the other processes wait."""
+        used = [value for value in self.parameters() if value.requires_grad]
+        return torch.stack([0 * value.sum() for value in used]).sum()
+
+    def _stand_in(self) -> Tensor:
+        """One black clip, as :attr:`Batch.views`."""
+        pre = self.recipe.preprocess
+        shape = (1, pre.frames, 3, pre.source_size, pre.source_size)
+        return torch.zeros(shape, dtype=torch.uint8, device=self.device)
+
+    def _weight_among_all(self, labels: Tensor) -> Tensor:
+        """What this process's mean loss counts in the mean of all: how its clips weigh against the others', times W."""
+        weight = self.class_weight
+        own = (
+            weight[labels].sum()
+            if weight is not None
+            else torch.tensor(float(len(labels)), device=self.device)
+        )
+        every = own.clone()
+        torch.distributed.all_reduce(every)
+        return self.trainer.world_size * own / every.clamp(min=1e-30)
+
+    def _check_finite(self) -> None:
+        if not self.together.all(bool(self._finite)):
+            raise UserError(self._not_finite())
+
+    def on_train_epoch_end(self) -> None:
+        # Before the checkpoint callbacks: what they saved last is from before.
+        self._check_finite()
+
+    def _not_finite(self) -> str:
+        return (
+            f"the loss is no longer a finite number in epoch {self.current_epoch + 1}, step {self.global_step}: train "
+            "anew with a lower --lr, or with --precision 32-true where it was another"
+        )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._note(batch)
+        if len(batch.views):
+            output = self._run(batch)
+            loss = self.model.loss(output, batch.labels)
+            self._measure("val", output, batch, loss * len(batch.labels))
+
+    def on_validation_epoch_end(self) -> None:
+        measured = self.log_epoch("val")
+        if measured:
+            # Accuracy chooses the epoch; on few videos it ties often, and then the lower loss does.
+            score = measured["val_accuracy"] - 1e-3 * min(measured["val_loss"], 10.0)
+        else:  # no validation video could be decoded: as without any, the last epoch is kept
+            score = float(self.current_epoch - 1_000_000)
+        self.log("val_score", score)
+
+    def _run(self, batch: Batch, share: Share | None = None) -> PeakZoomOutput:
+        video, source = to_input(batch.views, self.recipe.preprocess)
+        dtype = self.model.backbone.fc.weight.dtype  # another than float32 where --precision is 64-true, say
+        video, source = video.to(dtype), None if source is None else source.to(dtype)
+        if isinstance(self.model.dropout, SharedDropout):
+            self.model.dropout.share = share
+        first, total = share or (0, len(video))
+        phi = self.model.draw_phi(total, video.shape[2], self.draws)
+        return self.model(video, source, phi=None if phi is None else phi[first : first + len(video)])
+
+    def _names(self) -> list[str]:
+        return [*self.model.branches, "fused"] if len(self.model.branches) > 1 else ["fused"]
+
+    def _measure(self, part: str, output: PeakZoomOutput, batch: Batch, loss: Tensor) -> None:
+        """Add to the sums of the epoch: ``loss``, a sum over the clips and the branches, and the right answers."""
+        logits, names = output.logits(), self._names()
+        found = {f"{part}_loss": loss / len(names)}
+        for name in names:
+            found[_accuracy(part, name)] = (logits[name].argmax(1) == batch.labels).sum()
+        for key, value in found.items():
+            total = self.sums.setdefault(key, [0.0, 0])
+            total[0] = total[0] + value.detach().float()  # on the device: a GPU is not waited for
+            total[1] += len(batch.labels)
+
+    def log_epoch(self, part: str) -> dict[str, float]:
+        """Log the epoch's means over the clips of all processes and begin anew; empty where there was no clip."""
+        keys = [f"{part}_loss", *(_accuracy(part, name) for name in self._names())]
+        own = [float(value) for key in keys for value in self.sums.pop(key, (0.0, 0))]
+        total = self.together.sums(own)
+        means = {key: total[2 * i] / total[2 * i + 1] for i, key in enumerate(keys) if total[2 * i + 1]}
+        for key, mean in means.items():
+            self.log(key, mean, prog_bar=key in (f"{part}_loss", f"{part}_accuracy"))
+        return means
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["problems"] = [(each.path, each.reason) for each in self.all_problems()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for path, reason in checkpoint.get("problems", []):  # absent from runs of older versions
+            self.problems.setdefault(path, Problem(path, reason))
+
+    def all_problems(self) -> list[Problem]:
+        """The files that some process could not decode, or not whole. Every process has to call this."""
+        return list(dict.fromkeys(self.together.lists(list(self.problems.values()))))
+
+    def _note(self, batch: Batch) -> None:
+        for path, reason in batch.problems:
+            self.problems.setdefault(path, Problem(path, reason))
+
+
+def _accuracy(part: str, name: str) -> str:
+    return f"{part}_accuracy" + ("" if name == "fused" else f"_{name}")

@@ -1,0 +1,87 @@
+"""The untrained network of a recipe, and the weights that a stage starts from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peakzoom.data.entries import Entry
+from peakzoom.model import PeakZoom, PeakZoomConfig
+from peakzoom.model.backbones import FIXED_LENGTH
+from peakzoom.model.load import find_model, read_model
+from peakzoom.training.options import Say
+from peakzoom.training.recipes import Recipe
+from peakzoom.utils.errors import UserError
+from peakzoom.video.views import Preprocess
+
+
+def class_weights(entries: Sequence[Entry], classes: int, balance: float) -> Tensor | None:
+    """Loss weights (S,) proportional to (1 / n_c)^balance, with mean 1 over the videos; None when all are 1."""
+    counts = Counter(entry.label for entry in entries)
+    if not balance or len(set(counts.values())) == 1:
+        return None
+    raw = torch.tensor([counts.get(label, 0) for label in range(classes)], dtype=torch.float32)
+    weight = raw.clamp(min=1).pow(-balance)
+    return weight * raw.sum() / (weight * raw).sum()
+
+
+def backbone_options(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says about its video network beside the width."""
+    options: dict[str, Any] = {"max_stride": recipe.max_stride}
+    if recipe.model in FIXED_LENGTH:
+        options["frames"] = recipe.preprocess.frames
+    return options
+
+
+def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
+    """The untrained network of a recipe's first or second (``joint``) phase."""
+    config = PeakZoomConfig(
+        num_classes=len(classes),
+        branches=recipe.branches if joint else ("original",),
+        width=recipe.width,
+        backbone_options=backbone_options(recipe),
+        dropout=recipe.dropout,
+        attention_per=recipe.attention_per,
+        response=recipe.response,
+        erase=recipe.erase,
+        classes=tuple(classes),
+        preprocess=recipe.preprocess.to_dict(),
+    )
+    model = PeakZoom(recipe.model, config=config)
+    if not model.zooms:
+        model.attention.requires_grad_(False)  # unused: several processes would wait for its gradients
+    return model
+
+
+def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
+    """Load a trained model's backbone; a classifier of other classes stays as it is made, and that is said."""
+    trained = read_model(find_model(init))
+    weights = trained.backbone.state_dict()
+    if trained.classes != model.classes:
+        say(f"{init}: {len(trained.classes)} other classes, so the classifier starts anew")
+        weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    own = model.backbone.state_dict()
+    if unfit := sorted(
+        name for name, value in weights.items() if name not in own or own[name].shape != value.shape
+    ):
+        raise UserError(
+            f"{init} is another network than this one ({unfit[0]} does not fit); name its --model"
+        )
+    missing = [name for name in own if name not in weights and not name.startswith("fc.")]
+    if missing:
+        raise UserError(f"{init} is another network than this one (it has no {missing[0]}); name its --model")
+    model.backbone.load_state_dict({**own, **weights})
+
+
+def _normalisation(pre: Preprocess) -> str:
+    """How pixels are normalised; where nobody chose it, that a weight file may have been trained otherwise."""
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (pre.mean, pre.std))
+    line = f"pixels are normalised with mean {mean} and std {std}"
+    if (pre.mean, pre.std) == (Preprocess.mean, Preprocess.std):
+        line += "; the weights' own may differ: give it with --set preprocess.mean and --set preprocess.std"
+    return line

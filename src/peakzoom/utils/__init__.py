@@ -1,0 +1,3 @@
+"""Errors, durable files, progress: what every room may use."""
+
+from __future__ import annotations

@@ -1,0 +1,195 @@
+"""Files that are whole or not there: written under another name, synced to the disk, then renamed.
+
+A process that is killed, a disk that is full and a power cut then leave the old file or the new one, never a part of
+one. What is left of a draft ends in ``.part``; nothing reads it, and the next attempt writes over it.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from peakzoom.utils.errors import UserError
+
+FULL = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+)  # no room, none left to this user, none in a file of this length
+DRAFT = ".part"
+# Writers in other languages tell of a full disk in words alone, as safetensors: "No space left ... (os error 28)".
+_TOLD = re.compile(rf"os error ({'|'.join(map(str, FULL))})\b|{re.escape(os.strerror(errno.ENOSPC))}", re.I)
+
+
+@contextmanager
+def draft_of(file: Path) -> Iterator[Path]:
+    """A name to write under; what is there at the end of the block is synced and becomes ``file``.
+
+    An error in the block removes the draft and leaves ``file`` as it was.
+    """
+    draft = file.with_name(file.name + DRAFT)
+    try:
+        yield draft
+        sync(draft)
+        draft.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+    sync_folder(file.parent)
+
+
+@contextmanager
+def whole(file: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A stream of a draft that becomes ``file`` at the end of the block; mode "w" (UTF-8, no newlines made) or "wb".
+
+    Names of files that are no text keep their bytes.
+    """
+    text: dict[str, Any] = (
+        {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    )
+    with draft_of(file) as draft, draft.open(mode, **text) as stream:
+        yield stream
+
+
+def write_text(file: Path, text: str) -> None:
+    """The whole file, in UTF-8."""
+    with whole(file) as stream:
+        stream.write(text)
+
+
+def write_csv(file: Path, header: Sequence[object], rows: Iterable[Iterable[object]]) -> None:
+    """The whole file: a line of names, then the rows."""
+    with whole(file) as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """The rows of what :func:`write_csv` wrote, by the names in its first line; none where there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return list(csv.DictReader(stream))
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder that something would be written over in, before the work and not after it.
+
+    Raises:
+        UserError: it is not empty, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a new folder with --out")
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: name another --out")
+
+
+@contextmanager
+def whole_folder(folder: Path, draft: Path | None = None) -> Iterator[Path]:
+    """A draft to fill, which is the folder of that name when the block ends; what a killed process left of it goes.
+
+    Args:
+        folder: what is to be there; one that is there is replaced.
+        draft: where it is filled; beside it when not given.
+    """
+    draft = draft or folder.with_name(folder.name + DRAFT)
+    if draft.exists():
+        shutil.rmtree(draft)
+    draft.mkdir(parents=True)
+    yield draft
+    replace_folder(draft, folder)
+
+
+def replace_folder(draft: Path, folder: Path) -> None:
+    """Make a folder of drafts the folder of that name; one that is there goes when the new one is complete."""
+    for each in sorted(draft.rglob("*")):
+        sync_folder(each) if each.is_dir() else sync(each)
+    sync_folder(draft)
+    old = folder.with_name(f"{folder.name}.old{DRAFT}")
+    if old.exists():
+        shutil.rmtree(old)
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    sync_folder(folder.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def sync(file: Path) -> None:
+    """Wait until what a file holds is on the disk."""
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can do that (Windows cannot)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk or a quota is full, or one that it was raised from does."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in FULL:
+            return True
+        if not isinstance(seen, UserError) and _TOLD.search(str(seen)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+@contextmanager
+def telling_full_disk(folder: Path, way_out: str | Callable[[], str]) -> Iterator[None]:
+    """Make one sentence of a disk that is full.
+
+    Args:
+        folder: what is written to.
+        way_out: what to do when there is room again; called after the error where it depends on what was written.
+
+    Raises:
+        UserError: there was no room, in the block.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_full(error):
+            raise
+        out = way_out if isinstance(way_out, str) else way_out()
+        raise UserError(f"{no_room(folder, error)}: make room and {out}") from error
+
+
+def no_room(folder: Path, error: BaseException) -> str:
+    """What could not be written, where, and how much room there is."""
+    name = getattr(error, "filename", None)
+    reason = getattr(error, "strerror", None) or "no space left on device"
+    return f"{name or folder} could not be written ({reason.lower()}; {room(folder)} free in {folder})"
+
+
+def room(folder: Path) -> str:
+    """Free space where a folder is or will be, such as "1.5 MB"."""
+    while not folder.exists():
+        folder = folder.parent
+    free: float = shutil.disk_usage(folder).free
+    units = ["bytes", "kB", "MB", "GB"]
+    while free >= 1000 and len(units) > 1:
+        free /= 1000
+        del units[0]
+    return f"{free:.3g} {units[0]}"

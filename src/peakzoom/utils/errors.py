@@ -1,0 +1,57 @@
+"""What a user did, told in one sentence: what came, what was expected, the way out.
+
+The command line prints the message of a :class:`UserError` and exits with code 2; anything else is a bug and keeps
+its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+def printable(name: object) -> str:
+    r"""A name as one line: what cannot be printed (line ends, bytes that are no text) is escaped.
+
+    >>> printable("a\nb.mp4")
+    'a\\nb.mp4'
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(name))
+
+
+def did_you_mean(word: str, known: Iterable[str], first: Iterable[str] = ()) -> str:
+    """The end of a sentence about an unknown word: the known one that is most like it, empty where none is.
+
+    Args:
+        word: that came.
+        known: all that could have come.
+        first: of those, the ones that it most likely stands for, if any.
+
+    >>> did_you_mean("tcn_xs", ["tcnn", "tcnn_xs", "i3d"])
+    ': did you mean tcnn_xs?'
+    """
+    like = list(first) or get_close_matches(word, list(known), n=1)
+    return f": did you mean {' or '.join(like)}?" if like else ""
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; the message is one sentence that says how."""
+
+
+class DecodeError(UserError):
+    """A video file that gives no frame at all.
+
+    Attributes:
+        path: the file.
+        reason: one line, without the path.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{printable(path)}: {reason}")
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[Path, str]]:
+        # The default would call __init__ with the joined message alone, which breaks in worker processes.
+        return type(self), (self.path, self.reason)

@@ -1,0 +1,161 @@
+"""Answers to many files, a line each, that a stopped process goes on with: nothing is lost, nothing is written twice.
+
+A journal is a file of JSON Lines with the settings that it was made with beside it, ``NAME.settings.json``. A line
+counts when it is whole; what a killed process left of one is cut off. One process writes at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from peakzoom.utils.durable import sync_folder, write_text
+from peakzoom.utils.errors import UserError
+
+
+def hash_of(value: Any) -> str:
+    """A short digest of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def settings_file(file: Path) -> Path:
+    """Where the settings of a journal are."""
+    return file.with_name(file.name + ".settings.json")
+
+
+def check_settings(file: Path, settings: dict[str, Any]) -> None:
+    """Refuse a journal that was made with other settings.
+
+    Raises:
+        UserError: it was, or does not say with which.
+    """
+    beside = settings_file(file)
+    try:
+        before = json.loads(beside.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("no settings in it")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{file} does not say how it was made ({beside.name} is missing): it cannot be resumed: name another"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{beside} is damaged ({error}): {file} cannot be resumed: name another") from error
+    now = json.loads(json.dumps(settings))
+    if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
+        raise UserError(
+            f"{file} was begun with another {', '.join(changed)}: resume with the same, or name another"
+        )
+
+
+def whole_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The lines up to the first that is not whole, and how many bytes they take.
+
+    A power cut may leave a line of zeros with more behind it: what follows a damaged line is done again too.
+    """
+    lines: list[dict[str, Any]] = []
+    end = 0
+    for raw in data.splitlines(keepends=True):
+        if not raw.endswith(b"\n"):
+            break
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            break
+        if not isinstance(line, dict):
+            break
+        lines.append(line)
+        end += len(raw)
+    return lines, end
+
+
+def add_line(stream: IO[bytes], line: dict[str, Any]) -> None:
+    """Write a line and wait until it is on the disk: neither a kill nor a power cut right after loses it."""
+    try:
+        stream.write(json.dumps(line).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    except OSError as error:
+        error.filename = stream.name  # so that it can be said what could not be written
+        raise
+
+
+class Journal:
+    """A journal that is being written; a context.
+
+    Args:
+        file: new, or one to go on with where ``resume`` is true.
+        settings: plain data that decides what the lines are.
+        resume: go on with what is there, if anything.
+
+    Attributes:
+        lines: what was there.
+
+    Raises:
+        UserError: the file is there and is not to be resumed, or was made with other settings, or another process
+            writes it.
+    """
+
+    def __init__(self, file: Path, settings: dict[str, Any], resume: bool = False) -> None:
+        self.file = file
+        self._lock = FileLock(file.with_name(file.name + ".lock"))
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(f"{file} is being written by another process: wait for it") from error
+        try:
+            beside = settings_file(file)
+            if not resume and file.exists():
+                raise UserError(f"{file} exists: go on with it by --resume, name another file, or remove it")
+            if resume and (file.exists() or beside.exists()):
+                check_settings(file, settings)
+            else:
+                write_text(beside, json.dumps(settings, indent=2) + "\n")
+            self.lines, end = whole_lines(file.read_bytes()) if file.exists() else ([], 0)
+            self._stream = file.open("ab")
+            self._stream.truncate(end)
+            sync_folder(file.parent)  # or a power cut takes the name, and every line with it
+        except BaseException:
+            self._release()
+            raise
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Write a line, as :func:`add_line`."""
+        add_line(self._stream, line)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._stream.close()
+        except OSError:  # the line that could not be written cannot be now, and the first error says so
+            if error is None:
+                raise
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        with suppress(OSError):  # Windows removes no open file, and filelock does it there
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
+
+
+def is_written(file: Path) -> bool:
+    """Whether a process is writing a journal now."""
+    lock = FileLock(file.with_name(file.name + ".lock"))
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(blocking=False):
+            return False
+    except Timeout:
+        return True

@@ -1,0 +1,201 @@
+"""One decode of a whole file: its frames counted and timed, damage noted, nothing converted.
+
+* **Frames are counted by decoding.** Header counts are wrong or absent in many files, and seeking trusts them: so
+  nothing is sized by a header count and nothing seeks.
+* **The order is the decoder's output order**, which FFmpeg promises to be that of presentation. Timestamps are less
+  reliable: in AVI files with B-frames (UCF101 has them) they run 1, 4, 6, 5, 7, and sorting by them would shuffle the
+  video. They say when a frame is shown, never which comes first (:func:`frame_times`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.container import decoded_frames, displayed_shape, one_line, open_file
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a whole decode found out about a file.
+
+    Attributes:
+        path: the file.
+        frames: number of frames, counted by decoding.
+        header_frames: what the header claims; 0 = nothing. For reports only.
+        fps: frames per second by the timestamps, (n - 1) / (last - first); the header's rate for a single
+            frame or without usable timestamps; 0.0 = unknown.
+        height, width: pixels as displayed: turned, and made square by scaling the stored width.
+        rotation: degrees clockwise by which stored frames are turned for display: 0, 90, 180 or 270.
+        pixel_aspect: width / height of a stored pixel.
+        variable_rate: some frame is more than one interval away from where a constant rate would put it (one
+            frame left out is none; it happens in many files).
+        codec: FFmpeg's name of the codec.
+        problem: one line on what was wrong with the file although it gave frames; None = nothing.
+    """
+
+    path: Path
+    frames: int
+    header_frames: int
+    fps: float
+    height: int
+    width: int
+    rotation: int
+    pixel_aspect: float
+    variable_rate: bool
+    codec: str
+    problem: str | None
+
+    @property
+    def duration(self) -> float:
+        """Seconds for which the frames are on display; 0.0 if the rate is unknown."""
+        return self.frames / self.fps if self.fps else 0.0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one decode of a whole file found, and what is needed to read its frames again.
+
+    Attributes:
+        info: about the file.
+        timestamps: float64 (info.frames,), seconds since the first frame.
+        stream: number of the video stream among all streams of the file.
+        held: the decoded frames, given out once; None where they are not held.
+    """
+
+    info: VideoInfo
+    timestamps: np.ndarray
+    stream: int
+    held: deque[av.VideoFrame] | None
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Decodes a whole file and converts nothing; raises :class:`DecodeError` if there is no frame."""
+    return scan(path).info
+
+
+def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan:
+    """Decodes a whole file once: counts, times and looks for damage, and holds frames as long as they fit.
+
+    The first video stream that gives a frame counts.
+
+    Args:
+        path: as of :func:`decode`.
+        hold_bytes: memory for decoded frames; 0 holds none.
+        most: frames; a longer file is refused as soon as it shows. None takes any.
+
+    Raises:
+        DecodeError: there is no frame, or more than ``most``.
+    """
+    path = Path(path)
+    reasons: list[str] = []  # one for each stream that gave none
+    while True:
+        with open_file(path) as container:  # opened anew for each stream: going back would be a seek
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+            if not streams:
+                cover = ", only a picture" if container.streams.video else ""
+                raise DecodeError(path, f"holds no video stream{cover}")
+            if len(reasons) == len(streams):
+                raise DecodeError(path, reasons[0])
+            found = _scan_stream(path, container, streams[len(reasons)], hold_bytes, most)
+        if isinstance(found, Scan):
+            return found
+        reasons.append(found)
+
+
+def _scan_stream(
+    path: Path, container: InputContainer, stream: VideoStream, hold_bytes: int, most: int | None
+) -> Scan | str:
+    """Decodes, counts, times and (within `hold_bytes`) holds every frame; the reason if there is none."""
+    if stream.codec_context is None:  # which PyAV's types leave out
+        return "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
+    held: deque[av.VideoFrame] | None = deque()
+    first: av.VideoFrame | None = None
+    held_bytes = damaged = 0
+    ticks: list[tuple[int | None, int | None]] = []  # when to show, when to decode; units of the time base
+    problems: list[str] = []
+    try:
+        for frame in decoded_frames(container, stream):
+            first = first or frame
+            ticks.append((frame.pts, frame.dts))
+            if most is not None and len(ticks) > most:
+                raise DecodeError(path, f"has more than {most} frames, which is the most that is taken here")
+            damaged += frame.is_corrupt
+            held_bytes += sum(plane.buffer_size for plane in frame.planes)  # as stored, padding included
+            if held is not None and held_bytes <= hold_bytes:
+                held.append(frame)
+            else:
+                held = None
+    except MemoryError:  # FFmpeg's own, which is of both kinds: it says nothing about the file
+        raise
+    except av.FFmpegError as error:
+        problems.append(f"decoding stopped after {len(ticks)} frames: {one_line(error)}")
+    if first is None:
+        return f"no frame can be decoded: {problems[0]}" if problems else "its video stream holds no frame"
+    if damaged:
+        problems.append(f"frames decoded with damage: {damaged} of {len(ticks)}")
+
+    rate = float(stream.average_rate or 0)
+    times, stated = frame_times(
+        np.array(ticks, np.float64) * float(stream.time_base or 0), rate
+    )  # None -> NaN
+    if not stated:
+        problems.append(f"timestamps are missing or out of order, {rate:g} fps assumed")
+    fps = (len(times) - 1) / float(times[-1]) if times[-1] > 0 else rate
+
+    shape, slip = displayed_shape(first, stream)
+    if slip:
+        problems.append(slip)
+
+    info = VideoInfo(
+        path=path,
+        frames=len(times),
+        header_frames=stream.frames,
+        fps=fps,
+        height=shape.height,
+        width=shape.width,
+        rotation=shape.rotation,
+        pixel_aspect=shape.pixel_aspect,
+        variable_rate=bool(np.abs(times * fps - np.arange(len(times))).max() > 1),
+        codec=stream.codec_context.codec.canonical_name,
+        problem="; ".join(problems) or None,
+    )
+    return Scan(info, times, stream.index, held)
+
+
+def frame_times(stamps: np.ndarray, rate: float) -> tuple[np.ndarray, bool]:
+    """When each frame is shown, in seconds since the first.
+
+    The presentation timestamps are believed if they never fall, otherwise the decoding ones if those never
+    fall (equal neighbours stay equal). Frames without a timestamp stand evenly between their neighbours, at
+    the ends one nominal interval apart. With neither clock, frames follow each other at `rate`. FFmpeg's own
+    guess weighs the same two clocks against each other frame by frame; here one clock holds for the whole
+    file.
+
+    Args:
+        stamps: seconds (n, 2): presentation, decoding; NaN = not stated. Rows are in order of presentation.
+        rate: frames per second stated by the header; 0 = none.
+
+    Returns:
+        float64 (n,) that starts at 0 and never falls; and whether the file's own timestamps gave it.
+    """
+    number = np.arange(len(stamps))
+    for clock in stamps.T:
+        known = np.flatnonzero(~np.isnan(clock))
+        stated = clock[known]
+        if len(known) < 2 or stated[-1] <= stated[0] or np.diff(stated).min() < 0:
+            continue
+        interval = 1 / rate if rate else (stated[-1] - stated[0]) / (known[-1] - known[0])
+        beyond = np.minimum(number - known[0], 0) + np.maximum(number - known[-1], 0)  # frames outside them
+        times = np.interp(number, known, stated) + beyond * interval
+        return times - times[0], True
+    return number / (rate or math.inf), len(stamps) == 1

@@ -1,0 +1,365 @@
+"""The web page: what is admitted, what is told, what is kept; and the page itself in headless Chromium.
+
+The browser tests need Gradio, Playwright and a Chromium: ``pip install '.[serve,dev]'`` and ``apt install chromium``
+(or name one in ``PEAKZOOM_CHROMIUM``). They skip without.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peakzoom.data.entries import VideoSet
+from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.recognizer import Recognizer, load
+from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.video.sampling import Views
+
+pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
+
+from peakzoom.apps.serve.page import _sentence, server
+from peakzoom.apps.serve.service import Limits, Service, _without_folder, display_name
+from peakzoom.apps.serve.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PROTOCOL = Views(clips=1, crops=1)
+
+
+@pytest.fixture(scope="module")
+def recognizer(run: Path) -> Recognizer:
+    return load(run, "cpu")
+
+
+@pytest.fixture
+def service(recognizer: Recognizer, tmp_path: Path) -> Service:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    return Service(recognizer, PROTOCOL, Limits(megabytes=1, seconds=2.0, files=3), folder)
+
+
+@pytest.fixture
+def upload(service: Service, clip_data: VideoSet) -> Callable[..., Path]:
+    def put(name: str = "clip.mp4", source: Path | None = None) -> Path:
+        place = service.folder / "abc" / name
+        place.parent.mkdir(exist_ok=True)
+        shutil.copy(source or clip_data.entries[-1].path, place)
+        return place
+
+    return put
+
+
+# What is admitted ------------------------------------------------------------------------------------------------
+
+
+def test_only_uploads_are_read(
+    service: Service, upload: Callable[..., Path], clip_data: VideoSet, tmp_path: Path
+) -> None:
+    assert service.admit(upload()) == upload()
+    outside = clip_data.entries[-1].path
+    link = service.folder / "link.mp4"
+    link.symlink_to(outside)
+    for path in (
+        outside,
+        link,
+        service.folder / ".." / outside.name,
+        Path("/etc/passwd"),
+        service.folder,
+        service.folder / "absent.mp4",
+        "https://example.org/a.mp4",
+    ):
+        with pytest.raises(UserError, match="no file that was uploaded here") as refused:
+            service.admit(path)
+        assert str(tmp_path) not in str(refused.value) and "/etc" not in str(refused.value)
+
+
+def test_size_length_and_number_are_bounded(
+    service: Service, upload: Callable[..., Path], make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    large = upload("large.mp4")
+    with large.open("ab") as stream:
+        stream.truncate(1_200_000)
+    with pytest.raises(UserError, match="has 1 MB, expected at most 1 MB"):
+        service.admit(large)
+    long = upload("long.mp4", make_clip(tmp_path / "long.mp4", frames=40, fps=15.0))
+    with pytest.raises(UserError, match="lasts 3 seconds, expected at most 2"):
+        service.admit(long)
+    many = upload("many.mp4", make_clip(tmp_path / "many.mp4", frames=130, fps=100.0))
+    with pytest.raises(UserError, match=r"many.mp4: has more than 120 frames"):
+        service.admit(many)
+    with pytest.raises(UserError, match="4 files came, expected at most 3"):
+        service.table([upload()] * 4)
+
+
+def test_answers_are_those_of_predict(
+    service: Service, upload: Callable[..., Path], recognizer: Recognizer, clip_data: VideoSet
+) -> None:
+    expected = recognizer.predict(clip_data.entries[-1].path, PROTOCOL)
+    evidence, film, picture = service.explain(upload())
+    assert evidence.prediction.scores["fused"].tolist() == expected.scores["fused"].tolist()
+    assert film.stat().st_size and picture.stat().st_size
+    other = next(name for name in recognizer.classes if name != evidence.target)
+    assert service.explain(upload(), other)[0].target == other
+    with pytest.raises(UserError, match="no class is called so"):
+        service.explain(upload(), "<b>")
+
+
+def test_a_table_of_good_and_bad_files(
+    service: Service, upload: Callable[..., Path], recognizer: Recognizer
+) -> None:
+    broken = upload("=cmd|broken.mp4")
+    broken.write_bytes(b"no video at all")
+    rows, file = service.table([upload("a.mp4"), broken, Path("/etc/passwd")])
+    with file.open(newline="", encoding="utf-8") as stream:
+        table = list(csv.DictReader(stream))
+    assert [row["file"] for row in table] == ["a.mp4", "'=cmd|broken.mp4", "passwd"]  # no formula
+    assert table[0]["class"] == rows[0][1] and table[0]["problem"] == ""
+    assert sum(float(table[0][name]) for name in recognizer.classes) == pytest.approx(1)
+    assert (
+        "cannot be read as a video" in table[1]["problem"] and str(service.folder) not in table[1]["problem"]
+    )
+    assert "no file that was uploaded" in table[2]["problem"]
+    assert all(row["class"] == "" for row in table[1:])
+
+
+HOSTILE = [
+    ("<script>hit()<!--.mp4", "&lt;script&gt;hit()&lt;!--.mp4"),
+    ("<img src=x onerror='hit()'>.mp4", "&lt;img src=x onerror='hit()'&gt;.mp4"),
+    ("a & b &lt;b&gt;.mp4", "a &amp; b &amp;lt;b&amp;gt;.mp4"),
+    ('"quotes".mp4', '"quotes".mp4'),
+    ("two\n\r\tlines\u2028and\x0b\x85more.mp4", "two lines and more.mp4"),
+    (os.fsdecode(b"caf\xe9<b>.mp4"), r"caf\udce9&lt;b&gt;.mp4"),  # no UTF-8
+    ("alone\ud800.mp4", r"alone\ud800.mp4"),  # JSON can say it, no text can hold it
+    ("reversed \u202egpj.mp4", r"reversed \u202egpj.mp4"),  # reads as 4pm.jpg
+    ("a\0\x1b[2Jb.mp4", r"a\x00\x1b[2Jb.mp4"),
+]
+
+
+@pytest.mark.parametrize(("name", "written"), HOSTILE, ids=lambda text: ascii(text)[1:20])
+def test_names_are_text_wherever_they_are_shown(service: Service, name: str, written: str) -> None:
+    """Gradio takes markup out of the names that browsers send, so this asks what is ours."""
+    path = f"/etc/{name}"
+    with pytest.raises(UserError) as refused, _without_folder(path):
+        raise DecodeError(Path(path), "cannot be read as a video")
+    assert _sentence(refused.value) == f"{written}: cannot be read as a video."
+
+    def answer(_: Service, path: str | Path) -> Prediction:
+        raise UserError(f"{display_name(path)}: no")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Service, "predict", answer)
+        rows, file = service.table([path])
+    shown = html.unescape(written)
+    assert rows == [[shown, "", "", f"{shown}: no"]]  # cells are plain text for the page, not HTML
+    with file.open(newline="", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["file"], row["problem"]) == (shown, f"{shown}: no")
+
+
+def test_names_are_not_too_long() -> None:
+    assert display_name("/a/" + "n" * 76 + ".mp4") == "n" * 76 + ".mp4"
+    assert display_name("/a/" + "n" * 77 + ".mp4") == "n" * 60 + "..." + "n" * 12 + ".mp4"
+
+
+def test_what_is_old_is_removed(tmp_path: Path) -> None:
+    def put(name: str, age: float) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+        os.utime(file, (now - age, now - age))
+        return file
+
+    now = time.time()
+    example = put("examples/a.mp4", 10_000)
+    sweeper = Sweeper(tmp_path, minutes=10)
+    old, new = put("one/old.mp4", 601), put("two/new.mp4", 599)
+    os.utime(old.parent, (now - 601, now - 601))
+    assert sweeper.sweep(now) == 1
+    assert not old.exists() and new.exists() and example.exists()
+    assert sweeper.sweep(now + 2) == 1 and not new.exists() and example.exists()
+    sweeper.sweep(now + 2000)
+    assert not old.parent.exists() and not new.parent.exists()
+
+
+def test_the_oldest_go_when_there_is_too_much(tmp_path: Path) -> None:
+    sweeper, now = Sweeper(tmp_path, minutes=10, megabytes=2.5), time.time()
+    files = [tmp_path / f"{number}.mp4" for number in range(4)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"x" * 1_000_000)
+        os.utime(file, (now - 100 + number, now - 100 + number))
+    assert sweeper.sweep(now) == 2
+    assert [file.exists() for file in files] == [False, False, True, True]
+
+
+def test_what_a_request_waits_for_stays(tmp_path: Path) -> None:
+    """However old; when there is too much, it goes last, and of it first what came last."""
+    waiting: set[Path] = set()
+    sweeper, now = Sweeper(tmp_path, minutes=10, megabytes=2.5, awaited=lambda: waiting), time.time()
+    files = [tmp_path / f"{number}.mp4" for number in range(4)]
+    for number, file in enumerate(files):
+        file.write_bytes(b"x" * 1_000_000)
+        os.utime(file, (now - 100 + number, now - 100 + number))
+
+    def left() -> list[int]:
+        return [number for number, file in enumerate(files) if file.exists()]
+
+    waiting |= set(files[:3])
+    assert sweeper.sweep(now) == 2 and left() == [0, 1]
+    assert sweeper.sweep(now + 10_000) == 0 and left() == [0, 1]
+    waiting.remove(files[0])
+    assert sweeper.sweep(now + 10_000) == 1 and left() == [1]
+
+
+def test_a_table_is_whole_though_its_folder_is_swept_meanwhile(
+    service: Service, upload: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow files: what was begun for the first is too old when the last is done."""
+    sweeper = Sweeper(service.folder, minutes=10, awaited=lambda: {place})
+    place, predict = upload(), Service.predict
+
+    def slow(service: Service, path: Path) -> Prediction:
+        sweeper.sweep(time.time() + 10_000)
+        return predict(service, path)
+
+    monkeypatch.setattr(Service, "predict", slow)
+    _, file = service.table([place, place])
+    with file.open(newline="", encoding="utf-8") as stream:
+        assert [row["file"] for row in csv.DictReader(stream)] == [place.name] * 2
+
+
+# The page in a browser ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[dev]'")
+    program = os.environ.get("PEAKZOOM_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs Chromium: apt install chromium, or name one in PEAKZOOM_CHROMIUM")
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--use-fake-ui-for-media-stream",  # a camera that shows a moving test picture
+        "--use-fake-device-for-media-stream",
+    ]
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=program, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def address(recognizer: Recognizer, clip_data: VideoSet) -> Iterator[str]:
+    limits = Limits(megabytes=20, seconds=30.0, files=3)
+    with server(recognizer, PROTOCOL, limits, examples=[clip_data.entries[0].path]) as at:
+        yield at
+
+
+@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    width, height = request.param
+    opened = browser.new_page(viewport={"width": width, "height": height})
+    asked: list[str] = []
+    opened.on("request", lambda each: asked.append(each.url))
+    opened.goto(address)
+    opened.get_by_role("button", name="Recognise", exact=True).wait_for()
+    yield opened
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
+    outside = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert outside == []  # it works without any other server
+    opened.close()
+
+
+def answer_of(page: Page) -> str:
+    page.wait_for_function("document.querySelector('#prediction textarea').value.length > 0", timeout=60_000)
+    return page.input_value("#prediction textarea")
+
+
+def test_one_clip(page: Page, recognizer: Recognizer, clip_data: VideoSet) -> None:
+    file = clip_data.entries[-1].path
+    expected = recognizer.predict(file, PROTOCOL)
+    page.set_input_files("input[type=file] >> nth=0", str(file))
+    page.wait_for_selector("video")
+    page.get_by_role("button", name="Recognise", exact=True).click()
+    name, score = expected.top(1)[0]
+    assert answer_of(page).startswith(f"{name}, {score:.2f}.")
+    page.wait_for_function(
+        "[...document.querySelectorAll('video')].filter(v => v.readyState >= 2 && v.videoWidth >= 700).length == 1",
+        timeout=30_000,
+    )  # the film plays
+    page.wait_for_function("document.body.innerText.includes('complementary')", timeout=30_000)
+    shown = page.inner_text("body").split()
+    for branch, values in expected.scores.items():
+        assert branch in shown and f"{float(values.max()):.3f}" in shown
+    page.wait_for_function("[...document.images].some(i => i.naturalWidth > 600)", timeout=30_000)
+
+
+def test_several_files(page: Page, recognizer: Recognizer, clip_data: VideoSet, tmp_path: Path) -> None:
+    files = [entry.path for entry in clip_data.entries[-2:]]
+    broken = tmp_path / "<img src=x onerror=window.hit=1>&lt;broken&amp;.mp4"
+    broken.write_bytes(b"not a video")
+    page.get_by_role("tab", name="Several files").click()
+    page.locator("input[type=file][multiple]").set_input_files([*map(str, files), str(broken)])
+    page.get_by_text("broken").first.wait_for()
+    page.get_by_role("button", name="Recognise all").click()
+    page.wait_for_function(
+        "document.body.innerText.includes('cannot be read as a video')", timeout=60_000
+    )  # what people see: the table holds hidden copies
+    with page.expect_download() as download:
+        page.locator("a[download='predictions.csv']").click()
+    with Path(download.value.path()).open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    *names, hostile = (row["file"] for row in rows)
+    assert names == [file.name for file in files]
+    assert hostile.endswith("&lt;broken&amp;.mp4") and "<" not in hostile  # Gradio leaves no brackets
+    assert page.evaluate("window.hit") is None
+    for row, file in zip(rows, files, strict=False):
+        best, score = recognizer.predict(file, PROTOCOL).top(1)[0]
+        assert (row["class"], float(row["score"])) == (best, pytest.approx(score))
+
+
+def test_bad_files_give_a_sentence_and_names_no_script(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "<img src=x onerror=window.hit=1>.mp4"
+    file.write_bytes(b"not a video")
+    page.set_input_files("input[type=file] >> nth=0", str(file))
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Recognise", exact=True).click()
+    page.get_by_text("annot be read as a video").first.wait_for(timeout=30_000)
+    assert page.evaluate("window.hit") is None
+    assert page.input_value("#prediction textarea") == ""
+
+
+def test_no_file(page: Page) -> None:
+    page.get_by_role("button", name="Recognise", exact=True).click()
+    page.get_by_text("No clip came").first.wait_for(timeout=30_000)
+
+
+def test_the_camera(browser: Browser, address: str) -> None:
+    """What a browser records (WebM without a length in its header) is recognised."""
+    page = browser.new_page(permissions=["camera", "microphone"])
+    page.goto(address)
+    page.get_by_role("button", name="Recognise", exact=True).wait_for()
+    page.locator("button[aria-label='Capture from camera']").click()
+    page.get_by_text("Click to Access Webcam").first.click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Record").first.click()
+    page.wait_for_timeout(2500)
+    page.locator("button", has_text="Stop").first.click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Recognise", exact=True).click()
+    assert "Evidence for" in answer_of(page)
+    page.close()

@@ -1,0 +1,717 @@
+"""The command line: help with examples, one sentence for a mistake, and results that a program can read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from terminal import environment, in_terminal
+
+from peakzoom import cli
+from peakzoom.data.entries import VideoSet
+from peakzoom.hub.card import update_card
+from peakzoom.inference.recognizer import load
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.sampling import Views
+
+ESCAPE = "\x1b"
+QUICK = ["--num-clips", "1", "--crops", "1", "--device", "cpu"]
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run of all tests: evaluating it writes its model card anew."""
+    return Path(shutil.copytree(run, tmp_path_factory.mktemp("cli") / "run", symlinks=True))
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["peakzoom", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        captured = capsys.readouterr()
+        code = left.value.code
+        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return run
+
+
+def mistake(result: Result) -> str:
+    """The sentence of a user's mistake: alone on standard error, exit code 2."""
+    assert result.code == 2, result
+    lines = [
+        line for line in result.err.splitlines() if not line.startswith("read as ")
+    ]  # how data were taken
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.err
+    assert "Traceback" not in result.err and ESCAPE not in result.err
+    return lines[0]
+
+
+# Help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["quickstart"], ["train"], ["recipe"], ["evaluate"], ["predict"], ["explain"], ["watch"]),
+        *(["report"], ["serve"], ["calibrate"], ["export"], ["push"], ["ablate"], ["compare"]),
+        *(["data", "check"], ["data", "render"]),
+    ],
+    ids=" ".join,
+)
+def test_every_command_has_help_with_an_example(call: Call, command: list[str]) -> None:
+    result = call(*command, "--help")
+    assert result.code == 0 and result.err == ""
+    assert "Example" in result.out
+    assert f"peakzoom {' '.join(command)}" in " ".join(result.out.split())
+    assert ESCAPE not in result.out
+
+
+def test_no_command(call: Call) -> None:
+    for arguments in ([], ["data"], ["--help"]):
+        result = call(*arguments)
+        assert "Commands" in result.out + result.err and "Traceback" not in result.err
+        assert result.code == (0 if arguments == ["--help"] else 2)
+
+
+# Mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments,said",
+    [
+        ("tarin", "No such command"),
+        ("train", "Missing argument"),
+        ("train {clips}", "--out"),
+        ("train {clips} --out {new} --frobnicate", "--frobnicate"),
+        ("train {tmp}/gone --out {new}", "does not exist"),
+        ("train {tmp}/empty --out {new}", "no videos"),
+        ("train {tmp}/loose --out {new}", "no class folders"),
+        ("train {tmp}/single --out {new}", "one class"),
+        ("train {clips} --out {new} --recipe large", "small, or a file|paper, or a file"),
+        ("train {clips} --out {new} --recipe {clips}", "no TOML"),
+        ("train {clips} --out {new} --recipe {tmp}/empty", "or a file"),
+        ("train {clips} --out {new} --model resnet", "tcnn_xs"),
+        ("train {clips} --out {new} --steps three", "joint"),
+        ("train {clips} --out {new} --steps joint", "--init"),
+        ("train {clips} --out {new} --branches OX", "ODC, OD or O"),
+        ("train {clips} --out {new} --branches OO", "ODC, OD or O"),
+        ("train {clips} --out {new} --init {tmp}/gone", "does not exist"),
+        ("train {clips} --out {new} --weights {tmp}/gone.pth", "gone.pth is no file"),
+        ("train {clips} --out {new} --weights {clips}", "cannot be read|no weight file"),
+        ("train {clips} --out {new} --weights {tmp}/gone.pth --init {run}", "exclude one another"),
+        ("train {clips} --out {new} --weights {tmp}/gone.pth --steps joint", "--weights is for the first"),
+        ("train {clips} --out {new} --set preprocess.mean=0.5,0.5", "a list of 3 values"),
+        ("train {clips} --out {new} --set preprocess.mean=a,b,c", "a number"),
+        ("train {clips} --out {new} --set preprocess.mean=123.7,116.3,103.5", "from 0 to 1"),
+        ("train {clips} --out {new} --set preprocess.std=0.2,0,0.2", "above 0 up to 1"),
+        ("train {clips} --out {new} --set preprocess.std=0.2,nan,0.2", "above 0 up to 1"),
+        ("train {clips} --out {new} --epochs 0", "tcnn.epochs is 0"),
+        ("train {clips} --out {new} --epochs many", "--epochs"),
+        ("train {clips} --out {new} --lr 0", "learning rate"),
+        ("train {clips} --out {new} --lr nan", "learning rate"),
+        ("train {clips} --out {new} --seed -1", "--seed"),
+        ("train {clips} --out {new} --size 16", "preprocess.size is 16"),
+        ("train {clips} --out {new} --set preprocess.fps=0", "preprocess.fps is 0"),
+        ("train {clips} --out {new} --set attention_per=pixel", "frame, clip"),
+        ("train {clips} --out {new} --set dropout", "expected KEY=VALUE"),
+        ("train {clips} --out {new} --set droput=0.2", "did you mean dropout"),
+        ("train {clips} --out {new} --set lr=0.2", "did you mean tcnn.lr or joint.lr"),
+        ("train {clips} --out {new} --set patiense=2", "did you mean patience"),
+        ("train {clips} --out {new} --set patience=0", "1 or more"),
+        ("train {clips} --out {new} --set cache=maybe", "auto, on or off"),
+        ("train {clips} --out {new} --precision 17", "precision 17"),
+        ("train {clips} --out {new} --accelerator abacus", "abacus"),
+        ("train {clips} --out {new} --val-fraction 1", "--val-fraction"),
+        ("train {clips} --out {new} --val-fraction 0 --set patience=3", "--set patience needs"),
+        ("train {clips} --out {new} --test-groups nobody", "unknown group 'nobody'"),
+        ("train {clips} --out {new} --test-groups ,", "no group"),
+        ("train {clips} --out {new} --split-number 4", "1, 2 or 3"),
+        ("train {clips} --out {new} --format ucf101", "folder"),
+        ("train {clips} --out {new} --resume", "nothing to resume"),
+        ("train {clips} --out {run}", "not empty"),
+        ("train {clips} --out {clips}", "is a file"),
+        ("evaluate {tmp}/gone", "does not exist"),
+        ("evaluate {tmp}/empty", "no trained model"),
+        ("evaluate {run} {tmp}/gone", "does not exist"),
+        ("evaluate {run} --split nonsense", "nonsense"),
+        ("evaluate {run} --clips tsm", "tsm-dense"),
+        ("evaluate {run} --num-clips 0", "at least 1"),
+        ("evaluate {run} --crops 0", "at least 1"),
+        ("evaluate {run} --out {run}", "not empty"),
+        ("evaluate {run} --out {clips}", "is a file"),
+        ("evaluate {run} --device abacus", "abacus"),
+        ("predict {run}", "Missing argument"),
+        ("predict {tmp}/gone {clips}", "does not exist"),
+        ("predict owner/name {clips}", "no folder here"),
+        ("predict {run} {tmp}/empty", "without videos"),
+        ("predict {run} {clips} --clips dense", "paper"),
+        ("predict {run} {clips} --top 0", "--top"),
+        ("predict {run} {clips} --jsonl {clips}", "exists"),
+        ("predict {run} {clips} --jsonl {tmp}/no/such/folder.jsonl", "no folder"),
+        ("evaluate {run} --faithfulness --cascade", "ask for one of them"),
+        ("explain {run}", "Missing argument"),
+        ("explain {tmp}/gone {video}", "does not exist"),
+        ("explain {run} {tmp}/gone.mp4 --out {new}", "no such file"),
+        ("explain {run} {clips} --out {new}", "text file|cannot be read as a video"),
+        ("explain {run} {video} --out {new} --class swim", "no class is called 'swim', expected one of"),
+        ("explain {run} {video} --out {new} --crop 3", "crop is 3, expected 0 to 2"),
+        ("explain {run} {video} --out {run}", "not empty"),
+        ("explain {run} {video} --out {clips}", "is a file"),
+        ("report {tmp}/gone", "does not exist"),
+        ("report {run}", "holds no evaluation"),
+        ("ablate {clips}", "--out"),
+        ("ablate {clips} --out {new} --model resnet", "tcnn_xs"),
+        ("ablate {clips} --out {new} --seeds 0,one", "whole numbers, as 0,1,2"),
+        ("ablate {clips} --out {new} --seeds ,", "whole numbers, as 0,1,2"),
+        ("ablate {clips} --out {new} --fold p00,nobody", "unknown group 'nobody'"),
+        ("ablate {clips} --out {new} --fold {train} --fold {train}", "in two folds"),
+        ("ablate {clips} --out {new} --fold {train} --leave-one-group-out", "exclude one another"),
+        ("ablate {clips} --out {new} --split-numbers 1,2 --leave-one-group-out", "exclude one another"),
+        ("ablate {clips} --out {new} --split-numbers 1,4", "1, 2 or 3"),
+        ("ablate {tmp}/classes --out {new}", "no test videos"),
+        ("ablate {tmp}/classes --out {new} --leave-one-group-out", "without one"),
+        ("ablate {clips} --out {new} --init tcnn_s={run}", "expected NAME=RUN with NAME one of tcnn_xs"),
+        ("ablate {clips} --out {new} --init tcnn_xs={tmp}/gone", "does not exist"),
+        ("ablate {clips} --out {new} --lr 0", "learning rate"),
+        ("ablate {clips} --out {new} --set preprocess.std=1,2,3", "above 0 up to 1"),
+        ("ablate {clips} --out {new} --crops 0", "at least 1"),
+        ("ablate {clips} --out {clips}", "is a file"),
+        ("ablate {clips} --out {run}", "holds no study"),
+        ("compare {clips} --out {new} --models resnet", "tcnn_xs"),
+        ("compare {clips} --out {new} --models tcnn_xs,", "--models has ''"),
+        ("compare {clips} --out {new} --spatial tsm", "expected all, none or some of tcnn_xs"),
+        ("compare {clips} --out {new} --seeds 1-3", "whole numbers, as 0,1,2"),
+        ("compare {clips} --out {new} --fold nobody", "unknown group 'nobody'"),
+        ("compare {clips} --out {new} --cost 100000", "no width reaches"),
+        ("compare {clips} --out {new} --models tcnn_xs,tsm --init tsm={run}", "--init has no tcnn_xs"),
+        ("compare {clips} --out {new} --rounds 0", "--rounds"),
+        ("compare {clips} --out {new} --width 0.5", "--width"),
+        ("data", "check"),
+        ("data chekc", "No such command"),
+        ("data check", "Missing argument"),
+        ("data check {tmp}/gone", "does not exist"),
+        ("data check {clips} --format films", "--format"),
+        ("data check {clips} --out {clips}", "exists"),
+        ("data check {clips} --workers 0", "--workers"),
+        ("data render {run}", "not an empty folder"),
+        ("data render {clips}", "not an empty folder"),
+        ("data render {new} --train-clips 0 --test-clips 0", "at least one clip"),
+        ("data render {new} --train-clips -1", "--train-clips"),
+        ("data render {new} --difficulty 2", "--difficulty"),
+        ("data render {new} --test-share 1", "share between 0 and 1"),
+        ("data render {new} --performers 1", "give more performers"),
+        ("data render {new} --height 33", "even sides"),
+        ("data render {new} --workers 0", "--workers"),
+        ("quickstart --out {run}", "not empty"),
+        ("quickstart --out {clips}", "is a file"),
+        ("quickstart --out {new} --train-clips 0", "--train-clips"),
+        ("quickstart --out {new} --seed -1", "--seed"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    call: Call, run: Path, clips: Path, clip_data: VideoSet, tmp_path: Path, arguments: str, said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("loose", "single/wave", "classes/nod", "classes/wave"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.mp4").touch()
+    places = {"clips": clips / "clips.csv", "run": run, "tmp": tmp_path, "new": tmp_path / "new"}
+    places["video"] = clip_data.entries[-1].path
+    places["train"] = next(entry.group for entry in clip_data.entries if entry.split == "train")
+    before = sorted(run.rglob("*"))
+    result = call(*[word.format(**places) for word in arguments.split()])
+    if arguments == "data":  # help is the answer
+        assert result.code == 2 and said in result.out + result.err
+        return
+    assert any(each in mistake(result) for each in said.split("|"))
+    assert result.out == ""
+    assert not (tmp_path / "new").exists() and sorted(run.rglob("*")) == before
+
+
+def test_what_is_not_installed_is_named(call: Call, monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    for name in ("peakzoom.training.train", "peakzoom.cli.quickstart_run"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    said = mistake(call("train", clips / "clips.csv", "--out", clips / "new"))
+    assert "lightning" in said and "pip install '.[train]'" in said
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
+    from peakzoom.data import check
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(check, "check", broken)
+    monkeypatch.setattr(sys, "argv", ["peakzoom", "data", "check", str(clips)])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_ctrl_c(call: Call, monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
+    from peakzoom.data import check
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", stopped)
+    result = call("data", "check", clips)
+    assert result.code == 130 and "stopped" in result.err and "--resume" in result.err
+
+
+# What commands do ------------------------------------------------------------------------------------------------
+
+
+def test_train_evaluate_predict(call: Call, clips: Path, clip_data: VideoSet, tmp_path: Path) -> None:
+    group = clip_data.entries[0].group
+    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 6 --workers 0 --accelerator cpu"
+    out = tmp_path / "run"
+    result = call("train", clips / "clips.csv", "--out", out, "--test-groups", group, *small.split())
+    assert result.code == 0 and f"peakzoom evaluate {out}" in result.out
+    assert "tcnn epoch 1/1" in result.err and "joint epoch 1/1" in result.err
+    assert "s left" in result.err and "validation accuracy" in result.err
+    assert (out / "command.txt").read_text().startswith("peakzoom train ")
+    config = json.loads((out / "config.json").read_text())
+    assert config["recipe"]["preprocess"]["size"] == 32 and config["recipe"]["tcnn"]["epochs"] == 1
+
+    result = call("evaluate", out, *QUICK)
+    assert result.code == 0 and "mean class" in result.out and "fused" in result.out
+    folder = out / "evaluation-test-paper"
+    held = [entry for entry in clip_data.entries if entry.group == group]
+    assert json.loads((folder / "metrics.json").read_text())["videos"] == len(held)
+    assert "not empty" in mistake(call("evaluate", out, *QUICK))
+
+    result = call("predict", out, held[0].path, *QUICK)
+    lines = result.out.splitlines()
+    assert result.code == 0 and lines[0] == str(held[0].path) and len(lines) == 4
+    scores = [float(line.split()[-1]) for line in lines[1:]]
+    assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1, abs=2e-4)
+    assert ESCAPE not in result.out + result.err
+
+
+def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from peakzoom.model import BACKBONES
+
+    public = BACKBONES["tcnn_xs"](400, width=0.25).state_dict()
+    save_file(public, tmp_path / "k400.safetensors")
+    small = "--size 32 --frames 4 --epochs 1 --batch-size 9 --workers 0 --accelerator cpu --width 0.25"
+    command = ("train", clips / "clips.csv", "--out", tmp_path / "run", "--steps", "tcnn", *small.split())
+    command += ("--val-fraction", 0, "--set", "cache=off", "--set", "preprocess.mean=0.5,0.5,0.5")
+    command += ("--set", "preprocess.std=0.25,0.25,0.25")
+    result = call(*command, "--weights", tmp_path / "k400.safetensors")
+    assert result.code == 0
+    assert f"{len(public) - 2} tensors of k400.safetensors loaded" in result.err
+    assert "the classifier of 400 classes was left out" in result.err
+    assert "mean 0.5,0.5,0.5 and std 0.25,0.25,0.25\n" in result.err and "may differ" not in result.err
+    pre = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["preprocess"]
+    assert pre["mean"] == [0.5] * 3 and pre["std"] == [0.25] * 3
+    assert load(tmp_path / "run").preprocess.std == (0.25, 0.25, 0.25)
+    assert "another options" in mistake(call(*command, "--resume"))
+    assert call(*command, "--weights", tmp_path / "k400.safetensors", "--resume").code == 0
+
+
+def test_training_some_of_the_branches(call: Call, clips: Path, tmp_path: Path) -> None:
+    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 9 --workers 0 --width 0.25"
+    rest = ("--val-fraction", 0, "--set", "cache=off", "--accelerator", "cpu", "--branches", "od")
+    assert call("train", clips / "clips.csv", "--out", tmp_path / "run", *small.split(), *rest).code == 0
+    assert load(tmp_path / "run").model.branches == ("original", "discriminative")
+
+
+def test_evaluating_one_phase_on_other_data(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    result = call("evaluate", run / "tcnn", clips / "clips.csv", "--out", tmp_path / "out", *QUICK)
+    assert result.code == 0 and "6 test videos" in result.out
+    result = call("evaluate", run, "--split", "val", "--clips", "slowfast", "--out", tmp_path / "val", *QUICK)
+    assert result.code == 0 and "val videos" in result.out
+
+
+def test_json_lines(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    good = sorted(clips.rglob("test_*.mp4"))[:2]
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 80)
+    files = [good[0], tmp_path / "broken.mp4", good[1], tmp_path / "gone.mp4"]
+    result = call("predict", run, *files, "--jsonl", tmp_path / "answers.jsonl", *QUICK)
+    assert result.code == 1 and "2 of 4 files gave no prediction" in result.err
+    assert [line for line in result.err.splitlines() if line.startswith(str(tmp_path))] == [
+        f"{tmp_path / 'broken.mp4'}: no prediction: {_reason(tmp_path / 'broken.mp4')}",
+        f"{tmp_path / 'gone.mp4'}: no prediction: no such file",
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in lines] == [str(file) for file in files]
+    assert [sorted(line) for line in lines[1::2]] == [["error", "file"]] * 2
+    assert [each["class"] for each in lines[0]["top"]] == sorted(
+        lines[0]["scores"]["fused"], key=lambda name: -lines[0]["scores"]["fused"][name]
+    )
+
+    # To standard output instead of tables; and a file alone says what it said among others.
+    alone = call("predict", run, good[1], "--jsonl", "-", *QUICK)
+    assert alone.code == 0 and alone.err == ""
+    assert [json.loads(line) for line in alone.out.splitlines()] == [lines[2]]
+    prediction = load(run, "cpu").predict(good[1], cli_protocol())
+    assert lines[2]["scores"]["fused"] == dict(
+        zip(prediction.classes, prediction.scores["fused"].tolist(), strict=True)
+    )
+    mistake(call("predict", run, good[0], "--jsonl", tmp_path / "answers.jsonl"))
+
+
+def cli_protocol() -> object:
+    from peakzoom.video.sampling import Views
+
+    return Views(clips=1, crops=1)
+
+
+def _reason(path: Path) -> str:
+    from peakzoom.utils.errors import DecodeError
+    from peakzoom.video.scan import probe
+
+    with pytest.raises(DecodeError) as caught:
+        probe(path)
+    return caught.value.reason
+
+
+def test_folders_are_searched(call: Call, run: Path, clips: Path) -> None:
+    result = call("predict", run, clips, "--jsonl", "-", "--workers", "2", *QUICK)
+    assert result.code == 0
+    files = [json.loads(line)["file"] for line in result.out.splitlines()]
+    assert files == [str(path) for path in sorted(clips.rglob("*.mp4"))] and len(files) == 24
+
+
+def test_every_nasty_file_gets_an_answer_or_a_reason(
+    call: Call, run: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    files = [path for path in sorted((shared_data / "nasty").rglob("*")) if path.is_file()]
+    result = call("predict", run, *files, "--jsonl", tmp_path / "all.jsonl", *QUICK)
+    assert result.code == 1 and "Traceback" not in result.err
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in lines] == [str(path) for path in files]
+    failed = {Path(line["file"]).name: line["error"] for line in lines if "error" in line}
+    assert set(failed) == {"broken.mp4", "empty.flv", "report.txt"}  # as report.txt found
+    assert all(reason and "\n" not in reason for reason in failed.values())
+    for line in lines:
+        if "scores" in line:
+            assert sum(line["scores"]["fused"].values()) == pytest.approx(1)
+    corrupted = next(line for line in lines if line["file"].endswith("corrupted.mp4"))
+    assert "28 frames" in corrupted["problem"]
+    # One line a file on standard error, and the count.
+    assert len(result.err.splitlines()) == 1 + len(failed) + sum(bool(line.get("problem")) for line in lines)
+
+
+def test_explain(call: Call, run: Path, clip_data: VideoSet, tmp_path: Path) -> None:
+    video = clip_data.entries[-1].path
+    plain = call("explain", run, video, "--out", tmp_path / "plain", *QUICK)
+    assert plain.code == 0
+    said = call("predict", run, video, "--top", 3, *QUICK).out.splitlines()[1:]
+    assert [line.split() for line in plain.out.splitlines()[:3]] == [line.split() for line in said]
+    files = [tmp_path / "plain" / f"evidence.{suffix}" for suffix in ("mp4", "png", "json")]
+    assert plain.out.splitlines()[-3:] == [str(file) for file in files] and all(map(Path.exists, files))
+    told = json.loads(files[2].read_text())
+    asked = next(name for name in clip_data.classes if name != told["class"])
+    other = call("explain", run, video, "--out", tmp_path / "other", "--class", asked, *QUICK)
+    assert other.code == 0 and f"Evidence for {asked}" in other.out
+    again = json.loads((tmp_path / "other" / "evidence.json").read_text())
+    assert again["evidence_for"] == asked and again["scores"] == told["scores"]
+    assert {peak["class"] for peak in again["peaks"]} <= {asked}
+
+
+T = TypeVar("T")
+
+
+def answer_or_reason(ask: Callable[..., T], file: Path) -> tuple[T | None, str | None]:
+    try:
+        return ask(file, views=Views(clips=1, crops=1)), None
+    except DecodeError as error:
+        return None, error.reason
+
+
+def test_every_nasty_file_is_explained_or_refused(run: Path, shared_data: Path) -> None:
+    """Turned, odd, variable, cut off: what predicts also explains, and what does not
+    gives the same reason."""
+    trained = load(run, "cpu")
+    for file in sorted((shared_data / "nasty").rglob("*")):
+        if not file.is_file() or file.stat().st_size > 1_000_000:
+            continue
+        prediction, refused = answer_or_reason(trained.predict, file)
+        evidence, again = answer_or_reason(trained.explain, file)
+        assert again == refused, file
+        if evidence is None or prediction is None:
+            continue
+        assert evidence.prediction.to_dict() == prediction.to_dict(), file
+        assert np.isfinite(evidence.scores).all() and len(evidence.scores) == evidence.info.frames, file
+        assert (np.diff(evidence.times) >= 0).all() and evidence.end >= evidence.times[-1], file
+
+
+def test_evaluate_with_faithfulness(call: Call, run: Path, tmp_path: Path) -> None:
+    result = call("evaluate", run, "--out", tmp_path / "e", "--faithfulness", *QUICK)
+    assert result.code == 0 and "attended less random" in result.out and "attended less centre" in result.out
+    told = json.loads((tmp_path / "e" / "faithfulness.json").read_text())
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert told["classes"][-1]["class"] == "all" and told["classes"][-1]["videos"] == metrics["videos"]
+
+
+def test_report(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation"
+    assert call("evaluate", run, clips / "clips.csv", "--out", folder, *QUICK).code == 0
+    result = call("report", tmp_path)  # the only one inside
+    page, text = (line.split(": ")[1] for line in result.out.splitlines())
+    assert result.code == 0 and Path(page).suffix == ".html" and Path(page).parent == folder / "report"
+    assert Path(page).stat().st_size > 0 and Path(text).read_text(encoding="utf-8")
+    assert "not empty" in mistake(call("report", folder))
+    assert str(tmp_path / "page") in call("report", folder, "--out", tmp_path / "page").out
+
+
+def test_data_render(call: Call, tmp_path: Path) -> None:
+    small = "--train-clips 9 --test-clips 3 --frames 5 --fps 10 --height 32 --width 48 --workers 1 --seed 3"
+    result = call("data", "render", tmp_path / "made", *small.split(), "--performers", 5, "--difficulty", 0)
+    listed = tmp_path / "made" / "clips.csv"
+    assert result.code == 0 and result.err == ""  # nobody watches a bar here
+    assert result.out.splitlines() == [f"List: {listed}", f"Next: peakzoom train {listed} --out RUN"]
+    with listed.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["split"] for row in rows] == ["train"] * 9 + ["test"] * 3
+    split_of = {split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "test")}
+    assert not split_of["train"] & split_of["test"]
+    checked = call("data", "check", listed, "--workers", "1").out
+    assert "12 videos" in checked and "32x48" in checked and "12 at 10" in checked
+    again = call("data", "render", tmp_path / "test", *small.split(), "--train-clips", 0)
+    assert again.out.splitlines()[1] == f"Next: peakzoom evaluate RUN {tmp_path / 'test' / 'clips.csv'}"
+
+
+# Studies ----------------------------------------------------------------------------------------------------------
+
+TINY = [
+    *[
+        "--size",
+        32,
+        "--frames",
+        4,
+        "--epochs",
+        1,
+        "--joint-epochs",
+        1,
+        "--batch-size",
+        9,
+        "--set",
+        "preprocess.zoom_source=1",
+    ],
+    *[
+        "--seeds",
+        0,
+        "--num-clips",
+        1,
+        "--crops",
+        1,
+        "--set",
+        "cache=off",
+        "--workers",
+        0,
+        "--accelerator",
+        "cpu",
+    ],
+]
+
+
+def refuse(*args: object, **kwargs: object) -> None:
+    raise AssertionError("trained again")
+
+
+def test_ablate(call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("ablate", clips / "clips.csv", "--out", tmp_path / "study", "--width", 0.25, *TINY)
+    first = call(*command)
+    assert first.code == 0 and "5 of 5 trainings" in first.err and "epoch 1/1" not in first.err
+    labels = ("O", "O + D", "O + C", "D + C", "O + D + C")
+    table = (tmp_path / "study" / "table.md").read_text(encoding="utf-8")
+    assert table.strip() in first.out and "1 folds (test), 6 test videos, seeds 0" in table
+    with (tmp_path / "study" / "table.csv").open(newline="", encoding="utf-8") as stream:
+        assert [row["label"] for row in csv.DictReader(stream)] == list(labels)
+    assert (tmp_path / "study" / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "study" / "answers.csv").open(newline="", encoding="utf-8") as stream:
+        answers = list(csv.DictReader(stream))
+    assert len(answers) == 5 * 6 and {row["width"] for row in answers} == {"0.25"}
+
+    # The same again trains nothing and says the same; another question is refused.
+    monkeypatch.setattr("peakzoom.studies.study.train", refuse)
+    second = call(*command)
+    assert second.code == 0 and second.out == first.out
+    assert second.err.splitlines()[-1] == "5 of 5 trainings were done before"
+    assert "begun with another recipe" in mistake(call(*command, "--no-flip"))
+    assert "begun with another options" in mistake(call(*command, "--val-fraction", 0.2))
+
+
+def test_compare(
+    call: Call, clips: Path, clip_data: VideoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = sorted({entry.group for entry in clip_data.entries if entry.group is not None})
+    command = ("compare", clips / "clips.csv", "--out", tmp_path / "study", "--models", "tcnn_xs,c3d", *TINY)
+    command += ("--spatial", "tcnn_xs", "--cost", 0.02, "--rounds", 1, "--fold", ",".join(groups[:3]))
+    first = call(*command)
+    assert first.code == 0 and "3 of 3 trainings" in first.err
+    with (tmp_path / "study" / "table.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["label"].split(" x ")[0] for row in rows] == ["tcnn_xs", "tcnn_xs", "c3d"]
+    assert [row["label"].endswith("+ spatial") for row in rows] == [False, True, False]
+    table = (tmp_path / "study" / "table.md").read_text(encoding="utf-8")
+    assert table.strip() in first.out and "Milliseconds: forward alone" in table
+    assert (tmp_path / "study" / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+    monkeypatch.setattr("peakzoom.studies.study.train", refuse)
+    assert call(*command).err.splitlines()[-1] == "3 of 3 trainings were done before"
+
+
+def test_data_check(call: Call, clips: Path, tmp_path: Path) -> None:
+    (clips / "nod" / "broken.mp4").write_bytes(b"no video" * 80)
+    try:
+        result = call("data", "check", clips, "--out", tmp_path / "problems.csv", "--workers", "1")
+    finally:
+        (clips / "nod" / "broken.mp4").unlink()
+    assert result.code == 0 and ESCAPE not in result.out
+    assert "25 videos, 3 classes" in result.out and "64x64" in result.out and "24 at 15" in result.out
+    with (tmp_path / "problems.csv").open(newline="", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["path"].endswith("broken.mp4") and f"{row['path']}: {row['reason']}" in result.out
+
+
+# Model cards -------------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_goes_into_the_card(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(run, tmp_path / "run", symlinks=True))
+    file = copied / "joint" / "best" / "README.md"
+    file.unlink()
+    assert update_card(file.parent)
+    before = file.read_text()
+    result = call("evaluate", copied, clips / "clips.csv", *QUICK)
+    assert result.code == 0 and result.err == "read as a manifest\n"
+    assert result.out.splitlines()[-1] == f"Model card: {file}"
+    assert "### clips: 6 videos" in file.read_text() and "###" not in before
+    file.write_text(before + "Filmed in our kitchen.\n")
+    result = call("evaluate", copied, clips / "clips.csv", "--out", tmp_path / "again", *QUICK)
+    assert result.code == 0 and f"{file} was edited and is left as it is" in result.err
+    assert file.read_text() == before + "Filmed in our kitchen.\n"
+    file.unlink()
+    result = call("evaluate", copied, clips / "clips.csv", "--out", tmp_path / "outside", *QUICK)
+    assert file.read_text().count("### clips: 6 videos") == 2  # the one inside, and the one just made
+
+
+def test_a_card_that_cannot_be_written(
+    call: Call, run: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("peakzoom.hub.card.update_card", refuse)
+    result = call("evaluate", run, clips / "clips.csv", "--out", tmp_path / "out", *QUICK)
+    assert result.code == 0 and result.err.endswith("README.md could not be written: Permission denied\n")
+
+
+def test_push_tells_mistakes(call: Call, run: Path, tmp_path: Path) -> None:
+    assert "expected owner/name" in mistake(call("push", run, "kitchen"))
+    assert "does not exist" in mistake(call("push", tmp_path / "gone", "anna/kitchen"))
+    assert "HF_HUB_OFFLINE is set" in mistake(call("push", run, "anna/kitchen"))
+
+
+# What a terminal and a name can do ----------------------------------------------------------------------------------
+
+
+def test_names_are_not_markup(call: Call, run: Path, tmp_path: Path, make_clip: Callable[..., Path]) -> None:
+    names = ("[/b]", ":smile:", "[red]x")
+    lines = [f"{make_clip(tmp_path / f'{index}.mp4')},{name}" for index, name in enumerate(names)]
+    (tmp_path / "data [v1].csv").write_text("\n".join(["path,label", *lines]))
+    result = call("data", "check", tmp_path / "data [v1].csv", "--workers", "1")
+    assert result.code == 0
+    for name in (*names, "data [v1]"):
+        assert name in result.out
+    file = make_clip(tmp_path / "[bold]clip[/nope] :+1:.mp4")
+    result = call("predict", run, file, tmp_path / "[/gone].mp4", *QUICK)
+    assert result.code == 1 and str(file) in result.out and "[/gone].mp4: no prediction" in result.err
+
+
+def test_long_names_stay_on_their_line(
+    call: Call, run: Path, tmp_path: Path, make_clip: Callable[..., Path]
+) -> None:
+    file = make_clip(tmp_path / ("long" * 40) / "clip.mp4")
+    assert call("predict", run, file, *QUICK).out.splitlines()[0] == str(file)
+    missing = tmp_path / ("gone" * 50) / "run"
+    assert str(missing) in mistake(call("predict", missing, file))
+
+
+def test_file_names_that_are_no_text(run: Path, tmp_path: Path, make_clip: Callable[..., Path]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4")
+    try:
+        clip.rename(clip.with_name(os.fsdecode(b"caf\xe9.mp4")))
+    except OSError:
+        pytest.skip("this file system wants names to be text")
+    code = "from peakzoom.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", str(run), str(tmp_path), *QUICK],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"caf" in done.stdout and b"Traceback" not in done.stderr
+
+
+def in_a_terminal(*arguments: str, **values: str) -> str:
+    """What a command writes when it believes that somebody watches."""
+    code = "from peakzoom.cli import main; main()"
+    return in_terminal(["-c", code, *arguments], environment(**values))[1]
+
+
+def test_no_color() -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*(3[0-7]|38|9[0-7])[0-9;]*m")
+    assert colour.search(in_a_terminal("train", "--help"))
+    assert not colour.search(in_a_terminal("train", "--help", NO_COLOR="1"))
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys\nfrom peakzoom.cli import main\ntry: main()\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: object) -> None:
+    from peakzoom.cli import quickstart_run as quickstart
+
+    monkeypatch.setattr(quickstart, "quick_recipe", lambda: tiny)
+    out = tmp_path / "quick"
+    result = call("quickstart", "--out", out, "--train-clips", "10", "--test-clips", "10", "--workers", "1")
+    assert result.code == 0
+    for name in ("T-CNN alone", "original", "discriminative", "complementary", "fused answer"):
+        assert name in result.out
+    assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
+    for phase in ("tcnn", "joint"):
+        scored = json.loads((out / f"evaluation-{phase}" / "metrics.json").read_text())
+        assert scored["videos"] == 10
+    assert np.isfinite(load(out / "run").predict(next((out / "clips").rglob("*.mp4"))).scores["fused"]).all()

@@ -1,0 +1,183 @@
+"""The page: against the evaluation's other files, read by a parser, with names that try to be markup."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import ALL, make_scores, write_folder
+
+from peakzoom.data.entries import Problem, VideoSet
+from peakzoom.evaluation.evaluate import evaluate
+from peakzoom.evaluation.files import Scores, find_evaluation, read_evaluation
+from peakzoom.evaluation.report.numbers import confusion_matrix, measure_all
+from peakzoom.evaluation.report.page import write_report
+from peakzoom.inference.recognizer import load
+from peakzoom.utils.errors import UserError
+from peakzoom.video.sampling import Views
+
+NASTY = ["<script>alert(1)</script>", "a|b", "[x](y) & *z*", "two\nlines\\", "$\\frac$"]
+
+
+# A real evaluation -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(run: Path, clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos, 4 x 3 views, in the run's folder's way: alone inside another folder."""
+    test = [entry for entry in clip_data.entries if entry.split == "test"]
+    test += [entry for entry in clip_data.entries if entry.split == "train" and entry.label == 2][:2]
+    out = tmp_path_factory.mktemp("real") / "evaluation-test-paper"
+    evaluate(load(run, "cpu"), clip_data, test, out, Views("paper", 4, 3))
+    return out
+
+
+def test_numbers_are_those_of_the_evaluation(real: Path) -> None:
+    assert find_evaluation(real.parent) == find_evaluation(real) == real
+    page = write_report(real)
+    assert page == real / "report" / "report.html"
+    numbers = json.loads((real / "report" / "numbers.json").read_text())
+    metrics = json.loads((real / "metrics.json").read_text())
+    rows = {row["name"]: row for row in numbers["subsets"]}
+    assert list(rows) == ["O", "D", "C", "O+D", "O+C", "D+C", "O+D+C", "fused"]
+    for name, letter in zip(ALL, ("O", "D", "C", "fused"), strict=True):
+        stated = metrics["branches"][name]  # float32, as torchmetrics counts
+        assert np.float32(rows[letter]["top1"]["value"]) == np.float32(stated["top1"])
+        assert rows[letter]["mean_class"] == pytest.approx(stated["mean_class_accuracy"], rel=3e-7)
+        assert numbers["views"][-1]["top1"][name] == rows[letter]["top1"]
+    assert {row["branch"]: row["mean"] for row in numbers["votes"]} == {
+        name: rows[letter]["top1"] for name, letter in zip(ALL, ("O", "D", "C", "fused"), strict=True)
+    }
+    assert numbers["protocol"] == metrics["protocol"] and numbers["videos"] == metrics["videos"] == 8
+    with (real / "per_class.csv").open(newline="", encoding="utf-8") as stream:
+        for line, own, hint in zip(
+            csv.DictReader(stream), numbers["per_class"], numbers["scenery"], strict=True
+        ):
+            assert (line["class"], int(line["videos"])) == (own["name"], own["found"]["videos"])
+            assert np.float32(own["found"]["value"]) == np.float32(line["fused"])
+            for name in ALL:
+                assert np.float32(hint["right"][name] / hint["videos"]) == np.float32(line[name])
+    with (real / "confusion.csv").open(newline="", encoding="utf-8") as stream:
+        stated_confusion = [list(map(int, line[1:])) for line in list(csv.reader(stream))[1:]]
+    assert confusion_matrix(read_evaluation(real)).tolist() == stated_confusion
+    with pytest.raises(UserError, match="not empty"):
+        write_report(real)
+    again = write_report(real, real.parent / "again").parent
+    for file in ("numbers.json", "report.md", "report.html"):
+        assert (again / file).read_bytes() == (real / "report" / file).read_bytes()
+
+
+def test_a_run_with_the_original_branch_alone(run: Path, clip_data: VideoSet, tmp_path: Path) -> None:
+    test = [entry for entry in clip_data.entries if entry.split == "test"]
+    evaluate(load(run / "tcnn", "cpu"), clip_data, test, tmp_path / "e", Views("paper", 2, 1))
+    folder = write_report(tmp_path / "e").parent
+    numbers = json.loads((folder / "numbers.json").read_text())
+    assert numbers["disagreement"] is None and numbers["scenery"] is None
+    assert [row["name"] for row in numbers["subsets"]] == ["O", "fused"]
+    text = (folder / "report.md").read_text()
+    assert "has one branch, original" in text and "Left out" in text
+    assert "complementary view alone" not in text and "disagree\n" not in text and "gained" not in text
+    assert sorted(file.name for file in folder.glob("*.png")) == [
+        "calibration.png",
+        "confusion.png",
+        "subsets.png",
+        "views.png",
+    ]
+
+
+# The page --------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Checks that elements close, and collects what a reader sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.text: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        values = dict(attrs)
+        assert not any(name.startswith("on") for name in values)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+def read_page(file: Path) -> Page:
+    page = Page()
+    page.feed(file.read_text(encoding="utf-8"))
+    page.close()
+    assert not page.open
+    return page
+
+
+def test_page_from_the_scores(scores: Scores, tmp_path: Path) -> None:
+    folder = write_folder(scores, tmp_path / "evaluation")
+    again = read_evaluation(folder)
+    assert again.labels.tolist() == scores.labels.tolist() and again.protocol == scores.protocol
+    assert again.paths == scores.paths
+    for name in scores.branches:
+        np.testing.assert_array_equal(again.means[name], scores.means[name])
+    file = write_report(folder)
+    page = read_page(file)
+    assert page.tags["script"] == 0 and page.tags["link"] == 0
+    assert page.sources and all(each.startswith("data:image/png;base64,") for each in page.sources)
+    markdown = (file.parent / "report.md").read_text(encoding="utf-8")
+    linked = re.findall(r"!\[[^]]*\]\(([a-z]+\.png)\)", markdown)
+    assert len(linked) == len(page.sources) == page.tags["img"]
+    assert sorted(linked) == sorted(each.name for each in file.parent.glob("*.png"))
+    numbers = measure_all(again)
+    assert f"{numbers.subsets[-1].top1.value:.1%}" in "".join(page.text)
+
+
+def test_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    found = make_scores(40, ALL, 2, 1, 5)
+    names = [f"{name.replace('/', '')}{place}.mp4" for place, name in enumerate(NASTY * 8)]
+    found = replace(found, classes=NASTY, paths=names)
+    folder = write_folder(found, tmp_path / "e", [Problem("<b>|.mp4", "broken: <i>\nx")])
+    report = write_report(folder)
+    page = read_page(report)
+    seen = "".join(page.text)
+    assert page.tags["script"] == page.tags["b"] == page.tags["i"] == page.tags["z"] == 0
+    for name in (
+        "<script>alert(1)</script>",
+        "a|b",
+        "[x](y) & *z*",
+        r"two\nlines",
+        r"$\frac$",
+        r"broken: <i>\nx",
+    ):
+        assert name in seen
+    markdown = (report.parent / "report.md").read_text(encoding="utf-8")
+    assert "<script" not in markdown and r"a\|b" in markdown and r"\[x\](y) &amp; \*z\*" in markdown
+    width = 0
+    for line in markdown.splitlines():  # every table stays a table
+        cells = len(re.findall(r"(?<!\\)\|", re.sub(r"\\\\", "", line))) if line.startswith("|") else 0
+        assert cells in (0, width) or width == 0
+        width = cells
+
+
+@pytest.mark.parametrize("s", [101, 250])
+def test_many_classes(tmp_path: Path, s: int) -> None:
+    folder = write_folder(make_scores(150, ALL, 1, 1, s), tmp_path / "e")
+    page = read_page(write_report(folder))
+    assert page.tags["details"] == 2
+    assert (folder / "report" / "classes.png").stat().st_size < 2**20

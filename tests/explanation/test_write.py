@@ -1,0 +1,158 @@
+"""The video, the figure and the JSON, read back."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from explanation.colours import middle_of, recognizer, write_squares
+from PIL import Image
+
+from peakzoom.explanation import explain, save
+from peakzoom.explanation.draw import EvidenceVideo, Painter, headline
+from peakzoom.explanation.write import _ticks
+from peakzoom.utils import durable
+from peakzoom.utils.errors import UserError
+from peakzoom.video.decode import decode, frames_of
+from peakzoom.video.sampling import Views
+
+ONE = Views(clips=2, crops=1)
+
+
+def still(number: int) -> list[tuple[str, float, float]]:
+    return [("red", 0.4, 0.6)]
+
+
+@pytest.mark.parametrize(
+    "size,setup",
+    [
+        ((60, 80), None),
+        ((61, 83), None),
+        ((120, 32), None),
+        ((33, 240), None),
+        ((60, 80), lambda stream: stream.set_display_rotation(90)),
+    ],
+)
+def test_video(tmp_path: Path, size: tuple[int, int], setup: Callable[..., None] | None) -> None:
+    """H.264 that browsers play, every frame of the source once and at its own time."""
+    stamps = [0, 40, 80, 200, 240, 280, 320, 700, 740, 780, 820, 860]
+    extra = {"setup": setup} if setup else {}
+    file = write_squares(tmp_path / "v.mov", still, size=size, pts=stamps, **extra)  # type: ignore[arg-type]
+    evidence = explain(recognizer(), file, views=ONE)
+    video, picture, data = save(evidence, tmp_path / "out")
+    shown = decode(video)
+    assert (shown.info.codec, shown.info.frames, shown.info.problem) == ("h264", 12, None)
+    assert shown.info.height % 2 == 0 and shown.info.width % 2 == 0
+    np.testing.assert_allclose(shown.timestamps, evidence.times, atol=1e-4)
+    with av.open(str(video)) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+    written = video.read_bytes()
+    assert written.index(b"moov") < written.index(b"mdat")  # playing starts before all is there
+    with Image.open(picture) as figure:
+        assert min(figure.size) > 300
+    assert json.loads(data.read_text())["class"] == "red"
+    with pytest.raises(UserError, match="is not empty"):
+        save(evidence, tmp_path / "out")
+
+
+def test_a_killed_process_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = explain(recognizer(), write_squares(tmp_path / "v.mov", still), views=ONE)
+    out = tmp_path / "out"
+
+    def dying(done: int, count: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save(evidence, out, progress=dying)
+    assert not out.exists() and (tmp_path / "out.part" / "evidence.json").exists()
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable.os, "fsync", full)
+        with pytest.raises(UserError, match=r"(?i)no space left.*: make room and run it again$"):
+            save(evidence, out, progress=False)
+    assert not out.exists()
+    out.mkdir()
+    made = save(evidence, out, progress=False)
+    assert sorted(made) == sorted(out.iterdir()) and decode(made[0]).info.frames == 12
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["out", "v.mov"]
+
+
+def test_notebooks_show_the_video(tmp_path: Path) -> None:
+    evidence = explain(recognizer(), write_squares(tmp_path / "<i>.mov", still), views=ONE)
+    shown = evidence._repr_html_()
+    assert "<video" in shown and "<script" not in shown and "<i>" not in shown
+    video = tmp_path / "film.mp4"
+    video.write_bytes(base64.b64decode(shown.split("base64,")[1].split('"')[0]))
+    assert decode(video).info.frames == 12
+
+
+def test_panes_show_what_was_seen(tmp_path: Path) -> None:
+    """The square is enlarged in the discriminative pane; the overlay marks it; the rest of the frame is dark."""
+    file = write_squares(tmp_path / "v.mov", lambda number: [("red", 0.5, 0.6)], size=(60, 120))
+    evidence = explain(recognizer(), file, views=ONE)
+    painter = Painter(evidence, 2.0)
+    number, pixels = next(frames_of(evidence.scan, None, painter.size))
+    panes = painter.paint(number, pixels)
+    assert panes.overlay.shape == (120, 240, 3)
+
+    def reds(image: np.ndarray) -> int:
+        return int((image[..., 0].astype(int) - image[..., 1] > 80).sum())
+
+    view = pixels.numpy()[:, painter.left : painter.left + painter.width]
+    assert panes.discriminative.shape == view.shape == panes.complementary.shape
+    assert reds(panes.discriminative) > 1.15 * reds(view)
+    assert reds(panes.discriminative) > reds(panes.complementary)
+    x, y = middle_of("red", pixels.numpy())
+    around = panes.overlay[round(y) - 15 : round(y) + 16, round(x) - 15 : round(x) + 16].astype(int)
+    assert (abs(around - [34, 211, 238]).max(2) < 8).any()  # the dot of the discriminative side
+    assert panes.overlay[5, 5].max() < 60 < pixels.numpy()[5, 5].min()
+
+
+def test_the_moment_is_marked(tmp_path: Path) -> None:
+    file = write_squares(tmp_path / "v.mov", still)
+    video = EvidenceVideo(explain(recognizer(), file, views=ONE))
+    columns = []
+    for _, picture in video.frames():
+        assert picture.shape == (video.height, video.width, 3) and picture.dtype == np.uint8
+        top = video._line_top
+        changed = (picture[top:].astype(int) - video._still[top:]).any((0, 2)).nonzero()[0]
+        columns.append((changed.min() + changed.max()) / 2)
+    steps = np.diff(columns)
+    assert (steps > 0).all() and steps.max() - steps.min() <= 2  # frames of one length: even steps
+
+
+def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
+    file = write_squares(tmp_path / "v.mov", still)
+    model = recognizer()
+    names = ["$x_{2}$ <b>&amp;", "a" * 90, "Обнять"]
+    model.engine.network.model.classes[:] = model.classes[:] = names
+    model.model.classes[:] = names
+    evidence = explain(model, file, "Обнять", ONE)
+    assert "evidence for Обнять" in headline(evidence) and "$x_{2}$" in headline(evidence)
+    assert all(each.exists() for each in save(evidence, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("times", [[0.0], [0, 0, 0], [0, 0.04, 0.04, 0.04, 0.08], [0, 1, 2.5]])
+def test_ticks_advance(times: list[float]) -> None:
+    ticks = _ticks(np.array(times, dtype=np.float64))
+    assert (np.diff(ticks) > 0).all()
+    np.testing.assert_allclose(ticks / 90_000, times, atol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_the_shortest_videos(tmp_path: Path, frames: int) -> None:
+    file = write_squares(tmp_path / "v.mov", still, frames=frames)
+    evidence = explain(recognizer(), file, views=ONE)
+    video = save(evidence, tmp_path / "out")[0]
+    assert decode(video).info.frames == frames and evidence.peaks

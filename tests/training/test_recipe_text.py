@@ -1,0 +1,106 @@
+"""Recipes as text: what is written is read again, and mistakes are named by their key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from peakzoom.cli.quickstart_run import quick_recipe
+from peakzoom.training.recipe_text import recipe_from_toml, recipe_to_toml, with_values
+from peakzoom.training.recipes import RECIPES, Recipe
+from peakzoom.utils.errors import UserError
+
+ALL = [*(make() for make in RECIPES.values()), quick_recipe()]
+
+
+@pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: recipe.name)
+def test_what_is_written_is_read_again(recipe: Recipe) -> None:
+    again = recipe_from_toml(recipe_to_toml(recipe))
+    assert again == recipe and repr(again) == repr(recipe)  # 1 is no 1.0, nor a list a tuple
+    odd = replace(recipe, name='"é\\ 🙂', branches=("original",), augment=replace(recipe.augment, area=None))
+    assert recipe_from_toml(recipe_to_toml(odd)) == odd
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    phase = 'epochs = 3\noptimizer = "sgd"\nlr = 1\nfinal_lr = 0.5\n'
+    recipe = recipe_from_toml(
+        f'name = "mine"\nmodel = "i3d"\n[tcnn]\n{phase}[joint]\n{phase}clip_gradient = 2\n'
+    )
+    assert (recipe.stride, recipe.batch_size, recipe.preprocess.size) == (1, 16, 224)
+    assert repr((recipe.tcnn.lr, recipe.tcnn.clip_gradient, recipe.joint.clip_gradient)) == "(1.0, None, 2.0)"
+
+
+@pytest.mark.parametrize(
+    "line,other,message",
+    [
+        ("batch_size = 16", "batchsize = 16", r"a recipe has no batchsize: did you mean batch_size\?$"),
+        ("width = 1.0", "lr = 0.1", r"a recipe has no lr: did you mean tcnn.lr or joint.lr\?$"),
+        ("width = 1.0", "colour = 1", "a recipe has no colour$"),
+        ('model = "tcnn_xs"', 'model = "tcnnxs"', r"model is 'tcnnxs', .* trn: did you mean tcnn_xs\?$"),
+        ('model = "tcnn_xs"', "", "does not say model$"),
+        ("epochs = 50", "", "does not say tcnn.epochs$"),
+        ("epochs = 50", "epochs = 50.0", "tcnn.epochs is 50.0, expected a whole number$"),
+        ("epochs = 50", "epochs = 0", "tcnn.epochs is 0, expected 1 or more$"),
+        ("epochs = 50", "epochs = true", "tcnn.epochs is True, expected a whole number$"),
+        ("flip = true", 'flip = "yes"', "augment.flip is 'yes', expected true or false$"),
+        ("lr = 0.002", 'lr = "fast"', "tcnn.lr is 'fast', expected a number$"),
+        ("lr = 0.002", "lr = inf", "the learning rate tcnn.lr is inf, expected more than 0$"),
+        ("canvas = [108, 108]", "canvas = [108]", r"preprocess.canvas is \[108\], expected a list of 2 values$"),
+        ("canvas = [108, 108]", "canvas = 108", "preprocess.canvas is 108, expected a list of 2 values$"),
+        ("canvas = [108, 108]", "canvas = [64, 64]", "no clip can be made so"),
+        ('optimizer = "adamw"', 'optimizer = "adam"', r"tcnn.optimizer is 'adam', .*: did you mean adamw\?$"),
+        ('"complementary"]', '"complement"]', r"branches is 'complement', .*: did you mean complementary\?$"),
+        ("[joint]", "[joint", "the recipe is no TOML: .*line"),
+        ("[joint]", "[join]", "a recipe has no join.epochs: did you mean joint.epochs"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(line: str, other: str, message: str) -> None:
+    text = recipe_to_toml(RECIPES["small"]())
+    assert f"{line}\n" in text or line in text
+    with pytest.raises(UserError, match=message) as caught:
+        recipe_from_toml(text.replace(line, other, 1))
+    assert "\n" not in str(caught.value)
+
+
+def test_single_values() -> None:
+    small = RECIPES["small"]()
+    made = with_values(
+        small,
+        {
+            "joint.lr": "1e-3", "batch_size": "8", "stride": "2", "preprocess.size": "64", "preprocess.fps": "12",
+            "preprocess.canvas": "72, 96", "augment.flip": "false", "augment.area": "none", "name": "7",
+            "branches": "original,complementary", "attention_per": "frame",
+        },
+    )  # fmt: skip
+    assert made == replace(
+        small,
+        name="7",
+        joint=replace(small.joint, lr=1e-3),
+        preprocess=replace(small.preprocess, size=64, canvas=(72, 96), fps=12.0),
+        augment=replace(small.augment, flip=False, area=None),
+        batch_size=8,
+        stride=2,
+        branches=("original", "complementary"),
+        attention_per="frame",
+    )
+    assert with_values(small, {}) == small and small == RECIPES["small"]()
+
+
+@pytest.mark.parametrize(
+    "key,text,message",
+    [
+        ("size", "64", r"has no size: did you mean preprocess.size\?$"),
+        ("joint.rl", "1", r"has no joint.rl: did you mean joint.lr\?$"),
+        ("preprocess", "1", "has no preprocess"),
+        ("joint.lr", "", "joint.lr is '', expected a number"),
+        ("batch_size", "none", "batch_size is 'none', expected a whole number"),
+        ("augment.area", "0.5", "augment.area is .*, expected a list of 2 values"),
+        ("augment.flip", "yes", "augment.flip is 'yes', expected true or false"),
+        ("preprocess.size", "999", "no clip can be made so"),
+        ("dropout", "1", "dropout is 1.0, expected from 0 to less than 1"),
+    ],
+)
+def test_single_mistakes(key: str, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        with_values(RECIPES["small"](), {key: text})
