@@ -165,8 +165,6 @@ def _predict(
 
     if workers:
         start_early()
-    from peakzoom.video.sampling import decode_ahead
-
     kept = results.file
     if kept is not None and not results.resume:
         for each in (kept, settings_file(kept)):
@@ -185,14 +183,13 @@ def _predict(
             waiting, failed = _unanswered(paths, journal.lines)
             if results.resume:
                 say(f"{len(paths) - len(waiting)} of {len(paths)} files were predicted before")
-        decoded = decode_ahead(waiting, recognizer.preprocess, averaged, workers)
-        for path, video in zip(waiting, decoded, strict=True):
-            if isinstance(video, DecodeError):
+        predicted = recognizer.predict_files(waiting, averaged, workers)
+        for path, prediction in zip(waiting, predicted, strict=True):
+            if isinstance(prediction, DecodeError):
                 failed += 1
-                say(f"{printable(path)}: no prediction: {video.reason}")
-                write({"file": str(path), "error": video.reason})
+                say(f"{printable(path)}: no prediction: {prediction.reason}")
+                write({"file": str(path), "error": prediction.reason})
                 continue
-            prediction = recognizer.score(video)
             if prediction.problem:
                 say(f"{printable(path)}: {prediction.problem}")
             write(prediction.to_dict(results.top))

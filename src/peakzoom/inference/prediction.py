@@ -35,10 +35,8 @@ BAR = "#3b82f6"  # seen on white and on black
 
 
 def prediction_html(prediction: Prediction) -> str:
-    """The best classes of one video: a bar and the score of the fused answer, then every branch's score."""
-    branches = [name for name in prediction.scores if name != "fused"]
-    if len(branches) == 1:  # it is its own answer
-        branches = []
+    """The best classes of one video: a bar and the fused score, then the score of every branch."""
+    branches = prediction.shown_branches
     rows = []
     for name, score in prediction.top(TOP):
         place = prediction.classes.index(name)
@@ -77,6 +75,12 @@ class Prediction:
     problem: str | None
     effort: Effort | None = None
 
+    @property
+    def shown_branches(self) -> list[str]:
+        """The branches beside "fused"; none where there is one alone, whose scores are the fused ones."""
+        branches = [name for name in self.scores if name != "fused"]
+        return branches if len(branches) > 1 else []
+
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k best classes by their fused scores, best first; ties in the order of the classes."""
         scores = self.scores["fused"]
@@ -106,8 +110,11 @@ class Prediction:
             UserError: matplotlib is not installed.
         """
         with needed_for("Prediction.plot()"):
-            from peakzoom.display.figures import prediction_figure
-        return prediction_figure(self, k)
+            from peakzoom.display.figures import scores_figure
+        names = [name for name, _ in self.top(k)]
+        places = [self.classes.index(name) for name in names]
+        branches = ["fused", *self.shown_branches]
+        return scores_figure(self.path.name, names, {name: self.scores[name][places] for name in branches})
 
     def _repr_html_(self) -> str:
 

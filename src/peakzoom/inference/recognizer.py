@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,8 +35,10 @@ from peakzoom.model.load import _from_hub, digest, find_model, read_model
 from peakzoom.model.precision import FULL, slow_in
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.progress import Told, progress_bar
-from peakzoom.video.guard import guards
+from peakzoom.video.guard import Guard, guards
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
+
+Given = TypeVar("Given")
 
 log = logging.getLogger(__name__)
 
@@ -205,12 +207,34 @@ class Recognizer:
             not raised.
         """
         paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
-        decoded = decode_ahead(paths, self.preprocess, self.choose_views(views), workers)
         with progress_bar(f"recognising {len(paths)} videos", progress) as told:
-            for done, video in enumerate(decoded, start=1):
-                found = video if isinstance(video, DecodeError) else self.score(video)
+            for done, found in enumerate(self.predict_files(paths, views, workers), start=1):
                 told(done, len(paths))
                 yield found
+
+    def predict_files(
+        self,
+        files: Sequence[Given],
+        views: Views | None = None,
+        workers: int = 1,
+        ahead: int = 2,
+        decode: Callable[[Guard | None, Given], DecodedViews] | None = None,
+    ) -> Iterator[Prediction | DecodeError]:
+        """The loop under :meth:`predict_many`, evaluations, the command line, the page and archives.
+
+        Args:
+            files: paths, or whatever ``decode`` knows a file by.
+            views: as for :meth:`predict`.
+            workers: decoding processes; 0 decodes in this one.
+            ahead: how many decoded videos may wait.
+            decode: as for :func:`peakzoom.video.sampling.decode_ahead`.
+
+        Yields:
+            For each file in order its prediction or its error.
+        """
+        chosen = self.choose_views(views)
+        for decoded in decode_ahead(files, self.preprocess, chosen, workers, ahead, decode):
+            yield decoded if isinstance(decoded, DecodeError) else self.score(decoded)
 
 
 def load(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from peakzoom.video.decode import Video, decode
 from peakzoom.video.guard import Guard
 from peakzoom.video.parallel import in_order
 from peakzoom.video.views import Preprocess, crop_offsets, frames_at
+
+Given = TypeVar("Given")
 
 RETURN_EVERY = 50  # videos, after which freed memory goes back to the system
 
@@ -93,31 +96,37 @@ def decode_views(
 
 
 def decode_ahead(
-    paths: Sequence[Path], preprocess: Preprocess, views: Views, workers: int = 1, ahead: int = 2
+    files: Sequence[Given],
+    preprocess: Preprocess,
+    views: Views,
+    workers: int = 1,
+    ahead: int = 2,
+    decode: Callable[[Guard | None, Given], DecodedViews] | None = None,
 ) -> Iterator[DecodedViews | DecodeError]:
-    """Decode videos while the network works, in order, at most ``ahead`` at a time in memory.
+    """Decode videos while the network works, in order.
 
     Args:
-        paths: the files.
+        files: paths, or whatever ``decode`` knows a file by.
         preprocess: how clips are made.
         views: which views.
         workers: processes that decode, see :mod:`peakzoom.video.guard`. 0 decodes in this process, for debugging: a
             file that hangs or crashes the decoder hangs or crashes everything then.
-        ahead: videos that may wait.
+        ahead: how many videos may wait in memory.
+        decode: has a guard decode a file; :func:`decode_views` where not given.
     """
 
-    def work(guard: Guard | None, path: Path) -> DecodedViews:
-        return decode_views(path, preprocess, views, guard)
+    def work(guard: Guard | None, file: Given) -> DecodedViews:
+        return decode(guard, file) if decode else decode_views(cast(Path, file), preprocess, views, guard)
 
-    def here(path: Path) -> DecodedViews | DecodeError:
+    def here(file: Given) -> DecodedViews | DecodeError:
         try:
-            return work(None, path)
+            return work(None, file)
         except DecodeError as error:
             return error
 
-    decoded = in_order(work, paths, min(workers, len(paths)), ahead) if workers > 0 else map(here, paths)
-    for count, each in enumerate(decoded, start=1):
-        yield each
+    decoded = in_order(work, files, min(workers, len(files)), ahead) if workers > 0 else map(here, files)
+    for count, video in enumerate(decoded, start=1):
+        yield video
         if count % RETURN_EVERY == 0:
             return_freed_memory()
 

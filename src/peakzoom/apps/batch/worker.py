@@ -13,7 +13,7 @@ import platform
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 
 from peakzoom.apps.batch.listing import Item, digest, from_json, one_line, open_storage
 from peakzoom.apps.batch.table import row_without_answer, schema, write_rows
+from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import sync_folder, telling_full_disk
@@ -29,7 +30,6 @@ from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import add_line, whole_lines
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.guard import Guard
-from peakzoom.video.parallel import in_order
 from peakzoom.video.sampling import DecodedViews, Views, decode_views
 
 TRIES = 2  # with a video alone
@@ -165,9 +165,8 @@ class Worker:
             lost = notes.tries[-1]
             notes.begin(-1)
             if not lost:
-                found = in_order(self._views, items, self._job.decoders, max(2, self._job.decoders))
-                for place, views in enumerate(found):
-                    rows[place] = notes.keep(place, self._row(items[place], views))
+                for place, found in enumerate(self._predict(items, self._job.decoders)):
+                    rows[place] = notes.keep(place, _row(items[place], found))
             for place, item in enumerate(items):
                 if place in rows:
                     continue
@@ -175,8 +174,8 @@ class Worker:
                     rows[place] = row_without_answer(item, LOST, "worker")
                     continue
                 notes.begin(place)
-                (views,) = in_order(self._views, [item], 1, 1)
-                rows[place] = notes.keep(place, self._row(item, views))
+                (found,) = self._predict([item], 1)
+                rows[place] = notes.keep(place, _row(item, found))
             in_place = [rows[place] for place in range(len(items))]
             write_rows(self._job.drafts, items, in_place, schema(self._job.settings))
         notes.file.unlink()
@@ -188,21 +187,12 @@ class Worker:
         ]
         return {"failed": failed, "lost": lost}
 
-    def _row(self, item: Item, views: DecodedViews | DecodeError) -> dict[str, Any]:
-        if isinstance(views, DecodeError):
-            return row_without_answer(
-                item, views.reason, "storage" if isinstance(views, NotFetchedError) else "file"
-            )
-        found = self._recognizer.score(views)
-        name, score = found.top(1)[0]
-        return {
-            **{"path": item.shown, "size": item.size, "changed": item.changed},
-            **{"class": name, "score": score, "scores": found.scores["fused"].tolist()},
-            **({"views": found.effort.views, "closer": found.effort.stage2_views} if found.effort else {}),
-            **{"problem": found.problem, "error": None, "fault": None},
-        }
+    def _predict(self, items: Sequence[Item], decoders: int) -> Iterator[Prediction | DecodeError]:
+        ahead = max(2, decoders) if len(items) > 1 else 1
+        return self._recognizer.predict_files(items, self._job.views, decoders, ahead, self._decode)
 
-    def _views(self, guard: Guard, item: Item) -> DecodedViews:
+    def _decode(self, guard: Guard | None, item: Item) -> DecodedViews:
+        assert guard is not None  # there is one decoder or more
         asked = (self._recognizer.preprocess, self._job.views, guard)
         if not item.is_remote:
             try:
@@ -238,3 +228,17 @@ def copy_to(address: str, copy: str) -> None:
         storage.get_file(path, copy)
     except Exception as error:  # each storage has errors of its own
         raise DecodeError(address, f"copying failed: {one_line(error)}") from error
+
+
+def _row(item: Item, found: Prediction | DecodeError) -> dict[str, Any]:
+    """What the table says of a video."""
+    if isinstance(found, DecodeError):
+        fault = "storage" if isinstance(found, NotFetchedError) else "file"
+        return row_without_answer(item, found.reason, fault)
+    name, score = found.top(1)[0]
+    return {
+        **{"path": item.shown, "size": item.size, "changed": item.changed},
+        **{"class": name, "score": score, "scores": found.scores["fused"].tolist()},
+        **({"views": found.effort.views, "closer": found.effort.stage2_views} if found.effort else {}),
+        **{"problem": found.problem, "error": None, "fault": None},
+    }
