@@ -22,6 +22,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import decode
+from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess, to_input
 
@@ -275,10 +276,8 @@ def test_real_clips_of_every_shape(shared_data: Path) -> None:
 
 def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more frames are alive than two clips have, however long the video is."""
-    import peakzoom.explanation.look as module
-
     alive, most = 0, 0
-    true = module.streamed
+    true = HeldVideo.frames
 
     def gone() -> None:
         nonlocal alive
@@ -295,7 +294,7 @@ def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             yield number, kept
             del kept
 
-    monkeypatch.setattr(module, "streamed", counted)
+    monkeypatch.setattr(HeldVideo, "frames", counted)
     file = write_squares(tmp_path / "v.mov", moving, frames=90)
     evidence = explain(recognizer(frames=8), file, views=ONE)
     assert evidence.info.frames == 90 and evidence.peaks

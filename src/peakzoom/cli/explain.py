@@ -42,16 +42,18 @@ def explain(
     from peakzoom import explanation
     from peakzoom.inference.recognizer import load
     from peakzoom.utils.durable import check_new_folder
+    from peakzoom.video.held import HeldVideo
 
     averaged = views.views()
     name = video.stem if target is None else f"{video.stem}-{_plain(target)}"
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
     recognizer = load(run, device)
-    evidence = explanation.explain(recognizer, video, target, averaged, crop)
-    if evidence.prediction.problem:
-        say(f"{video}: {evidence.prediction.problem}")
-    files = explanation.save(evidence, folder)
+    with HeldVideo(video) as held:  # decoded once
+        evidence = explanation.explain(recognizer, held, target, averaged, crop)
+        if evidence.prediction.problem:
+            say(f"{video}: {evidence.prediction.problem}")
+        files = explanation.save(evidence, folder)
     for best, score in evidence.prediction.top(3):
         answer(f"{best}  {score:.4f}")
     index, count = evidence.crop

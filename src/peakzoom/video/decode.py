@@ -94,7 +94,11 @@ def decode(
         DecodeError: there is no frame, or one cannot be converted; the reason is one line.
         UserError: `select` names a frame that does not exist, or `size` is not positive.
     """
-    scanned = scan(path, hold_bytes)
+    return convert(scan(path, hold_bytes), select, size)
+
+
+def convert(scanned: Scan, select: Select | None = None, size: Size = None) -> Video:
+    """The wanted frames of a scanned file; the arguments and errors are those of :func:`decode`."""
     info = scanned.info
     wanted = np.arange(info.frames) if select is None else select(scanned.timestamps)
     index = np.unique(_frame_numbers(wanted, info))

@@ -14,9 +14,10 @@ from torch import Tensor
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.clips import CLIP_RULES
-from peakzoom.video.decode import Video, decode
+from peakzoom.video.decode import HOLD_BYTES, Video, convert
 from peakzoom.video.guard import Guard
 from peakzoom.video.parallel import in_order
+from peakzoom.video.scan import Scan, scan
 from peakzoom.video.views import Preprocess, crop_offsets, frames_at
 
 Given = TypeVar("Given")
@@ -75,7 +76,11 @@ class DecodedViews:
 
 
 def decode_views(
-    path: str | Path, preprocess: Preprocess, views: Views, guard: Guard | None = None
+    path: str | Path,
+    preprocess: Preprocess,
+    views: Views,
+    guard: Guard | None = None,
+    most: int | None = None,
 ) -> DecodedViews:
     """Decode a video once for all its views.
 
@@ -84,12 +89,18 @@ def decode_views(
         preprocess: how clips are made.
         views: which views.
         guard: decodes, in bounded time and memory; None decodes in this process and thread.
+        most: frames; a longer file is refused. None takes any.
 
     Raises:
         DecodeError: as :func:`peakzoom.video.decode.decode`, and as :meth:`peakzoom.video.guard.Guard.run`.
     """
-    asked = (path, preprocess, views.rule, views.clips)
-    video, clips = guard.run(path, decode_clips, *asked) if guard else decode_clips(*asked)
+    wanted = (path, preprocess, views.rule, views.clips, most)
+    video, clips = guard.run(path, decode_clips, *wanted) if guard else decode_clips(*wanted)
+    return crop_views(video, clips, preprocess, views)
+
+
+def crop_views(video: Video, clips: np.ndarray, preprocess: Preprocess, views: Views) -> DecodedViews:
+    """The views of decoded clips; what comes and is returned is as of :func:`decode_clips`."""
     side = preprocess.source_size
     offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, views.crops)
     return DecodedViews(video, clips, offsets, side)
@@ -131,7 +142,9 @@ def decode_ahead(
             return_freed_memory()
 
 
-def decode_clips(path: str | Path, preprocess: Preprocess, rule: str, clips: int) -> tuple[Video, np.ndarray]:
+def decode_clips(
+    path: str | Path, preprocess: Preprocess, rule: str, clips: int, most: int | None = None
+) -> tuple[Video, np.ndarray]:
     """Decode the frames of a video's test clips.
 
     Args:
@@ -139,6 +152,7 @@ def decode_clips(path: str | Path, preprocess: Preprocess, rule: str, clips: int
         preprocess: how clips are made.
         rule: name in :data:`~peakzoom.video.clips.CLIP_RULES`.
         clips: how many.
+        most: frames; a longer file is refused. None takes any.
 
     Returns:
         The video, its frames of ``preprocess.test_size``, and int64 (clips, T), the frame numbers of its clips.
@@ -146,12 +160,11 @@ def decode_clips(path: str | Path, preprocess: Preprocess, rule: str, clips: int
     Raises:
         DecodeError: as :func:`~peakzoom.video.decode.decode`.
     """
-    chosen = np.empty((0, 0), np.int64)
+    return clips_of(scan(path, HOLD_BYTES, most), preprocess, rule, clips)
 
-    def select(timestamps: np.ndarray) -> np.ndarray:
-        nonlocal chosen
-        base = frames_at(Path(path), timestamps, preprocess.fps)
-        chosen = base[CLIP_RULES[rule](len(base), preprocess.frames, preprocess.stride, clips)]
-        return chosen
 
-    return decode(path, select, preprocess.test_size), chosen
+def clips_of(scanned: Scan, preprocess: Preprocess, rule: str, clips: int) -> tuple[Video, np.ndarray]:
+    """:func:`decode_clips` of a file that is scanned already."""
+    base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps)
+    chosen = base[CLIP_RULES[rule](len(base), preprocess.frames, preprocess.stride, clips)]
+    return convert(scanned, lambda _: chosen, preprocess.test_size), chosen
