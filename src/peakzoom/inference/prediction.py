@@ -122,8 +122,10 @@ class Prediction:
 
 
 def average(views: np.ndarray) -> np.ndarray:
-    """Mean over views, float (..., V, S) -> float64 (..., S), the same to the last bit in whatever order they come.
+    """Mean softmax scores over views, float (..., V, S) -> float64 (..., S) with sum 1.
 
-    Rounding depends on the order of a sum, so each class's values are added in the order of their size.
+    The same to the last bit in whatever order the views come: rounding depends on the order of a sum, so each class's
+    values are added in the order of their size.
     """
-    return np.asarray(np.sort(views, axis=-2).astype(np.float64).mean(-2))
+    mean = np.sort(views, axis=-2).astype(np.float64).mean(-2)
+    return np.asarray(mean / mean.sum(-1, keepdims=True))

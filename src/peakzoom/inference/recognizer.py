@@ -170,7 +170,6 @@ class Recognizer:
                 batches.setdefault(name, []).append(logits.softmax(1))
         views = {name: torch.cat(parts).numpy() for name, parts in batches.items()}
         means = {name: average(values) for name, values in views.items()}
-        means = {name: values / values.sum() for name, values in means.items()}
         return Prediction(info.path, self.classes, means, views, info.problem)
 
     def predict(self, file: str | Path, views: Views | None = None) -> Prediction:

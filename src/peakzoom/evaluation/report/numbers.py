@@ -13,9 +13,10 @@ from itertools import combinations
 
 import numpy as np
 
-from peakzoom.evaluation.files import Scores, average
+from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.report.branches import Disagreement, SceneryRow, disagreement, scenery
 from peakzoom.evaluation.stats import Share, bootstrap, mean_class, share, share_of
+from peakzoom.inference.prediction import average
 from peakzoom.model import config
 from peakzoom.video.sampling import Views
 
