@@ -22,9 +22,9 @@ import httpx
 import pytest
 
 from peakzoom.data.entries import VideoSet
-from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
-from peakzoom.video.sampling import Views
+from peakzoom.video.guard import Guard
+from peakzoom.video.sampling import DecodedViews, Views
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
@@ -328,14 +328,14 @@ def test_what_a_request_waits_for_is_not_swept_away(
     recognizer: Recognizer, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One request is answered, one waits, both came long ago; what nobody waits for goes, as they do afterwards."""
-    begun, go_on, predict = threading.Event(), threading.Event(), Service.predict
+    begun, go_on, decode = threading.Event(), threading.Event(), Service._decode
 
-    def slow(service: Service, path: str) -> Prediction:
+    def slow(service: Service, guard: Guard, path: str) -> DecodedViews:
         begun.set()
         assert go_on.wait(120)
-        return predict(service, path)
+        return decode(service, guard, path)
 
-    monkeypatch.setattr(Service, "predict", slow)
+    monkeypatch.setattr(Service, "_decode", slow)
     with server(recognizer, PROTOCOL) as at, ThreadPoolExecutor(2) as pool:
         visitor = Visitor(at, timeout=120)
         places = [visitor.upload(name, clip.read_bytes()).json()[0] for name in ("a.mp4", "b.mp4", "c.mp4")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from explanation.colours import recognizer, write_squares
 
 from peakzoom.explanation import explain, save
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video import decode, held, scan
+from peakzoom.video import held
 from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess
@@ -21,69 +19,39 @@ VIEWS = Views(clips=2, crops=3)
 PRE = Preprocess(size=32, frames=4, canvas=(32, 32))
 
 
-class Here:
-    """A guard that decodes in this process, where it can be watched."""
-
-    pid = 1
-
-    def run(self, path: Path, work: Callable[..., object], *arguments: object) -> object:
-        return work(*arguments)
-
-    stream = run
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """Every file that was opened to be decoded."""
-    files: list[Path] = []
-    true = scan.open_file
-
-    def counted(path: Path) -> object:
-        files.append(path)
-        return true(path)
-
-    @contextmanager
-    def here() -> Iterator[list[Here]]:
-        yield [Here()]
-
-    monkeypatch.setattr(held, "guards", here)
-    for module in (scan, decode):
-        monkeypatch.setattr(module, "open_file", counted)
-    yield files
-    held._drop()
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return write_squares(tmp_path / "v.mov", lambda number: [("red", 0.3 + 0.02 * number, 0.5)], frames=20)
 
 
-def test_one_decode_for_an_explanation_and_its_files(opened: list[Path], file: Path, tmp_path: Path) -> None:
+def test_one_decode_for_an_explanation_and_its_files(
+    decoded_files: list[Path], file: Path, tmp_path: Path
+) -> None:
     with HeldVideo(file) as video:
         evidence = explain(recognizer(), video, views=VIEWS)
         save(evidence, tmp_path / "out", progress=False)
-    assert opened == [file]
+    assert decoded_files == [file]
 
 
 @pytest.mark.parametrize("bytes_held,decodes", [(held.HOLD_BYTES, 1), (0, 3)])
 def test_what_is_too_large_to_hold_is_decoded_again(
-    opened: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch, bytes_held: int, decodes: int
+    decoded_files: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch, bytes_held: int, decodes: int
 ) -> None:
     expected = explain(recognizer(), file, views=VIEWS).to_dict()
-    opened.clear()
+    decoded_files.clear()
     monkeypatch.setattr(held, "HOLD_BYTES", bytes_held)
     assert explain(recognizer(), file, views=VIEWS).to_dict() == expected
-    assert len(opened) == decodes
+    assert len(decoded_files) == decodes
 
 
-def test_blocks_lie_in_one_another(opened: list[Path], file: Path) -> None:
+def test_blocks_lie_in_one_another(decoded_files: list[Path], file: Path) -> None:
     """The inner one decodes nothing and lets nothing go; after the outer one frames come from the file again."""
     video = HeldVideo(file)
     with video:
         with video:
             first = list(video.frames(None, (30, 40)))
         again = list(video.frames(np.array([3, 7]), (30, 40)))
-        assert len(opened) == 1
+        assert len(decoded_files) == 1
     assert held._held is None
     with pytest.raises(ValueError, match="are not held"):
         video.views(PRE, VIEWS)
