@@ -436,7 +436,7 @@ def test_half_precision_rounds_features_and_nothing_else(
     """No further from float32 than what autocast makes of the trained network, and not float32 in disguise."""
     model, clips = trained(backbone, 8, 48), views(batch, 8, 48)
     whole, half = InferenceNetwork(model), InferenceNetwork(model, dtype=dtype)
-    expected, found = whole.look(clips), half.look(clips)
+    expected, found = whole.first_pass(clips), half.first_pass(clips)
     with torch.autocast("cpu", dtype):
         rounded = model.backbone.features(to_input(clips, whole.preprocess)[0]).float()  # type: ignore[operator]
 
@@ -456,7 +456,7 @@ def test_half_precision_rounds_features_and_nothing_else(
         hook = network.model.sampler.register_forward_hook(
             lambda _, inputs, output, seen=seen: seen.extend([*inputs[:2], output])
         )
-        network.look_closer(found)
+        network.second_pass(found)
         hook.remove()
         kept.append(seen)
     assert [len(each) for each in kept] == [3, 3]

@@ -142,14 +142,14 @@ def _clips(
 @torch.inference_mode()
 def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None) -> ClipEvidence:
     model, frames = network.model, network.preprocess.frames
-    seen = network.look(view.to(next(model.parameters()).device))
+    first = network.first_pass(view.to(next(model.parameters()).device))
     if target is None:
-        responses, peaks = model.respond(seen.features, frames, seen.size)
-        labels = speaking_classes(model, seen.features, frames, seen.size)
+        responses, peaks = model.respond(first.features, frames, first.size)
+        labels = speaking_classes(model, first.features, frames, first.size)
     else:
-        responses, peaks = respond_to(model, seen.features, frames, seen.size, target)
+        responses, peaks = respond_to(model, first.features, frames, first.size, target)
         labels = torch.full_like(peaks, target, dtype=torch.int64)
-    scores = frame_probabilities(model, seen.features, frames)
+    scores = frame_probabilities(model, first.features, frames)
     only = slice(1) if model.config.attention_per == "clip" else slice(None)
     responses, peaks, labels = (each[0, only].cpu() for each in (responses, peaks, labels))
     return ClipEvidence(
