@@ -12,8 +12,9 @@ Three rewritings of a trained network, each of which leaves its logits as they w
       stage 4   |---|---|---|            dilation 4: slices two frames apart, frames 8 apart
       stage 6   |       |       |        every second of those; the others are never computed
 
-- **Weights** of convolutions are laid out once as a CPU's oneDNN wants them (:class:`PackedConv`), rather than at every
-  call; clips then stay channels-last, too, which PyTorch's own convolution leaves for a single clip.
+- **Weights** of convolutions are laid out once as a CPU's oneDNN wants them, rather than at every call
+  (:class:`~peakzoom.inference.packed.PackedConv`); clips then stay channels-last, too, which PyTorch's own convolution
+  leaves for a single clip.
 
 And on a CPU a batch passes the backbone a few clips at a time, so that each part finds its memory where the one before
 left it (:func:`clips_together`).

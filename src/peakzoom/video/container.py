@@ -66,7 +66,7 @@ def decode_on_one_thread(stream: VideoStream) -> None:
 
 @dataclass(frozen=True)
 class DisplayedShape:
-    """How a player shows stored frames; the fields are those of :class:`VideoInfo`."""
+    """How a player shows stored frames; the fields are those of :class:`~peakzoom.video.scan.VideoInfo`."""
 
     height: int
     width: int
