@@ -7,7 +7,7 @@ pooled over the folds, so an accuracy is one matrix: ``right`` (seeds, videos). 
 - a percentile interval by bootstrap over clips (Efron 1979), all seeds of a clip together;
 - a paired test of two networks by sign flips (Fisher 1935, The Design of Experiments, sec. 21).
 
-The computing is :mod:`scipy.stats`'s. What these numbers do not say: clips of one sequence, or of one long video, share
+The computing is ``scipy.stats``'s. What these numbers do not say: clips of one sequence, or of one long video, share
 people and scenery and are not independent; taken one by one they make intervals too narrow and p-values too small.
 Given ``groups``, intervals draw whole groups (cluster bootstrap) and the test flips the signs of whole groups; a result
 says by its ``units`` which it was. With few groups the cluster bootstrap is still somewhat too narrow. Neither way
