@@ -340,6 +340,12 @@ def test_several_files(page: Page, recognizer: Recognizer, clip_data: VideoSet, 
         assert (row["class"], float(row["score"])) == (best, pytest.approx(score))
 
 
+DESKTOP = pytest.mark.parametrize(
+    "page", [(1280, 900)], indirect=True, ids=["desktop"]
+)  # the same on a phone
+
+
+@DESKTOP
 def test_bad_files_give_a_sentence_and_names_no_script(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "<img src=x onerror=window.hit=1>.mp4"
     file.write_bytes(b"not a video")
@@ -351,6 +357,7 @@ def test_bad_files_give_a_sentence_and_names_no_script(page: Page, tmp_path: Pat
     assert page.input_value("#prediction textarea") == ""
 
 
+@DESKTOP
 def test_no_file(page: Page) -> None:
     page.get_by_role("button", name="Recognise", exact=True).click()
     page.get_by_text("No clip came").first.wait_for(timeout=30_000)

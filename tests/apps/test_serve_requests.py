@@ -189,7 +189,7 @@ def test_a_name_leads_nowhere(visitor: Visitor, clip: Path, name: str, address: 
     if sent.status_code == 200:
         place = Path(sent.json()[0])
         assert "peakzoom-serve-" in place.parts[-3] and place.is_file()
-        assert visitor.ask(ONE, as_file(str(place)), "the prediction")["success"]
+        assert visitor.ask(SEVERAL, [as_file(str(place))])["output"]["data"][0]["data"][0][1]
     assert not Path("/etc/evil.mp4").exists() and not (Path.cwd() / "evil.mp4").exists()
 
 
@@ -289,13 +289,13 @@ def test_nonsense_is_refused_without_a_word_about_the_server(
     assert not visitor.ask("no such function", as_file(place))["success"]
 
 
-def test_fifty_at_once_all_get_the_same_answer(address: str, clip: Path, recognizer: Recognizer) -> None:
+def test_twenty_at_once_all_get_the_same_prediction(address: str, clip: Path, recognizer: Recognizer) -> None:
     name, score = recognizer.predict(clip, PROTOCOL).top(1)[0]
-    with ThreadPoolExecutor(50) as pool:
-        found = list(pool.map(lambda _: Visitor(address).recognise(clip), range(50)))
-    assert [each["success"] for each in found] == [True] * 50
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda _: Visitor(address).recognise(clip), range(20)))
+    assert [each["success"] for each in found] == [True] * 20
     tables = [each["output"]["data"][0]["data"] for each in found]
-    assert tables == [[[clip.name, name, f"{score:.3f}", ""]]] * 50
+    assert tables == [[[clip.name, name, f"{score:.3f}", ""]]] * 20
 
 
 def test_a_full_queue_says_so(recognizer: Recognizer, clip: Path) -> None:
