@@ -108,8 +108,8 @@ def test_streams_end_for_a_reason(
 ) -> None:
     monkeypatch.setenv(module.SECONDS_NAME, "2")
     assert [int(each[0, 0]) for each in guard.stream(FILE, bad.several, 40)] == list(range(40))
-    for each in (False, True):
-        items = guard.stream(FILE, bad.several, 5, last, each=each)
+    for per_item in (False, True):
+        items = guard.stream(FILE, bad.several, 5, last, per_item=per_item)
         assert [int(next(items)[0, 0]) for _ in range(5)] == list(range(5))
         with pytest.raises(DecodeError, match=reason):
             next(items)
