@@ -1,4 +1,4 @@
-"""A look at a data set before training on it: what is there, how long and large it is, what cannot be read."""
+"""The report on a data set before training: videos of each class, their lengths and sizes, unreadable files."""
 
 from __future__ import annotations
 
