@@ -775,7 +775,7 @@ def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     out = tmp_path / "quick"
     result = call("quickstart", "--out", out, "--train-clips", "10", "--test-clips", "10", "--workers", "1")
     assert result.code == 0
-    for name in ("T-CNN alone", "original", "discriminative", "complementary", "fused answer"):
+    for name in ("T-CNN alone", "original", "discriminative", "complementary", "spatial: fused"):
         assert name in result.out
     assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
     for phase in ("tcnn", "joint"):

@@ -37,7 +37,10 @@ class Amount:
 
     faithfulness: Annotated[
         bool,
-        typer.Option(help="Also blur what is attended to, and as much elsewhere: six times the work again."),
+        typer.Option(
+            "--faithfulness",
+            help="Also blur what is attended to, and as much elsewhere: six times the work again.",
+        ),
     ] = False
     resume: Annotated[
         bool, typer.Option(help="Go on with a stopped evaluation, or with what shards have scored.")
@@ -81,7 +84,7 @@ def evaluate(
     reading: DataOptions,
     views: ViewOptions,
     out: Annotated[
-        Path | None, output_option(help="New folder; default: evaluation beside the weights.")
+        Path | None, output_option(help="New folder.", show_default="evaluation-... in RUN")
     ] = None,
     workers: DecodersOpt = 1,
     computing: CascadeOptions,

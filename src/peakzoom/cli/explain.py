@@ -10,7 +10,7 @@ import typer
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside
-from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions
+from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, output_option
 from peakzoom.video.guard import start_early
 
 
@@ -20,16 +20,17 @@ def explain(
     video: Annotated[Path, typer.Argument(help="Video file.", show_default=False)],
     *,
     target: Annotated[
-        str | None, typer.Option("--class", help="Look for what speaks for this class. Default: the answer.")
+        str | None,
+        typer.Option(
+            "--class", help="Look for what speaks for this class.", show_default="the predicted one"
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="New folder; default: explanations/VIDEO in the run.")
+        Path | None, output_option(help="New folder.", show_default="explanations/VIDEO in the run")
     ] = None,
     crop: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Which crop to look at: 0 left or top, 1 middle, 2 ... Default: the surest one."
-        ),
+        typer.Option(min=0, help="Which crop: 0 left or top, 1 middle, 2 ...", show_default="the surest one"),
     ] = None,
     views: ViewOptions,
     device: DeviceOpt = "auto",
