@@ -14,7 +14,7 @@ from peakzoom.inference.rewrite import _Watch
 
 
 class PackedConv(nn.Module):
-    """What a convolution becomes whose weights lie in memory as oneDNN reads them, for answers on a CPU.
+    """What a convolution becomes whose weights lie in memory as oneDNN reads them, for inference on a CPU.
 
     PyTorch's own convolution brings them there at every call, and for a single clip, whose strides do not tell that it
     lies channels-last, the clip too: up to three times the time of the convolution itself.
@@ -52,9 +52,9 @@ class PackedConv(nn.Module):
         return result
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        made = super()._apply(fn, recurse)
+        result = super()._apply(fn, recurse)
         self.lay_out()
-        return made
+        return result
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

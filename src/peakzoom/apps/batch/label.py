@@ -3,11 +3,11 @@
 The driver lists the videos (:mod:`~peakzoom.apps.batch.listing`), leaves out those that the table has
 (:mod:`~peakzoom.apps.batch.table`), and has Ray Data hand the rest to workers in batches
 (:mod:`~peakzoom.apps.batch.worker`). A worker writes the rows of its batch itself, as one file. So a video has its
-row, or is labelled when the same is asked for again, whatever was killed in between.
+row, or is labelled when the same command runs again, whatever was killed in between.
 
-What is lost with a worker is the video that it was at, or the few that it was decoding: Ray starts the worker anew and
-gives it that batch once more, and what it had found is noted. From then on it takes the batch's videos one by one, so
-that it is known which one it is lost with: a video with which that happens twice gets a row that says so.
+A lost worker costs the video that it was at, or the few that it was decoding: Ray starts the worker anew and gives it
+that batch once more, and the rows that it had are noted. From then on it takes the batch's videos one by one, which
+shows the one that it is lost with: a video with which that happens twice gets a row that says so.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What computes the answers: PyTorch, ONNX Runtime or OpenVINO (docs/export.md).
+"""What computes the predictions: PyTorch, ONNX Runtime or OpenVINO (docs/export.md).
 
-One file an engine; each imports its library, which is an optional extra, only when it is asked for.
+One file an engine; each imports its library, an optional extra, only when it is used.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_exported(file: Path, name: str | None = None, device: str = "auto", pre
 
     Args:
         file: .onnx or .xml.
-        name: the engine asked for, where one was.
+        name: of the engine; None is the one that the file needs.
         device: only the CPU, or "auto".
         precision: only "32-true".
 
