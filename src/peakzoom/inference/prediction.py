@@ -28,31 +28,7 @@ class Effort(NamedTuple):
         return self.views + 2 * self.stage2_views
 
 
-TOP = 5  # classes of a prediction
-
-
-BAR = "#3b82f6"  # seen on white and on black
-
-
-def prediction_html(prediction: Prediction) -> str:
-    """The best classes of one video: a bar and the fused score, then the score of every branch."""
-    branches = prediction.shown_branches
-    rows = []
-    for name, score in prediction.top(TOP):
-        place = prediction.classes.index(name)
-        bar = (
-            f'<div style="width:12em;border:1px solid rgba(128,128,128,.4)"><div style="width:{score:.1%};height:.8em;'
-            f'background:{BAR}"></div></div>'
-        )
-        figures = [f"{score:.3f}", *(f"{prediction.scores[branch][place]:.3f}" for branch in branches)]
-        rows.append(_row([_name(name), bar], figures))
-    head = _row(["class", ""], ["score", *branches], "th")
-    lines = [f"<b>{escape_html(prediction.path.name)}</b>"]
-    if prediction.problem:
-        lines.append(f"in part: {escape_html(prediction.problem)}")
-    if prediction.effort:
-        lines.append(f"{prediction.effort.views} views, {prediction.effort.stage2_views} of them in stage 2")
-    return _block("<br>".join(lines), _table(head, rows))
+BAR = "#3b82f6"  # of a notebook's table, seen on white and on black
 
 
 @dataclass(frozen=True)
@@ -117,8 +93,24 @@ class Prediction:
         return scores_figure(self.path.name, names, {name: self.scores[name][places] for name in branches})
 
     def _repr_html_(self) -> str:
-
-        return prediction_html(self)
+        """The best five classes: a bar and the fused score, then the score of every branch."""
+        branches = self.shown_branches
+        rows = []
+        for name, score in self.top():
+            place = self.classes.index(name)
+            bar = (
+                f'<div style="width:12em;border:1px solid rgba(128,128,128,.4)"><div style="width:{score:.1%};'
+                f'height:.8em;background:{BAR}"></div></div>'
+            )
+            figures = [f"{score:.3f}", *(f"{self.scores[branch][place]:.3f}" for branch in branches)]
+            rows.append(_row([_name(name), bar], figures))
+        head = _row(["class", ""], ["score", *branches], "th")
+        lines = [f"<b>{escape_html(self.path.name)}</b>"]
+        if self.problem:
+            lines.append(f"in part: {escape_html(self.problem)}")
+        if self.effort:
+            lines.append(f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2")
+        return _block("<br>".join(lines), _table(head, rows))
 
 
 def average(views: np.ndarray) -> np.ndarray:

@@ -131,7 +131,7 @@ class Recognizer:
             "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
             "views": asdict(views),
             "cascade": str(self.early_exit),
-            # Absent as it was before there was a choice, so that what was begun then can be gone on with.
+            # Left out where it is the default, as before there was a choice: files of that time go on.
             **({} if self.precision == FULL else {"precision": self.precision}),
         }
 
@@ -155,8 +155,12 @@ class Recognizer:
         return f"<Recognizer of {len(self.classes)} classes; {facts}>"
 
     def _repr_html_(self) -> str:
-
-        return recognizer_html(self)
+        """What it is, and its classes."""
+        count = len(self.classes)
+        facts = [_row([name, escape_html(value)], []) for name, value in self.facts().items()]
+        names = f"<div>{', '.join(map(escape_html, self.classes))}</div>"
+        title = f"<b>Recognizer of {count} classes</b>"
+        return _block(title, _table("", facts), _folded(names, count, "classes"))
 
     def score(self, decoded: DecodedViews) -> Prediction:
         """Average the softmax scores of the views of a decoded video: of all, or up to the early exit."""
@@ -283,14 +287,4 @@ def load_quietly(
         model = read_model(find_model(path))
     return Recognizer(
         build_engine(model, engine or "torch", device, precision), model.eval(), early_exit=early_exit
-    )
-
-
-def recognizer_html(recognizer: Recognizer) -> str:
-    """What a model is, and its classes."""
-    count = len(recognizer.classes)
-    facts = [_row([name, escape_html(value)], []) for name, value in recognizer.facts().items()]
-    names = f"<div>{', '.join(map(escape_html, recognizer.classes))}</div>"
-    return _block(
-        f"<b>Recognizer of {count} classes</b>", _table("", facts), _folded(names, count, "classes")
     )
