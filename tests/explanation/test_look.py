@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -53,27 +53,33 @@ def moving(number: int) -> list[tuple[str, float, float]]:
     return [("red", 0.3 + 0.03 * number, 0.65 - 0.02 * number)]
 
 
-@pytest.mark.parametrize(
-    "name,size,setup",
-    [
-        ("plain", (60, 80), None),
-        ("tall", (90, 50), None),
-        ("odd", (61, 83), None),
-        ("turned", (60, 80), lambda stream: stream.set_display_rotation(90)),
-        ("upside down", (60, 80), lambda stream: stream.set_display_rotation(180)),
-        ("turned back", (60, 80), lambda stream: stream.set_display_rotation(270)),
-        ("mirrored", (60, 80), lambda stream: stream.set_display_rotation(0, hflip=True)),
-        (
-            "wide pixels",
-            (60, 80),
-            lambda stream: setattr(stream.codec_context, "sample_aspect_ratio", Fraction(3, 2)),
-        ),
-    ],
-)
-@pytest.mark.parametrize("options", [{}, {"test_canvas": True}, {"zoom_source": 2}])
-def test_peaks_lie_where_the_pixels_are(
-    tmp_path: Path, name: str, size: tuple[int, int], setup: object, options: dict[str, object]
-) -> None:
+SHAPES: dict[str, tuple[tuple[int, int], Callable[..., object] | None]] = {
+    "plain": ((60, 80), None),
+    "tall": ((90, 50), None),
+    "odd": ((61, 83), None),
+    "turned": ((60, 80), lambda stream: stream.set_display_rotation(90)),
+    "upside down": ((60, 80), lambda stream: stream.set_display_rotation(180)),
+    "turned back": ((60, 80), lambda stream: stream.set_display_rotation(270)),
+    "mirrored": ((60, 80), lambda stream: stream.set_display_rotation(0, hflip=True)),
+    "wide pixels": (
+        (60, 80),
+        lambda stream: setattr(stream.codec_context, "sample_aspect_ratio", Fraction(3, 2)),
+    ),
+}
+CASES: list[tuple[str, dict[str, object]]] = [
+    *((name, {}) for name in SHAPES),
+    # Decoding does the turning; a canvas and a larger source are about the shape alone.
+    *(
+        (name, {option: value})
+        for option, value in (("test_canvas", True), ("zoom_source", 2))
+        for name in ("tall", "turned", "wide pixels")
+    ),
+]
+
+
+@pytest.mark.parametrize("name,options", CASES)
+def test_peaks_lie_where_the_pixels_are(tmp_path: Path, name: str, options: dict[str, object]) -> None:
+    size, setup = SHAPES[name]
     extra = {"setup": setup} if setup else {}
     file = write_squares(tmp_path / "v.mov", moving, size=size, **extra)  # type: ignore[arg-type]
     shown = decode(file).frames.movedim(1, -1).numpy()  # what a player shows
