@@ -16,9 +16,6 @@ Three rewritings of a trained network, each of which leaves its logits as they w
   (:class:`~peakzoom.inference.packed.PackedConv`); clips then stay channels-last, too, which PyTorch's own convolution
   leaves for a single clip.
 
-And on a CPU a batch passes the backbone a few clips at a time, so that each part finds its memory where the one before
-left it (:func:`clips_together`).
-
 :class:`InferenceNetwork` puts a model together from them, from uint8 views to logits. It can be asked for half
 precision, which is not exact: convolutions are then computed in it, and what makes attention of their features is not.
 """
@@ -32,12 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peakzoom.inference.packed import clips_together, pack_convolutions, pass_one
+from peakzoom.inference.packed import input_shapes, pack_convolutions
 from peakzoom.inference.rewrite import CONVOLUTIONS, fold_batch_norms, take_strides_first
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.geometry import place_response
 from peakzoom.model.network import PeakZoom
 from peakzoom.video.views import Preprocess, to_input
+
+CROPS = 3  # clips of a batch in a test, which convolutions are packed for; others are computed too
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,10 @@ class InferenceNetwork(nn.Module):
             for module in backbone.modules():  # once, rather than at every call
                 if isinstance(module, CONVOLUTIONS):
                     module.to(dtype)
-        self.together: int | None = None  # clips that pass the backbone at once on a CPU; all, if None
         if not fixed_shapes and next(backbone.parameters()).device.type == "cpu":
             frames, size = -(-self.preprocess.frames // self.step), self.preprocess.size
-            passed = pass_one(backbone, self._features, torch.zeros((1, 3, frames, size, size)))
-            self.together = clips_together(passed.most)
-            pack_convolutions(passed.shapes, self.together)
+            shapes = input_shapes(backbone, self._features, torch.zeros((1, 3, frames, size, size)))
+            pack_convolutions(shapes, CROPS)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
@@ -133,14 +130,7 @@ class InferenceNetwork(nn.Module):
         return model.zoom(first.source, *model.find_peaks(placed), first.size)[2]
 
     def _features(self, video: Tensor) -> Tensor:
-        """The backbone's, float32; a batch of many clips in parts of equal size, or nearly."""
-        if self.together is None or len(video) <= self.together or video.device.type != "cpu":
-            return self._features_of(video)
-        parts = video.tensor_split(-(-len(video) // self.together))
-        return torch.cat([self._features_of(part) for part in parts])
-
-    def _features_of(self, video: Tensor) -> Tensor:
-        """Autocast gives each operation inputs of the precision that it is safe in."""
+        """The backbone's, float32. Autocast gives each operation inputs of the precision that it is safe in."""
         features: Any = self.model.backbone.features
         if self.dtype == torch.float32:
             return features(video)
