@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from peakzoom.display.html import _block, _name, _row, _table
+from peakzoom.display.html import block_html, name_html, row_html, table_html
 from peakzoom.display.markup import escape_html
 from peakzoom.utils.extras import needed_for
 
@@ -103,14 +103,14 @@ class Prediction:
                 f'height:.8em;background:{BAR}"></div></div>'
             )
             figures = [f"{score:.3f}", *(f"{self.scores[branch][place]:.3f}" for branch in branches)]
-            rows.append(_row([_name(name), bar], figures))
-        head = _row(["class", ""], ["score", *branches], "th")
+            rows.append(row_html([name_html(name), bar], figures))
+        head = row_html(["class", ""], ["score", *branches], "th")
         lines = [f"<b>{escape_html(self.path.name)}</b>"]
         if self.problem:
             lines.append(f"in part: {escape_html(self.problem)}")
         if self.effort:
             lines.append(f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2")
-        return _block("<br>".join(lines), _table(head, rows))
+        return block_html("<br>".join(lines), table_html(head, rows))
 
 
 def average(views: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from peakzoom.display.html import _block, _folded, _row, _table
+from peakzoom.display.html import block_html, folded_html, row_html, table_html
 from peakzoom.display.markup import escape_html
 from peakzoom.inference.early_exit import (
     FILE,
@@ -31,7 +31,7 @@ from peakzoom.inference.engines.build import SUFFIXES, build_engine, open_export
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.prediction import Prediction, average
 from peakzoom.model import PeakZoom
-from peakzoom.model.load import _from_hub, digest, find_model, read_model
+from peakzoom.model.load import digest, find_model, read_from_hub, read_model
 from peakzoom.model.precision import FULL, slow_in
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.progress import Told, progress_bar
@@ -157,10 +157,10 @@ class Recognizer:
     def _repr_html_(self) -> str:
         """What it is, and its classes."""
         count = len(self.classes)
-        facts = [_row([name, escape_html(value)], []) for name, value in self.facts().items()]
+        facts = [row_html([name, escape_html(value)], []) for name, value in self.facts().items()]
         names = f"<div>{', '.join(map(escape_html, self.classes))}</div>"
         title = f"<b>Recognizer of {count} classes</b>"
-        return _block(title, _table("", facts), _folded(names, count, "classes"))
+        return block_html(title, table_html("", facts), folded_html(names, count, "classes"))
 
     def score(self, decoded: DecodedViews) -> Prediction:
         """Average the softmax scores of the views of a decoded video: of all, or up to the early exit."""
@@ -282,7 +282,7 @@ def load_quietly(
         exported = open_exported(Path(name), engine, device, precision)
         return Recognizer(exported, file=Path(name), early_exit=early_exit)
     if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        model = _from_hub(name)
+        model = read_from_hub(name)
     else:
         model = read_model(find_model(path))
     return Recognizer(
