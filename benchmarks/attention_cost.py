@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from peakzoom.inference.network import InferenceNetwork, Seen
+from peakzoom.inference.network import FirstPass, InferenceNetwork
 from peakzoom.model import PeakZoom
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.response import find_peaks, normalise
@@ -48,7 +48,7 @@ def timed(network: InferenceNetwork, clip: Tensor, rounds: int) -> dict[str, lis
         wait(clip.device)
         marks.append(time.perf_counter())
 
-    def marked(seen: Seen) -> Tensor:
+    def marked(seen: FirstPass) -> Tensor:
         mark()
         zoomed = zoom(seen)
         mark()
@@ -77,7 +77,7 @@ def shares(rounds: int, device: torch.device) -> Iterator[str]:
             shape = (number, pre.frames, 3, size, size)
             clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
             with torch.inference_mode():
-                seen = network.look(clips)
+                seen = network.first_pass(clips)
                 with FlopCounterMode(display=False) as counter:
                     network.zoom(seen)
                 read = READING * 2 * 3 * (pre.frames // network.step) * size * size

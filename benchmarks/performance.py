@@ -28,7 +28,6 @@ import growth
 import inference
 import layers
 import loader
-import parts
 import soak
 import training
 from timing import machine
@@ -66,7 +65,6 @@ TABLES: dict[str, tuple[str, str, Callable[[], Iterable[str]]]] = {  # name: scr
     for name, command, header in (
         ("inference", "inference.py --rounds 5 --device cpu", inference.HEADER),
         ("layers", "layers.py --clips 3", layers.HEADER),
-        ("parts", "parts.py --rounds 5", parts.HEADER),
         ("attention", "attention_cost.py --rounds 7 --device cpu", attention_cost.SHARE_HEADER),
         ("published", "attention_cost.py --rounds 7 --device cpu", attention_cost.PUBLISHED_HEADER),
         ("training", "training.py --rounds 9 --device cpu", training.HEADER),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +81,37 @@ def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFact
     out = tmp_path_factory.mktemp("runs") / "run"
     options = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False)
     return train(clip_data, tiny, out, options, say=lambda line: None)
+
+
+class DecodesHere:
+    """A guard that decodes in this process, where a test can watch it."""
+
+    pid = 1
+
+    def run(self, path: Path, work: Callable[..., Any], *arguments: Any) -> Any:
+        return work(*arguments)
+
+    stream = run
+
+
+@pytest.fixture
+def decoded_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Every file that was opened to be decoded, one entry a decode, where a video is held."""
+    from peakzoom.video import decode, held, scan
+
+    files: list[Path] = []
+    true = scan.open_file
+
+    def counted(path: Path) -> Any:
+        files.append(path)
+        return true(path)
+
+    @contextmanager
+    def here() -> Iterator[list[DecodesHere]]:
+        yield [DecodesHere()]
+
+    monkeypatch.setattr(held, "guards", here)
+    for module in (scan, decode):
+        monkeypatch.setattr(module, "open_file", counted)
+    yield files
+    held._drop()

@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ RUN = {
     "calibrate": QUICK,
     "predict": QUICK,
     "report": [],
+    "recipe": [],
 }
 # Command lines that are only read: a pattern of the whole line, with its page in front, and why. The first one counts.
 READ = {
@@ -136,9 +137,9 @@ def blocks(page: Path, language: str) -> list[Block]:
 
 
 def command_lines(page: Path) -> list[tuple[str, list[str]]]:
-    """Where and what: each command of the page's ``sh`` blocks, its lines joined, without comments, pipes apart."""
+    """Where and what: each command of the page's ``sh`` blocks, lines joined, without comments and redirections."""
     return [
-        (block.where, list(words))
+        (block.where, list(takewhile(">".__ne__, words)))
         for block in blocks(page, "sh")
         for line in block.text.replace("\\\n", " ").splitlines()
         for between, words in groupby(shlex.split(line, comments=True), {"|", "&", "&&"}.__contains__)

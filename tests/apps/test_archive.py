@@ -29,7 +29,8 @@ import pyarrow.parquet as pq
 import ray
 
 from peakzoom.apps.batch import worker
-from peakzoom.apps.batch.label import Labelled, Plan, _sort_out, label, plan_for
+from peakzoom.apps.batch.cluster import Plan, plan_for
+from peakzoom.apps.batch.label import Labelled, _sort_out, label
 from peakzoom.apps.batch.listing import Item, find_items, from_json, to_json
 from peakzoom.apps.batch.table import PARTS, Known, batches_of, new_drafts, part_of, read_known, remove_rows
 from peakzoom.apps.batch.worker import LOST, TRIES, Job, LabelOptions, Worker

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peakzoom.data.entries import VideoSet
-from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.sampling import Views
+from peakzoom.video.guard import Guard
+from peakzoom.video.sampling import DecodedViews, Views
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
@@ -64,7 +64,7 @@ def upload(service: Service, clip_data: VideoSet) -> Callable[..., Path]:
 def test_only_uploads_are_read(
     service: Service, upload: Callable[..., Path], clip_data: VideoSet, tmp_path: Path
 ) -> None:
-    assert service.admit(upload()) == upload()
+    assert service.predict(upload()).path == upload()
     outside = clip_data.entries[-1].path
     link = service.folder / "link.mp4"
     link.symlink_to(outside)
@@ -78,7 +78,7 @@ def test_only_uploads_are_read(
         "https://example.org/a.mp4",
     ):
         with pytest.raises(UserError, match="no file that was uploaded here") as refused:
-            service.admit(path)
+            service.predict(path)
         assert str(tmp_path) not in str(refused.value) and "/etc" not in str(refused.value)
 
 
@@ -89,13 +89,13 @@ def test_size_length_and_number_are_bounded(
     with large.open("ab") as stream:
         stream.truncate(1_200_000)
     with pytest.raises(UserError, match="has 1 MB, expected at most 1 MB"):
-        service.admit(large)
+        service.predict(large)
     long = upload("long.mp4", make_clip(tmp_path / "long.mp4", frames=40, fps=15.0))
     with pytest.raises(UserError, match="lasts 3 seconds, expected at most 2"):
-        service.admit(long)
+        service.predict(long)
     many = upload("many.mp4", make_clip(tmp_path / "many.mp4", frames=130, fps=100.0))
     with pytest.raises(UserError, match=r"many.mp4: has more than 120 frames"):
-        service.admit(many)
+        service.predict(many)
     with pytest.raises(UserError, match="4 files came, expected at most 3"):
         service.table([upload()] * 4)
 
@@ -111,6 +111,14 @@ def test_answers_are_those_of_predict(
     assert service.explain(upload(), other)[0].target == other
     with pytest.raises(UserError, match="no class is called so"):
         service.explain(upload(), "<b>")
+
+
+def test_an_explanation_decodes_its_file_once(
+    service: Service, upload: Callable[..., Path], decoded_files: list[Path]
+) -> None:
+    file = upload()
+    service.explain(file)
+    assert decoded_files == [file]
 
 
 def test_a_table_of_good_and_bad_files(
@@ -152,17 +160,17 @@ def test_names_are_text_wherever_they_are_shown(service: Service, name: str, wri
         raise DecodeError(Path(path), "cannot be read as a video")
     assert _sentence(refused.value) == f"{written}: cannot be read as a video."
 
-    def answer(_: Service, path: str | Path) -> Prediction:
-        raise UserError(f"{display_name(path)}: no")
+    def refuse(_: Service, guard: Guard, path: str | Path) -> DecodedViews:
+        raise DecodeError(path, "no")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Service, "predict", answer)
+        patch.setattr(Service, "_decode", refuse)
         rows, file = service.table([path])
     shown = html.unescape(written)
-    assert rows == [[shown, "", "", f"{shown}: no"]]  # cells are plain text for the page, not HTML
+    assert rows == [[shown, "", "", "no"]]  # cells are plain text for the page, not HTML
     with file.open(newline="", encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
-    assert (row["file"], row["problem"]) == (shown, f"{shown}: no")
+    assert (row["file"], row["problem"]) == (shown, "no")
 
 
 def test_names_are_not_too_long() -> None:
@@ -224,13 +232,13 @@ def test_a_table_is_whole_though_its_folder_is_swept_meanwhile(
 ) -> None:
     """Slow files: what was begun for the first is too old when the last is done."""
     sweeper = Sweeper(service.folder, minutes=10, awaited=lambda: {place})
-    place, predict = upload(), Service.predict
+    place, decode = upload(), Service._decode
 
-    def slow(service: Service, path: Path) -> Prediction:
+    def slow(service: Service, guard: Guard, path: Path) -> DecodedViews:
         sweeper.sweep(time.time() + 10_000)
-        return predict(service, path)
+        return decode(service, guard, path)
 
-    monkeypatch.setattr(Service, "predict", slow)
+    monkeypatch.setattr(Service, "_decode", slow)
     _, file = service.table([place, place])
     with file.open(newline="", encoding="utf-8") as stream:
         assert [row["file"] for row in csv.DictReader(stream)] == [place.name] * 2
@@ -332,6 +340,12 @@ def test_several_files(page: Page, recognizer: Recognizer, clip_data: VideoSet, 
         assert (row["class"], float(row["score"])) == (best, pytest.approx(score))
 
 
+DESKTOP = pytest.mark.parametrize(
+    "page", [(1280, 900)], indirect=True, ids=["desktop"]
+)  # the same on a phone
+
+
+@DESKTOP
 def test_bad_files_give_a_sentence_and_names_no_script(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "<img src=x onerror=window.hit=1>.mp4"
     file.write_bytes(b"not a video")
@@ -343,6 +357,7 @@ def test_bad_files_give_a_sentence_and_names_no_script(page: Page, tmp_path: Pat
     assert page.input_value("#prediction textarea") == ""
 
 
+@DESKTOP
 def test_no_file(page: Page) -> None:
     page.get_by_role("button", name="Recognise", exact=True).click()
     page.get_by_text("No clip came").first.wait_for(timeout=30_000)

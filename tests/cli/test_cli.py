@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,10 +18,13 @@ import numpy as np
 import pytest
 from terminal import environment, in_terminal
 
+import peakzoom
 from peakzoom import cli
 from peakzoom.data.entries import VideoSet
 from peakzoom.hub.card import update_card
 from peakzoom.inference.recognizer import load
+from peakzoom.training.options import Options
+from peakzoom.training.recipes import Recipe, paper, small
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.sampling import Views
 
@@ -290,9 +293,9 @@ def test_ctrl_c(call: Call, monkeypatch: pytest.MonkeyPatch, clips: Path) -> Non
 
 def test_train_evaluate_predict(call: Call, clips: Path, clip_data: VideoSet, tmp_path: Path) -> None:
     group = clip_data.entries[0].group
-    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 6 --workers 0 --accelerator cpu"
+    tiny = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 6 --workers 0 --accelerator cpu"
     out = tmp_path / "run"
-    result = call("train", clips / "clips.csv", "--out", out, "--test-groups", group, *small.split())
+    result = call("train", clips / "clips.csv", "--out", out, "--test-groups", group, *tiny.split())
     assert result.code == 0 and f"peakzoom evaluate {out}" in result.out
     assert "tcnn epoch 1/1" in result.err and "joint epoch 1/1" in result.err
     assert "s left" in result.err and "validation accuracy" in result.err
@@ -322,8 +325,8 @@ def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -
 
     public = BACKBONES["tcnn_xs"](400, width=0.25).state_dict()
     save_file(public, tmp_path / "k400.safetensors")
-    small = "--size 32 --frames 4 --epochs 1 --batch-size 9 --workers 0 --accelerator cpu --width 0.25"
-    command = ("train", clips / "clips.csv", "--out", tmp_path / "run", "--steps", "tcnn", *small.split())
+    tiny = "--size 32 --frames 4 --epochs 1 --batch-size 9 --workers 0 --accelerator cpu --width 0.25"
+    command = ("train", clips / "clips.csv", "--out", tmp_path / "run", "--steps", "tcnn", *tiny.split())
     command += ("--val-fraction", 0, "--set", "cache=off", "--set", "preprocess.mean=0.5,0.5,0.5")
     command += ("--set", "preprocess.std=0.25,0.25,0.25")
     result = call(*command, "--weights", tmp_path / "k400.safetensors")
@@ -338,11 +341,75 @@ def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -
     assert call(*command, "--weights", tmp_path / "k400.safetensors", "--resume").code == 0
 
 
-def test_training_some_of_the_branches(call: Call, clips: Path, tmp_path: Path) -> None:
-    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 9 --workers 0 --width 0.25"
-    rest = ("--val-fraction", 0, "--set", "cache=off", "--accelerator", "cpu", "--branches", "od")
-    assert call("train", clips / "clips.csv", "--out", tmp_path / "run", *small.split(), *rest).code == 0
-    assert load(tmp_path / "run").model.branches == ("original", "discriminative")
+def test_what_a_training_is_asked_for(
+    call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options stand for values of the recipe, ``--set`` gives any of them, and a printed recipe comes back."""
+    calls: list[tuple[Recipe, Options]] = []
+
+    def train(data: VideoSet, recipe: Recipe, out: Path, options: Options, *_: object) -> None:
+        calls.append((recipe, options))
+
+    monkeypatch.setattr("peakzoom.training.train.train", train)
+
+    def chosen(*words: str) -> tuple[Recipe, Options]:
+        result = call("train", clips / "clips.csv", "--out", tmp_path / "run", *words)
+        assert result.code == 0, result.err
+        return calls[-1]
+
+    assert chosen() == (small(), Options())
+    assert chosen("--recipe", "paper", "--no-flip") == (
+        replace(paper(), augment=replace(paper().augment, flip=False)),
+        Options(),
+    )
+    words = (
+        "--epochs 2 --joint-epochs 3 --lr 1e-6 --size 64 --frames 8 --stride 2 --batch-size 4 --branches od"
+    )
+    recipe, _ = chosen(*words.split(), "--model", "tsm", "--width", "0.5", "--set", "dropout=0.2")
+    assert recipe == replace(
+        small(),
+        model="tsm",
+        width=0.5,
+        stride=2,
+        batch_size=4,
+        dropout=0.2,
+        branches=("original", "discriminative"),
+        tcnn=replace(small().tcnn, epochs=2, min_steps=0, lr=1e-6, final_lr=1e-6),
+        joint=replace(small().joint, epochs=3, min_steps=0, lr=1e-6, final_lr=1e-6),
+        preprocess=replace(small().preprocess, size=64, canvas=(72, 72), frames=8),
+    )
+    rare = (
+        "--set cache=off --set patience=3 --set num_nodes=2 --set sync_batch_norm=true --steps tcnn --seed 5"
+    )
+    assert chosen(*rare.split())[1] == Options(
+        cache="off", patience=3, num_nodes=2, sync_batch_norm=True, steps=("tcnn",), seed=5
+    )
+    for name, recipe in (("small", small()), ("paper", paper())):
+        printed = call("recipe", name)
+        assert printed.code == 0 and printed.err == ""
+        (tmp_path / "mine.toml").write_text(printed.out)
+        assert chosen("--recipe", str(tmp_path / "mine.toml"))[0] == recipe
+
+
+def test_the_defaults_that_help_shows_are_the_recipes(call: Call) -> None:
+    shown = re.sub(r"[│\s]+", " ", call("train", "--help").out)
+    a, b = small(), paper()
+    for option, default in (
+        ("--model", f"{a.model}, paper: {b.model}"),
+        ("--epochs", f"{a.tcnn.epochs}, paper: {b.tcnn.epochs}"),
+        ("--joint-epochs", f"{a.joint.epochs}, paper: {b.joint.epochs}"),
+        ("--lr", f"{a.tcnn.lr}, then {a.joint.lr}; paper: {b.joint.lr}"),
+        ("--size", f"{a.preprocess.size}, paper: {b.preprocess.size}"),
+        ("--stride", f"from the videos' length, paper: {b.stride}"),
+    ):
+        assert re.search(rf"{option} [^-]*?\[default: \({re.escape(default)}\)\]", shown), option
+    assert (a.stride, a.batch_size, a.preprocess.frames, a.width) == (None, 16, 16, 1)
+    assert (b.tcnn.lr, b.batch_size, b.preprocess.frames, b.width) == (b.joint.lr, 16, 16, 1)
+
+
+def test_version(call: Call) -> None:
+    result = call("--version")
+    assert result.code == 0 and result.out == f"peakzoom {peakzoom.__version__}\n"
 
 
 def test_evaluating_one_phase_on_other_data(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
@@ -486,8 +553,8 @@ def test_report(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
 
 
 def test_data_render(call: Call, tmp_path: Path) -> None:
-    small = "--train-clips 9 --test-clips 3 --frames 5 --fps 10 --height 32 --width 48 --workers 1 --seed 3"
-    result = call("data", "render", tmp_path / "made", *small.split(), "--performers", 5, "--difficulty", 0)
+    tiny = "--train-clips 9 --test-clips 3 --frames 5 --fps 10 --height 32 --width 48 --workers 1 --seed 3"
+    result = call("data", "render", tmp_path / "made", *tiny.split(), "--performers", 5, "--difficulty", 0)
     listed = tmp_path / "made" / "clips.csv"
     assert result.code == 0 and result.err == ""  # nobody watches a bar here
     assert result.out.splitlines() == [f"List: {listed}", f"Next: peakzoom train {listed} --out RUN"]
@@ -498,7 +565,7 @@ def test_data_render(call: Call, tmp_path: Path) -> None:
     assert not split_of["train"] & split_of["test"]
     checked = call("data", "check", listed, "--workers", "1").out
     assert "12 videos" in checked and "32x48" in checked and "12 at 10" in checked
-    again = call("data", "render", tmp_path / "test", *small.split(), "--train-clips", 0)
+    again = call("data", "render", tmp_path / "test", *tiny.split(), "--train-clips", 0)
     assert again.out.splitlines()[1] == f"Next: peakzoom evaluate RUN {tmp_path / 'test' / 'clips.csv'}"
 
 
@@ -708,7 +775,7 @@ def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     out = tmp_path / "quick"
     result = call("quickstart", "--out", out, "--train-clips", "10", "--test-clips", "10", "--workers", "1")
     assert result.code == 0
-    for name in ("T-CNN alone", "original", "discriminative", "complementary", "fused answer"):
+    for name in ("T-CNN alone", "original", "discriminative", "complementary", "spatial: fused"):
         assert name in result.out
     assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
     for phase in ("tcnn", "joint"):

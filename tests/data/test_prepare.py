@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from data.files import one_sentence, touch, touch_many
+from data.files import one_sentence, touch
 from data.rar import write_rar
 from data.test_archives import files_below, write_tar, write_zip
 
@@ -286,7 +286,11 @@ def test_every_official_video(
 
 
 def test_the_command(
-    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared_data: Path,
+    hmdb_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     lists = shared_data / "splits" / "hmdb51"
     files = [
@@ -295,7 +299,11 @@ def test_the_command(
         for line in file.read_text().splitlines()
         if line.strip()
     ]
-    touch_many(tmp_path / "my data", files[:-12])
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    for whole in sorted({name.split("/")[0] for name in files} - {files[-1].split("/")[0]}):
+        (folder / whole).symlink_to(hmdb_root / whole)
+    touch(folder, *(name for name in files[:-12] if not (folder / name).exists()))
     (tmp_path / "my data" / "splits").symlink_to(lists)
     table = tmp_path / "missing.csv"
     argv = ["peakzoom", "data", "prepare", "hmdb51", str(tmp_path / "my data"), "--out", str(table)]

@@ -25,9 +25,16 @@ def test_wilson_as_published(right: int, videos: int, low: float, high: float) -
 
 def test_bootstrap_of_a_share_is_near_the_binomial() -> None:
     right = np.arange(400) < 300
-    low, high = bootstrap(400, lambda drawn: float(right[drawn].mean()))
+    low, high = bootstrap(np.mean, right)
     half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
     assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.006)
-    assert bootstrap(400, lambda drawn: float(right[drawn].mean()), seed=SEED) == (low, high)
-    assert bootstrap(3, lambda drawn: None if drawn[0] else 2.0) == (2.0, 2.0)
+    assert bootstrap(np.mean, right, seed=SEED) == (low, high)
+
+
+def test_bootstrap_of_paired_arrays() -> None:
+    first, second = np.array([0.0, 1.0, 2.0]), np.array([2.0, 1.0, 0.0])
+    assert bootstrap(lambda one, two: (one + two).sum(), first, second) == (6.0, 6.0)
+    # A draw without the statistic is left out.
+    assert bootstrap(lambda one: math.nan if one[0] else 2.0, first) == (2.0, 2.0)
+    assert bootstrap(np.mean, first[1:2]) == (1.0, 1.0)
     assert mean_class(np.array([True, False, True]), np.array([0, 0, 4])) == 0.75

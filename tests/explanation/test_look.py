@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import decode
+from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess, to_input
 
@@ -52,27 +53,33 @@ def moving(number: int) -> list[tuple[str, float, float]]:
     return [("red", 0.3 + 0.03 * number, 0.65 - 0.02 * number)]
 
 
-@pytest.mark.parametrize(
-    "name,size,setup",
-    [
-        ("plain", (60, 80), None),
-        ("tall", (90, 50), None),
-        ("odd", (61, 83), None),
-        ("turned", (60, 80), lambda stream: stream.set_display_rotation(90)),
-        ("upside down", (60, 80), lambda stream: stream.set_display_rotation(180)),
-        ("turned back", (60, 80), lambda stream: stream.set_display_rotation(270)),
-        ("mirrored", (60, 80), lambda stream: stream.set_display_rotation(0, hflip=True)),
-        (
-            "wide pixels",
-            (60, 80),
-            lambda stream: setattr(stream.codec_context, "sample_aspect_ratio", Fraction(3, 2)),
-        ),
-    ],
-)
-@pytest.mark.parametrize("options", [{}, {"test_canvas": True}, {"zoom_source": 2}])
-def test_peaks_lie_where_the_pixels_are(
-    tmp_path: Path, name: str, size: tuple[int, int], setup: object, options: dict[str, object]
-) -> None:
+SHAPES: dict[str, tuple[tuple[int, int], Callable[..., object] | None]] = {
+    "plain": ((60, 80), None),
+    "tall": ((90, 50), None),
+    "odd": ((61, 83), None),
+    "turned": ((60, 80), lambda stream: stream.set_display_rotation(90)),
+    "upside down": ((60, 80), lambda stream: stream.set_display_rotation(180)),
+    "turned back": ((60, 80), lambda stream: stream.set_display_rotation(270)),
+    "mirrored": ((60, 80), lambda stream: stream.set_display_rotation(0, hflip=True)),
+    "wide pixels": (
+        (60, 80),
+        lambda stream: setattr(stream.codec_context, "sample_aspect_ratio", Fraction(3, 2)),
+    ),
+}
+CASES: list[tuple[str, dict[str, object]]] = [
+    *((name, {}) for name in SHAPES),
+    # Decoding does the turning; a canvas and a larger source are about the shape alone.
+    *(
+        (name, {option: value})
+        for option, value in (("test_canvas", True), ("zoom_source", 2))
+        for name in ("tall", "turned", "wide pixels")
+    ),
+]
+
+
+@pytest.mark.parametrize("name,options", CASES)
+def test_peaks_lie_where_the_pixels_are(tmp_path: Path, name: str, options: dict[str, object]) -> None:
+    size, setup = SHAPES[name]
     extra = {"setup": setup} if setup else {}
     file = write_squares(tmp_path / "v.mov", moving, size=size, **extra)  # type: ignore[arg-type]
     shown = decode(file).frames.movedim(1, -1).numpy()  # what a player shows
@@ -275,10 +282,8 @@ def test_real_clips_of_every_shape(shared_data: Path) -> None:
 
 def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more frames are alive than two clips have, however long the video is."""
-    import peakzoom.explanation.look as module
-
     alive, most = 0, 0
-    true = module.streamed
+    true = HeldVideo.frames
 
     def gone() -> None:
         nonlocal alive
@@ -295,7 +300,7 @@ def test_memory_is_that_of_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             yield number, kept
             del kept
 
-    monkeypatch.setattr(module, "streamed", counted)
+    monkeypatch.setattr(HeldVideo, "frames", counted)
     file = write_squares(tmp_path / "v.mov", moving, frames=90)
     evidence = explain(recognizer(frames=8), file, views=ONE)
     assert evidence.info.frames == 90 and evidence.peaks

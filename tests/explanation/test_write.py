@@ -20,7 +20,7 @@ from peakzoom.explanation.draw import EvidenceVideo, Painter, headline
 from peakzoom.explanation.write import _ticks
 from peakzoom.utils import durable
 from peakzoom.utils.errors import UserError
-from peakzoom.video.decode import decode, frames_of
+from peakzoom.video.decode import decode
 from peakzoom.video.sampling import Views
 
 ONE = Views(clips=2, crops=1)
@@ -102,7 +102,7 @@ def test_panes_show_what_was_seen(tmp_path: Path) -> None:
     file = write_squares(tmp_path / "v.mov", lambda number: [("red", 0.5, 0.6)], size=(60, 120))
     evidence = explain(recognizer(), file, views=ONE)
     painter = Painter(evidence, 2.0)
-    number, pixels = next(frames_of(evidence.scan, None, painter.size))
+    number, pixels = next(evidence.video.frames(None, painter.size))
     panes = painter.paint(number, pixels)
     assert panes.overlay.shape == (120, 240, 3)
 

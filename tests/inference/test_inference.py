@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from peakzoom.inference.network import InferenceNetwork
-from peakzoom.inference.packed import PackedConv, can_pack, clips_together, pack, pass_one
+from peakzoom.inference.packed import PackedConv, can_pack, input_shapes, pack
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.inference.rewrite import CONVOLUTIONS, NORMS, fold_batch_norms, take_strides_first
 from peakzoom.model import PeakZoom
@@ -305,56 +305,16 @@ def test_without_onednn_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch
     assert not any(isinstance(module, PackedConv) for module in network.modules())
 
 
-@pytest.mark.parametrize("backbone", ["tcnn", "tcnn_xs", "tsm"])
-@pytest.mark.parametrize(("batch", "together", "parts"), [(1, 2, [1, 2]), (5, 2, [2, 2, 1] + 5 * [2])])
-def test_a_batch_passes_the_backbone_in_parts(
-    monkeypatch: pytest.MonkeyPatch, backbone: str, batch: int, together: int, parts: list[int]
-) -> None:
-    """The second pass has twice as many clips as the first; the answers are those of the batch as a whole."""
-    monkeypatch.setattr("peakzoom.inference.network.clips_together", lambda most: together)
-    model, clips = trained(backbone, 8, 64), views(batch, 8, 64)
-    network = check_same(model, clips)
-    seen: list[int] = []
-    features: Any = network.model.backbone.features
-    monkeypatch.setattr(
-        network.model.backbone, "features", lambda video: seen.append(len(video)) or features(video)
-    )
-    network(clips)
-    assert seen == parts
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("channels", [1, 8])
-def test_what_one_clip_makes_a_backbone_do(dtype: torch.dtype, channels: int) -> None:
-    """The largest operation is the convolution, or where it makes one channel of three, the cast before it."""
-    conv = nn.Conv3d(3, channels, 1, dtype=dtype)
+@packs
+def test_shapes_that_convolutions_read() -> None:
+    """Those of the input, whatever computes them; a convolution that is not passed is left out."""
+    conv, spare = nn.Conv3d(3, 8, 1), nn.Conv3d(3, 8, 1)
 
     def features(video: Tensor) -> Tensor:
-        return conv(video.to(dtype)).flatten(2).mean(2)
+        return conv(video).flatten(2).mean(2)
 
-    passed = pass_one(conv, features, torch.zeros(1, 3, 4, 32, 32))
-    cast = 3 * (4 + 8) if dtype == torch.float64 else 0
-    assert passed.most == 4 * 32 * 32 * max((3 + channels) * dtype.itemsize, cast)
-    assert passed.shapes == ({conv: (1, 3, 4, 32, 32)} if can_pack(conv) else {})
-
-
-def test_how_many_clips_pass_together() -> None:
-    """As many as keep the largest operation within 32 MiB; one at least."""
-    mib = 2**20
-    assert [clips_together(most * mib) for most in (1, 9, 16, 17, 32, 33, 500)] == [32, 3, 2, 1, 1, 1, 1]
-
-
-def test_clips_pass_together_on_other_devices_and_in_graphs() -> None:
-    model = trained("tcnn_xs", 8, 64)
-    assert InferenceNetwork(model).together is not None
-    assert InferenceNetwork(model, fixed_shapes=True).together is None
-    network = InferenceNetwork(model)
-    network.together = 1
-    elsewhere = network.to("meta")
-    seen: list[int] = []
-    elsewhere.model.backbone.features = lambda video: seen.append(len(video)) or video  # type: ignore
-    elsewhere._features(torch.zeros(3, 3, 8, 64, 64, device="meta"))
-    assert seen == [3]
+    shapes = input_shapes(nn.ModuleList([conv, spare]), features, torch.zeros(1, 3, 4, 32, 32))
+    assert shapes == {conv: (1, 3, 4, 32, 32)}
 
 
 def test_a_network_is_made_from_an_engine_s_own_model() -> None:
@@ -436,7 +396,7 @@ def test_half_precision_rounds_features_and_nothing_else(
     """No further from float32 than what autocast makes of the trained network, and not float32 in disguise."""
     model, clips = trained(backbone, 8, 48), views(batch, 8, 48)
     whole, half = InferenceNetwork(model), InferenceNetwork(model, dtype=dtype)
-    expected, found = whole.look(clips), half.look(clips)
+    expected, found = whole.first_pass(clips), half.first_pass(clips)
     with torch.autocast("cpu", dtype):
         rounded = model.backbone.features(to_input(clips, whole.preprocess)[0]).float()  # type: ignore[operator]
 
@@ -456,7 +416,7 @@ def test_half_precision_rounds_features_and_nothing_else(
         hook = network.model.sampler.register_forward_hook(
             lambda _, inputs, output, seen=seen: seen.extend([*inputs[:2], output])
         )
-        network.look_closer(found)
+        network.second_pass(found)
         hook.remove()
         kept.append(seen)
     assert [len(each) for each in kept] == [3, 3]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from peakzoom.studies import figures as plots_study
+from peakzoom.studies import figures
 from peakzoom.studies.figures import plot_ablation, plot_cost
 from peakzoom.studies.tables import ABLATION, COLUMNS, COMPARISON, Row, to_csv, to_markdown
 from peakzoom.utils.errors import UserError
@@ -169,13 +169,13 @@ def table(count: int, seed: int, same_cost: bool) -> list[Row]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Figure, Axes, list[Annotation]]]:
     """What each call of ``plot_cost`` drew."""
     kept: list[tuple[Figure, Axes, list[Annotation]]] = []
-    place = plots_study._place_labels
+    place = figures._place_labels
 
     def keep(figure: Figure, axis: Axes, *rest: object) -> list[Annotation]:
         kept.append((figure, axis, place(figure, axis, *rest)))
         return kept[-1][2]
 
-    monkeypatch.setattr(plots_study, "_place_labels", keep)
+    monkeypatch.setattr(figures, "_place_labels", keep)
     return kept
 
 

@@ -31,10 +31,6 @@ def crash(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def abort(*_: object) -> None:
-    os.abort()
-
-
 def leave(*_: object) -> None:
     os._exit(3)
 

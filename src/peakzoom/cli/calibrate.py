@@ -1,4 +1,4 @@
-"""``peakzoom calibrate``: when a model may look less, at a stated loss."""
+"""``peakzoom calibrate``: thresholds of the early exit, at a stated loss of accuracy."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -18,8 +18,12 @@ from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import printable
 from peakzoom.utils.progress import progress_bar
 
+if TYPE_CHECKING:
+    from peakzoom.data.check import Report
+
 SHOWN = 20  # problems that are printed
 SHOWN_MISSING = 10  # missing videos that are
+OUT_LISTS = "; --out FILE.csv lists all"
 
 
 @grouped
@@ -41,10 +45,28 @@ def check(
     videos = reading.videos(data, reading.split_number)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
         report = look(videos, workers, progress)
-    table = Table(
-        title=f"{videos.name}: {len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups",
-        title_justify="left",
+    title = (
+        f"{videos.name}: {len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
     )
+    out_console.print(_class_table(report, title))
+    rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
+    answer(
+        "frames and seconds: least - median - most\n"
+        "frames per second: "
+        + ", ".join(rates[:6])
+        + (f" and {len(rates) - 6} other rates" if len(rates) > 6 else "")
+        + f"\nvariable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}\n"
+        f"missing, unreadable or damaged: {len(report.problems)}"
+    )
+    _list_some(
+        [f"{printable(problem.path)}: {problem.reason}" for problem in report.problems], SHOWN, OUT_LISTS
+    )
+    if out is not None:
+        write_csv(out, ["path", "reason"], ((problem.path, problem.reason) for problem in report.problems))
+
+
+def _class_table(report: Report, title: str) -> Table:
+    table = Table(title=title, title_justify="left")
     splits_seen = sorted({name for each in report.classes for name in each.splits if name})
     table.add_column("class")
     for column in ("videos", *splits_seen, "unreadable", "frames", "seconds", "height x width"):
@@ -60,22 +82,15 @@ def check(
             "{:.1f} - {:.1f} - {:.1f}".format(*each.seconds) if each.seconds else "",
             ", ".join(sizes[:2]) + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else ""),
         )
-    out_console.print(table)
-    rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
-    answer(
-        "frames and seconds: least - median - most\n"
-        "frames per second: "
-        + ", ".join(rates[:6])
-        + (f" and {len(rates) - 6} other rates" if len(rates) > 6 else "")
-        + f"\nvariable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}\n"
-        f"missing, unreadable or damaged: {len(report.problems)}"
-    )
-    for problem in report.problems[:SHOWN]:
-        answer(f"  {printable(problem.path)}: {problem.reason}")
-    if len(report.problems) > SHOWN:
-        answer(f"  and {len(report.problems) - SHOWN} more; --out FILE.csv lists all")
-    if out is not None:
-        write_csv(out, ["path", "reason"], ((problem.path, problem.reason) for problem in report.problems))
+    return table
+
+
+def _list_some(lines: list[str], most: int, rest: str = "") -> None:
+    """Print the first lines, and how many more there are."""
+    for line in lines[:most]:
+        answer(f"  {line}")
+    if len(lines) > most:
+        answer(f"  and {len(lines) - most} more{rest}")
 
 
 @dataclass(frozen=True)
@@ -151,16 +166,10 @@ def prepare(
         table.add_row(str(split.number), *parts)
     out_console.print(table)
     answer(f"videos: {found.videos}\nlists: {found.lists}\nmissing videos: {len(found.missing)}")
-    for video in found.missing[:SHOWN_MISSING]:
-        answer(f"  {video.path}: {_uses(video.uses)}")
-    if len(found.missing) > SHOWN_MISSING:
-        answer(f"  and {len(found.missing) - SHOWN_MISSING} more; --out FILE.csv lists all")
+    _list_some([f"{video.path}: {_uses(video.uses)}" for video in found.missing], SHOWN_MISSING, OUT_LISTS)
     if found.problems:
         answer(f"other problems: {len(found.problems)}")
-    for problem in found.problems[:SHOWN]:
-        answer(f"  {problem.path}: {problem.reason}")
-    if len(found.problems) > SHOWN:
-        answer(f"  and {len(found.problems) - SHOWN} more")
+    _list_some([f"{problem.path}: {problem.reason}" for problem in found.problems], SHOWN)
     if out is not None:
         header = ["path", *(f"split{split.number}" for split in found.splits)]
         write_csv(out, header, ((video.path, *(use or "" for use in video.uses)) for video in found.missing))

@@ -15,10 +15,9 @@ from peakzoom.cli.inputs import beside, videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
     FULL,
-    CascadeOpt,
+    CascadeOptions,
     DataOptions,
     DecodersOpt,
-    EngineOptions,
     RunArg,
     ViewOptions,
     data_option,
@@ -36,10 +35,12 @@ if TYPE_CHECKING:
 class Amount:
     """How much of an evaluation is done."""
 
-    cascade: CascadeOpt = False
     faithfulness: Annotated[
         bool,
-        typer.Option(help="Also blur what is attended to, and as much elsewhere: six times the work again."),
+        typer.Option(
+            "--faithfulness",
+            help="Also blur what is attended to, and as much elsewhere: six times the work again.",
+        ),
     ] = False
     resume: Annotated[
         bool, typer.Option(help="Go on with a stopped evaluation, or with what shards have scored.")
@@ -51,9 +52,9 @@ class Amount:
         ),
     ] = None
 
-    def check(self) -> None:
+    def check(self, cascade: bool) -> None:
         """Refuse what excludes one another."""
-        if self.faithfulness and self.cascade:
+        if self.faithfulness and cascade:
             raise UserError("--faithfulness needs every view and --cascade stops early: ask for one of them")
         if self.shard and (self.faithfulness or self.resume):
             other = "--faithfulness" if self.faithfulness else "--resume"
@@ -83,10 +84,10 @@ def evaluate(
     reading: DataOptions,
     views: ViewOptions,
     out: Annotated[
-        Path | None, output_option(help="New folder; default: evaluation beside the weights.")
+        Path | None, output_option(help="New folder.", show_default="evaluation-... in RUN")
     ] = None,
     workers: DecodersOpt = 1,
-    computing: EngineOptions,
+    computing: CascadeOptions,
     amount: Amount,
 ) -> None:
     """Test a model on labelled videos, 30 views each, and leave every score in one file.
@@ -98,14 +99,14 @@ def evaluate(
     from peakzoom.evaluation.evaluate import evaluate as test
     from peakzoom.evaluation.evaluate import part_of, score_shard
 
-    amount.check()
+    amount.check(computing.cascade)
     averaged, part = views.views(), amount.part
-    recognizer = computing.load(run, amount.cascade)
+    recognizer = computing.load(run)
     recognizer.choose_views(averaged)  # refuses views that the early exit was not calibrated for
     videos, entries = videos_to_score(run, data, reading, split)
     name = ["evaluation", split, views.clips]
     name += [each for each in (recognizer.engine.name, computing.precision) if each not in ("torch", FULL)]
-    name += ["cascade"] if amount.cascade else []
+    name += ["cascade"] if computing.cascade else []
     target = out or beside(run) / "-".join(name)
     if part:
         count, before = score_shard(recognizer, videos, entries, target, part, averaged, workers)

@@ -10,7 +10,7 @@ import typer
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside
-from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions
+from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, output_option
 from peakzoom.video.guard import start_early
 
 
@@ -20,16 +20,17 @@ def explain(
     video: Annotated[Path, typer.Argument(help="Video file.", show_default=False)],
     *,
     target: Annotated[
-        str | None, typer.Option("--class", help="Look for what speaks for this class. Default: the answer.")
+        str | None,
+        typer.Option(
+            "--class", help="Look for what speaks for this class.", show_default="the predicted one"
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="New folder; default: explanations/VIDEO in the run.")
+        Path | None, output_option(help="New folder.", show_default="explanations/VIDEO in the run")
     ] = None,
     crop: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Which crop to look at: 0 left or top, 1 middle, 2 ... Default: the surest one."
-        ),
+        typer.Option(min=0, help="Which crop: 0 left or top, 1 middle, 2 ...", show_default="the surest one"),
     ] = None,
     views: ViewOptions,
     device: DeviceOpt = "auto",
@@ -42,16 +43,18 @@ def explain(
     from peakzoom import explanation
     from peakzoom.inference.recognizer import load
     from peakzoom.utils.durable import check_new_folder
+    from peakzoom.video.held import HeldVideo
 
     averaged = views.views()
     name = video.stem if target is None else f"{video.stem}-{_plain(target)}"
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
     recognizer = load(run, device)
-    evidence = explanation.explain(recognizer, video, target, averaged, crop)
-    if evidence.prediction.problem:
-        say(f"{video}: {evidence.prediction.problem}")
-    files = explanation.save(evidence, folder)
+    with HeldVideo(video) as held:  # decoded once
+        evidence = explanation.explain(recognizer, held, target, averaged, crop)
+        if evidence.prediction.problem:
+            say(f"{video}: {evidence.prediction.problem}")
+        files = explanation.save(evidence, folder)
     for best, score in evidence.prediction.top(3):
         answer(f"{best}  {score:.4f}")
     index, count = evidence.crop

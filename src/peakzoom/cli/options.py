@@ -43,7 +43,6 @@ DeviceOpt = Annotated[str, hardware_option(help="auto, cpu, cuda, mps ...")]
 PrecisionOpt = Annotated[
     Precision, hardware_option(help="Of engine torch; half is faster on GPUs and on some CPUs.")
 ]
-CascadeOpt = Annotated[bool, typer.Option(help="Exit early, by the thresholds of 'peakzoom calibrate'.")]
 DecodersOpt = Annotated[
     int, hardware_option(min=0, help="Decoding processes; 0 decodes without a time limit.")
 ]
@@ -104,7 +103,7 @@ class EngineOptions:
     ] = None
     precision: PrecisionOpt = FULL
 
-    def load(self, run: str, cascade: bool = False) -> Recognizer:
+    def load(self, run: str) -> Recognizer:
         """The trained model, ready for files.
 
         Raises:
@@ -112,7 +111,22 @@ class EngineOptions:
         """
         from peakzoom.inference.recognizer import load
 
-        return load(run, self.device, self.engine, self.precision, cascade)
+        return load(run, self.device, self.engine, self.precision)
+
+
+@dataclass(frozen=True)
+class CascadeOptions(EngineOptions):
+    """What computes the predictions, and how far."""
+
+    cascade: Annotated[bool, typer.Option(help="Exit early, by the thresholds of 'peakzoom calibrate'.")] = (
+        False
+    )
+
+    def load(self, run: str) -> Recognizer:
+        """The trained model with its early exit, if that is asked for; errors as above, and where it has none."""
+        from peakzoom.inference.recognizer import load
+
+        return load(run, self.device, self.engine, self.precision, self.cascade)
 
 
 @dataclass(frozen=True)

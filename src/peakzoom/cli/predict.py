@@ -17,8 +17,7 @@ from peakzoom.cli.console import answer, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new, find_videos
 from peakzoom.cli.options import (
-    CascadeOpt,
-    EngineOptions,
+    CascadeOptions,
     RunArg,
     ViewOptions,
     hardware_option,
@@ -95,8 +94,7 @@ def predict(
             show_default="1, on Ray one for each GPU or core",
         ),
     ] = None,
-    computing: EngineOptions,
-    cascade: CascadeOpt = False,
+    computing: CascadeOptions,
 ) -> None:
     """Recognise the action in video files.
 
@@ -106,10 +104,10 @@ def predict(
     """
     results.check()
     if results.out is not None:
-        _label(run, files, results.out, views.views(), workers, computing, cascade, results.resume)
+        _label(run, files, results.out, views.views(), workers, computing, results.resume)
     else:
         paths = [_path(file) for file in files]
-        _predict(run, paths, results, views.views(), 1 if workers is None else workers, computing, cascade)
+        _predict(run, paths, results, views.views(), 1 if workers is None else workers, computing)
 
 
 def _path(text: str) -> Path:
@@ -126,8 +124,7 @@ def _label(
     out: str,
     averaged: Views,
     workers: int | None,
-    computing: EngineOptions,
-    cascade: bool,
+    computing: CascadeOptions,
     resume: bool,
 ) -> None:
     """Label an archive on Ray."""
@@ -138,7 +135,7 @@ def _label(
         device=computing.device,
         engine=computing.engine,
         precision=computing.precision,
-        cascade=cascade,
+        cascade=computing.cascade,
     )
     labelled = label(run, addresses, out, averaged, options, resume=resume)
     if resume:
@@ -157,21 +154,18 @@ def _predict(
     results: Results,
     averaged: Views,
     workers: int,
-    computing: EngineOptions,
-    cascade: bool,
+    computing: CascadeOptions,
 ) -> None:
     """Look at one file after the other, here."""
     from peakzoom.utils.journal import Journal, settings_file
 
     if workers:
         start_early()
-    from peakzoom.video.sampling import decode_ahead
-
     kept = results.file
     if kept is not None and not results.resume:
         for each in (kept, settings_file(kept)):
             check_new(each, "--jsonl")
-    recognizer = computing.load(run, cascade)
+    recognizer = computing.load(run)
     averaged = recognizer.choose_views(averaged)
     paths = list(find_videos(files))
     with contextlib.ExitStack() as stack:
@@ -182,17 +176,16 @@ def _predict(
             stack.enter_context(telling_full_disk(kept.parent, "go on with --resume"))
             journal = stack.enter_context(Journal(kept, settings, results.resume))
             write = journal.add
-            waiting, failed = _unanswered(paths, journal.lines)
+            waiting, failed = _remaining(paths, journal.lines)
             if results.resume:
                 say(f"{len(paths) - len(waiting)} of {len(paths)} files were predicted before")
-        decoded = decode_ahead(waiting, recognizer.preprocess, averaged, workers)
-        for path, video in zip(waiting, decoded, strict=True):
-            if isinstance(video, DecodeError):
+        predicted = recognizer.predict_files(waiting, averaged, workers)
+        for path, prediction in zip(waiting, predicted, strict=True):
+            if isinstance(prediction, DecodeError):
                 failed += 1
-                say(f"{printable(path)}: no prediction: {video.reason}")
-                write({"file": str(path), "error": video.reason})
+                say(f"{printable(path)}: no prediction: {prediction.reason}")
+                write({"file": str(path), "error": prediction.reason})
                 continue
-            prediction = recognizer.score(video)
             if prediction.problem:
                 say(f"{printable(path)}: {prediction.problem}")
             write(prediction.to_dict(results.top))
@@ -203,8 +196,8 @@ def _predict(
         raise typer.Exit(1)
 
 
-def _unanswered(files: list[Path], lines: list[dict[str, Any]]) -> tuple[list[Path], int]:
-    """The files that no line is about, in their order, and how many lines say that there is no answer.
+def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> tuple[list[Path], int]:
+    """The files that no line is about, in their order, and how many lines hold an error.
 
     A file that is named twice has two lines.
     """
@@ -224,7 +217,7 @@ def _write_line(line: dict[str, Any]) -> None:
 
 
 def _write_nothing(line: dict[str, Any]) -> None:
-    """Answers go to tables alone."""
+    """Predictions go to tables alone."""
 
 
 def _print_prediction(prediction: Prediction, top: int) -> None:

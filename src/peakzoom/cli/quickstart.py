@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console, say
+from peakzoom.cli.console import answer, out_console
 
 NAMES = {
     "original": "T-CNN + spatial: original (O)",
     "discriminative": "T-CNN + spatial: discriminative (D)",
     "complementary": "T-CNN + spatial: complementary (C)",
-    "fused": "T-CNN + spatial: fused answer",
+    "fused": "T-CNN + spatial: fused",
 }
 
 
@@ -25,7 +25,7 @@ def quickstart(
     test_clips: Annotated[int | None, typer.Option(min=1, help="Synthetic clips to test on.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that render and decode.")] = 2,
 ) -> None:
-    """Render a small set of synthetic action clips, train both steps, evaluate, and draw where the network looked.
+    """Render a small set of synthetic action clips, train both stages, evaluate, and draw where the network looked.
 
     Example: `peakzoom quickstart`
     """
@@ -38,13 +38,12 @@ def quickstart(
         train_clips=TRAIN_CLIPS if train_clips is None else train_clips,
         test_clips=TEST_CLIPS if test_clips is None else test_clips,
         workers=workers,
-        say=say,
     )
     table = Table(title="Held-out performers and backgrounds", title_justify="left")
     for column in ("network", "top-1", "mean class accuracy"):
         table.add_column(column, justify="left" if column == "network" else "right")
     alone = done.tcnn.fused
-    table.add_row("T-CNN alone (step 1)", f"{alone.top1:.1%}", f"{alone.mean_class:.1%}", end_section=True)
+    table.add_row("T-CNN alone (stage 1)", f"{alone.top1:.1%}", f"{alone.mean_class:.1%}", end_section=True)
     for name, branch in done.joint.branches.items():
         table.add_row(
             NAMES[name],
@@ -54,7 +53,7 @@ def quickstart(
         )
     out_console.print(table)
     answer(
-        f"Where it looked: {done.picture}\nTable, scores, confusion: {done.out / 'evaluation-joint'}\n"
+        f"Where it looked: {done.figure}\nTable, scores, confusion: {done.out / 'evaluation-joint'}\n"
         f"Model: {done.out / 'run'}, for instance: peakzoom predict {done.out / 'run'} CLIP.mp4\n"
         f"Took {done.seconds:.0f} s."
     )

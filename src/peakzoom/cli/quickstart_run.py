@@ -1,9 +1,9 @@
-"""The whole way on synthetic clips: render, train both steps, evaluate, draw where the network looked."""
+"""The whole way on synthetic clips: render, train both stages, evaluate, draw where the network seen."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,9 +28,9 @@ from peakzoom.video.views import Augment, to_input
 
 TRAIN_CLIPS, TEST_CLIPS = 400, 120
 FRAMES, FPS = 24, 10.0  # 2.4 seconds: at least two periods of every action
-DIFFICULTY = (
-    0.2  # of the synthetic clips: a camera that trembles a little, some bystanders, few idle postures
-)
+DIFFICULTY = 0.2  # a camera that trembles a little, some bystanders, few idle postures
+
+log = logging.getLogger(__name__)
 
 
 def quick_recipe() -> Recipe:
@@ -52,12 +52,12 @@ def quick_recipe() -> Recipe:
 
 @dataclass(frozen=True)
 class Quickstart:
-    """What a quickstart leaves: folders, the two evaluations, the picture, seconds taken."""
+    """What a quickstart leaves: its folder, the evaluations of both stages, the figure; and the seconds it took."""
 
     out: Path
     tcnn: Evaluation
     joint: Evaluation
-    picture: Path
+    figure: Path
     seconds: float
 
 
@@ -76,20 +76,18 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
         inputs, source = to_input(view.to(next(model.parameters()).device), pre)
         with torch.inference_mode():
             output = model(inputs, source, attention=True)
-        looked = output.attention
-        assert looked is not None
+        seen = output.attention
+        assert seen is not None
         middle = pre.frames // 2
         # The frame is shown as the zoom reads it, at the source's size.
         frames.append(picture((inputs if source is None else source)[0, :, middle]))
-        responses.append(looked.responses[0, middle].float().cpu().numpy())
-        peaks.append(looked.peaks[0, middle].cpu().numpy())
-        zoomed.append(
-            (picture(looked.discriminative[0, :, middle]), picture(looked.complementary[0, :, middle]))
-        )
+        responses.append(seen.responses[0, middle].float().cpu().numpy())
+        peaks.append(seen.peaks[0, middle].cpu().numpy())
+        zoomed.append((picture(seen.discriminative[0, :, middle]), picture(seen.complementary[0, :, middle])))
         scores = output.fused.softmax(1)[0]
         best = int(scores.argmax())
         titles.append(
-            f"{recognizer.classes[entry.label]}\nanswer: {recognizer.classes[best]} {scores[best]:.2f}"
+            f"{recognizer.classes[entry.label]}\npredicted: {recognizer.classes[best]} {scores[best]:.2f}"
         )
     plot_attention(frames, responses, peaks, zoomed, titles, file)
 
@@ -101,9 +99,6 @@ def quickstart(
     train_clips: int = TRAIN_CLIPS,
     test_clips: int = TEST_CLIPS,
     workers: int = 2,
-    recipe: Recipe | None = None,
-    progress: bool = True,
-    say: Callable[[str], None] = print,
 ) -> Quickstart:
     """Render, train, evaluate; everything goes to ``out``, a new folder.
 
@@ -113,37 +108,30 @@ def quickstart(
         train_clips: synthetic clips to train on.
         test_clips: synthetic clips of other performers before other backgrounds.
         workers: processes that render and decode.
-        recipe: the quick one when not given.
-        progress: show progress bars.
-        say: told one line at a time.
     """
     began = time.monotonic()
     check_new_folder(out)
-    say(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
-    with progress_bar(f"rendering {train_clips + test_clips} clips", progress) as told:
-        spec = DatasetSpec(
-            train_clips=train_clips,
-            test_clips=test_clips,
-            frames=FRAMES,
-            fps=FPS,
-            difficulty=DIFFICULTY,
-            seed=seed,
-        )
-        clips = render_dataset(out / "clips", spec, workers, told)
-    data = read_manifest(clips / "clips.csv")
-    run = out / "run"
-    train(
-        data, recipe or quick_recipe(), run, Options(seed=seed, val_fraction=0.0, progress=progress), say=say
+    log.info(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
+    spec = DatasetSpec(
+        train_clips=train_clips,
+        test_clips=test_clips,
+        frames=FRAMES,
+        fps=FPS,
+        difficulty=DIFFICULTY,
+        seed=seed,
     )
+    with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
+        clips = render_dataset(out / "clips", spec, workers, progress)
+    data = read_manifest(clips / "clips.csv")
+    run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0), say=log.info)
     test = [entry for entry in data.entries if entry.split == "test"]
-    views = Views(clips=2, crops=1)
     results = {}
     for phase in ("tcnn", "joint"):
-        say(f"testing {phase} on {len(test)} clips of held-out performers and backgrounds")
+        log.info(f"testing {phase} on {len(test)} clips of held-out performers and backgrounds")
         folder = out / f"evaluation-{phase}"
-        results[phase] = evaluate(load(run / phase), data, test, folder, views, progress=progress)
+        results[phase] = evaluate(load(run / phase), data, test, folder, Views(clips=2, crops=1))
         update_card(run / phase / "best", [folder])
-    picture = out / "attention.png"
+    figure = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test)}
-    draw_attention(load(run), [first[label] for label in sorted(first)][:6], picture)
-    return Quickstart(out, results["tcnn"], results["joint"], picture, time.monotonic() - began)
+    draw_attention(load(run), [first[label] for label in sorted(first)][:6], figure)
+    return Quickstart(out, results["tcnn"], results["joint"], figure, time.monotonic() - began)

@@ -25,5 +25,4 @@ def report(
     from peakzoom.evaluation.files import find_evaluation
     from peakzoom.evaluation.report.page import write_report
 
-    page = write_report(find_evaluation(run), out)
-    answer(f"Page: {page}\nIn Markdown: {page.parent / 'report.md'}")
+    answer(f"Page: {write_report(find_evaluation(run), out)}")

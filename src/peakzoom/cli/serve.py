@@ -43,7 +43,8 @@ def serve(
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, show_default="a free one from 7860 on")
+        int | None,
+        typer.Option(min=1, max=65535, help="Port to listen on.", show_default="a free one from 7860 on"),
     ] = None,
     examples: Annotated[
         Path | None,

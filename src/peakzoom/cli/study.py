@@ -45,7 +45,9 @@ class StudyOptions:
     fold: Annotated[
         list[str] | None, data_option(help="Groups to test on together, as 1,11; once for each fold.")
     ] = None
-    leave_one_group_out: Annotated[bool, data_option(help="Every group is a fold.")] = False
+    leave_one_group_out: Annotated[
+        bool, data_option("--leave-one-group-out", help="Every group is a fold.")
+    ] = False
     split_numbers: Annotated[
         str | None, data_option(help="Official splits as folds, as 1,2,3 (UCF101, HMDB51).")
     ] = None

@@ -79,7 +79,7 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Non
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which gets its name when the block ends well and is removed when it does not.
 
-    What an earlier block left that was not allowed to end, by a power cut say, is removed first.
+    What an interrupted unpacking has left (after a power cut, say) is removed first.
 
     Raises:
         UserError: ``folder`` exists.

@@ -101,7 +101,7 @@ class FrameCache:
         return CachedVideo(file, len(base), scanned.info.fps, scanned.info.problem or None)
 
     def _known(self, file: Path, notes: Path) -> CachedVideo | None:
-        """The entry, if it is there and as long as it says; one that a power cut has cut off is made anew."""
+        """The entry, if it is there and as long as it says; one that a power cut has shortened is written again."""
         try:
             count, rate, problem = notes.read_text(encoding="utf-8").split("\n")[:3]
             found = CachedVideo(file, int(count), float(rate), problem or None)

@@ -1,7 +1,8 @@
-"""A look at a data set before training on it: what is there, how long and large it is, what cannot be read."""
+"""The report on a data set before training: videos of each class, their lengths and sizes, unreadable files."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Report:
     """What :func:`check` found."""
 
     classes: list[ClassReport]
-    rates: dict[float, int]  # frames per second, to a tenth, and how many videos
+    rates: dict[float, int]  # frames per second, to a tenth, and how many videos, most frequent first
     variable_rate: int
     wrong_headers: int  # videos whose header states another count than they have
     groups: int
@@ -59,15 +60,12 @@ def check(data: VideoSet, workers: int = 1, progress: Callable[[int, int], None]
         elif info.problem:
             problems.append(Problem(str(path), f"readable, but: {info.problem}"))
     good = [info for info in infos.values() if isinstance(info, VideoInfo)]
-    rates: dict[float, int] = {}
-    for info in good:
-        rates[round(info.fps, 1)] = rates.get(round(info.fps, 1), 0) + 1
     return Report(
         [
             _report(name, [each for each in data.entries if each.label == label], infos)
             for label, name in enumerate(data.classes)
         ],
-        dict(sorted(rates.items(), key=lambda item: -item[1])),
+        dict(Counter(round(info.fps, 1) for info in good).most_common()),
         sum(info.variable_rate for info in good),
         sum(0 < info.header_frames != info.frames for info in good),
         len({entry.group for entry in data.entries if entry.group is not None}),
@@ -76,19 +74,13 @@ def check(data: VideoSet, workers: int = 1, progress: Callable[[int, int], None]
 
 
 def _report(name: str, entries: Sequence[Entry], infos: dict[Path, VideoInfo | DecodeError]) -> ClassReport:
-    splits: dict[str, int] = {}
-    for entry in entries:
-        splits[entry.split or ""] = splits.get(entry.split or "", 0) + 1
     good = [info for entry in entries if isinstance(info := infos[entry.path], VideoInfo)]
-    sizes: dict[tuple[int, int], int] = {}
-    for info in good:
-        sizes[info.height, info.width] = sizes.get((info.height, info.width), 0) + 1
     frames, seconds = [info.frames for info in good], [info.duration for info in good]
     return ClassReport(
         name,
-        splits,
+        Counter(entry.split or "" for entry in entries),
         len(entries) - len(good),
         (min(frames), float(np.median(frames)), max(frames)) if good else None,
         (min(seconds), float(np.median(seconds)), max(seconds)) if good else None,
-        sorted(sizes, key=lambda size: -sizes[size]),
+        [size for size, _ in Counter((info.height, info.width) for info in good).most_common()],
     )

@@ -1,4 +1,4 @@
-"""A data set from whatever the user names: the layout is recognised, and read by :mod:`peakzoom.data.layouts`."""
+"""Open a data set: its layout is recognised, and a reader of :mod:`peakzoom.data.layouts` reads it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_data(
     split: int = 1,
     root: str | Path | None = None,
 ) -> VideoSet:
-    """A data set from whatever the user names; ``notes[0]`` says as what it was read.
+    """Open a data set, whatever its layout; ``notes[0]`` names the layout that was recognised.
 
     "auto": a file with a column youtube_id is a Kinetics list, any other file a manifest; a folder with
     UCF101's or HMDB51's lists in it (or with ``splits`` pointing to them) is that data set, any other folder

@@ -1,4 +1,4 @@
-"""What a data set is to every other file: classes, one entry a video, one problem for each thing left out.
+"""A data set as all other code sees it: classes, one entry a video, one problem for each file or row left out.
 
 Order of classes: the official one where there is one (UCF101's classInd.txt); numeric where all labels are
 whole numbers; else alphabetical without regard to case. Two lists of one data set can hold different classes
@@ -21,7 +21,7 @@ from peakzoom.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Entry:
-    """One labelled video; ``split`` is "train", "val", "test" or None (not said), ``group`` None if unknown."""
+    """One labelled video; ``split`` is "train", "val", "test" or None (not stated), ``group`` None if unknown."""
 
     path: Path
     label: int
@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something named or found that is not used, and why."""
+    """A file or a row of a list that is not used, and why."""
 
     path: str
     reason: str

@@ -63,7 +63,7 @@ def seed_of(*key: int) -> int:
 
 
 def used_in_part(path: Path, problem: str) -> Problem:
-    """What is said of a video that is trained on although something is wrong with it."""
+    """The problem of a video that is trained on although part of it is damaged."""
     return Problem(str(path), f"used in part: {problem}")
 
 
@@ -77,7 +77,7 @@ class ClipDataset(Dataset[Sample | Problem]):
         entries: the videos.
         preprocess: the size of the clips.
         augment: what may change in a training clip.
-        cached: their decoded frames; videos that are missing there are decoded when they are asked for.
+        cached: their decoded frames; videos that are missing there are decoded when a clip of them is needed.
         seed: of every draw.
         clips: of a video, without ``augment``.
         canvas: (height, width) of decoded frames, cached or not; ``preprocess.stored_canvas`` when not given.

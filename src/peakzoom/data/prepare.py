@@ -41,8 +41,7 @@ class Official:
         page: where it is downloaded.
         videos_file: what its archive of videos is called there.
         lists_file: what its archive of lists is called there.
-        is_videos: fits the name of that archive, lower case, without its suffix.
-        is_lists: likewise.
+        is_videos, is_lists: fit the names of those archives, lower case, without their suffix.
         marks: pattern of a file by which a folder of lists is known.
         read: classes and entries that the lists in a folder name for a split.
     """

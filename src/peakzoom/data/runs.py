@@ -1,7 +1,6 @@
 """A run folder, read back: which videos it trained on and tests on, and how the training went.
 
-What is in the folder is said by ``peakzoom.training.train``, which writes it. None of the optional extras is needed
-here.
+``peakzoom.training.train`` writes the folder and documents its files. None of the optional extras is needed here.
 """
 
 from __future__ import annotations

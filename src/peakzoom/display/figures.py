@@ -1,4 +1,4 @@
-"""Pictures of a run: curves, confusion matrix, attention, cascades; scores of one video. Matplotlib, without a display.
+"""Plots of plain arrays: curves, a confusion matrix, attention, scores. Matplotlib, without a display.
 
 A ``..._figure`` makes a figure, for a notebook or to be saved; a ``plot_...`` saves it as a PNG.
 """
@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
-if TYPE_CHECKING:
-    from peakzoom.inference.prediction import Prediction
 
 INK, MUTED = "#1f2933", "#7b8794"
 COLOURS = {"train": "#2563eb", "val": "#d97706"}
@@ -106,34 +103,29 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def prediction_figure(prediction: Prediction, top: int = 5) -> Figure:
-    """Scores of the best classes, a group of bars each, best first: the fused answer and every branch.
+def scores_figure(title: str, classes: Sequence[str], scores: Mapping[str, np.ndarray]) -> Figure:
+    """Scores of a few classes: a group of bars for each class, a bar in it for each branch.
 
     Args:
-        prediction: of one video.
-        top: classes.
+        title: above the bars.
+        classes: K names, from top to bottom.
+        scores: for each branch, float (K,) in [0, 1].
     """
-    names = [name for name, _ in prediction.top(top)]
-    places = [prediction.classes.index(name) for name in names]
-    branches = ["fused", *(name for name in prediction.scores if name != "fused")]
-    if len(branches) == 2:  # a single branch is its own answer
-        branches = branches[:1]
-    height = 0.8 / len(branches)
-    figure = Figure(figsize=(7.2, 0.9 + len(names) * (0.3 + 0.16 * len(branches))), layout="constrained")
+    height = 0.8 / len(scores)
+    figure = Figure(figsize=(7.2, 0.9 + len(classes) * (0.3 + 0.16 * len(scores))), layout="constrained")
     axis = figure.subplots()
-    for row, branch in enumerate(branches):
-        values = prediction.scores[branch][places]
-        at = np.arange(len(names)) + (row - (len(branches) - 1) / 2) * height
+    for row, (branch, values) in enumerate(scores.items()):
+        at = np.arange(len(classes)) + (row - (len(scores) - 1) / 2) * height
         axis.barh(at, values, height * 0.9, color=BRANCH_COLOURS[branch], label=branch)
-    axis.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=9, parse_math=False)
+    axis.set_yticks(range(len(classes)), [shortened(name) for name in classes], fontsize=9, parse_math=False)
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter("{x:.0%}")
     axis.set_xlabel("score", fontsize=9)
     axis.grid(alpha=0.25, axis="x")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.set_title(shortened(prediction.path.name, 60), color=INK, fontsize=10, parse_math=False)
-    if len(branches) > 1:
+    axis.set_title(shortened(title, 60), color=INK, fontsize=10, parse_math=False)
+    if len(scores) > 1:
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 

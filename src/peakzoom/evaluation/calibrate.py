@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from peakzoom.display.figures import COLOURS, INK
+from peakzoom.evaluation.stats import upper_bound
 from peakzoom.inference.early_exit import EarlyExit, Thresholds, Work, lead_of
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model.load import digest
@@ -297,31 +298,6 @@ def calibrate(
     fitting = [each for each in points if each.loss_bound <= loss + 1e-9 and each.accuracy >= least]
     chosen = min(fitting, key=lambda each: (each.multiply_adds, each.loss_bound))
     return Calibration(chosen, full, points, count, loss, work)
-
-
-def upper_bound(count: int, of: int, confidence: float = 0.95) -> float:
-    """One-sided exact bound of a share from ``count`` of ``of``: where so few have probability 1 - confidence."""
-    if count >= of:
-        return 1.0
-
-    def below(share: float) -> float:
-        """Probability of ``count`` or fewer."""
-        return sum(
-            math.exp(
-                math.lgamma(of + 1)
-                - math.lgamma(k + 1)
-                - math.lgamma(of - k + 1)
-                + k * math.log(share)
-                + (of - k) * math.log1p(-share)
-            )
-            for k in range(count + 1)
-        )
-
-    low, high = count / of, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) > 1 - confidence else (low, middle)
-    return high
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:

@@ -49,7 +49,7 @@ from peakzoom.utils.durable import (
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal, check_settings, hash_of, is_written, whole_lines
 from peakzoom.utils.progress import Told, progress_bar
-from peakzoom.video.sampling import Views, decode_ahead
+from peakzoom.video.sampling import Views
 
 
 def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> list[Entry]:
@@ -111,10 +111,9 @@ def score_videos(
     entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries
     answers = dict(known or {})
     missing = [place for place in range(len(entries)) if place not in answers]
-    decoded = decode_ahead([entries[place].path for place in missing], recognizer.preprocess, views, workers)
+    predicted = recognizer.predict_files([entries[place].path for place in missing], views, workers)
     with progress_bar(f"testing on {len(entries)} videos", progress) as told:
-        for place, video in zip(missing, decoded, strict=True):
-            found = video if isinstance(video, DecodeError) else recognizer.score(video)
+        for place, found in zip(missing, predicted, strict=True):
             answers[place] = found
             if note:
                 note(place, found)

@@ -276,11 +276,11 @@ def _scores(
 ) -> np.ndarray:
     """Fused softmax (B, 2 + draws + 1, S): as it is, attended blurred, each random place, the centre."""
     network, side = engine.network, views.shape[-1]
-    seen = network.look(views.to(engine.device))
-    responses, _ = network.model.respond(seen.features, network.preprocess.frames, seen.size)
+    first = network.first_pass(views.to(engine.device))
+    responses, _ = network.model.respond(first.features, network.preprocess.frames, first.size)
     mask = attended(responses.float().cpu(), side, share)
     soft = blur(views, SIGMA * side)
     masks = [mask, *(moved(mask, generator) for _ in range(draws)), centre(side, share).expand_as(mask)]
     blurred = [torch.where(each[:, :, None], soft, views) for each in masks]
-    logits = [engine.stage2(seen), *(engine(each)["fused"] for each in blurred)]
+    logits = [engine.stage2(first), *(engine(each)["fused"] for each in blurred)]
     return torch.stack(logits, 1).softmax(2).numpy()

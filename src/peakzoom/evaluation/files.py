@@ -16,7 +16,7 @@ from peakzoom.data.entries import Entry
 from peakzoom.display.figures import plot_confusion
 from peakzoom.evaluation.results import Evaluation
 from peakzoom.inference.early_exit import EarlyExit
-from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.prediction import Prediction, average
 from peakzoom.model.config import BRANCHES
 from peakzoom.utils.durable import DRAFT, write_csv
 from peakzoom.utils.errors import UserError
@@ -243,12 +243,6 @@ def read_evaluation(folder: Path) -> Scores:
                 folder, f"metrics.json states another accuracy of {name} than scores.csv gives"
             )
     return result
-
-
-def average(views: np.ndarray) -> np.ndarray:
-    """(V, views, S) -> float64 (V, S), to the last digit as ``Recognizer.score`` averages."""
-    mean = np.sort(views, axis=1).astype(np.float64).mean(1)
-    return np.asarray(mean / mean.sum(1, keepdims=True))
 
 
 def _read_problems(folder: Path) -> list[tuple[str, str]]:

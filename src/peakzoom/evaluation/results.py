@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.display.figures import confusion_figure
-from peakzoom.display.html import _block, _folded, _name, _row, _table
+from peakzoom.display.html import block_html, folded_html, name_html, row_html, table_html
 from peakzoom.evaluation.stats import interval, share
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
@@ -133,21 +133,21 @@ def mean_effort(predictions: Sequence[Prediction], early_exit: EarlyExit) -> Mea
 def evaluation_html(result: Evaluation) -> str:
     """Accuracies of every branch with their intervals, then the fused answer's class by class."""
     videos = sum(result.counts.values())
-    head = _row(["answer"], ["top-1", "95% interval", "top-5", "mean class"], "th")
+    head = row_html(["answer"], ["top-1", "95% interval", "top-5", "mean class"], "th")
     rows = []
     for name, branch in result.branches.items():
         top1 = share(round(branch.top1 * videos), videos)
         figures = [f"{branch.top1:.1%}", interval(top1), f"{branch.top5:.1%}", f"{branch.mean_class:.1%}"]
-        rows.append(_row([_name(name)], figures))
+        rows.append(row_html([name_html(name)], figures))
     each = [
-        _row([_name(name)], [str(result.counts[name]), f"{value:.1%}"])
+        row_html([name_html(name)], [str(result.counts[name]), f"{value:.1%}"])
         for name, value in result.fused.per_class.items()
     ]
-    classes = _table(_row(["class"], ["videos", "fused accuracy"], "th"), each)
+    classes = table_html(row_html(["class"], ["videos", "fused accuracy"], "th"), each)
     lines = [f"<b>{videos} videos</b>; intervals are Wilson's and take videos as independent"]
     if result.problems:
         lines.append(f"{len(result.problems)} files are missing, broken or used in part")
     if result.effort:
         views, closer = result.effort.views, result.effort.closer
         lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them in stage 2")
-    return _block("<br>".join(lines), _table(head, rows), _folded(classes, len(each), "classes"))
+    return block_html("<br>".join(lines), table_html(head, rows), folded_html(classes, len(each), "classes"))

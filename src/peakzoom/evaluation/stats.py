@@ -5,28 +5,31 @@ pooled over the folds, so an accuracy is one matrix: ``right`` (seeds, videos). 
 
 - the accuracy, and how far apart the seeds are;
 - a percentile interval by bootstrap over clips (Efron 1979), all seeds of a clip together;
-- a paired test of two networks by sign flips (Fisher 1935, The Design of Experiments, sec. 21), and for one seed
-  McNemar's exact test (McNemar 1947), which is the same test there.
+- a paired test of two networks by sign flips (Fisher 1935, The Design of Experiments, sec. 21).
 
-What these do not say. Clips of one sequence, or of one long video, share people and scenery and are not independent;
-taken one by one they make intervals too narrow and p-values too small. Given ``groups``, intervals draw whole groups
-(cluster bootstrap) and the test flips the signs of whole groups; a result says by its ``units`` which it was. With
-few groups the cluster bootstrap is still somewhat too narrow. Neither way knows of other training clips: networks
-tested on different folds shared most of their training data, and the interval is about which clips were tested.
+The computing is ``scipy.stats``'s. What these numbers do not say: clips of one sequence, or of one long video, share
+people and scenery and are not independent; taken one by one they make intervals too narrow and p-values too small.
+Given ``groups``, intervals draw whole groups (cluster bootstrap) and the test flips the signs of whole groups; a result
+says by its ``units`` which it was. With few groups the cluster bootstrap is still somewhat too narrow. Neither way
+knows of other training clips: networks tested on different folds shared most of their training data, and the interval
+is about which clips were tested.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from peakzoom.utils.errors import UserError
 
-EXACT = 20  # units that differ: up to 2^20 sign patterns are all looked at, beyond it they are drawn
-CHUNK = 4_000_000  # numbers drawn at once, for memory
+DRAWS = 100_000  # sign patterns of a paired test, where there are more
+BATCH = 4_000_000  # numbers that are drawn at once, for memory
+RESAMPLES, SEED = 1000, 0  # of the intervals in an evaluation's report
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,6 @@ class PairedTest:
     units: str  # "clips" or "groups": what was drawn and whose signs were flipped
     count: int  # of units
     exact: bool  # all sign patterns, not drawn ones
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Exact McNemar test of two networks with one seed each."""
-
-    p: float  # two-sided
-    only_a: int  # clips that a alone got right
-    only_b: int
 
 
 def pool(outcomes: Sequence[Outcome]) -> Pooled:
@@ -159,54 +153,44 @@ def paired_test(
     b: np.ndarray,
     *,
     groups: Sequence[object] | None = None,
-    draws: int = 100_000,
     resamples: int = 10_000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> PairedTest:
     """Two-sided paired permutation test of "a and b are equally good", by sign flips.
 
     The statistic is the sum over clips of the difference of accuracies, each averaged over the seeds. Were a and b
-    alike, every clip's difference could as well have the other sign. With at most ``EXACT`` differences other than 0,
-    p is the share of all sign patterns whose sum is at least as far from 0; with more, of drawn patterns, the one
-    that was seen counted with them (Phipson and Smyth 2010), so that p is never 0.
+    alike, every clip's difference could as well have the other sign. With at most 16 differences other than 0, whose
+    sign patterns are no more than ``DRAWS``, p is the share of all patterns whose sum is at least as far from 0; with
+    more, of drawn patterns, the one that was seen counted with them (Phipson and Smyth 2010), so that p is never 0.
 
     Args:
         a: (seeds, videos) or (videos,), bool or float in [0, 1].
         b: likewise, the same videos in the same order; the number of seeds may differ.
         groups: (videos,) what each clip belongs to; signs are flipped and the interval's draws made for whole groups.
-        draws: sign patterns, where not all are looked at.
-        resamples: see :func:`bootstrap_interval`, as for the next two.
-        seed: likewise, also of the sign patterns.
-        level: likewise.
+        resamples: draws of the interval, see :func:`bootstrap_interval`.
+        seed: of these draws and of the sign patterns.
     """
     a, b = _checked(a), _checked(b)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"a has {a.shape[1]} videos and b has {b.shape[1]}: expected the same ones")
     difference = 100 * (a.mean(0) - b.mean(0))
-    return paired_differences(
-        difference, groups=groups, draws=draws, resamples=resamples, seed=seed, level=level
-    )
+    return paired_differences(difference, groups=groups, resamples=resamples, seed=seed)
 
 
 def paired_differences(
     difference: np.ndarray,
     *,
     groups: Sequence[object] | None = None,
-    draws: int = 100_000,
     resamples: int = 10_000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> PairedTest:
     """:func:`paired_test` of any figure that two networks have for every clip, in its own unit.
 
     Args:
         difference: float (videos,), a's figure less b's.
         groups: see :func:`paired_test`, as for the others.
-        draws: likewise.
-        resamples: likewise.
-        seed: likewise.
-        level: likewise.
+        resamples: see there.
+        seed: see there.
     """
     difference = np.array(difference, dtype=np.float64)
     if difference.ndim != 1 or not difference.size or not np.isfinite(difference).all():
@@ -214,10 +198,10 @@ def paired_differences(
     # Thirds of a clip do not cancel to the last digit.
     difference[np.abs(difference) < 1e-12 * max(1.0, np.abs(difference).max())] = 0
     sums, _ = _by_unit(difference, groups)
-    p, exact = _sign_flips(sums, draws, seed)
+    p, exact = _sign_flips(sums, seed)
     return PairedTest(
         difference=float(difference.mean()),
-        interval=_interval(difference, groups, resamples, seed, level),
+        interval=_interval(difference, groups, resamples, seed, 0.95),
         p=p,
         better=int((difference > 0).sum()),
         equal=int((difference == 0).sum()),
@@ -244,24 +228,6 @@ def compare(
         )
     named = None if groups is None else [groups[video] for video in first.videos]
     return paired_test(first.right, second.right, groups=named)
-
-
-def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
-    """McNemar's test in its exact (binomial) form, for one seed.
-
-    Of the n clips that one network alone got right, each would be a's with probability 1/2.
-
-    Args:
-        a: bool (videos,).
-        b: bool (videos,).
-    """
-    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(f"a has shape {a.shape} and b {b.shape}, expected (videos,) each")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    n, fewer = only_a + only_b, min(only_a, only_b)
-    tail = sum(math.comb(n, k) for k in range(fewer + 1))
-    return McNemar(min(1.0, 2 * tail / 2**n), only_a, only_b)
 
 
 def _checked(right: np.ndarray) -> np.ndarray:
@@ -296,47 +262,79 @@ def _interval(
     """Percentile interval of the mean of ``values`` (videos,)."""
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level is {level} and resamples {resamples}, expected within (0, 1) and at least 1")
-    sums, counts = _by_unit(values, groups)
-    units = len(sums)
-    rng = np.random.default_rng(seed)
-    at_once = max(1, CHUNK // units)
-    means: list[np.ndarray] = []
-    for start in range(0, resamples, at_once):
-        chosen = rng.integers(0, units, (min(at_once, resamples - start), units))
-        means.append(sums[chosen].sum(1) / counts[chosen].sum(1))
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+
+    def mean(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return np.asarray(sums.sum(-1) / counts.sum(-1))
+
+    units = _by_unit(values, groups)
+    return bootstrap(mean, *units, resamples=resamples, seed=seed, level=level, vectorized=True)
+
+
+def bootstrap(
+    statistic: Callable[..., Any],
+    *data: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    level: float = 0.95,
+    vectorized: bool = False,
+) -> tuple[float, float]:
+    """Percentile interval of any statistic of paired arrays, their entries drawn together with replacement.
+
+    Args:
+        statistic: of as many arrays (n,); NaN where a draw has none, which is then left out.
+        data: arrays (n,).
+        resamples: draws.
+        seed: of the draws: the same numbers give the same interval.
+        level: share of the draws within the interval.
+        vectorized: the statistic takes many draws at once, arrays (draws, n).
+    """
+    units = len(data[0])
+    if units == 1:  # every draw is the same, and SciPy refuses it
+        return (float(statistic(*data)),) * 2
+
+    def of_drawn(places: np.ndarray, axis: int = -1) -> Any:
+        return statistic(*(each[places] for each in data))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # what it says of a NaN
+        found = stats.bootstrap(
+            (np.arange(units),),
+            of_drawn,
+            n_resamples=resamples,
+            batch=max(1, BATCH // units),
+            vectorized=vectorized,
+            method="percentile",
+            rng=seed,
+        )
+    low, high = np.nanquantile(found.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _sign_flips(sums: np.ndarray, draws: int, seed: int) -> tuple[float, bool]:
+def _sign_flips(sums: np.ndarray, seed: int) -> tuple[float, bool]:
     """Two-sided p and whether it is exact. A unit without a difference has no sign and is left out."""
     sums = sums[sums != 0]
-    units = len(sums)
+    if len(sums) < 2:  # both signs of one are as far from 0
+        return 1.0, True
+
     # Sums in another order differ in the last digits, and as far from 0 as was seen means that far, too.
-    seen = abs(sums.sum()) - 1e-9 * np.abs(sums).sum()
-    if units <= EXACT:
-        totals = np.zeros(1)
-        for value in sums:
-            totals = np.concatenate((totals + value, totals - value))
-        return float((np.abs(totals) >= seen).mean()), True
-    if draws < 1:
-        raise ValueError(f"draws is {draws}, expected at least 1")
-    rng = np.random.default_rng(seed)
-    at_once = max(1, CHUNK // units)
-    as_far = 0
-    for start in range(0, draws, at_once):
-        signs = rng.integers(0, 2, (min(at_once, draws - start), units), dtype=np.int8)
-        as_far += int((np.abs((2.0 * signs - 1) @ sums) >= seen).sum())
-    return (1 + as_far) / (draws + 1), False
+    def distance(sums: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.abs(sums.sum(axis)).round(9)
 
+    def flipped(size: tuple[int, int]) -> np.ndarray:
+        return np.asarray((2.0 * rng.integers(0, 2, size, dtype=np.int8) - 1) * sums)
 
-Z95 = 1.959963984540054  # 97.5% quantile of the normal distribution
-
-
-RESAMPLES = 1000
-
-
-SEED = 0
+    sums, rng = sums / np.abs(sums).sum(), np.random.default_rng(seed)
+    exact = 2 ** len(sums) <= DRAWS
+    options: dict[str, Any] = {
+        "alternative": "greater",
+        "n_resamples": DRAWS,
+        "batch": max(1, BATCH // len(sums)),
+    }
+    if exact:
+        found = stats.permutation_test((sums,), distance, permutation_type="samples", **options)
+    else:  # permutation_test draws signs by sorting, ten times slower
+        found = stats.monte_carlo_test(sums, flipped, distance, **options)
+    return float(found.pvalue), exact
 
 
 @dataclass(frozen=True)
@@ -359,12 +357,13 @@ def share(right: int, videos: int) -> Share:
     """
     if videos == 0:
         return Share(0, 0, None, None, None)
-    value, scale = right / videos, 1 + Z95**2 / videos
-    middle = (value + Z95**2 / (2 * videos)) / scale
-    half = Z95 * ((value * (1 - value) + Z95**2 / (4 * videos)) / videos) ** 0.5 / scale
-    low = 0.0 if right == 0 else max(0.0, middle - half)  # exactly, not to rounding
-    high = 1.0 if right == videos else min(1.0, middle + half)
-    return Share(right, videos, value, low, high)
+    low, high = stats.binomtest(right, videos).proportion_ci(method="wilson")
+    return Share(right, videos, right / videos, float(low), float(high))
+
+
+def upper_bound(count: int, of: int, confidence: float = 0.95) -> float:
+    """One-sided exact bound of a share (Clopper and Pearson, 1934), of which ``count`` of ``of`` were seen."""
+    return float(stats.binomtest(count, of, alternative="less").proportion_ci(confidence).high)
 
 
 def interval(each: Share) -> str:
@@ -382,22 +381,3 @@ def mean_class(right: np.ndarray, labels: np.ndarray) -> float:
     counts = np.bincount(labels)
     found = np.bincount(labels, weights=right)
     return float((found[counts > 0] / counts[counts > 0]).mean())
-
-
-# Not stats.bootstrap_interval: that draws means over videos. Mean class accuracy and the separation of wrong from right
-# answers are no such means, both have to be counted again in every draw.
-def bootstrap(
-    videos: int, measure: Callable[[np.ndarray], float | None], resamples: int = RESAMPLES, seed: int = SEED
-) -> tuple[float, float]:
-    """95% interval of a number: its 2.5% and 97.5% quantiles over videos drawn again with replacement.
-
-    Args:
-        videos: how many there are.
-        measure: the number, from indices int (videos,); None where a draw has none, which is then left out.
-        resamples: draws.
-        seed: of the draws; the same for every number.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = (measure(rng.integers(videos, size=videos)) for _ in range(resamples))
-    low, high = np.quantile([each for each in drawn if each is not None], (0.025, 0.975))
-    return float(low), float(high)

@@ -26,8 +26,6 @@ from torch.nn import functional as F
 from peakzoom.display.figures import INK, MUTED, shortened
 from peakzoom.explanation.evidence import BRANCHES, Evidence
 from peakzoom.model.zoom import ZoomSampler
-from peakzoom.video.decode import frames_of
-from peakzoom.video.guard import streamed
 
 BRANCH_COLOURS = {BRANCHES[0]: "#22d3ee", BRANCHES[1]: "#fb923c"}
 LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
@@ -131,7 +129,7 @@ def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
     axes = upper.subplots(4, count, squeeze=False)
     for axis, name in zip(axes[:, 0], ("frame", "response, peaks", *BRANCHES), strict=True):
         axis.set_ylabel(name, fontsize=9, color=INK)
-    frames = streamed(evidence.info.path, frames_of, evidence.scan, np.asarray(wanted), painter.size)
+    frames = evidence.video.frames(np.asarray(wanted), painter.size)
     for place, (number, pixels) in enumerate(frames):
         panes = painter.paint(number, pixels)
         pictures = (pixels.numpy(), panes.overlay, panes.discriminative, panes.complementary)
@@ -233,8 +231,7 @@ class EvidenceVideo:
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         """Number and picture, uint8 (height, width, 3), of every frame of the file."""
         top = HEAD + TITLE
-        scanned, size = self.evidence.scan, self.painter.size
-        for number, pixels in streamed(scanned.info.path, frames_of, scanned, None, size):
+        for number, pixels in self.evidence.video.frames(None, self.painter.size):
             panes = self.painter.paint(number, pixels)
             picture = self._still.copy()
             for left, pane in zip(

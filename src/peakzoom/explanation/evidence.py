@@ -13,7 +13,8 @@ from torch import Tensor
 from peakzoom.inference.prediction import Prediction
 from peakzoom.model import PeakZoom
 from peakzoom.video.clips import clip_span
-from peakzoom.video.scan import Scan, VideoInfo
+from peakzoom.video.held import HeldVideo
+from peakzoom.video.scan import VideoInfo
 from peakzoom.video.views import Preprocess
 
 BRANCHES = ("discriminative", "complementary")  # those that see a zoomed video
@@ -107,7 +108,7 @@ class Evidence:
         prediction: the one that ``predict`` gives.
         target: the class that the evidence is for.
         target_given: whether the caller named that class; otherwise it is the predicted one.
-        scan: the file.
+        video: the file; its frames are those that are drawn.
         base: int64 (m,), the file's frames at the network's rate.
         clips: the evidence of each clip, in order.
         crop: number of the crop that the evidence is taken from, and how many crops the views have.
@@ -118,7 +119,7 @@ class Evidence:
     prediction: Prediction
     target: str
     target_given: bool
-    scan: Scan
+    video: HeldVideo
     base: np.ndarray
     clips: list[ClipEvidence]
     crop: tuple[int, int]
@@ -128,12 +129,12 @@ class Evidence:
     @property
     def info(self) -> VideoInfo:
         """About the file."""
-        return self.scan.info
+        return self.video.info
 
     @property
     def times(self) -> np.ndarray:
         """When each frame of the file is shown, float64 (N,) seconds."""
-        return self.scan.timestamps
+        return self.video.scan.timestamps
 
     @property
     def zooms(self) -> bool:

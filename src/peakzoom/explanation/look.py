@@ -1,7 +1,8 @@
 """What a network saw in a whole video: class scores, response and peaks of every frame (paper, Eq. 1-5).
 
-The answer is that of ``predict``. For the evidence the video is gone through once more, in clips that overlap by half
-so that every frame lies in one, and each clip's first pass is kept: here frames 0 to 20, clips of 8 frames::
+The prediction is that of ``predict``. For the evidence the network goes through the video once more, in clips that
+overlap by half so that every frame lies in one, and each clip's first pass is kept: here frames 0 to 20, clips of 8
+frames::
 
     frame     0 1 2 3 4 5 6 7 8 9 ...                20
     clips     |------0------|
@@ -26,15 +27,15 @@ from peakzoom.explanation.classes import frame_probabilities, respond_to, speaki
 from peakzoom.explanation.evidence import ClipEvidence, Evidence, Region
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
+from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import needed_for
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.clips import clip_indices, clip_span
-from peakzoom.video.decode import frames_of
-from peakzoom.video.guard import guards, streamed
-from peakzoom.video.sampling import Views, decode_views
-from peakzoom.video.scan import Scan, VideoInfo, scan
+from peakzoom.video.held import HeldVideo
+from peakzoom.video.sampling import Views
+from peakzoom.video.scan import VideoInfo
 from peakzoom.video.views import Preprocess, frames_at
 
 
@@ -49,7 +50,7 @@ class Explanation(Evidence):
 
 def explain(
     recognizer: Recognizer,
-    file: str | Path,
+    file: str | Path | HeldVideo,
     target: str | None = None,
     views: Views | None = None,
     crop: int | None = None,
@@ -58,16 +59,17 @@ def explain(
     """Recognise a video and note what the network saw in it.
 
     Args:
-        recognizer: a trained model; any engine computes the answer, PyTorch the evidence.
-        file: a video file of any length.
+        recognizer: a trained model; any engine computes the prediction, PyTorch the evidence.
+        file: a video file of any length. One that is held (:mod:`peakzoom.video.held`) is not decoded again.
         target: look for what speaks for this class; the response that the network itself zooms by when not given.
-        views: the views whose scores are averaged to the answer; the paper's 30 when not given.
+        views: the views whose scores are averaged to the prediction; the paper's 30 when not given.
         crop: which crop the evidence is taken from; the one whose views score the class highest when not given.
         progress: show a bar; a function is called with (done, all) frames instead.
 
     Raises:
         DecodeError: the file gives no frame.
-        UserError: no class is called so, there is no such crop, or there is no network but an exported file.
+        UserError: no class is called so, there is no such crop, there is no network but an exported file, or the
+            recognizer exits early.
     """
     classes = recognizer.classes
     if target is not None and target not in classes:
@@ -78,42 +80,33 @@ def explain(
         raise UserError(f"evidence needs the network itself: {error}") from error
     if recognizer.early_exit is not None:
         raise UserError("evidence needs every view, and this model exits early: load it without cascade")
-    pre, views = recognizer.preprocess, views or Views()
-    with guards() as (guard,):
-        decoded = decode_views(file, pre, views, guard)
-        scanned = guard.run(file, scan, file)
-    prediction = recognizer.score(decoded)
-    given = target is not None
-    target = prediction.top(1)[0][0] if target is None else target
-
-    found = prediction.views["fused"][:, classes.index(target)].reshape(-1, len(decoded.offsets)).mean(0)
-    crop = int(found.argmax()) if crop is None else crop
-    if not 0 <= crop < len(decoded.offsets):
-        raise UserError(
-            f"crop is {crop}, expected 0 to {len(decoded.offsets) - 1}: there are {len(decoded.offsets)}"
-        )
-    corner = decoded.offsets[crop]
-
-    base = frames_at(scanned.info.path, scanned.timestamps, pre.fps)
-    engine = recognizer.engine
+    pre, engine = recognizer.preprocess, recognizer.engine
     network = engine.network if isinstance(engine, TorchEngine) else InferenceNetwork(model)
-    size = pre.test_size(scanned.info.height, scanned.info.width)
-    with progress_bar(f"looking at {scanned.info.path.name}", progress) as told:
-        seen = [
-            _see(network, view, start, classes.index(target) if given else None)
-            for start, view in _clips(scanned, base, pre, size, corner, told)
-        ]
+    with file if isinstance(file, HeldVideo) else HeldVideo(file) as video:
+        decoded = video.views(pre, views or Views())
+        prediction = recognizer.score(decoded)
+        shown = prediction.top(1)[0][0] if target is None else target
+        offsets = decoded.offsets
+        crop = _surest_crop(prediction, shown, len(offsets)) if crop is None else crop
+        if not 0 <= crop < len(offsets):
+            raise UserError(f"crop is {crop}, expected 0 to {len(offsets) - 1}: there are {len(offsets)}")
+        base = frames_at(video.path, video.scan.timestamps, pre.fps)
+        with progress_bar(f"looking at {video.path.name}", progress) as told:
+            clips = [
+                _see(network, view, start, None if target is None else classes.index(target))
+                for start, view in _clips(video, base, pre, offsets[crop], told)
+            ]
+    region = _region(video.info, offsets[crop], pre)
+    place = (crop, len(offsets))
     return Explanation(
-        prediction,
-        target,
-        given,
-        scanned,
-        base,
-        seen,
-        (crop, len(decoded.offsets)),
-        _region(scanned.info, size, corner, pre),
-        network.model,
+        prediction, shown, target is not None, video, base, clips, place, region, network.model
     )
+
+
+def _surest_crop(prediction: Prediction, name: str, crops: int) -> int:
+    """The crop whose views score a class highest."""
+    scores = prediction.views["fused"][:, prediction.classes.index(name)]
+    return int(scores.reshape(-1, crops).mean(0).argmax())
 
 
 def _starts(count: int, span: int) -> np.ndarray:
@@ -124,14 +117,10 @@ def _starts(count: int, span: int) -> np.ndarray:
 
 
 def _clips(
-    scanned: Scan,
-    base: np.ndarray,
-    pre: Preprocess,
-    size: tuple[int, int],
-    corner: tuple[int, int],
-    told: Told,
+    video: HeldVideo, base: np.ndarray, pre: Preprocess, corner: tuple[int, int], told: Told
 ) -> Iterator[tuple[int, Tensor]]:
     """Each clip's start and its view, uint8 (1, T, 3, s, s); no frame is kept longer than clips need it."""
+    size = pre.test_size(video.info.height, video.info.width)
     waiting = [
         (int(start), base[clip_indices(int(start), len(base), pre.frames, pre.stride)])
         for start in _starts(len(base), clip_span(pre.frames, pre.stride))
@@ -140,7 +129,7 @@ def _clips(
     wanted = np.unique(np.concatenate([frames for _, frames in waiting]))
     (top, left), side = corner, pre.source_size
     held: dict[int, Tensor] = {}
-    for number, pixels in streamed(scanned.info.path, frames_of, scanned, wanted, size):
+    for number, pixels in video.frames(wanted, size):
         held[number] = pixels[top : top + side, left : left + side].permute(2, 0, 1)
         while waiting and waiting[-1][1].max() <= number:
             start, frames = waiting.pop()
@@ -153,14 +142,14 @@ def _clips(
 @torch.inference_mode()
 def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None) -> ClipEvidence:
     model, frames = network.model, network.preprocess.frames
-    seen = network.look(view.to(next(model.parameters()).device))
+    first = network.first_pass(view.to(next(model.parameters()).device))
     if target is None:
-        responses, peaks = model.respond(seen.features, frames, seen.size)
-        labels = speaking_classes(model, seen.features, frames, seen.size)
+        responses, peaks = model.respond(first.features, frames, first.size)
+        labels = speaking_classes(model, first.features, frames, first.size)
     else:
-        responses, peaks = respond_to(model, seen.features, frames, seen.size, target)
+        responses, peaks = respond_to(model, first.features, frames, first.size, target)
         labels = torch.full_like(peaks, target, dtype=torch.int64)
-    scores = frame_probabilities(model, seen.features, frames)
+    scores = frame_probabilities(model, first.features, frames)
     only = slice(1) if model.config.attention_per == "clip" else slice(None)
     responses, peaks, labels = (each[0, only].cpu() for each in (responses, peaks, labels))
     return ClipEvidence(
@@ -173,7 +162,7 @@ def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None
     )
 
 
-def _region(info: VideoInfo, size: tuple[int, int], corner: tuple[int, int], pre: Preprocess) -> Region:
-    (height, width), (top, left), side = size, corner, pre.source_size
+def _region(info: VideoInfo, corner: tuple[int, int], pre: Preprocess) -> Region:
+    (height, width), (top, left), side = pre.test_size(info.height, info.width), corner, pre.source_size
     down, across = info.height / height, info.width / width
     return Region(top * down, left * across, side * down, side * across)

@@ -38,7 +38,7 @@ def save(evidence: Evidence, folder: str | Path, progress: bool | Told = True) -
     """
     folder = Path(folder)
     check_new_folder(folder)
-    with telling_full_disk(folder, "run it again"), whole_folder(folder) as draft:
+    with evidence.video, telling_full_disk(folder, "run it again"), whole_folder(folder) as draft:
         video, picture, data = (draft / f"evidence.{suffix}" for suffix in ("mp4", "png", "json"))
         data.write_text(json.dumps(evidence.to_dict(), indent=1) + "\n", encoding="utf-8")
         draw_figure(evidence).savefig(picture, dpi=110)

@@ -81,9 +81,9 @@ def multiply_adds_by_pass(model: PeakZoom) -> tuple[float, float]:
     view = torch.zeros((1, *network.preprocess.view_shape), dtype=torch.uint8, device=_device(network))
     with torch.inference_mode():
         with FlopCounterMode(display=False) as first:
-            seen = network.look(view)
+            passed = network.first_pass(view)
         with FlopCounterMode(display=False) as second:
-            network.answer(seen)
+            network.logits(passed)
     return first.get_total_flops() / 2e9, second.get_total_flops() / 2e9
 
 

@@ -177,7 +177,7 @@ class TwoStages(Protocol):
         """Logits (B, S) of the original branch, and what :meth:`stage2` needs."""
         ...
 
-    def stage2(self, first_pass: Any) -> Tensor:
+    def stage2(self, first: Any) -> Tensor:
         """Fused logits (B, S) of the same views."""
         ...
 
@@ -241,21 +241,21 @@ def score_in_stages(
         raise ValueError(f"the video has {len(decoded)} views, expected the {len(order)} of the early exit")
     most = min(thresholds.stage1_views, len(order))
     has_stage2 = most < len(order)
-    seen: list[Any] = []  # first passes of stage 1, where stage 2 may go on from them
+    passed: list[Any] = []  # first passes of stage 1, where stage 2 may go on from them
     total = np.zeros(len(engine.classes))
     for count, index in enumerate(order[:most], start=1):
-        logits, first_pass = engine.stage1(decoded.view(index))
+        logits, first = engine.stage1(decoded.view(index))
         total += _softmax(logits)
         if lead_of(total) >= thresholds.stage1_lead or count == len(order):
             return total / total.sum(), Effort(count, 0)
         if has_stage2:
-            seen.append(first_pass)
-    seen.reverse()
+            passed.append(first)
+    passed.reverse()
     total = np.zeros(len(engine.classes))
     stage2_views = 0
     for index in order:
-        first_pass = seen.pop() if seen else engine.stage1(decoded.view(index))[1]
-        total += _softmax(engine.stage2(first_pass))
+        first = passed.pop() if passed else engine.stage1(decoded.view(index))[1]
+        total += _softmax(engine.stage2(first))
         stage2_views += 1
         if lead_of(total) >= thresholds.stage2_lead:
             break

@@ -1,4 +1,4 @@
-"""Write a trained model as one self-contained graph, and only if it answers as the model does (docs/export.md).
+"""Write a trained model as one self-contained graph, and only if it computes what the model does (docs/export.md).
 
 All three branches with the attention inside, from uint8 views to logits, for any number of clips. Class names and
 preprocessing are in the file's metadata. The written file is opened again and compared with the trained network on
@@ -53,7 +53,7 @@ def export(
         tolerance: largest difference of a logit that is let through.
 
     Raises:
-        UserError: the file exists or has another ending, there is no clip, or the answers differ by more.
+        UserError: the file exists or has another ending, there is no clip, or the logits differ by more.
     """
     check_target(to, file)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
@@ -62,15 +62,13 @@ def export(
         difference, scale, count = compare(model, _open(to, written), clips)
         if not count:
             raise UserError("there is no clip to compare the exported model on: name videos with --check")
-        if not difference <= tolerance:  # a NaN is no answer either
+        if not difference <= tolerance:  # not >, so that a NaN is refused
             raise UserError(
                 f"the exported model differs from the trained one by {difference:.2g} (logits up to {scale:.3g}), "
                 f"more than {tolerance:g}, and was not kept; try another --to"
             )
-        made = sorted(each for each in Path(folder).iterdir() if each.is_file())
-        files = [file.parent / each.name for each in made]
-        for one, target in zip(made, files, strict=True):
-            one.replace(target)
+        drafts = sorted(each for each in Path(folder).iterdir() if each.is_file())
+        files = [each.replace(file.parent / each.name) for each in drafts]
     return Exported(files, difference, scale, count)
 
 
@@ -95,7 +93,7 @@ def check_target(to: str, file: Path) -> None:
 def compare(model: PeakZoom, engine: Engine, clips: Iterable[Tensor]) -> tuple[float, float, int]:
     """Largest difference of a logit between an engine and the trained network itself, largest logit, number of clips.
 
-    Every batch is also given clip by clip: neither answer may depend on what else is in the batch.
+    Every batch is also given clip by clip: no logit may depend on what else is in the batch.
     """
     model = model.eval()
     preprocess = Preprocess.from_dict(model.preprocess)

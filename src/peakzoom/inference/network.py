@@ -1,22 +1,20 @@
-"""The network as it answers: the same function, computed with less work (no paper; the algebra is exact).
+"""The network at inference: the same function, computed with less work (no paper; the algebra is exact).
 
-Three rewritings of a trained network, each of which leaves its answers as they were but for rounding:
+Three rewritings of a trained network, each of which leaves its logits as they were but for rounding:
 
 - **Batch norms** that follow a convolution become part of its weights (:func:`fold_batch_norms`).
 - **Temporal strides** move to the input (:func:`take_strides_first`). A convolution of one frame and temporal stride s
   drops all but every s-th slice; where everything before it sees one slice, or slices a multiple of s apart, the
-  dropped ones were computed for nothing. With T = 16 the paper's T-CNN looks at frames 0, 4, 8 and 12 only::
+  dropped ones were computed for nothing. With T = 16 the paper's T-CNN sees frames 0, 4, 8 and 12 only::
 
       frame     0 1 2 3 4 5 6 7 8 9 ...
       stem      |   |   |   |   |        every second, 1 x 3 x 3
       stage 4   |---|---|---|            dilation 4: slices two frames apart, frames 8 apart
-      stage 6   |       |       |        every second of those; the others are never asked for
+      stage 6   |       |       |        every second of those; the others are never computed
 
-- **Weights** of convolutions are laid out once as a CPU's oneDNN wants them (:class:`PackedConv`), rather than at every
-  call; clips then stay channels-last, too, which PyTorch's own convolution leaves for a single clip.
-
-And on a CPU a batch passes the backbone a few clips at a time, so that each part finds its memory where the one before
-left it (:func:`clips_together`).
+- **Weights** of convolutions are laid out once as a CPU's oneDNN wants them, rather than at every call
+  (:class:`~peakzoom.inference.packed.PackedConv`); clips then stay channels-last, too, which PyTorch's own convolution
+  leaves for a single clip.
 
 :class:`InferenceNetwork` puts a model together from them, from uint8 views to logits. It can be asked for half
 precision, which is not exact: convolutions are then computed in it, and what makes attention of their features is not.
@@ -31,16 +29,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peakzoom.inference.packed import clips_together, pack_convolutions, pass_one
+from peakzoom.inference.packed import input_shapes, pack_convolutions
 from peakzoom.inference.rewrite import CONVOLUTIONS, fold_batch_norms, take_strides_first
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.geometry import place_response
 from peakzoom.model.network import PeakZoom
 from peakzoom.video.views import Preprocess, to_input
 
+CROPS = 3  # clips of a batch in a test, which convolutions are packed for; others are computed too
+
 
 @dataclass(frozen=True)
-class Seen:
+class FirstPass:
     """A batch of clips after the first pass."""
 
     features: Tensor  # (B, C, T', h, w) of the original video
@@ -62,7 +62,7 @@ class EveryCell(SparseAttention):
 
 
 class InferenceNetwork(nn.Module):
-    """A trained model's answers, rewritten as above; the model itself is left as it is.
+    """A trained model for inference, rewritten as above; the model itself is left as it is.
 
     Args:
         model: with ``preprocess``.
@@ -87,59 +87,50 @@ class InferenceNetwork(nn.Module):
             for module in backbone.modules():  # once, rather than at every call
                 if isinstance(module, CONVOLUTIONS):
                     module.to(dtype)
-        self.together: int | None = None  # clips that pass the backbone at once on a CPU; all, if None
         if not fixed_shapes and next(backbone.parameters()).device.type == "cpu":
             frames, size = -(-self.preprocess.frames // self.step), self.preprocess.size
-            passed = pass_one(backbone, self._features, torch.zeros((1, 3, frames, size, size)))
-            self.together = clips_together(passed.most)
-            pack_convolutions(passed.shapes, self.together)
+            shapes = input_shapes(backbone, self._features, torch.zeros((1, 3, frames, size, size)))
+            pack_convolutions(shapes, CROPS)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
-        return self.answer(self.look(views))
+        return self.logits(self.first_pass(views))
 
-    def answer(self, seen: Seen) -> dict[str, Tensor]:
+    def logits(self, first: FirstPass) -> dict[str, Tensor]:
         """The same from a first pass."""
-        pooled = {"original": self.model.gather(seen.features)}
+        pooled = {"original": self.model.gather(first.features)}
         if self.model.zooms:
-            pooled |= self.look_closer(seen)
+            pooled |= self.second_pass(first)
         return self.model.classify(pooled).logits()
 
-    def look(self, views: Tensor) -> Seen:
-        """The first pass: features of the original video."""
-        video, source = to_input(views[:, :: self.step], self.preprocess)  # no other frame is looked at
+    def first_pass(self, views: Tensor) -> FirstPass:
+        """Features of the original video."""
+        video, source = to_input(views[:, :: self.step], self.preprocess)  # no other frame counts
         features = self._features(video)
-        return Seen(features, video if source is None else source, (video.shape[3], video.shape[4]))
+        return FirstPass(features, video if source is None else source, (video.shape[3], video.shape[4]))
 
-    def look_closer(self, seen: Seen) -> dict[str, Tensor]:
-        """The second pass: what the classifiers read of the two zoomed videos."""
-        pooled = self.model.gather(self._features(self.zoom(seen)))
+    def second_pass(self, first: FirstPass) -> dict[str, Tensor]:
+        """What the classifiers read of the two zoomed videos."""
+        pooled = self.model.gather(self._features(self.zoom(first)))
         discriminative, complementary = pooled.unflatten(0, (2, -1)).unbind()
         return {"discriminative": discriminative, "complementary": complementary}
 
-    def zoom(self, seen: Seen) -> Tensor:
+    def zoom(self, first: FirstPass) -> Tensor:
         """What lies between the passes: the zoomed videos (2 B, 3, T, H, W), first the discriminative ones."""
         model, config = self.model, self.model.config
         placed = place_response(
-            model.slice_responses(seen.features),
+            model.slice_responses(first.features),
             model.backbone.cells,
             self.preprocess.frames,
-            seen.size,
+            first.size,
             config.grid,
             step=self.step,
             average=config.attention_per == "clip",
         )
-        return model.zoom(seen.source, *model.find_peaks(placed), seen.size)[2]
+        return model.zoom(first.source, *model.find_peaks(placed), first.size)[2]
 
     def _features(self, video: Tensor) -> Tensor:
-        """The backbone's, float32; a batch of many clips in parts of equal size, or nearly."""
-        if self.together is None or len(video) <= self.together or video.device.type != "cpu":
-            return self._features_of(video)
-        parts = video.tensor_split(-(-len(video) // self.together))
-        return torch.cat([self._features_of(part) for part in parts])
-
-    def _features_of(self, video: Tensor) -> Tensor:
-        """Autocast gives each operation inputs of the precision that it is safe in."""
+        """The backbone's, float32. Autocast gives each operation inputs of the precision that it is safe in."""
         features: Any = self.model.backbone.features
         if self.dtype == torch.float32:
             return features(video)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
-
-from peakzoom.inference.rewrite import _Watch
 
 
 class PackedConv(nn.Module):
-    """What a convolution becomes whose weights lie in memory as oneDNN reads them, for answers on a CPU.
+    """What a convolution becomes whose weights lie in memory as oneDNN reads them, for inference on a CPU.
 
     PyTorch's own convolution brings them there at every call, and for a single clip, whose strides do not tell that it
     lies channels-last, the clip too: up to three times the time of the convolution itself.
@@ -52,9 +48,9 @@ class PackedConv(nn.Module):
         return result
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        made = super()._apply(fn, recurse)
+        result = super()._apply(fn, recurse)
         self.lay_out()
-        return made
+        return result
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -112,42 +108,13 @@ def pack(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> None:
     packed.lay_out()
 
 
-@dataclass(frozen=True)
-class Passed:
-    """What one clip made a backbone do.
-
-    ``shapes`` are those that convolutions read, of each that was passed and can be packed. ``most`` are the bytes of
-    all that one operation reads and writes, weights apart, of the operation where they are most.
-    """
-
-    shapes: dict[nn.Module, torch.Size]
-    most: int
-
-
-class _Most(_Watch):
-    """Finds the operation that reads and writes most."""
-
-    def __init__(self, without: set[int]) -> None:
-        super().__init__()
-        self.without = without  # addresses of what does not count
-        self.most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        touched = {}
-        for value in tree_leaves((args, kwargs or {}, made)):
-            if isinstance(value, Tensor) and value.layout == torch.strided:
-                touched[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        sizes = (size for address, size in touched.items() if address not in self.without)
-        self.most = max(self.most, sum(sizes))
-        return made
-
-
-def pass_one(backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor) -> Passed:
-    """What a clip makes a backbone do.
+def input_shapes(
+    backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor
+) -> dict[nn.Module, torch.Size]:
+    """What each convolution that can be packed reads for one clip; one that the clip does not pass is left out.
 
     Args:
-        backbone: whose convolutions are meant.
+        backbone: with the convolutions.
         features: computes them.
         clip: (1, 3, T, H, W) float32.
     """
@@ -160,19 +127,17 @@ def pass_one(backbone: nn.Module, features: Callable[[Tensor], object], clip: Te
         for module in backbone.modules()
         if type(module) in PACKED and can_pack(module)
     ]
-    weights = (*backbone.parameters(), *backbone.buffers())
-    watch = _Most({each.untyped_storage().data_ptr() for each in weights})
     try:
-        with torch.no_grad(), watch:
+        with torch.no_grad():
             features(clip)
     finally:
         for hook in hooks:
             hook.remove()
-    return Passed(shapes, watch.most)
+    return shapes
 
 
 def pack_convolutions(shapes: Mapping[nn.Module, torch.Size], clips: int) -> None:
-    """Pack convolutions in place for several times what one clip made them read.
+    """Pack convolutions in place for several times what they read for one clip.
 
     One that read something without a batch axis stays as it is.
     """
@@ -180,19 +145,3 @@ def pack_convolutions(shapes: Mapping[nn.Module, torch.Size], clips: int) -> Non
         conv: Any = module
         if len(shape) + 1 == conv.weight.dim():
             pack(conv, (clips * images, *shape))
-
-
-# Bytes. A C library keeps what is freed for the next who asks, but not all: glibc returns blocks above 32 MiB to the
-# system, and what lies free at its heap's end beyond twice that; the next pass then gets them back page by page.
-TOGETHER = 32 * 2**20
-
-
-def clips_together(most: int) -> int:
-    """How many clips pass a backbone at once on a CPU: as many as keep its largest operation within ``TOGETHER``.
-
-    More take longer each (docs/performance.md, "How many clips at once"), and more memory.
-
-    Args:
-        most: bytes that the operation reads and writes for one clip.
-    """
-    return max(1, TOGETHER // max(most, 1))

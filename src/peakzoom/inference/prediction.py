@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from peakzoom.display.html import _block, _name, _row, _table
+from peakzoom.display.html import block_html, name_html, row_html, table_html
 from peakzoom.display.markup import escape_html
 from peakzoom.utils.extras import needed_for
 
@@ -28,33 +28,7 @@ class Effort(NamedTuple):
         return self.views + 2 * self.stage2_views
 
 
-TOP = 5  # classes of a prediction
-
-
-BAR = "#3b82f6"  # seen on white and on black
-
-
-def prediction_html(prediction: Prediction) -> str:
-    """The best classes of one video: a bar and the score of the fused answer, then every branch's score."""
-    branches = [name for name in prediction.scores if name != "fused"]
-    if len(branches) == 1:  # it is its own answer
-        branches = []
-    rows = []
-    for name, score in prediction.top(TOP):
-        place = prediction.classes.index(name)
-        bar = (
-            f'<div style="width:12em;border:1px solid rgba(128,128,128,.4)"><div style="width:{score:.1%};height:.8em;'
-            f'background:{BAR}"></div></div>'
-        )
-        figures = [f"{score:.3f}", *(f"{prediction.scores[branch][place]:.3f}" for branch in branches)]
-        rows.append(_row([_name(name), bar], figures))
-    head = _row(["class", ""], ["score", *branches], "th")
-    lines = [f"<b>{escape_html(prediction.path.name)}</b>"]
-    if prediction.problem:
-        lines.append(f"in part: {escape_html(prediction.problem)}")
-    if prediction.effort:
-        lines.append(f"{prediction.effort.views} views, {prediction.effort.stage2_views} of them in stage 2")
-    return _block("<br>".join(lines), _table(head, rows))
+BAR = "#3b82f6"  # of a notebook's table, seen on white and on black
 
 
 @dataclass(frozen=True)
@@ -76,6 +50,12 @@ class Prediction:
     views: dict[str, np.ndarray]
     problem: str | None
     effort: Effort | None = None
+
+    @property
+    def shown_branches(self) -> list[str]:
+        """The branches beside "fused"; none where there is one alone, whose scores are the fused ones."""
+        branches = [name for name in self.scores if name != "fused"]
+        return branches if len(branches) > 1 else []
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k best classes by their fused scores, best first; ties in the order of the classes."""
@@ -106,17 +86,38 @@ class Prediction:
             UserError: matplotlib is not installed.
         """
         with needed_for("Prediction.plot()"):
-            from peakzoom.display.figures import prediction_figure
-        return prediction_figure(self, k)
+            from peakzoom.display.figures import scores_figure
+        names = [name for name, _ in self.top(k)]
+        places = [self.classes.index(name) for name in names]
+        branches = ["fused", *self.shown_branches]
+        return scores_figure(self.path.name, names, {name: self.scores[name][places] for name in branches})
 
     def _repr_html_(self) -> str:
-
-        return prediction_html(self)
+        """The best five classes: a bar and the fused score, then the score of every branch."""
+        branches = self.shown_branches
+        rows = []
+        for name, score in self.top():
+            place = self.classes.index(name)
+            bar = (
+                f'<div style="width:12em;border:1px solid rgba(128,128,128,.4)"><div style="width:{score:.1%};'
+                f'height:.8em;background:{BAR}"></div></div>'
+            )
+            figures = [f"{score:.3f}", *(f"{self.scores[branch][place]:.3f}" for branch in branches)]
+            rows.append(row_html([name_html(name), bar], figures))
+        head = row_html(["class", ""], ["score", *branches], "th")
+        lines = [f"<b>{escape_html(self.path.name)}</b>"]
+        if self.problem:
+            lines.append(f"in part: {escape_html(self.problem)}")
+        if self.effort:
+            lines.append(f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2")
+        return block_html("<br>".join(lines), table_html(head, rows))
 
 
 def average(views: np.ndarray) -> np.ndarray:
-    """Mean over views, float (..., V, S) -> float64 (..., S), the same to the last bit in whatever order they come.
+    """Mean softmax scores over views, float (..., V, S) -> float64 (..., S) with sum 1.
 
-    Rounding depends on the order of a sum, so each class's values are added in the order of their size.
+    The same to the last bit in whatever order the views come: rounding depends on the order of a sum, so each class's
+    values are added in the order of their size.
     """
-    return np.asarray(np.sort(views, axis=-2).astype(np.float64).mean(-2))
+    mean = np.sort(views, axis=-2).astype(np.float64).mean(-2)
+    return np.asarray(mean / mean.sum(-1, keepdims=True))

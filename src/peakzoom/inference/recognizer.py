@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from peakzoom.display.html import _block, _folded, _row, _table
+from peakzoom.display.html import block_html, folded_html, row_html, table_html
 from peakzoom.display.markup import escape_html
 from peakzoom.inference.early_exit import (
     FILE,
@@ -31,12 +31,14 @@ from peakzoom.inference.engines.build import SUFFIXES, build_engine, open_export
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.prediction import Prediction, average
 from peakzoom.model import PeakZoom
-from peakzoom.model.load import _from_hub, digest, find_model, read_model
+from peakzoom.model.load import digest, find_model, read_from_hub, read_model
 from peakzoom.model.precision import FULL, slow_in
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.progress import Told, progress_bar
-from peakzoom.video.guard import guards
+from peakzoom.video.guard import Guard, guards
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
+
+Given = TypeVar("Given")
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +131,7 @@ class Recognizer:
             "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
             "views": asdict(views),
             "cascade": str(self.early_exit),
-            # Absent as it was before there was a choice, so that what was begun then can be gone on with.
+            # Left out where it is the default, as before there was a choice: files of that time go on.
             **({} if self.precision == FULL else {"precision": self.precision}),
         }
 
@@ -153,8 +155,12 @@ class Recognizer:
         return f"<Recognizer of {len(self.classes)} classes; {facts}>"
 
     def _repr_html_(self) -> str:
-
-        return recognizer_html(self)
+        """What it is, and its classes."""
+        count = len(self.classes)
+        facts = [row_html([name, escape_html(value)], []) for name, value in self.facts().items()]
+        names = f"<div>{', '.join(map(escape_html, self.classes))}</div>"
+        title = f"<b>Recognizer of {count} classes</b>"
+        return block_html(title, table_html("", facts), folded_html(names, count, "classes"))
 
     def score(self, decoded: DecodedViews) -> Prediction:
         """Average the softmax scores of the views of a decoded video: of all, or up to the early exit."""
@@ -168,7 +174,6 @@ class Recognizer:
                 batches.setdefault(name, []).append(logits.softmax(1))
         views = {name: torch.cat(parts).numpy() for name, parts in batches.items()}
         means = {name: average(values) for name, values in views.items()}
-        means = {name: values / values.sum() for name, values in means.items()}
         return Prediction(info.path, self.classes, means, views, info.problem)
 
     def predict(self, file: str | Path, views: Views | None = None) -> Prediction:
@@ -205,12 +210,34 @@ class Recognizer:
             not raised.
         """
         paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
-        decoded = decode_ahead(paths, self.preprocess, self.choose_views(views), workers)
         with progress_bar(f"recognising {len(paths)} videos", progress) as told:
-            for done, video in enumerate(decoded, start=1):
-                found = video if isinstance(video, DecodeError) else self.score(video)
+            for done, found in enumerate(self.predict_files(paths, views, workers), start=1):
                 told(done, len(paths))
                 yield found
+
+    def predict_files(
+        self,
+        files: Sequence[Given],
+        views: Views | None = None,
+        workers: int = 1,
+        ahead: int = 2,
+        decode: Callable[[Guard | None, Given], DecodedViews] | None = None,
+    ) -> Iterator[Prediction | DecodeError]:
+        """The loop under :meth:`predict_many`, evaluations, the command line, the page and archives.
+
+        Args:
+            files: paths, or whatever ``decode`` knows a file by.
+            views: as for :meth:`predict`.
+            workers: decoding processes; 0 decodes in this one.
+            ahead: how many decoded videos may wait.
+            decode: as for :func:`peakzoom.video.sampling.decode_ahead`.
+
+        Yields:
+            For each file in order its prediction or its error.
+        """
+        chosen = self.choose_views(views)
+        for decoded in decode_ahead(files, self.preprocess, chosen, workers, ahead, decode):
+            yield decoded if isinstance(decoded, DecodeError) else self.score(decoded)
 
 
 def load(
@@ -255,19 +282,9 @@ def load_quietly(
         exported = open_exported(Path(name), engine, device, precision)
         return Recognizer(exported, file=Path(name), early_exit=early_exit)
     if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        model = _from_hub(name)
+        model = read_from_hub(name)
     else:
         model = read_model(find_model(path))
     return Recognizer(
         build_engine(model, engine or "torch", device, precision), model.eval(), early_exit=early_exit
-    )
-
-
-def recognizer_html(recognizer: Recognizer) -> str:
-    """What a model is, and its classes."""
-    count = len(recognizer.classes)
-    facts = [_row([name, escape_html(value)], []) for name, value in recognizer.facts().items()]
-    names = f"<div>{', '.join(map(escape_html, recognizer.classes))}</div>"
-    return _block(
-        f"<b>Recognizer of {count} classes</b>", _table("", facts), _folded(names, count, "classes")
     )

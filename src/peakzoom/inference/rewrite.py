@@ -22,28 +22,24 @@ NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass
-class _Made:
-    """A convolution's output: which convolution's, and how many operations read it."""
+class _Output:
+    """What a convolution gave: its name, and how many operations read the output."""
 
     name: str
     reads: int = 0
 
 
-class _Watch(TorchDispatchMode):
-    """Sees every operation."""
+class _Reads(TorchDispatchMode):
+    """Counts how often each watched tensor is read by an operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = WeakTensorKeyDictionary()  # to _Output; keeps no tensor alive
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """No: PyTorch would import its compiler for it, a second of work at every start, and nothing compiles."""
         return False
-
-
-class _Reads(_Watch):
-    """Counts how often each watched tensor is read by an operation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.watched = WeakTensorKeyDictionary()  # to _Made; keeps no tensor alive
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs or {})):
@@ -69,13 +65,13 @@ def fold_batch_norms(backbone: nn.Module, frames: int, size: int) -> int:
     network: Any = backbone
     reads = _Reads()
     hooks: list[Any] = []
-    pairs: list[tuple[_Made, str]] = []
+    pairs: list[tuple[_Output, str]] = []
     calls: Counter[str] = Counter()
 
     def watch(name: str) -> Any:
         def after_convolution(module: nn.Module, inputs: Any, output: Tensor) -> None:
             calls[name] += 1
-            reads.watched[output] = _Made(name)
+            reads.watched[output] = _Output(name)
 
         return after_convolution
 
@@ -100,10 +96,10 @@ def fold_batch_norms(backbone: nn.Module, frames: int, size: int) -> int:
         for hook in hooks:
             hook.remove()
     folded = 0
-    for made, norm in pairs:
-        if made.reads == 1 and calls[made.name] == calls[norm] == 1:
-            both: Any = network.get_submodule(made.name), network.get_submodule(norm)
-            network.set_submodule(made.name, fuse_conv_bn_eval(*both))
+    for output, norm in pairs:
+        if output.reads == 1 and calls[output.name] == calls[norm] == 1:
+            both: Any = network.get_submodule(output.name), network.get_submodule(norm)
+            network.set_submodule(output.name, fuse_conv_bn_eval(*both))
             network.set_submodule(norm, nn.Identity())
             folded += 1
     return folded

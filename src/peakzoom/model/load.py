@@ -49,7 +49,8 @@ def read_model(folder: Path) -> PeakZoom:
         raise UserError(f"{folder} is damaged or no model of peakzoom: {reason}") from error
 
 
-def _from_hub(name: str) -> PeakZoom:
+def read_from_hub(name: str) -> PeakZoom:
+    """A model of the Hugging Face hub, or of its cache; UserError where there is none, or it is no peakzoom model."""
     from huggingface_hub.errors import HfHubHTTPError
 
     try:

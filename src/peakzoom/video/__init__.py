@@ -1,1 +1,1 @@
-"""From a video file to what the network sees: decode, clips, views; lists of videos; rendered clips."""
+"""From a video file to what the network sees: decoding, clips, views."""

@@ -1,4 +1,4 @@
-"""A file is opened, and its streams say how they are displayed: what any decode with PyAV begins with."""
+"""Opening a video file with PyAV, and how its frames are to be displayed: what every decode begins with."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def decode_on_one_thread(stream: VideoStream) -> None:
 
 @dataclass(frozen=True)
 class DisplayedShape:
-    """How a player shows stored frames; the fields are those of :class:`VideoInfo`."""
+    """How a player shows stored frames; the fields are those of :class:`~peakzoom.video.scan.VideoInfo`."""
 
     height: int
     width: int
@@ -75,7 +75,7 @@ class DisplayedShape:
 
 
 def displayed_shape(first: av.VideoFrame, stream: VideoStream) -> tuple[DisplayedShape, str | None]:
-    """How a video is displayed, by its first frame; and what was wrong with what the file says of that."""
+    """How a video is displayed, by its first frame; and one line if the file states an impossible pixel shape."""
     aspect, problem = float(stream.sample_aspect_ratio or 1), None
     if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
         problem = f"pixels said to be {aspect:g} times as wide as high were taken for square"

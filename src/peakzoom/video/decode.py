@@ -1,6 +1,6 @@
-"""A video file becomes frames: one honest decode with PyAV (FFmpeg's libraries), for whatever file comes.
+"""A video file becomes frames, decoded with PyAV (FFmpeg's libraries).
 
-What it rests on, each point seen in real files and kept by a test:
+Three rules, each learnt from real files and held by a test:
 
 * **Frames are counted by decoding and kept in the decoder's order** (:mod:`peakzoom.video.scan`).
 * **Frames are what a player shows**: turned and mirrored by the display matrix, with square pixels, in the
@@ -45,7 +45,7 @@ HOLD_BYTES = 512 * 2**20  # of decoded frames, until it is known which are wante
 
 @dataclass(frozen=True)
 class Video:
-    """The frames of a video that were asked for.
+    """The selected frames of a video.
 
     Attributes:
         info: about the whole file.
@@ -94,7 +94,11 @@ def decode(
         DecodeError: there is no frame, or one cannot be converted; the reason is one line.
         UserError: `select` names a frame that does not exist, or `size` is not positive.
     """
-    scanned = scan(path, hold_bytes)
+    return convert(scan(path, hold_bytes), select, size)
+
+
+def convert(scanned: Scan, select: Select | None = None, size: Size = None) -> Video:
+    """The wanted frames of a scanned file; the arguments and errors are those of :func:`decode`."""
     info = scanned.info
     wanted = np.arange(info.frames) if select is None else select(scanned.timestamps)
     index = np.unique(_frame_numbers(wanted, info))
@@ -156,7 +160,7 @@ def _read(path: Path, stream: int) -> Iterator[av.VideoFrame]:
 
 
 def _release(held: deque[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Held frames in order, each let go when the next one is asked for."""
+    """Held frames in order, each released when the next one is taken."""
     while held:
         yield held.popleft()
 

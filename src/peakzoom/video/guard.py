@@ -45,7 +45,7 @@ KEPT = 1  # processes that wait for the next file; more are ended when they have
 
 
 def decode_seconds(path: str | Path, size: int | None = None) -> float:
-    """How long a file may take; UserError if the environment's number is none.
+    """How many seconds a file may take; a UserError if the environment variable is no number.
 
     Args:
         path: the file.
@@ -62,7 +62,7 @@ def decode_seconds(path: str | Path, size: int | None = None) -> float:
 
 
 def decode_megabytes() -> float:
-    """How much memory decoding may take; UserError if the environment's number is none."""
+    """How much memory decoding may take, in MB; a UserError if the environment variable is no number."""
     return _number(MEGABYTES_NAME) if MEGABYTES_NAME in os.environ else MEGABYTES
 
 
@@ -131,12 +131,12 @@ class Guard:
         """
         seconds = decode_seconds(path, size)
         self._doing = doing
-        self._ask(path, work, arguments, False)
-        _, result, _ = self._answer(path, seconds, seconds)
+        self._request(path, work, arguments, False)
+        _, result, _ = self._result(path, seconds, seconds)
         return result
 
     def stream(
-        self, path: str | Path, work: Callable[..., Iterator[Result]], *arguments: Any, each: bool = False
+        self, path: str | Path, work: Callable[..., Iterator[Result]], *arguments: Any, per_item: bool = False
     ) -> Iterator[Result]:
         """What ``work(*arguments)`` yields in the process, one after the other.
 
@@ -147,16 +147,16 @@ class Guard:
             path: the file that this is about.
             work: a function that returns an iterator and can be imported by its name.
             arguments: anything that can be pickled.
-            each: the time is that of each item, not of all; for files of any length. Then it does not grow with them.
+            per_item: bound the time of each item, not that of all; for files of any length.
         """
-        seconds = decode_seconds("" if each else path)
+        seconds = decode_seconds("" if per_item else path)
         self._doing = "decoding"
-        self._ask(path, work, arguments, True)
+        self._request(path, work, arguments, True)
         left, more = seconds, True
         try:
             while more:
-                more, item, took = self._answer(path, seconds, left)
-                left = seconds if each else left - took
+                more, item, took = self._result(path, seconds, left)
+                left = seconds if per_item else left - took
                 if more:
                     yield item
         except UserError:  # the process has ended, or waits for the next file
@@ -166,7 +166,7 @@ class Guard:
             raise
 
     def close(self) -> None:
-        """Kill the process for good, from any thread; who waits for it gets a DecodeError."""
+        """Kill the process for good, from any thread; a thread that waits for a result gets a DecodeError."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
@@ -182,7 +182,7 @@ class Guard:
             with suppress(OSError):  # what was not written is lost with the process
                 pipe.close()
 
-    def _ask(
+    def _request(
         self, path: str | Path, work: Callable[..., Any], arguments: tuple[Any, ...], many: bool
     ) -> None:
         if self._closed:
@@ -211,13 +211,13 @@ class Guard:
 
     def _wait_for_start(self) -> None:
         try:
-            self._receive("the decoding process", START_SECONDS)
+            self._receive("the decoding process", START_SECONDS, START_SECONDS)
         except DecodeError as error:
             raise UserError(f"the process that decodes videos does not start: {error.reason}") from error
         self._ready = True
 
-    def _answer(self, path: str | Path, seconds: float, left: float) -> tuple[bool, Any, float]:
-        """Whether it is one of several and not the end, the result, and the seconds it took."""
+    def _result(self, path: str | Path, seconds: float, left: float) -> tuple[bool, Any, float]:
+        """Whether it is an item of a stream and not its end, the result, and the seconds that it took."""
         began = time.monotonic()
         kind, value = self._receive(path, max(left, 0.001), seconds)
         if kind == "error":
@@ -227,8 +227,8 @@ class Guard:
             raise error
         return kind == "item", value, time.monotonic() - began
 
-    def _receive(self, path: str | Path, left: float, limit: float | None = None) -> tuple[str, Any]:
-        """The next message, or the reason why none comes."""
+    def _receive(self, path: str | Path, left: float, limit: float) -> tuple[str, Any]:
+        """The next message; a DecodeError says why none came within ``left`` of the ``limit`` seconds."""
         process = self._process
         assert process is not None and process.stdout is not None
         late = threading.Event()
@@ -246,8 +246,8 @@ class Guard:
         except EOFError:
             code = process.wait()
             self._end()
-            self._fail(path, code, late.is_set(), left if limit is None else limit)
-        except BaseException:  # Ctrl-C above all: half of an answer is no use to the next file
+            self._fail(path, code, late.is_set(), limit)
+        except BaseException:  # Ctrl-C above all: half of a result is no use to the next file
             self._end()
             raise
         finally:
@@ -317,15 +317,15 @@ def guarded(path: str | Path, work: Callable[..., Result], *arguments: Any) -> R
 
 
 def streamed(
-    path: str | Path, work: Callable[..., Iterator[Result]], *arguments: Any, each: bool = False
+    path: str | Path, work: Callable[..., Iterator[Result]], *arguments: Any, per_item: bool = False
 ) -> Generator[Result, None, None]:
     """What ``work(*arguments)`` yields in a process of its own; see :meth:`Guard.stream`."""
     with guards() as (guard,):
-        yield from guard.stream(path, work, *arguments, each=each)
+        yield from guard.stream(path, work, *arguments, per_item=per_item)
 
 
 def start_early() -> None:
-    """Start a process now, so that it imports what it needs while the caller imports and loads a model."""
+    """Start a process now, so that it loads the decoder while the caller imports PyTorch and loads a model."""
     with guards():
         pass
 

@@ -1,6 +1,6 @@
 """The process that decodes: it takes requests from standard input and writes results to standard output.
 
-Its parent is :mod:`peakzoom.video.guard`, which starts it by a command line and says there why.
+Its parent is :mod:`peakzoom.video.guard`, which starts it by a command line, for the reasons given there.
 """
 
 from __future__ import annotations

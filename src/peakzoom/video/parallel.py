@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
@@ -15,7 +15,6 @@ from peakzoom.video.guard import Guard, guards
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-Submit = Callable[[Given], "Future[Result | DecodeError]"]
 
 
 def each_file(
@@ -33,52 +32,38 @@ def each_file(
         workers: processes, at least 1.
         progress: called with (done, all).
     """
-    wanted = list(dict.fromkeys(paths))
-    found: dict[Path, Result | DecodeError] = {}
+    files = list(dict.fromkeys(paths))
+    results: dict[Path, Result | DecodeError] = {}
 
-    def one(guard: Guard, path: Path) -> Result:
+    def run(guard: Guard, path: Path) -> Result:
         return guard.run(path, work, path)
 
-    with _pool(one, min(workers, len(wanted))) as submit:
-        jobs = {submit(path): path for path in wanted}
-        for job in as_completed(jobs):
-            found[jobs[job]] = job.result()
+    with closing(in_order(run, files, min(workers, len(files)), len(files))) as ordered:
+        for path, result in zip(files, ordered, strict=True):
+            results[path] = result
             if progress:
-                progress(len(found), len(wanted))
-    return {path: found[path] for path in wanted}
+                progress(len(results), len(files))
+    return results
 
 
 def in_order(
     work: Callable[[Guard, Given], Result], files: Sequence[Given], workers: int, ahead: int
-) -> Iterator[Result | DecodeError]:
-    """Results one after the other, in the order of the files.
+) -> Generator[Result | DecodeError, None, None]:
+    """Results one after the other, in the order of the files; closing it early stops what is being done.
 
     Args:
-        work: what to have a guard do; runs in a thread.
+        work: what to have a guard do; runs in a thread. A :class:`DecodeError` is its file's result.
         files: paths, or whatever ``work`` knows a file by.
         workers: processes, at least 1.
         ahead: results that may wait.
     """
-    pending: deque[Future[Result | DecodeError]] = deque()
-    with _pool(work, workers) as submit:
-        for file in files:
-            pending.append(submit(file))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-@contextmanager
-def _pool(work: Callable[[Guard, Given], Result], workers: int) -> Iterator[Submit[Given, Result]]:
-    """Threads that each drive a guard; where the block is left early, what they do is stopped."""
     workers = max(workers, 1)
     with guards(workers) as lent, ThreadPoolExecutor(workers) as pool:
         free: SimpleQueue[Guard] = SimpleQueue()
         for guard in lent:
             free.put(guard)
 
-        def one(file: Given) -> Result | DecodeError:
+        def do(file: Given) -> Result | DecodeError:
             guard = free.get()
             try:
                 return work(guard, file)
@@ -87,8 +72,14 @@ def _pool(work: Callable[[Guard, Given], Result], workers: int) -> Iterator[Subm
             finally:
                 free.put(guard)
 
+        pending: deque[Future[Result | DecodeError]] = deque()
         try:
-            yield lambda file: pool.submit(one, file)
+            for file in files:
+                pending.append(pool.submit(do, file))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         except BaseException:  # Ctrl-C above all: the pool would first do everything that is waiting
             pool.shutdown(wait=False, cancel_futures=True)
             for guard in lent:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -13,10 +14,13 @@ from torch import Tensor
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.clips import CLIP_RULES
-from peakzoom.video.decode import Video, decode
+from peakzoom.video.decode import HOLD_BYTES, Video, convert
 from peakzoom.video.guard import Guard
 from peakzoom.video.parallel import in_order
+from peakzoom.video.scan import Scan, scan
 from peakzoom.video.views import Preprocess, crop_offsets, frames_at
+
+Given = TypeVar("Given")
 
 RETURN_EVERY = 50  # videos, after which freed memory goes back to the system
 
@@ -72,7 +76,11 @@ class DecodedViews:
 
 
 def decode_views(
-    path: str | Path, preprocess: Preprocess, views: Views, guard: Guard | None = None
+    path: str | Path,
+    preprocess: Preprocess,
+    views: Views,
+    guard: Guard | None = None,
+    most: int | None = None,
 ) -> DecodedViews:
     """Decode a video once for all its views.
 
@@ -81,48 +89,62 @@ def decode_views(
         preprocess: how clips are made.
         views: which views.
         guard: decodes, in bounded time and memory; None decodes in this process and thread.
+        most: frames; a longer file is refused. None takes any.
 
     Raises:
         DecodeError: as :func:`peakzoom.video.decode.decode`, and as :meth:`peakzoom.video.guard.Guard.run`.
     """
-    asked = (path, preprocess, views.rule, views.clips)
-    video, clips = guard.run(path, decode_clips, *asked) if guard else decode_clips(*asked)
+    wanted = (path, preprocess, views.rule, views.clips, most)
+    video, clips = guard.run(path, decode_clips, *wanted) if guard else decode_clips(*wanted)
+    return crop_views(video, clips, preprocess, views)
+
+
+def crop_views(video: Video, clips: np.ndarray, preprocess: Preprocess, views: Views) -> DecodedViews:
+    """The views of decoded clips; what comes and is returned is as of :func:`decode_clips`."""
     side = preprocess.source_size
     offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, views.crops)
     return DecodedViews(video, clips, offsets, side)
 
 
 def decode_ahead(
-    paths: Sequence[Path], preprocess: Preprocess, views: Views, workers: int = 1, ahead: int = 2
+    files: Sequence[Given],
+    preprocess: Preprocess,
+    views: Views,
+    workers: int = 1,
+    ahead: int = 2,
+    decode: Callable[[Guard | None, Given], DecodedViews] | None = None,
 ) -> Iterator[DecodedViews | DecodeError]:
-    """Decode videos while the network works, in order, at most ``ahead`` at a time in memory.
+    """Decode videos while the network works, in order.
 
     Args:
-        paths: the files.
+        files: paths, or whatever ``decode`` knows a file by.
         preprocess: how clips are made.
         views: which views.
         workers: processes that decode, see :mod:`peakzoom.video.guard`. 0 decodes in this process, for debugging: a
             file that hangs or crashes the decoder hangs or crashes everything then.
-        ahead: videos that may wait.
+        ahead: how many videos may wait in memory.
+        decode: has a guard decode a file; :func:`decode_views` where not given.
     """
 
-    def work(guard: Guard | None, path: Path) -> DecodedViews:
-        return decode_views(path, preprocess, views, guard)
+    def work(guard: Guard | None, file: Given) -> DecodedViews:
+        return decode(guard, file) if decode else decode_views(cast(Path, file), preprocess, views, guard)
 
-    def here(path: Path) -> DecodedViews | DecodeError:
+    def here(file: Given) -> DecodedViews | DecodeError:
         try:
-            return work(None, path)
+            return work(None, file)
         except DecodeError as error:
             return error
 
-    decoded = in_order(work, paths, min(workers, len(paths)), ahead) if workers > 0 else map(here, paths)
-    for count, each in enumerate(decoded, start=1):
-        yield each
+    decoded = in_order(work, files, min(workers, len(files)), ahead) if workers > 0 else map(here, files)
+    for count, video in enumerate(decoded, start=1):
+        yield video
         if count % RETURN_EVERY == 0:
             return_freed_memory()
 
 
-def decode_clips(path: str | Path, preprocess: Preprocess, rule: str, clips: int) -> tuple[Video, np.ndarray]:
+def decode_clips(
+    path: str | Path, preprocess: Preprocess, rule: str, clips: int, most: int | None = None
+) -> tuple[Video, np.ndarray]:
     """Decode the frames of a video's test clips.
 
     Args:
@@ -130,6 +152,7 @@ def decode_clips(path: str | Path, preprocess: Preprocess, rule: str, clips: int
         preprocess: how clips are made.
         rule: name in :data:`~peakzoom.video.clips.CLIP_RULES`.
         clips: how many.
+        most: frames; a longer file is refused. None takes any.
 
     Returns:
         The video, its frames of ``preprocess.test_size``, and int64 (clips, T), the frame numbers of its clips.
@@ -137,12 +160,11 @@ def decode_clips(path: str | Path, preprocess: Preprocess, rule: str, clips: int
     Raises:
         DecodeError: as :func:`~peakzoom.video.decode.decode`.
     """
-    chosen = np.empty((0, 0), np.int64)
+    return clips_of(scan(path, HOLD_BYTES, most), preprocess, rule, clips)
 
-    def select(timestamps: np.ndarray) -> np.ndarray:
-        nonlocal chosen
-        base = frames_at(Path(path), timestamps, preprocess.fps)
-        chosen = base[CLIP_RULES[rule](len(base), preprocess.frames, preprocess.stride, clips)]
-        return chosen
 
-    return decode(path, select, preprocess.test_size), chosen
+def clips_of(scanned: Scan, preprocess: Preprocess, rule: str, clips: int) -> tuple[Video, np.ndarray]:
+    """:func:`decode_clips` of a file that is scanned already."""
+    base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps)
+    chosen = base[CLIP_RULES[rule](len(base), preprocess.frames, preprocess.stride, clips)]
+    return convert(scanned, lambda _: chosen, preprocess.test_size), chosen

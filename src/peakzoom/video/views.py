@@ -28,7 +28,7 @@ LONG, MOST_REPEATS = 100_000, 100
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How clips are made; saved with a model, so that whoever loads it makes the same.
+    """How clips are made; saved with a model, which is fed with the same again when it is loaded.
 
     Attributes:
         size: side of the network's square input in pixels.
@@ -109,7 +109,7 @@ class Augment:
         aspect: range of the crop's width over height, relative to the canvas, drawn evenly in its logarithm.
         flip: mirror half of the clips (wrong where left and right are different classes).
         brightness: largest relative change.
-        contrast: likewise, about the clip's mean.
+        contrast: largest relative change, about the clip's mean.
     """
 
     area: tuple[float, float] | None = None
@@ -180,15 +180,15 @@ def _crop_box(
 
 
 class Change(NamedTuple):
-    """What was drawn for a training clip; plain numbers, so that a device can be told of it."""
+    """The random changes of one training clip, as plain numbers that a loader can send to the device."""
 
     top: int  # of the crop, in pixels of the frames
     left: int
     height: int
     width: int
     flip: bool
-    gain: float  # brightness, 1 as it is
-    contrast: float  # likewise
+    gain: float  # of the brightness, 1 as it is
+    contrast: float  # about the clip's mean, 1 as it is
 
 
 def draw_change(
@@ -197,8 +197,8 @@ def draw_change(
     """Draw what is done to a training clip.
 
     Args:
-        height: of its frames in pixels, the canvas or a whole multiple of it.
-        width: likewise.
+        height: of its frames in pixels: the canvas's, or a whole multiple of it.
+        width: of its frames in pixels, the same multiple of the canvas's.
         preprocess: the size of the result.
         augment: what may change.
         generator: source of every draw.

@@ -81,8 +81,8 @@ def test_levels_and_quantiles_again_by_loops(scores: Scores) -> None:
 def test_separation_by_hand() -> None:
     values = np.array([0.1, 0.2, 0.2, 0.9])
     assert separation(values, np.array([False, False, True, True])) == 3.5 / 4
-    assert separation(values, np.array([True] * 4)) is None
-    assert separation(values, np.array([False] * 4)) is None
+    assert math.isnan(separation(values, np.array([True] * 4)))
+    assert math.isnan(separation(values, np.array([False] * 4)))
 
 
 def test_doubts_by_hand() -> None:

@@ -15,11 +15,11 @@ from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.report.numbers import (
     by_class,
     by_views,
-    calibrate,
     choose_views,
     confusion_matrix,
     majority,
     mistakes,
+    reliability,
     subsets,
     votes,
 )
@@ -169,21 +169,21 @@ def test_a_vote_and_a_tie_by_hand() -> None:
 
 def test_calibration_by_hand() -> None:
     table = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.0, 1.0]])
-    found = calibrate(FUSED, table, np.array([0, 1, 1, 1]))
+    found = reliability(FUSED, table, np.array([0, 1, 1, 1]))
     # Bins of a fifteenth: 0.9 and 0.8 lie in (13/15, 14/15] and (11/15, 12/15]; 0.7 in (10/15, 11/15]; 1 in the last.
     assert [each.videos for each in found.bins] == [0] * 10 + [1, 1, 0, 1, 1]
     assert found.ece == pytest.approx((0.1 + 0.8 + 0.3 + 0.0) / 4)
     assert found.nll == pytest.approx(-(math.log(0.9) + math.log(0.2) + math.log(0.7)) / 4)
     assert found.score_right == pytest.approx((0.9 + 0.7 + 1) / 3) and found.score_wrong == pytest.approx(0.8)
     assert found.floored == 0
-    never = calibrate(FUSED, table[3:], np.array([0]))
+    never = reliability(FUSED, table[3:], np.array([0]))
     assert never.floored == 1 and never.score_right is None
     assert never.nll == pytest.approx(149 * math.log(2))  # float32's smallest positive number is 2^-149
 
 
 def test_calibration_again_by_loops(scores: Scores) -> None:
     for name in scores.branches:
-        found = calibrate(name, scores.means[name], scores.labels)
+        found = reliability(name, scores.means[name], scores.labels)
         error = 0.0
         for each in found.bins:
             inside = [

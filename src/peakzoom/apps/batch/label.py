@@ -3,19 +3,17 @@
 The driver lists the videos (:mod:`~peakzoom.apps.batch.listing`), leaves out those that the table has
 (:mod:`~peakzoom.apps.batch.table`), and has Ray Data hand the rest to workers in batches
 (:mod:`~peakzoom.apps.batch.worker`). A worker writes the rows of its batch itself, as one file. So a video has its
-row, or is labelled when the same is asked for again, whatever was killed in between.
+row, or is labelled when the same command runs again, whatever was killed in between.
 
-What is lost with a worker is the video that it was at, or the few that it was decoding: Ray starts the worker anew and
-gives it that batch once more, and what it had found is noted. From then on it takes the batch's videos one by one, so
-that it is known which one it is lost with: a video with which that happens twice gets a row that says so.
+A lost worker costs the video that it was at, or the few that it was decoding: Ray starts the worker anew and gives it
+that batch once more, and the rows that it had are noted. From then on it takes the batch's videos one by one, which
+shows the one that it is lost with: a video with which that happens twice gets a row that says so.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,7 +23,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from peakzoom.apps.batch.listing import Item, find_items, is_address, one_line, to_json
+from peakzoom.apps.batch.cluster import Plan, connected, plan_for
+from peakzoom.apps.batch.listing import Item, find_items, is_address, to_json
 from peakzoom.apps.batch.table import Known, batches_of, new_drafts, read_known, remove_drafts, remove_rows
 from peakzoom.apps.batch.worker import Job, LabelOptions, Worker
 from peakzoom.inference.engines.eager import TorchEngine
@@ -60,47 +59,6 @@ class Labelled:
     before: int
     failed: int
     lost: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a cluster's cores are shared out.
-
-    Attributes:
-        workers: actors.
-        threads: cores of each.
-        gpus: GPUs of each, 0 or 1.
-    """
-
-    workers: int
-    threads: int
-    gpus: int
-
-
-def plan_for(nodes: Sequence[tuple[int, int]], workers: int | None, on_gpu: bool) -> Plan:
-    """Workers and their cores: as many cores each as all of the workers can have.
-
-    Args:
-        nodes: cores and GPUs of each machine.
-        workers: how many; None is one for each GPU, or without them one for each core.
-        on_gpu: each has a GPU.
-
-    Raises:
-        UserError: there are fewer cores or GPUs than workers.
-
-    >>> plan_for([(16, 0), (8, 0)], 6, on_gpu=False)
-    Plan(workers=6, threads=4, gpus=0)
-    """
-    kind, have = ("GPU", [gpus for _, gpus in nodes]) if on_gpu else ("core", [cores for cores, _ in nodes])
-    workers = workers or max(1, sum(have))
-    if workers > sum(have):
-        raise UserError(f"{workers} workers need a {kind} each, and there are {sum(have)}: ask for fewer")
-    if on_gpu:
-        return Plan(workers, max(1, min(cores // gpus for cores, gpus in nodes if gpus)), 1)
-    threads = max(have)
-    while sum(cores // threads for cores in have) < workers:
-        threads -= 1
-    return Plan(workers, threads, 0)
 
 
 def label(
@@ -145,7 +103,7 @@ def label(
             raise UserError(f"{name} is {value}, expected 1 or more on Ray")
     out = Path(out).absolute()
     items = find_items([addresses] if isinstance(addresses, (str, Path)) else addresses)
-    with _alone(out, resume), telling_full_disk(out, "go on with --resume"), _ray():
+    with _alone(out, resume), telling_full_disk(out, "go on with --resume"), connected():
         job, plan = _prepare(str(run), views, options)
         if why := slow_in(options.precision, torch.device("cuda" if plan.gpus else "cpu")):
             log.warning(why)
@@ -196,58 +154,6 @@ def _alone(out: Path, resume: bool) -> Iterator[None]:
         with suppress(OSError):  # Windows removes no open file, and filelock does it there
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    """A connection to Ray, which tells nobody of its use and says nothing of its own; its log files have it all."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-    import ray.data
-
-    consoles = [
-        handler
-        for handler in logging.getLogger("ray.data").handlers
-        if type(handler).__name__ == "PlainRayHandler"
-    ]
-    levels = [handler.level for handler in consoles]
-    began = not ray.is_initialized()
-    if began:
-        # Without an address Ray would also take a cluster that somebody has started on this machine.
-        where: dict[str, Any] = (
-            {} if "RAY_ADDRESS" in os.environ else {"address": "local", "include_dashboard": False}
-        )
-        # Of Ray's C++ half, which writes to the terminal, and says there that it has read this.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        try:
-            with _hushed():
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"Ray does not start: {one_line(error)}") from error
-    try:
-        for handler in consoles:
-            handler.setLevel(logging.CRITICAL)
-        yield
-    finally:
-        for handler, level in zip(consoles, levels, strict=True):
-            handler.setLevel(level)
-        if began:
-            ray.shutdown()
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Nothing is written to standard error, not even by libraries in C++."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _prepare(run: str, views: Views | None, options: LabelOptions) -> tuple[Job, Plan]:

@@ -3,20 +3,20 @@
 ::
 
     OUT/part=c/5f0b4c....parquet    rows of one batch; 16 partitions, a to p, by a digest of the address
-    OUT.settings.json               all that decides an answer; another is refused
+    OUT.settings.json               all that decides a prediction; another model is refused
     OUT.lock                        while a process labels
 
 ====== ================= ================================================================================
 path   string            absolute path, or address; bytes that are no text are escaped
 size   int64             of the file, in bytes; null where its storage does not say
 changed string           its entity tag or time of change (local files: nanoseconds since 1970); may be ""
-class  string            the best class; null where there is no answer
+class  string            the best class; null where there is no prediction
 score  double            of that class
 scores list of double    of every class, averaged over the views; their order is in the metadata, see below
 views  int32             of the early exit: how many it took; null without it
 closer int32             of these, those in stage 2
-problem string           what was wrong with the file although it gave an answer; null = nothing
-error  string            why there is no answer; null where there is one
+problem string           what was wrong with the file although it gave frames; null = nothing
+error  string            why there is no prediction; null where there is one
 fault  string            of an error: ``file``, ``storage``, or ``worker``; null without one
 ====== ================= ================================================================================
 
@@ -130,8 +130,8 @@ def _write(table: Any, drafts: Path, file: Path) -> None:
     sync_folder(file.parent)
 
 
-def row_without_answer(item: Item, reason: str, fault: str) -> dict[str, Any]:
-    """The row of a video that has no answer."""
+def row_without_prediction(item: Item, reason: str, fault: str) -> dict[str, Any]:
+    """The row of a video that gave no prediction."""
     return {
         **{"path": item.shown, "size": item.size, "changed": item.changed},
         **{"error": printable(reason), "fault": fault},

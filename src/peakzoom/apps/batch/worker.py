@@ -1,9 +1,9 @@
-"""What one of Ray's actors does: a model of its own, and the videos of one batch after another.
+"""One of Ray's actors: it has a model of its own and predicts the videos of one batch after another.
 
-Ray Data does a batch again whose worker was lost, and again, without end. So a worker keeps notes of a batch, a line
-for each row that it has, beside the drafts. Where there are notes already, another worker was lost: the rows are taken
-from them, and the other videos are looked at one by one, each noted first. A video that was noted so ``TRIES`` times,
-and has no row, is not looked at again.
+Ray Data repeats a batch whose worker was lost, without end. So a worker keeps notes of a batch beside the drafts, a
+line for each row that it has. Where there are notes already, another worker was lost: this one takes the rows from them
+and predicts the other videos one by one, each noted first. A video that was noted so ``TRIES`` times, and has no row,
+is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import platform
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from peakzoom.apps.batch.listing import Item, digest, from_json, one_line, open_storage
-from peakzoom.apps.batch.table import row_without_answer, schema, write_rows
+from peakzoom.apps.batch.table import row_without_prediction, schema, write_rows
+from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import sync_folder, telling_full_disk
@@ -29,11 +30,10 @@ from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import add_line, whole_lines
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.guard import Guard
-from peakzoom.video.parallel import in_order
 from peakzoom.video.sampling import DecodedViews, Views, decode_views
 
 TRIES = 2  # with a video alone
-LOST = f"its worker was lost {TRIES} times while it looked at this video alone"
+LOST = f"its worker was lost {TRIES} times with this video alone"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Notes:
         sync_folder(file.parent)
 
     def begin(self, place: int) -> None:
-        """Note that a video is looked at now."""
+        """Note that a video comes next."""
         add_line(self._stream, {"begun": place})
 
     def keep(self, place: int, row: dict[str, Any]) -> dict[str, Any]:
@@ -165,18 +165,17 @@ class Worker:
             lost = notes.tries[-1]
             notes.begin(-1)
             if not lost:
-                found = in_order(self._views, items, self._job.decoders, max(2, self._job.decoders))
-                for place, views in enumerate(found):
-                    rows[place] = notes.keep(place, self._row(items[place], views))
+                for place, found in enumerate(self._predict(items, self._job.decoders)):
+                    rows[place] = notes.keep(place, _row(items[place], found))
             for place, item in enumerate(items):
                 if place in rows:
                     continue
                 if notes.tries[place] == TRIES:
-                    rows[place] = row_without_answer(item, LOST, "worker")
+                    rows[place] = row_without_prediction(item, LOST, "worker")
                     continue
                 notes.begin(place)
-                (views,) = in_order(self._views, [item], 1, 1)
-                rows[place] = notes.keep(place, self._row(item, views))
+                (found,) = self._predict([item], 1)
+                rows[place] = notes.keep(place, _row(item, found))
             in_place = [rows[place] for place in range(len(items))]
             write_rows(self._job.drafts, items, in_place, schema(self._job.settings))
         notes.file.unlink()
@@ -188,36 +187,27 @@ class Worker:
         ]
         return {"failed": failed, "lost": lost}
 
-    def _row(self, item: Item, views: DecodedViews | DecodeError) -> dict[str, Any]:
-        if isinstance(views, DecodeError):
-            return row_without_answer(
-                item, views.reason, "storage" if isinstance(views, NotFetchedError) else "file"
-            )
-        found = self._recognizer.score(views)
-        name, score = found.top(1)[0]
-        return {
-            **{"path": item.shown, "size": item.size, "changed": item.changed},
-            **{"class": name, "score": score, "scores": found.scores["fused"].tolist()},
-            **({"views": found.effort.views, "closer": found.effort.stage2_views} if found.effort else {}),
-            **{"problem": found.problem, "error": None, "fault": None},
-        }
+    def _predict(self, items: Sequence[Item], decoders: int) -> Iterator[Prediction | DecodeError]:
+        ahead = max(2, decoders) if len(items) > 1 else 1
+        return self._recognizer.predict_files(items, self._job.views, decoders, ahead, self._decode)
 
-    def _views(self, guard: Guard, item: Item) -> DecodedViews:
-        asked = (self._recognizer.preprocess, self._job.views, guard)
+    def _decode(self, guard: Guard | None, item: Item) -> DecodedViews:
+        assert guard is not None  # there is one decoder or more
+        how = (self._recognizer.preprocess, self._job.views, guard)
         if not item.is_remote:
             try:
                 Path(item.path).stat()
             except OSError as error:  # the driver has seen it: gone since, or this machine lacks the disk
                 raise NotFetchedError(item.path, f"is not there any more ({error.strerror})") from error
-            return decode_views(item.path, *asked)
+            return decode_views(item.path, *how)
         try:
             # The end of the name alone: a key of a storage may be no name of a file.
             with tempfile.TemporaryDirectory(prefix="peakzoom-") as folder:
                 copy = Path(folder) / f"video{Path(item.path.split('?')[0]).suffix}"
                 self._copy(guard, item, copy)
-                return decode_views(copy, *asked)
+                return decode_views(copy, *how)
         except OSError as error:
-            raise NotFetchedError(item.path, f"no copy could be made: {one_line(error)}") from error
+            raise NotFetchedError(item.path, f"cannot be copied: {one_line(error)}") from error
 
     def _copy(self, guard: Guard, item: Item, copy: Path) -> None:
         """By the guard, in bounded time; its errors are the storage's."""
@@ -238,3 +228,17 @@ def copy_to(address: str, copy: str) -> None:
         storage.get_file(path, copy)
     except Exception as error:  # each storage has errors of its own
         raise DecodeError(address, f"copying failed: {one_line(error)}") from error
+
+
+def _row(item: Item, found: Prediction | DecodeError) -> dict[str, Any]:
+    """What the table says of a video."""
+    if isinstance(found, DecodeError):
+        fault = "storage" if isinstance(found, NotFetchedError) else "file"
+        return row_without_prediction(item, found.reason, fault)
+    name, score = found.top(1)[0]
+    return {
+        **{"path": item.shown, "size": item.size, "changed": item.changed},
+        **{"class": name, "score": score, "scores": found.scores["fused"].tolist()},
+        **({"views": found.effort.views, "closer": found.effort.stage2_views} if found.effort else {}),
+        **{"problem": found.problem, "error": None, "fault": None},
+    }

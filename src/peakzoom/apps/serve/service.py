@@ -17,9 +17,10 @@ from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.utils.memory import return_freed_memory
-from peakzoom.video.guard import guarded
-from peakzoom.video.sampling import Views
-from peakzoom.video.scan import scan
+from peakzoom.video.guard import Guard
+from peakzoom.video.held import HeldVideo
+from peakzoom.video.sampling import DecodedViews, Views, decode_views
+from peakzoom.video.scan import VideoInfo
 
 PREDICTED = "the prediction"  # in place of a class: the evidence for the prediction
 MOST_RATE = 60  # frames a second, for the limit on length
@@ -68,39 +69,18 @@ class Service:
             finally:
                 return_freed_memory()
 
-    def admit(self, path: str | Path) -> Path:
-        """A file that may be looked at.
+    def explain(self, path: str | Path, target: str = PREDICTED) -> tuple[Evidence, Path, Path]:
+        """The evidence for a class, as a video and as a figure. The file is decoded once.
 
         Raises:
-            UserError: it is no upload of this server, too large, or too long; or gives no frame.
+            UserError: as :meth:`predict`, or no class is called so.
         """
-        limits = self.limits
-        file = Path(path).resolve()
-        if not file.is_relative_to(self.folder) or not file.is_file():
-            raise UserError("this is no file that was uploaded here: choose one from your device")
-        size = file.stat().st_size / 1e6
-        if size > limits.megabytes:
-            raise UserError(f"the file has {size:.0f} MB, expected at most {limits.megabytes} MB: cut it")
-        most = round(limits.seconds * MOST_RATE)
-        try:
-            seconds = guarded(file, scan, file, 0, most).info.duration
-        except DecodeError as error:
-            raise UserError(f"{display_name(file)}: {error.reason}") from error
-        if seconds > limits.seconds:
-            raise UserError(
-                f"the video lasts {seconds:.0f} seconds, expected at most {limits.seconds:g}: cut it, "
-                "or use 'peakzoom watch' for long ones"
-            )
-        return file
-
-    def explain(self, path: str | Path, target: str = PREDICTED) -> tuple[Evidence, Path, Path]:
-        """The evidence for a class, as a video and as a figure. Errors as of :meth:`admit`."""
         if target != PREDICTED and target not in self.recognizer.classes:
             raise UserError("no class is called so: choose one from the list")
-        with self._turn(), _without_folder(path):
-            file = self.admit(path)
-            wanted = None if target == PREDICTED else target
-            evidence = explain(self.recognizer, file, wanted, self.views, progress=False)
+        wanted = None if target == PREDICTED else target
+        with self._turn(), _without_folder(path), HeldVideo(self._admit(path), self._most_frames) as upload:
+            self._check_length(upload.info)
+            evidence = explain(self.recognizer, upload, wanted, self.views, progress=False)
             folder = self._new_folder()
             video, figure = folder / "evidence.mp4", folder / "evidence.png"
             write_video(evidence, video)
@@ -108,9 +88,50 @@ class Service:
             return evidence, video, figure
 
     def predict(self, path: str | Path) -> Prediction:
-        """The prediction alone. Errors as of :meth:`admit`."""
+        """The prediction alone.
+
+        Raises:
+            UserError: the file is no upload of this server, too large or too long, or gives no frame.
+        """
         with self._turn(), _without_folder(path):
-            return self.recognizer.predict(self.admit(path), self.views)
+            (found,) = self.recognizer.predict_files([path], self.views, decode=self._decode)
+            if isinstance(found, DecodeError):
+                raise found
+            return found
+
+    def _admit(self, path: str | Path) -> Path:
+        """A file of which the first look says that it may be decoded.
+
+        Raises:
+            DecodeError: it is no upload of this server, or too large.
+        """
+        file, most = Path(path).resolve(), self.limits.megabytes
+        if not file.is_relative_to(self.folder) or not file.is_file():
+            raise DecodeError(file, "is no file that was uploaded here: choose one from your device")
+        size = file.stat().st_size / 1e6
+        if size > most:
+            raise DecodeError(file, f"has {size:.0f} MB, expected at most {most} MB: cut it")
+        return file
+
+    def _decode(self, guard: Guard | None, path: str | Path) -> DecodedViews:
+        """The views of a file that may be predicted; DecodeError for any other."""
+        file, preprocess = self._admit(path), self.recognizer.preprocess
+        decoded = decode_views(file, preprocess, self.views, guard, self._most_frames)
+        self._check_length(decoded.video.info)
+        return decoded
+
+    @property
+    def _most_frames(self) -> int:
+        return round(self.limits.seconds * MOST_RATE)
+
+    def _check_length(self, info: VideoInfo) -> None:
+        most = self.limits.seconds
+        if info.duration > most:
+            raise DecodeError(
+                info.path,
+                f"lasts {info.duration:.0f} seconds, expected at most {most:g}: cut it, or use 'peakzoom watch' for "
+                "long ones",
+            )
 
     def table(self, paths: Sequence[str | Path]) -> tuple[list[list[str]], Path]:
         """A row for each file, with the reason where it could not be read; and the same as CSV, with all scores.
@@ -125,13 +146,13 @@ class Service:
         classes = self.recognizer.classes
         rows: list[list[str]] = []
         lines = [["file", "class", "score", "problem", *classes]]
-        for path in paths:
+        with self._turn():
+            predicted = list(self.recognizer.predict_files(paths, self.views, decode=self._decode))
+        for path, prediction in zip(paths, predicted, strict=True):
             name = display_name(path)
-            try:
-                prediction = self.predict(path)
-            except UserError as error:
-                lines.append([_cell(name), "", "", str(error), *([""] * len(classes))])
-                rows.append([name, "", "", str(error)])
+            if isinstance(prediction, DecodeError):
+                lines.append([_cell(name), "", "", prediction.reason, *([""] * len(classes))])
+                rows.append([name, "", "", prediction.reason])
                 continue
             best, score = prediction.top(1)[0]
             values = [repr(value) for value in prediction.scores["fused"].tolist()]

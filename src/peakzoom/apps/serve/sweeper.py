@@ -17,16 +17,16 @@ import gradio as gr
 
 
 class Sweeper(threading.Thread):
-    """Removes what is older than the limit, every half minute, but for what was there at the start (the examples).
+    """Removes files that are older than the limit, every half minute; those there at the start, the examples, stay.
 
-    What a request still waits for stays, however old, unless there is too much of it.
+    Files that a request waits for stay, however old, unless there is too much of them.
 
     Args:
         folder: of uploads and results.
         minutes: how old a file may get.
-        megabytes: that may lie there; above, the oldest go first, whatever their age, and then what is waited for,
-            the newest first: those who came early are answered sooner.
-        awaited: gives the files of requests that are not answered yet.
+        megabytes: that may lie there. Above, the oldest files go first, whatever their age, and after them those that
+            requests wait for, the newest first: requests that came early are served sooner.
+        awaited: gives the files of requests that are not served yet.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Sweeper(threading.Thread):
             self.sweep(time.time())
 
     def sweep(self, now: float) -> int:
-        """Remove what is too old at that time (seconds since 1970); how many files that were."""
+        """Remove what is too old at that time (seconds since 1970); returns how many files that were."""
         files: list[tuple[float, int, Path]] = []
         folders: list[tuple[float, int, Path]] = []
         for each in self.folder.rglob("*"):
@@ -56,18 +56,17 @@ class Sweeper(threading.Thread):
                 state = each.lstat()
                 kind = folders if stat.S_ISDIR(state.st_mode) else files
                 kind.append((state.st_mtime, state.st_size, each))
-        count, total = 0, sum(size for _, size, _ in files)
-        files = sorted(each for each in files if each[2] not in self.kept)
         awaited = self.awaited()
-        free = [each for each in files if each[2] not in awaited]
-        bound = [each for each in reversed(files) if each[2] in awaited]
+        oldest_first = sorted(each for each in files if each[2] not in self.kept)
+        free = [each for each in oldest_first if each[2] not in awaited]
+        bound = [each for each in reversed(oldest_first) if each[2] in awaited]
+        count, total = 0, sum(size for _, size, _ in files)
         for changed, size, each in [*free, *bound]:
             if total > self.bytes or (now - changed > self.seconds and each not in awaited):
                 each.unlink(missing_ok=True)
                 count, total = count + 1, total - size
-        for changed, _, each in sorted(
-            folders, key=lambda folder: folder[2], reverse=True
-        ):  # inner ones first
+        inner_first = sorted(folders, key=lambda folder: folder[2], reverse=True)
+        for changed, _, each in inner_first:
             if now - changed > self.seconds:
                 with suppress(OSError):  # it is not empty
                     each.rmdir()
@@ -79,17 +78,16 @@ class Sweeper(threading.Thread):
 
 
 def awaited_files(page: gr.Blocks) -> set[Path]:
-    """The files that unanswered requests name, waiting or being answered: only Gradio's queue knows of those."""
+    """The files named by requests that wait or are being served: only Gradio's queue knows those."""
     events = list(page._queue.event_ids_to_events.values())
     return {file for event in events if event.data for file in named_files(event.data.data)}
 
 
 def named_files(data: Sequence[Any]) -> Iterator[Path]:
-    """What a request says its files are: a file or a list of them in each place. A stranger may write anything."""
+    """The files that a request names, in each place one or a list. A stranger may write anything there."""
     for part in data:
         for each in part if isinstance(part, list) else [part]:
             if isinstance(each, dict) and isinstance(each.get("path"), str):
-                with suppress(
-                    OSError, ValueError, RuntimeError
-                ):  # no path: a null, too long, links in a circle
+                # No path: a null, too long, links in a circle.
+                with suppress(OSError, ValueError, RuntimeError):
                     yield Path(each["path"]).resolve()

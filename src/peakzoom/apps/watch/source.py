@@ -234,7 +234,7 @@ class StoredFile:
     live = False
 
     def __init__(self, path: str | Path, size: Callable[[int, int], tuple[int, int]]) -> None:
-        self._items = streamed(path, _decode_in_process, str(path), size, each=True)
+        self._items = streamed(path, _decode_in_process, str(path), size, per_item=True)
         header = next(self._items)
         assert isinstance(header, tuple)
         self.name, self.rate, self.height, self.width = header

@@ -156,5 +156,4 @@ def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> np
     side = recognizer.preprocess.source_size
     corners = crop_offsets(frames.shape[2], frames.shape[3], side, crops)
     views = torch.stack([frames[:, :, top : top + side, left : left + side] for top, left in corners])
-    scores = average(recognizer.engine(views)["fused"].softmax(1).numpy())
-    return scores / scores.sum()
+    return average(recognizer.engine(views)["fused"].softmax(1).numpy())

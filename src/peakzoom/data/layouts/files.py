@@ -1,4 +1,4 @@
-"""What lies in a folder: which files are videos, which are passed over, how folders are walked, how text is read."""
+"""Files and folders of data sets: which files are videos, which are ignored; walking folders, reading text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VIDEO_SUFFIXES = frozenset((
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
     ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv",
 ))
-# What data sets keep beside their videos; it is passed over without a problem.
+# What data sets keep beside their videos; ignored without a problem.
 SIDE_SUFFIXES = frozenset((
     ".csv", ".tsv", ".txt", ".json", ".md", ".xml", ".yaml", ".yml", ".pdf", ".html", ".log", ".srt", ".vtt",
 ))
@@ -33,7 +33,7 @@ def videos_below(folder: Path) -> list[Path]:
 
 
 def without_videos(folder: object) -> UserError:
-    """What is said of a folder, here or in a storage, that holds no video."""
+    """The error for a folder, on this machine or in a storage, that holds no video."""
     expected = ", ".join(sorted(VIDEO_SUFFIXES))
     return UserError(f"{folder} is a folder without videos: expected files ending in {expected}")
 

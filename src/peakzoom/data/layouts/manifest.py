@@ -88,7 +88,7 @@ def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
 class _Row(NamedTuple):
     path: str
     label: str
-    name: str  # of the class, "" where it is not said
+    name: str  # of the class, "" where none is stated
     split: str | None
     group: str | None
 

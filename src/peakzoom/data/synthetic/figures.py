@@ -189,7 +189,7 @@ def _draw_arm(sketch: Sketch, look: Look, side: Side, out: float, neck: np.ndarr
     knuckles = wrist + 0.75 * look.hand * _ray(angle, out)
     if side.cup:
         sketch.part()
-        colour = (235, 235, 225) if sum(look.shirt) < 380 else (60, 90, 170)  # told from the shirt
+        colour = (235, 235, 225) if sum(look.shirt) < 380 else (60, 90, 170)  # stands out from the shirt
         sketch.limb(knuckles + [0, 0.022], knuckles - [0, 0.045], 0.022, 0.028, colour)
     sketch.part()
     sketch.limb(joint, elbow, 0.031 * look.bulk, 0.025 * look.bulk, look.shirt)

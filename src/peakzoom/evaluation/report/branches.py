@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import log, nan
 
 import numpy as np
+from scipy.special import rel_entr
 
 from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.stats import Share, bootstrap, share, share_of
@@ -96,18 +98,15 @@ def divergence(distributions: Sequence[np.ndarray]) -> np.ndarray:
 
 def _jensen_shannon(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     middle = (one + two) / 2
-    total = np.zeros(len(one))
-    for each in (one, two):
-        ratio = np.divide(each, middle, out=np.ones_like(middle), where=each > 0)  # 0 log 0 = 0
-        total += (each * np.log2(ratio)).sum(1) / 2
-    return np.asarray(total.clip(0, 1))
+    nats = (rel_entr(one, middle) + rel_entr(two, middle)).sum(1) / 2
+    return np.asarray((nats / log(2)).clip(0, 1))
 
 
-def separation(values: np.ndarray, wrong: np.ndarray) -> float | None:
-    """P(value of a wrong one > value of a right one) + P(equal) / 2; None without a pair. Both arrays (V,)."""
+def separation(values: np.ndarray, wrong: np.ndarray) -> float:
+    """P(value of a wrong one > value of a right one) + P(equal) / 2; NaN without a pair. Both arrays (V,)."""
     right = np.sort(values[~wrong])
     if len(right) in (0, len(values)):
-        return None
+        return nan
     below = np.searchsorted(right, values[wrong], "left") + np.searchsorted(right, values[wrong], "right")
     return float(below.mean() / (2 * len(right)))
 
@@ -138,7 +137,7 @@ def disagreement(scores: Scores) -> Disagreement | None:
     value = low = high = None
     if min(int(right.sum()), int((~right).sum())) >= FEW:
         value = separation(apart, ~right)
-        low, high = bootstrap(len(right), lambda drawn: separation(apart[drawn], ~right[drawn]))
+        low, high = bootstrap(separation, apart, ~right)
     kinds, doubts = _doubts(scores, apart)
     return Disagreement(levels, pairs, quantiles, value, low, high, kinds, doubts)
 

@@ -13,9 +13,10 @@ from itertools import combinations
 
 import numpy as np
 
-from peakzoom.evaluation.files import Scores, average
+from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.report.branches import Disagreement, SceneryRow, disagreement, scenery
 from peakzoom.evaluation.stats import Share, bootstrap, mean_class, share, share_of
+from peakzoom.inference.prediction import average
 from peakzoom.model import config
 from peakzoom.video.sampling import Views
 
@@ -52,7 +53,7 @@ def subsets(scores: Scores) -> list[SubsetRow]:
 
 
 def _subset(name: str, right: np.ndarray, labels: np.ndarray, original: np.ndarray | None) -> SubsetRow:
-    low, high = bootstrap(len(labels), lambda drawn: mean_class(right[drawn], labels[drawn]))
+    low, high = bootstrap(mean_class, right, labels)
     gained = None if original is None else int((right & ~original).sum())
     lost = None if original is None else int((original & ~right).sum())
     return SubsetRow(name, share_of(right), mean_class(right, labels), low, high, gained, lost)
@@ -163,7 +164,7 @@ def votes(scores: Scores) -> list[VoteRow]:
     return rows
 
 
-# Calibration -----------------------------------------------------------------------------------------------------
+# Reliability -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Reliability:
     """Of one answer.
 
     Attributes:
@@ -199,7 +200,7 @@ class Calibration:
     bins: list[Bin]
 
 
-def calibrate(branch: str, scores: np.ndarray, labels: np.ndarray) -> Calibration:
+def reliability(branch: str, scores: np.ndarray, labels: np.ndarray) -> Reliability:
     """Whether scores mean what they say; ``scores`` (V, S), ``labels`` (V,)."""
     top, right = scores.max(1), scores.argmax(1) == labels
     place = (np.ceil(top * BINS).astype(int) - 1).clip(0, BINS - 1)
@@ -215,7 +216,7 @@ def calibrate(branch: str, scores: np.ndarray, labels: np.ndarray) -> Calibratio
         error += float(here.mean()) * abs(accuracy - score)
     of_label = scores[np.arange(len(labels)), labels]
     floored = np.maximum(of_label, np.finfo(np.float32).smallest_subnormal)
-    return Calibration(
+    return Reliability(
         branch,
         error,
         float(-np.log(floored).mean()),
@@ -302,7 +303,7 @@ class Numbers:
     votes: list[VoteRow]
     disagreement: Disagreement | None
     scenery: list[SceneryRow] | None
-    calibration: list[Calibration]
+    calibration: list[Reliability]
     per_class: list[ClassRow]
     mistakes: list[Mistake]
 
@@ -322,7 +323,7 @@ def measure_all(scores: Scores) -> Numbers:
         votes(scores),
         disagreement(scores),
         scenery(scores),
-        [calibrate(name, scores.means[name], scores.labels) for name in reversed(scores.branches)],
+        [reliability(name, scores.means[name], scores.labels) for name in reversed(scores.branches)],
         by_class(confusion, scores.classes),
         mistakes(confusion, scores.classes),
     )

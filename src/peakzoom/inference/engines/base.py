@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import PeakZoom
@@ -24,7 +24,7 @@ TRACED = 3  # clips of the batch that a graph is traced with; not 1, which broad
 
 
 class Engine(Protocol):
-    """What computes the answers."""
+    """What computes the predictions."""
 
     name: str
     classes: list[str]
@@ -71,7 +71,7 @@ class Description:
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(
-                f"{file} does not say what its classes and clips are: expected a file made by 'peakzoom export'"
+                f"{file} does not name its classes and clips: expected a file that 'peakzoom export' wrote"
             ) from error
 
     def check(self, views: Tensor) -> None:
@@ -93,17 +93,7 @@ def trace(model: PeakZoom) -> torch.export.ExportedProgram:
     network = InferenceNetwork(model, fixed_shapes=True).cpu().eval()
     views = torch.zeros((TRACED, *network.preprocess.view_shape), dtype=torch.uint8)
     with torch.no_grad():
+        # The input is named in files as ``InferenceNetwork.forward`` names it: INPUT.
         return torch.export.export(
-            _Named(network), (views,), dynamic_shapes=({0: torch.export.Dim("clips", min=1)},), strict=False
+            network, (views,), dynamic_shapes=({0: torch.export.Dim("clips", min=1)},), strict=False
         )
-
-
-class _Named(nn.Module):
-    """Gives the input the name that files show."""
-
-    def __init__(self, network: InferenceNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, views: Tensor) -> dict[str, Tensor]:
-        return self.network(views)

@@ -1,6 +1,6 @@
-"""What computes the answers: PyTorch, ONNX Runtime or OpenVINO (docs/export.md).
+"""What computes the predictions: PyTorch, ONNX Runtime or OpenVINO (docs/export.md).
 
-One file an engine; each imports its library, which is an optional extra, only when it is asked for.
+One file an engine; each imports its library, an optional extra, only when it is used.
 """
 
 from __future__ import annotations
@@ -9,24 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peakzoom.inference.engines.base import Description, Engine
+from peakzoom.inference.engines.base import Engine
+from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.model import PeakZoom
-from peakzoom.model.precision import FULL, PRECISIONS
+from peakzoom.model.precision import FULL
 from peakzoom.utils.errors import UserError
 
 ENGINES = ("torch", "onnx", "openvino")
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files that can be run
-
-__all__ = [
-    "ENGINES",
-    "FULL",
-    "PRECISIONS",
-    "SUFFIXES",
-    "Description",
-    "Engine",
-    "build_engine",
-    "open_exported",
-]
 
 
 def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto", precision: str = FULL) -> Engine:
@@ -44,8 +34,6 @@ def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto", pre
     if name not in ENGINES:
         raise UserError(f"engine is {name!r}, expected one of {', '.join(ENGINES)}")
     if name == "torch":
-        from peakzoom.inference.engines.eager import TorchEngine
-
         return TorchEngine(model, device, precision)
     engine, convert = _exporting(name, device, precision)
     return engine(convert(model))
@@ -56,7 +44,7 @@ def open_exported(file: Path, name: str | None = None, device: str = "auto", pre
 
     Args:
         file: .onnx or .xml.
-        name: the engine asked for, where one was.
+        name: of the engine; None is the one that the file needs.
         device: only the CPU, or "auto".
         precision: only "32-true".
 
@@ -66,8 +54,8 @@ def open_exported(file: Path, name: str | None = None, device: str = "auto", pre
     fits = SUFFIXES.get(file.suffix.lower())
     if fits is None:
         raise UserError(
-            f"{file} is a file that cannot be run from here: expected a folder with model.safetensors, such as "
-            f"a run, or an exported {' or '.join(SUFFIXES)} file"
+            f"{file} is no model that can be run: expected a folder with model.safetensors, such as a run, or an "
+            f"exported {' or '.join(SUFFIXES)} file"
         )
     if name not in (None, fits):
         raise UserError(f"{file} runs on engine {fits}, not on {name}: leave --engine out")

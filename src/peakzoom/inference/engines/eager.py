@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from peakzoom.inference.network import InferenceNetwork, Seen
+from peakzoom.inference.network import FirstPass, InferenceNetwork
 from peakzoom.model import PeakZoom
 from peakzoom.model.precision import FULL, PRECISIONS
 from peakzoom.utils.errors import UserError
@@ -40,24 +40,24 @@ class TorchEngine:
         self.classes, self.preprocess = model.classes, self.network.preprocess
 
     @torch.inference_mode()
-    def stage1(self, views: Tensor) -> tuple[Tensor, Seen]:
+    def stage1(self, views: Tensor) -> tuple[Tensor, FirstPass]:
         """The first pass alone: logits (B, S) of the original branch, and what :meth:`stage2` needs."""
-        seen = self.network.look(views.to(self.device))
-        logits = self.network.model.score("original", self.network.model.gather(seen.features))
-        return self._given(logits), seen
+        first = self.network.first_pass(views.to(self.device))
+        logits = self.network.model.score("original", self.network.model.gather(first.features))
+        return self._checked(logits), first
 
     @torch.inference_mode()
-    def stage2(self, first_pass: Seen) -> Tensor:
+    def stage2(self, first: FirstPass) -> Tensor:
         """Fused logits (B, S) of views that :meth:`stage1` has seen."""
-        return self._given(self.network.answer(first_pass)["fused"])
+        return self._checked(self.network.logits(first)["fused"])
 
     @torch.inference_mode()
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) from uint8 views; see :class:`peakzoom.inference.engines.base.Engine`."""
         found = self.network(views.to(self.device))
-        return {name: self._given(logits) for name, logits in found.items()}
+        return {name: self._checked(logits) for name, logits in found.items()}
 
-    def _given(self, logits: Tensor) -> Tensor:
+    def _checked(self, logits: Tensor) -> Tensor:
         logits = logits.float().cpu()
         if self.precision != FULL and not logits.isfinite().all():
             raise UserError(
