@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import answer
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import names_of, whole_numbers
 from peakzoom.cli.options import (
@@ -28,8 +28,9 @@ from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.data.entries import VideoSet
-    from peakzoom.studies.answers import Answer, Key
-    from peakzoom.studies.study import Arm, Fold, Study
+    from peakzoom.studies.arms import Arm, Fold
+    from peakzoom.studies.predictions import ArmPrediction, Key
+    from peakzoom.studies.study import Study
     from peakzoom.training.options import Options
     from peakzoom.training.recipes import Recipe
 
@@ -88,7 +89,8 @@ def ablate(
 
     Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
-    from peakzoom.studies.study import ABLATION, Arm, Study
+    from peakzoom.studies.arms import ABLATION, Arm
+    from peakzoom.studies.study import Study
 
     chosen = chosen_recipe(recipe, network)
     options = chosen_options(recipe, machine, val_fraction=val_fraction)
@@ -99,7 +101,7 @@ def ablate(
     _check(arms, videos, chosen, options, init)
 
     begun = Study(out, videos, chosen, options, averaged, init)
-    begun.run(arms, folds, seeds, say)
+    begun.run(arms, folds, seeds)
     names = {arm.key: " + ".join(arm.letters) for arm in arms}
     alone = arms[0].key
     _report(begun, arms, names, {key: alone for key in names if key != alone})
@@ -127,7 +129,8 @@ def compare(
     --leave-one-group-out`
     """
     from peakzoom.model.config import BRANCHES
-    from peakzoom.studies.study import Arm, Study
+    from peakzoom.studies.arms import Arm
+    from peakzoom.studies.study import Study
 
     chosen = chosen_recipe(recipe)
     options = chosen_options(recipe, machine, val_fraction=val_fraction)
@@ -146,7 +149,7 @@ def compare(
     _check(arms, videos, chosen, options, init)
 
     begun = Study(out, videos, chosen, options, averaged, init)
-    begun.run(arms, folds, seeds, say)
+    begun.run(arms, folds, seeds)
     names = {
         arm.key: arm.model
         + (f" x {arm.width:g}" if arm.width != 1 else "")
@@ -201,7 +204,7 @@ def _starts(text: str | None, models: list[str]) -> dict[str, str]:
 
 def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[VideoSet, list[Fold]]:
     """All videos, and the folds that were asked for; the data's own test videos where none were."""
-    from peakzoom.studies.study import Fold, group_folds, one_group_each
+    from peakzoom.studies.arms import Fold, group_folds, one_group_each
 
     numbers = study.split_numbers
     if sum((bool(study.fold), study.leave_one_group_out, numbers is not None)) > 1:
@@ -244,14 +247,14 @@ def _report(
     rounds: int | None = None,
 ) -> None:
     """Print the table of a study and write it as Markdown, CSV and a picture; costs are timed in ``rounds``."""
-    from peakzoom.studies.answers import complete
     from peakzoom.studies.figures import plot_ablation, plot_cost
-    from peakzoom.studies.study import costs, table
+    from peakzoom.studies.predictions import complete
+    from peakzoom.studies.rows import costs, table
     from peakzoom.studies.tables import ABLATION, COMPARISON, to_csv, to_markdown
 
     found = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
-    rows = table(study.answers, arms, names, baselines, found)
-    kept = complete(study.answers, [arm.key for arm in arms])
+    rows = table(study.predictions, arms, names, baselines, found)
+    kept = complete(study.predictions, [arm.key for arm in arms])
     notes = study.notes(arms) + [
         note for one, other in baselines.items() for note in _notes(kept, one, other, names)
     ]
@@ -271,18 +274,18 @@ def _report(
     answer(f"Table: {study.out / 'table.md'} and .csv; picture: {picture}")
 
 
-def _notes(answers: list[Answer], one: Key, other: Key, names: dict[Key, str]) -> Iterator[str]:
+def _notes(predictions: list[ArmPrediction], one: Key, other: Key, names: dict[Key, str]) -> Iterator[str]:
     """What the table does not show of two of its rows: likelihoods, and the test by whole groups."""
-    from peakzoom.studies.answers import by_groups, compare_likelihoods
+    from peakzoom.studies.predictions import by_groups, compare_likelihoods
 
     pair = f"{names[one]} against {names[other]}"
-    nats = compare_likelihoods(answers, one, other)
+    nats = compare_likelihoods(predictions, one, other)
     yield (
         f"NLL (mean negative log-likelihood of the label), {pair}: "
         f"{-nats.difference:+.3f} nats ({-nats.interval[1]:+.3f} to {-nats.interval[0]:+.3f}), p = {nats.p:.3f} "
         f"over videos; {nats.better} better, {nats.worse} worse."
     )
-    if test := by_groups(answers, one, other):
+    if test := by_groups(predictions, one, other):
         low, high = test.interval
         yield (
             f"By whole groups ({test.count}), {pair}: {test.difference:+.1f} points "
