@@ -75,12 +75,15 @@ def tiny() -> Recipe:
 @pytest.fixture(scope="session")
 def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with both phases trained; do not write into it."""
+    from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.options import Options
     from peakzoom.training.train import train
 
     out = tmp_path_factory.mktemp("runs") / "run"
     options = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False)
-    return train(clip_data, tiny, out, options, say=lambda line: None)
+    train(clip_data, tiny, out, options, say=lambda line: None)
+    write_missing_cards(out)
+    return out
 
 
 class DecodesHere:

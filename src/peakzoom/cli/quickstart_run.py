@@ -16,7 +16,7 @@ from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.display.figures import plot_attention
 from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.results import Evaluation
-from peakzoom.hub.card import update_card
+from peakzoom.hub.card import update_card, write_missing_cards
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, small
@@ -124,6 +124,7 @@ def quickstart(
         clips = render_dataset(out / "clips", spec, workers, progress)
     data = read_manifest(clips / "clips.csv")
     run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0), say=log.info)
+    write_missing_cards(run)
     test = [entry for entry in data.entries if entry.split == "test"]
     results = {}
     for phase in ("tcnn", "joint"):

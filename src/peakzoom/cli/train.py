@@ -77,6 +77,7 @@ def train(
     start_early()
     from peakzoom.data.runs import PHASES
     from peakzoom.data.splits import hold_out_groups
+    from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.distributed import is_main_process
     from peakzoom.training.train import train as run
 
@@ -98,6 +99,7 @@ def train(
     )
     run(videos, chosen, out, options, resume, say)
     if is_main_process():
+        write_missing_cards(out)
         tested = any(entry.split == "test" for entry in videos.entries)
         answer(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
 

@@ -20,9 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from safetensors.torch import load_file
 
 from peakzoom.display.markup import escape_markdown, plain
 from peakzoom.hub.facts import Facts, gather, last_part
@@ -31,7 +29,6 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.load import WEIGHTS, find_model, read_model
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import write_text
-from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
 
 FILE = "README.md"
@@ -77,39 +74,6 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
     return compose(read_model(place), place, also)
 
 
-def card_of(model: PeakZoom, folder: Path | None = None) -> ModelCard:
-    """The card of a model in memory.
-
-    Args:
-        model: where it was loaded and its weights are as they were, the card beside them is its card, edited or not.
-        folder: in a run, where the model is about to be saved; the card is made from the run.
-
-    Raises:
-        UserError: the card beside the weights cannot be read.
-    """
-    origin = model.origin
-    if folder is None and origin is not None and (origin / FILE).is_file() and _unchanged(model, origin):
-        return read_card(origin / FILE)
-    return compose(model, folder)
-
-
-def read_card(file: Path) -> ModelCard:
-    """A card as it stands in a file.
-
-    Raises:
-        UserError: its first lines are not YAML.
-    """
-    import yaml
-
-    try:
-        return Card(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"the head of {file} cannot be read ({reason}): mend it, or remove the file and a new one is written"
-        ) from error
-
-
 def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
     """Write the card of a saved model anew; False, and nothing is written, where somebody has edited it.
 
@@ -124,6 +88,17 @@ def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
     return True
 
 
+def write_missing_cards(run: Path) -> None:
+    """Write the card of every model of a run that has none, as after a training.
+
+    Args:
+        run: a run folder; its models are in PHASE/best and PHASE/last.
+    """
+    for weights in sorted(run.glob(f"*/*/{WEIGHTS}")):
+        if not (weights.parent / FILE).exists():
+            update_card(weights.parent)
+
+
 def is_untouched(text: str) -> bool:
     """Whether a card is as it was written, by peakzoom or by huggingface_hub for a model without one."""
     text = text.replace("\r\n", "\n")
@@ -135,14 +110,6 @@ def is_untouched(text: str) -> bool:
 
 def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _unchanged(model: PeakZoom, folder: Path) -> bool:
-    """Whether a model has the weights that are saved in a folder."""
-    if not (folder / WEIGHTS).is_file():
-        return False
-    saved, own = load_file(folder / WEIGHTS), model.state_dict()
-    return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in saved)
 
 
 # The page ---------------------------------------------------------------------------------------------------------

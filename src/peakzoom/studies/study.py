@@ -35,6 +35,7 @@ from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import read_metrics
 from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.files import read_evaluation
+from peakzoom.hub.card import write_missing_cards
 from peakzoom.inference.recognizer import load
 from peakzoom.model.config import BRANCHES
 from peakzoom.studies.arms import Arm, Fold
@@ -202,6 +203,8 @@ class Study:
         evaluation = second / "evaluation"
         shutil.rmtree(evaluation, ignore_errors=True)  # of a killed run
         result = evaluate(load(second), data, test, evaluation, self.views, progress=False, resume=True)
+        for run in {first, second}:
+            write_missing_cards(run)
         predictions = self._predictions(task, evaluation)
         self._store(
             predictions,

@@ -86,4 +86,4 @@ def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
 def _save(model: PeakZoom, folder: Path) -> None:
     """Save a model under a name of its own first: a folder called ``best`` is always whole."""
     with whole_folder(folder) as draft:
-        model.save_pretrained(draft, model_card_kwargs={"folder": folder})
+        model.save_pretrained(draft)

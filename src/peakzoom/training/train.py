@@ -11,8 +11,7 @@ phase; Lightning carries the loop. The run folder::
       tcnn/ joint/               one folder a phase:
         checkpoints/               last.ckpt, written after every epoch, and previous.ckpt, the one before it, to go
                                    on from; best.ckpt
-        best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained, and
-                                   README.md, the model card
+        best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained
         metrics.csv curves.png     accuracy and loss of every epoch
         tensorboard/
 
