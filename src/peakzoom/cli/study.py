@@ -85,7 +85,7 @@ def ablate(
 ) -> None:
     """Table 4: what each branch adds. Five sets of branches, trained on from one network, tested on the same videos.
 
-    The same command goes on with what is not done; more folds or seeds may be asked for later.
+    The same command goes on with what is not done; more folds or seeds may be added later.
 
     Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
@@ -123,7 +123,7 @@ def compare(
     """Tables 2 and 3: networks side by side, with and without spatial attention, under one budget.
 
     Accuracy, multiply-adds, parameters and measured time of each. The same command goes on with what is not done;
-    more folds, seeds or networks may be asked for later.
+    more folds, seeds or networks may be added later.
 
     Example: `peakzoom compare clips/clips.csv --out studies/networks --models tcnn_xs,r3d_18,tsm --cost 1
     --leave-one-group-out`
@@ -203,7 +203,7 @@ def _starts(text: str | None, models: list[str]) -> dict[str, str]:
 
 
 def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[VideoSet, list[Fold]]:
-    """All videos, and the folds that were asked for; the data's own test videos where none were."""
+    """All videos, and the folds of the options; the data's own test videos where those name none."""
     from peakzoom.studies.arms import Fold, group_folds, one_group_each
 
     numbers = study.split_numbers
@@ -213,17 +213,17 @@ def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[Vid
         )
     if numbers is not None:
         each = {number: reading.videos(data, number) for number in whole_numbers(numbers, "--split-numbers")}
-        return next(iter(each.values())), [Fold(f"split-{number}", found) for number, found in each.items()]
-    found = reading.videos(data)
+        return next(iter(each.values())), [Fold(f"split-{number}", videos) for number, videos in each.items()]
+    videos = reading.videos(data)
     if study.leave_one_group_out:
-        return found, one_group_each(found)
+        return videos, one_group_each(videos)
     if study.fold:
-        return found, group_folds(found, [names_of(fold) for fold in study.fold])
-    if not any(entry.split == "test" for entry in found.entries):
+        return videos, group_folds(videos, [names_of(fold) for fold in study.fold])
+    if not any(entry.split == "test" for entry in videos.entries):
         raise UserError(
-            f"{found.name} has no test videos: give --fold GROUP,GROUP or --leave-one-group-out, or mark some as test"
+            f"{videos.name} has no test videos: give --fold GROUP,GROUP or --leave-one-group-out, or mark some as test"
         )
-    return found, [Fold("test", found)]
+    return videos, [Fold("test", videos)]
 
 
 def _check(arms: list[Arm], videos: VideoSet, recipe: Recipe, options: Options, init: dict[str, str]) -> None:
@@ -252,23 +252,23 @@ def _report(
     from peakzoom.studies.rows import costs, table
     from peakzoom.studies.tables import ABLATION, COMPARISON, to_csv, to_markdown
 
-    found = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
-    rows = table(study.predictions, arms, names, baselines, found)
+    measured = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
+    rows = table(study.predictions, arms, names, baselines, measured)
     kept = complete(study.predictions, [arm.key for arm in arms])
     notes = study.notes(arms) + [
         note for one, other in baselines.items() for note in _notes(kept, one, other, names)
     ]
-    if found:
-        first = next(iter(found.values())).timing
+    if measured:
+        first = next(iter(measured.values())).timing
         notes.append(
             f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
             f"{first.device}, {first.threads} threads."
         )
-    text = to_markdown(rows, COMPARISON if found else ABLATION, None, notes)
+    text = to_markdown(rows, COMPARISON if measured else ABLATION, None, notes)
     (study.out / "table.md").write_text(text, encoding="utf-8")
     (study.out / "table.csv").write_text(to_csv(rows), encoding="utf-8")
-    picture = study.out / ("cost.png" if found else "ablation.png")
-    draw = plot_cost if found else plot_ablation
+    picture = study.out / ("cost.png" if measured else "ablation.png")
+    draw = plot_cost if measured else plot_ablation
     draw(rows, picture)
     answer(text)
     answer(f"Table: {study.out / 'table.md'} and .csv; picture: {picture}")
