@@ -35,6 +35,7 @@ from peakzoom.video.sampling import DecodedViews, Views
 
 FILE = "cascade.json"
 FOLDER = "cascade"  # of a run, with that file
+OLD_KEYS = ("glances", "clear", "settled")  # of thresholds in files written before 0.1.0
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,7 @@ def read_early_exit(file: Path) -> EarlyExit:
         raise UserError(f"{file} does not exist: 'peakzoom calibrate RUN' makes it")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        # Until 0.1.0 the keys were "cascade" with "glances", "clear" and "settled", and "first" and "closer".
-        limits: Mapping[str, Any] = values.get("thresholds") or values["cascade"]
+        limits: Mapping[str, Any] = values.get("thresholds") or values["cascade"]  # until 0.1.0
         if "sure" in limits:
             raise UserError(
                 f"{file} was made by an older version, whose thresholds mean something else: remove {file.parent} and "
@@ -163,9 +163,6 @@ def read_early_exit(file: Path) -> EarlyExit:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} is damaged ({reason}): calibrate again") from error
-
-
-OLD_KEYS = ("glances", "clear", "settled")
 
 
 class TwoStages(Protocol):
