@@ -4,7 +4,7 @@ An output position (x, y) reads the input at the mean of the positions around it
 
     u(x, y) = sum Q(x', y') k(x - x', y - y') x' / sum Q(x', y') k(x - x', y - y')
 
-and v(x, y) likewise with y'. k is a Gaussian window, Q is continued by its border values while positions go on
+and v(x, y) with y' for the last x'. k is a Gaussian window, Q is continued by its border values while positions go on
 linearly, so flat attention reads every pixel where it stands.
 
 The published code convolves Q with a 61 x 61 window. But k is separable and the continuation is linear, so all of it
@@ -51,7 +51,7 @@ class ZoomSampler(nn.Module):
     Args:
         grid: side g of the attention map.
         fwhm: width of the Gaussian in cells (13: Ding et al., 2019).
-        padding: half the window in cells (30: likewise).
+        padding: half the window in cells (30: the same source).
     """
 
     both: Tensor  # (2 g, g): D above K
