@@ -139,7 +139,7 @@ def test_a_training_without_a_cache_lists_what_one_with_it_does(
             val_fraction=0, workers=0, accelerator="cpu", progress=False, cache=cache, steps=("tcnn",)
         )
         out = tmp_path / cache
-        train(replace(clip_data, entries=entries), tiny, out, options, say=lambda line: None)
+        train(replace(clip_data, entries=entries), tiny, out, options)
         listed.append((out / "problems.csv").read_text(encoding="utf-8"))
     assert listed[0] == listed[1] and listed[0].startswith(
         f"path,reason\n{damaged},used in part: decoding stopped"

@@ -123,7 +123,7 @@ def quickstart(
     with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
         clips = render_dataset(out / "clips", spec, workers, progress)
     data = read_manifest(clips / "clips.csv")
-    run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0), say=log.info)
+    run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0))
     write_missing_cards(run)
     test = [entry for entry in data.entries if entry.split == "test"]
     results = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import answer
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import names_of
 from peakzoom.cli.options import (
@@ -97,7 +97,7 @@ def train(
         init=network.init,
         weights=network.weights,
     )
-    run(videos, chosen, out, options, resume, say)
+    run(videos, chosen, out, options, resume)
     if is_main_process():
         write_missing_cards(out)
         tested = any(entry.split == "test" for entry in videos.entries)

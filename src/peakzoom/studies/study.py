@@ -196,7 +196,7 @@ class Study:
             )
             # Stage 1 does not depend on the branches of stage 2.
             own = recipe if run == second else replace(recipe, branches=BRANCHES)
-            train(data, own, run, options, resume=(run / "config.json").exists(), say=_note)
+            train(data, own, run, options, resume=(run / "config.json").exists())
             seconds[step] = time.monotonic() - began
             shutil.rmtree(run / step / "checkpoints", ignore_errors=True)  # only a resumed run reads them
         test = [entry for entry in data.entries if entry.split == "test"]
@@ -250,12 +250,6 @@ class Study:
             write_csv(self.out / "trainings.csv", list(training), (map(row.get, training) for row in rows))
             self.predictions = read_predictions(self.out / FILE) + predictions
             write_predictions(self.out / FILE, self.predictions)
-
-
-def _note(line: str) -> None:
-    """Of a training, the notes; not a line for every epoch."""
-    if " epoch " not in line:
-        logger.info(f"  {line}")
 
 
 def _key(prediction: ArmPrediction) -> tuple[object, ...]:
