@@ -2,7 +2,7 @@
 
 Data, classes, recipe, accuracies with intervals, limits and cost, for readers who have not trained the model. Every
 figure is read from the run; what the run does not say is called not known. Folders above a file, and the names of
-groups, which may be names of people, stay out of it. The text is the template ``card.md.jinja``.
+groups, which may be names of people, stay out of it. The text is the template ``card.md.j2``.
 
 A card is written for every model that a training saves, and anew when ``peakzoom evaluate`` has tested the model. Its
 last line holds a checksum of the text above: a card that somebody has edited does not fit it and is not overwritten.
@@ -32,7 +32,7 @@ from peakzoom.utils.durable import write_text
 from peakzoom.video.views import Preprocess
 
 FILE = "README.md"
-TEMPLATE = "card.md.jinja"
+TEMPLATE = "card.md.j2"
 FEW = 20  # training videos; an accuracy measured on as many would be uncertain by 20 points
 MOST_NAMES = 20  # classes that a sentence lists
 SPLITS = {"train": "training", "val": "validation", "test": "test", "unreadable": "unreadable"}
@@ -46,20 +46,6 @@ UNFILLED = re.compile(  # the card that huggingface_hub gives a model without on
 )
 
 
-class Card(ModelCard):
-    """A card that is saved letter by letter as it was written."""
-
-    def __init__(self, content: str, ignore_metadata_errors: bool = False) -> None:
-        super().__init__(content, ignore_metadata_errors)
-        self.written = content
-
-    def __str__(self) -> str:
-        return self.written
-
-
-# Which card a model has -------------------------------------------------------------------------------------------
-
-
 def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
     """The card of a saved model, made anew from its run.
 
@@ -71,7 +57,36 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
         UserError: there is no model.
     """
     place = find_model(folder)
-    return compose(read_model(place), place, also)
+    model = read_model(place)
+    facts = gather(model, place, also)
+    preprocess = Preprocess.from_dict(model.preprocess) if model.preprocess else None
+    recipe, options = ((facts.config or {}).get(part, {}) for part in ("recipe", "options"))
+    card = ModelCard.from_template(
+        _metadata(model, facts),
+        template_str=files("peakzoom.hub").joinpath(TEMPLATE).read_text(encoding="utf-8"),
+        md=escape_markdown,
+        code=_code,
+        version=version("peakzoom"),
+        facts=facts,
+        data=last_part(facts.data) if facts.data else None,
+        network=model.backbone_name,
+        branches=model.branches,
+        classes=_class_rows(model, facts),
+        parts=_parts(facts),
+        input=_input_rows(preprocess) if preprocess else None,
+        settings=_flat(recipe) + _flat(options),
+        full=FULL,
+        validation_videos=len(facts.split("val")),
+        limits=[limit for limit in (_people(facts), _separation(facts), _few_videos(facts)) if limit],
+        mirrored=bool(recipe.get("augment", {}).get("flip")),
+        parameters=parameters(model),
+        multiply_adds=multiply_adds_by_pass(model) if preprocess else None,
+    )
+    text = f"{card}\n\n"
+    return ModelCard(
+        f"{text}<!-- Written by peakzoom; checksum of the text above: {_checksum(text)}. While it fits, 'peakzoom "
+        "evaluate' writes this page anew; an edited page is left as it is. -->\n"
+    )
 
 
 def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
@@ -112,46 +127,7 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-# The page ---------------------------------------------------------------------------------------------------------
-
-
-def compose(model: PeakZoom, folder: Path | None = None, also: Sequence[Path] = ()) -> ModelCard:
-    """Write a card from a model and the run that it is in.
-
-    Args:
-        model: the network.
-        folder: where it is saved, or about to be; None: nothing is known but the model.
-        also: folders of evaluations that are elsewhere.
-    """
-    facts = gather(model, folder, also)
-    preprocess = Preprocess.from_dict(model.preprocess) if model.preprocess else None
-    recipe, options = ((facts.config or {}).get(part, {}) for part in ("recipe", "options"))
-    card = Card.from_template(
-        _metadata(model, facts),
-        template_str=files("peakzoom.hub").joinpath(TEMPLATE).read_text(encoding="utf-8"),
-        md=escape_markdown,
-        code=_code,
-        version=version("peakzoom"),
-        facts=facts,
-        data=last_part(facts.data) if facts.data else None,
-        network=model.backbone_name,
-        branches=model.branches,
-        classes=_class_rows(model, facts),
-        parts=_parts(facts),
-        input=_input_rows(preprocess) if preprocess else None,
-        settings=_flat(recipe) + _flat(options),
-        full=FULL,
-        validation_videos=len(facts.split("val")),
-        limits=[limit for limit in (_people(facts), _separation(facts), _few_videos(facts)) if limit],
-        mirrored=bool(recipe.get("augment", {}).get("flip")),
-        parameters=parameters(model),
-        multiply_adds=multiply_adds_by_pass(model) if preprocess else None,
-    )
-    text = f"{card}\n\n"
-    return Card(
-        f"{text}<!-- Written by peakzoom; checksum of the text above: {_checksum(text)}. While it fits, 'peakzoom "
-        "evaluate' writes this page anew; an edited page is left as it is. -->\n"
-    )
+# What the template is given -----------------------------------------------------------------------------------------
 
 
 def _metadata(model: PeakZoom, facts: Facts) -> ModelCardData:

@@ -84,7 +84,7 @@ class Facts:
         return {entry.group for name in splits for entry in self.split(name)}
 
 
-def gather(model: PeakZoom, folder: Path | None, also: Sequence[Path] = ()) -> Facts:
+def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
     """Read what the run around a saved model says.
 
     Args:
@@ -92,8 +92,6 @@ def gather(model: PeakZoom, folder: Path | None, also: Sequence[Path] = ()) -> F
         folder: ``best`` or ``last`` of a phase; of any other folder only the evaluations inside are known.
         also: folders of evaluations that are elsewhere.
     """
-    if folder is None:
-        return Facts()
     folder = folder.resolve()
     phase, home = folder.parent.name, folder.parent.parent
     known = folder.name in ("best", "last") and phase in PHASES and (home / "videos.csv").exists()
