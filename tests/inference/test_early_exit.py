@@ -405,6 +405,9 @@ def test_thresholds_of_before_0_1(tmp_path: Path) -> None:
     assert read == EarlyExit(Thresholds(3, 1.5), Work(1.0, 2.0), "abc", Views(clips=4, crops=1))
     (tmp_path / "cascade.json").write_text(json.dumps(read.to_dict()))
     assert read_early_exit(tmp_path / "cascade.json") == read
+    (tmp_path / "cascade.json").write_text(json.dumps({**read.to_dict(), "thresholds": {"stage1_views": 3}}))
+    with pytest.raises(UserError, match=r"is damaged \('stage1_lead'\)"):
+        read_early_exit(tmp_path / "cascade.json")
 
 
 def test_a_recognizer_that_exits_early(run: Path, clip_data: VideoSet) -> None:
