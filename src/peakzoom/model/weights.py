@@ -22,6 +22,8 @@ WRAPPINGS = ("state_dict", "model_state", "model")  # keys under which training 
 PREFIXES = ("module.", "model.")  # of nn.DataParallel and of Lightning
 CLASSIFIER = {"fc.weight", "fc.bias"}
 NAMED = 3  # names that a message spells out
+# What reading a cut or foreign file raises: it depends on where the reader stumbles.
+TORN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def load_weights(network: nn.Module, file: str | Path) -> list[str]:
@@ -118,16 +120,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """Tensors by name, without what wraps them: (name, tensor) of a .safetensors or a PyTorch file, on the CPU."""
     if not file.is_file():
         raise UserError(f"{file} is no file; expected weights, .safetensors or what torch.save wrote")
-    content: Any
-    if file.suffix == ".safetensors":
-        try:
-            content = load_file(file)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(
-                f"{file} cannot be read as safetensors ({_line(error)}); get the file again"
-            ) from error
-    else:
-        content = _read_torch(file)
+    content = _read_file(file)
     for _ in WRAPPINGS:  # one may hold another
         if isinstance(content, Mapping):
             inner = [content[key] for key in WRAPPINGS if isinstance(content.get(key), Mapping)]
@@ -150,9 +143,10 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_torch(file: Path) -> Any:
+def _read_file(file: Path) -> Any:
+    tensors = file.suffix == ".safetensors"
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return load_file(file) if tensors else torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "global" not in str(error).lower():
             raise UserError(f"{file} is no weight file that PyTorch can read; get the file again") from error
@@ -160,11 +154,9 @@ def _read_torch(file: Path) -> Any:
             f"{file} would run code when read, so it was not; save its state_dict() as .safetensors where you "
             "trust it"
         ) from error
-    # What a cut or foreign file raises depends on where the reader stumbles.
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{file} cannot be read as a PyTorch file ({_line(error)}); get the file again"
-        ) from error
+    except (SafetensorError, *TORN) as error:
+        kind = "safetensors" if tensors else "a PyTorch file"
+        raise UserError(f"{file} cannot be read as {kind} ({_line(error)}); get the file again") from error
 
 
 def _part(name: str) -> str:

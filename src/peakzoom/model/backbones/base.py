@@ -8,7 +8,7 @@ from peakzoom.model.geometry import CellGeometry
 
 
 class VideoNetwork(nn.Module):
-    """A :class:`~peakzoom.model.geometry.Backbone` that is also a classifier of its own.
+    """A :class:`~peakzoom.model.geometry.Backbone` that is also a classifier by itself.
 
     A subclass calls :meth:`classify` and defines :meth:`features`.
     """
@@ -19,7 +19,7 @@ class VideoNetwork(nn.Module):
     fc: nn.Linear
 
     def classify(self, num_classes: int, channels: int, dropout: float, cells: CellGeometry) -> None:
-        """Set what a :class:`~peakzoom.model.geometry.Backbone` has beside its features; a constructor ends with it."""
+        """Make the classifier and note where the cells look; the last call of a subclass's constructor."""
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         self.num_features, self.cells = channels, cells
