@@ -306,7 +306,7 @@ def evaluated(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
     """Outcomes of ``evaluate``; a file is scored or has its reason, and the good ones' rows do not change."""
 
     def rows(data: VideoSet, out: Path) -> dict[str, list[list[str]]]:
-        evaluate(model, data, data.entries, out, PROTOCOL, progress=False)
+        evaluate(model, data, out, PROTOCOL, progress=False)
         with (out / "scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             found: dict[str, list[list[str]]] = {}
             for path, *row in csv.reader(stream):

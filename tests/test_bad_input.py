@@ -87,7 +87,7 @@ def test_every_way_in_tells_the_same(
     report = check(marked, workers=2)
     unreadable = {each.path for each in report.problems if not each.reason.startswith("readable")}
     assert all(is_line(each.reason) for each in report.problems)
-    scored = score_videos(recognizer, marked, marked.entries, PROTOCOL, progress=False)
+    scored = score_videos(recognizer, marked, PROTOCOL, progress=False)
     lost = {each.path for each in scored.problems if not each.reason.startswith("scored in part")}
     assert lost == unreadable and 5 < len(lost) < len(bad_files)
     assert not lost & {str(entry.path) for entry in clip_data.entries}

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def tested(run: Path, clip_data: VideoSet, tmp_path_factory: pytest.TempPathFact
     """A run with one evaluation inside, and the card made anew."""
     folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("tested") / "run", symlinks=True))
     entries = [entry for entry in clip_data.entries if entry.split == "test"]
-    evaluate(load(folder, "cpu"), clip_data, entries, folder / "evaluation-test-paper", QUICK)
+    evaluate(
+        load(folder, "cpu"), replace(clip_data, entries=entries), folder / "evaluation-test-paper", QUICK
+    )
     assert update_card(folder / "joint" / "best")
     return folder
 
@@ -385,7 +388,12 @@ def test_a_model_in_no_run(tmp_path: Path, run: Path, clip_data: VideoSet) -> No
     # An evaluation inside a saved model that lies in no run is known.
     shutil.copytree(run / "joint" / "best", tmp_path / "taken")
     entries = [entry for entry in clip_data.entries if entry.split == "test"][:2]
-    evaluate(load(tmp_path / "taken", "cpu"), clip_data, entries, tmp_path / "taken" / "evaluation", QUICK)
+    evaluate(
+        load(tmp_path / "taken", "cpu"),
+        replace(clip_data, entries=entries),
+        tmp_path / "taken" / "evaluation",
+        QUICK,
+    )
     update_card(tmp_path / "taken")
     assert "### clips: 2 videos" in text_of(tmp_path / "taken")
 

@@ -626,23 +626,22 @@ def recognizer(run: Path) -> Recognizer:
 
 
 @pytest.fixture(scope="module")
-def entries(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
+def videos(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> VideoSet:
     """Seven videos, one of them broken."""
     broken = tmp_path_factory.mktemp("broken") / "broken.mp4"
     broken.write_bytes(b"no video" * 70)
     test = [entry for entry in clip_data.entries if entry.split == "test"]
-    return [*test[:3], Entry(broken, 1, "test"), *test[3:]]
+    return replace(clip_data, entries=[*test[:3], Entry(broken, 1, "test"), *test[3:]])
 
 
 @pytest.fixture(scope="module")
 def scores(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("scores") / "out"
-    evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
+    evaluate(recognizer, videos, out, FEW, progress=False)
     assert not part_of(out).exists()
     with (out / "scores.csv").open(newline="", encoding="utf-8") as stream:
         assert len({row["path"] for row in csv.DictReader(stream)}) == 6
@@ -666,8 +665,7 @@ def dying(after: int) -> Callable[[Recognizer, DecodedViews], Prediction]:
 @pytest.mark.parametrize("after,torn", [(0, 0), (1, 1), (3, 40), (5, 0)])
 def test_an_evaluation_goes_on(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -679,30 +677,29 @@ def test_an_evaluation_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Recognizer, "score", dying(after))
         with pytest.raises(Power):
-            evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
+            evaluate(recognizer, videos, out, FEW, progress=False)
     assert not out.exists()
     file = part_of(out) / "rest.jsonl"
     file.write_bytes(file.read_bytes()[: -torn or None])
     kept = len(whole_lines(file.read_bytes())[0])
     if kept:
         with pytest.raises(UserError, match="not complete: go on with --resume"):
-            evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
-    for other in ({"views": Views(clips=3, crops=1)}, {"entries": entries[:5]}):
-        asked = {"views": FEW, "entries": entries, **other}
+            evaluate(recognizer, videos, out, FEW, progress=False)
+    for other in ({"views": Views(clips=3, crops=1)}, {"data": replace(videos, entries=videos.entries[:5])}):
+        asked = {"views": FEW, "data": videos, **other}
         with pytest.raises(UserError, match=r"begun with another (views|videos)"):
-            evaluate(recognizer, clip_data, out=out, progress=False, resume=True, **asked)  # type: ignore[arg-type]
+            evaluate(recognizer, out=out, progress=False, resume=True, **asked)  # type: ignore[arg-type]
     told: list[tuple[int, int]] = []
-    evaluate(recognizer, clip_data, entries, out, FEW, progress=lambda *each: told.append(each), resume=True)
+    evaluate(recognizer, videos, out, FEW, progress=lambda *each: told.append(each), resume=True)
     assert told == [(done, 7) for done in range(kept + 1, 8)]  # no video a second time
     assert files(out) == scores and not part_of(out).exists()
     with pytest.raises(UserError, match="not empty"):
-        evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+        evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
 
 
 def test_an_evaluation_that_was_complete_but_for_tidying_up(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -716,39 +713,37 @@ def test_an_evaluation_that_was_complete_but_for_tidying_up(
     with monkeypatch.context() as patch:
         patch.setattr("peakzoom.evaluation.evaluate.shutil.rmtree", power)
         with pytest.raises(Power):
-            evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
+            evaluate(recognizer, videos, out, FEW, progress=False)
     assert files(out) == scores and part_of(out).exists()
     with pytest.raises(UserError, match="not empty"):
-        evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
-    evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+        evaluate(recognizer, videos, out, FEW, progress=False)
+    evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
     assert files(out) == scores and not part_of(out).exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_disk_is_full_while_evaluating(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     share: float,
 ) -> None:
     disk = Disk(monkeypatch)
-    evaluate(recognizer, clip_data, entries, tmp_path / "whole", FEW, progress=False)
+    evaluate(recognizer, videos, tmp_path / "whole", FEW, progress=False)
     disk.at, disk.calls = 1 + round(share * (disk.calls - 1)), 0
     with pytest.raises(UserError, match=r"(?i)no space left.*: make room and go on with --resume$"):
-        evaluate(recognizer, clip_data, entries, tmp_path / "out", FEW, progress=False)
+        evaluate(recognizer, videos, tmp_path / "out", FEW, progress=False)
     if not (tmp_path / "out").exists():  # else it failed after the folder had its name
-        evaluate(recognizer, clip_data, entries, tmp_path / "out", FEW, progress=False, resume=True)
+        evaluate(recognizer, videos, tmp_path / "out", FEW, progress=False, resume=True)
     assert files(tmp_path / "out") == scores
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_shards_count_every_video_once(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -762,35 +757,34 @@ def test_shards_count_every_video_once(
             if number == 1:
                 patch.setattr(Recognizer, "score", dying(1))
                 try:
-                    score_shard(recognizer, clip_data, entries, out, (number, count), FEW, progress=False)
+                    score_shard(recognizer, videos, out, (number, count), FEW, progress=False)
                 except Power:
                     continue
             else:
-                score_shard(recognizer, clip_data, entries, out, (number, count), FEW, progress=False)
+                score_shard(recognizer, videos, out, (number, count), FEW, progress=False)
         lines = whole_lines((part_of(out) / f"shard-{number}-of-{count}.jsonl").read_bytes())[0]
         shares += [line["video"] for line in lines]
     assert len(shares) == len(set(shares))
     if count == 3:  # the one that died, after one score and a broken file, is started again, and goes on
-        assert score_shard(recognizer, clip_data, entries, out, (1, 3), FEW, progress=False) == (3, 2)
-        assert score_shard(recognizer, clip_data, entries, out, (1, 3), FEW, progress=False) == (3, 3)
-    evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+        assert score_shard(recognizer, videos, out, (1, 3), FEW, progress=False) == (3, 2)
+        assert score_shard(recognizer, videos, out, (1, 3), FEW, progress=False) == (3, 3)
+    evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
     assert files(out) == scores and not part_of(out).exists()
     with pytest.raises(UserError, match="expected such as 1/4"):
-        score_shard(recognizer, clip_data, entries, tmp_path / "b", (count + 1, count), FEW)
+        score_shard(recognizer, videos, tmp_path / "b", (count + 1, count), FEW)
 
 
 @pytest.mark.parametrize("after", [2, 5])
 def test_faithfulness_goes_on(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     after: int,
 ) -> None:
     """Killed while it blurs so many videos; the broken one is the fourth, and takes no draw from those behind it."""
-    call = partial(evaluate, recognizer, clip_data, entries, views=FEW, faithfulness=True)
+    call = partial(evaluate, recognizer, videos, views=FEW, faithfulness=True)
     told: list[tuple[int, int]] = []
 
     def dying(*each: int) -> None:
@@ -810,24 +804,24 @@ def test_faithfulness_goes_on(
     assert {"faithfulness.csv", "faithfulness.json"} == made.keys() - scores.keys()
     assert scores.items() <= made.items()
     assert found.faithfulness == whole.faithfulness and found.faithfulness is not None
-    assert [each.path for each in found.faithfulness.problems] == [str(entries[3].path)]
+    assert [each.path for each in found.faithfulness.problems] == [str(videos.entries[3].path)]
     alone = measure_faithfulness(
-        recognizer, [each for each in entries if each != entries[3]], FEW, progress=False
+        recognizer, [each for each in videos.entries if each != videos.entries[3]], FEW, progress=False
     )
     assert alone.drops == found.faithfulness.drops
 
 
 def test_a_shard_that_is_still_running_is_waited_for(
-    recognizer: Recognizer, clip_data: VideoSet, entries: list[Entry], tmp_path: Path
+    recognizer: Recognizer, videos: VideoSet, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    score_shard(recognizer, clip_data, entries, out, (1, 2), FEW, progress=False)
+    score_shard(recognizer, videos, out, (1, 2), FEW, progress=False)
     settings = json.loads((part_of(out) / "shard-1-of-2.jsonl.settings.json").read_text())
     with (
         Journal(part_of(out) / "shard-1-of-2.jsonl", settings, resume=True),
         pytest.raises(UserError, match="still being written"),
     ):
-        evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+        evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
 
 
 def test_evaluations_and_shards_from_the_command_line(

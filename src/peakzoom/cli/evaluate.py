@@ -97,27 +97,28 @@ def evaluate(
     if workers:
         start_early()
     from peakzoom.evaluation.evaluate import evaluate as test
-    from peakzoom.evaluation.evaluate import part_of, score_shard
+    from peakzoom.evaluation.evaluate import score_shard
+    from peakzoom.evaluation.unfinished import part_of
 
     amount.check(computing.cascade)
     averaged, part = views.views(), amount.part
     recognizer = computing.load(run)
     recognizer.choose_views(averaged)  # refuses views that the early exit was not calibrated for
-    videos, entries = videos_to_score(run, data, reading, split)
+    videos = videos_to_score(run, data, reading, split)
     name = ["evaluation", split, views.clips]
     name += [each for each in (recognizer.engine.name, computing.precision) if each not in ("torch", FULL)]
     name += ["cascade"] if computing.cascade else []
     target = out or beside(run) / "-".join(name)
     if part:
-        count, before = score_shard(recognizer, videos, entries, target, part, averaged, workers)
+        count, before = score_shard(recognizer, videos, target, part, averaged, workers)
         already = f" ({before} of them before)" if before else ""
         answer(
-            f"Shard {amount.shard}: {count} of {len(entries)} videos scored{already} into {part_of(target)}\n"
+            f"Shard {amount.shard}: {count} of {len(videos.entries)} videos scored{already} into {part_of(target)}\n"
             "Next, when every shard is done: the same command with --resume in place of --shard"
         )
         return
     result = test(
-        *(recognizer, videos, entries, target, averaged, workers),
+        *(recognizer, videos, target, averaged, workers),
         resume=amount.resume,
         faithfulness=amount.faithfulness,
     )
@@ -168,7 +169,9 @@ def _renew_card(run: str, evaluation: Path) -> None:
 def _show_faithfulness(measured: Faithfulness) -> None:
     from peakzoom.evaluation.faithfulness import KINDS
 
-    table = Table(title=f"Drop of the predicted class's score, {measured.share:.0%} of each frame blurred")
+    table = Table(
+        title=f"Drop of the predicted class's score, {measured.blurring.share:.0%} of each frame blurred"
+    )
     table.title_justify = "left"
     for column in ("class answered", "videos", "score", *KINDS):
         table.add_column(column, justify="left" if column == "class answered" else "right")

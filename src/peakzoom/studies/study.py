@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import read_metrics
-from peakzoom.evaluation.evaluate import evaluate
+from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.files import read_evaluation
 from peakzoom.hub.card import write_missing_cards
 from peakzoom.inference.recognizer import load
@@ -199,10 +199,10 @@ class Study:
             train(data, own, run, options, resume=(run / "config.json").exists())
             seconds[step] = time.monotonic() - began
             shutil.rmtree(run / step / "checkpoints", ignore_errors=True)  # only a resumed run reads them
-        test = [entry for entry in data.entries if entry.split == "test"]
+        test = choose_videos(data, second)
         evaluation = second / "evaluation"
         shutil.rmtree(evaluation, ignore_errors=True)  # of a killed run
-        result = evaluate(load(second), data, test, evaluation, self.views, progress=False, resume=True)
+        result = evaluate(load(second), test, evaluation, self.views, progress=False, resume=True)
         for run in {first, second}:
             write_missing_cards(run)
         predictions = self._predictions(task, evaluation)
