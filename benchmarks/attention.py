@@ -67,7 +67,7 @@ def three_branches(run: Path, form: str, source: int) -> PeakZoom:
         **options,
         **FORMS[form],
     )
-    start_from(model, run / "tcnn", print)
+    start_from(model, run / "tcnn")
     model.start_heads_from_original()
     return model.eval()
 

@@ -306,7 +306,7 @@ def evaluated(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
     """Outcomes of ``evaluate``; a file is scored or has its reason, and the good ones' rows do not change."""
 
     def rows(data: VideoSet, out: Path) -> dict[str, list[list[str]]]:
-        evaluate(model, data, data.entries, out, PROTOCOL, progress=False)
+        evaluate(model, data, out, PROTOCOL, progress=False)
         with (out / "scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             found: dict[str, list[list[str]]] = {}
             for path, *row in csv.reader(stream):
@@ -330,7 +330,7 @@ def trained(
     data, here = together(model, good, files), replace(OPTIONS, cache=cache)
 
     def run(name: str, data: VideoSet, workers: int) -> dict[str, bytes]:
-        out = train(data, longer(2, 0), folder / name, replace(here, workers=workers), say=lambda line: None)
+        out = train(data, longer(2, 0), folder / name, replace(here, workers=workers))
         return made(out)
 
     one, problems = run("one", data, 0), problems_in(folder / "one" / "problems.csv")

@@ -17,6 +17,8 @@ import argparse
 import csv
 import errno
 import json
+import logging
+import logging.handlers
 import multiprocessing
 import os
 import random
@@ -49,10 +51,15 @@ CHECKPOINTS = Path("tcnn") / "checkpoints"
 HEADER = "| fault | injected | runs that ended otherwise | checkpoints found damaged |\n" + "|---" * 4 + "|"
 
 
-def go_on(data: VideoSet, out: Path, said: list[str] | None = None) -> None:
-    """Train, with ``resume`` where there is something to resume."""
-    lines = [] if said is None else said
-    train(data, RECIPE, out, OPTIONS, (out / "config.json").exists(), lines.append)
+def go_on(data: VideoSet, out: Path) -> list[str]:
+    """Train as a user would: with --resume, where there is something to resume; returns what was logged."""
+    logger, handler = logging.getLogger("peakzoom"), logging.handlers.BufferingHandler(1_000_000)
+    logger.addHandler(handler)
+    try:
+        train(data, RECIPE, out, OPTIONS, (out / "config.json").exists())
+    finally:
+        logger.removeHandler(handler)
+    return [record.getMessage() for record in handler.buffer]
 
 
 def start(data: VideoSet, out: Path) -> Any:
@@ -82,8 +89,7 @@ def kills(data: VideoSet, folder: Path, count: int, draw: random.Random) -> tupl
                 child.kill()
                 child.join()
             done += child.exitcode == -signal.SIGKILL
-        said: list[str] = []
-        go_on(data, out, said)
+        said = go_on(data, out)
         damaged += sum("is damaged" in line for line in said)
         otherwise += made(out) != expected
         shutil.rmtree(out)
@@ -117,8 +123,7 @@ def writes(data: VideoSet, folder: Path, count: int) -> tuple[int, int, int]:
             else:
                 raise SystemExit(f"write {place} failed and nobody noticed")
             at = -1
-            said: list[str] = []
-            go_on(data, folder / "run", said)
+            said = go_on(data, folder / "run")
             damaged += sum("is damaged" in line for line in said)
             otherwise += made(folder / "run") != expected
             shutil.rmtree(folder / "run")
@@ -139,8 +144,7 @@ def cuts(data: VideoSet, folder: Path, count: int, draw: random.Random) -> tuple
             shutil.rmtree(run / name)
         last = run / CHECKPOINTS / "last.ckpt"
         last.write_bytes(last.read_bytes()[: draw.randrange(last.stat().st_size)])
-        said: list[str] = []
-        train(data, RECIPE, run, OPTIONS, True, said.append)
+        said = go_on(data, run)
         damaged += sum("is damaged" in line for line in said)
         otherwise += made(run) != expected
         shutil.rmtree(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,12 +76,15 @@ def tiny() -> Recipe:
 @pytest.fixture(scope="session")
 def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with both phases trained; do not write into it."""
+    from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.options import Options
     from peakzoom.training.train import train
 
     out = tmp_path_factory.mktemp("runs") / "run"
     options = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False)
-    return train(clip_data, tiny, out, options, say=lambda line: None)
+    train(clip_data, tiny, out, options)
+    write_missing_cards(out)
+    return out
 
 
 class DecodesHere:
@@ -115,3 +119,10 @@ def decoded_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
         monkeypatch.setattr(module, "open_file", counted)
     yield files
     held._drop()
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What the library has logged so far in this test."""
+    caplog.set_level(logging.INFO, logger="peakzoom")
+    return lambda: [each.getMessage() for each in caplog.records if each.name.startswith("peakzoom")]

@@ -87,7 +87,7 @@ def test_every_way_in_tells_the_same(
     report = check(marked, workers=2)
     unreadable = {each.path for each in report.problems if not each.reason.startswith("readable")}
     assert all(is_line(each.reason) for each in report.problems)
-    scored = score_videos(recognizer, marked, marked.entries, PROTOCOL, progress=False)
+    scored = score_videos(recognizer, marked, PROTOCOL, progress=False)
     lost = {each.path for each in scored.problems if not each.reason.startswith("scored in part")}
     assert lost == unreadable and 5 < len(lost) < len(bad_files)
     assert not lost & {str(entry.path) for entry in clip_data.entries}
@@ -139,7 +139,7 @@ def test_a_training_without_a_cache_lists_what_one_with_it_does(
             val_fraction=0, workers=0, accelerator="cpu", progress=False, cache=cache, steps=("tcnn",)
         )
         out = tmp_path / cache
-        train(replace(clip_data, entries=entries), tiny, out, options, say=lambda line: None)
+        train(replace(clip_data, entries=entries), tiny, out, options)
         listed.append((out / "problems.csv").read_text(encoding="utf-8"))
     assert listed[0] == listed[1] and listed[0].startswith(
         f"path,reason\n{damaged},used in part: decoding stopped"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -469,7 +470,7 @@ def test_folders_are_searched(call: Call, run: Path, clips: Path) -> None:
     assert files == [str(path) for path in sorted(clips.rglob("*.mp4"))] and len(files) == 24
 
 
-def test_every_nasty_file_gets_an_answer_or_a_reason(
+def test_every_nasty_file_gets_a_prediction_or_a_reason(
     call: Call, run: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     files = [path for path in sorted((shared_data / "nasty").rglob("*")) if path.is_file()]
@@ -509,7 +510,7 @@ def test_explain(call: Call, run: Path, clip_data: VideoSet, tmp_path: Path) -> 
 T = TypeVar("T")
 
 
-def answer_or_reason(ask: Callable[..., T], file: Path) -> tuple[T | None, str | None]:
+def result_or_reason(ask: Callable[..., T], file: Path) -> tuple[T | None, str | None]:
     try:
         return ask(file, views=Views(clips=1, crops=1)), None
     except DecodeError as error:
@@ -523,8 +524,8 @@ def test_every_nasty_file_is_explained_or_refused(run: Path, shared_data: Path) 
     for file in sorted((shared_data / "nasty").rglob("*")):
         if not file.is_file() or file.stat().st_size > 1_000_000:
             continue
-        prediction, refused = answer_or_reason(trained.predict, file)
-        evidence, again = answer_or_reason(trained.explain, file)
+        prediction, refused = result_or_reason(trained.predict, file)
+        evidence, again = result_or_reason(partial(peakzoom.explain, trained), file)
         assert again == refused, file
         if evidence is None or prediction is None:
             continue
@@ -545,9 +546,9 @@ def test_report(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
     folder = tmp_path / "evaluation"
     assert call("evaluate", run, clips / "clips.csv", "--out", folder, *QUICK).code == 0
     result = call("report", tmp_path)  # the only one inside
-    page, text = (line.split(": ")[1] for line in result.out.splitlines())
-    assert result.code == 0 and Path(page).suffix == ".html" and Path(page).parent == folder / "report"
-    assert Path(page).stat().st_size > 0 and Path(text).read_text(encoding="utf-8")
+    page = Path(result.out.strip().removeprefix("Page: "))
+    assert result.code == 0 and page.suffix == ".html" and page.parent == folder / "report"
+    assert page.stat().st_size > 0
     assert "not empty" in mistake(call("report", folder))
     assert str(tmp_path / "page") in call("report", folder, "--out", tmp_path / "page").out
 

@@ -93,7 +93,7 @@ def test_a_prediction_as_html(prediction: Prediction) -> None:
     assert widths == ["50.0", "25.0", "12.5", "12.5"]
     broken = replace(prediction, problem="ends <i>early</i>", effort=Effort(7, 2))
     text = read(broken._repr_html_()).text
-    assert "in part: ends <i>early</i>" in text and "7 views, 2 of them looked at closer" in text
+    assert "in part: ends <i>early</i>" in text and "7 views, 2 of them in stage 2" in text
 
 
 def test_a_prediction_as_a_figure(prediction: Prediction) -> None:
@@ -160,7 +160,7 @@ def test_an_evaluation_as_html() -> None:
     interval = f"{expected.low:.1%} to {expected.high:.1%}"
     none = share(0, 13)
     assert page.rows[:3] == [
-        ["answer", "top-1", "95% interval", "top-5", "mean class"],
+        ["prediction", "top-1", "95% interval", "top-5", "mean class"],
         ["original", "0.0%", f"0.0% to {none.high:.1%}", "100.0%", "75.0%"],
         ["fused", f"{10 / 13:.1%}", interval, "100.0%", "75.0%"],
     ]

@@ -15,9 +15,9 @@ import pytest
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.runs import run_videos
-from peakzoom.evaluation.evaluate import choose_entries, evaluate
+from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.files import read_scores
-from peakzoom.evaluation.results import measure, summarise
+from peakzoom.evaluation.results import Scored, measure, summarise
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import CLIP_RULES
@@ -48,7 +48,7 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "paper"
-    evaluate(recognizer, clip_data, test_set, out)
+    evaluate(recognizer, replace(clip_data, entries=test_set), out)
     return out
 
 
@@ -142,7 +142,7 @@ def test_neither_order_nor_threads_matter(
     views = Views(clips=2, crops=1)
     lines = []
     for name, entries, threads in (("a", test_set[:4], 1), ("b", test_set[3::-1], workers)):
-        evaluate(recognizer, clip_data, entries, tmp_path / name, views, threads)
+        evaluate(recognizer, replace(clip_data, entries=entries), tmp_path / name, views, threads)
         lines.append(sorted(table(tmp_path / name / "scores.csv")))
     assert lines[0] == lines[1]
     assert (tmp_path / "a" / "metrics.json").read_text() == (tmp_path / "b" / "metrics.json").read_text()
@@ -156,14 +156,16 @@ def test_other_clip_rules(
     decoded = decode_views(test_set[0].path, recognizer.preprocess, views)
     np.testing.assert_array_equal(decoded.clips, CLIP_RULES[rule](12, 8, 1, 3))
     assert len(decoded) == 6
-    evaluate(recognizer, clip_data, test_set[:1], tmp_path / "out", views)
+    evaluate(recognizer, replace(clip_data, entries=test_set[:1]), tmp_path / "out", views)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["protocol"]["rule"] == rule
     assert np.load(tmp_path / "out" / "views.npz")["scores"].shape == (1, 4, 6, 3)
 
 
 def test_a_model_of_one_branch(run: Path, clip_data: VideoSet, test_set: list[Entry], tmp_path: Path) -> None:
     views = Views(clips=1, crops=1)
-    result = evaluate(load(run / "tcnn", "cpu"), clip_data, test_set, tmp_path / "out", views)
+    result = evaluate(
+        load(run / "tcnn", "cpu"), replace(clip_data, entries=test_set), tmp_path / "out", views
+    )
     assert list(result.branches) == ["original", "fused"]
     assert result.branches["original"] == result.fused
 
@@ -195,11 +197,11 @@ def test_broken_files_are_counted_and_not_scored(
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 70)
     entries = [test_set[0], Entry(tmp_path / "broken.mp4", 1), Entry(tmp_path / "gone.mp4", 1), test_set[1]]
     told: list[tuple[int, int]] = []
-    data = replace(clip_data, problems=[Problem("listed.mp4", "listed, but there is no such file")])
+    listed = [Problem("listed.mp4", "listed, but there is no such file")]
+    data = replace(clip_data, entries=entries, problems=listed)
     result = evaluate(
         recognizer,
         data,
-        entries,
         tmp_path / "out",
         Views(clips=1, crops=1),
         progress=lambda done, total: told.append((done, total)),
@@ -214,7 +216,7 @@ def test_broken_files_are_counted_and_not_scored(
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["videos"] == 2 and metrics["unscored"] == 3
     with pytest.raises(UserError, match="not one of the test videos"):
-        evaluate(recognizer, clip_data, entries[1:3], tmp_path / "none")
+        evaluate(recognizer, replace(clip_data, entries=entries[1:3]), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -222,7 +224,9 @@ def test_a_file_that_is_scored_in_part(
     recognizer: Recognizer, clip_data: VideoSet, tmp_path: Path, shared_data: Path
 ) -> None:
     entries = [Entry(shared_data / "nasty" / "decord" / "corrupted.mp4", 0)]
-    result = evaluate(recognizer, clip_data, entries, tmp_path / "out", Views(clips=1, crops=1))
+    result = evaluate(
+        recognizer, replace(clip_data, entries=entries), tmp_path / "out", Views(clips=1, crops=1)
+    )
     assert result.problems[0].reason.startswith("scored in part: ")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["unscored"] == 0
 
@@ -231,9 +235,9 @@ def test_folders_in_use(
     recognizer: Recognizer, clip_data: VideoSet, test_set: list[Entry], folder: Path
 ) -> None:
     with pytest.raises(UserError, match="not empty"):
-        evaluate(recognizer, clip_data, test_set, folder)
+        evaluate(recognizer, replace(clip_data, entries=test_set), folder)
     with pytest.raises(UserError, match="is a file"):
-        evaluate(recognizer, clip_data, test_set, folder / "metrics.json")
+        evaluate(recognizer, replace(clip_data, entries=test_set), folder / "metrics.json")
 
 
 # Which videos ----------------------------------------------------------------------------------------------------
@@ -245,15 +249,15 @@ def test_never_a_video_that_was_trained_on(run: Path, clip_data: VideoSet, tmp_p
     assert trained and len(held) == 6
     bare = replace(clip_data, entries=[replace(entry, split=None) for entry in clip_data.entries])
     for data in (clip_data, bare, run_videos(run)):
-        assert {entry.path for entry in choose_entries(data, run)} == held
-    assert {entry.path for entry in choose_entries(bare, run, "train")} == trained
+        assert {entry.path for entry in choose_videos(data, run).entries} == held
+    assert {entry.path for entry in choose_videos(bare, run, "train").entries} == trained
     # Through another name, too; and a file that the run does not know is a test video.
     link = tmp_path / "link.mp4"
     link.symlink_to(sorted(trained)[0])
     copy = Path(shutil.copy(sorted(trained)[0], tmp_path / "copy.mp4"))
     data = VideoSet(bare.classes, [Entry(link, 0), Entry(copy, 0)], [], "links")
-    assert [entry.path for entry in choose_entries(data, run)] == [copy]
-    assert len(choose_entries(data, None)) == 2
+    assert [entry.path for entry in choose_videos(data, run).entries] == [copy]
+    assert len(choose_videos(data, None).entries) == 2
 
 
 def test_another_split_than_the_run_was_trained_with(run: Path, clip_data: VideoSet) -> None:
@@ -261,10 +265,10 @@ def test_another_split_than_the_run_was_trained_with(run: Path, clip_data: Video
         replace(entry, split="train" if entry.split == "test" else "test") for entry in clip_data.entries
     ]
     with pytest.raises(UserError, match="was trained on"):
-        choose_entries(replace(clip_data, entries=swapped), run)
-    choose_entries(replace(clip_data, entries=swapped), run, "train")
+        choose_videos(replace(clip_data, entries=swapped), run)
+    choose_videos(replace(clip_data, entries=swapped), run, "train")
     with pytest.raises(UserError, match="no val videos"):
-        choose_entries(clip_data, run, "val")
+        choose_videos(clip_data, run, "val")
 
 
 def test_labels_are_compared_by_name(
@@ -277,12 +281,12 @@ def test_labels_are_compared_by_name(
         entries=[replace(entry, label=place[clip_data.classes[entry.label]]) for entry in test_set],
     )
     views = Views(clips=1, crops=1)
-    one = evaluate(recognizer, clip_data, test_set, tmp_path / "one", views)
-    two = evaluate(recognizer, other, other.entries, tmp_path / "two", views)
+    one = evaluate(recognizer, replace(clip_data, entries=test_set), tmp_path / "one", views)
+    two = evaluate(recognizer, other, tmp_path / "two", views)
     np.testing.assert_array_equal(one.confusion, two.confusion)
     stranger = VideoSet(["yawn", "kick"], [Entry(test_set[0].path, 0)], [], "strangers")
     with pytest.raises(UserError, match="yawn"):
-        evaluate(recognizer, stranger, stranger.entries, tmp_path / "three", views)
+        evaluate(recognizer, stranger, tmp_path / "three", views)
 
 
 # Decoding ahead --------------------------------------------------------------------------------------------------
@@ -304,7 +308,7 @@ def test_decoding_ahead_keeps_the_order(
 
 def test_nothing_to_summarise() -> None:
     with pytest.raises(UserError, match="data check"):
-        summarise([], [], ["a"], [])
+        summarise(Scored([], [], []), ["a"])
 
 
 def test_each_video_is_decoded_once(
@@ -321,7 +325,7 @@ def test_each_video_is_decoded_once(
         "run",
         lambda self, path, work, *rest: (looked.append((path, work)), run(self, path, work, *rest))[1],
     )
-    evaluate(recognizer, clip_data, test_set[:3], tmp_path / "out")
+    evaluate(recognizer, replace(clip_data, entries=test_set[:3]), tmp_path / "out")
     assert looked == [(entry.path, decode_clips) for entry in test_set[:3]]
 
 
@@ -337,5 +341,5 @@ def test_a_run_knows_its_training_videos_from_any_folder(
         for entry in clip_data.entries
     ]
     bare = replace(clip_data, entries=relative)
-    tested = {entry.path.resolve() for entry in choose_entries(bare, run)}
+    tested = {entry.path.resolve() for entry in choose_videos(bare, run).entries}
     assert tested == {entry.path.resolve() for entry in clip_data.entries if entry.split == "test"}

@@ -59,7 +59,7 @@ def test_outcomes_that_do_not_fit() -> None:
         pool([*FOLDS, outcome("3", 0, {"d": 1})])
     with pytest.raises(UserError, match=r"2 clips .* not with seed 5, such as a"):
         pool(FOLDS[:3])
-    with pytest.raises(ValueError, match="2 videos with 1 answers"):
+    with pytest.raises(ValueError, match="2 videos with 1 predictions"):
         pool([Outcome("1", 0, ["a", "b"], np.array([True]))])
     with pytest.raises(UserError, match="3 clips were tested with one network only, such as b"):
         compare([FOLDS[0]], FOLDS[:2])

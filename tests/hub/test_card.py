@@ -12,24 +12,23 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from markdown_it import MarkdownIt
 
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.stats import bootstrap_interval
-from peakzoom.hub.card import FILE, is_untouched, model_card, update_card
+from peakzoom.hub.card import FILE, is_untouched, model_card, update_card, write_missing_cards
 from peakzoom.inference.cost import multiply_adds_by_pass
 from peakzoom.inference.recognizer import load
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
-from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess
 
@@ -66,7 +65,9 @@ def tested(run: Path, clip_data: VideoSet, tmp_path_factory: pytest.TempPathFact
     """A run with one evaluation inside, and the card made anew."""
     folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("tested") / "run", symlinks=True))
     entries = [entry for entry in clip_data.entries if entry.split == "test"]
-    evaluate(load(folder, "cpu"), clip_data, entries, folder / "evaluation-test-paper", QUICK)
+    evaluate(
+        load(folder, "cpu"), replace(clip_data, entries=entries), folder / "evaluation-test-paper", QUICK
+    )
     assert update_card(folder / "joint" / "best")
     return folder
 
@@ -347,7 +348,8 @@ def faked_run(home: Path, classes: list[str], groups: list[str], splits: list[st
             writer.writerow([f"/v/{label}.mp4", label, "", group, split])
     folder = home / "joint" / "best"
     folder.parent.mkdir()
-    model.save_pretrained(folder, model_card_kwargs={"folder": folder})
+    model.save_pretrained(folder)
+    update_card(folder)
     return folder
 
 
@@ -378,6 +380,7 @@ def test_many_classes_are_folded_and_few_videos_named(tmp_path: Path) -> None:
 def test_a_model_in_no_run(tmp_path: Path, run: Path, clip_data: VideoSet) -> None:
     model = PeakZoom("tcnn_xs", 3, width=0.25, branches=("original",))
     model.save_pretrained(tmp_path / "alone")
+    update_card(tmp_path / "alone")
     text = text_of(tmp_path / "alone")
     assert "What it was trained on is not known" in text and "How it was trained is not known." in text
     assert "does not say how clips are made" in text and "multiply-adds" not in text
@@ -385,7 +388,12 @@ def test_a_model_in_no_run(tmp_path: Path, run: Path, clip_data: VideoSet) -> No
     # An evaluation inside a saved model that lies in no run is known.
     shutil.copytree(run / "joint" / "best", tmp_path / "taken")
     entries = [entry for entry in clip_data.entries if entry.split == "test"][:2]
-    evaluate(load(tmp_path / "taken", "cpu"), clip_data, entries, tmp_path / "taken" / "evaluation", QUICK)
+    evaluate(
+        load(tmp_path / "taken", "cpu"),
+        replace(clip_data, entries=entries),
+        tmp_path / "taken" / "evaluation",
+        QUICK,
+    )
     update_card(tmp_path / "taken")
     assert "### clips: 2 videos" in text_of(tmp_path / "taken")
 
@@ -424,28 +432,15 @@ def test_the_card_that_the_hub_s_library_fills_in_counts_as_none(copied: Path) -
     assert update_card(file.parent) and "## Limits" in text_of(file.parent)
 
 
-def test_saving_again_keeps_the_card_of_the_same_weights(copied: Path, tmp_path: Path) -> None:
-    file = copied / "joint" / "best" / FILE
-    mine = "---\nlicense: mit   # chosen by us\n---\n\n# Mine\n"
-    for text in (file.read_text(encoding="utf-8"), mine):
-        file.write_text(text, encoding="utf-8")
-        model = load(copied, "cpu").model
-        target = tmp_path / f"again{len(text)}"
-        model.save_pretrained(target)
-        assert text_of(target) == text  # letter by letter
-    with torch.no_grad():
-        model.heads["discriminative"].bias[0] += 1e-3
-    model.save_pretrained(tmp_path / "other")
-    other = text_of(tmp_path / "other")
-    assert "Mine" not in other and "What it was trained on is not known" in other
-
-
-def test_a_head_that_is_no_yaml(copied: Path, tmp_path: Path) -> None:
-    (copied / "joint" / "best" / FILE).write_text("---\na: [\n---\n")
-    model = load(copied, "cpu").model
-    with pytest.raises(UserError, match="cannot be read") as caught:
-        model.save_pretrained(tmp_path / "again")
-    assert "\n" not in str(caught.value)
+def test_missing_cards_are_written_and_no_other(copied: Path) -> None:
+    mine, gone = copied / "tcnn" / "best" / FILE, copied / "joint" / "last" / FILE
+    before = gone.read_text(encoding="utf-8")
+    mine.write_text("# Mine\n")
+    gone.unlink()
+    write_missing_cards(copied)
+    assert mine.read_text() == "# Mine\n" and gone.read_text(encoding="utf-8") == before
+    load(copied, "cpu").model.save_pretrained(copied / "again")
+    assert sorted(each.name for each in (copied / "again").iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_cards_need_no_extra(run: Path) -> None:

@@ -30,8 +30,7 @@ import peakzoom
 from peakzoom.inference.recognizer import Views, Recognizer
 loaded = [peakzoom.load(sys.argv[1], "cpu"), Recognizer.of(peakzoom.PeakZoom.from_pretrained(sys.argv[1]), "cpu")]
 scores = [each.predict(sys.argv[2], Views(clips=2)).scores["fused"].tolist() for each in loaded]
-kept = str(loaded[1].model.generate_model_card())
-print(json.dumps({"scores": scores, "card": kept, "classes": loaded[0].classes}))
+print(json.dumps({"scores": scores, "classes": loaded[0].classes}))
 """
 QUICK = Views(clips=2)
 
@@ -84,7 +83,7 @@ def in_a_process(code: str, *arguments: object, **environment: str) -> dict[str,
 
 
 def test_from_a_folder_in_the_hub_s_layout(run: Path, clip: Path, tmp_path: Path) -> None:
-    """Saved, laid out, loaded by its name in another process that has no network: the same scores, the same card."""
+    """Saved, laid out, loaded by its name in another process that has no network: the same scores."""
     recognizer = load(run, "cpu")
     recognizer.model.save_pretrained(tmp_path / "saved")
     lay_out(tmp_path / "cache", "anna/kitchen.actions", tmp_path / "saved")
@@ -93,7 +92,6 @@ def test_from_a_folder_in_the_hub_s_layout(run: Path, clip: Path, tmp_path: Path
     )
     expected = recognizer.predict(clip, QUICK).scores["fused"].tolist()
     assert found["scores"] == [expected, expected] and found["classes"] == recognizer.classes
-    assert found["card"] == (run / "joint" / "best" / "README.md").read_text(encoding="utf-8")
 
 
 # A server --------------------------------------------------------------------------------------------------------
@@ -231,7 +229,7 @@ def test_to_the_hub_and_back(run: Path, clip: Path, tmp_path: Path, served: Hub)
     expected = load(run, "cpu").predict(clip, QUICK).scores["fused"].tolist()
     for offline in ("0", "1"):
         found = in_a_process(PREDICT, "anna/kitchen", clip, **where, HF_HUB_OFFLINE=offline)
-        assert found["scores"] == [expected, expected] and found["card"] == card.decode()
+        assert found["scores"] == [expected, expected]
 
 
 def test_an_edited_card_goes_as_it_is(run: Path, tmp_path: Path, served: Hub) -> None:
@@ -282,13 +280,11 @@ def test_offline_not_logged_in_and_no_model(
 
 @pytest.mark.usefixtures("online")
 def test_what_the_hub_answers_is_a_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from peakzoom.model import PeakZoom
-
     def failing(error: Exception) -> Callable[..., str]:
-        def push_to_hub(*arguments: object, **options: object) -> str:
+        def create_repo(*arguments: object, **options: object) -> str:
             raise error
 
-        return push_to_hub
+        return create_repo
 
     class Answered(OSError):
         def __init__(self, status: int) -> None:
@@ -302,7 +298,7 @@ def test_what_the_hub_answers_is_a_sentence(run: Path, monkeypatch: pytest.Monke
         (hub.CLIENT_ERROR("no way to it"), "could not be put on the hub: no way to it"),
         (ValueError("Invalid metadata in README.md.\n- license"), "Invalid metadata"),
     ):
-        monkeypatch.setattr(PeakZoom, "push_to_hub", failing(error))
+        monkeypatch.setattr(hub.HfApi, "create_repo", failing(error))
         with pytest.raises(UserError, match=said) as caught:
             hub.push(run, "anna/kitchen")
         assert "\n" not in str(caught.value)

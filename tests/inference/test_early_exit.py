@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -242,7 +243,7 @@ def test_risk_and_loss_are_those_of_other_orders(noisy: tuple[np.ndarray, ...]) 
 @pytest.mark.parametrize("views", [1, 2, 12])
 def test_a_network_alone_has_no_stage_2(noisy: tuple[np.ndarray, ...], views: int) -> None:
     original, labels = noisy[0][:, :views], noisy[2]
-    found = calibrate(original, original, labels, view_order(views, 1), Work(1, 0), 1.0, branches=False)
+    found = calibrate(original, original, labels, view_order(views, 1), Work(1, 0), 1.0)
     assert all(each.stage2_views == 0 for each in found.points)
     assert found.full.views == views and found.full.changed == 0
     assert found.chosen.views <= views and (views < 12 or found.chosen.views < views)
@@ -302,7 +303,7 @@ def test_what_is_done_is_what_was_replayed(run: Path, clip_data: VideoSet) -> No
     views = Views(clips=4, crops=3)
     order = view_order(4, 3)
     test = [each for each in clip_data.entries if each.split == "test"]
-    full = score_videos(recognizer, clip_data, test, views)
+    full = score_videos(recognizer, replace(clip_data, entries=test), views)
     scores = {
         name: np.stack([each.views[name] for each in full.predictions]) for name in ("original", "fused")
     }
@@ -405,6 +406,9 @@ def test_thresholds_of_before_0_1(tmp_path: Path) -> None:
     assert read == EarlyExit(Thresholds(3, 1.5), Work(1.0, 2.0), "abc", Views(clips=4, crops=1))
     (tmp_path / "cascade.json").write_text(json.dumps(read.to_dict()))
     assert read_early_exit(tmp_path / "cascade.json") == read
+    (tmp_path / "cascade.json").write_text(json.dumps({**read.to_dict(), "thresholds": {"stage1_views": 3}}))
+    with pytest.raises(UserError, match=r"is damaged \('stage1_lead'\)"):
+        read_early_exit(tmp_path / "cascade.json")
 
 
 def test_a_recognizer_that_exits_early(run: Path, clip_data: VideoSet) -> None:

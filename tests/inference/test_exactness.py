@@ -115,7 +115,9 @@ def test_by_an_evaluation(
     tmp_path: Path,
     workers: int,
 ) -> None:
-    evaluate(recognizer, clip_data, videos[::-1], tmp_path / "out", SAME, workers, progress=False)
+    evaluate(
+        recognizer, replace(clip_data, entries=videos[::-1]), tmp_path / "out", SAME, workers, progress=False
+    )
     scores, _, _ = read_scores(tmp_path / "out" / "scores.csv")
     kept = np.load(tmp_path / "out" / "views.npz")
     assert kept["paths"].tolist() == [str(entry.path) for entry in videos[::-1]]
@@ -222,7 +224,7 @@ def test_half_precision_is_as_exact_about_ways_to_ask(
         whole = alone[str(found.path)].scores["fused"]
         assert not np.array_equal(found.scores["fused"], whole)
         np.testing.assert_allclose(found.scores["fused"], whole, rtol=0, atol=0.05)
-    evaluate(half, clip_data, videos, tmp_path / "half", SAME, progress=False)
+    evaluate(half, replace(clip_data, entries=videos), tmp_path / "half", SAME, progress=False)
     assert json.loads((tmp_path / "half" / "metrics.json").read_text())["precision"] == "bf16-mixed"
     scores = read_evaluation(tmp_path / "half")
     for place, path in enumerate(scores.paths):

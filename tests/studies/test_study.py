@@ -1,8 +1,9 @@
-"""Studies: what is trained, that it is trained once, and that the table says what the answers say."""
+"""Studies: what is trained, that it is trained once, and that the table says what the predictions say."""
 
 from __future__ import annotations
 
 import csv
+import logging
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -15,8 +16,17 @@ from filelock import FileLock
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.files import read_scores
 from peakzoom.model.config import BRANCHES
-from peakzoom.studies.answers import Answer, by_groups, compare_likelihoods, complete, outcomes, read_answers
-from peakzoom.studies.study import ABLATION, Arm, Study, costs, group_folds, one_group_each, table
+from peakzoom.studies.arms import ABLATION, Arm, group_folds, one_group_each
+from peakzoom.studies.predictions import (
+    ArmPrediction,
+    by_groups,
+    compare_likelihoods,
+    complete,
+    outcomes,
+    read_predictions,
+)
+from peakzoom.studies.rows import costs, table
+from peakzoom.studies.study import Study, Task
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
@@ -37,46 +47,48 @@ def folds(clip_data: VideoSet) -> list[list[str]]:
 def study(
     clip_data: VideoSet, tiny: Recipe, folds: list[list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Study:
-    """A T-CNN and a peer, with and without spatial attention, on two folds."""
+    """A T-CNN and a baseline, with and without spatial attention, on two folds."""
     made = Study(tmp_path_factory.mktemp("studies") / "one", clip_data, tiny, OPTIONS, QUICK)
     arms = [
         Arm("tcnn_xs", BRANCHES[:1], 0.25),
         Arm("tcnn_xs", BRANCHES, 0.25),
         Arm("r3d_18", BRANCHES, 0.125),
     ]
-    made.run(arms, group_folds(clip_data, folds), [0], lambda line: None)
+    made.run(arms, group_folds(clip_data, folds), [0])
     return made
 
 
-def test_every_test_video_is_answered_once_by_every_arm(
+def test_every_test_video_is_predicted_once_by_every_arm(
     study: Study, clip_data: VideoSet, folds: list[list[str]]
 ) -> None:
-    for arm in {answer.arm for answer in study.answers}:
-        mine = [answer for answer in study.answers if answer.arm == arm]
+    for arm in {prediction.arm for prediction in study.predictions}:
+        mine = [prediction for prediction in study.predictions if prediction.arm == arm]
         for names in folds:
             expected = sorted(str(entry.path) for entry in clip_data.entries if entry.group in names)
-            found = [answer.video for answer in mine if answer.fold == "+".join(names)]
+            found = [prediction.video for prediction in mine if prediction.fold == "+".join(names)]
             assert sorted(str(study.root / video) for video in found) == expected
     labels = {str(entry.path): clip_data.classes[entry.label] for entry in clip_data.entries}
-    assert all(labels[str(study.root / answer.video)] == answer.label for answer in study.answers)
+    assert all(
+        labels[str(study.root / prediction.video)] == prediction.label for prediction in study.predictions
+    )
 
 
-def test_answers_are_those_of_the_runs_score_files(study: Study, folds: list[list[str]]) -> None:
+def test_predictions_are_those_of_the_runs_score_files(study: Study, folds: list[list[str]]) -> None:
     home = study.out / "runs" / "+".join(folds[0]) / "seed-0"
     scores, labels, classes = read_scores(home / "tcnn_xsx0.25-ODC" / "evaluation" / "scores.csv")
     for branch, values in scores.items():
         given = [
-            getattr(answer, branch)
-            for answer in study.answers
-            if answer.arm == ("tcnn_xs", 0.25, "ODC") and answer.fold == "+".join(folds[0])
+            getattr(prediction, branch)
+            for prediction in study.predictions
+            if prediction.arm == ("tcnn_xs", 0.25, "ODC") and prediction.fold == "+".join(folds[0])
         ]
         assert given == [classes[index] for index in values.argmax(1)]
     mine = [
-        answer
-        for answer in study.answers
-        if (answer.arm, answer.fold) == (("tcnn_xs", 0.25, "ODC"), "+".join(folds[0]))
+        prediction
+        for prediction in study.predictions
+        if (prediction.arm, prediction.fold) == (("tcnn_xs", 0.25, "ODC"), "+".join(folds[0]))
     ]
-    assert [answer.score for answer in mine] == scores["fused"][range(len(mine)), labels].tolist()
+    assert [prediction.score for prediction in mine] == scores["fused"][range(len(mine)), labels].tolist()
 
 
 def test_no_video_of_a_fold_was_trained_on(study: Study) -> None:
@@ -102,66 +114,83 @@ def test_all_rows_of_a_network_start_from_the_same_weights(study: Study, folds: 
 
 
 def test_what_is_done_is_not_done_again(
-    study: Study, clip_data: VideoSet, tiny: Recipe, folds: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    study: Study,
+    clip_data: VideoSet,
+    tiny: Recipe,
+    folds: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr("peakzoom.studies.study.train", refuse)
     again = Study(study.out, clip_data, tiny, OPTIONS, QUICK)
-    said: list[str] = []
+    caplog.set_level(logging.INFO, "peakzoom")
     again.run(
         [Arm("tcnn_xs", BRANCHES[:1], 0.25), Arm("tcnn_xs", BRANCHES, 0.25)],
         group_folds(clip_data, folds),
         [0],
-        said.append,
     )
-    assert said == ["4 of 4 trainings were done before"] and again.answers == study.answers
+    assert caplog.messages == ["4 of 4 trainings were done before"] and again.predictions == study.predictions
 
 
 def test_a_killed_study_goes_on(
-    clip_data: VideoSet, tiny: Recipe, folds: list[list[str]], tmp_path: Path, study: Study
+    clip_data: VideoSet,
+    tiny: Recipe,
+    folds: list[list[str]],
+    tmp_path: Path,
+    study: Study,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arms = [Arm("tcnn_xs", BRANCHES[:1], 0.25), Arm("tcnn_xs", BRANCHES, 0.25)]
     half = group_folds(clip_data, folds)[:1]
     first = Study(tmp_path / "two", clip_data, tiny, OPTIONS, QUICK)
-    said: list[str] = []
 
     def stop(line: str) -> None:
-        said.append(line)
         if "1 of 2 trainings" in line:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        first.run(arms, half, [0], stop)
+    with monkeypatch.context() as patched:
+        patched.setattr("peakzoom.studies.study.logger.info", stop)
+        with pytest.raises(KeyboardInterrupt):
+            first.run(arms, half, [0])
     (tmp_path / "two" / "runs" / half[0].name / "seed-0" / "tcnn_xsx0.25-ODC").mkdir()  # killed right there
     second = Study(tmp_path / "two", clip_data, tiny, OPTIONS, QUICK)
-    assert len({answer.arm for answer in second.answers}) == 1
-    second.run(arms, half, [0], lambda line: None)
-    whole = [answer for answer in study.answers if answer.fold == half[0].name and answer.model == "tcnn_xs"]
-    assert second.answers == whole  # as if it had never been stopped
+    assert len({prediction.arm for prediction in second.predictions}) == 1
+    second.run(arms, half, [0])
+    whole = [
+        prediction
+        for prediction in study.predictions
+        if prediction.fold == half[0].name and prediction.model == "tcnn_xs"
+    ]
+    assert second.predictions == whole  # as if it had never been stopped
 
 
 def test_two_processes_share_a_study(
-    clip_data: VideoSet, tiny: Recipe, folds: list[list[str]], tmp_path: Path
+    clip_data: VideoSet,
+    tiny: Recipe,
+    folds: list[list[str]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """While one is at a network of a fold, the other takes the next one; neither loses what the other has found."""
     arms, both = [Arm("tcnn_xs", BRANCHES[:1], 0.25)], group_folds(clip_data, folds)
     mine, other = (Study(tmp_path / "shared", clip_data, tiny, OPTIONS, QUICK) for _ in range(2))
-    order: list[str] = []
-    with FileLock(tmp_path / "shared" / "runs" / both[0].name / "seed-0" / "tcnn_xsx0.25.lock"):
-        held = Thread(target=lambda: mine.run(arms, both, [0], order.append))
+    caplog.set_level(logging.INFO, "peakzoom")
+    home = tmp_path / "shared" / "runs" / both[0].name / "seed-0"
+    with FileLock(home / "tcnn_xsx0.25.lock"):
+        held = Thread(target=lambda: mine.run(arms, both, [0]))
         held.start()
-        while not any("1 of 2" in line for line in order):  # the second fold, for the first is taken
+        # The second fold comes first, for the first one is taken.
+        while not any("1 of 2" in line for line in caplog.messages):
             assert held.is_alive()
             sleep(0.05)
-        assert {answer.fold for answer in mine.answers} == {both[1].name}
-        other._one(
-            arms[0], both[0], 0, tmp_path / "shared" / "runs" / both[0].name / "seed-0", lambda line: None
-        )
+        assert {prediction.fold for prediction in mine.predictions} == {both[1].name}
+        other._train_and_test(Task(arms[0], both[0], 0), home)
     held.join()
-    assert {answer.fold for answer in mine.answers} == {fold.name for fold in both}
-    assert len(mine.answers) == sum(entry.group in folds[0] + folds[1] for entry in clip_data.entries)
+    assert {prediction.fold for prediction in mine.predictions} == {fold.name for fold in both}
+    assert len(mine.predictions) == sum(entry.group in folds[0] + folds[1] for entry in clip_data.entries)
 
 
 def test_another_question_is_refused(study: Study, clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
@@ -195,10 +224,10 @@ def test_folds(clip_data: VideoSet, folds: list[list[str]]) -> None:
 
 def synthetic(
     cells: dict[str, list[tuple[str, int]]], right: dict[str, float], videos: int = 10
-) -> list[Answer]:
+) -> list[ArmPrediction]:
     """Answers of arms "a-O" ...; in each cell the first share ``right`` of the fold's videos is right."""
     return [
-        Answer(
+        ArmPrediction(
             model="a",
             width=1.0,
             branches=letters,
@@ -221,10 +250,10 @@ def synthetic(
 
 def test_a_table_by_hand() -> None:
     cells = [("f", 0), ("g", 0), ("f", 1), ("g", 1)]
-    answers = synthetic({"O": cells, "ODC": cells}, {"O": 0.5, "ODC": 0.8})
+    predictions = synthetic({"O": cells, "ODC": cells}, {"O": 0.5, "ODC": 0.8})
     arms = [Arm("a", BRANCHES[:1]), Arm("a", BRANCHES)]
     alone, joint = table(
-        answers, arms, {arms[0].key: "alone", arms[1].key: "all"}, {arms[1].key: arms[0].key}
+        predictions, arms, {arms[0].key: "alone", arms[1].key: "all"}, {arms[1].key: arms[0].key}
     )
     assert (alone.accuracy, alone.spread, alone.runs, alone.difference) == (0.5, 0, 4, None)
     assert joint.accuracy == pytest.approx(0.8) and joint.baseline == "alone"
@@ -232,9 +261,11 @@ def test_a_table_by_hand() -> None:
     assert joint.difference == pytest.approx(30)
     assert joint.p == pytest.approx(2 / 2**6)  # six videos differ, all one way
     assert (alone.nll, joint.nll) == pytest.approx((-np.log(0.5), -np.log(0.8)))
-    nats = compare_likelihoods(answers, arms[1].key, arms[0].key)
+    nats = compare_likelihoods(predictions, arms[1].key, arms[0].key)
     assert nats.difference == pytest.approx(np.log(0.8 / 0.5)) and (nats.better, nats.worse) == (20, 0)
-    assert nats.p == pytest.approx(2 / 2**20)  # all twenty one way
+    assert nats.p == pytest.approx(
+        1 / 100_001
+    )  # all twenty one way: no pattern that was drawn is as far from 0
 
 
 @pytest.mark.parametrize(
@@ -257,49 +288,49 @@ def test_a_table_by_hand() -> None:
 def test_a_table_is_over_what_all_rows_have(
     first: list[tuple[str, int]], second: list[tuple[str, int]], kept: list[tuple[str, int]]
 ) -> None:
-    answers = synthetic({"O": first, "ODC": second}, {"O": 0.5, "ODC": 0.8})
-    found = complete(answers, [("a", 1.0, "O"), ("a", 1.0, "ODC")])
-    assert sorted({answer.cell for answer in found}) == kept
+    predictions = synthetic({"O": first, "ODC": second}, {"O": 0.5, "ODC": 0.8})
+    found = complete(predictions, [("a", 1.0, "O"), ("a", 1.0, "ODC")])
+    assert sorted({prediction.cell for prediction in found}) == kept
     assert len(found) == 2 * 10 * len(kept)
 
 
 def test_a_video_that_two_folds_test_counts_in_both() -> None:
     """As some of HMDB51's official splits do."""
-    answers = synthetic({"O": [("f", 0), ("g", 0)]}, {"O": 0.5})
-    shared = [replace(answer, video=answer.video.replace("g/9", "f/0")) for answer in answers]
+    predictions = synthetic({"O": [("f", 0), ("g", 0)]}, {"O": 0.5})
+    shared = [replace(prediction, video=prediction.video.replace("g/9", "f/0")) for prediction in predictions]
     (row,) = table(shared, [Arm("a", BRANCHES[:1])], {("a", 1.0, "O"): "alone"}, {})
     assert row.accuracy == 0.5 and sum(len(each.videos) for each in outcomes(shared, ("a", 1.0, "O"))) == 20
 
 
 def test_rows_are_compared_by_whole_groups_too() -> None:
     cells = [(fold, 0) for fold in "fgh"]
-    answers = synthetic(
+    predictions = synthetic(
         {"O": cells, "ODC": cells}, {"O": 0.5, "ODC": 0.8}
     )  # a fold's videos are one group here
     arms = [Arm("a", BRANCHES[:1]), Arm("a", BRANCHES)]
-    test = by_groups(answers, arms[1].key, arms[0].key)
+    test = by_groups(predictions, arms[1].key, arms[0].key)
     assert test is not None and (test.units, test.count) == ("groups", 3)
     assert test.difference == pytest.approx(30) and test.p == pytest.approx(2 / 2**3)
-    without = [replace(answer, group="") for answer in answers]
+    without = [replace(prediction, group="") for prediction in predictions]
     assert by_groups(without, arms[1].key, arms[0].key) is None
 
 
 def test_nothing_is_complete(study: Study) -> None:
     arms = [Arm("tcnn_xs", branches, 0.25) for branches in ABLATION]
     with pytest.raises(UserError, match="no fold has every row"):
-        table(study.answers, arms, {arm.key: arm.letters for arm in arms}, {})
+        table(study.predictions, arms, {arm.key: arm.letters for arm in arms}, {})
 
 
-def test_costs_of_a_peer_with_and_without_attention(tiny: Recipe) -> None:
+def test_costs_of_a_baseline_with_and_without_attention(tiny: Recipe) -> None:
     arms = [Arm("r3d_18", BRANCHES[:1], 0.125), Arm("r3d_18", BRANCHES, 0.125)]
     alone, joint = costs(arms, tiny, ["a", "b", "c"], rounds=1).values()
     assert 2.95 * alone.macs < joint.macs < 3.5 * alone.macs
     assert joint.parameters > alone.parameters and joint.timing.median > 0
 
 
-def test_answers_are_read_back_as_written(study: Study) -> None:
-    assert read_answers(study.out / "answers.csv") == study.answers
-    assert read_answers(study.out / "none.csv") == []
-    whole = outcomes(study.answers, ("tcnn_xs", 0.25, "ODC"))
+def test_predictions_are_read_back_as_written(study: Study) -> None:
+    assert read_predictions(study.out / "answers.csv") == study.predictions
+    assert read_predictions(study.out / "none.csv") == []
+    whole = outcomes(study.predictions, ("tcnn_xs", 0.25, "ODC"))
     assert [len(each.videos) for each in whole] == [len(each.right) for each in whole]
     assert np.concatenate([each.right for each in whole]).dtype == bool

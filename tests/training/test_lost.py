@@ -48,17 +48,13 @@ ONE = replace(OPTIONS, steps=("tcnn",))
 FEW = Views(clips=2, crops=1)
 
 
-def quiet(line: str) -> None:
-    pass
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def go_on(data: VideoSet, recipe: Recipe, out: Path, options: Options = OPTIONS) -> None:
     """Train as a user would: with --resume, where there is something to resume."""
-    train(data, recipe, out, options, (out / "config.json").exists(), say=quiet)
+    train(data, recipe, out, options, (out / "config.json").exists())
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +65,7 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="module")
 def whole(clip_data: VideoSet, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    return train(clip_data, recipe, out, OPTIONS, say=quiet)
+    return train(clip_data, recipe, out, OPTIONS)
 
 
 # Training --------------------------------------------------------------------------------------------------------
@@ -144,11 +140,11 @@ def short(
     recipe = replace(recipe, tcnn=replace(recipe.tcnn, epochs=2))
     with pytest.MonkeyPatch.context() as patch:
         disk = Disk(patch)
-        out = train(clip_data, recipe, tmp_path_factory.mktemp("short") / "run", ONE, say=quiet)
+        out = train(clip_data, recipe, tmp_path_factory.mktemp("short") / "run", ONE)
     return recipe, made(out), disk.calls
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.8, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
 def test_the_disk_is_full_at_a_write(
     clip_data: VideoSet,
     short: tuple[Recipe, dict[str, bytes], int],
@@ -162,7 +158,7 @@ def test_the_disk_is_full_at_a_write(
     disk.error = errno.EDQUOT if share == 0.6 else errno.ENOSPC
     reason = os.strerror(disk.error).lower()
     with pytest.raises(UserError, match=rf"{reason}.* free in .*: make room and ") as caught:
-        train(clip_data, recipe, tmp_path / "run", ONE, say=quiet)
+        train(clip_data, recipe, tmp_path / "run", ONE)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith("--resume" if (tmp_path / "run" / "config.json").exists() else "anew")
     for file in (tmp_path / "run").rglob("*.ckpt"):
@@ -193,7 +189,7 @@ def test_a_disk_that_is_full(clip_data: VideoSet, recipe: Recipe, whole: Path, s
     room = (whole / "tcnn" / "checkpoints" / "last.ckpt").stat().st_size * 7 // 2
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
     with pytest.raises(UserError, match=r"(?i)no space left.*: make room and go on with --resume$"):
-        train(clip_data, recipe, small_disk / "run", OPTIONS, say=quiet)
+        train(clip_data, recipe, small_disk / "run", OPTIONS)
     kept = sorted((small_disk / "run" / "tcnn" / "checkpoints").iterdir())
     assert [file.name for file in kept] == ["best.ckpt", "last.ckpt", "previous.ckpt"]
     for file in kept:
@@ -215,7 +211,7 @@ def gone(clip_data: VideoSet, recipe: Recipe, tmp_path_factory: pytest.TempPathF
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "on_train_epoch_start", end, raising=False)
         with pytest.raises(Power):
-            train(clip_data, recipe, out, ONE, say=quiet)
+            train(clip_data, recipe, out, ONE)
     assert sorted(file.name for file in (out / "tcnn" / "checkpoints").iterdir()) == [
         *["best.ckpt", "last.ckpt", "previous.ckpt"]
     ]
@@ -246,24 +242,31 @@ def harm(file: Path, damage: float | str) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_known(gone: Path, tmp_path: Path, damage: float | str) -> None:
+def test_a_damaged_checkpoint_is_known(
+    gone: Path, tmp_path: Path, damage: float | str, said: Callable[[], list[str]]
+) -> None:
     kept = tmp_path / "checkpoints"
     shutil.copytree(gone / "tcnn" / "checkpoints", kept)
-    assert newest(kept, quiet) == kept / "last.ckpt"
+    assert newest(kept) == kept / "last.ckpt"
     assert [read_checkpoint(kept / f"{name}.ckpt")["epoch"] for name in ("last", "previous")] == [1, 0]
     harm(kept / "last.ckpt", damage)
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
         read_checkpoint(kept / "last.ckpt")
-    said: list[str] = []
-    assert newest(kept, said.append) == kept / "previous.ckpt"
-    (line,) = said
+    assert newest(kept) == kept / "previous.ckpt"
+    (line,) = said()
     assert line.startswith(f"{kept / 'last.ckpt'} is damaged (")
     assert line.endswith("the one before it is taken") and "\n" not in line
 
 
-@pytest.mark.parametrize("damage", [0.5, "flip", "gone", "none left", "best"])
+@pytest.mark.parametrize("damage", [0.5, "none left", "best"])
 def test_a_damaged_checkpoint_changes_no_weight(
-    clip_data: VideoSet, recipe: Recipe, whole: Path, gone: Path, tmp_path: Path, damage: float | str
+    clip_data: VideoSet,
+    recipe: Recipe,
+    whole: Path,
+    gone: Path,
+    tmp_path: Path,
+    damage: float | str,
+    said: Callable[[], list[str]],
 ) -> None:
     """And neither does a folder that was moved meanwhile: Lightning's own callback forgets its best epoch there."""
     run = tmp_path / "run"
@@ -276,10 +279,9 @@ def test_a_damaged_checkpoint_changes_no_weight(
         harm(kept / "best.ckpt", 0.5)
     else:
         harm(kept / "last.ckpt", damage)
-    said: list[str] = []
-    train(clip_data, recipe, run, ONE, True, said.append)
+    train(clip_data, recipe, run, ONE, True)
     if damage in ("none left", "best"):
-        assert any(line.endswith("this phase begins anew") for line in said)
+        assert any(line.endswith("this phase begins anew") for line in said())
     assert phase(run) == phase(whole)
 
 
@@ -293,15 +295,8 @@ class Code:
         return os.mkdir, (str(self.file),)
 
 
-@pytest.mark.parametrize("form", ["zip", "old", "in a checkpoint"])
-@pytest.mark.parametrize("names", [["last"], ["best"], ["last", "previous", "best"]], ids="-".join)
-def test_a_checkpoint_that_would_run_code(
-    clip_data: VideoSet, recipe: Recipe, whole: Path, gone: Path, tmp_path: Path, names: list[str], form: str
-) -> None:
-    """It is damaged like any other: the one before it is taken, or the phase begins anew, with the same weights."""
-    run, ran = tmp_path / "run", tmp_path / "ran"
-    shutil.copytree(gone, run)
-    kept = run / "tcnn" / "checkpoints"
+def spoil(kept: Path, names: list[str], form: str, ran: Path) -> None:
+    """Make files of checkpoints that run code when they are read without care."""
     for name in names:
         file = kept / f"{name}.ckpt"
         state = {"code": Code(ran)}
@@ -312,14 +307,33 @@ def test_a_checkpoint_that_would_run_code(
         torch.load(file, weights_only=False)
         assert ran.is_dir()  # it would
         ran.rmdir()
-    said: list[str] = []
-    train(clip_data, recipe, run, ONE, True, said.append)
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "in a checkpoint"])
+@pytest.mark.parametrize("names", [["last"], ["best"], ["last", "previous", "best"]], ids="-".join)
+def test_a_checkpoint_that_would_run_code_is_damaged(
+    gone: Path, tmp_path: Path, names: list[str], form: str, said: Callable[[], list[str]]
+) -> None:
+    """Like any other: the one before it is taken, or the phase begins anew."""
+    kept, ran = tmp_path / "checkpoints", tmp_path / "ran"
+    shutil.copytree(gone / "tcnn" / "checkpoints", kept)
+    spoil(kept, names, form, ran)
+    assert newest(kept) == (None if "best" in names else kept / "previous.ckpt")
     assert not ran.exists()
     for name in set(names) - {"best"}:
-        assert any(line.startswith(f"{kept / name}.ckpt is damaged (") for line in said)
-    begun_anew = any(line.endswith("this phase begins anew") for line in said)
-    assert begun_anew == ("best" in names) and all("\n" not in line for line in said)
-    assert phase(run) == phase(whole)
+        assert any(line.startswith(f"{kept / name}.ckpt is damaged (") for line in said())
+    begun_anew = any(line.endswith("this phase begins anew") for line in said())
+    assert begun_anew == ("best" in names) and all("\n" not in line for line in said())
+
+
+def test_checkpoints_that_would_run_code_change_no_weight(
+    clip_data: VideoSet, recipe: Recipe, whole: Path, gone: Path, tmp_path: Path
+) -> None:
+    run, ran = tmp_path / "run", tmp_path / "ran"
+    shutil.copytree(gone, run)
+    spoil(run / "tcnn" / "checkpoints", ["last", "previous", "best"], "in a checkpoint", ran)
+    go_on(clip_data, recipe, run, ONE)
+    assert not ran.exists() and phase(run) == phase(whole)
 
 
 def test_a_stopped_run_that_is_moved_keeps_its_best_epoch(
@@ -340,7 +354,7 @@ def test_a_stopped_run_that_is_moved_keeps_its_best_epoch(
     assert (kept / "best.ckpt").read_bytes() == before  # no epoch has a score of 9
 
 
-@pytest.mark.parametrize("left", [[], ["config.json.part"], ["config.json"]])
+@pytest.mark.parametrize("left", [["config.json.part"], ["config.json"]])
 def test_a_run_that_was_killed_before_it_began(
     clip_data: VideoSet, recipe: Recipe, whole: Path, tmp_path: Path, left: list[str]
 ) -> None:
@@ -363,7 +377,7 @@ def test_what_a_stopped_run_has_met_is_still_listed(
     broken.write_bytes(b"no video" * 70)
     data = replace(clip_data, entries=[*clip_data.entries, Entry(broken, 1, "train")])
     options = replace(OPTIONS, val_fraction=0.0, cache="off")
-    train(data, tiny, tmp_path / "run", options, say=quiet)
+    train(data, tiny, tmp_path / "run", options)
     listed = (tmp_path / "run" / "problems.csv").read_bytes()
     assert str(broken).encode() in listed
     go_on(data, tiny, tmp_path / "run", options)
@@ -385,7 +399,7 @@ def test_what_a_stopped_phase_has_met_is_still_listed(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "on_fit_end", end, raising=False)
         with pytest.raises(Power):
-            train(data, tiny, tmp_path / "run", options, say=quiet)
+            train(data, tiny, tmp_path / "run", options)
     last = read_checkpoint(tmp_path / "run" / "tcnn" / "checkpoints" / "last.ckpt")
     assert [path for path, _ in last["problems"]] == [str(broken)]
     assert str(broken) not in (tmp_path / "run" / "problems.csv").read_text(encoding="utf-8")
@@ -612,23 +626,22 @@ def recognizer(run: Path) -> Recognizer:
 
 
 @pytest.fixture(scope="module")
-def entries(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
+def videos(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> VideoSet:
     """Seven videos, one of them broken."""
     broken = tmp_path_factory.mktemp("broken") / "broken.mp4"
     broken.write_bytes(b"no video" * 70)
     test = [entry for entry in clip_data.entries if entry.split == "test"]
-    return [*test[:3], Entry(broken, 1, "test"), *test[3:]]
+    return replace(clip_data, entries=[*test[:3], Entry(broken, 1, "test"), *test[3:]])
 
 
 @pytest.fixture(scope="module")
 def scores(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("scores") / "out"
-    evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
+    evaluate(recognizer, videos, out, FEW, progress=False)
     assert not part_of(out).exists()
     with (out / "scores.csv").open(newline="", encoding="utf-8") as stream:
         assert len({row["path"] for row in csv.DictReader(stream)}) == 6
@@ -649,12 +662,10 @@ def dying(after: int) -> Callable[[Recognizer, DecodedViews], Prediction]:
     return scoring
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 5])
-@pytest.mark.parametrize("torn", [0, 1, 40])
+@pytest.mark.parametrize("after,torn", [(0, 0), (1, 1), (3, 40), (5, 0)])
 def test_an_evaluation_goes_on(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -666,30 +677,29 @@ def test_an_evaluation_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Recognizer, "score", dying(after))
         with pytest.raises(Power):
-            evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
+            evaluate(recognizer, videos, out, FEW, progress=False)
     assert not out.exists()
     file = part_of(out) / "rest.jsonl"
     file.write_bytes(file.read_bytes()[: -torn or None])
     kept = len(whole_lines(file.read_bytes())[0])
     if kept:
         with pytest.raises(UserError, match="not complete: go on with --resume"):
-            evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
-    for other in ({"views": Views(clips=3, crops=1)}, {"entries": entries[:5]}):
-        asked = {"views": FEW, "entries": entries, **other}
+            evaluate(recognizer, videos, out, FEW, progress=False)
+    for other in ({"views": Views(clips=3, crops=1)}, {"data": replace(videos, entries=videos.entries[:5])}):
+        asked = {"views": FEW, "data": videos, **other}
         with pytest.raises(UserError, match=r"begun with another (views|videos)"):
-            evaluate(recognizer, clip_data, out=out, progress=False, resume=True, **asked)  # type: ignore[arg-type]
+            evaluate(recognizer, out=out, progress=False, resume=True, **asked)  # type: ignore[arg-type]
     told: list[tuple[int, int]] = []
-    evaluate(recognizer, clip_data, entries, out, FEW, progress=lambda *each: told.append(each), resume=True)
+    evaluate(recognizer, videos, out, FEW, progress=lambda *each: told.append(each), resume=True)
     assert told == [(done, 7) for done in range(kept + 1, 8)]  # no video a second time
     assert files(out) == scores and not part_of(out).exists()
     with pytest.raises(UserError, match="not empty"):
-        evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+        evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
 
 
 def test_an_evaluation_that_was_complete_but_for_tidying_up(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -703,39 +713,37 @@ def test_an_evaluation_that_was_complete_but_for_tidying_up(
     with monkeypatch.context() as patch:
         patch.setattr("peakzoom.evaluation.evaluate.shutil.rmtree", power)
         with pytest.raises(Power):
-            evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
+            evaluate(recognizer, videos, out, FEW, progress=False)
     assert files(out) == scores and part_of(out).exists()
     with pytest.raises(UserError, match="not empty"):
-        evaluate(recognizer, clip_data, entries, out, FEW, progress=False)
-    evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+        evaluate(recognizer, videos, out, FEW, progress=False)
+    evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
     assert files(out) == scores and not part_of(out).exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_disk_is_full_while_evaluating(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     share: float,
 ) -> None:
     disk = Disk(monkeypatch)
-    evaluate(recognizer, clip_data, entries, tmp_path / "whole", FEW, progress=False)
+    evaluate(recognizer, videos, tmp_path / "whole", FEW, progress=False)
     disk.at, disk.calls = 1 + round(share * (disk.calls - 1)), 0
     with pytest.raises(UserError, match=r"(?i)no space left.*: make room and go on with --resume$"):
-        evaluate(recognizer, clip_data, entries, tmp_path / "out", FEW, progress=False)
+        evaluate(recognizer, videos, tmp_path / "out", FEW, progress=False)
     if not (tmp_path / "out").exists():  # else it failed after the folder had its name
-        evaluate(recognizer, clip_data, entries, tmp_path / "out", FEW, progress=False, resume=True)
+        evaluate(recognizer, videos, tmp_path / "out", FEW, progress=False, resume=True)
     assert files(tmp_path / "out") == scores
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_shards_count_every_video_once(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -749,35 +757,34 @@ def test_shards_count_every_video_once(
             if number == 1:
                 patch.setattr(Recognizer, "score", dying(1))
                 try:
-                    score_shard(recognizer, clip_data, entries, out, (number, count), FEW, progress=False)
+                    score_shard(recognizer, videos, out, (number, count), FEW, progress=False)
                 except Power:
                     continue
             else:
-                score_shard(recognizer, clip_data, entries, out, (number, count), FEW, progress=False)
+                score_shard(recognizer, videos, out, (number, count), FEW, progress=False)
         lines = whole_lines((part_of(out) / f"shard-{number}-of-{count}.jsonl").read_bytes())[0]
         shares += [line["video"] for line in lines]
     assert len(shares) == len(set(shares))
     if count == 3:  # the one that died, after one score and a broken file, is started again, and goes on
-        assert score_shard(recognizer, clip_data, entries, out, (1, 3), FEW, progress=False) == (3, 2)
-        assert score_shard(recognizer, clip_data, entries, out, (1, 3), FEW, progress=False) == (3, 3)
-    evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+        assert score_shard(recognizer, videos, out, (1, 3), FEW, progress=False) == (3, 2)
+        assert score_shard(recognizer, videos, out, (1, 3), FEW, progress=False) == (3, 3)
+    evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
     assert files(out) == scores and not part_of(out).exists()
     with pytest.raises(UserError, match="expected such as 1/4"):
-        score_shard(recognizer, clip_data, entries, tmp_path / "b", (count + 1, count), FEW)
+        score_shard(recognizer, videos, tmp_path / "b", (count + 1, count), FEW)
 
 
-@pytest.mark.parametrize("after", [0, 2, 5])
+@pytest.mark.parametrize("after", [2, 5])
 def test_faithfulness_goes_on(
     recognizer: Recognizer,
-    clip_data: VideoSet,
-    entries: list[Entry],
+    videos: VideoSet,
     scores: dict[str, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     after: int,
 ) -> None:
     """Killed while it blurs so many videos; the broken one is the fourth, and takes no draw from those behind it."""
-    call = partial(evaluate, recognizer, clip_data, entries, views=FEW, faithfulness=True)
+    call = partial(evaluate, recognizer, videos, views=FEW, faithfulness=True)
     told: list[tuple[int, int]] = []
 
     def dying(*each: int) -> None:
@@ -797,24 +804,24 @@ def test_faithfulness_goes_on(
     assert {"faithfulness.csv", "faithfulness.json"} == made.keys() - scores.keys()
     assert scores.items() <= made.items()
     assert found.faithfulness == whole.faithfulness and found.faithfulness is not None
-    assert [each.path for each in found.faithfulness.problems] == [str(entries[3].path)]
+    assert [each.path for each in found.faithfulness.problems] == [str(videos.entries[3].path)]
     alone = measure_faithfulness(
-        recognizer, [each for each in entries if each != entries[3]], FEW, progress=False
+        recognizer, [each for each in videos.entries if each != videos.entries[3]], FEW, progress=False
     )
     assert alone.drops == found.faithfulness.drops
 
 
 def test_a_shard_that_is_still_running_is_waited_for(
-    recognizer: Recognizer, clip_data: VideoSet, entries: list[Entry], tmp_path: Path
+    recognizer: Recognizer, videos: VideoSet, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    score_shard(recognizer, clip_data, entries, out, (1, 2), FEW, progress=False)
+    score_shard(recognizer, videos, out, (1, 2), FEW, progress=False)
     settings = json.loads((part_of(out) / "shard-1-of-2.jsonl.settings.json").read_text())
     with (
         Journal(part_of(out) / "shard-1-of-2.jsonl", settings, resume=True),
         pytest.raises(UserError, match="still being written"),
     ):
-        evaluate(recognizer, clip_data, entries, out, FEW, progress=False, resume=True)
+        evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
 
 
 def test_evaluations_and_shards_from_the_command_line(

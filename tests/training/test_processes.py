@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import SequentialSampler
@@ -23,14 +22,7 @@ from peakzoom.data.loading import EpochSampler, SharedBatches
 from peakzoom.data.runs import read_metrics
 from peakzoom.model import PeakZoom
 from peakzoom.training.check import check_settings
-from peakzoom.training.distributed import (
-    Share,
-    SharedDropout,
-    SyncBatchNorm,
-    launched,
-    lost_another,
-    synchronise,
-)
+from peakzoom.training.distributed import Share, SharedDropout, launched, lost_another
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
@@ -45,17 +37,21 @@ PLAIN = "--workers 0 --accelerator cpu --precision 64-true"
 @pytest.mark.parametrize("videos,batch,world", [(13, 4, 2), (12, 4, 4), (5, 6, 3), (1, 2, 2), (100, 12, 3)])
 def test_parts_put_together_are_the_batches_of_one_process(videos: int, batch: int, world: int) -> None:
     for epoch in (0, 3):
-        order = EpochSampler(videos, seed=5)
+        order = EpochSampler(videos, 5, world)
         order.set_epoch(epoch)
         alone = list(SharedBatches(order, batch))
         keys = list(order)
-        assert alone == [keys[start : start + batch] for start in range(0, videos, batch)]
-        assert sorted(key - epoch * videos for key in keys) == list(range(videos))
+        assert len(keys) == len(order) and alone == [
+            keys[at : at + batch] for at in range(0, len(keys), batch)
+        ]
+        assert sorted(key - epoch * videos for key in keys[:videos]) == list(range(videos))
+        more = -videos % world  # of the first ones again, so that every process gets equally many
+        assert keys[videos:] == (keys[:videos] * world)[:more]
         parts = [list(SharedBatches(order, batch, rank, world)) for rank in range(world)]
-        assert {len(part) for part in parts} == {len(SharedBatches(order, batch))} == {len(alone)}
         for whole, *shares in zip(alone, *parts, strict=True):
             assert [key for share in shares for key in share] == whole
-            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+            assert len(set(map(len, shares))) == 1
+    # In a validation every clip counts once.
     assert list(SharedBatches(SequentialSampler(range(5)), 2, 1, 2)) == [[1], [3], []]
 
 
@@ -82,54 +78,6 @@ def test_a_share_gets_the_draws_of_the_whole_batch(tiny: Recipe) -> None:
     assert not torch.allclose(answer(3, 5, None), whole[3:], atol=1e-3)  # the test can see it
 
 
-def _norms(rank: int, address: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    torch.manual_seed(1)
-    layer = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4, momentum=0.2), nn.ReLU(), nn.BatchNorm3d(4))
-    layer.double()
-    synchronise(layer)
-    whole = torch.randn(5, 3, 2, 3, 3, dtype=torch.float64)
-    target = torch.randn(5, 4, 2, 3, 3, dtype=torch.float64)
-    for part in ([slice(0, 2), slice(2, 5)], [slice(0, 5), slice(5, 5)]):
-        mine = part[rank]
-        (layer(whole[mine]) * target[mine]).sum().backward()
-    for value in layer.parameters():
-        dist.all_reduce(value.grad)
-    gradients = [value.grad for value in layer.parameters()]
-    if rank == 0:
-        torch.save((gradients, layer.state_dict()), out)
-    dist.destroy_process_group()
-
-
-def test_sync_batch_norm_against_one_process(tmp_path: Path) -> None:
-    """Two unequal parts, then a part without a clip: outputs' gradients and running statistics as on all clips."""
-    file = tmp_path / "meet"
-    torch.multiprocessing.spawn(_norms, (f"file://{file}", str(tmp_path / "made")), nprocs=2)
-    gradients, state = torch.load(tmp_path / "made", weights_only=True)
-    torch.manual_seed(1)
-    layer = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4, momentum=0.2), nn.ReLU(), nn.BatchNorm3d(4))
-    layer.double()
-    whole = torch.randn(5, 3, 2, 3, 3, dtype=torch.float64)
-    target = torch.randn(5, 4, 2, 3, 3, dtype=torch.float64)
-    for _ in range(2):
-        (layer(whole) * target).sum().backward()
-    for value, found in zip(layer.parameters(), gradients, strict=True):
-        torch.testing.assert_close(found, value.grad, rtol=1e-9, atol=1e-9)
-    assert state.keys() == layer.state_dict().keys()
-    for name, value in layer.state_dict().items():
-        torch.testing.assert_close(state[name], value, rtol=1e-9, atol=1e-9)
-
-
-def test_every_batch_norm_is_synchronised_and_keeps_its_weights() -> None:
-    model = PeakZoom("p3d", 3, width=0.25)  # norms of two and of three dimensions
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    synchronise(model)
-    assert not any(isinstance(part, (nn.BatchNorm2d, nn.BatchNorm3d)) for part in model.modules())
-    assert sum(isinstance(part, SyncBatchNorm) for part in model.modules()) > 10
-    after = model.state_dict()
-    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
-
-
 def test_what_torchrun_says() -> None:
     assert launched({"WORLD_SIZE": "4", "LOCAL_RANK": "1"}) is None  # Lightning's own children
     assert launched({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}) == (2, 3)
@@ -137,12 +85,15 @@ def test_what_torchrun_says() -> None:
     assert not lost_another(RuntimeError("out of memory")) and not lost_another(UserError("gloo"))
 
 
-def test_a_batch_that_cannot_be_shared_out(clip_data: VideoSet, tiny: Recipe) -> None:
+def test_what_several_processes_cannot_do(clip_data: VideoSet, tiny: Recipe) -> None:
     options = Options(accelerator="cpu", devices="4")
     with pytest.raises(
         UserError, match=r"a batch of 6 clips .* 4 processes: give --batch-size a multiple of 4"
     ):
         check_settings(replace(tiny, batch_size=6), options, clip_data.classes, validates=True)
+    options = Options(accelerator="cpu", devices="2", sync_batch_norm=True)
+    with pytest.raises(UserError, match="--set sync_batch_norm=true needs GPUs"):
+        check_settings(tiny, options, clip_data.classes, validates=True)
 
 
 # Two processes against one ---------------------------------------------------------------------------------------
@@ -172,12 +123,12 @@ def start(
 
 @pytest.fixture(scope="module")
 def listed(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos to train on in batches of 4, so that the last one has one clip for two processes, some to validate, and a
-    broken one in either part."""
+    """Fourteen videos to train on in batches of 4, some to validate, one of either part broken: so one batch has parts
+    of unequal size, and the last one of a validation has none for one of two processes."""
     folder = tmp_path_factory.mktemp("listed")
     rows = [["path", "label", "split"]]
     for i, entry in enumerate(clip_data.entries[:18]):
-        rows.append([str(entry.path), clip_data.classes[entry.label], "train" if i < 12 else "val"])
+        rows.append([str(entry.path), clip_data.classes[entry.label], "train" if i < 13 else "val"])
     for split in ("train", "val"):
         broken = folder / f"{split}.mp4"
         broken.write_bytes(b"no video" * 70)
@@ -187,16 +138,28 @@ def listed(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "list.csv"
 
 
+# Batch norms that stay as they are: each process has its own statistics, which no single process has.
+FROZEN = """
+from peakzoom.cli import main
+from torch.nn.modules.batchnorm import _BatchNorm
+
+_BatchNorm.training = property(lambda self: False, lambda self, value: None)
+main()
+"""
+
+
 @pytest.fixture(scope="module")
 def pair(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """The same training by one process and by two."""
-    made = {}
+    made, script = {}, tmp_path_factory.mktemp("frozen") / "frozen.py"
+    script.write_text(FROZEN)
     for processes in (1, 2):
         made[processes] = tmp_path_factory.mktemp("pair") / "run"
         done = start(
             processes,
             *(listed, "--root", "/", "--out", made[processes], *SMALL.split(), *PLAIN.split()),
-            *("--set", "sync_batch_norm=true", "--set", "cache=off"),
+            *("--set", "cache=off"),
+            program=(str(script),),
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Next: peakzoom evaluate") == 1
@@ -279,8 +242,8 @@ def test_a_loss_of_one_process_that_is_no_number_ends_all(listed: Path, tmp_path
         tmp_path / "run",
         *SMALL.split(),
         *PLAIN.split(),
-        "--cache",
-        "off",
+        "--set",
+        "cache=off",
     ]
     done = start(2, *asked, program=(str(script), str(folder)))
     assert done.returncode != 0
@@ -297,20 +260,20 @@ def environment_of(process: int) -> dict[str, str]:
 @pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="looks for the processes as Linux lists them"
 )
-@pytest.mark.parametrize("victim", [0, 1])
-def test_one_process_that_is_killed_ends_the_other(listed: Path, tmp_path: Path, victim: int) -> None:
+def test_a_killed_process_ends_the_other_and_both_go_on_as_if_nothing_had_been(
+    listed: Path, tmp_path: Path
+) -> None:
+    """In float32: a float64 training that is taken up is off by some 1e-7, in one process as in two."""
     out, log = tmp_path / "run", tmp_path / "log"
-    rest = [*SMALL.split(), *PLAIN.split(), "--set", "cache=off", "--epochs", "1000"]
+    rest = [*SMALL.split(), *PLAIN.split(), "--precision", "32-true", "--set", "cache=off"]
+    command = [listed, "--root", "/", "--out", out, *rest]
     many = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with log.open("w") as stream:
         child = subprocess.Popen(
-            [*many, *PEAKZOOM, "train", listed, "--root", "/", "--out", out, *rest],
-            stdout=stream,
-            stderr=stream,
-            env=environment(),
+            [*many, *PEAKZOOM, "train", *map(str, command)], stdout=stream, stderr=stream, env=environment()
         )
     try:
-        while not (out / "tcnn" / "checkpoints" / "last.ckpt").exists():
+        while not (out / "joint" / "checkpoints" / "last.ckpt").exists():
             assert child.poll() is None, log.read_text()
             time.sleep(0.01)
         started = [
@@ -319,48 +282,19 @@ def test_one_process_that_is_killed_ends_the_other(listed: Path, tmp_path: Path,
             for each in file.read_text().split()
         ]
         ranks = {environment_of(each).get("RANK"): each for each in started}
-        os.kill(ranks[str(victim)], signal.SIGKILL)
+        os.kill(ranks["0"], signal.SIGKILL)
         assert child.wait(60) == 1
     finally:
         child.terminate()
         child.wait()
-    assert not Path(f"/proc/{ranks[str(1 - victim)]}").exists()
+    assert not Path(f"/proc/{ranks['1']}").exists()
     cause = log.read_text().partition("Root Cause")[2]
-    assert f"rank      : {victim} (" in cause and "exitcode  : -9" in cause
-    assert not (out / "tcnn" / "best").exists()
-
-
-def test_killed_processes_go_on_as_if_they_had_not_been(listed: Path, tmp_path: Path) -> None:
-    """In float32: a float64 training that is taken up is off by some 1e-7, in one process as in two."""
-    out = tmp_path / "run"
-    rest = [
-        *SMALL.split(),
-        *PLAIN.split(),
-        "--precision",
-        "32-true",
-        "--set",
-        "sync_batch_norm=true",
-        "--set",
-        "cache=off",
-    ]
-    command = [listed, "--root", "/", "--out", out, *rest]
-    done = start(2, listed, "--root", "/", "--out", tmp_path / "whole", *rest)
-    assert done.returncode == 0, done.stderr
-    many = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    child = subprocess.Popen(
-        [*many, "-m", "peakzoom", "train", *map(str, command)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-    )
-    while not (out / "joint" / "checkpoints" / "last.ckpt").exists():
-        assert child.poll() is None, "it ended before the checkpoint"
-        time.sleep(0.01)
-    child.terminate()  # torchrun passes it on
-    child.wait()
+    assert "rank      : 0 (" in cause and "exitcode  : -9" in cause
     assert not (out / "joint" / "best").exists()
-    done = start(2, *command, "--resume")
-    assert done.returncode == 0, done.stderr
+
+    for more in ([*command, "--resume"], [*command[:4], tmp_path / "whole", *rest]):
+        done = start(2, *more)
+        assert done.returncode == 0, done.stderr
     whole, resumed = (
         (tmp_path / run / "joint/last/model.safetensors").read_bytes() for run in ("whole", "run")
     )

@@ -30,6 +30,7 @@ from peakzoom.data.splits import hold_out_groups
 from peakzoom.inference.recognizer import load
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.training import train as module
+from peakzoom.training.check import check_settings
 from peakzoom.training.module import Training, make_optimizer, schedule
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Phase, Recipe
@@ -38,12 +39,9 @@ from peakzoom.training.train import train
 from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import Guard
 
+Said = Callable[[], list[str]]  # the fixture: what has been logged
 PLAIN = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False)
 TCNN = replace(PLAIN, steps=("tcnn",))
-
-
-def quiet(line: str) -> None:
-    pass
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -185,8 +183,8 @@ def test_test_videos_are_never_looked_at(
     tiny = replace(
         tiny, preprocess=replace(tiny.preprocess, zoom_source=2)
     )  # frames larger than the first step needs
-    train(clip_data, tiny, tmp_path / "on", TCNN, say=quiet)
-    train(clip_data, tiny, tmp_path / "off", replace(TCNN, cache="off"), say=quiet)
+    train(clip_data, tiny, tmp_path / "on", TCNN)
+    train(clip_data, tiny, tmp_path / "off", replace(TCNN, cache="off"))
     assert len(test) == 6 and len(set(looked)) == 18 and not test & set(looked)
     kept = {file.name for file in (tmp_path / "cache" / "peakzoom" / "frames").glob("*.npy")}
     store = FrameCache(tmp_path / "cache" / "peakzoom" / "frames", tiny.preprocess.stored_canvas)
@@ -197,15 +195,13 @@ def test_test_videos_are_never_looked_at(
 def test_a_validation_split_of_the_data_is_taken(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
     entries = [entry for entry in clip_data.entries if entry.split == "train"]
     marked = [replace(entry, split="val" if i < 4 else None) for i, entry in enumerate(entries)]
-    train(
-        replace(clip_data, entries=marked), tiny, tmp_path / "run", replace(TCNN, val_fraction=0.5), say=quiet
-    )
+    train(replace(clip_data, entries=marked), tiny, tmp_path / "run", replace(TCNN, val_fraction=0.5))
     split = {row["path"]: row["split"] for row in rows(tmp_path / "run" / "videos.csv")}
     assert [split[str(entry.path)] for entry in marked] == ["val"] * 4 + ["train"] * 14
 
 
 def test_best_is_the_epoch_of_the_best_score(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
-    out = train(clip_data, epochs(tiny, 4, 1), tmp_path / "run", replace(TCNN, val_fraction=0.3), say=quiet)
+    out = train(clip_data, epochs(tiny, 4, 1), tmp_path / "run", replace(TCNN, val_fraction=0.3))
     scores = [row["val_score"] for row in read_metrics(out / "tcnn" / "metrics.csv")]
     assert len(scores) == 4
     best = torch.load(out / "tcnn" / "checkpoints" / "best.ckpt", weights_only=True)
@@ -222,7 +218,7 @@ def test_best_is_the_epoch_of_the_best_score(clip_data: VideoSet, tiny: Recipe, 
 def test_patience(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
     options = replace(TCNN, val_fraction=0.3, patience=1)
     frozen = replace(tiny, tcnn=replace(tiny.tcnn, epochs=9, lr=1e-30, final_lr=1e-30))
-    out = train(clip_data, frozen, tmp_path / "run", options, say=quiet)
+    out = train(clip_data, frozen, tmp_path / "run", options)
     assert len(read_metrics(out / "tcnn" / "metrics.csv")) < 9
 
 
@@ -232,7 +228,7 @@ def test_patience(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def unbroken(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    return train(clip_data, epochs(tiny, 3, 2), out, replace(PLAIN, val_fraction=0.2), say=quiet)
+    return train(clip_data, epochs(tiny, 3, 2), out, replace(PLAIN, val_fraction=0.2))
 
 
 @pytest.mark.parametrize(
@@ -262,10 +258,10 @@ def test_a_resumed_training_is_bit_for_bit_the_one_never_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(Training, "on_train_batch_start", stopping)
         with pytest.raises(error):
-            train(*arguments, say=quiet)
+            train(*arguments)
     assert signal.getsignal(signal.SIGINT) == before
     assert len(read_metrics(tmp_path / "run" / phase / "metrics.csv")) == stop  # at most an epoch is lost
-    train(*arguments, resume=True, say=quiet)
+    train(*arguments, resume=True)
     assert weights(tmp_path / "run") == weights(unbroken)
     for name in ("tcnn/metrics.csv", "joint/metrics.csv", "videos.csv", "config.json"):
         assert (tmp_path / "run" / name).read_bytes() == (unbroken / name).read_bytes()
@@ -345,32 +341,33 @@ def test_folders_in_use(run: Path, clip_data: VideoSet, tiny: Recipe, tmp_path: 
     before = sorted(run.rglob("*"))
     used = replace(PLAIN, val_fraction=0.2)
     with pytest.raises(UserError, match="not empty: --resume"):
-        train(clip_data, tiny, run, used, say=quiet)
+        train(clip_data, tiny, run, used)
     for recipe, options, data, changed in [
         (replace(tiny, batch_size=7), used, clip_data, "recipe"),
         (tiny, replace(used, seed=1), clip_data, "options"),
         (tiny, used, replace(clip_data, entries=clip_data.entries[1:]), "data"),
     ]:
         with pytest.raises(UserError, match=f"begun with another .*{changed}"):
-            train(data, recipe, run, options, resume=True, say=quiet)
+            train(data, recipe, run, options, resume=True)
     assert sorted(run.rglob("*")) == before
     with pytest.raises(UserError, match="nothing to resume"):
-        train(clip_data, tiny, tmp_path / "none", PLAIN, resume=True, say=quiet)
+        train(clip_data, tiny, tmp_path / "none", PLAIN, resume=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        train(clip_data, tiny, tmp_path / "file", PLAIN, say=quiet)
+        train(clip_data, tiny, tmp_path / "file", PLAIN)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.doc").write_text("")
     for resume in (False, True):
         with pytest.raises(UserError, match=r"not empty|no training"):
-            train(clip_data, tiny, tmp_path / "other", PLAIN, resume, say=quiet)
+            train(clip_data, tiny, tmp_path / "other", PLAIN, resume)
 
 
-def test_what_may_change_on_resume(clip_data: VideoSet, tiny: Recipe, run: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_what_may_change_on_resume(
+    clip_data: VideoSet, tiny: Recipe, run: Path, tmp_path: Path, said: Said
+) -> None:
     options = replace(PLAIN, val_fraction=0.2, workers=1, cache="off")
-    train(clip_data, tiny, run, options, resume=True, say=said.append)
-    assert "tcnn: done before" in said and "joint: done before" in said
+    train(clip_data, tiny, run, options, resume=True)
+    assert "tcnn: done before" in said() and "joint: done before" in said()
 
 
 # Data as it comes ------------------------------------------------------------------------------------------------
@@ -390,21 +387,14 @@ def mixed(tmp_path: Path, make_clip: Callable[..., Path]) -> Path:
 
 @pytest.mark.parametrize("cached", ["auto", "off"])
 def test_unequal_classes_sizes_rates_and_a_broken_file(
-    mixed: Path, tiny: Recipe, tmp_path: Path, cached: str
+    mixed: Path, tiny: Recipe, tmp_path: Path, cached: str, said: Said
 ) -> None:
-    said: list[str] = []
     recipe = replace(tiny, same_rate=True, stride=None, reach=0.8)
-    out = train(
-        open_data(mixed),
-        recipe,
-        tmp_path / "run",
-        replace(PLAIN, cache=cached, val_fraction=0.15),
-        say=said.append,
-    )
+    out = train(open_data(mixed), recipe, tmp_path / "run", replace(PLAIN, cache=cached, val_fraction=0.15))
     (problem,) = rows(out / "problems.csv")
     assert problem["path"] == str(mixed / "nod" / "broken.mp4") and "\n" not in problem["reason"]
-    assert any("problems.csv" in line for line in said)
-    assert any("frame rates differ" in line for line in said)
+    assert any("problems.csv" in line for line in said())
+    assert any("frame rates differ" in line for line in said())
     listed = rows(out / "videos.csv")
     assert len(listed) == 22  # the broken one too, as unreadable or, without a cache, where it was put
     assert [row["split"] for row in listed if row["class"] == "wave"] == ["train"]
@@ -433,7 +423,7 @@ def test_a_file_that_breaks_while_training_is_listed(
 
     monkeypatch.setattr(Training, "on_train_batch_start", breaking)
     recipe = epochs(replace(tiny, batch_size=2), 3, 1)
-    out = train(data, recipe, tmp_path / "run", replace(PLAIN, cache="off"), say=quiet)
+    out = train(data, recipe, tmp_path / "run", replace(PLAIN, cache="off"))
     listed = rows(out / "problems.csv")
     assert {Path(row["path"]) for row in listed} == {*paths[:2], tmp_path / "val.mp4"}
     assert all("empty" in row["reason"] for row in listed)
@@ -452,9 +442,7 @@ def test_no_video_can_be_validated(tmp_path: Path, make_clip: Callable[..., Path
     (tmp_path / "bad.mp4").write_bytes(b"")
     data.entries.append(Entry(tmp_path / "bad.mp4", 0, "val"))
     for cached in ("off", "on"):
-        out = train(
-            data, epochs(tiny, 2, 1), tmp_path / cached, replace(TCNN, cache=cached, patience=None), say=quiet
-        )
+        out = train(data, epochs(tiny, 2, 1), tmp_path / cached, replace(TCNN, cache=cached, patience=None))
         assert [row["path"] for row in rows(out / "problems.csv")] == [str(tmp_path / "bad.mp4")]
         kept = weights(out)
         assert kept["tcnn/best/model.safetensors"] == kept["tcnn/last/model.safetensors"]
@@ -465,15 +453,9 @@ def test_nothing_can_be_decoded(tmp_path: Path, tiny: Recipe) -> None:
         (tmp_path / name).write_bytes(b"no video")
     data = VideoSet(["a", "b"], [Entry(tmp_path / "a.mp4", 0), Entry(tmp_path / "b.mp4", 1)], [], "bad")
     with pytest.raises(UserError, match="none of 2 videos could be decoded"):
-        train(data, tiny, tmp_path / "run", PLAIN, say=quiet)
+        train(data, tiny, tmp_path / "run", PLAIN)
     with pytest.raises(UserError, match="no training videos"):
-        train(
-            VideoSet(["a"], [Entry(tmp_path / "a.mp4", 0, "test")], [], "x"),
-            tiny,
-            tmp_path / "r",
-            PLAIN,
-            say=quiet,
-        )
+        train(VideoSet(["a"], [Entry(tmp_path / "a.mp4", 0, "test")], [], "x"), tiny, tmp_path / "r", PLAIN)
 
 
 def test_a_row_listed_twice_is_still_trained_on(
@@ -482,7 +464,7 @@ def test_a_row_listed_twice_is_still_trained_on(
     paths = [make_clip(tmp_path / f"{name}.mp4", name) for name in ("wave", "nod")]
     text = "path,label\n" + "".join(f"{path},{path.stem}\n" for path in [*paths, paths[0]])
     (tmp_path / "list.csv").write_text(text)
-    out = train(open_data(tmp_path / "list.csv"), tiny, tmp_path / "run", TCNN, say=quiet)
+    out = train(open_data(tmp_path / "list.csv"), tiny, tmp_path / "run", TCNN)
     assert len(rows(out / "videos.csv")) == 2 and len(rows(out / "problems.csv")) == 1
 
 
@@ -490,7 +472,7 @@ def test_held_out_groups_are_test_videos(clip_data: VideoSet, tiny: Recipe, tmp_
     group = clip_data.entries[0].group
     assert group is not None
     data = replace(clip_data, entries=hold_out_groups(clip_data.entries, [group]))
-    out = train(data, tiny, tmp_path / "run", TCNN, say=quiet)
+    out = train(data, tiny, tmp_path / "run", TCNN)
     for row in rows(out / "videos.csv"):
         assert (row["split"] == "test") == (row["group"] == group)
 
@@ -517,47 +499,34 @@ def test_held_out_groups_are_test_videos(clip_data: VideoSet, tiny: Recipe, tmp_
     ],
 )
 def test_settings_are_refused_before_a_folder_is_made(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, recipe: dict, options: dict, message: str
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, recipe: dict, options: dict, message: str, said: Said
 ) -> None:
-    said: list[str] = []
     with pytest.raises(UserError, match=message) as caught:
-        train(
-            clip_data, replace(tiny, **recipe), tmp_path / "run", replace(PLAIN, **options), say=said.append
-        )
+        train(clip_data, replace(tiny, **recipe), tmp_path / "run", replace(PLAIN, **options))
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists() and said == []
-
-
-def test_a_precision_with_wrong_gradients_is_refused(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "peakzoom.training.check.wrong_gradients", lambda *_: {"blocks.1.conv1": 0.2, "stem.0": 0.83}
-    )
-    with pytest.raises(UserError, match=r"wrong gradients for tcnn_xs .* stem\.0 is off by 83%: .*32-true"):
-        train(clip_data, tiny, tmp_path / "run", replace(PLAIN, precision="bf16-mixed"), say=quiet)
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists() and said() == []
 
 
 @pytest.mark.parametrize("asked", ["bf16-mixed", "16-mixed"])  # of which Lightning makes bf16-mixed on a CPU
-def test_a_precision_that_this_cpu_only_imitates_is_told_once(
+def test_a_precision_with_wrong_gradients_is_refused(
     clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr("peakzoom.training.check.gradient_error", lambda _: 0.83)
+    with pytest.raises(UserError, match=r"wrong gradients in precision bf16-mixed .* off by 83% .*32-true"):
+        train(clip_data, tiny, tmp_path / "run", replace(PLAIN, precision=asked))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("asked", ["bf16-mixed", "16-mixed"])
+def test_a_precision_that_this_cpu_only_imitates_is_logged(
+    tiny: Recipe, monkeypatch: pytest.MonkeyPatch, asked: str, said: Said
 ) -> None:
     old = {"architecture": "x86_64", "avx2": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: old, raising=False)
-    monkeypatch.setattr("peakzoom.training.check.wrong_gradients", lambda *_: {})
-    said: list[str] = []
-    train(clip_data, tiny, tmp_path / "run", replace(PLAIN, precision=asked), say=said.append)
-    assert len([line for line in said if "no instructions for bf16-mixed" in line]) == 1
-    assert len([line for line in said if "trains in bf16-mixed" in line]) == (asked == "16-mixed")
-
-
-def test_wrong_gradients_are_looked_for_in_what_is_trained_in(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("peakzoom.training.check.wrong_gradients", lambda *_: {"stem.0": 0.83})
-    with pytest.raises(UserError, match="precision bf16-mixed gives wrong gradients"):
-        train(clip_data, tiny, tmp_path / "run", replace(PLAIN, precision="16-mixed"), say=quiet)
+    monkeypatch.setattr("peakzoom.training.check.gradient_error", lambda _: 0.003)
+    check_settings(tiny, replace(PLAIN, precision=asked), ["a", "b"], validates=False)
+    assert len([line for line in said() if "no instructions for bf16-mixed" in line]) == 1
+    assert len([line for line in said() if "trains in bf16-mixed" in line]) == (asked == "16-mixed")
 
 
 def test_changes_that_a_device_makes_give_the_same_weights(
@@ -569,12 +538,12 @@ def test_changes_that_a_device_makes_give_the_same_weights(
         defer = property(lambda _: True, lambda *_: None)  # type: ignore[assignment]
 
     options = replace(PLAIN, steps=("tcnn",))
-    train(clip_data, tiny, tmp_path / "here", options, say=quiet)
+    train(clip_data, tiny, tmp_path / "here", options)
     monkeypatch.setattr("peakzoom.training.train.ClipDataset", Deferring)
     moved: list[bool] = []
     to = Batch.to
     monkeypatch.setattr(Batch, "to", lambda self, *how: moved.append(bool(self.changes)) or to(self, *how))
-    train(clip_data, tiny, tmp_path / "there", options, say=quiet)
+    train(clip_data, tiny, tmp_path / "there", options)
     assert True in moved
     one, other = (
         load_file(tmp_path / name / "tcnn" / "last" / "model.safetensors") for name in ("here", "there")
@@ -596,7 +565,7 @@ def test_a_loss_that_is_no_number_ends_the_training(
 
     monkeypatch.setattr(Training, "_run", broken)
     with pytest.raises(UserError, match=r"no longer a finite number in epoch 2, step 3: .*--lr"):
-        train(clip_data, recipe, tmp_path / "run", TCNN, say=quiet)
+        train(clip_data, recipe, tmp_path / "run", TCNN)
     monkeypatch.undo()
     assert not (tmp_path / "run" / "tcnn" / "best" / "model.safetensors").exists()
     assert len(rows(tmp_path / "run" / "tcnn" / "metrics.csv")) == 1
@@ -607,23 +576,22 @@ def test_a_loss_that_is_no_number_ends_the_training(
 # Starting from a trained model -----------------------------------------------------------------------------------
 
 
-def test_other_classes_get_a_new_head(run: Path) -> None:
-    said: list[str] = []
+def test_other_classes_get_a_new_head(run: Path, said: Said) -> None:
     trained = PeakZoom.from_pretrained(str(run / "tcnn" / "best")).backbone.state_dict()
     model = PeakZoom("tcnn_xs", 5, branches=("original",))
     head = model.backbone.fc.weight.detach().clone()
-    start_from(model, run / "tcnn", said.append)
-    assert torch.equal(model.backbone.fc.weight, head) and len(said) == 1 and "starts anew" in said[0]
+    start_from(model, run / "tcnn")
+    assert torch.equal(model.backbone.fc.weight, head) and len(said()) == 1 and "starts anew" in said()[0]
     for name, value in model.backbone.state_dict().items():
         if not name.startswith("fc."):
             assert torch.equal(value, trained[name])
     # The same number of classes, but others: a head of another meaning is no head.
     for classes, kept in ((["kick", "nod", "wave"], True), (["nod", "kick", "wave"], False)):
         model = PeakZoom("tcnn_xs", 3, branches=("original",), classes=classes)
-        start_from(model, run / "tcnn", said.append)
+        start_from(model, run / "tcnn")
         assert torch.equal(model.backbone.fc.weight, trained["fc.weight"]) == kept
     with pytest.raises(UserError, match="name its --model"):
-        start_from(PeakZoom("tcnn_s", 3), run / "tcnn", quiet)
+        start_from(PeakZoom("tcnn_s", 3), run / "tcnn")
 
 
 def frozen(recipe: Recipe) -> Recipe:
@@ -633,18 +601,17 @@ def frozen(recipe: Recipe) -> Recipe:
 
 @pytest.mark.parametrize("classes", [3, 400])
 def test_the_first_step_starts_from_public_weights(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, classes: int
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, classes: int, said: Said
 ) -> None:
     torch.manual_seed(1)
     public = BACKBONES["tcnn_xs"](classes, width=0.25).state_dict()
     save_file(public, tmp_path / "public.safetensors")
-    said: list[str] = []
     options = replace(TCNN, weights=str(tmp_path / "public.safetensors"))
-    out = train(clip_data, frozen(tiny), tmp_path / "run", options, say=said.append)
+    out = train(clip_data, frozen(tiny), tmp_path / "run", options)
     loaded = len(public) if classes == 3 else len(public) - 2
-    assert f"{loaded} tensors of public.safetensors loaded" in said
-    assert ("the classifier of 400 classes was left out, this model has 3" in said) == (classes == 400)
-    assert [line for line in said if "mean" in line] == [
+    assert f"{loaded} tensors of public.safetensors loaded" in said()
+    assert ("the classifier of 400 classes was left out, this model has 3" in said()) == (classes == 400)
+    assert [line for line in said() if "mean" in line] == [
         "pixels are normalised with mean 0.45,0.45,0.45 and std 0.225,0.225,0.225; "
         "the weights' own may differ: give it with --set preprocess.mean and --set preprocess.std"
     ]
@@ -656,9 +623,9 @@ def test_the_first_step_starts_from_public_weights(
     (tmp_path / "copy.safetensors").write_bytes((tmp_path / "public.safetensors").read_bytes())
     for other in (None, str(tmp_path / "copy.safetensors")):
         with pytest.raises(UserError, match="begun with another options"):
-            train(clip_data, frozen(tiny), out, replace(options, weights=other), resume=True, say=quiet)
-    train(clip_data, frozen(tiny), out, options, resume=True, say=said.append)
-    assert "tcnn: done before" in said
+            train(clip_data, frozen(tiny), out, replace(options, weights=other), resume=True)
+    train(clip_data, frozen(tiny), out, options, resume=True)
+    assert "tcnn: done before" in said()
 
 
 def test_a_run_without_public_weights_is_recorded_as_ever(run: Path) -> None:
@@ -667,38 +634,35 @@ def test_a_run_without_public_weights_is_recorded_as_ever(run: Path) -> None:
 
 
 def test_a_normalisation_that_was_chosen_is_only_said(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, said: Said
 ) -> None:
     save_file(BACKBONES["tcnn_xs"](3, width=0.25).state_dict(), tmp_path / "public.safetensors")
     imagenet = replace(tiny.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    said: list[str] = []
     options = replace(TCNN, weights=str(tmp_path / "public.safetensors"))
     recipe = replace(frozen(tiny), preprocess=imagenet)
-    out = train(clip_data, recipe, tmp_path / "run", options, say=said.append)
-    assert "pixels are normalised with mean 0.485,0.456,0.406 and std 0.229,0.224,0.225" in said
+    out = train(clip_data, recipe, tmp_path / "run", options)
+    assert "pixels are normalised with mean 0.485,0.456,0.406 and std 0.229,0.224,0.225" in said()
     assert load(out / "tcnn").preprocess.mean == (0.485, 0.456, 0.406)
 
 
 def test_weights_of_another_network_are_refused_before_a_video_is_decoded(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, said: Said
 ) -> None:
     save_file(BACKBONES["tcnn_xs"](3, width=0.5).state_dict(), tmp_path / "wide.safetensors")
-    said: list[str] = []
     options = replace(TCNN, weights=str(tmp_path / "wide.safetensors"))
     with pytest.raises(UserError, match=r"is not of this network: .*name the --model"):
-        train(clip_data, frozen(tiny), tmp_path / "run", options, say=said.append)
-    assert not (tmp_path / "run").exists() and said == []
+        train(clip_data, frozen(tiny), tmp_path / "run", options)
+    assert not (tmp_path / "run").exists() and said() == []
 
 
 def test_training_on_from_a_run_of_other_classes(
-    run: Path, tmp_path: Path, make_clip: Callable[..., Path], tiny: Recipe
+    run: Path, tmp_path: Path, make_clip: Callable[..., Path], tiny: Recipe, said: Said
 ) -> None:
     entries = [Entry(make_clip(tmp_path / f"{i}.mp4", "clap", seed=i), i % 2) for i in range(4)]
     data = VideoSet(["left", "right"], entries, [], "other")
-    said: list[str] = []
     options = replace(PLAIN, steps=("joint",), init=str(run))
-    out = train(data, tiny, tmp_path / "run", options, say=said.append)
-    assert any("starts anew" in line for line in said)
+    out = train(data, tiny, tmp_path / "run", options)
+    assert any("starts anew" in line for line in said())
     assert load(out).classes == ["left", "right"] and not (out / "tcnn").exists()
 
 
@@ -706,7 +670,7 @@ def test_the_joint_step_starts_where_the_first_ended(
     run: Path, clip_data: VideoSet, tiny: Recipe, tmp_path: Path
 ) -> None:
     frozen = replace(tiny, joint=replace(tiny.joint, lr=1e-30, final_lr=1e-30))
-    out = train(clip_data, frozen, tmp_path / "run", PLAIN, say=quiet)
+    out = train(clip_data, frozen, tmp_path / "run", PLAIN)
     first = PeakZoom.from_pretrained(str(out / "tcnn" / "best")).backbone
     second = PeakZoom.from_pretrained(str(out / "joint" / "best")).backbone
     for (name, one), other in zip(first.named_parameters(), second.parameters(), strict=True):
@@ -722,12 +686,12 @@ def test_pickled_weights_are_refused(tmp_path: Path, run: Path) -> None:
     )
     for path in (folder, run / "tcnn" / "checkpoints", run / "tcnn" / "checkpoints" / "last.ckpt"):
         with pytest.raises(UserError, match="safetensors"):
-            start_from(PeakZoom("tcnn_xs", 3), path, quiet)
+            start_from(PeakZoom("tcnn_xs", 3), path)
         with pytest.raises(UserError, match="safetensors"):
             load(path)
 
 
 def test_problems_of_the_list_are_told_too(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
     data = replace(clip_data, problems=[Problem("gone.mp4", "listed, but there is no such file")])
-    out = train(data, tiny, tmp_path / "run", TCNN, say=quiet)
+    out = train(data, tiny, tmp_path / "run", TCNN)
     assert rows(out / "problems.csv") == [{"path": "gone.mp4", "reason": "listed, but there is no such file"}]

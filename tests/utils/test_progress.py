@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +87,9 @@ def test_what_long_work_is_called(
     """From Python too, without being asked."""
     monkeypatch.setattr(progress, "is_watched", lambda: True)
     recognizer, entries, quick = load(run, "cpu"), clip_data.entries[:2], Views(clips=1, crops=1)
-    evaluate(recognizer, clip_data, entries, tmp_path / "out", quick)
+    evaluate(recognizer, replace(clip_data, entries=entries), tmp_path / "out", quick)
     views = np.full((2, 3, 2), 0.5, np.float32)
-    calibrate(views, views, np.zeros(2, np.int64), [0, 1, 2], Work(1.0, 1.0), branches=False)
+    calibrate(views, views, np.zeros(2, np.int64), [0, 1, 2], Work(1.0, 1.0))
     assert len(list(recognizer.predict_many([each.path for each in entries], quick))) == 2
     seen = capsys.readouterr().err
     for title in ("testing on 2 videos", "trying 11 thresholds", "recognising 2 videos"):

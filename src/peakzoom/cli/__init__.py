@@ -1,8 +1,9 @@
 """The command line: ``peakzoom quickstart | train | evaluate | predict | explain | watch | ...``.
 
 One file a command, or two that belong together. Results go to standard output, everything about the way there to
-standard error. A user's mistake is one sentence and exit code 2; files that gave no answer among others that did make
-exit code 1. What takes long to import, PyTorch above all, is imported where it is used, so that help comes at once.
+standard error. A user's mistake is one sentence and exit code 2. Files without a prediction, among others that have
+one, make exit code 1. What takes long to import, PyTorch above all, is imported where it is used, so that help comes
+at once.
 """
 
 from __future__ import annotations

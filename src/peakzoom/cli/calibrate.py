@@ -25,7 +25,7 @@ from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.evaluation.calibrate import Calibration
-    from peakzoom.evaluation.evaluate import Scored
+    from peakzoom.evaluation.results import Scored
     from peakzoom.inference.recognizer import Recognizer
     from peakzoom.video.sampling import Views
 
@@ -69,8 +69,8 @@ def calibrate(
         )
     recognizer = EngineOptions(device, "torch", precision).load(run)
     two_stages(recognizer.engine)  # refuses what cannot stop half way
-    videos, entries = videos_to_score(run, data, reading, split)
-    scored = score_videos(recognizer, videos, entries, averaged, workers)
+    videos = videos_to_score(run, data, reading, split)
+    scored = score_videos(recognizer, videos, averaged, workers)
     for problem in scored.problems:
         say(f"{problem.path}: {problem.reason}")
     if not scored.predictions:
@@ -102,7 +102,6 @@ def _choose(recognizer: Recognizer, scored: Scored, averaged: Views, loss: float
         view_order(averaged.clips, averaged.crops),
         Work(*multiply_adds_by_pass(recognizer.model)),
         loss,
-        branches=recognizer.model.zooms,
     )
 
 

@@ -153,29 +153,31 @@ def prepare(
         check_new(out, "--out")
     official = OFFICIAL[name]
     with progress_bar("unpacking files") as progress:
-        found = look(official, root, progress)
+        prepared = look(official, root, progress)
     answer(
-        f"{official.title}: {found.found:,} of {official.videos:,} videos, "
-        f"{found.classes} of {official.classes} classes"
+        f"{official.title}: {prepared.found:,} of {official.videos:,} videos, "
+        f"{prepared.classes} of {official.classes} classes"
     )
     table = Table()
     for column in ("split", "training", "test"):
         table.add_column(column, justify="right")
-    for split in found.splits:
+    for split in prepared.splits:
         parts = (f"{part:,} of {whole:,}" for part, whole in zip(split.found, split.listed, strict=True))
         table.add_row(str(split.number), *parts)
     out_console.print(table)
-    answer(f"videos: {found.videos}\nlists: {found.lists}\nmissing videos: {len(found.missing)}")
-    _list_some([f"{video.path}: {_uses(video.uses)}" for video in found.missing], SHOWN_MISSING, OUT_LISTS)
-    if found.problems:
-        answer(f"other problems: {len(found.problems)}")
-    _list_some([f"{problem.path}: {problem.reason}" for problem in found.problems], SHOWN)
+    answer(f"videos: {prepared.videos}\nlists: {prepared.lists}\nmissing videos: {len(prepared.missing)}")
+    _list_some([f"{video.path}: {_uses(video.uses)}" for video in prepared.missing], SHOWN_MISSING, OUT_LISTS)
+    if prepared.problems:
+        answer(f"other problems: {len(prepared.problems)}")
+    _list_some([f"{problem.path}: {problem.reason}" for problem in prepared.problems], SHOWN)
     if out is not None:
-        header = ["path", *(f"split{split.number}" for split in found.splits)]
-        write_csv(out, header, ((video.path, *(use or "" for use in video.uses)) for video in found.missing))
-    check_data, train = found.commands
+        header = ["path", *(f"split{split.number}" for split in prepared.splits)]
+        write_csv(
+            out, header, ((video.path, *(use or "" for use in video.uses)) for video in prepared.missing)
+        )
+    check_data, train = prepared.commands
     answer(f"Next: {check_data}\n      {train}")
-    if not found.complete:
+    if not prepared.complete:
         raise typer.Exit(1)
 
 

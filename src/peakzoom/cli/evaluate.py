@@ -97,27 +97,28 @@ def evaluate(
     if workers:
         start_early()
     from peakzoom.evaluation.evaluate import evaluate as test
-    from peakzoom.evaluation.evaluate import part_of, score_shard
+    from peakzoom.evaluation.evaluate import score_shard
+    from peakzoom.evaluation.unfinished import part_of
 
     amount.check(computing.cascade)
     averaged, part = views.views(), amount.part
     recognizer = computing.load(run)
     recognizer.choose_views(averaged)  # refuses views that the early exit was not calibrated for
-    videos, entries = videos_to_score(run, data, reading, split)
+    videos = videos_to_score(run, data, reading, split)
     name = ["evaluation", split, views.clips]
     name += [each for each in (recognizer.engine.name, computing.precision) if each not in ("torch", FULL)]
     name += ["cascade"] if computing.cascade else []
     target = out or beside(run) / "-".join(name)
     if part:
-        count, before = score_shard(recognizer, videos, entries, target, part, averaged, workers)
+        count, before = score_shard(recognizer, videos, target, part, averaged, workers)
         already = f" ({before} of them before)" if before else ""
         answer(
-            f"Shard {amount.shard}: {count} of {len(entries)} videos scored{already} into {part_of(target)}\n"
+            f"Shard {amount.shard}: {count} of {len(videos.entries)} videos scored{already} into {part_of(target)}\n"
             "Next, when every shard is done: the same command with --resume in place of --shard"
         )
         return
     result = test(
-        *(recognizer, videos, entries, target, averaged, workers),
+        *(recognizer, videos, target, averaged, workers),
         resume=amount.resume,
         faithfulness=amount.faithfulness,
     )
@@ -130,17 +131,17 @@ def _report(result: Evaluation, tested: str, target: Path) -> None:
     out_console.print(_accuracy_table(result, f"{sum(result.counts.values())} {tested}"))
     out_console.print(_class_table(result))
     if result.effort:
-        _tell_effort(result.effort)
+        _show_effort(result.effort)
     if result.problems:
         say(
             f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"
         )
     if result.faithfulness:
-        _tell_faithfulness(result.faithfulness)
+        _show_faithfulness(result.faithfulness)
     answer(f"Scores, tables and pictures: {target}")
 
 
-def _tell_effort(spent: MeanEffort) -> None:
+def _show_effort(spent: MeanEffort) -> None:
     answer(
         f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them in stage 2: "
         f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
@@ -165,19 +166,21 @@ def _renew_card(run: str, evaluation: Path) -> None:
         say(f"{file} could not be written: {error.strerror or error}")
 
 
-def _tell_faithfulness(found: Faithfulness) -> None:
+def _show_faithfulness(measured: Faithfulness) -> None:
     from peakzoom.evaluation.faithfulness import KINDS
 
-    table = Table(title=f"Drop of the answer's score, {found.share:.0%} of each frame blurred")
+    table = Table(
+        title=f"Drop of the predicted class's score, {measured.blurring.share:.0%} of each frame blurred"
+    )
     table.title_justify = "left"
     for column in ("class answered", "videos", "score", *KINDS):
         table.add_column(column, justify="left" if column == "class answered" else "right")
-    for name, videos, *values in found.rows():
+    for name, videos, *values in measured.rows():
         style = "bold" if name == "all" else ""
         table.add_row(name, str(videos), *(f"{value:.3f}" for value in values), style=style)
     out_console.print(table)
     for kind in KINDS[1:]:
-        test = found.test(kind)
+        test = measured.test(kind)
         low, high = test.interval
         answer(
             f"attended less {kind}: {test.difference:+.1f} points of score ({low:+.1f} to {high:+.1f}, "
@@ -187,7 +190,7 @@ def _tell_faithfulness(found: Faithfulness) -> None:
 
 def _accuracy_table(result: Evaluation, title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("answer")
+    table.add_column("prediction")
     for column in ("top-1", "top-5", "mean class"):
         table.add_column(column, justify="right")
     for name, branch in result.branches.items():
@@ -197,7 +200,7 @@ def _accuracy_table(result: Evaluation, title: str) -> Table:
 
 
 def _class_table(result: Evaluation) -> Table:
-    table = Table(title="Fused answer, class by class", title_justify="left")
+    table = Table(title="Fused prediction, class by class", title_justify="left")
     table.add_column("class")
     table.add_column("videos", justify="right")
     table.add_column("accuracy", justify="right")

@@ -55,10 +55,10 @@ def export(
     else:
         raise UserError(f"{run} does not know its videos: name some to compare on with --check")
     say(f"exporting to {to} and comparing on real clips")
-    made = write(recognizer.model, to, file, views_of(paths, recognizer.preprocess), tolerance)
+    exported = write(recognizer.model, to, file, views_of(paths, recognizer.preprocess), tolerance)
     answer(
-        f"Largest difference of a logit on {made.clips} clips: {made.difference:.1e} "
-        f"(logits up to {made.scale:.3g}, {tolerance:g} allowed)"
+        f"Largest difference of a logit on {exported.clips} clips: {exported.difference:.1e} "
+        f"(logits up to {exported.scale:.3g}, {tolerance:g} allowed)"
     )
-    for each in made.files:
+    for each in exported.files:
         answer(f"{each} ({each.stat().st_size / 1e6:.1f} MB)")

@@ -10,19 +10,17 @@ from peakzoom.cli.options import DataOptions
 from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from peakzoom.data.entries import Entry, VideoSet
+    from peakzoom.data.entries import VideoSet
 
 
-def videos_to_score(
-    run: str, data: Path | None, reading: DataOptions, split: str
-) -> tuple[VideoSet, list[Entry]]:
-    """All videos of DATA, or of the run where none is named, and those of a split that the run was not trained on.
+def videos_to_score(run: str, data: Path | None, reading: DataOptions, split: str) -> VideoSet:
+    """The videos of a split of DATA, or of the run where none is named, that the run was not trained on.
 
     Raises:
         UserError: neither knows such videos.
     """
     from peakzoom.data.runs import run_folder, run_videos
-    from peakzoom.evaluation.evaluate import choose_entries
+    from peakzoom.evaluation.evaluate import choose_videos
 
     home = run_folder(run)
     if data is not None:
@@ -31,7 +29,7 @@ def videos_to_score(
         videos = run_videos(home)
     else:
         raise UserError(f"{run} does not know its {split} videos: name the DATA to test on")
-    return videos, choose_entries(videos, home, split)
+    return choose_videos(videos, home, split)
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

@@ -123,7 +123,7 @@ class CascadeOptions(EngineOptions):
     )
 
     def load(self, run: str) -> Recognizer:
-        """The trained model with its early exit, if that is asked for; errors as above, and where it has none."""
+        """The same, with the early exit where ``--cascade`` is given; UserError also where the model has none."""
         from peakzoom.inference.recognizer import load
 
         return load(run, self.device, self.engine, self.precision, self.cascade)

@@ -99,7 +99,7 @@ def predict(
     """Recognise the action in video files.
 
     Examples: `peakzoom predict runs/first clip.mp4`,
-    `peakzoom predict runs/first camera/ --jsonl answers.jsonl` and
+    `peakzoom predict runs/first camera/ --jsonl predictions.jsonl` and
     `peakzoom predict runs/first camera/ --on ray --out labels`
     """
     results.check()

@@ -14,9 +14,9 @@ from peakzoom.data.entries import Entry
 from peakzoom.data.layouts.manifest import read_manifest
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.display.figures import plot_attention
-from peakzoom.evaluation.evaluate import evaluate
+from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.results import Evaluation
-from peakzoom.hub.card import update_card
+from peakzoom.hub.card import update_card, write_missing_cards
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, small
@@ -123,15 +123,16 @@ def quickstart(
     with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
         clips = render_dataset(out / "clips", spec, workers, progress)
     data = read_manifest(clips / "clips.csv")
-    run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0), say=log.info)
-    test = [entry for entry in data.entries if entry.split == "test"]
+    run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0))
+    write_missing_cards(run)
+    test = choose_videos(data, run)
     results = {}
     for phase in ("tcnn", "joint"):
-        log.info(f"testing {phase} on {len(test)} clips of held-out performers and backgrounds")
+        log.info(f"testing {phase} on {len(test.entries)} clips of held-out performers and backgrounds")
         folder = out / f"evaluation-{phase}"
-        results[phase] = evaluate(load(run / phase), data, test, folder, Views(clips=2, crops=1))
+        results[phase] = evaluate(load(run / phase), test, folder, Views(clips=2, crops=1))
         update_card(run / phase / "best", [folder])
     figure = out / "attention.png"
-    first = {entry.label: entry for entry in reversed(test)}
+    first = {entry.label: entry for entry in reversed(test.entries)}
     draw_attention(load(run), [first[label] for label in sorted(first)][:6], figure)
     return Quickstart(out, results["tcnn"], results["joint"], figure, time.monotonic() - began)

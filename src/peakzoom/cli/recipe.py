@@ -1,4 +1,4 @@
-"""``peakzoom recipe`` prints one as a file; and the recipe and options that a command line asks a training for."""
+"""``peakzoom recipe`` prints one as a file; and the recipe and the options of a training, from a command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from peakzoom.training.options import Options
     from peakzoom.training.recipes import Recipe
 
-# What --set takes beside the keys of the recipe: what a training is rarely asked for. With what is expected.
+# Options of a training that --set takes beside the keys of the recipe, because they are rarely needed; and what each
+# expects.
 OPTION_KEYS = {
     "cache": "auto, on or off: whether decoded frames are kept on disk",
     "patience": "after how many epochs without a better validation to stop, 1 or more",
@@ -59,7 +60,7 @@ def chosen_recipe(wanted: RecipeOptions, network: NetworkOptions | None = None) 
         "joint.epochs": wanted.joint_epochs,
     }
     if wanted.epochs is not None:
-        given["tcnn.min_steps"] = 0  # as many epochs as were asked for, however few the videos
+        given["tcnn.min_steps"] = 0  # this many epochs, however few the videos
     if wanted.joint_epochs is not None:
         given["joint.min_steps"] = 0
     if wanted.lr is not None:

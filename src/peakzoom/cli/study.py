@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import answer
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import names_of, whole_numbers
 from peakzoom.cli.options import (
@@ -28,8 +28,9 @@ from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.data.entries import VideoSet
-    from peakzoom.studies.answers import Answer, Key
-    from peakzoom.studies.study import Arm, Fold, Study
+    from peakzoom.studies.arms import Arm, Fold
+    from peakzoom.studies.predictions import ArmPrediction, Key
+    from peakzoom.studies.study import Study
     from peakzoom.training.options import Options
     from peakzoom.training.recipes import Recipe
 
@@ -84,11 +85,12 @@ def ablate(
 ) -> None:
     """Table 4: what each branch adds. Five sets of branches, trained on from one network, tested on the same videos.
 
-    The same command goes on with what is not done; more folds or seeds may be asked for later.
+    The same command goes on with what is not done; more folds or seeds may be added later.
 
     Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
-    from peakzoom.studies.study import ABLATION, Arm, Study
+    from peakzoom.studies.arms import ABLATION, Arm
+    from peakzoom.studies.study import Study
 
     chosen = chosen_recipe(recipe, network)
     options = chosen_options(recipe, machine, val_fraction=val_fraction)
@@ -99,7 +101,7 @@ def ablate(
     _check(arms, videos, chosen, options, init)
 
     begun = Study(out, videos, chosen, options, averaged, init)
-    begun.run(arms, folds, seeds, say)
+    begun.run(arms, folds, seeds)
     names = {arm.key: " + ".join(arm.letters) for arm in arms}
     alone = arms[0].key
     _report(begun, arms, names, {key: alone for key in names if key != alone})
@@ -121,13 +123,14 @@ def compare(
     """Tables 2 and 3: networks side by side, with and without spatial attention, under one budget.
 
     Accuracy, multiply-adds, parameters and measured time of each. The same command goes on with what is not done;
-    more folds, seeds or networks may be asked for later.
+    more folds, seeds or networks may be added later.
 
     Example: `peakzoom compare clips/clips.csv --out studies/networks --models tcnn_xs,r3d_18,tsm --cost 1
     --leave-one-group-out`
     """
     from peakzoom.model.config import BRANCHES
-    from peakzoom.studies.study import Arm, Study
+    from peakzoom.studies.arms import Arm
+    from peakzoom.studies.study import Study
 
     chosen = chosen_recipe(recipe)
     options = chosen_options(recipe, machine, val_fraction=val_fraction)
@@ -146,7 +149,7 @@ def compare(
     _check(arms, videos, chosen, options, init)
 
     begun = Study(out, videos, chosen, options, averaged, init)
-    begun.run(arms, folds, seeds, say)
+    begun.run(arms, folds, seeds)
     names = {
         arm.key: arm.model
         + (f" x {arm.width:g}" if arm.width != 1 else "")
@@ -200,8 +203,8 @@ def _starts(text: str | None, models: list[str]) -> dict[str, str]:
 
 
 def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[VideoSet, list[Fold]]:
-    """All videos, and the folds that were asked for; the data's own test videos where none were."""
-    from peakzoom.studies.study import Fold, group_folds, one_group_each
+    """All videos, and the folds of the options; the data's own test videos where those name none."""
+    from peakzoom.studies.arms import Fold, group_folds, one_group_each
 
     numbers = study.split_numbers
     if sum((bool(study.fold), study.leave_one_group_out, numbers is not None)) > 1:
@@ -210,17 +213,17 @@ def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[Vid
         )
     if numbers is not None:
         each = {number: reading.videos(data, number) for number in whole_numbers(numbers, "--split-numbers")}
-        return next(iter(each.values())), [Fold(f"split-{number}", found) for number, found in each.items()]
-    found = reading.videos(data)
+        return next(iter(each.values())), [Fold(f"split-{number}", videos) for number, videos in each.items()]
+    videos = reading.videos(data)
     if study.leave_one_group_out:
-        return found, one_group_each(found)
+        return videos, one_group_each(videos)
     if study.fold:
-        return found, group_folds(found, [names_of(fold) for fold in study.fold])
-    if not any(entry.split == "test" for entry in found.entries):
+        return videos, group_folds(videos, [names_of(fold) for fold in study.fold])
+    if not any(entry.split == "test" for entry in videos.entries):
         raise UserError(
-            f"{found.name} has no test videos: give --fold GROUP,GROUP or --leave-one-group-out, or mark some as test"
+            f"{videos.name} has no test videos: give --fold GROUP,GROUP or --leave-one-group-out, or mark some as test"
         )
-    return found, [Fold("test", found)]
+    return videos, [Fold("test", videos)]
 
 
 def _check(arms: list[Arm], videos: VideoSet, recipe: Recipe, options: Options, init: dict[str, str]) -> None:
@@ -244,45 +247,45 @@ def _report(
     rounds: int | None = None,
 ) -> None:
     """Print the table of a study and write it as Markdown, CSV and a picture; costs are timed in ``rounds``."""
-    from peakzoom.studies.answers import complete
     from peakzoom.studies.figures import plot_ablation, plot_cost
-    from peakzoom.studies.study import costs, table
+    from peakzoom.studies.predictions import complete
+    from peakzoom.studies.rows import costs, table
     from peakzoom.studies.tables import ABLATION, COMPARISON, to_csv, to_markdown
 
-    found = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
-    rows = table(study.answers, arms, names, baselines, found)
-    kept = complete(study.answers, [arm.key for arm in arms])
+    measured = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
+    rows = table(study.predictions, arms, names, baselines, measured)
+    kept = complete(study.predictions, [arm.key for arm in arms])
     notes = study.notes(arms) + [
         note for one, other in baselines.items() for note in _notes(kept, one, other, names)
     ]
-    if found:
-        first = next(iter(found.values())).timing
+    if measured:
+        first = next(iter(measured.values())).timing
         notes.append(
             f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
             f"{first.device}, {first.threads} threads."
         )
-    text = to_markdown(rows, COMPARISON if found else ABLATION, None, notes)
+    text = to_markdown(rows, COMPARISON if measured else ABLATION, None, notes)
     (study.out / "table.md").write_text(text, encoding="utf-8")
     (study.out / "table.csv").write_text(to_csv(rows), encoding="utf-8")
-    picture = study.out / ("cost.png" if found else "ablation.png")
-    draw = plot_cost if found else plot_ablation
+    picture = study.out / ("cost.png" if measured else "ablation.png")
+    draw = plot_cost if measured else plot_ablation
     draw(rows, picture)
     answer(text)
     answer(f"Table: {study.out / 'table.md'} and .csv; picture: {picture}")
 
 
-def _notes(answers: list[Answer], one: Key, other: Key, names: dict[Key, str]) -> Iterator[str]:
+def _notes(predictions: list[ArmPrediction], one: Key, other: Key, names: dict[Key, str]) -> Iterator[str]:
     """What the table does not show of two of its rows: likelihoods, and the test by whole groups."""
-    from peakzoom.studies.answers import by_groups, compare_likelihoods
+    from peakzoom.studies.predictions import by_groups, compare_likelihoods
 
     pair = f"{names[one]} against {names[other]}"
-    nats = compare_likelihoods(answers, one, other)
+    nats = compare_likelihoods(predictions, one, other)
     yield (
         f"NLL (mean negative log-likelihood of the label), {pair}: "
         f"{-nats.difference:+.3f} nats ({-nats.interval[1]:+.3f} to {-nats.interval[0]:+.3f}), p = {nats.p:.3f} "
         f"over videos; {nats.better} better, {nats.worse} worse."
     )
-    if test := by_groups(answers, one, other):
+    if test := by_groups(predictions, one, other):
         low, high = test.interval
         yield (
             f"By whole groups ({test.count}), {pair}: {test.difference:+.1f} points "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import answer
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import names_of
 from peakzoom.cli.options import (
@@ -77,6 +77,7 @@ def train(
     start_early()
     from peakzoom.data.runs import PHASES
     from peakzoom.data.splits import hold_out_groups
+    from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.distributed import is_main_process
     from peakzoom.training.train import train as run
 
@@ -96,8 +97,9 @@ def train(
         init=network.init,
         weights=network.weights,
     )
-    run(videos, chosen, out, options, resume, say)
+    run(videos, chosen, out, options, resume)
     if is_main_process():
+        write_missing_cards(out)
         tested = any(entry.split == "test" for entry in videos.entries)
         answer(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
 

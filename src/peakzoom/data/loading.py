@@ -183,10 +183,16 @@ class EpochSampler(Sampler[int]):
     """Every video once an epoch, in an order of its own; keys for :class:`ClipDataset`.
 
     Lightning calls ``set_epoch``. The order is the same in every process: :class:`SharedBatches` deals it out.
+
+    Args:
+        videos: how many.
+        seed: of the orders.
+        world: processes, which get equally many clips: where the videos cannot be shared out so, the first ones of the
+            order come once more at its end.
     """
 
-    def __init__(self, videos: int, seed: int = 0) -> None:
-        self.videos, self.seed = videos, seed
+    def __init__(self, videos: int, seed: int = 0, world: int = 1) -> None:
+        self.videos, self.seed, self.world = videos, seed, world
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -194,11 +200,11 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.videos
+        return -(-self.videos // self.world) * self.world
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.videos)
-        return iter((self.epoch * self.videos + order).tolist())
+        return iter((self.epoch * self.videos + np.resize(order, len(self))).tolist())
 
 
 class SharedBatches(Sampler[list[int]]):

@@ -70,7 +70,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     Colour is the share of the true class; figures are counts, left out above 30 classes.
 
     Args:
-        confusion: int (S, S), rows true, columns the answer.
+        confusion: int (S, S), rows true, columns the prediction.
         classes: S names.
     """
     count = len(classes)
@@ -86,7 +86,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     size = 9 if count <= 30 else 7.5
     axis.set_xticks(places, names, rotation=90, fontsize=size, parse_math=False)
     axis.set_yticks(places, names, fontsize=size, parse_math=False)
-    axis.set_xlabel("answer")
+    axis.set_xlabel("prediction")
     axis.set_ylabel("true class")
     axis.tick_params(length=2)
     if count > 30:  # so that a cell can be followed to its names

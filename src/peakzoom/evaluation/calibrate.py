@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -18,71 +17,17 @@ from peakzoom.evaluation.stats import upper_bound
 from peakzoom.inference.early_exit import EarlyExit, Thresholds, Work, lead_of
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model.load import digest
-from peakzoom.utils.durable import write_text
+from peakzoom.utils.durable import write_csv, write_text
 from peakzoom.utils.extras import needed_for
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.sampling import Views
 
-
-def plot_calibration(calibration: Calibration, file: Path) -> None:
-    """:func:`calibration_figure` as a PNG."""
-    calibration_figure(calibration).savefig(file, dpi=120)
-
-
-def calibration_figure(calibration: Calibration) -> Figure:
-    """Accuracy against multiply-adds of all thresholds that were tried, the chosen ones and the full test."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axis = figure.subplots()
-    best = frontier(calibration.points)
-    axis.scatter(
-        [each.multiply_adds for each in calibration.points],
-        [each.accuracy for each in calibration.points],
-        s=9,
-        color="#cbd2d9",
-        label="tried",
-    )
-    axis.step(
-        [each.multiply_adds for each in best],
-        [each.accuracy for each in best],
-        where="post",
-        color=COLOURS["train"],
-        linewidth=1.6,
-        label="best for its cost, seen in hindsight",
-    )
-    for point, name, colour, marker in (
-        (calibration.chosen, "chosen", COLOURS["val"], "D"),
-        (calibration.full, "every view, in stage 2", INK, "s"),
-    ):
-        axis.scatter(
-            [point.multiply_adds], [point.accuracy], s=44, color=colour, marker=marker, zorder=3, label=name
-        )
-    axis.set_xscale("log")
-    axis.set_xlabel("G multiply-adds a video")
-    axis.set_ylabel("accuracy")
-    axis.yaxis.set_major_formatter("{x:.1%}")
-    axis.set_title(f"Early exits on {calibration.videos} calibration videos", color=INK, fontsize=11)
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8.5, loc="lower right")
-    return figure
-
-
-STAGE1_VIEWS = (0, 1, 2, 3, 5, 8, 12, 20)  # and all views
-
-
-# And infinity; in views.
+STAGE1_VIEWS = (0, 1, 2, 3, 5, 8, 12, 20)  # that are tried, and all views
+# Leads that are tried, in views, and infinity.
 LEADS = (0.0, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)
-
-
 REPLAYS = 2000  # of a calibration, videos times orders of their views, where there are fewer videos
-
-
 CHUNK = 64  # videos whose scores are added up at once
-
-
 SURE = 1.645  # standard errors that a mean is below with 95% probability
-
-
 TEMPERATURES = np.geomspace(0.05, 5.0, 93)  # tried, of the full test's scores
 
 
@@ -221,6 +166,52 @@ def _candidates(views: int, branches: bool) -> list[Thresholds]:
     return sorted(found, key=lambda each: each == Thresholds())
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """The scores of V videos in several orders of their views, and what the full test says of them."""
+
+    orders: list[tuple[Course, Course]]  # of the original and of all branches, the given order first
+    labels: np.ndarray  # int (V,)
+    predicted: np.ndarray  # int (V,), by the full test
+    chances: np.ndarray  # float64 (V, S), see probabilities
+
+    def point(self, thresholds: Thresholds, work: Work) -> Point:
+        """Replay thresholds in all orders."""
+        rows = np.arange(len(self.labels))
+        own, *others = (replay(*order, thresholds) for order in self.orders)
+        changed, lost = [], []
+        for each in (own, *others):
+            changed.append(float((each.predicted != self.predicted).mean()))
+            lost.append(100 * (self.chances[rows, self.predicted] - self.chances[rows, each.predicted]))
+        correct = own.predicted == self.labels
+        return Point(
+            **asdict(thresholds),
+            accuracy=float(correct.mean()),
+            changed=int((own.predicted != self.predicted).sum()),
+            lost=int(((self.predicted == self.labels) & ~correct).sum()),
+            risk=float(np.mean(changed)),
+            loss_bound=max(_bound(lost[0]), _bound(np.mean(lost, axis=0))),
+            views=float(own.views.mean()),
+            stage2_views=float(own.stage2_views.mean()),
+            passes_per_view=float((own.views + 2 * own.stage2_views).sum() / own.views.sum()),
+            multiply_adds=float(np.mean(work.of(own.views, own.stage2_views))),
+        )
+
+
+def _trial(
+    original: np.ndarray, fused: np.ndarray, labels: np.ndarray, order: Sequence[int], seed: int
+) -> _Trial:
+    count, views = original.shape[:2]
+    own = (course(original, order), course(fused, order))
+    random = np.random.default_rng(seed)
+    orders = [own]  # the same scores, then every video's views in an order of its own
+    for _ in range(-(-REPLAYS // count) - 1):
+        places = random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)[..., None]
+        first, second = (np.take_along_axis(each, places, axis=1) for each in (original, fused))
+        orders.append((course(first, range(views)), course(second, range(views))))
+    return _Trial(orders, labels, own[1].best[:, -1], probabilities(fused.mean(1), labels))
+
+
 def calibrate(
     original: np.ndarray,
     fused: np.ndarray,
@@ -229,16 +220,15 @@ def calibrate(
     work: Work,
     loss: float = 0.2,
     *,
-    branches: bool = True,
     seed: int = 0,
     progress: bool | Told = True,
 ) -> Calibration:
     """The cheapest thresholds that are expected to lose no more accuracy than allowed.
 
-    An answer that changes costs the difference of two probabilities: that the full test's prediction is right, and that
-    the early exit's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn between
-    two classes it is nearly 0, for the other is right as often. Counting right answers instead would choose, among
-    a thousand candidates, the luckiest; against what luck is left, the 95% bound of the mean is compared.
+    A prediction that changes costs the difference of two probabilities: that the full test's prediction is right, and
+    that the early exit's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn
+    between two classes it is nearly 0, for the other is right as often. Counting right predictions instead would
+    choose, among a thousand candidates, the luckiest; against what luck is left, the 95% bound of the mean is compared.
 
     On few videos thresholds may get by in one order of the views by luck too, so this is measured over other orders,
     drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps to the loss in its own order and over
@@ -246,58 +236,27 @@ def calibrate(
 
     Args:
         original: softmax scores of the original branch, (V, views, S).
-        fused: of the fused answer, likewise.
+        fused: fused scores, (V, views, S).
         labels: int (V,).
         order: of the views.
         work: multiply-adds of a view.
         loss: allowed, in points of accuracy.
-        branches: there is a stage 2; False for a network with the original branch alone.
         seed: of the other orders.
         progress: show a bar; a function is called with (done, all) instead.
     """
-    count, views = original.shape[:2]
-    chances = probabilities(fused.mean(1), labels)
-    own = (course(original, order), course(fused, order))
-    answers, rows = own[1].best[:, -1], np.arange(count)
-    right, sure = answers == labels, chances[rows, answers]
-    random = np.random.default_rng(seed)
-    orders = [own]  # the same scores, then every video's views in an order of its own
-    for _ in range(-(-REPLAYS // count) - 1):
-        places = random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)[..., None]
-        first, second = (np.take_along_axis(each, places, axis=1) for each in (original, fused))
-        orders.append((course(first, range(views)), course(second, range(views))))
-
-    def point(thresholds: Thresholds) -> Point:
-        found = replay(*own, thresholds)
-        changed, lost = [], []
-        for first, second in orders:
-            other = replay(first, second, thresholds).predicted
-            changed.append(float((other != answers).mean()))
-            lost.append(100 * (sure - chances[rows, other]))
-        correct = found.predicted == labels
-        return Point(
-            *(thresholds.stage1_views, thresholds.stage1_lead, thresholds.stage2_lead),
-            float(correct.mean()),
-            int((found.predicted != answers).sum()),
-            int((right & ~correct).sum()),
-            float(np.mean(changed)),
-            max(_bound(lost[0]), _bound(np.mean(lost, axis=0))),
-            float(found.views.mean()),
-            float(found.stage2_views.mean()),
-            float((found.views + 2 * found.stage2_views).sum() / found.views.sum()),
-            float(np.mean(work.of(found.views, found.stage2_views))),
-        )
-
-    tried, points = _candidates(views, branches), []
+    trial = _trial(original, fused, labels, order, seed)
+    # Where the original branch is the only one, its scores are the fused ones, and there is no stage 2.
+    tried = _candidates(original.shape[1], branches=not np.array_equal(original, fused))
+    points: list[Point] = []
     with progress_bar(f"trying {len(tried)} thresholds", progress) as told:
-        for each in tried:
-            points.append(point(each))
+        for thresholds in tried:
+            points.append(trial.point(thresholds, work))
             told(len(points), len(tried))
     full = points[-1]  # nothing changes
     least = full.accuracy - loss / 100 - 1e-9
     fitting = [each for each in points if each.loss_bound <= loss + 1e-9 and each.accuracy >= least]
     chosen = min(fitting, key=lambda each: (each.multiply_adds, each.loss_bound))
-    return Calibration(chosen, full, points, count, loss, work)
+    return Calibration(chosen, full, points, len(labels), loss, work)
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
@@ -332,13 +291,54 @@ def _plain(point: Point) -> dict[str, float | None]:
 
 def write_curve(points: Sequence[Point], file: Path) -> None:
     """All thresholds that were tried, one row each, as CSV."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Point)])
-        writer.writeheader()
-        writer.writerows(asdict(each) for each in points)
+    rows = (asdict(each).values() for each in points)
+    write_csv(file, [field.name for field in fields(Point)], rows)
 
 
 def early_exit_for(recognizer: Recognizer, views: Views, calibration: Calibration) -> EarlyExit:
     """The chosen thresholds, for these weights, in this precision, and these views."""
     weights = digest(recognizer.model)
     return EarlyExit(calibration.chosen.thresholds, calibration.work, weights, views, recognizer.precision)
+
+
+def plot_calibration(calibration: Calibration, file: Path) -> None:
+    """:func:`calibration_figure` as a PNG."""
+    calibration_figure(calibration).savefig(file, dpi=120)
+
+
+def calibration_figure(calibration: Calibration) -> Figure:
+    """Accuracy against multiply-adds of all thresholds that were tried, the chosen ones and the full test."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axis = figure.subplots()
+    best = frontier(calibration.points)
+    axis.scatter(
+        [each.multiply_adds for each in calibration.points],
+        [each.accuracy for each in calibration.points],
+        s=9,
+        color="#cbd2d9",
+        label="tried",
+    )
+    axis.step(
+        [each.multiply_adds for each in best],
+        [each.accuracy for each in best],
+        where="post",
+        color=COLOURS["train"],
+        linewidth=1.6,
+        label="best for its cost, seen in hindsight",
+    )
+    for point, name, colour, marker in (
+        (calibration.chosen, "chosen", COLOURS["val"], "D"),
+        (calibration.full, "every view, in stage 2", INK, "s"),
+    ):
+        axis.scatter(
+            [point.multiply_adds], [point.accuracy], s=44, color=colour, marker=marker, zorder=3, label=name
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("G multiply-adds a video")
+    axis.set_ylabel("accuracy")
+    axis.yaxis.set_major_formatter("{x:.1%}")
+    axis.set_title(f"Early exits on {calibration.videos} calibration videos", color=INK, fontsize=11)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8.5, loc="lower right")
+    return figure

@@ -1,58 +1,44 @@
-"""Test a trained model on labelled videos (docs/method.md, section 6): each video decoded once for all its views.
+"""Test a trained model on labelled videos (docs/method.md): each video is decoded once for all its views.
 
-What an evaluation leaves in its folder::
-
-    scores.csv            one row per video and branch: label, prediction and every class score, in full precision;
-                          every number below can be computed again from it
-    views.npz             the softmax scores of each single view, float32 (videos, branches, views, S)
-    metrics.json          top-1, top-5 and mean class accuracy of each branch, counts, the views; of which data and
-                          which weights
-    per_class.csv         videos and accuracy of each class, for each branch
-    confusion.csv .png    rows are true classes, columns the fused answer
-    problems.csv          videos without a score, and why
-    faithfulness.csv .json  where it was asked for, see :mod:`peakzoom.evaluation.faithfulness`
-
-The folder appears when it is complete. Until then the scores of each video are kept in ``FOLDER.part``, a line a video,
-so that a stopped evaluation goes on where it was. Several processes may share the work: each scores one shard of the
-videos into that folder, and the evaluation that comes after them takes what they left, does what is missing, and
-writes the same files as one alone.
-
-With the early exit there are fused scores alone, and in place of views.npz::
-
-    effort.csv            views of each video, those of them in stage 2 ("closer"), and their multiply-adds
+``evaluation/files.py`` says what an evaluation leaves in its folder. The folder appears when it is complete. Until then
+the scores of each video are kept in ``FOLDER.part`` (``unfinished.py``), so that a stopped evaluation goes on where it
+was. Several processes may share the work: each scores one shard of the videos into that folder, and the evaluation that
+comes after them takes their scores, computes what is missing, and writes the same files as one alone.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from peakzoom.data.entries import Entry, Problem, VideoSet
-from peakzoom.evaluation.files import _write
-from peakzoom.evaluation.results import Evaluation, mean_effort, summarise
-from peakzoom.inference.prediction import Effort, Prediction
-from peakzoom.inference.recognizer import Recognizer
-from peakzoom.utils.durable import (
-    DRAFT,
-    check_new_folder,
-    read_csv,
-    sync_folder,
-    telling_full_disk,
-    whole_folder,
+from peakzoom.data.entries import Problem, VideoSet
+from peakzoom.evaluation.faithfulness import measure_faithfulness, torch_engine
+from peakzoom.evaluation.files import write_evaluation
+from peakzoom.evaluation.results import Evaluation, Scored, summarise
+from peakzoom.evaluation.unfinished import (
+    BLURRED,
+    OWN,
+    add_line,
+    check_out,
+    gather_shards,
+    journal_settings,
+    part_of,
+    read_lines,
 )
+from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.utils.durable import read_csv, sync_folder, telling_full_disk, whole_folder
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.journal import Journal, check_settings, hash_of, is_written, whole_lines
+from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.sampling import Views
 
 
-def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> list[Entry]:
+def choose_videos(data: VideoSet, run: Path | None, split: str = "test") -> VideoSet:
     """The videos to test on: never one that the model was trained on, unless asked for by name.
 
     Where the data have splits, those of ``split``. Where they have none, the videos that the run set aside under that
@@ -82,59 +68,55 @@ def choose_entries(data: VideoSet, run: Path | None, split: str = "test") -> lis
             f"{data.name} has no {split} videos that this run was not trained on: name another --split (val, train), "
             "mark some videos as test in the data, or train with --test-groups"
         )
-    return chosen
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Predictions of labelled videos, and the files that gave none or were scored in part."""
-
-    predictions: list[Prediction]
-    entries: list[Entry]  # theirs, with labels in the model's order of classes
-    problems: list[Problem]
+    return replace(data, entries=chosen)
 
 
 def score_videos(
     recognizer: Recognizer,
     data: VideoSet,
-    entries: Sequence[Entry],
     views: Views,
     workers: int = 1,
     progress: bool | Told = True,
     known: Mapping[int, Prediction | DecodeError] | None = None,
     note: Callable[[int, Prediction | DecodeError], None] | None = None,
 ) -> Scored:
-    """Predict labelled videos; arguments as of :func:`evaluate`.
+    """Predict labelled videos; arguments as of :func:`evaluate`, and two more.
 
-    ``known`` are answers that are there already, by the place of the video; ``note`` is called with every new one.
+    Args:
+        recognizer: see there, as for the next four.
+        data: see there.
+        views: see there.
+        workers: see there.
+        progress: see there.
+        known: results that are there already, by the place of the video in ``data``.
+        note: called with the place and the result of every other video.
     """
-    entries = replace(data, entries=list(entries)).with_classes(recognizer.classes).entries
-    answers = dict(known or {})
-    missing = [place for place in range(len(entries)) if place not in answers]
+    entries = data.with_classes(recognizer.classes).entries
+    results = dict(known or {})
+    missing = [place for place in range(len(entries)) if place not in results]
     predicted = recognizer.predict_files([entries[place].path for place in missing], views, workers)
     with progress_bar(f"testing on {len(entries)} videos", progress) as told:
-        for place, found in zip(missing, predicted, strict=True):
-            answers[place] = found
+        for place, result in zip(missing, predicted, strict=True):
+            results[place] = result
             if note:
-                note(place, found)
-            told(len(answers), len(entries))
+                note(place, result)
+            told(len(results), len(entries))
     scored = Scored([], [], list(data.problems))
     for place, entry in enumerate(entries):
-        answer = answers[place]
-        if isinstance(answer, DecodeError):
-            scored.problems.append(Problem(str(entry.path), answer.reason))
+        result = results[place]
+        if isinstance(result, DecodeError):
+            scored.problems.append(Problem(str(entry.path), result.reason))
             continue
-        scored.predictions.append(answer)
+        scored.predictions.append(result)
         scored.entries.append(entry)
-        if answer.problem:
-            scored.problems.append(Problem(str(entry.path), f"scored in part: {answer.problem}"))
+        if result.problem:
+            scored.problems.append(Problem(str(entry.path), f"scored in part: {result.problem}"))
     return scored
 
 
 def evaluate(
     recognizer: Recognizer,
     data: VideoSet,
-    entries: Sequence[Entry],
     out: str | Path,
     views: Views | None = None,
     workers: int = 1,
@@ -142,12 +124,12 @@ def evaluate(
     resume: bool = False,
     faithfulness: bool = False,
 ) -> Evaluation:
-    """Score videos and write the folder described above.
+    """Score videos and write the folder of an evaluation.
 
     Args:
         recognizer: the model.
-        data: whose classes the entries' labels are.
-        entries: the videos.
+        data: the videos, all of its entries; :func:`choose_videos` leaves those of a split that the model was not
+            trained on.
         out: folder, new or empty.
         views: views of a video; the paper's 30 when not given.
         workers: decoding processes.
@@ -156,92 +138,57 @@ def evaluate(
         faithfulness: afterwards :func:`peakzoom.evaluation.faithfulness.measure_faithfulness` of the same videos.
 
     Raises:
-        UserError: the folder is in use, the evaluation that is gone on with was another one, no video could be scored,
-            or the disk is full.
+        UserError: the folder is in use, the stopped evaluation was another one, no video could be scored, or the disk
+            is full.
     """
     views, out = recognizer.choose_views(views), Path(out)
     check_out(out, resume)
     if faithfulness:
-        from peakzoom.evaluation import faithfulness as blurring
-
-        blurring.torch_engine(recognizer)
-    replace(data, entries=list(entries)).with_classes(recognizer.classes)  # refuses before a folder is made
+        torch_engine(recognizer)
+    data.with_classes(recognizer.classes)  # refuses before a folder is made
+    part = part_of(out)
     with telling_full_disk(out, "go on with --resume"):
-        part = part_of(out)
         if part.exists() and not resume:  # without one score in it
             shutil.rmtree(part)
         part.mkdir(parents=True, exist_ok=True)
         sync_folder(part.parent)
-        asked = _asked(recognizer, data, entries, views)
-        known = _gather(part, asked, recognizer.classes)
-        with Journal(part / OWN, asked, resume) as journal:
-            known |= _read_lines(journal.lines, recognizer.classes)
+        settings = journal_settings(recognizer, data, views)
+        known = gather_shards(part, settings, recognizer.classes)
+        with Journal(part / OWN, settings, resume) as journal:
+            known |= read_lines(journal.lines, recognizer.classes)
             scored = score_videos(
-                recognizer, data, entries, views, workers, progress, known, _noting(journal)
+                recognizer, data, views, workers, progress, known, lambda *each: add_line(journal, *each)
             )
         if not scored.predictions:
             shutil.rmtree(part)
-        result = summarise(scored.predictions, scored.entries, recognizer.classes, scored.problems)
-        if recognizer.early_exit:
-            result = replace(result, effort=mean_effort(scored.predictions, recognizer.early_exit))
+        result = summarise(scored, recognizer.classes, recognizer.early_exit)
         if faithfulness:
-            with Journal(part / BLURRED, asked, resume) as journal:
-                found = blurring.measure_faithfulness(
-                    recognizer, entries, views, workers=workers, progress=progress, journal=journal
+            with Journal(part / BLURRED, settings, resume) as journal:
+                measured = measure_faithfulness(
+                    recognizer, data.entries, views, workers=workers, progress=progress, journal=journal
                 )
-            result = replace(result, faithfulness=found)
-        of = {
-            "data": Path(data.name).name,
-            "splits": dict(Counter(entry.split or "not said" for entry in entries)),
-            "weights": recognizer.weights,  # by which a model card knows them again
-            "engine": recognizer.engine.name,
-            "precision": recognizer.precision,
-        }
+            result = replace(result, faithfulness=measured)
         with whole_folder(out, part / "files") as draft:
-            _write(
-                draft,
-                result,
-                scored.predictions,
-                scored.entries,
-                recognizer.classes,
-                views,
-                recognizer.early_exit,
-                of,
-            )
-            if result.faithfulness:
-                result.faithfulness.write(draft)
+            write_evaluation(draft, result, scored, _about(recognizer, data, views), recognizer.early_exit)
         shutil.rmtree(part)
     return result
 
 
-def check_out(out: Path, resume: bool) -> None:
-    """Refuse a folder that an evaluation cannot be written to.
-
-    Raises:
-        UserError: it is in use, or holds a stopped evaluation and is not to be gone on with.
-    """
-    part = part_of(out)
-    # Both are there if the process was killed in between: the folder is made again, the same, and the other goes.
-    if not (resume and part.exists() and (out / "metrics.json").is_file()):
-        check_new_folder(out)
-    journals = list(part.glob("*.jsonl"))
-    if running := [file for file in journals if file.name == OWN and is_written(file)]:
-        raise UserError(
-            f"{running[0]} is being written by another process: wait for it, or name another --out"
-        )
-    if any(file.stat().st_size for file in journals) and not resume:
-        raise UserError(f"{part} holds an evaluation that is not complete: go on with --resume, or remove it")
-
-
-def part_of(out: Path) -> Path:
-    """Where the scores are while an evaluation is not complete."""
-    return out.with_name(out.name + DRAFT)
+def _about(recognizer: Recognizer, data: VideoSet, views: Views) -> dict[str, Any]:
+    """What was tested and how, for ``metrics.json``."""
+    return {
+        "protocol": asdict(views),
+        "data": Path(data.name).name,
+        "splits": dict(Counter(entry.split or "not said" for entry in data.entries)),
+        "weights": recognizer.weights,  # by which a model card knows them again
+        "engine": recognizer.engine.name,
+        "precision": recognizer.precision,
+    }
 
 
 def score_shard(
     recognizer: Recognizer,
     data: VideoSet,
-    entries: Sequence[Entry],
     out: str | Path,
     shard: tuple[int, int],
     views: Views | None = None,
@@ -255,13 +202,12 @@ def score_shard(
 
     Args:
         recognizer: as of :func:`evaluate`, like all that is not said here.
-        data: likewise.
-        entries: all videos, of every shard.
+        data: all videos, of every shard.
         out: the folder that will be written at last.
         shard: (number from 1 on, count).
         views: as of :func:`evaluate`.
-        workers: likewise.
-        progress: likewise.
+        workers: as of :func:`evaluate`.
+        progress: as of :func:`evaluate`.
 
     Returns:
         How many videos the shard has, and how many were scored before.
@@ -274,93 +220,19 @@ def score_shard(
         raise UserError(f"shard is {number}/{count}, expected such as 1/4 to 4/4")
     views, out = recognizer.choose_views(views), Path(out)
     check_out(out, resume=True)
-    replace(data, entries=list(entries)).with_classes(recognizer.classes)
+    data.with_classes(recognizer.classes)
     with telling_full_disk(out, "run it again"):
         part_of(out).mkdir(parents=True, exist_ok=True)
         sync_folder(out.parent)
-        places = list(range(number - 1, len(entries), count))
-        asked = _asked(recognizer, data, entries, views)
-        with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", asked, resume=True) as journal:
-            known = {
-                places.index(place): answer
-                for place, answer in _read_lines(journal.lines, recognizer.classes).items()
-            }
-            note = _noting(journal)
-            score_videos(
-                recognizer,
-                data,
-                [entries[place] for place in places],
-                views,
-                workers,
-                progress,
-                known,
-                lambda index, answer: note(places[index], answer),
-            )
+        places = list(range(number - 1, len(data.entries), count))
+        settings = journal_settings(recognizer, data, views)
+        with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", settings, resume=True) as journal:
+            lines = read_lines(journal.lines, recognizer.classes)
+            known = {places.index(place): result for place, result in lines.items()}
+            part = replace(data, entries=[data.entries[place] for place in places])
+
+            def note(index: int, result: Prediction | DecodeError) -> None:
+                add_line(journal, places[index], result)
+
+            score_videos(recognizer, part, views, workers, progress, known, note)
     return len(places), len(known)
-
-
-OWN = "rest.jsonl"  # of the evaluation itself; shards have files of their own
-BLURRED = "faithfulness.jsonl"
-
-
-def _asked(
-    recognizer: Recognizer,
-    data: VideoSet,
-    entries: Sequence[Entry],
-    views: Views,
-) -> dict[str, Any]:
-    """What decides the lines of a journal."""
-    videos = [[str(entry.path), data.classes[entry.label]] for entry in entries]
-    return {
-        "videos": f"{len(videos)} videos, {hash_of(videos)}",
-        **recognizer.settings(views),
-    }
-
-
-def _gather(part: Path, asked: dict[str, Any], classes: list[str]) -> dict[int, Prediction | DecodeError]:
-    """What shards have left, each video once.
-
-    Raises:
-        UserError: a shard is not done yet, or is of another evaluation.
-    """
-    found: dict[int, Prediction | DecodeError] = {}
-    for file in sorted(part.glob("shard-*.jsonl")):
-        if is_written(file):
-            raise UserError(f"{file} is still being written: wait until its shard is done")
-        check_settings(file, asked)
-        found |= _read_lines(whole_lines(file.read_bytes())[0], classes)
-    return found
-
-
-def _noting(journal: Journal) -> Callable[[int, Prediction | DecodeError], None]:
-    def note(place: int, answer: Prediction | DecodeError) -> None:
-        line: dict[str, Any] = {"video": place, "path": str(answer.path)}
-        if isinstance(answer, DecodeError):
-            line["error"] = answer.reason
-        else:
-            line["problem"] = answer.problem
-            line["effort"] = answer.effort
-            line["scores"] = {name: values.tolist() for name, values in answer.scores.items()}
-            line["views"] = {name: values.tolist() for name, values in answer.views.items()}
-        journal.add(line)
-
-    return note
-
-
-def _read_lines(lines: Sequence[dict[str, Any]], classes: list[str]) -> dict[int, Prediction | DecodeError]:
-    """The same numbers to the last bit: JSON has every digit of a float64, and of a float32 as one."""
-    found: dict[int, Prediction | DecodeError] = {}
-    for line in lines:
-        path = Path(line["path"])
-        if "error" in line:
-            found[line["video"]] = DecodeError(path, line["error"])
-            continue
-        found[line["video"]] = Prediction(
-            path,
-            classes,
-            {name: np.array(values, np.float64) for name, values in line["scores"].items()},
-            {name: np.array(values, np.float32) for name, values in line["views"].items()},
-            line["problem"],
-            Effort(*line["effort"]) if line["effort"] else None,
-        )
-    return found

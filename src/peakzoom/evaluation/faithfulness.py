@@ -1,6 +1,6 @@
-"""Is the evidence true? What blurring the attended places does to the answer, against equally large other places.
+"""Is the evidence true? What blurring the attended places does to the prediction, against equally large other places.
 
-If a network answers by what it is said to look at, the score of its answer falls when that is blurred, and falls more
+If a network predicts by what it is said to look at, the score of its prediction falls when that is blurred, and more
 than when as much of the frame is blurred elsewhere. So of every view
 
 * the share of each frame where the response is highest is blurred ("attended");
@@ -14,11 +14,8 @@ with a baseline: Petsiuk et al., BMVC 2018; blur as what hides: Fong and Vedaldi
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,19 +32,38 @@ from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Told, progress_bar
 from peakzoom.video.sampling import Views, decode_ahead
 
-SHARE = 0.2  # of each frame
 SIGMA = 0.08  # of the frame's side: no hand or foot is left of it
-DRAWS = 3  # random places for each view
 KINDS = ("attended", "random", "centre")
 
 
 @dataclass(frozen=True)
+class Blurring:
+    """How much is blurred, and how often elsewhere.
+
+    Attributes:
+        share: of each frame, in (0, 1).
+        draws: random places for each view.
+        seed: of these places.
+    """
+
+    share: float = 0.2
+    draws: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or self.draws < 1:
+            raise UserError(
+                f"share is {self.share:g} and draws {self.draws}, expected a share between 0 and 1 and 1 draw or more"
+            )
+
+
+@dataclass(frozen=True)
 class Drop:
-    """What blurring did to one video's answer; scores are softmax, averaged over the views.
+    """What blurring did to the prediction for one video; scores are softmax, averaged over the views.
 
     Attributes:
         path, group: of the video.
-        label: the class answered.
+        label: the class predicted.
         score: its score as it is.
         attended, random, centre: by how much the score falls when that is blurred; random is the mean of the draws.
     """
@@ -62,7 +78,7 @@ class Drop:
 
 
 class ClassMeans(NamedTuple):
-    """Of the videos that were answered alike: how many, and the means of :class:`Drop`'s figures."""
+    """The videos with one predicted class: how many, and the means of :class:`Drop`'s figures."""
 
     label: str
     videos: int
@@ -77,9 +93,7 @@ class Faithfulness:
     """Drops of all videos, and whether attended places matter more than others."""
 
     drops: list[Drop]
-    share: float
-    draws: int
-    seed: int
+    blurring: Blurring
     views: int
     problems: list[Problem]
 
@@ -90,7 +104,7 @@ class Faithfulness:
         return paired_differences(difference, groups=groups if all(groups) else None)
 
     def rows(self) -> list[ClassMeans]:
-        """Means by the class answered, "all" last."""
+        """Means by the class predicted, "all" last."""
         names = sorted({each.label for each in self.drops})
         parts = [(name, [each for each in self.drops if each.label == name]) for name in names]
 
@@ -102,29 +116,21 @@ class Faithfulness:
             for name, part in [*parts, ("all", self.drops)]
         ]
 
-    def write(self, folder: Path) -> None:
-        """``faithfulness.csv``, a row a video, and ``faithfulness.json``, settings, class means and tests."""
-        with (folder / "faithfulness.csv").open(
-            "w", newline="", encoding="utf-8", errors="surrogateescape"
-        ) as stream:
-            writer = csv.DictWriter(stream, list(asdict(self.drops[0])))
-            writer.writeheader()
-            writer.writerows(asdict(each) for each in self.drops)
+    def summary(self) -> dict[str, Any]:
+        """Settings, class means and tests as plain data."""
         keys = ("class", "videos", "score", *KINDS)
-        summary: dict[str, Any] = {
-            "share": self.share,
+        return {
+            "share": self.blurring.share,
             "sigma": SIGMA,
-            "draws": self.draws,
-            "seed": self.seed,
+            "draws": self.blurring.draws,
+            "seed": self.blurring.seed,
             "views": self.views,
             "classes": [dict(zip(keys, row, strict=True)) for row in self.rows()],
             "attended_less": {name: asdict(self.test(name)) for name in KINDS[1:]},
         }
-        text = json.dumps(summary, indent=2) + "\n"
-        (folder / "faithfulness.json").write_text(text, encoding="utf-8")
 
 
-def attended(responses: Tensor, side: int, share: float = SHARE) -> Tensor:
+def attended(responses: Tensor, side: int, share: float) -> Tensor:
     """The share of each frame where its response is highest; ties go to the first in row-major order.
 
     Args:
@@ -142,7 +148,7 @@ def attended(responses: Tensor, side: int, share: float = SHARE) -> Tensor:
     return mask.unflatten(2, (side, side))
 
 
-def centre(side: int, share: float = SHARE) -> Tensor:
+def centre(side: int, share: float) -> Tensor:
     """The ``round(share * side^2)`` pixels nearest to the middle of a frame: bool (side, side)."""
     line = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2).square()
     order = (line[:, None] + line).flatten().sort(stable=True).indices[: round(share * side * side)]
@@ -192,23 +198,19 @@ def measure_faithfulness(
     recognizer: Recognizer,
     entries: Sequence[Entry],
     views: Views | None = None,
+    blurring: Blurring | None = None,
     *,
-    share: float = SHARE,
-    draws: int = DRAWS,
-    seed: int = 0,
     workers: int = 1,
     progress: bool | Told = True,
     journal: Journal | None = None,
 ) -> Faithfulness:
-    """Blur what the network attends to, and as much elsewhere, and see what becomes of its answers.
+    """Blur what the network attends to, and as much elsewhere, and see what becomes of its predictions.
 
     Args:
         recognizer: a trained model on PyTorch.
         entries: the videos; their labels are not used.
         views: the views; the paper's 30 when not given.
-        share: of each frame that is blurred.
-        draws: random places for each view.
-        seed: of these places.
+        blurring: how much is blurred.
         workers: decoding threads.
         progress: show a bar; a function is called with (done, all) videos instead.
         journal: where each video's line goes, and those of a stopped measurement of the same are.
@@ -216,71 +218,60 @@ def measure_faithfulness(
     Raises:
         UserError: the engine is not PyTorch, or not one video can be decoded.
     """
-    engine = torch_engine(recognizer)
-    if not 0 < share < 1 or draws < 1:
-        raise UserError(
-            f"share is {share:g} and draws {draws}, expected a share between 0 and 1 and 1 draw or more"
-        )
-    views = views or Views()
-    generator = torch.Generator().manual_seed(seed)
-    drops: list[Drop] = []
-    problems: list[Problem] = []
-    known = journal.lines if journal else []
-    line: dict[str, Any]
-    for line, entry in zip(known, entries, strict=False):
-        if "error" in line:
-            problems.append(Problem(str(entry.path), line["error"]))
-            continue
-        drops.append(Drop(str(entry.path), entry.group, **line))
-        # Its places are drawn again, so that those of the videos that follow are what they would have been.
-        for _ in range(views.clips * draws):
+    engine, views, blurring = torch_engine(recognizer), views or Views(), blurring or Blurring()
+    generator = torch.Generator().manual_seed(blurring.seed)
+    lines: list[dict[str, Any]] = list(journal.lines[: len(entries)]) if journal else []
+    for line in lines:
+        # The places of a known video are drawn again, so that those of the videos that follow are what they would be.
+        for _ in range(0 if "error" in line else views.clips * blurring.draws):
             _offsets(views.crops, recognizer.preprocess.source_size, generator)
-    missing = entries[len(known) :]
-    decoded = decode_ahead([entry.path for entry in missing], recognizer.preprocess, views, workers)
+    paths = [entry.path for entry in entries[len(lines) :]]
+    decoded = decode_ahead(paths, recognizer.preprocess, views, workers)
     with progress_bar(f"blurring {len(entries)} videos", progress) as told:
-        for done, (entry, video) in enumerate(zip(missing, decoded, strict=True), start=len(known) + 1):
-            line = {}
+        for video in decoded:
             if isinstance(video, DecodeError):
-                problems.append(Problem(str(entry.path), video.reason))
-                line["error"] = video.reason
+                line = {"error": video.reason}
             else:
-                batches = [_scores(engine, batch, share, draws, generator) for batch in video.batches()]
-                mean = np.concatenate(batches).mean(0)  # (2 + draws + 1, S)
-                answer = int(mean[0].argmax())
-                before, seen, *others, middle = mean[:, answer].tolist()
-                drops.append(
-                    Drop(
-                        str(entry.path),
-                        entry.group,
-                        recognizer.classes[answer],
-                        before,
-                        before - seen,
-                        before - float(np.mean(others)),
-                        before - middle,
-                    )
-                )
-                line = {
-                    key: value for key, value in asdict(drops[-1]).items() if key not in ("path", "group")
-                }
+                scores = [_scores(engine, batch, blurring, generator) for batch in video.batches()]
+                line = _drop(np.concatenate(scores).mean(0), recognizer.classes)
+            lines.append(line)
             if journal:
                 journal.add(line)
-            told(done, len(entries))
+            told(len(lines), len(entries))
+    drops, problems = [], []
+    for entry, line in zip(entries, lines, strict=True):
+        if "error" in line:
+            problems.append(Problem(str(entry.path), line["error"]))
+        else:
+            drops.append(Drop(str(entry.path), entry.group, **line))
     if not drops:
         raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")
-    return Faithfulness(drops, share, draws, seed, views.clips * views.crops, problems)
+    return Faithfulness(drops, blurring, views.clips * views.crops, problems)
+
+
+def _drop(mean: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """The figures of :class:`Drop` from scores (2 + draws + 1, S) as of :func:`_scores`, averaged over the views."""
+    predicted = int(mean[0].argmax())
+    before, seen, *others, middle = mean[:, predicted].tolist()
+    return {
+        "label": classes[predicted],
+        "score": before,
+        "attended": before - seen,
+        "random": before - float(np.mean(others)),
+        "centre": before - middle,
+    }
 
 
 @torch.inference_mode()
-def _scores(
-    engine: TorchEngine, views: Tensor, share: float, draws: int, generator: torch.Generator
-) -> np.ndarray:
+def _scores(engine: TorchEngine, views: Tensor, blurring: Blurring, generator: torch.Generator) -> np.ndarray:
     """Fused softmax (B, 2 + draws + 1, S): as it is, attended blurred, each random place, the centre."""
     network, side = engine.network, views.shape[-1]
     first = network.first_pass(views.to(engine.device))
     responses, _ = network.model.respond(first.features, network.preprocess.frames, first.size)
-    mask = attended(responses.float().cpu(), side, share)
+    mask = attended(responses.float().cpu(), side, blurring.share)
     soft = blur(views, SIGMA * side)
-    masks = [mask, *(moved(mask, generator) for _ in range(draws)), centre(side, share).expand_as(mask)]
+    elsewhere = [moved(mask, generator) for _ in range(blurring.draws)]
+    masks = [mask, *elsewhere, centre(side, blurring.share).expand_as(mask)]
     blurred = [torch.where(each[:, :, None], soft, views) for each in masks]
     logits = [engine.stage2(first), *(engine(each)["fused"] for each in blurred)]
     return torch.stack(logits, 1).softmax(2).numpy()

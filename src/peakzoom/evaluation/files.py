@@ -1,101 +1,89 @@
-"""The files of an evaluation: written here, read here, and nowhere else."""
+"""The files of an evaluation: written here, read here, and nowhere else.
+
+What an evaluation leaves in its folder::
+
+    scores.csv            one row per video and branch: label, prediction and every class score, in full precision;
+                          every number below can be computed again from it
+    views.npz             the softmax scores of each single view, float32 (videos, branches, views, S)
+    metrics.json          top-1, top-5 and mean class accuracy of each branch, counts, views; of which data and
+                          which weights
+    per_class.csv         videos and accuracy of each class, for each branch
+    confusion.csv .png    rows are true classes, columns the fused prediction
+    problems.csv          videos without a score, and why
+    faithfulness.csv .json  where it was asked for, see :mod:`peakzoom.evaluation.faithfulness`
+
+With the early exit there is the fused prediction alone, and in place of views.npz::
+
+    effort.csv            views of each video, those of them in stage 2 ("closer"), and their multiply-adds
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peakzoom.data.entries import Entry
-from peakzoom.display.figures import plot_confusion
-from peakzoom.evaluation.results import Evaluation
 from peakzoom.inference.early_exit import EarlyExit
-from peakzoom.inference.prediction import Prediction, average
+from peakzoom.inference.prediction import average
 from peakzoom.model.config import BRANCHES
 from peakzoom.utils.durable import DRAFT, write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
+if TYPE_CHECKING:  # what only reads these files needs neither torchmetrics nor matplotlib
+    from peakzoom.evaluation.faithfulness import Faithfulness
+    from peakzoom.evaluation.results import Evaluation, Scored
 
-def _write(
+
+# Written ---------------------------------------------------------------------------------------------------------
+
+
+def write_evaluation(
     out: Path,
     result: Evaluation,
-    predictions: Sequence[Prediction],
-    entries: Sequence[Entry],
-    classes: Sequence[str],
-    protocol: Views,
-    early_exit: EarlyExit | None,
-    of: dict[str, Any],
+    scored: Scored,
+    about: Mapping[str, Any],
+    early_exit: EarlyExit | None = None,
 ) -> None:
-    branches = list(result.branches)
-    write_csv(
-        out / "scores.csv",
-        ["path", "label", "class", "group", "branch", "predicted", *classes],
-        (
-            [
-                each.path,
-                entry.label,
-                classes[entry.label],
-                entry.group or "",
-                name,
-                classes[int(each.scores[name].argmax())],
-                *map(repr, each.scores[name].tolist()),
-            ]
-            for each, entry in zip(predictions, entries, strict=True)
-            for name in branches
-        ),
-    )
+    """Write the files of an evaluation into a folder.
+
+    Args:
+        out: the folder.
+        result: the accuracies.
+        scored: the predictions that they are of.
+        about: what was tested and how, for ``metrics.json``; its ``protocol`` are the views.
+        early_exit: which the predictions were made with.
+    """
+    from peakzoom.display.figures import plot_confusion
+
+    branches, classes = list(result.branches), list(result.counts)
+    _write_scores(out / "scores.csv", scored, branches, classes)
     if early_exit is None:
-        np.savez(
-            out / "views.npz",
-            scores=np.stack([np.stack([each.views[name] for name in branches]) for each in predictions]),
-            branches=np.array(branches),
-            labels=np.array([entry.label for entry in entries]),
-            paths=np.array([str(each.path) for each in predictions]),
-        )
+        _write_views(out / "views.npz", scored, branches)
     else:
-        efforts = [each.effort for each in predictions if each.effort]
-        write_csv(
-            out / "effort.csv",
-            ["path", "views", "closer", "passes", "g_multiply_adds"],
-            (
-                [each.path, *effort, effort.passes, repr(early_exit.work.of(*effort))]
-                for each, effort in zip(predictions, efforts, strict=True)
-            ),
-        )
-    write_csv(
-        out / "per_class.csv",
-        ["class", "videos", *branches],
-        (
-            [
-                name,
-                result.counts[name],
-                *(repr(result.branches[branch].per_class[name]) for branch in branches),
-            ]
-            for name in classes
-            if result.counts[name]
-        ),
+        _write_efforts(out / "effort.csv", scored, early_exit)
+    rows = (
+        [name, videos, *(repr(result.branches[branch].per_class[name]) for branch in branches)]
+        for name, videos in result.counts.items()
+        if videos
     )
-    write_csv(
-        out / "confusion.csv",
-        ["true \\ answer", *classes],
-        ([name, *row] for name, row in zip(classes, result.confusion.tolist(), strict=True)),
-    )
+    write_csv(out / "per_class.csv", ["class", "videos", *branches], rows)
+    counts = ([name, *row] for name, row in zip(classes, result.confusion.tolist(), strict=True))
+    write_csv(out / "confusion.csv", ["true \\ answer", *classes], counts)
     write_csv(
         out / "problems.csv", ["path", "reason"], ((each.path, each.reason) for each in result.problems)
     )
     plot_confusion(result.confusion, classes, out / "confusion.png")
     summary: dict[str, Any] = {
-        "videos": len(predictions),
+        "videos": len(scored.predictions),
         "unscored": sum(not each.reason.startswith("scored in part") for each in result.problems),
-        "protocol": asdict(protocol),
-        **of,
+        **about,
         "branches": {
             name: {"top1": each.top1, "top5": each.top5, "mean_class_accuracy": each.mean_class}
             for name, each in result.branches.items()
@@ -103,13 +91,94 @@ def _write(
     }
     if result.effort is not None:
         summary["cascade"] = asdict(result.effort)
-    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _write_json(out / "metrics.json", summary)
+    if result.faithfulness is not None:
+        write_faithfulness(out, result.faithfulness)
+
+
+def _write_scores(file: Path, scored: Scored, branches: list[str], classes: list[str]) -> None:
+    rows = (
+        [
+            each.path,
+            entry.label,
+            classes[entry.label],
+            entry.group or "",
+            name,
+            classes[int(each.scores[name].argmax())],
+            *map(repr, each.scores[name].tolist()),
+        ]
+        for each, entry in zip(scored.predictions, scored.entries, strict=True)
+        for name in branches
+    )
+    write_csv(file, ["path", "label", "class", "group", "branch", "predicted", *classes], rows)
+
+
+def _write_views(file: Path, scored: Scored, branches: list[str]) -> None:
+    np.savez(
+        file,
+        scores=np.stack([np.stack([each.views[name] for name in branches]) for each in scored.predictions]),
+        branches=np.array(branches),
+        labels=np.array([entry.label for entry in scored.entries]),
+        paths=np.array([str(each.path) for each in scored.predictions]),
+    )
+
+
+def _write_efforts(file: Path, scored: Scored, early_exit: EarlyExit) -> None:
+    rows = (
+        [each.path, *each.effort, each.effort.passes, repr(early_exit.work.of(*each.effort))]
+        for each in scored.predictions
+        if each.effort
+    )
+    write_csv(file, ["path", "views", "closer", "passes", "g_multiply_adds"], rows)
+
+
+def write_faithfulness(out: Path, found: Faithfulness) -> None:
+    """Write ``faithfulness.csv``, a row a video, and ``faithfulness.json``, settings, class means and tests."""
+    drops = [asdict(each) for each in found.drops]
+    write_csv(out / "faithfulness.csv", list(drops[0]), (each.values() for each in drops))
+    _write_json(out / "faithfulness.json", found.summary())
+
+
+def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+# Read ------------------------------------------------------------------------------------------------------------
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """``metrics.json``.
+
+    Raises:
+        OSError, ValueError: it is missing or damaged.
+    """
+    summary: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return summary
+
+
+def read_outcomes(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """From ``scores.csv``, whether each branch is right, bool (V,), and the groups of the videos, "" where unknown.
+
+    Raises:
+        OSError, ValueError, IndexError: it is missing or damaged.
+    """
+    right: dict[str, list[bool]] = {}
+    groups = []
+    for _, _, name, group, branch, predicted, *_ in _rows(folder / "scores.csv")[1:]:
+        right.setdefault(branch, []).append(predicted == name)
+        if branch == "fused":
+            groups.append(group)
+    return {branch: np.array(values) for branch, values in right.items()}, groups
+
+
+def _rows(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return list(csv.reader(stream))
 
 
 def read_scores(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
     """Read ``scores.csv`` back: scores (V, S) of each branch, labels (V,), class names."""
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = list(csv.reader(stream))
+    rows = _rows(file)
     classes = rows[0][6:]
     branches = list(dict.fromkeys(row[4] for row in rows[1:]))
     scores = {
@@ -132,7 +201,7 @@ class Scores:
         paths: V files, as they were named.
         labels: int64 (V,).
         branches: names, "fused" last.
-        means: for each branch, float64 (V, S): the scores that answer.
+        means: for each branch, float64 (V, S): the scores that predict.
         views: float32 (V, branches, views, S): softmax scores of each view, crops within a clip.
         protocol: of the views.
         problems: (path, reason) of files without a score, or scored in part.
@@ -150,11 +219,11 @@ class Scores:
 
     @property
     def parts(self) -> list[str]:
-        """The branches without the fused answer, in the order O, D, C."""
+        """The branches without the fused prediction, in the order O, D, C."""
         return [name for name in BRANCHES if name in self.branches]
 
     def right(self, branch: str) -> np.ndarray:
-        """Bool (V,): whether the branch's answer is the label."""
+        """Bool (V,): whether the branch's prediction is the label."""
         return np.asarray(self.means[branch].argmax(1) == self.labels)
 
 
@@ -170,20 +239,20 @@ def find_evaluation(run: str | Path) -> Path:
         raise UserError(f"{run} {state}: expected a folder that 'peakzoom evaluate' has written, or its run")
     if any((folder / name).exists() for name in ("scores.csv", "views.npz")):
         return folder
-    found = sorted(
-        {
-            file.parent
-            for depth in ("*", "*/*", "*/*/*")
-            for file in folder.glob(f"{depth}/scores.csv")
-            if file.parent.parent.suffix != DRAFT  # of a stopped evaluation
-        }
-    )
+    found = evaluations_in(folder)
     if not found:
         raise UserError(f"{run} holds no evaluation: run 'peakzoom evaluate {run}' first")
     if len(found) > 1:
         names = ", ".join(str(each) for each in found)
         raise UserError(f"{run} holds {len(found)} evaluations, name one of them: {names}")
     return found[0]
+
+
+def evaluations_in(folder: Path) -> list[Path]:
+    """All evaluations in a run folder or one of its phases, damaged ones too, but no stopped ones."""
+    depths, names = ("*", "*/*", "*/*/*"), ("scores.csv", "metrics.json")
+    files = [file for depth in depths for name in names for file in folder.glob(f"{depth}/{name}")]
+    return sorted({file.parent for file in files if file.parent.parent.suffix != DRAFT})
 
 
 def read_evaluation(folder: Path) -> Scores:
@@ -208,7 +277,7 @@ def read_evaluation(folder: Path) -> Scores:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(folder / "views.npz", error) from error
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_summary(folder)
         protocol = Views(**metrics["protocol"])
         stated = {name: float(each["top1"]) for name, each in metrics["branches"].items()}
         videos = int(metrics["videos"])
@@ -223,10 +292,10 @@ def read_evaluation(folder: Path) -> Scores:
     if branches != list(means) or branches[-1:] != ["fused"] or set(branches) - {*BRANCHES, "fused"}:
         raise _contradiction(
             folder,
-            f"views.npz has the answers {', '.join(map(str, branches))}, scores.csv {', '.join(means)}",
+            f"views.npz has the branches {', '.join(map(str, branches))}, scores.csv {', '.join(means)}",
         )
     if any(each.shape != (len(labels), len(classes)) for each in means.values()) or len(paths) != len(labels):
-        raise _contradiction(folder, "not every answer has a row for every video")
+        raise _contradiction(folder, "not every branch has a row for every video")
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(classes):
         raise _contradiction(folder, f"labels are not all among the {len(classes)} classes, counted from 0")
     if not np.array_equal(labels, view_labels):
@@ -236,7 +305,7 @@ def read_evaluation(folder: Path) -> Scores:
             raise _contradiction(folder, f"the views of {name} in views.npz do not average to scores.csv")
     result = Scores(folder, classes, paths, labels, branches, means, views, protocol, _read_problems(folder))
     if videos != len(labels) or list(stated) != branches:
-        raise _contradiction(folder, "metrics.json tells of other videos or answers than scores.csv")
+        raise _contradiction(folder, "metrics.json tells of other videos or branches than scores.csv")
     for name, value in stated.items():
         if abs(value - result.right(name).mean()) > 1e-6:
             raise _contradiction(
@@ -249,8 +318,7 @@ def _read_problems(folder: Path) -> list[tuple[str, str]]:
     if not (folder / "problems.csv").exists():
         return []
     try:
-        with (folder / "problems.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            rows = list(csv.reader(stream))[1:]
+        rows = _rows(folder / "problems.csv")[1:]
     except (OSError, ValueError, csv.Error) as error:
         raise _damaged(folder / "problems.csv", error) from error
     if any(len(row) != 2 for row in rows):

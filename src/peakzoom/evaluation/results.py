@@ -39,7 +39,7 @@ class Evaluation:
     """What came out, for each branch and "fused"."""
 
     branches: dict[str, BranchResult]
-    confusion: np.ndarray  # int64 (S, S), rows true, columns the fused answer
+    confusion: np.ndarray  # int64 (S, S), rows true, columns the fused prediction
     counts: dict[str, int]  # videos scored, of each class
     problems: list[Problem]
     effort: MeanEffort | None = None  # of the early exit
@@ -47,7 +47,7 @@ class Evaluation:
 
     @property
     def fused(self) -> BranchResult:
-        """The answer's."""
+        """The accuracies of the fused prediction."""
         return self.branches["fused"]
 
     def plot(self) -> Figure:
@@ -81,24 +81,36 @@ def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> B
     )
 
 
-def summarise(
-    predictions: Sequence[Prediction],
-    entries: Sequence[Entry],
-    classes: Sequence[str],
-    problems: Sequence[Problem],
-) -> Evaluation:
-    """All accuracies of scored videos; ``entries`` are theirs, in the same order."""
-    if not predictions:
+@dataclass(frozen=True)
+class Scored:
+    """Predictions of labelled videos, and the files that gave none or were scored in part."""
+
+    predictions: list[Prediction]
+    entries: list[Entry]  # theirs, with labels in the model's order of classes
+    problems: list[Problem]
+
+
+def summarise(scored: Scored, classes: Sequence[str], early_exit: EarlyExit | None = None) -> Evaluation:
+    """All accuracies of scored videos, and what the early exit took where there was one.
+
+    Raises:
+        UserError: there is no prediction.
+    """
+    if not scored.predictions:
         raise UserError("not one of the test videos could be scored; run 'peakzoom data check' on them")
-    labels = np.array([entry.label for entry in entries], dtype=np.int64)
-    stacked = {name: np.stack([each.scores[name] for each in predictions]) for name in predictions[0].scores}
+    labels = np.array([entry.label for entry in scored.entries], dtype=np.int64)
+    stacked = {
+        name: np.stack([each.scores[name] for each in scored.predictions])
+        for name in scored.predictions[0].scores
+    }
     fused = torch.from_numpy(stacked["fused"].argmax(1))
     confusion = multiclass_confusion_matrix(fused, torch.from_numpy(labels), num_classes=len(classes))
     return Evaluation(
         {name: measure(scores, labels, classes) for name, scores in stacked.items()},
         confusion.numpy(),
         {name: int((labels == index).sum()) for index, name in enumerate(classes)},
-        list(problems),
+        list(scored.problems),
+        mean_effort(scored.predictions, early_exit) if early_exit else None,
     )
 
 
@@ -131,9 +143,9 @@ def mean_effort(predictions: Sequence[Prediction], early_exit: EarlyExit) -> Mea
 
 
 def evaluation_html(result: Evaluation) -> str:
-    """Accuracies of every branch with their intervals, then the fused answer's class by class."""
+    """Accuracies of every branch with their intervals, then the fused prediction's class by class."""
     videos = sum(result.counts.values())
-    head = row_html(["answer"], ["top-1", "95% interval", "top-5", "mean class"], "th")
+    head = row_html(["prediction"], ["top-1", "95% interval", "top-5", "mean class"], "th")
     rows = []
     for name, branch in result.branches.items():
         top1 = share(round(branch.top1 * videos), videos)

@@ -90,7 +90,7 @@ def pool(outcomes: Sequence[Outcome]) -> Pooled:
     found: dict[int, dict[str, bool]] = {}
     for outcome in outcomes:
         if len(outcome.videos) != len(outcome.right):
-            raise ValueError(f"{len(outcome.videos)} videos with {len(outcome.right)} answers")
+            raise ValueError(f"{len(outcome.videos)} videos with {len(outcome.right)} predictions")
         row = found.setdefault(outcome.seed, {})
         for video, right in zip(outcome.videos, outcome.right, strict=True):
             if video in row:
@@ -377,7 +377,7 @@ def share_of(right: np.ndarray) -> Share:
 
 
 def mean_class(right: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes with a video of the share of right answers; both arrays (V,)."""
+    """Mean over the classes with a video of the share of right predictions; both arrays (V,)."""
     counts = np.bincount(labels)
     found = np.bincount(labels, weights=right)
     return float((found[counts > 0] / counts[counts > 0]).mean())

@@ -2,7 +2,7 @@
 
 Data, classes, recipe, accuracies with intervals, limits and cost, for readers who have not trained the model. Every
 figure is read from the run; what the run does not say is called not known. Folders above a file, and the names of
-groups, which may be names of people, stay out of it. The text is the template ``card.md.jinja``.
+groups, which may be names of people, stay out of it. The text is the template ``card.md.j2``.
 
 A card is written for every model that a training saves, and anew when ``peakzoom evaluate`` has tested the model. Its
 last line holds a checksum of the text above: a card that somebody has edited does not fit it and is not overwritten.
@@ -20,9 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from safetensors.torch import load_file
 
 from peakzoom.display.markup import escape_markdown, plain
 from peakzoom.hub.facts import Facts, gather, last_part
@@ -31,11 +29,10 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.load import WEIGHTS, find_model, read_model
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import write_text
-from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
 
 FILE = "README.md"
-TEMPLATE = "card.md.jinja"
+TEMPLATE = "card.md.j2"
 FEW = 20  # training videos; an accuracy measured on as many would be uncertain by 20 points
 MOST_NAMES = 20  # classes that a sentence lists
 SPLITS = {"train": "training", "val": "validation", "test": "test", "unreadable": "unreadable"}
@@ -49,20 +46,6 @@ UNFILLED = re.compile(  # the card that huggingface_hub gives a model without on
 )
 
 
-class Card(ModelCard):
-    """A card that is saved letter by letter as it was written."""
-
-    def __init__(self, content: str, ignore_metadata_errors: bool = False) -> None:
-        super().__init__(content, ignore_metadata_errors)
-        self.written = content
-
-    def __str__(self) -> str:
-        return self.written
-
-
-# Which card a model has -------------------------------------------------------------------------------------------
-
-
 def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
     """The card of a saved model, made anew from its run.
 
@@ -74,92 +57,11 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
         UserError: there is no model.
     """
     place = find_model(folder)
-    return compose(read_model(place), place, also)
-
-
-def card_of(model: PeakZoom, folder: Path | None = None) -> ModelCard:
-    """The card of a model in memory.
-
-    Args:
-        model: where it was loaded and its weights are as they were, the card beside them is its card, edited or not.
-        folder: in a run, where the model is about to be saved; the card is made from the run.
-
-    Raises:
-        UserError: the card beside the weights cannot be read.
-    """
-    origin = model.origin
-    if folder is None and origin is not None and (origin / FILE).is_file() and _unchanged(model, origin):
-        return read_card(origin / FILE)
-    return compose(model, folder)
-
-
-def read_card(file: Path) -> ModelCard:
-    """A card as it stands in a file.
-
-    Raises:
-        UserError: its first lines are not YAML.
-    """
-    import yaml
-
-    try:
-        return Card(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"the head of {file} cannot be read ({reason}): mend it, or remove the file and a new one is written"
-        ) from error
-
-
-def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
-    """Write the card of a saved model anew; False, and nothing is written, where somebody has edited it.
-
-    Args:
-        folder: the saved model.
-        also: folders of evaluations that are elsewhere.
-    """
-    file = folder / FILE
-    if file.exists() and not is_untouched(file.read_text(encoding="utf-8", errors="replace")):
-        return False
-    write_text(file, str(model_card(folder, also)))
-    return True
-
-
-def is_untouched(text: str) -> bool:
-    """Whether a card is as it was written, by peakzoom or by huggingface_hub for a model without one."""
-    text = text.replace("\r\n", "\n")
-    found = CHECKSUM.search(text)
-    if found is None:
-        return bool(UNFILLED.match(text))
-    return found[1] == _checksum(text[: found.start()])
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _unchanged(model: PeakZoom, folder: Path) -> bool:
-    """Whether a model has the weights that are saved in a folder."""
-    if not (folder / WEIGHTS).is_file():
-        return False
-    saved, own = load_file(folder / WEIGHTS), model.state_dict()
-    return saved.keys() == own.keys() and all(torch.equal(saved[name], own[name].cpu()) for name in saved)
-
-
-# The page ---------------------------------------------------------------------------------------------------------
-
-
-def compose(model: PeakZoom, folder: Path | None = None, also: Sequence[Path] = ()) -> ModelCard:
-    """Write a card from a model and the run that it is in.
-
-    Args:
-        model: the network.
-        folder: where it is saved, or about to be; None: nothing is known but the model.
-        also: folders of evaluations that are elsewhere.
-    """
-    facts = gather(model, folder, also)
+    model = read_model(place)
+    facts = gather(model, place, also)
     preprocess = Preprocess.from_dict(model.preprocess) if model.preprocess else None
     recipe, options = ((facts.config or {}).get(part, {}) for part in ("recipe", "options"))
-    card = Card.from_template(
+    card = ModelCard.from_template(
         _metadata(model, facts),
         template_str=files("peakzoom.hub").joinpath(TEMPLATE).read_text(encoding="utf-8"),
         md=escape_markdown,
@@ -181,10 +83,51 @@ def compose(model: PeakZoom, folder: Path | None = None, also: Sequence[Path] = 
         multiply_adds=multiply_adds_by_pass(model) if preprocess else None,
     )
     text = f"{card}\n\n"
-    return Card(
+    return ModelCard(
         f"{text}<!-- Written by peakzoom; checksum of the text above: {_checksum(text)}. While it fits, 'peakzoom "
         "evaluate' writes this page anew; an edited page is left as it is. -->\n"
     )
+
+
+def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
+    """Write the card of a saved model anew; False, and nothing is written, where somebody has edited it.
+
+    Args:
+        folder: the saved model.
+        also: folders of evaluations that are elsewhere.
+    """
+    file = folder / FILE
+    if file.exists() and not is_untouched(file.read_text(encoding="utf-8", errors="replace")):
+        return False
+    write_text(file, str(model_card(folder, also)))
+    return True
+
+
+def write_missing_cards(run: Path) -> None:
+    """Write the card of every model of a run that has none, as after a training.
+
+    Args:
+        run: a run folder; its models are in PHASE/best and PHASE/last.
+    """
+    for weights in sorted(run.glob(f"*/*/{WEIGHTS}")):
+        if not (weights.parent / FILE).exists():
+            update_card(weights.parent)
+
+
+def is_untouched(text: str) -> bool:
+    """Whether a card is as it was written, by peakzoom or by huggingface_hub for a model without one."""
+    text = text.replace("\r\n", "\n")
+    found = CHECKSUM.search(text)
+    if found is None:
+        return bool(UNFILLED.match(text))
+    return found[1] == _checksum(text[: found.start()])
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# What the template is given -----------------------------------------------------------------------------------------
 
 
 def _metadata(model: PeakZoom, facts: Facts) -> ModelCardData:

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import PHASES, data_name, read_metrics, run_videos
 from peakzoom.display.markup import plain
+from peakzoom.evaluation.files import evaluations_in, read_outcomes, read_summary
 from peakzoom.evaluation.stats import Share, bootstrap_interval, interval, share_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
-from peakzoom.utils.durable import DRAFT
 
 GROUPS = 10  # at least, for an interval over whole groups: with fewer a bootstrap is much too narrow
 SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
@@ -84,7 +82,7 @@ class Facts:
         return {entry.group for name in splits for entry in self.split(name)}
 
 
-def gather(model: PeakZoom, folder: Path | None, also: Sequence[Path] = ()) -> Facts:
+def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
     """Read what the run around a saved model says.
 
     Args:
@@ -92,8 +90,6 @@ def gather(model: PeakZoom, folder: Path | None, also: Sequence[Path] = ()) -> F
         folder: ``best`` or ``last`` of a phase; of any other folder only the evaluations inside are known.
         also: folders of evaluations that are elsewhere.
     """
-    if folder is None:
-        return Facts()
     folder = folder.resolve()
     phase, home = folder.parent.name, folder.parent.parent
     known = folder.name in ("best", "last") and phase in PHASES and (home / "videos.csv").exists()
@@ -137,13 +133,11 @@ def _count_rows(file: Path) -> int:
 
 def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[Tested, ...], int]:
     """The evaluations in a folder that were made with these weights, and how many others there are."""
-    files = [file for depth in ("*", "*/*", "*/*/*") for file in run.glob(f"{depth}/metrics.json")]
-    files = [file for file in files if file.parent.parent.suffix != DRAFT]  # of a stopped evaluation
-    folders = sorted({*(file.parent.resolve() for file in files), *(folder.resolve() for folder in also)})
+    folders = sorted({folder.resolve() for folder in (*evaluations_in(run), *also)})
     tested, others = [], 0
     for folder in folders:
         try:
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            metrics = read_summary(folder)
             if metrics.get("weights") == weights:
                 tested.append(_tested(folder, metrics))
                 continue
@@ -154,15 +148,7 @@ def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[T
 
 
 def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
-    right: dict[str, list[bool]] = {name: [] for name in metrics["branches"]}
-    groups = []
-    with (folder / "scores.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = csv.reader(stream)
-        next(rows)
-        for _, _, name, group, branch, predicted, *_ in rows:
-            right[branch].append(predicted == name)
-            if branch == "fused":
-                groups.append(group)
+    right, groups = read_outcomes(folder)
     count = len(set(groups)) if all(groups) else None
     effort = metrics.get("cascade")
     return Tested(
@@ -173,15 +159,13 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
         precision=metrics.get("precision", FULL),
         videos=int(metrics["videos"]),
         unscored=int(metrics["unscored"]),
-        top1={name: share_of(np.array(values)) for name, values in right.items()},
+        top1={name: share_of(right[name]) for name in metrics["branches"]},
         top5={name: float(branch["top5"]) for name, branch in metrics["branches"].items()},
         mean_class={
             name: float(branch["mean_class_accuracy"]) for name, branch in metrics["branches"].items()
         },
         groups=count,
-        by_groups=bootstrap_interval(np.array(right["fused"]), groups=groups)
-        if (count or 0) >= GROUPS
-        else None,
+        by_groups=bootstrap_interval(right["fused"], groups=groups) if (count or 0) >= GROUPS else None,
         early_exit=(float(effort["views"]), float(effort["closer"])) if effort else None,
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from huggingface_hub import constants, get_token
+from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from peakzoom.hub.card import FILE, UNFILLED, is_untouched, update_card
-from peakzoom.model.load import find_model, read_model
+from peakzoom.model.load import WEIGHTS, find_model, read_model
 from peakzoom.utils.errors import UserError
 
 # Some versions of the hub's client send requests by one library, others by another; this is the base of their errors.
@@ -46,13 +46,17 @@ def push(run: str | Path, name: str, private: bool = False) -> str:
         update_card(folder)
     elif not is_untouched(text):
         logger.info("%s was edited: it goes to the hub as it is", card)
-    model = read_model(folder)
+    read_model(folder)  # a damaged model is not uploaded
+    api = HfApi()
     try:
-        return str(
-            model.push_to_hub(name, private=private or None, commit_message="Push a model of peakzoom")
+        api.create_repo(name, private=private or None, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            commit_message="Push a model of peakzoom",
+            allow_patterns=[WEIGHTS, "config.json", FILE],
         )
-    except UserError:
-        raise
+        return str(commit)
     except (CLIENT_ERROR, OSError, ValueError) as error:  # ValueError: the hub refuses the head of the card
         raise UserError(_refusal(name, error)) from error
 

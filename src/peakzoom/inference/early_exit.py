@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +34,10 @@ from peakzoom.video.sampling import DecodedViews, Views
 
 FILE = "cascade.json"
 FOLDER = "cascade"  # of a run, with that file
+OLD_KEYS = {  # of files written before 0.1.0
+    **{"thresholds": "cascade", "stage1_views": "glances", "stage1_lead": "clear", "stage2_lead": "settled"},
+    **{"stage1": "first", "stage2": "closer"},
+}
 
 
 @dataclass(frozen=True)
@@ -145,17 +148,21 @@ def read_early_exit(file: Path) -> EarlyExit:
         raise UserError(f"{file} does not exist: 'peakzoom calibrate RUN' makes it")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        # Until 0.1.0 the keys were "cascade" with "glances", "clear" and "settled", and "first" and "closer".
-        limits: Mapping[str, Any] = values.get("thresholds") or values["cascade"]
+        new = "thresholds" in values
+        key = {name: name if new else old for name, old in OLD_KEYS.items()}
+        limits, work = values[key["thresholds"]], values.get("work")
         if "sure" in limits:
             raise UserError(
                 f"{file} was made by an older version, whose thresholds mean something else: remove {file.parent} and "
                 "run 'peakzoom calibrate' again"
             )
-        views, *leads = limits.values() if "thresholds" in values else (limits[key] for key in OLD_KEYS)
+        leads = (limits[key[name]] for name in ("stage1_lead", "stage2_lead"))
         return EarlyExit(
-            Thresholds(int(views), *(math.inf if lead is None else float(lead) for lead in leads)),
-            Work(*map(float, values["work"].values())),
+            Thresholds(
+                int(limits[key["stage1_views"]]),
+                *(math.inf if lead is None else float(lead) for lead in leads),
+            ),
+            Work(float(work[key["stage1"]]), float(work[key["stage2"]])),
             str(values["weights"]),
             Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
             str(values["precision"]),
@@ -163,9 +170,6 @@ def read_early_exit(file: Path) -> EarlyExit:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} is damaged ({reason}): calibrate again") from error
-
-
-OLD_KEYS = ("glances", "clear", "settled")
 
 
 class TwoStages(Protocol):

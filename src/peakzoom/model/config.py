@@ -64,6 +64,9 @@ class PeakZoomConfig:
     preprocess: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("branches", "classes"):  # config.json has lists
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(value))
         if not self.branches or set(self.branches) - set(BRANCHES):
             raise ValueError(f"branches are {list(self.branches)}, expected some of {', '.join(BRANCHES)}")
         for name, known in (("response", RESPONSES), ("attention_per", ATTENTION_PER)):

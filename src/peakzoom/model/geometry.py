@@ -36,7 +36,7 @@ class CellGeometry:
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def step(self, wanted: int, most: int) -> int:
-        """A spatial stride, or 1 where it would take the cells more than ``most`` pixels apart."""
+        """The spatial stride ``wanted``, or 1 where it would take the cells more than ``most`` pixels apart."""
         return wanted if self.stride[1] * wanted <= most else 1
 
     def then(self, kernel: Three, stride: Three = 1, padding: Three = 0, dilation: Three = 1) -> CellGeometry:
@@ -46,7 +46,8 @@ class CellGeometry:
         that differs between the two ends, ``padding`` is that in front.
         """
         steps, sizes, pads, gaps = (
-            each if isinstance(each, tuple) else (each,) * 3 for each in (stride, kernel, padding, dilation)
+            value if isinstance(value, tuple) else (value,) * 3
+            for value in (stride, kernel, padding, dilation)
         )
         apart = (self.stride[0] * steps[0], self.stride[1] * steps[1], self.stride[2] * steps[2])
         first = [
@@ -60,7 +61,7 @@ class CellGeometry:
 
 @runtime_checkable
 class Backbone(Protocol):
-    """What the three branches need of a video network; any module that has this serves."""
+    """What the three branches need of a video network; any module that has it will do."""
 
     cells: CellGeometry  # where the feature cells sit in the input
     num_features: int  # channels C of the features
@@ -114,12 +115,15 @@ def place_response(
         frames: T, the number of input frames.
         size: (H, W) of the input in pixels.
         grid: side g of the attention grid; its line j lies on pixel ``j * (H - 1) / (g - 1)``.
-        step: only every ``step``-th frame is wanted.
-        average: only the mean over all T frames is.
+        step: return only every ``step``-th frame, the first included.
+        average: return only the mean over all T frames.
 
     Returns:
-        (B, T, g, g), linear between cells in space and time, constant beyond the outer ones; (B, 1, g, g) with
-        ``average``.
+        (B, T, g, g), linear between cells in space and time, constant beyond the outer ones; T / step rounded up in
+        place of T, or 1 with ``average``.
+
+    Raises:
+        ValueError: a response of another number of dimensions.
     """
     if response.dim() != 4:
         raise ValueError(f"response has shape {tuple(response.shape)}, expected (B, T', h, w)")

@@ -7,29 +7,29 @@ import json
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import UserError
 
-
-def digest(model: torch.nn.Module) -> str:
-    """A short name of a model's weights."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
 WEIGHTS = "model.safetensors"
 
 
+def digest(model: torch.nn.Module) -> str:
+    """Sixteen hexadecimal digits that name a model's weights."""
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
 def find_model(path: str | Path) -> Path:
-    """The folder with the weights: a saved model, a run folder (joint before T-CNN), or one of its phases.
+    """The folder with the weights of a saved model, a run (the joint stage before the T-CNN) or one of its stages.
 
     Raises:
-        UserError: nothing is there.
+        UserError: it holds no weights, or does not exist.
     """
     folder = Path(path)
     for inner in (".", "best", "joint/best", "tcnn/best"):
@@ -41,7 +41,11 @@ def find_model(path: str | Path) -> Path:
 
 
 def read_model(folder: Path) -> PeakZoom:
-    """The saved model in a folder; UserError if it is damaged."""
+    """The saved model in a folder.
+
+    Raises:
+        UserError: it is damaged, or no model of this package.
+    """
     try:
         return PeakZoom.from_pretrained(str(folder))
     except (SafetensorError, json.JSONDecodeError, RuntimeError, TypeError) as error:
@@ -50,9 +54,11 @@ def read_model(folder: Path) -> PeakZoom:
 
 
 def read_from_hub(name: str) -> PeakZoom:
-    """A model of the Hugging Face hub, or of its cache; UserError where there is none, or it is no peakzoom model."""
-    from huggingface_hub.errors import HfHubHTTPError
+    """A model of the hub, "owner/name", from its cache where there is no network.
 
+    Raises:
+        UserError: it is neither on the hub nor in the cache.
+    """
     try:
         return PeakZoom.from_pretrained(name)
     except (HfHubHTTPError, OSError) as error:

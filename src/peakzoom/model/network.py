@@ -264,12 +264,12 @@ class PeakZoom(nn.Module, Pretrained):
             None if phi is None else phi.flatten(0, 1),
             mode=mode if phi is None else "sample",
         )
-        zoomed = self.sampler(images, torch.cat((q_dis, q_com)), size, apart=True)
+        zoomed = self.sampler(images, torch.cat((q_dis, q_com)), size)  # (2 B, 3 T, H, W) or (2 B T, 3, H, W)
         zoomed = (
-            zoomed.unflatten(2, (3, frames)) if clip else zoomed.unflatten(1, (batch, frames)).transpose(2, 3)
+            zoomed.unflatten(1, (3, frames)) if clip else zoomed.unflatten(0, (-1, frames)).transpose(1, 2)
         )
         q_dis, q_com = (each.unflatten(0, (batch, -1)).expand(-1, frames, -1, -1) for each in (q_dis, q_com))
-        return q_dis, q_com, zoomed.flatten(0, 1)
+        return q_dis, q_com, zoomed
 
     def classify(self, pooled: Mapping[str, Tensor]) -> PeakZoomOutput:
         """The predictions from what :meth:`gather` took of the features of every branch.

@@ -11,8 +11,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
 
 
@@ -22,18 +20,18 @@ def exact(like: Tensor) -> torch.autocast:
 
 
 def remembered(make: Callable[P, R]) -> Callable[P, R]:
-    """Keep what a function makes from plain numbers: tensors, to be read only, that every clip of a size shares.
+    """A cache for functions from plain numbers to constant tensors, which every clip of a size shares: only read them.
 
-    Where a graph is being recorded, or operations are watched, it is made anew: what is made there may stand for
-    numbers and hold none.
+    While a graph is recorded or a dispatch mode is on, the function runs anew: tensors of such a mode may hold no
+    numbers.
     """
-    # Not as inference tensors: one call's answer and another's gradient share them.
-    kept: Any = lru_cache(maxsize=64)(torch.inference_mode(False)(make))
+    # Not as inference tensors: a prediction and a training step may share them.
+    cached: Any = lru_cache(maxsize=64)(torch.inference_mode(False)(make))
 
     @wraps(make)
-    def given(*args: P.args, **kwargs: P.kwargs) -> R:
+    def constant(*args: P.args, **kwargs: P.kwargs) -> R:
         watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-        made: R = (make if watched else kept)(*args, **kwargs)
-        return made
+        value: R = (make if watched else cached)(*args, **kwargs)
+        return value
 
-    return given
+    return constant

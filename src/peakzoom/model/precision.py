@@ -6,15 +6,21 @@ from typing import Any
 
 import torch
 
+FULL = "32-true"
+PRECISIONS = {
+    FULL: torch.float32,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}  # Lightning's names
 INSTRUCTIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "16": ("avx512_fp16", "amx_fp16")}  # of x86 processors
 
 
 def slow_in(precision: str, device: torch.device) -> str | None:
-    """Why half precision would be slow: a sentence, or None where nothing speaks against it.
+    """Why half precision would be slow, as a sentence; None where it would not.
 
     Args:
         precision: Lightning's name, such as "bf16-mixed".
-        device: that computes.
+        device: the device that computes.
     """
     if device.type == "cuda" and precision.startswith("bf16") and torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -27,13 +33,3 @@ def slow_in(precision: str, device: torch.device) -> str | None:
     if any(capabilities.get(name) for name in wanted):
         return None
     return f"this CPU has no instructions for {precision} ({', '.join(wanted)}): 32-true is many times faster"
-
-
-FULL = "32-true"
-
-
-PRECISIONS = {
-    FULL: torch.float32,
-    "bf16-mixed": torch.bfloat16,
-    "16-mixed": torch.float16,
-}  # Lightning's names

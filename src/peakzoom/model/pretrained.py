@@ -8,8 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import PyTorchModelHubMixin
 
 from peakzoom.model.config import PeakZoomConfig
 from peakzoom.utils.errors import UserError
@@ -17,28 +16,21 @@ from peakzoom.utils.errors import UserError
 KEYS = {"backbone", *(field.name for field in fields(PeakZoomConfig))}  # of config.json
 
 
-def _folder_of(model_id: str, where: dict[str, Any]) -> Path:
-    """The folder that a model was just read from, with its card; of a model on the hub, its snapshot in the cache."""
-    if Path(model_id).is_dir():
-        return Path(model_id)
-    with contextlib.suppress(HfHubHTTPError, OSError):  # it has no card, or is offline and the cache has none
-        hf_hub_download(model_id, "README.md", **where)
-    return Path(hf_hub_download(model_id, "config.json", local_files_only=True, **where)).parent
+class _NoCard:
+    def save(self, path: Path) -> None:
+        """Write nothing."""
 
 
 class Pretrained(PyTorchModelHubMixin):
-    """huggingface_hub's ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``, but for two things.
+    """huggingface_hub's ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``, but for three things.
 
-    Weights must fit the network, and they are read from safetensors only, for a pickle can run code.
+    Weights must fit the network. They are read from safetensors only, for a pickle can run code. And no model card is
+    written: a card tells of data and training, which a network does not know (:mod:`peakzoom.hub.card` does).
     """
 
-    origin: Path | None = None  # the folder that from_pretrained read
-
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card that ``save_pretrained`` and ``push_to_hub`` write: :func:`peakzoom.hub.card.card_of`."""
-        from peakzoom.hub.card import card_of
-
-        return card_of(self, **kwargs)  # type: ignore[arg-type]
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        """What ``save_pretrained`` saves as README.md: nothing."""
+        return _NoCard()
 
     @classmethod
     def _from_pretrained(
@@ -48,9 +40,7 @@ class Pretrained(PyTorchModelHubMixin):
         # only another version knows.
         settings = {key: value for key, value in kwargs.items() if key in KEYS or key not in (config or {})}
         with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints where it reads from
-            model = super()._from_pretrained(model_id=model_id, strict=strict, **settings)
-        model.origin = _folder_of(model_id, {key: kwargs[key] for key in ("revision", "cache_dir", "token")})
-        return model
+            return super()._from_pretrained(model_id=model_id, strict=strict, **settings)
 
     @classmethod
     def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:

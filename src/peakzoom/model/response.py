@@ -79,8 +79,8 @@ def response_map(maps: Tensor, scores: Tensor, delta: float = 0.2, top: int = 5)
     """
     best = scores.topk(min(top, scores.shape[1]), dim=1).indices  # (B, k, T')
     maps = maps.gather(1, best[..., None, None].expand(*best.shape, *maps.shape[3:]))  # (B, k, T', h, w)
-    sure = top_k_entropy(scores, top) < delta
-    return torch.where(sure[..., None, None], maps[:, 0], maps.sum(1))
+    certain = top_k_entropy(scores, top) < delta
+    return torch.where(certain[..., None, None], maps[:, 0], maps.sum(1))
 
 
 def evidence_weights(scores: Tensor) -> Tensor:
@@ -153,16 +153,16 @@ def further_peaks(response: Tensor, peaks: Tensor, reach: float) -> tuple[Tensor
 
     Around each peak of response R_i the response is multiplied by 1 - R_i exp(-d^2 / (2 reach^2)); the peaks of that
     are added, and they carry what was left of the response where they stand. So the first peaks keep their response,
-    up to 1, and a further one has less the nearer it is to them: by Eq. 5 it falls mostly to the complementary side.
-    (Erasing what was found to find the next best is Wei et al.'s idea, CVPR 2017, there by training anew.)
+    up to 1, and a further one has less the nearer it is to them: by Eq. 5 it falls mostly to the complementary branch.
+    (Erasing the best place to find the next best is Wei et al.'s idea, CVPR 2017, there by training anew.)
 
     Args:
         response: (..., g, g) in [0, 1].
         peaks: (..., g, g) bool, of that response.
-        reach: standard deviation of what a peak erases, as a fraction of the grid side.
+        reach: standard deviation of the Gaussian that a peak erases, as a fraction of the grid side.
 
     Returns:
-        (..., g, g) the response, lowered at the further peaks, and (..., g, g) bool, all peaks.
+        (..., g, g), the response, lowered at the further peaks; (..., g, g) bool, all peaks.
     """
     side = response.shape[-1]
     line = torch.arange(side, dtype=response.dtype, device=response.device) / side

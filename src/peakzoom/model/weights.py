@@ -1,4 +1,4 @@
-"""Public weights into a video network, by name and shape; what was loaded and what was not is said.
+"""Public weights into a video network, by name and shape.
 
 The networks in ``model/backbones`` keep the parameter names of the public code they follow, so that its weight files
 load. A file is read without running code that it may contain: safetensors, or a PyTorch file of plain tensors.
@@ -20,8 +20,10 @@ from peakzoom.utils.errors import UserError
 
 WRAPPINGS = ("state_dict", "model_state", "model")  # keys under which training code keeps the weights
 PREFIXES = ("module.", "model.")  # of nn.DataParallel and of Lightning
-CLASSIFIER = ("fc.weight", "fc.bias")
+CLASSIFIER = {"fc.weight", "fc.bias"}
 NAMED = 3  # names that a message spells out
+# What reading a cut or foreign file raises: it depends on where the reader stumbles.
+TORN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def load_weights(network: nn.Module, file: str | Path) -> list[str]:
@@ -48,54 +50,62 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
     """
     file = Path(file)
     state = read_weights(file)
-    adapt = getattr(network, "adapt_weights", None)
-    if adapt is not None:
+    if adapt := getattr(network, "adapt_weights", None):
         state = adapt(state)
-    own = network.state_dict()
-    said: list[str] = []
+    state, new, notes = _usable(network, state, file.name)
+    _check(network, state, new, file)
+    network.load_state_dict({**network.state_dict(), **state})
+    return [f"{len(state)} tensors of {file.name} loaded", *notes]
 
-    replaced = getattr(network, "replaced_head", ())
-    heads = sorted({name.split(".")[0] for name in state} & set(replaced))
-    state = {name: value for name, value in state.items() if name.split(".")[0] not in heads}
+
+def _usable(
+    network: nn.Module, state: dict[str, Tensor], file: str
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The tensors that the network has a place for; its parts that stay new beside the classifier; notes on both."""
+    notes: list[str] = []
+    heads = sorted({_part(name) for name in state} & set(getattr(network, "replaced_head", ())))
     if heads:
-        said.append(
-            f"{_listed(heads)} of {file.name} left out: this network has one classifier in their place"
-        )
-    elif not any(name in state for name in CLASSIFIER):
-        said.append(f"{file.name} has no classifier: this model's is new")
-    new = list(getattr(network, "new_parts", ()))
-    if any(name.split(".")[0] in new for name in state):
-        new = []  # not of the body alone
-    if new:
-        said.append(f"{file.name} has nothing for {_listed(new)}: this model's are new")
-        if any(name in state for name in CLASSIFIER):
-            said.append("the classifier was left out: it was made for other features")
-            state = {name: value for name, value in state.items() if name not in CLASSIFIER}
-    if "fc.weight" in state and "fc.weight" in own:
-        there, here = state["fc.weight"].shape, own["fc.weight"].shape
-        if there[0] != here[0] and there[1:] == here[1:]:
-            said.append(f"the classifier of {there[0]} classes was left out, this model has {here[0]}")
-            state = {name: value for name, value in state.items() if name not in CLASSIFIER}
+        state = {name: value for name, value in state.items() if _part(name) not in heads}
+        notes.append(f"{_listed(heads)} of {file} left out: this network has one classifier in their place")
+    elif not CLASSIFIER & state.keys():
+        notes.append(f"{file} has no classifier: this model's is new")
 
-    whose = type(network).__name__
+    new = list(getattr(network, "new_parts", ()))
+    if not new or any(_part(name) in new for name in state):
+        new = []  # the file is not of the body alone
+    else:
+        notes.append(f"{file} has nothing for {_listed(new)}: this model's are new")
+
+    fc = network.state_dict().get("fc.weight")
+    there, here = (None if each is None else each.shape for each in (state.get("fc.weight"), fc))
+    left_out = None
+    if new and CLASSIFIER & state.keys():
+        left_out = "the classifier was left out: it was made for other features"
+    elif there and here and there[0] != here[0] and there[1:] == here[1:]:
+        left_out = f"the classifier of {there[0]} classes was left out, this model has {here[0]}"
+    if left_out:
+        notes.append(left_out)
+        state = {name: value for name, value in state.items() if name not in CLASSIFIER}
+    return state, new, notes
+
+
+def _check(network: nn.Module, state: dict[str, Tensor], new: list[str], file: Path) -> None:
+    """UserError if a tensor is unknown to the network, is missing, or has another shape."""
+    own, whose = network.state_dict(), type(network).__name__
+    way_out = "name the --model that the file was made for"
     if unknown := [name for name in state if name not in own]:
-        raise UserError(
-            f"{file} is not of this network: {whose} has no {_first(unknown)}; "
-            "name the --model that the file was made for"
-        )
-    with_classifier = any(name in state for name in CLASSIFIER)
+        raise UserError(f"{file} is not of this network: {whose} has no {_first(unknown)}; {way_out}")
+    may_lack = set() if CLASSIFIER & state.keys() else CLASSIFIER
     missing = [
         name
         for name in own
-        if name not in state
+        if name not in state.keys() | may_lack
         and not name.endswith("num_batches_tracked")
-        and (with_classifier or name not in CLASSIFIER)
-        and name.split(".")[0] not in new
+        and _part(name) not in new
     ]
     if missing:
         raise UserError(
-            f"{file} is not of this network: it lacks {_first(missing)}, which {whose} has; "
-            "name the --model that the file was made for"
+            f"{file} is not of this network: it lacks {_first(missing)}, which {whose} has; {way_out}"
         )
     if unfit := [name for name, value in state.items() if value.shape != own[name].shape]:
         name = unfit[0]
@@ -104,24 +114,13 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
             f"{tuple(own[name].shape)} here, and {len(unfit)} of {len(state)} tensors differ so; "
             "use the published width"
         )
-    network.load_state_dict({**own, **state})
-    return [f"{len(state)} tensors of {file.name} loaded", *said]
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Tensors by name, without what wraps them: (name, tensor) of a .safetensors or a PyTorch file, on the CPU."""
     if not file.is_file():
         raise UserError(f"{file} is no file; expected weights, .safetensors or what torch.save wrote")
-    content: Any
-    if file.suffix == ".safetensors":
-        try:
-            content = load_file(file)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(
-                f"{file} cannot be read as safetensors ({_line(error)}); get the file again"
-            ) from error
-    else:
-        content = _read_torch(file)
+    content = _read_file(file)
     for _ in WRAPPINGS:  # one may hold another
         if isinstance(content, Mapping):
             inner = [content[key] for key in WRAPPINGS if isinstance(content.get(key), Mapping)]
@@ -144,9 +143,10 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_torch(file: Path) -> Any:
+def _read_file(file: Path) -> Any:
+    tensors = file.suffix == ".safetensors"
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return load_file(file) if tensors else torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "global" not in str(error).lower():
             raise UserError(f"{file} is no weight file that PyTorch can read; get the file again") from error
@@ -154,11 +154,14 @@ def _read_torch(file: Path) -> Any:
             f"{file} would run code when read, so it was not; save its state_dict() as .safetensors where you "
             "trust it"
         ) from error
-    # What a cut or foreign file raises depends on where the reader stumbles.
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{file} cannot be read as a PyTorch file ({_line(error)}); get the file again"
-        ) from error
+    except (SafetensorError, *TORN) as error:
+        kind = "safetensors" if tensors else "a PyTorch file"
+        raise UserError(f"{file} cannot be read as {kind} ({_line(error)}); get the file again") from error
+
+
+def _part(name: str) -> str:
+    """The first part of a parameter's name: its module in the network."""
+    return name.split(".")[0]
 
 
 def _bare(name: str) -> str:

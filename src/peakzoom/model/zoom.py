@@ -4,7 +4,7 @@ An output position (x, y) reads the input at the mean of the positions around it
 
     u(x, y) = sum Q(x', y') k(x - x', y - y') x' / sum Q(x', y') k(x - x', y - y')
 
-and v(x, y) likewise with y'. k is a Gaussian window, Q is continued by its border values while positions go on
+and v(x, y) with y' for the last x'. k is a Gaussian window, Q is continued by its border values while positions go on
 linearly, so flat attention reads every pixel where it stands.
 
 The published code convolves Q with a 61 x 61 window. But k is separable and the continuation is linear, so all of it
@@ -16,6 +16,7 @@ both matrices on either side. Displacements rather than positions, because they 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -50,7 +51,7 @@ class ZoomSampler(nn.Module):
     Args:
         grid: side g of the attention map.
         fwhm: width of the Gaussian in cells (13: Ding et al., 2019).
-        padding: half the window in cells (30: likewise).
+        padding: half the window in cells (30: the same source).
     """
 
     both: Tensor  # (2 g, g): D above K
@@ -84,13 +85,7 @@ class ZoomSampler(nn.Module):
         shift = self.displacement(attention)
         return _identity(shift.shape[1], shift.shape[2], shift.dtype, shift.device) + 2 * shift
 
-    def forward(
-        self,
-        frames: Tensor,
-        attention: Tensor,
-        size: tuple[int, int] | None = None,
-        apart: bool = False,
-    ) -> Tensor:
+    def forward(self, frames: Tensor, attention: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Resample frames by their attention.
 
         Args:
@@ -100,10 +95,9 @@ class ZoomSampler(nn.Module):
                 result, and zooming then shows detail that the result's size could not hold. What is not enlarged
                 does not alias: flat attention gives the area average of 2 x 2 or 4 x 4 pixels where frames are twice
                 or four times as large.
-            apart: keep the k resamplings in an axis of their own, which saves a copy where N > 1 and nothing is learnt.
 
         Returns:
-            (k N, C, *size), or (k, N, C, *size), perhaps not contiguous, if ``apart``.
+            (k N, C, *size).
         """
         if frames.dim() != 4 or attention.shape[0] % frames.shape[0]:
             raise ValueError(
@@ -117,10 +111,8 @@ class ZoomSampler(nn.Module):
             reading = _reading(*axes, self.side, shift.dtype, shift.device)
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
             positions = _positions(shift.transpose(0, 1), reading)
-            zoomed = _read(frames.to(positions.dtype), positions)  # (k, N, C, n height, m width)
-            if reading.times != (1, 1):
-                zoomed = F.avg_pool2d(zoomed.flatten(0, 1), reading.times).unflatten(0, zoomed.shape[:2])
-            return zoomed if apart else zoomed.flatten(0, 1)
+            zoomed = _read(frames.to(positions.dtype), positions).flatten(0, 1)  # (k N, C, n height, m width)
+            return zoomed if reading.times == (1, 1) else F.avg_pool2d(zoomed, reading.times)
 
 
 def _positions(shift: Tensor, reading: _Reading) -> Tensor:
@@ -138,20 +130,13 @@ def _positions(shift: Tensor, reading: _Reading) -> Tensor:
 
 def _read(frames: Tensor, positions: Tensor) -> Tensor:
     """(N, C, H, W) read at (N, k, h, w, 2) positions -> (k, N, C, h, w)."""
-    # One clip's channels lie T frames apart, and have left the caches during the pass before: copied first, which
-    # brings them back in order, they are read nearly twice as fast.
-    frames = frames.contiguous()
-    if frames.shape[0] == 1:  # the k readings run side by side
-        return _sample(frames.expand(positions.shape[1], -1, -1, -1), positions[0])[:, None]
-    if positions.requires_grad:  # their gradient comes as it lies here; below, it would be copied first
-        return torch.stack([_sample(frames, each) for each in positions.unbind(1)])
-    times, height = positions.shape[1:3]
-    whole = _sample(frames, positions.flatten(1, 2))  # (N, C, k h, w), one reading below the other
-    return whole.unflatten(2, (times, height)).permute(2, 0, 1, 3, 4)
-
-
-def _sample(frames: Tensor, positions: Tensor) -> Tensor:
-    return F.grid_sample(frames, positions, mode="bilinear", padding_mode="border", align_corners=True)
+    # Copied first, a clip is read nearly twice as fast: its channels lie T frames apart, out of the caches.
+    frames, (several, height) = frames.contiguous(), positions.shape[1:3]
+    read = partial(F.grid_sample, mode="bilinear", padding_mode="border", align_corners=True)
+    if frames.shape[0] == 1:  # threads share out images, so the k readings of one image are made k images
+        return read(frames.expand(several, -1, -1, -1), positions[0])[:, None]
+    whole = read(frames, positions.flatten(1, 2))  # (N, C, k h, w), one reading below the other
+    return whole.unflatten(2, (several, height)).permute(2, 0, 1, 3, 4)
 
 
 class _Reading(NamedTuple):

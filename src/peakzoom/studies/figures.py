@@ -124,10 +124,8 @@ def _place_labels(
         lines.append(np.linspace(ends[0], ends[1], 30))
     drawn, frame = np.concatenate(lines), axis.get_window_extent()
 
-    boxes, costs = (
-        [],
-        [],
-    )  # of each label: (128, 4) left, bottom, right, top; (128,) the cost of each by itself
+    boxes = []  # of each label: (128, 4) left, bottom, right, top
+    costs = []  # of each label: (128,) what each box costs by itself
     for text, point in zip(texts, at, strict=True):
         box = _places(text, point)
         outside = np.any((box[:, :2] < frame.min) | (box[:, 2:] > frame.max), axis=1)

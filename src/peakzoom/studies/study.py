@@ -1,142 +1,84 @@
 """Tables of many trainings: every network, with every set of branches, on every fold, with every seed.
 
 The paper's Table 4 (which branches) and Tables 2 and 3 (which networks) are both made so. In each fold and with each
-seed a network is first trained alone; every row then goes on from these weights for the same number of epochs, on the
-same clips in the same order, with its own branches. So the row of the original branch alone is a network trained as
-long as one with spatial attention, and what stands between them is the attention.
+seed a network is first trained alone (stage 1); every row then goes on from these weights for the same number of
+epochs, on the same clips in the same order, with its own branches (stage 2). So the row of the original branch alone
+is a network trained as long as one with spatial attention, and the difference between the two is the attention.
 
 The folder of a study::
 
-    study.json        what was asked: data, recipe, options, views; going on must ask for the same
-    answers.csv       one row a test video, row of the table, fold and seed: what each branch answered
-    trainings.csv     one row a training: videos, steps, seconds, last training accuracy, betas, problems
+    study.json        data, recipe, options, views; going on must ask for the same
+    answers.csv       one row a test video, row of the table, fold and seed: the prediction of each branch
+    trainings.csv     one row a training: videos, epochs, seconds, last training accuracy, betas, problems
     runs/             fold/seed/network[-branches]/: run folders; a finished one keeps its weights and evaluation
     table.md .csv, ablation.png or cost.png
 
 A study may be made in pieces, one after the other or several at once: folds, seeds and networks that ``answers.csv``
-holds are not trained again, those that are asked for later are added, and a table is over the folds and seeds that all
-its rows have.
+holds are not trained again, others may be added later, and a table is over the folds and seeds that all its rows have.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
-from peakzoom.data.entries import Entry, VideoSet, ordered
+from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import read_metrics
-from peakzoom.data.splits import hold_out_groups
-from peakzoom.evaluation.evaluate import evaluate
+from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.files import read_evaluation
-from peakzoom.evaluation.stats import (
-    accuracy,
-    bootstrap_interval,
-    compare,
-    pool,
-)
-from peakzoom.inference.cost import Timing, multiply_adds, parameters, time_per_clip
+from peakzoom.hub.card import write_missing_cards
 from peakzoom.inference.recognizer import load
-from peakzoom.model.config import BRANCHES, LETTERS
-from peakzoom.studies.answers import (
-    Answer,
-    Key,
-    _read,
-    _write,
-    complete,
-    likelihoods,
-    outcomes,
-    read_answers,
-    write_answers,
-)
-from peakzoom.studies.tables import Row
+from peakzoom.model.config import BRANCHES
+from peakzoom.studies.arms import Arm, Fold
+from peakzoom.studies.predictions import FILE, ArmPrediction, complete, read_predictions, write_predictions
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
-from peakzoom.training.start import build
 from peakzoom.training.train import train
-from peakzoom.utils.durable import read_csv, write_text
+from peakzoom.utils.durable import read_csv, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
 from peakzoom.video.sampling import Views
 
-Say = Callable[[str], None]
-ABLATION = (  # Table 4
-    BRANCHES[:1],
-    BRANCHES[:2],
-    (BRANCHES[0], BRANCHES[2]),
-    BRANCHES[1:],
-    BRANCHES,
-)
+FREE = (
+    "seed",
+    "steps",
+    "init",
+    "weights",
+    "workers",
+    "progress",
+    "cache",
+)  # options that may differ when going on
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One division into training and test videos."""
+class Task:
+    """One training of a study: of an arm on a fold with a seed."""
 
-    name: str
-    data: VideoSet
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One row of a table: a network and the branches that it is trained with in the second phase."""
-
-    model: str
-    branches: tuple[str, ...] = BRANCHES
-    width: float = 1.0
+    arm: Arm
+    fold: Fold
+    seed: int
 
     @property
-    def letters(self) -> str:
-        """Such as "O" or "ODC"."""
-        return "".join(LETTERS[name] for name in self.branches)
+    def key(self) -> tuple[object, ...]:
+        """Network, width, letters, fold and seed, as in ``answers.csv``."""
+        return (*self.arm.key, self.fold.name, self.seed)
 
-    @property
-    def folder(self) -> str:
-        """Of its first phase, which the arms of one network share."""
-        return self.model if self.width == 1 else f"{self.model}x{self.width:.4g}"
-
-    @property
-    def key(self) -> Key:
-        """As in ``answers.csv``."""
-        return self.model, self.width, self.letters
-
-
-def group_folds(data: VideoSet, groups: Iterable[Sequence[str]]) -> list[Fold]:
-    """One fold for each list of groups: they are its test videos, all others its training videos.
-
-    Raises:
-        UserError: a group is unknown, or stands in two folds, so that its videos would count twice.
-    """
-    folds: list[Fold] = []
-    seen: set[str] = set()
-    for names in groups:
-        if twice := sorted(seen & set(names)):
-            raise UserError(f"group {twice[0]!r} is in two folds; its videos would count twice")
-        seen |= set(names)
-        folds.append(Fold("+".join(names), replace(data, entries=hold_out_groups(data.entries, names))))
-    return folds
-
-
-def one_group_each(data: VideoSet) -> list[Fold]:
-    """Leave one group out: as many folds as groups."""
-    groups = ordered(entry.group for entry in data.entries if entry.group is not None)
-    if len(groups) < 2 or any(entry.group is None for entry in data.entries):
-        raise UserError(
-            f"{data.name} has {len(groups)} groups and {sum(entry.group is None for entry in data.entries)} videos "
-            "without one; leaving one group out needs two or more, and one for every video (a manifest can name it)"
-        )
-    return group_folds(data, [[group] for group in groups])
+    def __str__(self) -> str:
+        return f"{self.arm.model} {self.arm.letters}, fold {self.fold.name}, seed {self.seed}"
 
 
 class Study:
-    """A folder of trainings and what came out of them.
+    """A folder of trainings and their predictions.
 
     Args:
         out: the folder; a new one, or one to go on with.
@@ -144,7 +86,10 @@ class Study:
         recipe: of all arms; its model, width and branches are the arms'.
         options: of all trainings; ``seed``, ``steps``, ``init`` and ``weights`` are the study's.
         views: views of a test video.
-        init: for each network the model to start its first phase from, where there is one.
+        init: for each network the model to start stage 1 from, where there is one.
+
+    Raises:
+        UserError: the folder is no study, or one of other data, recipe, options or views.
     """
 
     def __init__(
@@ -160,284 +105,186 @@ class Study:
         self.options, self.views = options or Options(val_fraction=0.0), views or Views()
         self.init = dict(init or {})
         self.root = Path(os.path.commonpath([str(entry.path.absolute().parent) for entry in data.entries]))
-        plain = replace(recipe, model="", width=1.0, branches=())
         videos = sorted([self._name(entry), data.classes[entry.label]] for entry in data.entries)
-        options_asked = {
-            key: value
-            for key, value in asdict(self.options).items()
-            if key not in ("seed", "steps", "init", "weights", "workers", "progress", "cache")
+        settings = {
+            "videos": f"{len(videos)} videos, {hash_of(videos)}",
+            "classes": data.classes,
+            "recipe": asdict(replace(recipe, model="", width=1.0, branches=())),
+            "options": {key: value for key, value in asdict(self.options).items() if key not in FREE},
+            "views": asdict(self.views),
+            "pre-trained": bool(self.init),
         }
-        self._open(
-            {
-                "videos": f"{len(videos)} videos, {hash_of(videos)}",
-                "classes": data.classes,
-                "recipe": asdict(plain),
-                "options": options_asked,
-                "views": asdict(self.views),
-                "pre-trained": bool(self.init),
-            }
-        )
-        self.answers = read_answers(self.out / "answers.csv")
+        _open(self.out, json.loads(json.dumps(settings)))
+        self.predictions = read_predictions(self.out / FILE)
 
     def _name(self, entry: Entry) -> str:
         return entry.path.absolute().relative_to(self.root).as_posix()
 
-    def _open(self, asked: dict[str, object]) -> None:
-        asked = json.loads(json.dumps(asked))
-        file = self.out / "study.json"
-        if self.out.exists() and not self.out.is_dir():
-            raise UserError(f"{self.out} is a file: name a folder with --out")
-        if file.exists():
-            before = json.loads(file.read_text(encoding="utf-8"))
-            if changed := sorted(
-                key for key in before.keys() | asked.keys() if before.get(key) != asked.get(key)
-            ):
-                raise UserError(
-                    f"{self.out} was begun with another {', '.join(changed)}: go on with the same, or use another --out"
-                )
-            return
-        if self.out.exists() and any(self.out.iterdir()):
-            raise UserError(f"{self.out} is not empty and holds no study: name another --out")
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(asked, indent=2) + "\n")
-
     def notes(self, arms: Sequence[Arm]) -> list[str]:
-        """How the table of these arms came about, one paragraph each."""
-        kept = complete(self.answers, [arm.key for arm in arms])
-        folds = list(dict.fromkeys(answer.fold for answer in kept))
-        seeds = sorted({answer.seed for answer in kept})
-        videos = len({answer.video for answer in kept})
+        """How the table of these arms was made, one paragraph each."""
+        kept = complete(self.predictions, [arm.key for arm in arms])
+        folds = list(dict.fromkeys(each.fold for each in kept))
+        seeds = sorted({each.seed for each in kept})
+        videos = len({each.video for each in kept})
         pre = self.recipe.preprocess
         lines = [
             f"{len(folds)} folds ({', '.join(folds)}), {videos} test videos, seeds {', '.join(map(str, seeds))}; "
             f"recipe {self.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {self.views.clips} x "
-            f"{self.views.crops} views. Every row is trained in two phases of the same length; the first is shared.",
+            f"{self.views.crops} views. Every row is trained in two stages of the same length; the first is shared.",
             "Accuracy: mean over seeds ± standard deviation over seeds; the interval is a 95% bootstrap over videos. "
             "p: two-sided paired sign-flip test over videos, against the row without attention.",
         ]
-        shared = len({(answer.video, answer.fold) for answer in kept}) - videos
-        if shared:
+        if shared := len({(each.video, each.fold) for each in kept}) - videos:
             lines.append(
                 f"Folds share test videos: {shared} count more than once, and intervals are too narrow."
             )
         keys = {arm.key for arm in arms}
-        made = {(*answer.arm, *answer.cell) for answer in self.answers if answer.arm in keys}
-        left = len(made) - len({(*answer.arm, *answer.cell) for answer in kept})
-        if left:
+        trainings = {(*each.arm, *each.cell) for each in self.predictions if each.arm in keys}
+        if left := len(trainings) - len({(*each.arm, *each.cell) for each in kept}):
             lines.append(
-                f"Left out, because not every row has their fold and seed: {left} of {len(made)} trainings."
+                f"Left out, because not every row has their fold and seed: {left} of {len(trainings)} trainings."
             )
         return lines
 
-    def run(self, arms: Sequence[Arm], folds: Sequence[Fold], seeds: Sequence[int], say: Say = print) -> None:
+    def run(self, arms: Sequence[Arm], folds: Sequence[Fold], seeds: Sequence[int]) -> None:
         """Train and test what ``answers.csv`` does not hold yet, one seed after the other.
 
         The same command may run several times at once, on several GPUs or machines with one file system: each takes
-        what no other is at.
+        tasks that no other is working on.
         """
-        every = [(arm, fold, seed) for seed in seeds for fold in folds for arm in arms]
+        tasks = [Task(arm, fold, seed) for seed in seeds for fold in folds for arm in arms]
         done = self._done()
-        wanted = [(arm, fold, seed) for arm, fold, seed in every if (*arm.key, fold.name, seed) not in done]
-        if len(wanted) < len(every):
-            say(f"{len(every) - len(wanted)} of {len(every)} trainings were done before")
-        began, count = time.monotonic(), 0
-        waiting = list(wanted)
-        for blocking in (False, True):  # what another process is at comes last, and is mostly done by then
-            tasks, waiting = waiting, []
-            for arm, fold, seed in tasks:
-                home = self.out / "runs" / fold.name / f"seed-{seed}"
+        wanted = [task for task in tasks if task.key not in done]
+        if len(wanted) < len(tasks):
+            logger.info(f"{len(tasks) - len(wanted)} of {len(tasks)} trainings were done before")
+        began, count, waiting = time.monotonic(), 0, wanted
+        for blocking in (False, True):  # what another process works on comes last, and is mostly done by then
+            todo, waiting = waiting, []
+            for task in todo:
+                home = self.out / "runs" / task.fold.name / f"seed-{task.seed}"
                 home.mkdir(parents=True, exist_ok=True)
                 try:
-                    with FileLock(home / f"{arm.folder}.lock", blocking=blocking):
-                        if (*arm.key, fold.name, seed) in self._done():  # by another process
+                    with FileLock(home / f"{task.arm.folder}.lock", blocking=blocking):
+                        if task.key in self._done():  # by another process
                             continue
-                        self._one(arm, fold, seed, home, say)
+                        self._train_and_test(task, home)
                 except Timeout:
-                    waiting.append((arm, fold, seed))
+                    waiting.append(task)
                     continue
                 count += 1
                 left = (time.monotonic() - began) / count * (len(wanted) - count)
-                right = [
-                    each.fused == each.label
-                    for each in self.answers
-                    if (each.arm, each.cell) == (arm.key, (fold.name, seed))
-                ]
-                say(
-                    f"{arm.model} {arm.letters}, fold {fold.name}, seed {seed}: {sum(right)} of {len(right)} right; "
-                    f"{count} of {len(wanted)} trainings, about {left / 60:.0f} min left"
+                right = [each.fused == each.label for each in self.predictions if _key(each) == task.key]
+                logger.info(
+                    f"{task}: {sum(right)} of {len(right)} right; {count} of {len(wanted)} trainings, about "
+                    f"{left / 60:.0f} min left"
                 )
 
-    def _done(self) -> set[tuple[str, float, str, str, int]]:
-        """Network, width, letters, fold and seed of every training that ``answers.csv`` holds by now."""
-        self.answers = read_answers(self.out / "answers.csv")
-        return {(*answer.arm, *answer.cell) for answer in self.answers}
+    def _done(self) -> set[tuple[object, ...]]:
+        """Keys of the tasks that ``answers.csv`` holds by now."""
+        self.predictions = read_predictions(self.out / FILE)
+        return {_key(each) for each in self.predictions}
 
-    def _one(self, arm: Arm, fold: Fold, seed: int, home: Path, say: Say) -> None:
-        recipe = replace(self.recipe, model=arm.model, width=arm.width, branches=arm.branches)
+    def _train_and_test(self, task: Task, home: Path) -> None:
+        arm, data = task.arm, task.fold.data
+        recipe = arm.recipe(self.recipe)
         first, second = home / arm.folder, home / f"{arm.folder}-{arm.letters}"
-        quiet = _quietly(say)
         seconds = {}
-        for run, steps, init in (
-            (first, ("tcnn",), self.init.get(arm.model)),
-            (second, ("joint",), str(first)),
-        ):
+        for run, step, init in ((first, "tcnn", self.init.get(arm.model)), (second, "joint", str(first))):
             began = time.monotonic()
-            options = replace(self.options, seed=seed, steps=steps, init=init, weights=None, progress=False)
-            # What the first phase is made of does not depend on the branches of the second.
-            asked = recipe if run == second else replace(recipe, branches=BRANCHES)
-            train(fold.data, asked, run, options, resume=(run / "config.json").exists(), say=quiet)
-            seconds[steps[0]] = time.monotonic() - began
-            shutil.rmtree(run / steps[0] / "checkpoints", ignore_errors=True)  # only a resumed run reads them
-        test = [entry for entry in fold.data.entries if entry.split == "test"]
-        shutil.rmtree(second / "evaluation", ignore_errors=True)  # of a killed run
-        result = evaluate(
-            load(second), fold.data, test, second / "evaluation", self.views, progress=False, resume=True
-        )
-        self._note(arm, fold, seed, second / "evaluation", first, second, seconds, len(result.problems))
-
-    def _note(
-        self,
-        arm: Arm,
-        fold: Fold,
-        seed: int,
-        evaluation: Path,
-        first: Path,
-        second: Path,
-        seconds: dict[str, float],
-        problems: int,
-    ) -> None:
-        by_path = {str(entry.path): entry for entry in fold.data.entries}
-        found = read_evaluation(evaluation)
-        answered = {name: scores.argmax(1) for name, scores in found.means.items()}
-        new = []
-        for row, (path, label) in enumerate(zip(found.paths, found.labels.tolist(), strict=True)):
-            said = {name: found.classes[classes[row]] for name, classes in answered.items()}
-            new.append(
-                Answer(
-                    *arm.key,
-                    fold=fold.name,
-                    seed=seed,
-                    video=self._name(by_path[path]),
-                    group=by_path[path].group or "",
-                    label=found.classes[label],
-                    **{name: said.get(name, "") for name in (*BRANCHES, "fused")},
-                    score=float(found.means["fused"][row, label]),
-                )
+            options = replace(
+                self.options, seed=task.seed, steps=(step,), init=init, weights=None, progress=False
             )
-        metrics = read_metrics(second / "joint" / "metrics.csv")
-        trained = sum(row["split"] == "train" for row in read_csv(second / "videos.csv"))
-        training = {
-            "model": arm.model,
-            "width": arm.width,
-            "branches": arm.letters,
-            "fold": fold.name,
-            "seed": seed,
-            "training videos": trained,
-            "test videos": len(new),
-            "problems": problems,
-            "first epochs": len(read_metrics(first / "tcnn" / "metrics.csv")),
-            "first seconds": round(seconds["tcnn"]),
-            "second epochs": len(metrics),
-            "second seconds": round(seconds["joint"]),
-            "training accuracy": metrics[-1].get("train_accuracy", ""),
-            "training loss": metrics[-1].get("train_loss", ""),
-            "beta_dis": metrics[-1]["beta_dis"],
-            "beta_com": metrics[-1]["beta_com"],
-        }
+            # Stage 1 does not depend on the branches of stage 2.
+            own = recipe if run == second else replace(recipe, branches=BRANCHES)
+            train(data, own, run, options, resume=(run / "config.json").exists())
+            seconds[step] = time.monotonic() - began
+            shutil.rmtree(run / step / "checkpoints", ignore_errors=True)  # only a resumed run reads them
+        test = choose_videos(data, second)
+        evaluation = second / "evaluation"
+        shutil.rmtree(evaluation, ignore_errors=True)  # of a killed run
+        result = evaluate(load(second), test, evaluation, self.views, progress=False, resume=True)
+        for run in {first, second}:
+            write_missing_cards(run)
+        predictions = self._predictions(task, evaluation)
+        self._store(
+            predictions,
+            {
+                **{"model": arm.model, "width": arm.width, "branches": arm.letters},
+                **{"fold": task.fold.name, "seed": task.seed},
+                "training videos": sum(row["split"] == "train" for row in read_csv(second / "videos.csv")),
+                **{"test videos": len(predictions), "problems": len(result.problems)},
+                **_course(first, second, seconds),
+            },
+        )
+
+    def _predictions(self, task: Task, evaluation: Path) -> list[ArmPrediction]:
+        """Those of an evaluation's score file."""
+        entries = {str(entry.path): entry for entry in task.fold.data.entries}
+        scores = read_evaluation(evaluation)
+        best = {name: means.argmax(1) for name, means in scores.means.items()}
+
+        def predicted(branch: str, row: int) -> str:
+            return scores.classes[best[branch][row]] if branch in best else ""
+
+        return [
+            ArmPrediction(
+                *task.arm.key,
+                fold=task.fold.name,
+                seed=task.seed,
+                video=self._name(entries[path]),
+                group=entries[path].group or "",
+                label=scores.classes[label],
+                original=predicted("original", row),
+                discriminative=predicted("discriminative", row),
+                complementary=predicted("complementary", row),
+                fused=predicted("fused", row),
+                score=float(scores.means["fused"][row, label]),
+            )
+            for row, (path, label) in enumerate(zip(scores.paths, scores.labels.tolist(), strict=True))
+        ]
+
+    def _store(self, predictions: list[ArmPrediction], training: dict[str, Any]) -> None:
+        """Add a training's row, and then its predictions: what stands in ``answers.csv`` is done."""
         with FileLock(self.out / "study.lock"):
-            before = _read(self.out / "trainings.csv")
-            now = {key: str(value) for key, value in training.items()}
-            _write(self.out / "trainings.csv", list(training), [*before, now])
-            self.answers = read_answers(self.out / "answers.csv") + new
-            write_answers(self.out / "answers.csv", self.answers)  # last: what stands there is done
+            rows = [*read_csv(self.out / "trainings.csv"), training]
+            write_csv(self.out / "trainings.csv", list(training), (map(row.get, training) for row in rows))
+            self.predictions = read_predictions(self.out / FILE) + predictions
+            write_predictions(self.out / FILE, self.predictions)
 
 
-def _quietly(say: Say) -> Say:
-    """Of a training, the notes; not a line for every epoch."""
-
-    def note(line: str) -> None:
-        if " epoch " not in line:
-            say(f"  {line}")
-
-    return note
+def _key(prediction: ArmPrediction) -> tuple[object, ...]:
+    return (*prediction.arm, *prediction.cell)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one arm's network costs for one clip."""
-
-    macs: float  # G multiply-adds
-    parameters: int
-    timing: Timing
-
-
-def costs(arms: Sequence[Arm], recipe: Recipe, classes: Sequence[str], rounds: int = 7) -> dict[Key, Cost]:
-    """Multiply-adds, parameters and measured time of each arm, untrained, on this machine."""
-    frames, size = recipe.preprocess.frames, recipe.preprocess.size
-    networks = {
-        arm.key: build(
-            replace(recipe, model=arm.model, width=arm.width, branches=arm.branches), classes, joint=True
-        )
-        for arm in arms
-    }
-    by_name = {repr(key): network for key, network in networks.items()}
-    timings = time_per_clip(by_name, frames, size, rounds)
+def _course(first: Path, second: Path, seconds: dict[str, float]) -> dict[str, Any]:
+    """How the two stages of a training went, as columns of ``trainings.csv``."""
+    metrics = read_metrics(second / "joint" / "metrics.csv")
     return {
-        key: Cost(multiply_adds(network, frames, size), parameters(network), timings[repr(key)])
-        for key, network in networks.items()
+        "first epochs": len(read_metrics(first / "tcnn" / "metrics.csv")),
+        "first seconds": round(seconds["tcnn"]),
+        "second epochs": len(metrics),
+        "second seconds": round(seconds["joint"]),
+        "training accuracy": metrics[-1].get("train_accuracy", ""),
+        "training loss": metrics[-1].get("train_loss", ""),
+        "beta_dis": metrics[-1]["beta_dis"],
+        "beta_com": metrics[-1]["beta_com"],
     }
 
 
-def table(
-    answers: Sequence[Answer],
-    arms: Sequence[Arm],
-    names: Mapping[Key, str],
-    baselines: Mapping[Key, Key],
-    found: Mapping[Key, Cost] | None = None,
-) -> list[Row]:
-    """One row an arm, over the folds and seeds that all of them have.
-
-    Args:
-        answers: of the study.
-        arms: the rows, in this order.
-        names: what to call them.
-        baselines: for an arm, the one that it is compared with, clip by clip.
-        found: what they cost, where that was measured.
-
-    Raises:
-        UserError: no fold and seed has every row yet.
-    """
-    kept = complete(answers, [arm.key for arm in arms])
-    if not kept:
-        raise UserError("no fold has every row of the table yet: go on with the same command")
-    rows = []
-    for arm in arms:
-        mine = outcomes(kept, arm.key)
-        reached = accuracy(mine)
-        right = pool(mine).right
-        cost = (found or {}).get(arm.key)
-        versus = baselines.get(arm.key)
-        test = compare(mine, outcomes(kept, versus)) if versus else None
-        rows.append(
-            Row(
-                label=names[arm.key],
-                model=arm.model,
-                branches=arm.branches,
-                runs=len(mine),
-                accuracy=reached.mean,
-                spread=reached.spread,
-                interval=bootstrap_interval(right),
-                branch_accuracies={
-                    name: accuracy(outcomes(kept, arm.key, name)).mean for name in (*arm.branches, "fused")
-                },
-                nll=-float(np.mean(list(likelihoods(kept, arm.key).values()))),
-                macs=cost.macs if cost else None,
-                parameters=cost.parameters if cost else None,
-                ms=cost.timing.range if cost else None,
-                difference=test.difference if test else None,
-                difference_interval=test.interval if test else None,
-                p=test.p if test else None,
-                baseline=names[versus] if versus else None,
+def _open(out: Path, settings: dict[str, Any]) -> None:
+    """Begin a study in a folder, or check that the one there has the same settings."""
+    file = out / "study.json"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder with --out")
+    if file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        keys = before.keys() | settings.keys()
+        if changed := sorted(key for key in keys if before.get(key) != settings.get(key)):
+            raise UserError(
+                f"{out} was begun with another {', '.join(changed)}: go on with the same, or use another --out"
             )
-        )
-    return rows
+        return
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty and holds no study: name another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(settings, indent=2) + "\n")

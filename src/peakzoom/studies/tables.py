@@ -26,12 +26,12 @@ class Row:
     spread: float | None  # sample standard deviation over seeds; None for one seed
     interval: tuple[float, float]  # 95%, by bootstrap
     branch_accuracies: dict[str, float]  # of each branch and "fused"
-    nll: float | None = None  # mean negative log-likelihood of the fused answer, in nats
+    nll: float | None = None  # mean negative log-likelihood of the label by the fused scores, in nats
     macs: float | None = None  # G multiply-adds of one clip
     parameters: int | None = None
     ms: tuple[float, float, float] | None = None  # milliseconds for one clip: median, fastest, slowest
     difference: float | None = None  # accuracy less the baseline's, in points
-    difference_interval: tuple[float, float] | None = None  # likewise, 95%
+    difference_interval: tuple[float, float] | None = None  # 95%, in points
     p: float | None = None  # of the paired test against the baseline
     baseline: str | None = None  # label of the row that it is compared with
 
@@ -41,7 +41,7 @@ def _percent(value: float | None) -> str:
 
 
 def _figures(value: float, count: int) -> str:
-    """With so many significant figures, the zeros among them kept."""
+    """A number with so many significant figures, trailing zeros included."""
     return f"{value:#.{count}g}".rstrip(".")
 
 
@@ -59,15 +59,15 @@ def _ms(row: Row) -> str:
 def _difference(row: Row) -> str:
     if row.difference is None:
         return ""
-    found = _points(row.difference)
+    text = _points(row.difference)
     if row.difference_interval is not None:
         low, high = row.difference_interval
-        found += f" ({_points(low)} to {_points(high)})"
-    return found
+        text += f" ({_points(low)} to {_points(high)})"
+    return text
 
 
 def _points(value: float) -> str:
-    """With its sign; 0 has none, and neither has what rounds to it."""
+    """A number with its sign; 0, and what rounds to it, has none."""
     return f"{value:+.1f}" if round(value, 1) else "0.0"
 
 
@@ -83,7 +83,7 @@ def _branch(name: str) -> Callable[[Row], str]:
     return lambda row: _percent(row.branch_accuracies.get(name))
 
 
-# Name of a column: its head, and a row's cell.
+# Of each column: its head, and a row's cell.
 COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "label": ("network", lambda row: row.label),
     "model": ("backbone", lambda row: row.model),
@@ -105,20 +105,11 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "p": ("p", _p),
     "baseline": ("against", lambda row: row.baseline or ""),
 }
-TEXT = ("label", "model", "branches", "baseline")  # set left; figures are set right
+TEXT = ("label", "model", "branches", "baseline")  # aligned left; figures are aligned right
 
-COMPARISON = (
-    "label",
-    "accuracy",
-    "interval",
-    "nll",
-    "macs",
-    "parameters",
-    "ms",
-    "difference",
-    "p",
-)  # Tables 2 and 3
-ABLATION = ("label", *BRANCHES, "fused", "spread", "interval", "nll", "difference", "p")  # Table 4
+# Columns of the paper's Tables 2 and 3, and of Table 4.
+COMPARISON = ("label", "accuracy", "interval", "nll", "macs", "parameters", "ms", "difference", "p")
+ABLATION = ("label", *BRANCHES, "fused", "spread", "interval", "nll", "difference", "p")
 
 
 def to_markdown(
@@ -133,7 +124,10 @@ def to_markdown(
         rows: from top to bottom.
         columns: keys of ``COLUMNS``, from left to right.
         title: without the signs of a heading.
-        notes: one paragraph each: where, when and by which command the figures were made.
+        notes: one paragraph each, such as when and by which command the figures were made.
+
+    Raises:
+        ValueError: a column is unknown, or there are none.
     """
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown or not columns:
@@ -153,23 +147,23 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """All that the rows hold, in full precision: a header line, then one line a row; what is None is empty.
+    """All values of the rows, in full precision: a header line, then one line a row; None is an empty cell.
 
     Accuracies, spread and interval are in [0, 1]; ``branches`` are joined by "+".
     """
-    answers = [*BRANCHES, "fused"]
-    for row in rows:
-        answers += [name for name in row.branch_accuracies if name not in answers]
+    branches = list(
+        dict.fromkeys([*BRANCHES, "fused", *(name for row in rows for name in row.branch_accuracies)])
+    )
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
-        ["label", "model", "branches", "runs", "accuracy", "spread", "low", "high", *answers, "nll"]
+        ["label", "model", "branches", "runs", "accuracy", "spread", "low", "high", *branches, "nll"]
         + ["multiply_adds_g", "parameters", "ms_median", "ms_low", "ms_high"]
         + ["difference", "difference_low", "difference_high", "p", "baseline"]
     )
     for row in rows:
         cells = [row.label, row.model, "+".join(row.branches), row.runs, row.accuracy, row.spread]
-        cells += [*row.interval, *(row.branch_accuracies.get(name) for name in answers), row.nll]
+        cells += [*row.interval, *(row.branch_accuracies.get(name) for name in branches), row.nll]
         cells += [row.macs, row.parameters, *(row.ms or (None,) * 3)]
         cells += [row.difference, *(row.difference_interval or (None,) * 2), row.p, row.baseline]
         writer.writerow(["" if cell is None else cell for cell in cells])

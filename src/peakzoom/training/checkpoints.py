@@ -7,9 +7,9 @@ file, whose every record has a CRC-32: reading checks them all, and no pickled c
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from peakzoom.utils.durable import draft_of, sync, sync_folder
+
+log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -99,52 +101,43 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise ValueError(reason) from error
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The checkpoint to go on from; None begins the phase anew. What is damaged is told.
+def newest(folder: Path) -> Path | None:
+    """The checkpoint to go on from, None where the phase begins anew; every damaged one is logged.
 
-    A checkpoint counts if the best one that it speaks of can be read too: the end of the training needs both.
-
-    Args:
-        folder: of the checkpoints.
-        say: told one line at a time.
+    A checkpoint counts if the best one that it names can be read too: the end of the training needs both.
     """
-    if not any((folder / name).exists() for name in (LAST, PREVIOUS)):
-        return None
-    best = folder / BEST
-    damaged = None
-    if best.exists():
-        try:
-            read_checkpoint(best)
-        except ValueError as error:
-            damaged = str(error)
-    for name in (LAST, PREVIOUS):
-        file = folder / name
-        if not file.exists():
-            continue
+    files = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    for file in files:
         try:
             state = read_checkpoint(file)
         except ValueError as error:
-            other = (
-                "the one before it is taken"
-                if name == LAST and (folder / PREVIOUS).exists()
-                else "none is left"
-            )
-            say(f"{file} is damaged ({error}): {other}")
+            rest = "none is left" if file == files[-1] else "the one before it is taken"
+            log.warning("%s is damaged (%s): %s", file, error, rest)
             continue
-        needs_best = any(
-            value.get("monitor") and value.get("best_model_path") for value in _kept_states(state)
-        )
-        if needs_best and (damaged or not best.exists()):
-            say(f"{best} is {f'damaged ({damaged})' if damaged else 'missing'}: this phase begins anew")
+        if _names_best(state) and (fault := _fault(folder / BEST)):
+            log.warning("%s is %s: this phase begins anew", folder / BEST, fault)
             return None
         return file
-    say("no checkpoint can be read: this phase begins anew")
+    if files:
+        log.warning("no checkpoint can be read: this phase begins anew")
     return None
 
 
-def _kept_states(state: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        each
-        for name, each in state.get("callbacks", {}).items()
+def _fault(file: Path) -> str | None:
+    """What is wrong with a checkpoint, None where it can be read."""
+    if not file.exists():
+        return "missing"
+    try:
+        read_checkpoint(file)
+    except ValueError as error:
+        return f"damaged ({error})"
+    return None
+
+
+def _names_best(state: dict[str, Any]) -> bool:
+    """Whether a checkpoint's callbacks had saved a best epoch."""
+    return any(
+        value.get("monitor") and value.get("best_model_path")
+        for name, value in state.get("callbacks", {}).items()
         if name.startswith(ModelCheckpoint.__qualname__)
-    ]
+    )

@@ -1,22 +1,23 @@
 """Several processes that train one network: what each of them has to know of the others.
 
-The processes share one batch: what one process would take as a batch of B clips is cut into W runs of neighbours. So
-that the sum of their gradients is the one that a single process would compute, a process needs three things from the
-others: how many clips they have (its own place in the batch, for random draws), how much these clips weigh in the loss,
-and, if asked for, the sums of every batch norm.
+The processes share one batch: what one process would take as a batch of B clips is cut into W equal runs of neighbours.
+So that the mean of their gradients is the one that a single process would compute, a process needs two things from the
+others: how many clips they could decode (its own place in the batch, for random draws), and how much these clips weigh
+in the loss. Batch norms are PyTorch's: each process's own, or on GPUs those of all.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Share(NamedTuple):
@@ -81,22 +82,6 @@ class Together:
         return self.sums([float(not true)]) == [0.0]
 
 
-class _AllSum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, because every process's loss depends on it."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        value = value.clone()
-        dist.all_reduce(value)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient
-
-
 class SharedDropout(nn.Dropout):
     """A dropout that draws for the whole batch of all processes and takes the rows of this process's clips.
 
@@ -114,64 +99,6 @@ class SharedDropout(nn.Dropout):
         return input * mask[first : first + len(input)]
 
 
-class SyncBatchNorm(_BatchNorm):
-    """A batch norm whose training statistics are those of all processes' clips.
-
-    PyTorch's own runs on GPUs alone, and does not know a process without a clip. Such a process computes with one that
-    stands in, so that it takes part in every exchange in the same order as the others; with ``counts`` False that
-    clip's sums are left out.
-    """
-
-    counts: bool = True
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        pass  # any (B, C, ...)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, ...) -> the same shape. Statistics in float32, or float64 for such input."""
-        if not self.training or not dist.is_initialized():
-            return super().forward(input)
-        axes = [axis for axis in range(input.dim()) if axis != 1]
-        wide = (1, -1, *[1] * (input.dim() - 2))
-        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-        counts = float(self.counts)
-        own = x.new_tensor([x.numel() / x.shape[1]])
-        total: Tensor = _AllSum.apply(torch.cat((x.sum(axes), own)) * counts)
-        count = total[-1].detach()
-        mean = total[:-1] / count
-        centred = x - mean.view(wide)
-        variance: Tensor = _AllSum.apply(centred.square().sum(axes) * counts) / count
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            with torch.no_grad():
-                if self.num_batches_tracked is not None:
-                    self.num_batches_tracked.add_(1)
-                seen = self.num_batches_tracked
-                # momentum None is PyTorch's cumulative average
-                part = (
-                    self.momentum if self.momentum is not None else 1 / int(seen if seen is not None else 1)
-                )
-                unbiased = variance * count / (count - 1)
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), part)
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), part)
-        made = centred * (variance + self.eps).rsqrt().view(wide)
-        if self.affine:
-            made = made * self.weight.view(wide) + self.bias.view(wide)
-        return made.to(input.dtype)
-
-
-def synchronise(model: nn.Module) -> None:
-    """Let every batch norm in a model take its statistics from all processes; in place, weights as they are."""
-    for parent in list(model.modules()):
-        for name, old in list(parent.named_children()):
-            if not isinstance(old, _BatchNorm) or isinstance(old, SyncBatchNorm):
-                continue
-            new = SyncBatchNorm(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats)
-            new.load_state_dict(old.state_dict())
-            new.to(next(old.parameters(), torch.empty(0)))
-            new.train(old.training)
-            setattr(parent, name, new)
-
-
 def lost_another(error: BaseException) -> bool:
     """Whether an error only says that another process is gone."""
     text = str(error).lower()
@@ -183,3 +110,16 @@ def lost_another(error: BaseException) -> bool:
 def is_main_process() -> bool:
     """Whether this process is the only one, or the first of several that train together."""
     return int(getattr(rank_zero_only, "rank", None) or 0) == 0
+
+
+@contextmanager
+def first_process_logs() -> Iterator[None]:
+    """Let the first of several processes alone log, in the block: the others would log the same."""
+    logger = logging.getLogger("peakzoom")
+    before = logger.level
+    if not is_main_process():
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

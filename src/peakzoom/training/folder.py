@@ -1,11 +1,11 @@
-"""The run folder: opened, listed, and its weights saved."""
+"""The run folder: opened, listed, and its networks saved."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.runs import NAME_FILE, read_metrics
 from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
+from peakzoom.training.checkpoints import BEST, read_checkpoint
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.journal import changed_settings
 
 
 def training_curves(run: str | Path) -> Figure:
@@ -31,10 +33,34 @@ def training_curves(run: str | Path) -> Figure:
     return curves_figure({file.parent.name: read_metrics(file) for file in files})
 
 
-def _write_lists(
-    out: Path, data: VideoSet, parts: dict[str, list[Entry]], problems: Sequence[Problem]
-) -> None:
-    # Absolute paths: an evaluation from another folder must know its training videos again.
+def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
+    """Make the run folder, or check that a resumed run asks for what the first one did."""
+    file = out / "config.json"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: name a new folder with --out")
+    if out.exists() and any(each.name != file.name + DRAFT for each in out.iterdir()):
+        if not resume:
+            raise UserError(f"{out} is not empty: --resume goes on with it, another --out begins anew")
+        if not file.exists():
+            raise UserError(f"{out} holds no training to resume: config.json is missing")
+        if changed := changed_settings(json.loads(file.read_text(encoding="utf-8")), config):
+            raise UserError(
+                f"{out} was begun with another {changed}; resume with the same, or use another --out"
+            )
+    elif resume:
+        raise UserError(f"{out} does not exist or is empty: there is nothing to resume")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(config, indent=2) + "\n")
+    if not (out / "command.txt").exists():  # or a run was killed between the two
+        write_text(out / "command.txt", shlex.join(sys.argv) + "\n")
+
+
+def write_lists(out: Path, data: VideoSet, parts: Mapping[str, Sequence[Entry]]) -> None:
+    """The classes, the name of the data, and every video with the part that it is in.
+
+    Paths are absolute: an evaluation from another folder must know its training videos again.
+    """
     write_text(out / "classes.txt", "\n".join(data.classes) + "\n")
     write_text(out / NAME_FILE, data.name + "\n")
     write_csv(
@@ -46,44 +72,38 @@ def _write_lists(
             for entry in entries
         ),
     )
-    _write_problems(out, problems)
 
 
-def _write_problems(out: Path, problems: Sequence[Problem]) -> None:
+def write_problems(out: Path, problems: Iterable[Problem]) -> None:
+    """Every file that gave no frames, or not all, and why."""
     write_csv(out / "problems.csv", ["path", "reason"], ((each.path, each.reason) for each in problems))
 
 
-def _read_problems(out: Path) -> list[Problem]:
+def read_problems(out: Path) -> list[Problem]:
     """Those that a stopped run has noted: a phase that is done meets its videos no more."""
     return [Problem(row["path"], row["reason"]) for row in read_csv(out / "problems.csv")]
 
 
-def _open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
-    """Make the run folder, or check that a resumed run asks for what the first one did."""
-    file = out / "config.json"
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: name a new folder with --out")
-    if out.exists() and any(each.name != file.name + DRAFT for each in out.iterdir()):
-        if not resume:
-            raise UserError(f"{out} is not empty: --resume goes on with it, another --out begins anew")
-        if not file.exists():
-            raise UserError(f"{out} holds no training to resume: config.json is missing")
-        before = json.loads(file.read_text(encoding="utf-8"))
-        now = json.loads(json.dumps(config))
-        if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
-            raise UserError(
-                f"{out} was begun with another {', '.join(changed)}; resume with the same, or use another --out"
-            )
-    elif resume:
-        raise UserError(f"{out} does not exist or is empty: there is nothing to resume")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(config, indent=2) + "\n")
-    if not (out / "command.txt").exists():  # or a run was killed between the two
-        write_text(out / "command.txt", shlex.join(sys.argv) + "\n")
+def save_phase(model: PeakZoom, folder: Path) -> None:
+    """Save a trained network as ``last``, and that of its best epoch as ``best``, which says that the phase is done.
+
+    Each is saved under another name first: a folder called ``best`` is always whole. What is saved is float32, whatever
+    it was trained in.
+    """
+    model.float()
+    _save(model, folder / "last")
+    best = folder / "checkpoints" / BEST
+    if best.exists():
+        state = read_checkpoint(best)["state_dict"]
+        model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+    _save(model, folder / "best")
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a phase has saved its networks."""
+    return (folder / "best" / "model.safetensors").exists()
 
 
 def _save(model: PeakZoom, folder: Path) -> None:
-    """Save a model under a name of its own first: a folder called ``best`` is always whole."""
     with whole_folder(folder) as draft:
-        model.save_pretrained(draft, model_card_kwargs={"folder": folder})
+        model.save_pretrained(draft)

@@ -1,93 +1,136 @@
-"""Decoding the videos of a training into the cache, and what is learnt of them on the way."""
+"""The videos of a training decoded into the cache, and what the recipe leaves to them: rate and stride."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from peakzoom.data.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill, free_bytes
-from peakzoom.data.entries import Entry, Problem
+from peakzoom.data.entries import Problem
 from peakzoom.data.loading import used_in_part
 from peakzoom.training.distributed import is_main_process, launched, place
-from peakzoom.training.options import Options, Say
+from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import progress_bar
 from peakzoom.video.clips import clip_span
 from peakzoom.video.guard import guarded
-from peakzoom.video.scan import probe
+from peakzoom.video.scan import VideoInfo, probe
+from peakzoom.video.views import Preprocess
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 16  # videos that are looked at before all are decoded
 
 
-def _decode_all(
-    entries: Sequence[Entry], recipe: Recipe, options: Options, say: Say
-) -> tuple[dict[Path, CachedVideo], list[Problem], Recipe]:
-    """Fill the cache (or look at the files, without one) and settle what the recipe leaves to the data."""
-    paths = [entry.path for entry in entries]
-    started = launched()
-    workers = options.workers
-    if workers is None:
-        workers = max(1, (os.cpu_count() or 1) // (started[0] if started else 1))
-    sample = paths[:: max(1, len(paths) // 16)][:16]
+@dataclass(frozen=True)
+class Frames:
+    """Decoded videos.
+
+    Attributes:
+        preprocess: how clips are made of them, with their rate and stride.
+        cached: frames by video; empty without a cache.
+        problems: of videos that gave no frames, or not all. Without a cache nothing is known of them yet.
+        lost: the videos that gave none.
+    """
+
+    preprocess: Preprocess
+    cached: dict[Path, CachedVideo] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    lost: set[Path] = field(default_factory=set)
+
+
+def decode_all(paths: Sequence[Path], recipe: Recipe, options: Options) -> Frames:
+    """Fill the cache, or look at some of the files without one, and settle what the recipe leaves to the data.
+
+    Raises:
+        UserError: of the files that are looked at first none can be decoded.
+    """
+    infos = _probe(paths[:: max(1, len(paths) // SAMPLE)][:SAMPLE])
+    pre = _with_rate(recipe, infos)
+    lengths = [info.duration * pre.fps if pre.fps else info.frames for info in infos]
+    height, width = pre.stored_canvas
+    size = int(np.mean(lengths) * height * width * 3 * len(paths))
+    folder = cache_home()
+    if options.cache == "on" or (
+        options.cache == "auto" and size <= min(AUTO_LIMIT, free_bytes(folder) // 2)
+    ):
+        log.info(
+            f"decoding {len(paths)} videos into {folder} (about {size / 1e9:.2g} GB at {width} x {height})"
+        )
+        frames = _fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, options, pre)
+        lengths = [video.frames for video in frames.cached.values()] or lengths
+    else:
+        log.info(
+            f"no cache of decoded frames ({size / 1e9:.3g} GB; --set cache=on makes one): "
+            "videos are decoded each time, and broken ones are listed when they are met"
+        )
+        frames = Frames(pre)
+    return replace(frames, preprocess=_with_stride(recipe, pre, float(np.median(lengths))))
+
+
+def _probe(sample: Sequence[Path]) -> list[VideoInfo]:
     infos = []
     for path in sample:
         try:
             infos.append(guarded(path, probe, path))
         except DecodeError:
-            continue  # counted below, with all files, or by the loader when it meets the file
+            continue  # counted with all files when they are decoded, or by the loader when it meets the file
     if not infos:
         raise UserError(
             f"none of {len(sample)} videos could be decoded; run 'peakzoom data check' on this data"
         )
+    return infos
+
+
+def _with_rate(recipe: Recipe, infos: Sequence[VideoInfo]) -> Preprocess:
+    """Videos of different rates are brought to the median one, where the recipe wants that."""
     pre = recipe.preprocess
     rates = [info.fps for info in infos if info.fps > 0]
     if recipe.same_rate and pre.fps is None and rates and max(rates) > 1.2 * min(rates):
         pre = replace(pre, fps=float(np.median(rates)))
-        say(
+        log.info(
             f"frame rates differ ({min(rates):.3g} to {max(rates):.3g}): all videos are taken at {pre.fps:.3g} a second"
         )
-    lengths = [info.duration * pre.fps if pre.fps else info.frames for info in infos]
+    return pre
 
-    height, width = pre.stored_canvas
-    size = int(np.mean(lengths) * height * width * 3 * len(paths))
-    folder = cache_home()
-    use = options.cache == "on" or (
-        options.cache == "auto" and size <= min(AUTO_LIMIT, free_bytes(folder) // 2)
+
+def _with_stride(recipe: Recipe, pre: Preprocess, length: float) -> Preprocess:
+    """The recipe's stride, or the one at which a clip spans its share of the median video."""
+    if recipe.stride is not None:
+        return replace(pre, stride=recipe.stride)
+    stride = max(1, round((recipe.reach * length - 1) / max(1, pre.frames - 1)))
+    log.info(
+        f"frame stride {stride}: a clip of {pre.frames} frames spans {clip_span(pre.frames, stride)} "
+        f"of a median video's {length:.0f}"
     )
-    cached: dict[Path, CachedVideo] = {}
-    problems: list[Problem] = []
-    if use:
-        say(f"decoding {len(paths)} videos into {folder} (about {size / 1e9:.2g} GB at {width} x {height})")
-        with progress_bar(f"decoding {len(paths)} videos", options.progress and is_main_process()) as told:
-            # Each process begins elsewhere, and finds there what the others have decoded when it comes to it.
-            rank, world = place()
-            begin = rank * len(paths) // world
-            turned = paths[begin:] + paths[:begin]
-            found = fill(FrameCache(folder, pre.stored_canvas, pre.fps), turned, workers, told)
-        for path in dict.fromkeys(paths):
-            result = found[path]
-            if isinstance(result, DecodeError):
-                problems.append(Problem(str(path), result.reason))
-            else:
-                cached[path] = result
-                if result.problem:
-                    problems.append(used_in_part(path, result.problem))
-        lengths = [video.frames for video in cached.values()] or lengths
-    else:
-        say(
-            f"no cache of decoded frames ({size / 1e9:.3g} GB; --set cache=on makes one): "
-            "videos are decoded each time, and broken ones are listed when they are met"
-        )
-    if recipe.stride is None:
-        stride = max(1, round((recipe.reach * float(np.median(lengths)) - 1) / max(1, pre.frames - 1)))
-        pre = replace(pre, stride=stride)
-        say(
-            f"frame stride {stride}: a clip of {pre.frames} frames spans {clip_span(pre.frames, stride)} "
-            f"of a median video's {np.median(lengths):.0f}"
-        )
-    else:
-        pre = replace(pre, stride=recipe.stride)
-    return cached, problems, replace(recipe, preprocess=pre)
+    return replace(pre, stride=stride)
+
+
+def _fill(cache: FrameCache, paths: Sequence[Path], options: Options, pre: Preprocess) -> Frames:
+    """Decode what the cache does not have yet."""
+    workers = options.workers
+    if workers is None:
+        started = launched()
+        workers = max(1, (os.cpu_count() or 1) // (started[0] if started else 1))
+    # Each process begins elsewhere, and finds there what the others have decoded when it comes to it.
+    rank, world = place()
+    begin = rank * len(paths) // world
+    with progress_bar(f"decoding {len(paths)} videos", options.progress and is_main_process()) as told:
+        results = fill(cache, [*paths[begin:], *paths[:begin]], workers, told)
+    frames = Frames(pre)
+    for path in dict.fromkeys(paths):
+        result = results[path]
+        if isinstance(result, DecodeError):
+            frames.problems.append(Problem(str(path), result.reason))
+            frames.lost.add(path)
+            continue
+        frames.cached[path] = result
+        if result.problem:
+            frames.problems.append(used_in_part(path, result.problem))
+    return frames

@@ -1,26 +1,51 @@
-"""One row of ``metrics.csv``, one redrawn plot and one line an epoch."""
+"""What is shown and kept of a training: a row of ``metrics.csv``, a redrawn plot and a line of the log an epoch."""
 
 from __future__ import annotations
 
-import csv
+import logging
 import time
+import warnings
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from peakzoom.data.runs import read_metrics as read_metrics
+from peakzoom.data.runs import read_metrics
 from peakzoom.display.figures import plot_curves
 from peakzoom.training.module import Training
-from peakzoom.training.options import Say
-from peakzoom.utils.durable import whole
+from peakzoom.utils.durable import whole, write_csv
+
+log = logging.getLogger(__name__)
+
+SHOWN = (  # in the line: the column, its name there, its form
+    ("train_loss", "loss", ".3f"),
+    ("train_accuracy", "accuracy", ".1%"),
+    ("val_loss", "validation loss", ".3f"),
+    ("val_accuracy", "validation accuracy", ".1%"),
+)
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning from announcing itself, and from warning of what is meant."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # which importing it has set to INFO
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings(
+        "ignore", ".*sync_dist=True.*"
+    )  # what is logged is summed over the processes already
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
 
 
 class EpochLog(Callback):
-    """One row of ``metrics.csv`` and one redrawn plot an epoch; one line a time where there is no progress bar."""
+    """Writes down what was measured after every epoch.
 
-    def __init__(self, folder: Path, say: Say | None, name: str) -> None:
-        self.file, self.say, self.name = folder / "metrics.csv", say, name
+    Args:
+        folder: of the phase.
+        name: of the phase.
+        lines: log a line an epoch; there is no bar to see.
+    """
+
+    def __init__(self, folder: Path, name: str, lines: bool) -> None:
+        self.file, self.name, self.lines = folder / "metrics.csv", name, lines
         self.began = time.monotonic()
         self.first = 0
 
@@ -33,7 +58,6 @@ class EpochLog(Callback):
         if not trainer.is_global_zero:
             return
         measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        rows = read_metrics(self.file)
         epoch = trainer.current_epoch
         attention = pl_module.model.attention
         row = {
@@ -43,26 +67,16 @@ class EpochLog(Callback):
             "beta_com": float(attention.beta_com.detach()),
             **measured,
         }
-        rows = [old for old in rows if old["epoch"] <= epoch] + [row]  # a resumed run writes its epochs once
+        # A resumed run writes its epochs once.
+        rows = [*(old for old in read_metrics(self.file) if old["epoch"] <= epoch), row]
         columns = list(dict.fromkeys(name for each in rows for name in each))
-        with whole(self.file) as stream:
-            writer = csv.DictWriter(stream, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(self.file, columns, ([each.get(name, "") for name in columns] for each in rows))
         with whole(self.file.with_name("curves.png"), "wb") as stream:
             plot_curves(rows, stream, self.name)
-        if self.say:
-            took = time.monotonic() - self.began
-            left = took / (epoch + 1 - self.first) * ((trainer.max_epochs or 0) - epoch - 1)
+        if self.lines:
+            left = (trainer.max_epochs or 0) - epoch - 1
+            seconds = (time.monotonic() - self.began) / (epoch + 1 - self.first) * left
             shown = [f"{name} {measured[key]:{form}}" for key, name, form in SHOWN if key in measured]
-            self.say(
-                f"{self.name} epoch {epoch + 1}/{trainer.max_epochs}: {', '.join(shown)}, {left:.0f} s left"
+            log.info(
+                f"{self.name} epoch {epoch + 1}/{trainer.max_epochs}: {', '.join(shown)}, {seconds:.0f} s left"
             )
-
-
-SHOWN = (
-    ("train_loss", "loss", ".3f"),
-    ("train_accuracy", "accuracy", ".1%"),
-    ("val_loss", "validation loss", ".3f"),
-    ("val_accuracy", "validation accuracy", ".1%"),
-)

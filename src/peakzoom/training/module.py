@@ -7,14 +7,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from peakzoom.data.entries import Problem
 from peakzoom.data.loading import Batch, seed_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.network import PeakZoomOutput
-from peakzoom.training.distributed import Share, SharedDropout, SyncBatchNorm, Together
+from peakzoom.training.distributed import Share, SharedDropout, Together
 from peakzoom.training.recipes import Phase, Recipe
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import to_input
@@ -88,28 +88,21 @@ class Training(L.LightningModule):
         self._note(batch)
         world = self.trainer.world_size
         share = self.together.share(len(batch.views))
-        if not share.total and world == 1:
+        if world == 1 and not share.total:
             return None
-        if not share.total:
-            return self._nothing()
-        present = len(batch.views) > 0
-        norms = [part for part in self.modules() if isinstance(part, SyncBatchNorm)]
-        for norm in norms:
-            norm.counts = present
-        if present:
-            output, labels = self._run(batch, share if world > 1 else None), batch.labels
-        elif norms:  # the others wait for this process's sums
-            labels = batch.labels.new_zeros(1)
-            output = self._run(Batch(self._stand_in(), labels, []))
-        if present or norms:
+        if len(batch.views):
+            output = self._run(batch, share if world > 1 else None)
             loss = self.model.loss(
-                output, labels, label_smoothing=self.phase.label_smoothing, class_weight=self.class_weight
+                output,
+                batch.labels,
+                label_smoothing=self.phase.label_smoothing,
+                class_weight=self.class_weight,
             )
         else:
             loss = self._nothing()
         if world > 1:
-            loss = loss * self._weight_among_all(batch.labels)  # 0 where a clip only stands in
-        if present:
+            loss = loss * self._weight_among_all(batch.labels)
+        if len(batch.views):
             self._measure("train", output, batch, loss.detach() * share.total / world)
         self._finite = loss.detach().isfinite() & self._finite
         if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
@@ -117,15 +110,18 @@ class Training(L.LightningModule):
         return loss
 
     def _nothing(self) -> Tensor:
-        """A loss of 0 with gradients of 0, for which the other processes wait."""
+        """A loss of 0 with gradients of 0, for which the other processes wait: no clip here could be decoded.
+
+        Raises:
+            UserError: they wait for the statistics of batch norms too, and there are none.
+        """
+        if any(isinstance(part, nn.SyncBatchNorm) for part in self.modules()):
+            raise UserError(
+                f"process {self.global_rank} could decode no clip of its batch, so batch norms cannot be synchronised: "
+                "train with --set cache=on, or without sync_batch_norm"
+            )
         used = [value for value in self.parameters() if value.requires_grad]
         return torch.stack([0 * value.sum() for value in used]).sum()
-
-    def _stand_in(self) -> Tensor:
-        """One black clip, as :attr:`Batch.views`."""
-        pre = self.recipe.preprocess
-        shape = (1, pre.frames, 3, pre.source_size, pre.source_size)
-        return torch.zeros(shape, dtype=torch.uint8, device=self.device)
 
     def _weight_among_all(self, labels: Tensor) -> Tensor:
         """What this process's mean loss counts in the mean of all: how its clips weigh against the others', times W."""

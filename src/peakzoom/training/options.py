@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from peakzoom.data.runs import PHASES as PHASES
-
-Say = Callable[[str], None]
+from peakzoom.data.runs import PHASES
+from peakzoom.training.distributed import launched
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,13 @@ class Options:
         workers: loader processes; None = one less than the processors.
         accelerator, devices, num_nodes, precision: Lightning's; where ``torchrun`` started the processes, devices
             "auto" and one node mean as many as it did.
-        sync_batch_norm: batch norms take their statistics from all processes' clips, not from each one's own.
+        sync_batch_norm: batch norms take their statistics from the clips of all GPUs, not of each one's own.
         patience: epochs without a better validation before a phase stops; None = never.
         steps: which phases to train.
         init: weights to start the T-CNN from (a run folder, a saved model); a head of other classes is made new.
         weights: a public weight file to start it from instead, see :func:`peakzoom.model.weights.load_weights`.
-        progress: show progress bars, where there is a terminal or a notebook to show them.
+        progress: show how far the training is: by bars where there is a terminal or a notebook, else by a line an
+            epoch in the log.
     """
 
     seed: int = 0
@@ -44,3 +44,29 @@ class Options:
     weights: str | None = None
     progress: bool = True
     sync_batch_norm: bool = False
+
+    def hardware(self) -> dict[str, Any]:
+        """Arguments of ``lightning.Trainer``: what to compute on, in how many processes, in which precision."""
+        devices: int | str = int(self.devices) if self.devices.isdigit() else self.devices
+        nodes = self.num_nodes
+        if started := launched():
+            devices = started[0] if devices == "auto" else devices
+            nodes = started[1] if nodes == 1 else nodes
+        return {
+            "accelerator": self.accelerator,
+            "devices": devices,
+            "num_nodes": nodes,
+            "precision": self.precision,
+            "sync_batchnorm": self.sync_batch_norm,
+        }
+
+    def recorded(self) -> dict[str, Any]:
+        """What a resumed run must ask for again: all but where the run is made and how many processes serve it."""
+        values = asdict(self)
+        for name in ("workers", "progress", "cache"):
+            del values[name]
+        # Runs that were begun before there were these options do not have them:
+        for name, default in (("weights", None), ("sync_batch_norm", False)):
+            if values[name] == default:
+                del values[name]
+        return values

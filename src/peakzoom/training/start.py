@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,13 @@ from peakzoom.data.entries import Entry
 from peakzoom.model import PeakZoom, PeakZoomConfig
 from peakzoom.model.backbones import FIXED_LENGTH
 from peakzoom.model.load import find_model, read_model
-from peakzoom.training.options import Say
+from peakzoom.model.weights import load_weights
+from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
+
+log = logging.getLogger(__name__)
 
 
 def class_weights(entries: Sequence[Entry], classes: int, balance: float) -> Tensor | None:
@@ -58,12 +62,30 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
     return model
 
 
-def start_from(model: PeakZoom, init: str | Path, say: Say) -> None:
-    """Load a trained model's backbone; a classifier of other classes stays as it is made, and that is said."""
+def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Preprocess) -> None:
+    """Give a network the weights that its phase starts from.
+
+    Args:
+        model: untrained; its heads are then those of its backbone.
+        options: name a model or a weight file, or neither.
+        trained: the model of the phase before, where there was one; it comes first.
+        pre: how its clips are made.
+    """
+    if trained or options.init:
+        start_from(model, trained or str(options.init))
+    elif options.weights:
+        for line in load_weights(model.backbone, options.weights):
+            log.info(line)
+        log.info(_normalisation(pre))
+    model.start_heads_from_original()
+
+
+def start_from(model: PeakZoom, init: str | Path) -> None:
+    """Load a trained model's backbone; a classifier of other classes stays as it is made, and that is logged."""
     trained = read_model(find_model(init))
     weights = trained.backbone.state_dict()
     if trained.classes != model.classes:
-        say(f"{init}: {len(trained.classes)} other classes, so the classifier starts anew")
+        log.info("%s: %d other classes, so the classifier starts anew", init, len(trained.classes))
         weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
     own = model.backbone.state_dict()
     if unfit := sorted(

@@ -1,7 +1,7 @@
-"""Training in two steps, as the paper: the T-CNN first, then all three branches from it (docs/method.md, section 6).
+"""Training in two stages, as the paper: the T-CNN first, then all three branches from it (docs/method.md, section 6).
 
-Reads from the bottom: :func:`train` lists the videos, decodes them into the cache, and calls :func:`_fit` for each
-phase; Lightning carries the loop. The run folder::
+:func:`train` is the whole way: check, open the run, decode, then build, fit and save each phase. Lightning carries the
+loop. The run folder::
 
     run/
       command.txt  config.json   what was asked; a resumed run must ask for the same
@@ -11,8 +11,7 @@ phase; Lightning carries the loop. The run folder::
       tcnn/ joint/               one folder a phase:
         checkpoints/               last.ckpt, written after every epoch, and previous.ckpt, the one before it, to go
                                    on from; best.ckpt
-        best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained, and
-                                   README.md, the model card
+        best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained
         metrics.csv curves.png     accuracy and loss of every epoch
         tensorboard/
 
@@ -23,167 +22,48 @@ weights.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
-import warnings
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
-from peakzoom.data.entries import Problem, VideoSet
+from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.loading import ClipDataset, EpochSampler, loader
-from peakzoom.data.runs import PHASES as PHASES
-from peakzoom.data.runs import read_metrics as read_metrics
+from peakzoom.data.runs import PHASES
 from peakzoom.data.splits import split_validation
-from peakzoom.model import PeakZoom
-from peakzoom.model.weights import load_weights
-from peakzoom.training.check import _devices, _nodes, _unheard, check_settings
-from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest, read_checkpoint
-from peakzoom.training.distributed import (
-    is_main_process,
-    lost_another,
-    synchronise,
-)
-from peakzoom.training.folder import _open_run, _read_problems, _save, _write_lists, _write_problems
-from peakzoom.training.frames import _decode_all
-from peakzoom.training.log import EpochLog
+from peakzoom.training.check import check_settings
+from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
+from peakzoom.training.distributed import first_process_logs, is_main_process, lost_another
+from peakzoom.training.folder import is_done, open_run, read_problems, save_phase, write_lists, write_problems
+from peakzoom.training.frames import Frames, decode_all
+from peakzoom.training.log import EpochLog, quiet_lightning
 from peakzoom.training.module import Training
-from peakzoom.training.options import Options, Say
+from peakzoom.training.options import Options
 from peakzoom.training.recipes import Phase, Recipe
-from peakzoom.training.start import _normalisation, build, class_weights, start_from
+from peakzoom.training.start import build, class_weights, set_start
 from peakzoom.utils.durable import telling_full_disk
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
 from peakzoom.utils.memory import keep_freed_memory
 from peakzoom.utils.progress import is_watched
 
+log = logging.getLogger(__name__)
 
-def _fit(
-    name: str,
-    model: PeakZoom,
-    recipe: Recipe,
-    options: Options,
-    out: Path,
-    datasets: tuple[ClipDataset, ClipDataset | None],
-    class_weight: Tensor | None,
-    problems: list[Problem],
-    say: Say,
-) -> None:
-    """Train one phase, or go on with it, and leave its best and last weights; ``problems`` gains what failed."""
-    folder = out / name
-    phase: Phase = getattr(recipe, name)
-    if (
-        is_main_process()
-    ):  # and no other: it may come before this one has looked whether the run's folder is new
-        folder.mkdir(parents=True, exist_ok=True)
-    train_set, val_set = datasets
-    steps = math.ceil(len(train_set) / recipe.batch_size)
-    epochs = max(phase.epochs, math.ceil(phase.min_steps / steps))
-    if epochs > phase.epochs:
-        say(f"{name}: {epochs} epochs rather than {phase.epochs}, for {phase.min_steps} steps on few videos")
-
-    bar = options.progress and is_watched()
-    kept = folder / "checkpoints"
-    callbacks: list[Callback] = [EpochLog(folder, None if bar else say, name)]
-    if val_set:
-        callbacks.append(checkpoint_callback(kept, "best", monitor="val_score", mode="max"))
-    # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
-    # better one.)
-    callbacks.append(checkpoint_callback(kept, "last"))
-    if bar:
-        callbacks.append(TQDMProgressBar())
-    if options.patience is not None:
-        if val_set is None:
-            raise UserError("--set patience needs validation videos, and none of them could be decoded")
-        callbacks.append(EarlyStopping("val_score", mode="max", patience=options.patience))
-    trainer = L.Trainer(
-        default_root_dir=folder,
-        accelerator=options.accelerator,
-        devices=_devices(options),
-        num_nodes=_nodes(options),
-        precision=options.precision,  # type: ignore[arg-type]
-        max_epochs=epochs,
-        gradient_clip_val=phase.clip_gradient,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-        log_every_n_steps=max(1, min(50, steps)),
-        enable_progress_bar=bar,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # EpochSampler shares the videos out itself
-        num_sanity_val_steps=0,
-        plugins=[SafeCheckpoints()],
-    )
-    if trainer.accelerator.__class__.__name__ == "CPUAccelerator":
-        keep_freed_memory()
-    workers = options.workers
-    if workers is None:
-        workers = max(1, ((os.cpu_count() or 2) - 1) // trainer.num_devices)
-    rank, world = trainer.global_rank, trainer.world_size
-    pin = trainer.accelerator.__class__.__name__ == "CUDAAccelerator"
-    # A GPU changes clips faster than processes can; on a CPU these do it beside the network. Mere crops are made there
-    # too, as they are fewer bytes than whole frames.
-    train_set.defer = pin and recipe.augment.computes
-    sampler = EpochSampler(len(train_set), options.seed)
-    if options.sync_batch_norm and world > 1:
-        synchronise(model)
-    training = Training(model, recipe, phase, options.seed, class_weight)
-    on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
-    try:
-        trainer.fit(
-            training,
-            loader(train_set, recipe.batch_size, workers, sampler, pin, rank, world),
-            loader(val_set, recipe.batch_size, workers, None, pin, rank, world) if val_set else None,
-            ckpt_path=newest(kept, say),
-            weights_only=True,
-        )
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-        # Lightning makes an exit with code 1 of Ctrl-C and leaves the process deaf to the next one.
-        signal.signal(signal.SIGINT, on_interrupt)
-        raise KeyboardInterrupt from None
-    except RuntimeError as error:
-        if world == 1 or not lost_another(error):
-            raise
-        raise UserError(
-            f"process {rank} of {world} lost another one, which says or whose machine's log says why: mend that and go "
-            "on from the last epoch with --resume"
-        ) from error
-    met = [
-        problem for problem in training.all_problems() if problem not in problems
-    ]  # the first phase has met most
-    problems += met
-    if met:
-        say(
-            f"{len(met)} files could not be decoded while training, or in part alone: see {out / 'problems.csv'}"
-        )
-    if trainer.is_global_zero:
-        if met:
-            _write_problems(out, problems)  # before the weights, with which the phase is done
-        model.float()  # what is saved is float32, whatever it was trained in
-        _save(model, folder / "last")
-        best = kept / "best.ckpt"
-        if best.exists():
-            state = read_checkpoint(best)["state_dict"]
-            prefix = "model."
-            model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
-        _save(model, folder / "best")
-    trainer.strategy.barrier()  # the next phase starts from these weights
+Parts = dict[str, list[Entry]]  # videos by what they are for: "train", "val", "test"
 
 
 def train(
-    data: VideoSet,
-    recipe: Recipe,
-    out: str | Path,
-    options: Options | None = None,
-    resume: bool = False,
-    say: Say = print,
+    data: VideoSet, recipe: Recipe, out: str | Path, options: Options | None = None, resume: bool = False
 ) -> Path:
     """Train on the videos of ``data`` that are not its test videos; returns the run folder.
 
@@ -194,105 +74,220 @@ def train(
         out: a new folder.
         options: see :class:`Options`.
         resume: go on with the training in ``out``.
-        say: told one line at a time.
 
     Raises:
         UserError: no videos, a folder that is in use, settings that do not fit, a full disk.
     """
-    out = Path(out)
+    out, options = Path(out), options or Options()
 
     def way_out() -> str:
         return "go on with --resume" if (out / "config.json").exists() else "begin anew"
 
-    with telling_full_disk(out, way_out):
-        return _train(data, recipe, out, options or Options(), resume, say)
+    with telling_full_disk(out, way_out), first_process_logs():
+        quiet_lightning()
+        parts = _split(data, options)
+        check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
+        if is_main_process():
+            open_run(out, _recorded(data, parts, recipe, options), resume)
+
+        frames = decode_all([entry.path for entry in parts["train"] + parts["val"]], recipe, options)
+        recipe = replace(recipe, preprocess=frames.preprocess)
+        problems = list(dict.fromkeys([*data.problems, *frames.problems, *read_problems(out)]))
+        parts = _list_videos(out, data, parts, frames, problems)
+
+        for name in (name for name in PHASES if name in options.steps):
+            if is_done(out / name):
+                log.info("%s: done before", name)
+                continue
+            stage = Stage(name, out / name, _of_stage(recipe, name), options)
+            sets = _datasets(stage, parts, frames)
+            training = _build(stage, data, parts)
+            trainer = _trainer(stage, *sets)
+            met = _fit(stage, trainer, training, *sets)
+            problems = _with_new(out, problems, met)
+            if trainer.is_global_zero:
+                save_phase(training.model, stage.folder)
+            trainer.strategy.barrier()  # the next phase starts from these weights
+    return out
 
 
-def _train(data: VideoSet, recipe: Recipe, out: Path, options: Options, resume: bool, say: Say) -> Path:
-    main = is_main_process()
-    if not main:
-        say = _unheard
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings(
-        "ignore", ".*sync_dist=True.*"
-    )  # what is logged is summed over the processes already
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    pool = [entry for entry in data.entries if entry.split != "test"]
-    parts = {split: [entry for entry in pool if entry.split == split] for split in ("train", "val")}
-    parts["train"] += [entry for entry in pool if entry.split is None]
-    parts["test"] = [entry for entry in data.entries if entry.split == "test"]
+def _split(data: VideoSet, options: Options) -> Parts:
+    """All videos by what they are for."""
+    parts = {part: [each for each in data.entries if each.split == part] for part in ("train", "val", "test")}
+    parts["train"] += [entry for entry in data.entries if entry.split is None]
     if not parts["val"] and options.val_fraction:
         parts["train"], parts["val"] = split_validation(parts["train"], options.val_fraction, options.seed)
     if not parts["train"]:
         raise UserError(f"{data.name} has no training videos; run 'peakzoom data check' on it")
+    return parts
 
-    check_settings(recipe, options, data.classes, bool(parts["val"]), say)
 
-    # Where the run is made and how many processes serve it are not what it is.
-    asked = {
-        key: value for key, value in asdict(options).items() if key not in ("workers", "progress", "cache")
+def _recorded(data: VideoSet, parts: Parts, recipe: Recipe, options: Options) -> dict[str, Any]:
+    """What ``config.json`` holds, and a resumed run must ask for again."""
+    videos = [[str(entry.path.absolute()), entry.label, part] for part, all in parts.items() for entry in all]
+    return {
+        "data": f"{len(videos)} videos, {hash_of(videos)}",
+        "classes": data.classes,
+        "recipe": asdict(recipe),
+        "options": options.recorded(),
     }
-    # So that runs go on that were begun before there were these options:
-    for name, usual in (("weights", None), ("sync_batch_norm", False)):
-        if asked[name] == usual:
-            del asked[name]
-    videos = [
-        [str(entry.path.absolute()), entry.label, split]
-        for split, entries in parts.items()
-        for entry in entries
-    ]
-    digest = f"{len(videos)} videos, {hash_of(videos)}"
-    if main:
-        _open_run(
-            out, {"data": digest, "classes": data.classes, "recipe": asdict(recipe), "options": asked}, resume
-        )
 
-    cached, problems, recipe = _decode_all(parts["train"] + parts["val"], recipe, options, say)
-    lost = {problem.path for problem in problems if not problem.reason.startswith("used in part")}
-    problems = [*data.problems, *problems]
-    problems += [each for each in _read_problems(out) if each not in problems]
-    parts["unreadable"] = [
-        entry for split in ("train", "val") for entry in parts[split] if str(entry.path) in lost
-    ]
-    for split in ("train", "val"):
-        parts[split] = [entry for entry in parts[split] if str(entry.path) not in lost]
-    if not parts["train"]:
+
+def _list_videos(out: Path, data: VideoSet, parts: Parts, frames: Frames, problems: list[Problem]) -> Parts:
+    """Write down every video and every problem; returns the parts without the videos that cannot be decoded."""
+    used = {part: [entry for entry in all if entry.path not in frames.lost] for part, all in parts.items()}
+    lost = [entry for part in ("train", "val") for entry in parts[part] if entry.path in frames.lost]
+    if is_main_process():
+        write_lists(out, data, {**used, "unreadable": lost})
+        write_problems(out, problems)
+    if not used["train"]:
         raise UserError(f"no training video of {data.name} could be decoded; {out / 'problems.csv'} says why")
-    if main:
-        _write_lists(out, data, parts, problems)
     if problems:
-        say(f"{len(problems)} files are missing, broken or used in part: see {out / 'problems.csv'}")
-    say(
-        f"{len(parts['train'])} videos to train on, {len(parts['val'])} to validate, {len(parts['test'])} for testing "
+        log.warning(f"{len(problems)} files are missing, broken or used in part: see {out / 'problems.csv'}")
+    log.info(
+        f"{len(used['train'])} videos to train on, {len(used['val'])} to validate, {len(used['test'])} for testing "
         f"(not looked at), {len(data.classes)} classes"
     )
+    return used
 
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase of a training: its name, folder and settings."""
+
+    name: str
+    folder: Path
+    recipe: Recipe
+    options: Options
+
+    @property
+    def phase(self) -> Phase:
+        """Its part of the recipe."""
+        return self.recipe.joint if self.name == "joint" else self.recipe.tcnn
+
+
+def _of_stage(recipe: Recipe, name: str) -> Recipe:
+    """The T-CNN alone zooms nowhere and needs no larger frames."""
+    return replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1)) if name == "tcnn" else recipe
+
+
+def _datasets(stage: Stage, parts: Parts, frames: Frames) -> tuple[ClipDataset, ClipDataset | None]:
+    """Random clips to train on, three clips of each video to validate."""
+    pre, canvas, seed = stage.recipe.preprocess, frames.preprocess.stored_canvas, stage.options.seed
+    train_set = ClipDataset(parts["train"], pre, stage.recipe.augment, frames.cached, seed, canvas=canvas)
+    if not parts["val"]:
+        return train_set, None
+    return train_set, ClipDataset(parts["val"], pre, None, frames.cached, clips=3, canvas=canvas)
+
+
+def _build(stage: Stage, data: VideoSet, parts: Parts) -> Training:
+    """The network with the weights that it starts from, as Lightning trains it."""
+    recipe, options = stage.recipe, stage.options
+    joint = stage.name == "joint"
+    torch.manual_seed(options.seed)
+    model = build(recipe, data.classes, joint)
+    before = stage.folder.with_name("tcnn") / "best" if joint and "tcnn" in options.steps else None
+    set_start(model, options, before, recipe.preprocess)
     weight = class_weights(parts["train"], len(data.classes), recipe.class_balance)
-    for name in PHASES:
-        if name not in options.steps:
-            continue
-        if (out / name / "best" / "model.safetensors").exists():
-            say(f"{name}: done before")
-            continue
-        # The T-CNN alone zooms nowhere and needs no larger frames.
-        phased = recipe
-        if name == "tcnn":
-            phased = replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1))
-        pre, canvas = phased.preprocess, recipe.preprocess.stored_canvas
-        datasets = (
-            ClipDataset(parts["train"], pre, recipe.augment, cached, options.seed, canvas=canvas),
-            ClipDataset(parts["val"], pre, None, cached, clips=3, canvas=canvas) if parts["val"] else None,
+    return Training(model, recipe, stage.phase, options.seed, weight)
+
+
+def _trainer(stage: Stage, train_set: ClipDataset, val_set: ClipDataset | None) -> L.Trainer:
+    """Lightning's trainer with what is written and shown of a phase."""
+    phase, options, folder = stage.phase, stage.options, stage.folder
+    if options.patience is not None and val_set is None:
+        raise UserError("--set patience needs validation videos, and none of them could be decoded")
+    if (
+        is_main_process()
+    ):  # and no other: it may come before this one has looked whether the run's folder is new
+        folder.mkdir(parents=True, exist_ok=True)
+    steps = math.ceil(len(train_set) / stage.recipe.batch_size)
+    epochs = max(phase.epochs, math.ceil(phase.min_steps / steps))
+    if epochs > phase.epochs:
+        log.info(
+            f"{stage.name}: {epochs} epochs rather than {phase.epochs}, for {phase.min_steps} steps on few videos"
         )
-        torch.manual_seed(options.seed)
-        model = build(phased, data.classes, joint=name == "joint")
-        if name == "joint" and "tcnn" in options.steps:
-            start_from(model, out / "tcnn" / "best", say)
-        elif options.init:
-            start_from(model, options.init, say)
-        elif options.weights:
-            for line in load_weights(model.backbone, options.weights):
-                say(line)
-            say(_normalisation(phased.preprocess))
-        model.start_heads_from_original()
-        _fit(name, model, phased, options, out, datasets, weight, problems, say)
-    return out
+    bar = options.progress and is_watched()
+    callbacks: list[Callback] = [EpochLog(folder, stage.name, lines=options.progress and not bar)]
+    if val_set:
+        callbacks.append(checkpoint_callback(folder / "checkpoints", "best", monitor="val_score", mode="max"))
+    # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
+    # better one.)
+    callbacks.append(checkpoint_callback(folder / "checkpoints", "last"))
+    if bar:
+        callbacks.append(TQDMProgressBar())
+    if options.patience is not None:
+        callbacks.append(EarlyStopping("val_score", mode="max", patience=options.patience))
+    return L.Trainer(
+        **options.hardware(),
+        default_root_dir=folder,
+        max_epochs=epochs,
+        gradient_clip_val=phase.clip_gradient,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        log_every_n_steps=max(1, min(50, steps)),
+        enable_progress_bar=bar,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # SharedBatches shares the videos out
+        num_sanity_val_steps=0,
+        plugins=[SafeCheckpoints()],
+    )
+
+
+def _fit(
+    stage: Stage, trainer: L.Trainer, training: Training, train_set: ClipDataset, val_set: ClipDataset | None
+) -> list[Problem]:
+    """Train a phase, or go on with it; returns the videos that could not be decoded, or not whole."""
+    options, batch = stage.options, stage.recipe.batch_size
+    rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device.type
+    if device == "cpu":
+        keep_freed_memory()
+    workers = options.workers
+    if workers is None:
+        workers = max(1, ((os.cpu_count() or 2) - 1) // trainer.num_devices)
+    pin = device == "cuda"
+    # A GPU changes clips faster than processes can; on a CPU these do it beside the network. Mere crops are made there
+    # too, as they are fewer bytes than whole frames.
+    train_set.defer = pin and stage.recipe.augment.computes
+    sampler = EpochSampler(len(train_set), options.seed, world)
+    with _told_ends(trainer):
+        trainer.fit(
+            training,
+            loader(train_set, batch, workers, sampler, pin, rank, world),
+            loader(val_set, batch, workers, None, pin, rank, world) if val_set else None,
+            ckpt_path=newest(stage.folder / "checkpoints"),
+            weights_only=True,
+        )
+    return training.all_problems()
+
+
+@contextmanager
+def _told_ends(trainer: L.Trainer) -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C, and a process that lost another one say so."""
+    on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        # Lightning makes an exit with code 1 of Ctrl-C and leaves the process deaf to the next one.
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not lost_another(error):
+            raise
+        raise UserError(
+            f"process {trainer.global_rank} of {trainer.world_size} lost another one, which says why, or whose "
+            "machine's log does: mend that and go on from the last epoch with --resume"
+        ) from error
+
+
+def _with_new(out: Path, problems: list[Problem], met: list[Problem]) -> list[Problem]:
+    """The problems and those that training has met; the first phase meets most of the second one's."""
+    if new := [problem for problem in met if problem not in problems]:
+        log.warning(
+            f"{len(new)} files could not be decoded while training, or in part alone: see {out / 'problems.csv'}"
+        )
+        if is_main_process():
+            write_problems(out, problems + new)  # before the weights, with which the phase is done
+    return problems + new

@@ -47,11 +47,14 @@ def check_settings(file: Path, settings: dict[str, Any]) -> None:
         ) from error
     except ValueError as error:
         raise UserError(f"{beside} is damaged ({error}): {file} cannot be resumed: name another") from error
+    if changed := changed_settings(before, settings):
+        raise UserError(f"{file} was begun with another {changed}: resume with the same, or name another")
+
+
+def changed_settings(before: dict[str, Any], settings: dict[str, Any]) -> str:
+    """The names of the settings that are not what a file says of them, for a sentence; empty where all are."""
     now = json.loads(json.dumps(settings))
-    if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
-        raise UserError(
-            f"{file} was begun with another {', '.join(changed)}: resume with the same, or name another"
-        )
+    return ", ".join(sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)))
 
 
 def whole_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from peakzoom.data.entries import Entry, Problem
-from peakzoom.evaluation.files import Scores, _write
-from peakzoom.evaluation.results import summarise
+from peakzoom.evaluation.files import Scores, write_evaluation
+from peakzoom.evaluation.results import Scored, summarise
 from peakzoom.inference.prediction import Prediction
 from peakzoom.video.sampling import Views
 
@@ -78,11 +79,12 @@ def write_folder(scores: Scores, out: Path, problems: list[Problem] | None = Non
         for video in range(len(scores.labels))
     ]
     entries = [Entry(each.path, int(label)) for each, label in zip(predictions, scores.labels, strict=True)]
-    result = summarise(predictions, entries, scores.classes, problems or [])
+    scored = Scored(predictions, entries, problems or [])
+    result = summarise(scored, scores.classes)
     out.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:  # a picture that no report reads
-        patch.setattr("peakzoom.evaluation.files.plot_confusion", lambda *_: None)
-        _write(out, result, predictions, entries, scores.classes, scores.protocol, None, {})
+        patch.setattr("peakzoom.display.figures.plot_confusion", lambda *_: None)
+        write_evaluation(out, result, scored, {"protocol": asdict(scores.protocol)})
     return out
 
 

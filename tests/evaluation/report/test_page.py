@@ -35,7 +35,7 @@ def real(run: Path, clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactor
     test = [entry for entry in clip_data.entries if entry.split == "test"]
     test += [entry for entry in clip_data.entries if entry.split == "train" and entry.label == 2][:2]
     out = tmp_path_factory.mktemp("real") / "evaluation-test-paper"
-    evaluate(load(run, "cpu"), clip_data, test, out, Views("paper", 4, 3))
+    evaluate(load(run, "cpu"), replace(clip_data, entries=test), out, Views("paper", 4, 3))
     return out
 
 
@@ -76,7 +76,9 @@ def test_numbers_are_those_of_the_evaluation(real: Path) -> None:
 
 def test_a_run_with_the_original_branch_alone(run: Path, clip_data: VideoSet, tmp_path: Path) -> None:
     test = [entry for entry in clip_data.entries if entry.split == "test"]
-    evaluate(load(run / "tcnn", "cpu"), clip_data, test, tmp_path / "e", Views("paper", 2, 1))
+    evaluate(
+        load(run / "tcnn", "cpu"), replace(clip_data, entries=test), tmp_path / "e", Views("paper", 2, 1)
+    )
     folder = write_report(tmp_path / "e").parent
     numbers = json.loads((folder / "numbers.json").read_text())
     assert numbers["disagreement"] is None and numbers["scenery"] is None

@@ -17,7 +17,7 @@ from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.stats import Share, bootstrap, share, share_of
 
 HIGH_SCORE = 0.5  # above it no other class can have more
-FEW = 5  # fewer videos, or fewer right or wrong answers, and the page draws no conclusion
+FEW = 5  # fewer videos, or fewer right or wrong predictions, and the page draws no conclusion
 MOST_DOUBTS = 20
 LABEL_DOUBTFUL, UNSURE, WEAK = "label doubtful", "unsure", "agreed, low score"
 
@@ -27,7 +27,7 @@ LABEL_DOUBTFUL, UNSURE, WEAK = "label doubtful", "unsure", "agreed, low score"
 
 @dataclass(frozen=True)
 class Level:
-    """Videos on which the branches give so many different answers, and the fused answer's accuracy on them."""
+    """Videos on which the branches give so many different predictions, and the fused accuracy on them."""
 
     answers: int
     top1: Share
@@ -35,7 +35,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two branches: videos with the same answer from both, and their mean divergence in bits."""
+    """Two branches: videos with the same prediction from both, and their mean divergence in bits."""
 
     one: str
     two: str
@@ -45,7 +45,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Quantile:
-    """Videos by divergence: least and greatest in bits, and the fused answer's accuracy."""
+    """Videos by divergence: least and greatest in bits, and the fused accuracy."""
 
     low: float
     high: float
@@ -54,7 +54,7 @@ class Quantile:
 
 @dataclass(frozen=True)
 class Doubt:
-    """A video whose fused answer is not its label; ``scores`` are those of each branch's own answer."""
+    """A video whose fused prediction is not its label; ``scores`` are those of what each branch predicts."""
 
     path: str
     label: str
@@ -70,7 +70,7 @@ class Disagreement:
 
     ``separation`` is the share of pairs of a wrong and a right video in which the wrong one has the greater
     divergence (ties count half): 0.5 means that divergence says nothing. None, as its interval, where there are
-    fewer than ``FEW`` right or wrong answers.
+    fewer than ``FEW`` right or wrong predictions.
     """
 
     levels: list[Level]
@@ -116,8 +116,8 @@ def disagreement(scores: Scores) -> Disagreement | None:
     if len(scores.parts) < 2:
         return None
     right = scores.right("fused")
-    answers = np.stack([scores.means[name].argmax(1) for name in scores.parts], axis=1)
-    different = np.array([len(set(row)) for row in answers.tolist()])
+    predicted = np.stack([scores.means[name].argmax(1) for name in scores.parts], axis=1)
+    different = np.array([len(set(row)) for row in predicted.tolist()])
     levels = [Level(count, share_of(right[different == count])) for count in range(1, len(scores.parts) + 1)]
     pairs = [
         Pair(
@@ -143,7 +143,7 @@ def disagreement(scores: Scores) -> Disagreement | None:
 
 
 def _doubts(scores: Scores, apart: np.ndarray) -> tuple[dict[str, int], list[Doubt]]:
-    """Videos that are answered otherwise than labelled: counts by kind, and those to look at first."""
+    """Videos whose fused prediction is not the label: counts by kind, and those to look at first."""
     found: dict[str, list[Doubt]] = {LABEL_DOUBTFUL: [], UNSURE: [], WEAK: []}
     names = [*scores.parts, "fused"]
     for video in np.flatnonzero(~scores.right("fused")).tolist():
@@ -177,7 +177,7 @@ def _doubts(scores: Scores, apart: np.ndarray) -> tuple[dict[str, int], list[Dou
 
 @dataclass(frozen=True)
 class SceneryRow:
-    """A class with videos: right answers of each branch and of the fused one; what that hints at.
+    """A class with videos: right predictions of each branch and fused; what that hints at.
 
     ``hint`` is "scenery?", "few videos" (fewer than ``FEW``, no conclusion) or empty.
     """
@@ -189,9 +189,9 @@ class SceneryRow:
 
 
 def scenery(scores: Scores) -> list[SceneryRow] | None:
-    """Classes that the complementary view alone finds as well as every other answer; None without that branch.
+    """Classes that the complementary view alone predicts as well as every other branch; None without that branch.
 
-    "scenery?" means: at least ``FEW`` videos, as many right answers by C as by each of the others, and so many that
+    "scenery?" means: at least ``FEW`` videos, as many right predictions by C as by each of the others, and so many that
     guessing (one in S) lies below Wilson's interval.
     """
     if "complementary" not in scores.parts or len(scores.parts) < 2:

@@ -1,4 +1,4 @@
-"""All numbers of the page: of every answer, of fewer views, of a vote, of the scores and of the classes.
+"""All numbers of the page: of every prediction, of fewer views, of a vote, of the scores and of the classes.
 
 Branch subsets are the paper's Table 4, but of one joint training: each branch's softmax scores, averaged without
 learning. The expected calibration error is that of Guo et al. (2017), with 15 bins of equal width. What branches say
@@ -29,7 +29,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class SubsetRow:
-    """One answer. ``gained`` and ``lost``: videos right here and wrong by the original branch, and the reverse."""
+    """One prediction. ``gained`` and ``lost``: videos right here and wrong by the original branch, and the reverse."""
 
     name: str
     top1: Share
@@ -41,7 +41,7 @@ class SubsetRow:
 
 
 def subsets(scores: Scores) -> list[SubsetRow]:
-    """Every subset of the branches, by the mean of their softmax scores, then the learnt fused answer."""
+    """Every subset of the branches, by the mean of their softmax scores, then the learnt fused prediction."""
     rows = []
     for size in range(1, len(scores.parts) + 1):
         for chosen in combinations(scores.parts, size):
@@ -117,7 +117,7 @@ def by_views(scores: Scores) -> list[ViewsRow]:
 
 @dataclass(frozen=True)
 class VoteRow:
-    """One branch. ``differ``: videos with two answers; ``ties``: videos where the mean decided the vote."""
+    """One branch. ``differ``: videos with two predictions; ``ties``: videos where the mean decided the vote."""
 
     branch: str
     mean: Share
@@ -129,14 +129,14 @@ class VoteRow:
 
 
 def majority(views: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class that most views answer, ties decided by the mean score among the tied.
+    """The class that most views predict, ties decided by the mean score among the tied.
 
     Args:
         views: (V, views, S).
         mean: (V, S).
 
     Returns:
-        Answers int (V,), and bool (V,) where there was a tie.
+        Class indices int (V,), and bool (V,) where there was a tie.
     """
     votes = np.zeros(mean.shape, dtype=np.int64)
     np.add.at(votes, (np.arange(len(mean))[:, None], views.argmax(2)), 1)
@@ -145,17 +145,17 @@ def majority(views: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def votes(scores: Scores) -> list[VoteRow]:
-    """Majority of the views against the mean of their scores, each branch and the fused answer."""
+    """Majority of the views against the mean of their scores, each branch and the fused prediction."""
     rows = []
     for place, name in enumerate(scores.branches):
-        answers, ties = majority(scores.views[:, place], scores.means[name])
-        voted, averaged = answers == scores.labels, scores.right(name)
+        predicted, ties = majority(scores.views[:, place], scores.means[name])
+        voted, averaged = predicted == scores.labels, scores.right(name)
         rows.append(
             VoteRow(
                 name,
                 share_of(averaged),
                 share_of(voted),
-                int((answers != scores.means[name].argmax(1)).sum()),
+                int((predicted != scores.means[name].argmax(1)).sum()),
                 int((voted & ~averaged).sum()),
                 int((averaged & ~voted).sum()),
                 int(ties.sum()),
@@ -169,7 +169,7 @@ def votes(scores: Scores) -> list[VoteRow]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Videos whose answer has a score in (low, high]; means are None without one."""
+    """Videos whose prediction has a score in (low, high]; means are None without one."""
 
     low: float
     high: float
@@ -180,14 +180,14 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Of one answer.
+    """Of one prediction.
 
     Attributes:
         branch: whose.
         ece: sum over the bins of videos / all * |accuracy - mean score|.
         nll: mean of -ln(score of the label), nats.
         floored: videos whose label has a score of 0, counted as the smallest positive float32 there.
-        score_right, score_wrong: mean score of the answer where it is right and where it is wrong.
+        score_right, score_wrong: mean score of the prediction where it is right and where it is wrong.
         bins: ``BINS`` of equal width.
     """
 
@@ -232,7 +232,7 @@ def reliability(branch: str, scores: np.ndarray, labels: np.ndarray) -> Reliabil
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class and the fused answer: right of its videos, right of the videos answered so, commonest other answer."""
+    """A class: right of its videos, right of the videos predicted as it, the commonest other prediction."""
 
     name: str
     found: Share
@@ -243,7 +243,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Mistake:
-    """Videos of a class that got another one as their answer."""
+    """Videos of a class that were predicted as another one."""
 
     label: str
     answer: str
@@ -251,7 +251,7 @@ class Mistake:
 
 
 def confusion_matrix(scores: Scores) -> np.ndarray:
-    """int64 (S, S): rows true classes, columns fused answers."""
+    """int64 (S, S): rows true classes, columns fused predictions."""
     count = len(scores.classes)
     flat = np.bincount(scores.labels * count + scores.means["fused"].argmax(1), minlength=count**2)
     return flat.reshape(count, count)

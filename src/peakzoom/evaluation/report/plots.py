@@ -74,7 +74,7 @@ def plot_lines(labels: Sequence[str], series: Mapping[str, Sequence[float]], fil
 
 
 def plot_reliability(bins: Sequence[tuple[float, float, int]], file: Path) -> None:
-    """Accuracy against the score of the answer, with the number of videos below, as a PNG.
+    """Accuracy against the score of the prediction, with the number of videos below, as a PNG.
 
     Args:
         bins: (mean score, accuracy, videos) of the bins that hold a video.
@@ -91,7 +91,7 @@ def plot_reliability(bins: Sequence[tuple[float, float, int]], file: Path) -> No
     bottom.set_ylabel("videos", fontsize=9)
     bottom.set_ylim(0, max(counts) * 1.1)
     bottom.yaxis.get_major_locator().set_params(integer=True, nbins=3)
-    bottom.set_xlabel("score of the answer (mean of each of 15 bins)", fontsize=9)
+    bottom.set_xlabel("score of the prediction (mean of each of 15 bins)", fontsize=9)
     _share_axis(top, "y")
     bottom.spines[["top", "right"]].set_visible(False)
     bottom.set_xlim(-0.02, 1.02)

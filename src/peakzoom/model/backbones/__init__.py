@@ -34,6 +34,6 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "trn": trn,
 }
 
-FIXED_LENGTH = {"trn"}  # made for one number of frames, which their factories are told as ``frames``
+FIXED_LENGTH = {"trn"}  # networks for one number of frames, which their factories take as ``frames``
 
 __all__ = ["BACKBONES", "FIXED_LENGTH", "TCNN", "VideoNetwork", "tcnn", "tcnn_s", "tcnn_xs"]

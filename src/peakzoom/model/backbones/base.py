@@ -9,7 +9,7 @@ from peakzoom.model.pooling import class_scores, terms
 
 
 class VideoNetwork(nn.Module):
-    """A :class:`~peakzoom.model.geometry.Backbone` that is also a classifier of its own.
+    """A :class:`~peakzoom.model.geometry.Backbone` that is also a classifier by itself.
 
     A subclass calls :meth:`classify` and defines :meth:`features`.
     """
@@ -23,7 +23,7 @@ class VideoNetwork(nn.Module):
     def classify(
         self, num_classes: int, channels: int, dropout: float, cells: CellGeometry, pool: str = "mean"
     ) -> None:
-        """Set what a :class:`~peakzoom.model.geometry.Backbone` has beside its features; a constructor ends with it."""
+        """Make the classifier and note where the cells look; the last call of a subclass's constructor."""
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}, expected at least 1")
         terms(pool)  # raises if it is none

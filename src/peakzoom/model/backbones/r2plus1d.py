@@ -26,12 +26,7 @@ def split_conv(channels_in: int, between: int, channels: int, stride: tuple[int,
     """R(2+1)D's convolution: 1 x 3 x 3, batch norm, ReLU, 3 x 1 x 1."""
     return nn.Sequential(
         nn.Conv3d(
-            channels_in,
-            between,
-            (1, 3, 3),
-            stride=(1, stride[1], stride[1]),
-            padding=(0, 1, 1),
-            bias=False,
+            channels_in, between, (1, 3, 3), stride=(1, stride[1], stride[1]), padding=(0, 1, 1), bias=False
         ),
         nn.BatchNorm3d(between),
         nn.ReLU(inplace=True),

@@ -26,12 +26,7 @@ MakeConv = Callable[[int, int, int, tuple[int, int]], nn.Module]
 # (channels, spatial stride) to what precedes the first stage
 MakeStem = Callable[[int, int], nn.Sequential]
 
-STAGES = (
-    (64, 1),
-    (128, 2),
-    (256, 2),
-    (512, 2),
-)  # channels and stride, in time and space, of the paper's conv2 to 5
+STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride, in time and space, of conv2 to conv5
 BLOCKS = 2  # a stage
 
 

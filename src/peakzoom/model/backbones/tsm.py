@@ -8,7 +8,7 @@ shift, 1/8 of the channels each way). In every block the residual branch, not th
     frame t gets  from t + 1      from t - 1       its own          zeros beyond the clip's ends
 
 A shift has no parameters and no multiply-adds: names and cost are ResNet-50's (32.7 G at 8 x 224 x 224; the paper's
-Table 2 has 32.88 G). The mean of the frames' class scores is the answer, as in TSN.
+Table 2 has 32.88 G). The prediction is the mean of the frames' class scores, as in TSN.
 """
 
 from __future__ import annotations
@@ -47,14 +47,7 @@ def shift(x: Tensor, frames: int, div: int = SHIFT_DIV) -> Tensor:
 
 
 class TSM(FrameResNet):
-    """ResNet-50 with a shift before the first convolution of every residual branch.
-
-    Args:
-        num_classes: S.
-        width: factor on all channels, rounded to multiples of 8.
-        dropout: probability before the classifier (paper: 0.5).
-        max_stride: strides that would take the cells further apart than this many pixels are left out.
-    """
+    """ResNet-50 with a shift before the first convolution of every residual branch; dropout 0.5, as published."""
 
     def enter(self, x: Tensor, frames: int) -> Tensor:
         """The shifted input of a block: (B T, C, H, W) -> the same shape."""

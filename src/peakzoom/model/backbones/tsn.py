@@ -19,21 +19,9 @@ from peakzoom.model.backbones.resnet import FrameResNet
 
 
 class TSN(FrameResNet):
-    """ResNet-50 on every frame; the average over frames is the network's own global pooling.
-
-    Args:
-        num_classes: S.
-        width: factor on all channels, rounded to multiples of 8.
-        dropout: probability before the classifier (paper: 0.8).
-        max_stride: strides that would take the cells further apart than this many pixels are left out.
-    """
-
-    def __init__(
-        self, num_classes: int, width: float = 1.0, dropout: float = 0.8, max_stride: int = 32
-    ) -> None:
-        super().__init__(num_classes, width, dropout, max_stride)
+    """ResNet-50 on every frame; the average over frames is the network's own global pooling."""
 
 
-def tsn(num_classes: int, **kwargs: Any) -> TSN:
-    """ResNet-50 on every frame: 24 M parameters, 4.09 G multiply-adds a frame of 224 x 224, stride 32."""
-    return TSN(num_classes, **kwargs)
+def tsn(num_classes: int, dropout: float = 0.8, **kwargs: Any) -> TSN:
+    """ResNet-50 on every frame: 24 M parameters, 4.09 G multiply-adds a frame of 224 x 224, stride 32; dropout 0.8."""
+    return TSN(num_classes, dropout=dropout, **kwargs)

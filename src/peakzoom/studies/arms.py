@@ -1,0 +1,82 @@
+"""What a study trains: arms, one for each row of its table, on folds of the videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from peakzoom.data.entries import VideoSet, ordered
+from peakzoom.data.splits import hold_out_groups
+from peakzoom.model.config import BRANCHES, LETTERS
+from peakzoom.studies.predictions import Key
+from peakzoom.training.recipes import Recipe
+from peakzoom.utils.errors import UserError
+
+ABLATION = (BRANCHES[:1], BRANCHES[:2], (BRANCHES[0], BRANCHES[2]), BRANCHES[1:], BRANCHES)  # Table 4
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a table: a network, and the branches that it has in stage 2 of its training."""
+
+    model: str
+    branches: tuple[str, ...] = BRANCHES
+    width: float = 1.0
+
+    @property
+    def letters(self) -> str:
+        """Such as "O" or "ODC"."""
+        return "".join(LETTERS[name] for name in self.branches)
+
+    @property
+    def folder(self) -> str:
+        """Name of the run of stage 1, which the arms of one network share."""
+        return self.model if self.width == 1 else f"{self.model}x{self.width:.4g}"
+
+    @property
+    def key(self) -> Key:
+        """As in ``answers.csv``."""
+        return self.model, self.width, self.letters
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """A study's recipe for this arm."""
+        return replace(recipe, model=self.model, width=self.width, branches=self.branches)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division into training and test videos."""
+
+    name: str
+    data: VideoSet
+
+
+def group_folds(data: VideoSet, groups: Iterable[Sequence[str]]) -> list[Fold]:
+    """One fold for each list of groups: they are its test videos, all others its training videos.
+
+    Raises:
+        UserError: a group is unknown, or stands in two folds, so that its videos would count twice.
+    """
+    folds: list[Fold] = []
+    seen: set[str] = set()
+    for names in groups:
+        if twice := sorted(seen & set(names)):
+            raise UserError(f"group {twice[0]!r} is in two folds; its videos would count twice")
+        seen |= set(names)
+        folds.append(Fold("+".join(names), replace(data, entries=hold_out_groups(data.entries, names))))
+    return folds
+
+
+def one_group_each(data: VideoSet) -> list[Fold]:
+    """Leave one group out: as many folds as groups.
+
+    Raises:
+        UserError: a video has no group, or all have the same one.
+    """
+    groups = ordered(entry.group for entry in data.entries if entry.group is not None)
+    if len(groups) < 2 or any(entry.group is None for entry in data.entries):
+        raise UserError(
+            f"{data.name} has {len(groups)} groups and {sum(entry.group is None for entry in data.entries)} videos "
+            "without one; leaving one group out needs two or more, and one for every video (a manifest can name it)"
+        )
+    return group_folds(data, [[group] for group in groups])
