@@ -330,7 +330,7 @@ def trained(
     data, here = together(model, good, files), replace(OPTIONS, cache=cache)
 
     def run(name: str, data: VideoSet, workers: int) -> dict[str, bytes]:
-        out = train(data, longer(2, 0), folder / name, replace(here, workers=workers))
+        out = train(data, longer(2, 1), folder / name, replace(here, workers=workers))
         return made(out)
 
     one, problems = run("one", data, 0), problems_in(folder / "one" / "problems.csv")

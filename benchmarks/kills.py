@@ -1,6 +1,6 @@
 """Nothing lost: a training killed at random moments, with its disk full at every write, and with its last file cut off.
 
-A tiny training of both phases on rendered clips, in processes of its own. After each fault it goes on with ``resume``
+A tiny training of both phases on synthetic clips, in processes of its own. After each fault it goes on with ``resume``
 and must end with the same bytes, weights and numbers of every epoch, as a training that nothing happened to.
 
 Then the commands ``peakzoom evaluate`` and ``peakzoom predict --jsonl`` of such a training, on copies of its clips:

@@ -5,7 +5,7 @@ called again with --resume. In the end every clip must have one line, and some o
 ``Recognizer.predict`` says of the file alone: their scores must be equal to the last digit. It ends with an error if
 one is not, if a clip has no line, two, or one without an answer, if the command was not killed, or if it failed.
 
-    python benchmarks/many.py quickstart/run rendered --clips 5000
+    python benchmarks/many.py quickstart/run synthetic --clips 5000
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
-    return render(tmp_path_factory.mktemp("rendered") / "clips")
+    return render(tmp_path_factory.mktemp("synthetic") / "clips")
 
 
 @pytest.fixture(scope="session")

@@ -35,13 +35,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="makes pipes and
 
 @pytest.fixture(scope="module")
 def bad_files(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Odd files, 40 clips cut off and 60 with bytes flipped."""
+    """Odd files, 24 clips cut off and 36 with bytes flipped."""
     folder = tmp_path_factory.mktemp("bad")
     clips = [each.path for each in clip_data.entries[:5]]
     return [
         *bad_input.odd(clips[0], folder),
-        *bad_input.cuts(clips, 40, 1, folder),
-        *bad_input.flips(clips, 60, 2, folder),
+        *bad_input.cuts(clips, 24, 1, folder),
+        *bad_input.flips(clips, 36, 2, folder),
     ]
 
 
@@ -104,7 +104,7 @@ def test_every_way_in_tells_the_same(
 
 
 @pytest.mark.parametrize(
-    "way,every", [("evaluate", 2), ("train", 10), ("train, cached", 10), ("explain", 40), ("web page", 40)]
+    "way,every", [("evaluate", 2), ("train", 7), ("train, cached", 7), ("explain", 24), ("web page", 24)]
 )
 def test_other_ways_in(
     recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path, way: str, every: int
@@ -118,7 +118,7 @@ def test_other_ways_in(
         files = [file for file in files if os.path.isfile(file)]  # noqa: PTH113 - what a browser can send
     found = bad_input.WAYS[way](recognizer, good, files, tmp_path)
     assert found.total() == len(files) and found["stopped"] == 0
-    assert found["prediction"] >= 4 and found["reason"] >= 2 and (found["with a problem"] or every == 40), (
+    assert found["prediction"] >= 4 and found["reason"] >= 2 and (found["with a problem"] or every == 24), (
         found
     )
 

@@ -248,7 +248,7 @@ def sandbox(clips: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     listed = tmp_path / "clips" / "clips.csv"
     with listed.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    # The pages' people stand in for the rendered performers.
+    # The pages' people stand in for the synthetic performers.
     people = ["ben", "clara", "ann", "bob", "cem", "dee", *(f"person{number}" for number in range(20))]
     names = dict(zip(sorted({row["group"] for row in rows}), people, strict=False))
     with listed.open("w", newline="", encoding="utf-8") as stream:

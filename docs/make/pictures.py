@@ -3,7 +3,7 @@
     python docs/make/pictures.py
 
 ``images/cells.png``: where feature cells look, and where the two usual ways of resizing would put them.
-``images/zoom.png``: a response with two peaks put by hand into a rendered frame, the two attention maps of Eq. 6 and
+``images/zoom.png``: a response with two peaks put by hand into a synthetic frame, the two attention maps of Eq. 6 and
 7, and the two frames that they give.
 """
 

@@ -79,7 +79,9 @@ for command in (
     study.compare,
 ):
     app.command()(command)
-data_app = typer.Typer(help="Look at data sets, unpack official ones, render one.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Look at data sets, unpack official ones, make a synthetic one.", no_args_is_help=True
+)
 for command in (data.check, data.prepare, data.render):
     data_app.command()(command)
 app.add_typer(data_app, name="data")
