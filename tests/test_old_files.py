@@ -97,7 +97,10 @@ def test_a_killed_training_goes_on(
     """The old version was killed in the second stage; paths have changed since, and nothing else."""
     run = tmp_path / "run"
     shutil.copytree(old / "killed", run)
-    asked = ["train", old / "clips" / "clips.csv", *json.loads((old / "asked.json").read_text())]
+    words = (
+        (old / "asked.json").read_text().replace('"--cache", "off"', '"--set", "cache=off"')
+    )  # as it is asked now
+    asked = ["train", old / "clips" / "clips.csv", *json.loads(words)]
     assert command(*asked, "--out", tmp_path / "new") == 0
     config = json.loads((run / "config.json").read_text())
     config["data"] = json.loads((tmp_path / "new" / "config.json").read_text())["data"]

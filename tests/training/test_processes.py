@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +23,9 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.data.loading import EpochSampler, SharedBatches
 from peakzoom.data.runs import read_metrics
 from peakzoom.model import PeakZoom
+from peakzoom.training import distributed
 from peakzoom.training.check import check_settings
-from peakzoom.training.distributed import Share, SharedDropout, launched, lost_another
+from peakzoom.training.distributed import Share, SharedDropout, first_process_logs, launched, lost_another
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
@@ -83,6 +86,18 @@ def test_what_torchrun_says() -> None:
     assert launched({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}) == (2, 3)
     assert lost_another(RuntimeError("[..gloo/transport/tcp/pair.cc:547] Connection closed by peer"))
     assert not lost_another(RuntimeError("out of memory")) and not lost_another(UserError("gloo"))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_process_alone_logs(
+    first: bool, monkeypatch: pytest.MonkeyPatch, said: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr(distributed, "is_main_process", lambda: first)
+    log = logging.getLogger("peakzoom.training.train")
+    with first_process_logs():
+        log.warning("within")
+    log.info("after")
+    assert said() == ["within", "after"][not first :]
 
 
 def test_what_several_processes_cannot_do(clip_data: VideoSet, tiny: Recipe) -> None:
