@@ -152,7 +152,7 @@ def test_a_killed_study_goes_on(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("peakzoom.studies.study.logger.info", stop)
+        patched.setattr("peakzoom.studies.study.log.info", stop)
         with pytest.raises(KeyboardInterrupt):
             first.run(arms, half, [0])
     (tmp_path / "two" / "runs" / half[0].name / "seed-0" / "tcnn_xsx0.25-ODC").mkdir()  # killed right there

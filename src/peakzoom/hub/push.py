@@ -15,7 +15,7 @@ from peakzoom.utils.errors import UserError
 
 # Some versions of the hub's client send requests by one library, others by another; this is the base of their errors.
 CLIENT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def push(run: str | Path, name: str, private: bool = False) -> str:
@@ -45,7 +45,7 @@ def push(run: str | Path, name: str, private: bool = False) -> str:
     if text is None or UNFILLED.match(text):
         update_card(folder)
     elif not is_untouched(text):
-        logger.info("%s was edited: it goes to the hub as it is", card)
+        log.info("%s was edited: it goes to the hub as it is", card)
     read_model(folder)  # a damaged model is not uploaded
     api = HfApi()
     try:

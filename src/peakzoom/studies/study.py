@@ -57,7 +57,7 @@ FREE = (
     "progress",
     "cache",
 )  # options that may differ when going on
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Study:
         done = self._done()
         wanted = [task for task in tasks if task.key not in done]
         if len(wanted) < len(tasks):
-            logger.info(f"{len(tasks) - len(wanted)} of {len(tasks)} trainings were done before")
+            log.info(f"{len(tasks) - len(wanted)} of {len(tasks)} trainings were done before")
         began, count, waiting = time.monotonic(), 0, wanted
         for blocking in (False, True):  # what another process works on comes last, and is mostly done by then
             todo, waiting = waiting, []
@@ -174,7 +174,7 @@ class Study:
                 count += 1
                 left = (time.monotonic() - began) / count * (len(wanted) - count)
                 right = [each.fused == each.label for each in self.predictions if _key(each) == task.key]
-                logger.info(
+                log.info(
                     f"{task}: {sum(right)} of {len(right)} right; {count} of {len(wanted)} trainings, about "
                     f"{left / 60:.0f} min left"
                 )
