@@ -48,7 +48,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("lr = 0.002", "lr = inf", "the learning rate tcnn.lr is inf, expected more than 0$"),
         ("canvas = [108, 108]", "canvas = [108]", r"preprocess.canvas is \[108\], expected a list of 2 values$"),
         ("canvas = [108, 108]", "canvas = 108", "preprocess.canvas is 108, expected a list of 2 values$"),
-        ("canvas = [108, 108]", "canvas = [64, 64]", "no clip can be made so"),
+        ("canvas = [108, 108]", "canvas = [64, 64]", r"canvas is \(64, 64\), expected two sides of at least 96"),
         ('optimizer = "adamw"', 'optimizer = "adam"', r"tcnn.optimizer is 'adam', .*: did you mean adamw\?$"),
         ('"complementary"]', '"complement"]', r"branches is 'complement', .*: did you mean complementary\?$"),
         ("[joint]", "[joint", "the recipe is no TOML: .*line"),
@@ -97,10 +97,52 @@ def test_single_values() -> None:
         ("batch_size", "none", "batch_size is 'none', expected a whole number"),
         ("augment.area", "0.5", "augment.area is .*, expected a list of 2 values"),
         ("augment.flip", "yes", "augment.flip is 'yes', expected true or false"),
-        ("preprocess.size", "999", "no clip can be made so"),
+        ("preprocess.size", "999", r"preprocess.canvas is \(108, 108\), expected two sides of at least 999"),
         ("dropout", "1", "dropout is 1.0, expected from 0 to less than 1"),
     ],
 )
 def test_single_mistakes(key: str, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         with_values(RECIPES["small"](), {key: text})
+
+
+COUNTS = ("0", "-1")
+ABOVE_ZERO = ("0.0", "-1.0", "nan", "inf")
+NOT_NEGATIVE = ("-0.5", "nan", "inf")
+SHARES = ("-0.1", "1.0", "3.0", "nan", "inf")
+STAGE = {
+    "epochs": COUNTS, "min_steps": ("-1",), "lr": ABOVE_ZERO, "final_lr": NOT_NEGATIVE, "warmup": SHARES,
+    "weight_decay": NOT_NEGATIVE, "label_smoothing": SHARES, "clip_gradient": ABOVE_ZERO, "optimizer": ("adam", ""),
+}  # fmt: skip
+PAIRS = ("0.0,1.0", "-1.0,1.0", "1.0,0.5", "nan,1.0", "0.5,nan", "0.5,inf")
+BAD = {
+    **{f"{stage}.{key}": bad for stage in ("tcnn", "joint") for key, bad in STAGE.items()},
+    **{f"preprocess.{key}": COUNTS for key in ("size", "frames", "stride", "zoom_source")},
+    "preprocess.fps": ABOVE_ZERO,
+    "preprocess.canvas": ("95,200", "200,95", "0,0"),
+    "preprocess.mean": ("0.5,0.5,1.5", "nan,0.5,0.5"),
+    "preprocess.std": ("0.0,0.5,0.5", "0.5,0.5,nan"),
+    "augment.area": (*PAIRS, "0.5,1.5"),
+    "augment.aspect": PAIRS,
+    **{f"augment.{key}": ("-0.1", "1.5", "nan", "inf") for key in ("brightness", "contrast")},
+    **dict.fromkeys(("batch_size", "max_stride", "stride"), COUNTS),
+    **dict.fromkeys(("width", "reach"), ABOVE_ZERO),
+    **dict.fromkeys(("dropout", "erase"), SHARES),
+    "class_balance": NOT_NEGATIVE,
+    **dict.fromkeys(("model", "attention_per", "response"), ("", "odd")),
+    "branches": ("original,original", "original,complementary,original"),
+}
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_no_value_out_of_range_passes(key: str) -> None:
+    for text in BAD[key]:
+        with pytest.raises(UserError) as caught:
+            with_values(RECIPES["small"](), {key: text})
+        came = f"({text})" if "," in text and key != "branches" else text
+        shown = (came.replace(",", ", "), f"'{text}'")
+        sentence = str(caught.value)
+        assert any(sentence.split(f"{key} is ")[-1].startswith(f"{each}, expected ") for each in shown), (
+            sentence
+        )
+        assert "\n" not in sentence and len(sentence) < 160

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 import signal
@@ -491,7 +492,7 @@ def test_held_out_groups_are_test_videos(clip_data: VideoSet, tiny: Recipe, tmp_
         ({}, {"init": "no/such/run"}, "does not exist"),
         ({}, {"weights": "no/such/file.pth"}, "no/such/file.pth is no file"),
         ({}, {"weights": "w.pth", "init": "run"}, "--init and --weights exclude one another"),
-        ({}, {"weights": "w.pth", "steps": ("joint",)}, "--weights is for the first step"),
+        ({}, {"weights": "w.pth", "steps": ("joint",)}, "--weights is for stage 1"),
         ({}, {"precision": "17"}, "precision 17"),
         ({}, {"accelerator": "abacus"}, "accelerator abacus"),
         ({}, {"devices": "many"}, "devices many"),
@@ -517,6 +518,18 @@ def test_a_precision_with_wrong_gradients_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_check_of_the_settings_is_silent(tiny: Recipe, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where no training came before it, as in a study: Lightning does not list the GPUs that it found."""
+    lightning = logging.getLogger("lightning.pytorch")
+    lightning.setLevel(logging.INFO)  # as importing it does
+    lightning.addHandler(caplog.handler)
+    try:
+        check_settings(tiny, PLAIN, ["a", "b"], validates=False)
+    finally:
+        lightning.removeHandler(caplog.handler)
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("asked", ["bf16-mixed", "16-mixed"])
 def test_a_precision_that_this_cpu_only_imitates_is_logged(
     tiny: Recipe, monkeypatch: pytest.MonkeyPatch, asked: str, said: Said
@@ -526,7 +539,7 @@ def test_a_precision_that_this_cpu_only_imitates_is_logged(
     monkeypatch.setattr("peakzoom.training.check.gradient_error", lambda _: 0.003)
     check_settings(tiny, replace(PLAIN, precision=asked), ["a", "b"], validates=False)
     assert len([line for line in said() if "no instructions for bf16-mixed" in line]) == 1
-    assert len([line for line in said() if "trains in bf16-mixed" in line]) == (asked == "16-mixed")
+    assert len([line for line in said() if "trains in precision bf16-mixed" in line]) == (asked == "16-mixed")
 
 
 def test_changes_that_a_device_makes_give_the_same_weights(

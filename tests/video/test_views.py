@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -254,9 +255,12 @@ def test_preprocess_survives_json() -> None:
         Preprocess.from_dict({"sise": 3})
 
 
-@pytest.mark.parametrize("values", [{"size": 0}, {"frames": 0}, {"stride": 0}, {"canvas": (200, 300)}])
+@pytest.mark.parametrize(
+    "values", [{"size": 0}, {"frames": 0}, {"stride": 0}, {"zoom_source": 0}, {"canvas": (200, 300)}]
+)
 def test_impossible_clips(values: dict) -> None:
-    with pytest.raises(ValueError, match="no clip"):
+    ((name, value),) = values.items()
+    with pytest.raises(ValueError, match=rf"^preprocess.{name} is {re.escape(str(value))}, expected .*$"):
         Preprocess(**values)
 
 

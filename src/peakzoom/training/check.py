@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from peakzoom.model.load import find_model
 from peakzoom.model.precision import slow_in
 from peakzoom.model.weights import load_weights
+from peakzoom.training.log import quiet_lightning
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, check_recipe
 from peakzoom.training.start import build
@@ -34,6 +35,7 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
     Raises:
         UserError: a setting that is unknown, impossible here, or excluded by another one.
     """
+    quiet_lightning()  # before the first Trainer, which announces the hardware
     check_recipe(recipe)
     if options.patience is not None and not validates:
         raise UserError("--set patience needs validation videos, and --val-fraction 0 leaves none")
@@ -48,9 +50,9 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
     if options.init:
         find_model(options.init)
     elif "tcnn" not in options.steps:
-        also = ", and --weights is for the first step" if options.weights else ""
+        also = ", and --weights is for stage 1" if options.weights else ""
         raise UserError(
-            f"the joint step starts from a trained T-CNN{also}: give one with --init, or train both steps"
+            f"stage 2 starts from a trained T-CNN{also}: give one with --init, or train both stages"
         )
     if options.weights:
         load_weights(build(recipe, classes, joint=False).backbone, options.weights)
@@ -95,7 +97,7 @@ def _check_hardware(recipe: Recipe, options: Options) -> None:
         )
     if precision != options.precision:
         log.warning(
-            "precision %s is asked for, and Lightning trains in %s there", options.precision, precision
+            "Lightning trains in precision %s on this device, not in %s", precision, options.precision
         )
     if why := slow_in(precision, device):
         log.warning(why)

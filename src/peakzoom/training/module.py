@@ -179,7 +179,7 @@ class Training(L.LightningModule):
         return [*self.model.branches, "fused"] if len(self.model.branches) > 1 else ["fused"]
 
     def _measure(self, part: str, output: PeakZoomOutput, batch: Batch, loss: Tensor) -> None:
-        """Add to the sums of the epoch: ``loss``, a sum over the clips and the branches, and the right answers."""
+        """Add to the sums of the epoch: ``loss``, a sum over the clips and the branches, and the right predictions."""
         logits, names = output.logits(), self._names()
         found = {f"{part}_loss": loss / len(names)}
         for name in names:

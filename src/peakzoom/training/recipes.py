@@ -92,6 +92,8 @@ def check_recipe(recipe: Recipe) -> None:
     for branch in recipe.branches:
         _one_of("branches", branch, BRANCHES)
     _expect(len(recipe.branches) > 0, "branches", "empty", f"some of {', '.join(BRANCHES)}")
+    once = len(set(recipe.branches)) == len(recipe.branches)
+    _expect(once, "branches", ", ".join(recipe.branches), "each branch once")
     _expect(0 <= recipe.erase < 1, "erase", recipe.erase, "from 0 to less than 1, a share of the frame")
     _expect(0 <= recipe.dropout < 1, "dropout", recipe.dropout, "from 0 to less than 1")
     _expect(recipe.batch_size >= 1, "batch_size", recipe.batch_size, "1 or more")
@@ -99,6 +101,8 @@ def check_recipe(recipe: Recipe) -> None:
     _expect(recipe.stride is None or recipe.stride >= 1, "stride", recipe.stride, "1 or more, or none")
     _expect(0 < recipe.width < math.inf, "width", recipe.width, "more than 0")
     _expect(0 < recipe.reach < math.inf, "reach", recipe.reach, "more than 0")
+    balance = recipe.class_balance
+    _expect(0 <= balance < math.inf, "class_balance", balance, "0 or more")
     pre = recipe.preprocess
     _expect(pre.size >= 32, "preprocess.size", pre.size, "32 pixels or more")
     _expect(pre.fps is None or 0 < pre.fps < math.inf, "preprocess.fps", pre.fps, "more than 0, or none")
@@ -106,16 +110,33 @@ def check_recipe(recipe: Recipe) -> None:
     _expect(in_range, "preprocess.mean", pre.mean, "from 0 to 1, as pixels are")
     in_range = all(0 < value <= 1 for value in pre.std)
     _expect(in_range, "preprocess.std", pre.std, "above 0 up to 1, as pixels go from 0 to 1")
+    _check_augment(recipe.augment)
     for name, phase in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
-        _one_of(f"{name}.optimizer", phase.optimizer, OPTIMIZERS)
-        _expect(0 < phase.lr < math.inf, f"the learning rate {name}.lr", phase.lr, "more than 0")
-        _expect(
-            0 <= phase.warmup < 1,
-            f"{name}.warmup",
-            phase.warmup,
-            "from 0 to less than 1, a share of the steps",
-        )
-        _expect(phase.epochs >= 1, f"{name}.epochs", phase.epochs, "1 or more")
+        _check_stage(name, phase)
+
+
+def _check_augment(augment: Augment) -> None:
+    area, (narrow, wide) = augment.area, augment.aspect
+    holds = area is None or 0 < area[0] <= area[1] <= 1
+    _expect(holds, "augment.area", area, "two rising shares of the canvas, above 0 up to 1, or none")
+    holds = 0 < narrow <= wide < math.inf
+    _expect(holds, "augment.aspect", augment.aspect, "two rising numbers, more than 0")
+    for name, value in (("brightness", augment.brightness), ("contrast", augment.contrast)):
+        _expect(0 <= value <= 1, f"augment.{name}", value, "from 0 to 1, a relative change")
+
+
+def _check_stage(name: str, phase: Phase) -> None:
+    _one_of(f"{name}.optimizer", phase.optimizer, OPTIMIZERS)
+    _expect(phase.epochs >= 1, f"{name}.epochs", phase.epochs, "1 or more")
+    _expect(phase.min_steps >= 0, f"{name}.min_steps", phase.min_steps, "0 or more")
+    _expect(0 < phase.lr < math.inf, f"the learning rate {name}.lr", phase.lr, "more than 0")
+    for key, value in (("final_lr", phase.final_lr), ("weight_decay", phase.weight_decay)):
+        _expect(0 <= value < math.inf, f"{name}.{key}", value, "0 or more")
+    expected = "from 0 to less than 1, a share of the steps"
+    _expect(0 <= phase.warmup < 1, f"{name}.warmup", phase.warmup, expected)
+    smoothing, norm = phase.label_smoothing, phase.clip_gradient
+    _expect(0 <= smoothing < 1, f"{name}.label_smoothing", smoothing, "from 0 to less than 1")
+    _expect(norm is None or 0 < norm < math.inf, f"{name}.clip_gradient", norm, "more than 0, or none")
 
 
 def _one_of(name: str, value: str, known: Collection[str]) -> None:

@@ -4,7 +4,7 @@
 loop. The run folder::
 
     run/
-      command.txt  config.json   what was asked; a resumed run must ask for the same
+      command.txt  config.json   the command and the settings; a resumed run must have the same
       classes.txt  videos.csv    class names; every video and where it went (train, val, test, unreadable)
       data.txt                   what the data are called
       problems.csv               every file that gave no frames, or not all, and why
@@ -46,7 +46,7 @@ from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, 
 from peakzoom.training.distributed import first_process_logs, is_main_process, lost_another
 from peakzoom.training.folder import is_done, open_run, read_problems, save_phase, write_lists, write_problems
 from peakzoom.training.frames import Frames, decode_all
-from peakzoom.training.log import EpochLog, quiet_lightning
+from peakzoom.training.log import EpochLog
 from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Phase, Recipe
@@ -84,7 +84,6 @@ def train(
         return "go on with --resume" if (out / "config.json").exists() else "begin anew"
 
     with telling_full_disk(out, way_out), first_process_logs():
-        quiet_lightning()
         parts = _split(data, options)
         check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
         if is_main_process():
@@ -123,7 +122,7 @@ def _split(data: VideoSet, options: Options) -> Parts:
 
 
 def _recorded(data: VideoSet, parts: Parts, recipe: Recipe, options: Options) -> dict[str, Any]:
-    """What ``config.json`` holds, and a resumed run must ask for again."""
+    """What ``config.json`` holds, and a resumed run must have too."""
     videos = [[str(entry.path.absolute()), entry.label, part] for part, all in parts.items() for entry in all]
     return {
         "data": f"{len(videos)} videos, {hash_of(videos)}",

@@ -56,8 +56,14 @@ class Preprocess:
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
 
     def __post_init__(self) -> None:
-        if min(self.size, self.frames, self.stride, self.zoom_source) < 1 or min(self.canvas) < self.size:
-            raise ValueError(f"no clip can be made so: {self}")
+        for name in ("size", "frames", "stride", "zoom_source"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"preprocess.{name} is {value}, expected 1 or more")
+        if min(self.canvas) < self.size:
+            raise ValueError(
+                f"preprocess.canvas is {self.canvas}, expected two sides of at least {self.size}, which is "
+                "preprocess.size"
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
