@@ -18,16 +18,17 @@ from typing import Any
 
 from timing import machine, number_from
 
-from peakzoom.apps.batch.label import BATCH, _sort_out
+from peakzoom.apps.batch.label import _sort_out
 from peakzoom.apps.batch.listing import find_items
 from peakzoom.apps.batch.table import (
     batches_of,
     new_drafts,
     read_known,
-    row_without_answer,
+    row_without_prediction,
     schema,
     write_rows,
 )
+from peakzoom.apps.batch.worker import LabelOptions
 
 SCORES = [1 / 101] * 101
 
@@ -52,12 +53,12 @@ def main() -> None:
             (folder / f"{number // 1000:04}" / f"{number}.mp4").touch()
         print(f"| {videos:,} videos | s | more memory at most, MB |\n|---|---|---|")
         items = measured("find them", lambda: find_items([folder]))
-        batches = measured("share them out", lambda: batches_of(items, BATCH))
+        batches = measured("share them out", lambda: batches_of(items, LabelOptions().batch))
         columns, drafts = schema({"classes": [str(each) for each in range(101)]}), new_drafts(out)
 
         def write() -> None:
             for place, batch in enumerate(batches):
-                rows = [row_without_answer(item, "no video", "file") for item in batch]
+                rows = [row_without_prediction(item, "no video", "file") for item in batch]
                 if place % 2:
                     rows = [{**row, "scores": SCORES} for row in rows]
                 write_rows(drafts, batch, rows, columns)
