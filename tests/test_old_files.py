@@ -19,6 +19,7 @@ import peakzoom
 from peakzoom.cli import app
 from peakzoom.data.cache import FrameCache
 from peakzoom.model import PeakZoom
+from peakzoom.utils.errors import UserError
 
 ARCHIVE = Path(__file__).parent / "old" / "03616bc.zip"
 BRANCHES = ("original", "discriminative", "complementary", "fused")
@@ -67,6 +68,12 @@ def test_exported_files_predict_what_they_predicted(
     file = next((old / "clips").glob("wave/test_*.mp4"))
     prediction = peakzoom.load(old / name, device="cpu").predict(file)
     assert prediction.scores["fused"] == pytest.approx(old_scores[file.name]["fused"], abs=1e-4)
+
+
+def test_an_exported_file_is_refused_the_early_exit(old: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UserError, match="the early exit runs on engine torch, not on onnx: name a run"):
+        peakzoom.load(old / "model.onnx", device="cpu", cascade=True)
 
 
 def test_a_saved_model_loads_and_saves_again(old: Path, tmp_path: Path) -> None:

@@ -409,6 +409,12 @@ def test_thresholds_of_before_0_1(tmp_path: Path) -> None:
     (tmp_path / "cascade.json").write_text(json.dumps({**read.to_dict(), "thresholds": {"stage1_views": 3}}))
     with pytest.raises(UserError, match=r"is damaged \('stage1_lead'\)"):
         read_early_exit(tmp_path / "cascade.json")
+    older["cascade"] = {"glances": -3, "clear": 1.5, "settled": None}
+    (tmp_path / "cascade.json").write_text(json.dumps(older))
+    with pytest.raises(
+        UserError, match=r"^\S+cascade\.json is damaged \(.* -3, 1\.5 and inf, expected 0 or more\)"
+    ):
+        read_early_exit(tmp_path / "cascade.json")
 
 
 def test_a_recognizer_that_exits_early(run: Path, clip_data: VideoSet) -> None:
@@ -420,8 +426,18 @@ def test_a_recognizer_that_exits_early(run: Path, clip_data: VideoSet) -> None:
     assert prediction.effort == Effort(1, 0) and not prediction.views
     assert early.choose_views(None) == views != whole.choose_views(None)
     assert early.settings(views) != whole.settings(views)
+    kept = json.loads(json.dumps(early.settings(views)))["cascade"]
+    assert kept["thresholds"] == {"stage1_views": 1, "stage1_lead": 0, "stage2_lead": None}
+    assert (
+        whole.settings(views)["cascade"] == "None"
+    )  # as in files that were begun before thresholds were data
     with pytest.raises(UserError, match=r"4 x 1 views of rule paper, and 10 x 3"):
         early.predict(clip_data.entries[-1].path, Views())
+
+
+def test_no_model_is_said_before_no_thresholds(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothere does not exist: expected a run folder"):
+        load(tmp_path / "nothere", cascade=True)
 
 
 def test_what_a_cascade_was_not_made_for(home: Path) -> None:
@@ -434,21 +450,25 @@ def test_what_a_cascade_was_not_made_for(home: Path) -> None:
         call("calibrate", home, *VIEWS)
     with pytest.raises(UserError, match="is no folder here"):
         call("calibrate", home / "gone", *VIEWS)
-    with pytest.raises(UserError, match=r"4 x 1 views of rule paper, and 10 x 3"):
+    with pytest.raises(
+        UserError, match=r"cascade\.json was calibrated for 4 x 1 views of rule paper, and 10 x 3"
+    ):
         call("evaluate", home, "--cascade")
     with pytest.raises(UserError, match="runs on engine torch"):
         call("evaluate", home, *VIEWS, "--cascade", "--engine", "openvino")
-    with pytest.raises(UserError, match="for precision 32-true, and bf16-mixed is asked for"):
+    with pytest.raises(UserError, match="for precision 32-true, and bf16-mixed was chosen: choose the same"):
         call("evaluate", home, *VIEWS, "--cascade", "--precision", "bf16-mixed")
     shutil.copy(home / "joint" / "best" / "model.safetensors", home / "joint" / "best" / "before.safetensors")
     model = load(home, "cpu").model
     model.backbone.fc.bias.data += 1
     model.save_pretrained(home / "joint" / "best")
-    with pytest.raises(UserError, match="other weights"):
+    with pytest.raises(UserError, match=r"cascade\.json was calibrated for other weights"):
         call("evaluate", home, *VIEWS, "--cascade")
     older = {"cascade": {"sure": 0.9, "settled": 2.0}}
     (home / "cascade" / "cascade.json").write_text(json.dumps(older))
-    with pytest.raises(UserError, match=r"older version, .*: remove .*cascade and run 'peakzoom calibrate'"):
+    with pytest.raises(
+        UserError, match=r"^\S+ was made by an older version, .*: remove .*cascade and run 'peakzoom"
+    ):
         call("evaluate", home, *VIEWS, "--cascade")
     (home / "cascade" / "cascade.json").write_text('{"cascade": {}}')
     with pytest.raises(UserError, match="is damaged"):

@@ -59,7 +59,7 @@ def calibrate(
     averaged, target = views.views(), Path(run) / FOLDER
     if not Path(run).is_dir():
         raise UserError(
-            f"{run} is no folder here, expected a run folder or a saved model: a cascade is kept inside"
+            f"{run} is no folder here, expected a run folder or a saved model: the thresholds are kept inside"
         )
     if target.exists():
         raise UserError(f"{target} exists: remove it to calibrate again")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,6 +85,7 @@ class EarlyExit:
         weights: digest of the model's state.
         views: which views the thresholds were calibrated on.
         precision: in which the model computed then.
+        file: which the thresholds were read from, for messages; None where they were not.
     """
 
     thresholds: Thresholds
@@ -92,6 +93,7 @@ class EarlyExit:
     weights: str
     views: Views
     precision: str = FULL
+    file: Path | None = field(default=None, compare=False)
 
     @property
     def order(self) -> list[int]:
@@ -105,11 +107,11 @@ class EarlyExit:
             UserError: it has other weights or computes in another precision.
         """
         if self.weights != weights:
-            raise UserError("the cascade was calibrated for other weights: run 'peakzoom calibrate' again")
+            raise UserError(f"{self._name} was calibrated for other weights: run 'peakzoom calibrate' again")
         if self.precision != precision:
             raise UserError(
-                f"the cascade was calibrated for precision {self.precision}, and {precision} is asked for: ask for "
-                "the same, or calibrate again"
+                f"{self._name} was calibrated for precision {self.precision}, and {precision} was chosen: choose the "
+                "same, or calibrate again"
             )
 
     def check_views(self, views: Views) -> None:
@@ -121,10 +123,13 @@ class EarlyExit:
         if views != self.views:
             known = self.views
             raise UserError(
-                f"the cascade was calibrated for {known.clips} x {known.crops} views of rule {known.rule}, and "
-                f"{views.clips} x {views.crops} of rule {views.rule} are asked for: ask for the same, or calibrate "
-                "again"
+                f"{self._name} was calibrated for {known.clips} x {known.crops} views of rule {known.rule}, and "
+                f"{views.clips} x {views.crops} of rule {views.rule} were chosen: choose the same, or calibrate again"
             )
+
+    @property
+    def _name(self) -> str:
+        return str(self.file or "the early exit")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``cascade.json``; infinity is None there."""
@@ -148,28 +153,33 @@ def read_early_exit(file: Path) -> EarlyExit:
         raise UserError(f"{file} does not exist: 'peakzoom calibrate RUN' makes it")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        new = "thresholds" in values
-        key = {name: name if new else old for name, old in OLD_KEYS.items()}
-        limits, work = values[key["thresholds"]], values.get("work")
-        if "sure" in limits:
-            raise UserError(
-                f"{file} was made by an older version, whose thresholds mean something else: remove {file.parent} and "
-                "run 'peakzoom calibrate' again"
-            )
-        leads = (limits[key[name]] for name in ("stage1_lead", "stage2_lead"))
-        return EarlyExit(
-            Thresholds(
-                int(limits[key["stage1_views"]]),
-                *(math.inf if lead is None else float(lead) for lead in leads),
-            ),
-            Work(float(work[key["stage1"]]), float(work[key["stage2"]])),
-            str(values["weights"]),
-            Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
-            str(values["precision"]),
-        )
+        early_exit = None if "sure" in values.get("cascade", {}) else _early_exit_of(values, file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} is damaged ({reason}): calibrate again") from error
+    if early_exit is None:
+        raise UserError(
+            f"{file} was made by an older version, whose thresholds mean something else: remove {file.parent} and "
+            "run 'peakzoom calibrate' again"
+        )
+    return early_exit
+
+
+def _early_exit_of(values: dict[str, Any], file: Path) -> EarlyExit:
+    """What a file says, by today's keys or by those of before 0.1.0."""
+    key = {name: name if "thresholds" in values else old for name, old in OLD_KEYS.items()}
+    limits, work = values[key["thresholds"]], values["work"]
+    leads = (limits[key[name]] for name in ("stage1_lead", "stage2_lead"))
+    return EarlyExit(
+        Thresholds(
+            int(limits[key["stage1_views"]]), *(math.inf if lead is None else float(lead) for lead in leads)
+        ),
+        Work(float(work[key["stage1"]]), float(work[key["stage2"]])),
+        str(values["weights"]),
+        Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
+        str(values["precision"]),
+        file,
+    )
 
 
 class TwoStages(Protocol):
@@ -193,9 +203,11 @@ def two_stages(engine: Engine) -> TorchEngine:
         UserError: it cannot, or its model has no original branch.
     """
     if not isinstance(engine, TorchEngine):
-        raise UserError(f"a cascade runs on engine torch, not on {engine.name}: leave --engine out")
+        raise UserError(
+            f"the early exit runs on engine torch, not on {engine.name}: name a run and leave --engine out"
+        )
     if "original" not in engine.network.model.branches:
-        raise UserError("a cascade starts with the original branch, and this model has none")
+        raise UserError("the early exit starts with the original branch, and this model has none")
     return engine
 
 

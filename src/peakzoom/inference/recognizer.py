@@ -130,7 +130,8 @@ class Recognizer:
             "engine": self.engine.name,
             "device": str(self.engine.device) if isinstance(self.engine, TorchEngine) else "cpu",
             "views": asdict(views),
-            "cascade": str(self.early_exit),
+            # "None", a string, as ever: files of that time go on.
+            "cascade": "None" if self.early_exit is None else self.early_exit.to_dict(),
             # Left out where it is the default, as before there was a choice: files of that time go on.
             **({} if self.precision == FULL else {"precision": self.precision}),
         }
@@ -276,15 +277,20 @@ def load_quietly(
     path: str | Path, device: str, engine: str | None, precision: str, cascade: bool
 ) -> Recognizer:
     """:func:`load` without its warning, for a machine that only asks what the model is."""
-    name = str(path)
-    early_exit = read_early_exit(Path(path) / FOLDER / FILE) if cascade else None
+    name, model, file = str(path), None, None
     if Path(name).suffix.lower() in SUFFIXES or Path(name).is_file():
-        exported = open_exported(Path(name), engine, device, precision)
-        return Recognizer(exported, file=Path(name), early_exit=early_exit)
-    if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        model = read_from_hub(name)
+        file = Path(name)
+        built = open_exported(file, engine, device, precision)
     else:
-        model = read_model(find_model(path))
-    return Recognizer(
-        build_engine(model, engine or "torch", device, precision), model.eval(), early_exit=early_exit
-    )
+        if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            model = read_from_hub(name)
+        else:
+            model = read_model(find_model(path))
+        built = build_engine(model.eval(), engine or "torch", device, precision)
+    early_exit = None
+    if cascade:
+        two_stages(
+            built
+        )  # an engine that cannot stop early is refused as that, not for its missing thresholds
+        early_exit = read_early_exit(Path(name) / FOLDER / FILE)
+    return Recognizer(built, model, file, early_exit)
