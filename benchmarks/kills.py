@@ -1,6 +1,6 @@
 """Nothing lost: a training killed at random moments, with its disk full at every write, and with its last file cut off.
 
-A tiny training of both phases on synthetic clips, in processes of its own. After each fault it goes on with ``resume``
+A tiny training of both stages on synthetic clips, in processes of its own. After each fault it goes on with ``resume``
 and must end with the same bytes, weights and numbers of every epoch, as a training that nothing happened to.
 
 Then the commands ``peakzoom evaluate`` and ``peakzoom predict --jsonl`` of such a training, on copies of its clips:
@@ -140,7 +140,7 @@ def cuts(data: VideoSet, folder: Path, count: int, draw: random.Random) -> tuple
     for _ in range(count):
         run = folder / "run"
         shutil.copytree(folder / "whole", run)
-        for name in ("tcnn/best", "tcnn/last", "joint"):  # as if killed at the end of the first phase
+        for name in ("tcnn/best", "tcnn/last", "joint"):  # as if killed at the end of the first stage
             shutil.rmtree(run / name)
         last = run / CHECKPOINTS / "last.ckpt"
         last.write_bytes(last.read_bytes()[: draw.randrange(last.stat().st_size)])

@@ -51,8 +51,8 @@ class Training:
         self.half = half
         self.steps, self.done = len(draws.frames), 0
         device = clips.frames.device
-        phase = replace(RECIPE.tcnn, lr=variant.lr)
-        rates = [variant.lr * schedule(step, self.steps, phase) for step in range(self.steps)]
+        stage = replace(RECIPE.tcnn, lr=variant.lr)
+        rates = [variant.lr * schedule(step, self.steps, stage) for step in range(self.steps)]
         self.rates = torch.tensor(rates, device=device)
         self.rate, self.at = self.rates[0].clone(), torch.zeros(1, dtype=torch.int64, device=device)
         self.weights = self._annealed(device) if variant.anneal else None
@@ -61,7 +61,7 @@ class Training:
         groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
         on_gpu = device.type == "cuda"
         options: dict[str, Any] = {"fused": True, "capturable": True} if on_gpu else {"foreach": False}
-        self.optimizer = torch.optim.AdamW(groups, lr=self.rate, weight_decay=phase.weight_decay, **options)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.rate, weight_decay=stage.weight_decay, **options)
         self.stream = torch.cuda.Stream(device) if on_gpu else None
         self.graph: Any = None
 

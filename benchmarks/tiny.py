@@ -6,18 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
-from peakzoom.training.recipes import Phase, Recipe
+from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.video.views import Augment, Preprocess
 
 
 def recipe() -> Recipe:
-    """32 x 32 pixels, 8 frames, one epoch of each phase."""
-    phase = Phase(1, "adamw", 1e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1)
+    """32 x 32 pixels, 8 frames, one epoch of each stage."""
+    stage = StageSettings(1, "adamw", 1e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1)
     return Recipe(
         name="tiny",
         model="tcnn_xs",
-        tcnn=phase,
-        joint=replace(phase, lr=5e-4),
+        tcnn=stage,
+        joint=replace(stage, lr=5e-4),
         preprocess=Preprocess(size=32, frames=8, canvas=(36, 40)),
         augment=Augment(area=(0.7, 1.0), aspect=(0.9, 1.1), brightness=0.2, contrast=0.2),
         batch_size=6,
@@ -30,8 +30,8 @@ def recipe() -> Recipe:
 def longer(tcnn: int, joint: int) -> Recipe:
     """The same of so many epochs, with a quarter of the channels."""
     short = recipe()
-    phases = replace(short.tcnn, epochs=tcnn), replace(short.joint, epochs=joint)
-    return replace(short, width=0.25, tcnn=phases[0], joint=phases[1])
+    stages = replace(short.tcnn, epochs=tcnn), replace(short.joint, epochs=joint)
+    return replace(short, width=0.25, tcnn=stages[0], joint=stages[1])
 
 
 def render(folder: Path) -> Path:

@@ -69,13 +69,13 @@ def make_clip() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Recipe:
-    """A recipe that needs a second: 32 x 32 pixels, 8 frames, one epoch of each phase."""
+    """A recipe that needs a second: 32 x 32 pixels, 8 frames, one epoch of each stage."""
     return recipe()
 
 
 @pytest.fixture(scope="session")
 def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with both phases trained; do not write into it."""
+    """A run folder with both stages trained; do not write into it."""
     from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.options import Options
     from peakzoom.training.train import train

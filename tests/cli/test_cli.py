@@ -413,7 +413,7 @@ def test_version(call: Call) -> None:
     assert result.code == 0 and result.out == f"peakzoom {peakzoom.__version__}\n"
 
 
-def test_evaluating_one_phase_on_other_data(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+def test_evaluating_one_stage_on_other_data(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
     result = call("evaluate", run / "tcnn", clips / "clips.csv", "--out", tmp_path / "out", *QUICK)
     assert result.code == 0 and "6 test videos" in result.out
     result = call("evaluate", run, "--split", "val", "--clips", "slowfast", "--out", tmp_path / "val", *QUICK)
@@ -779,7 +779,7 @@ def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     for name in ("T-CNN alone", "original", "discriminative", "complementary", "spatial: fused"):
         assert name in result.out
     assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
-    for phase in ("tcnn", "joint"):
-        scored = json.loads((out / f"evaluation-{phase}" / "metrics.json").read_text())
+    for stage in ("tcnn", "joint"):
+        scored = json.loads((out / f"evaluation-{stage}" / "metrics.json").read_text())
         assert scored["videos"] == 10
     assert np.isfinite(load(out / "run").predict(next((out / "clips").rglob("*.mp4"))).scores["fused"]).all()

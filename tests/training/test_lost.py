@@ -218,7 +218,7 @@ def gone(clip_data: VideoSet, recipe: Recipe, tmp_path_factory: pytest.TempPathF
     return out
 
 
-def phase(run: Path) -> dict[str, bytes]:
+def stage(run: Path) -> dict[str, bytes]:
     """What a T-CNN leaves."""
     return {name: data for name, data in made(run).items() if name.startswith("tcnn")}
 
@@ -281,8 +281,8 @@ def test_a_damaged_checkpoint_changes_no_weight(
         harm(kept / "last.ckpt", damage)
     train(clip_data, recipe, run, ONE, True)
     if damage in ("none left", "best"):
-        assert any(line.endswith("this phase begins anew") for line in said())
-    assert phase(run) == phase(whole)
+        assert any(line.endswith("this stage begins anew") for line in said())
+    assert stage(run) == stage(whole)
 
 
 class Code:
@@ -314,7 +314,7 @@ def spoil(kept: Path, names: list[str], form: str, ran: Path) -> None:
 def test_a_checkpoint_that_would_run_code_is_damaged(
     gone: Path, tmp_path: Path, names: list[str], form: str, said: Callable[[], list[str]]
 ) -> None:
-    """Like any other: the one before it is taken, or the phase begins anew."""
+    """Like any other: the one before it is taken, or the stage begins anew."""
     kept, ran = tmp_path / "checkpoints", tmp_path / "ran"
     shutil.copytree(gone / "tcnn" / "checkpoints", kept)
     spoil(kept, names, form, ran)
@@ -322,7 +322,7 @@ def test_a_checkpoint_that_would_run_code_is_damaged(
     assert not ran.exists()
     for name in set(names) - {"best"}:
         assert any(line.startswith(f"{kept / name}.ckpt is damaged (") for line in said())
-    begun_anew = any(line.endswith("this phase begins anew") for line in said())
+    begun_anew = any(line.endswith("this stage begins anew") for line in said())
     assert begun_anew == ("best" in names) and all("\n" not in line for line in said())
 
 
@@ -333,7 +333,7 @@ def test_checkpoints_that_would_run_code_change_no_weight(
     shutil.copytree(gone, run)
     spoil(run / "tcnn" / "checkpoints", ["last", "previous", "best"], "in a checkpoint", ran)
     go_on(clip_data, recipe, run, ONE)
-    assert not ran.exists() and phase(run) == phase(whole)
+    assert not ran.exists() and stage(run) == stage(whole)
 
 
 def test_a_stopped_run_that_is_moved_keeps_its_best_epoch(
@@ -372,7 +372,7 @@ def test_a_run_that_was_killed_before_it_began(
 def test_what_a_stopped_run_has_met_is_still_listed(
     clip_data: VideoSet, tiny: Recipe, tmp_path: Path
 ) -> None:
-    """A phase that is done looks at its videos no more, and without a cache only the phase meets a broken one."""
+    """A stage that is done looks at its videos no more, and without a cache only the stage meets a broken one."""
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video" * 70)
     data = replace(clip_data, entries=[*clip_data.entries, Entry(broken, 1, "train")])
@@ -384,10 +384,10 @@ def test_what_a_stopped_run_has_met_is_still_listed(
     assert (tmp_path / "run" / "problems.csv").read_bytes() == listed
 
 
-def test_what_a_stopped_phase_has_met_is_still_listed(
+def test_what_a_stopped_stage_has_met_is_still_listed(
     clip_data: VideoSet, tiny: Recipe, tmp_path: Path
 ) -> None:
-    """Stopped between its last checkpoint and its end, a phase meets no video again: the checkpoint names them."""
+    """Stopped between its last checkpoint and its end, a stage meets no video again: the checkpoint names them."""
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video" * 70)
     data = replace(clip_data, entries=[*clip_data.entries, Entry(broken, 1, "train")])

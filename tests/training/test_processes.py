@@ -188,13 +188,13 @@ def test_two_processes_have_the_loss_curve_of_one(pair: dict[int, Path]) -> None
     Only sums are made in another order. In float64, of which the files keep float32, that does not show. In float32
     AdamW divides gradients that are nothing but rounding by their own size, and after some steps it does.
     """
-    for phase in ("tcnn", "joint"):
-        one, two = (read_metrics(pair[processes] / phase / "metrics.csv") for processes in (1, 2))
-        assert len(one) == len(two) == (1 if phase == "tcnn" else 2)
+    for stage in ("tcnn", "joint"):
+        one, two = (read_metrics(pair[processes] / stage / "metrics.csv") for processes in (1, 2))
+        assert len(one) == len(two) == (1 if stage == "tcnn" else 2)
         for alone, together in zip(one, two, strict=True):
             assert alone.keys() == together.keys()
             for key, value in alone.items():
-                assert together[key] == pytest.approx(value, rel=1e-6), (phase, key)
+                assert together[key] == pytest.approx(value, rel=1e-6), (stage, key)
     for run in pair.values():
         with (run / "problems.csv").open(newline="", encoding="utf-8") as stream:
             assert sorted(Path(row["path"]).name for row in csv.DictReader(stream)) == [
@@ -204,11 +204,11 @@ def test_two_processes_have_the_loss_curve_of_one(pair: dict[int, Path]) -> None
 
 
 def test_two_processes_have_the_weights_of_one(pair: dict[int, Path]) -> None:
-    for phase in ("tcnn", "joint"):
-        one, two = (load_file(pair[processes] / phase / "last" / "model.safetensors") for processes in (1, 2))
+    for stage in ("tcnn", "joint"):
+        one, two = (load_file(pair[processes] / stage / "last" / "model.safetensors") for processes in (1, 2))
         assert one.keys() == two.keys()
         for name, value in one.items():
-            torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-7, msg=f"{phase}: {name}")
+            torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-7, msg=f"{stage}: {name}")
 
 
 # The second process's loss alone is spoiled, in its second step. One that is stopped by that says so in a file, and

@@ -23,9 +23,9 @@ def test_what_is_written_is_read_again(recipe: Recipe) -> None:
 
 
 def test_what_is_left_out_has_its_default() -> None:
-    phase = 'epochs = 3\noptimizer = "sgd"\nlr = 1\nfinal_lr = 0.5\n'
+    stage = 'epochs = 3\noptimizer = "sgd"\nlr = 1\nfinal_lr = 0.5\n'
     recipe = recipe_from_toml(
-        f'name = "mine"\nmodel = "i3d"\n[tcnn]\n{phase}[joint]\n{phase}clip_gradient = 2\n'
+        f'name = "mine"\nmodel = "i3d"\n[tcnn]\n{stage}[joint]\n{stage}clip_gradient = 2\n'
     )
     assert (recipe.stride, recipe.batch_size, recipe.preprocess.size) == (1, 16, 224)
     assert repr((recipe.tcnn.lr, recipe.tcnn.clip_gradient, recipe.joint.clip_gradient)) == "(1.0, None, 2.0)"

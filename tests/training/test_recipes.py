@@ -18,11 +18,11 @@ ALL = {**{name: make() for name, make in RECIPES.items()}, "quickstart": quick_r
 
 def test_the_paper_s_recipe_is_section_3_1() -> None:
     recipe = paper()
-    for phase in (recipe.tcnn, recipe.joint):
-        assert (phase.optimizer, phase.epochs, phase.lr, phase.final_lr) == ("sgd", 150, 0.1, 1e-4)
-        assert phase.weight_decay == 4e-5
-        assert (phase.warmup, phase.label_smoothing, phase.min_steps) == (0, 0, 0)
-        assert phase.clip_gradient is None
+    for stage in (recipe.tcnn, recipe.joint):
+        assert (stage.optimizer, stage.epochs, stage.lr, stage.final_lr) == ("sgd", 150, 0.1, 1e-4)
+        assert stage.weight_decay == 4e-5
+        assert (stage.warmup, stage.label_smoothing, stage.min_steps) == (0, 0, 0)
+        assert stage.clip_gradient is None
     assert (recipe.model, recipe.batch_size, recipe.dropout, recipe.stride) == ("tcnn", 16, 0.5, 1)
     assert recipe.preprocess == Preprocess()
     assert recipe.augment.area is None and recipe.augment.flip
@@ -39,8 +39,8 @@ def test_recipes_hold_together(name: str) -> None:
     assert recipe.model in BACKBONES
     pre = recipe.preprocess
     assert min(pre.canvas) >= pre.size
-    for phase in (recipe.tcnn, recipe.joint):
-        assert phase.epochs >= 1 and 0 < phase.final_lr <= phase.lr and 0 <= phase.warmup < 1
+    for stage in (recipe.tcnn, recipe.joint):
+        assert stage.epochs >= 1 and 0 < stage.final_lr <= stage.lr and 0 <= stage.warmup < 1
     json.dumps(asdict(recipe))  # it goes into config.json
     if recipe.model != "tcnn":  # docs/choices.md: at least 6 x 6 cells
         model = PeakZoom(recipe.model, 2)

@@ -34,7 +34,7 @@ from peakzoom.training import train as module
 from peakzoom.training.check import check_settings
 from peakzoom.training.module import Training, make_optimizer, schedule
 from peakzoom.training.options import Options
-from peakzoom.training.recipes import Phase, Recipe
+from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.start import class_weights, start_from
 from peakzoom.training.train import train
 from peakzoom.utils.errors import UserError
@@ -65,8 +65,8 @@ def epochs(recipe: Recipe, tcnn: int, joint: int) -> Recipe:
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("steps", [1, 7, 200])
 def test_schedule_against_the_closed_form(warmup: float, steps: int) -> None:
-    phase = Phase(1, "sgd", 0.1, 1e-4, warmup=warmup)
-    rates = np.array([schedule(step, steps, phase) * phase.lr for step in range(steps + 1)])
+    stage = StageSettings(1, "sgd", 0.1, 1e-4, warmup=warmup)
+    rates = np.array([schedule(step, steps, stage) * stage.lr for step in range(steps + 1)])
     rise = warmup * steps
     for step, rate in enumerate(rates):
         if step < rise:
@@ -106,7 +106,7 @@ def test_no_class_weights_where_none_are_needed() -> None:
 
 def test_adamw_spares_biases_norms_and_betas() -> None:
     model = PeakZoom("tcnn_xs", 3, width=0.25)
-    recipe = Phase(1, "adamw", 1e-3, 1e-5, weight_decay=0.05)
+    recipe = StageSettings(1, "adamw", 1e-3, 1e-5, weight_decay=0.05)
     decayed, spared = make_optimizer(model, recipe).param_groups
     assert decayed["weight_decay"] == 0.05 and spared["weight_decay"] == 0
     matrices = {
@@ -128,25 +128,25 @@ def test_the_run_folder_holds_what_its_docstring_says(run: Path, clip_data: Vide
     assert module.__doc__ is not None
     for name in ("command.txt", "config.json", "classes.txt", "videos.csv", "problems.csv"):
         assert name in module.__doc__ and (run / name).stat().st_size > 0
-    for phase in ("tcnn", "joint"):
+    for stage in ("tcnn", "joint"):
         for name in ("checkpoints/last.ckpt", "best/model.safetensors", "best/config.json"):
-            assert (run / phase / name).stat().st_size > 0
-        assert (run / phase / "last" / "model.safetensors").exists()
-        assert (run / phase / "curves.png").read_bytes().startswith(b"\x89PNG")
-        assert any((run / phase / "tensorboard").iterdir())
-        (row,) = read_metrics(run / phase / "metrics.csv")
+            assert (run / stage / name).stat().st_size > 0
+        assert (run / stage / "last" / "model.safetensors").exists()
+        assert (run / stage / "curves.png").read_bytes().startswith(b"\x89PNG")
+        assert any((run / stage / "tensorboard").iterdir())
+        (row,) = read_metrics(run / stage / "metrics.csv")
         assert row["epoch"] == 1 and 0 <= row["train_accuracy"] <= 1 and row["train_loss"] > 0
         assert row["val_score"] == pytest.approx(row["val_accuracy"] - 1e-3 * min(10, row["val_loss"]))
-        assert ("val_accuracy_discriminative" in row) == (phase == "joint")
-        assert not list((run / phase).glob("*.part"))
+        assert ("val_accuracy_discriminative" in row) == (stage == "joint")
+        assert not list((run / stage).glob("*.part"))
     assert (run / "classes.txt").read_text().split() == clip_data.classes == ["kick", "nod", "wave"]
     assert rows(run / "problems.csv") == []
     assert json.loads((run / "config.json").read_text())["options"]["val_fraction"] == 0.2
 
 
 def test_saved_models_know_their_classes_and_preprocessing(run: Path, tiny: Recipe) -> None:
-    for phase, branches in (("tcnn", 2), ("joint", 4)):
-        recognizer = load(run / phase)
+    for stage, branches in (("tcnn", 2), ("joint", 4)):
+        recognizer = load(run / stage)
         assert recognizer.classes == ["kick", "nod", "wave"]
         assert recognizer.preprocess == tiny.preprocess
         assert len(recognizer.model.branches) == (1 if branches == 2 else 3)
@@ -233,7 +233,7 @@ def unbroken(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize(
-    "phase,stop,error",
+    "stage,stop,error",
     [("tcnn", 1, KeyboardInterrupt), ("tcnn", 2, RuntimeError), ("joint", 1, KeyboardInterrupt)],
 )
 def test_a_resumed_training_is_bit_for_bit_the_one_never_stopped(
@@ -242,7 +242,7 @@ def test_a_resumed_training_is_bit_for_bit_the_one_never_stopped(
     tiny: Recipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    phase: str,
+    stage: str,
     stop: int,
     error: type[BaseException],
 ) -> None:
@@ -251,7 +251,7 @@ def test_a_resumed_training_is_bit_for_bit_the_one_never_stopped(
 
     def stopping(self: Training, batch: loading.Batch, batch_idx: int) -> None:
         joint = len(self.model.branches) > 1
-        if joint == (phase == "joint") and self.current_epoch == stop and batch_idx == 1:
+        if joint == (stage == "joint") and self.current_epoch == stop and batch_idx == 1:
             raise error("stopped by the test")
         start(self, batch, batch_idx)
 
@@ -261,7 +261,7 @@ def test_a_resumed_training_is_bit_for_bit_the_one_never_stopped(
         with pytest.raises(error):
             train(*arguments)
     assert signal.getsignal(signal.SIGINT) == before
-    assert len(read_metrics(tmp_path / "run" / phase / "metrics.csv")) == stop  # at most an epoch is lost
+    assert len(read_metrics(tmp_path / "run" / stage / "metrics.csv")) == stop  # at most an epoch is lost
     train(*arguments, resume=True)
     assert weights(tmp_path / "run") == weights(unbroken)
     for name in ("tcnn/metrics.csv", "joint/metrics.csv", "videos.csv", "config.json"):
@@ -486,7 +486,7 @@ def test_held_out_groups_are_test_videos(clip_data: VideoSet, tiny: Recipe, tmp_
     [
         ({"model": "resnet"}, {}, "tcnn_xs"),
         ({"attention_per": "pixel"}, {}, "frame, clip"),
-        ({"tcnn": Phase(1, "sgd", 0.0, 0.0)}, {}, "learning rate tcnn.lr is 0"),
+        ({"tcnn": StageSettings(1, "sgd", 0.0, 0.0)}, {}, "learning rate tcnn.lr is 0"),
         ({}, {"patience": 2}, "--set patience needs validation"),
         ({}, {"steps": ("joint",)}, "--init"),
         ({}, {"init": "no/such/run"}, "does not exist"),

@@ -1,4 +1,4 @@
-"""The whole way on synthetic clips: render, train both stages, evaluate, draw where the network seen."""
+"""The whole way on synthetic clips: render, train both stages, evaluate, draw where the network looked."""
 
 from __future__ import annotations
 
@@ -127,11 +127,11 @@ def quickstart(
     write_missing_cards(run)
     test = choose_videos(data, run)
     results = {}
-    for phase in ("tcnn", "joint"):
-        log.info(f"testing {phase} on {len(test.entries)} clips of held-out performers and backgrounds")
-        folder = out / f"evaluation-{phase}"
-        results[phase] = evaluate(load(run / phase), test, folder, Views(clips=2, crops=1))
-        update_card(run / phase / "best", [folder])
+    for stage in ("tcnn", "joint"):
+        log.info(f"testing {stage} on {len(test.entries)} clips of held-out performers and backgrounds")
+        folder = out / f"evaluation-{stage}"
+        results[stage] = evaluate(load(run / stage), test, folder, Views(clips=2, crops=1))
+        update_card(run / stage / "best", [folder])
     figure = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test.entries)}
     draw_attention(load(run), [first[label] for label in sorted(first)][:6], figure)

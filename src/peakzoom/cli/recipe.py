@@ -64,8 +64,8 @@ def chosen_recipe(wanted: RecipeOptions, network: NetworkOptions | None = None) 
     if wanted.joint_epochs is not None:
         given["joint.min_steps"] = 0
     if wanted.lr is not None:
-        for name, phase in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
-            given |= {f"{name}.lr": wanted.lr, f"{name}.final_lr": min(phase.final_lr, wanted.lr)}
+        for name, stage in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
+            given |= {f"{name}.lr": wanted.lr, f"{name}.final_lr": min(stage.final_lr, wanted.lr)}
     if wanted.size is not None:
         pre = recipe.preprocess
         given["preprocess.size"] = wanted.size

@@ -75,7 +75,7 @@ def train(
     `peakzoom train clips/ --size 128 --set dropout=0.2 --set preprocess.fps=15 --out runs/second`
     """
     start_early()
-    from peakzoom.data.runs import PHASES
+    from peakzoom.data.runs import STAGES
     from peakzoom.data.splits import hold_out_groups
     from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.distributed import is_main_process
@@ -93,7 +93,7 @@ def train(
         machine,
         seed=seed,
         val_fraction=held_out.val_fraction,
-        steps=PHASES if steps == "both" else (steps,),
+        steps=STAGES if steps == "both" else (steps,),
         init=network.init,
         weights=network.weights,
     )

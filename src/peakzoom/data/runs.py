@@ -10,12 +10,12 @@ from pathlib import Path
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.utils.durable import read_csv
 
-PHASES = ("tcnn", "joint")
+STAGES = ("tcnn", "joint")
 NAME_FILE = "data.txt"  # what the data are called
 
 
 def run_folder(run: str | Path) -> Path | None:
-    """The folder with ``videos.csv``, from a run, one of its phases or a file in it; None for what has none."""
+    """The folder with ``videos.csv``, from a run, one of its stages or a file in it; None for what has none."""
     path = Path(run).resolve()
     if not path.exists():  # a name on the hub
         return None

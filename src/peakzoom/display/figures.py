@@ -29,15 +29,15 @@ def plot_curves(rows: Sequence[dict[str, float]], file: Path | IO[bytes], title:
     curves_figure({title: rows}).savefig(file, dpi=110, format="png")
 
 
-def curves_figure(phases: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
-    """Loss and accuracy against the epoch, training and validation, a row for each phase.
+def curves_figure(stages: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
+    """Loss and accuracy against the epoch, training and validation, a row for each stage.
 
     Args:
-        phases: the rows of each one's ``metrics.csv``.
+        stages: the rows of each one's ``metrics.csv``.
     """
-    figure = Figure(figsize=(9, 3.4 * len(phases)), layout="constrained")
-    rows = figure.subplots(len(phases), 2, squeeze=False)
-    for axes, (title, each) in zip(rows, phases.items(), strict=True):
+    figure = Figure(figsize=(9, 3.4 * len(stages)), layout="constrained")
+    rows = figure.subplots(len(stages), 2, squeeze=False)
+    for axes, (title, each) in zip(rows, stages.items(), strict=True):
         _draw_curves(axes, each, title)
     return figure
 

@@ -228,7 +228,7 @@ class Scores:
 
 
 def find_evaluation(run: str | Path) -> Path:
-    """The evaluation folder: ``run`` itself, or the only one inside (a run folder, or one of its phases).
+    """The evaluation folder: ``run`` itself, or the only one inside (a run folder, or one of its stages).
 
     Raises:
         UserError: there is none, or there are several.
@@ -249,7 +249,7 @@ def find_evaluation(run: str | Path) -> Path:
 
 
 def evaluations_in(folder: Path) -> list[Path]:
-    """All evaluations in a run folder or one of its phases, damaged ones too, but no stopped ones."""
+    """All evaluations in a run folder or one of its stages, damaged ones too, but no stopped ones."""
     depths, names = ("*", "*/*", "*/*/*"), ("scores.csv", "metrics.json")
     files = [file for depth in depths for name in names for file in folder.glob(f"{depth}/{name}")]
     return sorted({file.parent for file in files if file.parent.parent.suffix != DRAFT})

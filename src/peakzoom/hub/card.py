@@ -50,7 +50,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
     """The card of a saved model, made anew from its run.
 
     Args:
-        folder: the saved model, or a run or phase, whose model is found as :func:`peakzoom.load` finds it.
+        folder: the saved model, or a run or stage, whose model is found as :func:`peakzoom.load` finds it.
         also: folders of evaluations that are elsewhere.
 
     Raises:
@@ -107,7 +107,7 @@ def write_missing_cards(run: Path) -> None:
     """Write the card of every model of a run that has none, as after a training.
 
     Args:
-        run: a run folder; its models are in PHASE/best and PHASE/last.
+        run: a run folder; its models are in STAGE/best and STAGE/last.
     """
     for weights in sorted(run.glob(f"*/*/{WEIGHTS}")):
         if not (weights.parent / FILE).exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from peakzoom.data.entries import Entry, VideoSet
-from peakzoom.data.runs import PHASES, data_name, read_metrics, run_videos
+from peakzoom.data.runs import STAGES, data_name, read_metrics, run_videos
 from peakzoom.display.markup import plain
 from peakzoom.evaluation.files import evaluations_in, read_outcomes, read_summary
 from peakzoom.evaluation.stats import Share, bootstrap_interval, interval, share_of
@@ -65,7 +65,7 @@ class Facts:
     problems: int = 0
     config: Mapping[str, Any] | None = None
     command: str | None = None
-    phase: str | None = None
+    stage: str | None = None
     epochs: int = 0
     epoch: int | None = None  # whose weights these are
     chosen: bool = False  # for its accuracy on validation videos
@@ -87,16 +87,16 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
 
     Args:
         model: whose evaluations are wanted.
-        folder: ``best`` or ``last`` of a phase; of any other folder only the evaluations inside are known.
+        folder: ``best`` or ``last`` of a stage; of any other folder only the evaluations inside are known.
         also: folders of evaluations that are elsewhere.
     """
     folder = folder.resolve()
-    phase, home = folder.parent.name, folder.parent.parent
-    known = folder.name in ("best", "last") and phase in PHASES and (home / "videos.csv").exists()
+    stage, home = folder.parent.name, folder.parent.parent
+    known = folder.name in ("best", "last") and stage in STAGES and (home / "videos.csv").exists()
     tested, unlisted = _evaluations(home if known else folder, also, digest(model))
     if not known:
         return Facts(tested=tested, unlisted=unlisted)
-    rows = read_metrics(home / phase / "metrics.csv")
+    rows = read_metrics(home / stage / "metrics.csv")
     row = _row_of(rows, folder.name == "best")
     config = home / "config.json"
     return Facts(
@@ -105,7 +105,7 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
         problems=_count_rows(home / "problems.csv"),
         config=json.loads(config.read_text(encoding="utf-8")) if config.exists() else None,
         command=_command(home / "command.txt"),
-        phase=phase,
+        stage=stage,
         epochs=len(rows),
         epoch=int(row["epoch"]) if row else None,
         chosen=folder.name == "best" and row is not None and "val_accuracy" in row,

@@ -22,7 +22,7 @@ def push(run: str | Path, name: str, private: bool = False) -> str:
     """Upload a model: weights, configuration and card, in one commit. A missing card is written first.
 
     Args:
-        run: run folder, phase or saved model.
+        run: run folder, stage or saved model.
         name: "owner/name"; the repository is created if it does not exist.
         private: only its owner sees a repository that is created here. An existing one stays as it is.
 

@@ -26,7 +26,7 @@ def digest(model: torch.nn.Module) -> str:
 
 
 def find_model(path: str | Path) -> Path:
-    """The folder with the weights of a saved model, a run (the joint stage before the T-CNN) or one of its stages.
+    """The folder with the weights of a saved model, a run (stage 2 before stage 1) or one of its stages.
 
     Raises:
         UserError: it holds no weights, or does not exist.

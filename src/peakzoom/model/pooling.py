@@ -110,7 +110,7 @@ def class_scores(features: Tensor, weight: Tensor, bias: Tensor | None, how: str
 
 
 def quiet_loss(maps: Tensor, bias: Tensor, target: Tensor, speakers: float = 0.25) -> Tensor:
-    """How far cells that do not speak for the true class are from answering nothing: a loss beside the classifier's.
+    """How far cells that do not speak for the true class are from a score of nothing: a loss beside the classifier's.
 
     In each slice, the share ``speakers`` of the cells where the true class stands out most from the mean of all
     classes may say what they like. Of every other cell's own softmax the cross-entropy with equal chances is taken;

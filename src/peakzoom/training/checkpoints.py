@@ -102,7 +102,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint to go on from, None where the phase begins anew; every damaged one is logged.
+    """The checkpoint to go on from, None where the stage begins anew; every damaged one is logged.
 
     A checkpoint counts if the best one that it names can be read too: the end of the training needs both.
     """
@@ -115,11 +115,11 @@ def newest(folder: Path) -> Path | None:
             log.warning("%s is damaged (%s): %s", file, error, rest)
             continue
         if _names_best(state) and (fault := _fault(folder / BEST)):
-            log.warning("%s is %s: this phase begins anew", folder / BEST, fault)
+            log.warning("%s is %s: this stage begins anew", folder / BEST, fault)
             return None
         return file
     if files:
-        log.warning("no checkpoint can be read: this phase begins anew")
+        log.warning("no checkpoint can be read: this stage begins anew")
     return None
 
 

@@ -22,7 +22,7 @@ from peakzoom.utils.journal import changed_settings
 
 
 def training_curves(run: str | Path) -> Figure:
-    """Loss and accuracy of every phase of a run against the epoch, for a notebook.
+    """Loss and accuracy of every stage of a run against the epoch, for a notebook.
 
     Raises:
         UserError: there is no ``metrics.csv`` in it.
@@ -80,12 +80,12 @@ def write_problems(out: Path, problems: Iterable[Problem]) -> None:
 
 
 def read_problems(out: Path) -> list[Problem]:
-    """Those that a stopped run has noted: a phase that is done meets its videos no more."""
+    """Those that a stopped run has noted: a stage that is done meets its videos no more."""
     return [Problem(row["path"], row["reason"]) for row in read_csv(out / "problems.csv")]
 
 
-def save_phase(model: PeakZoom, folder: Path) -> None:
-    """Save a trained network as ``last``, and that of its best epoch as ``best``, which says that the phase is done.
+def save_stage(model: PeakZoom, folder: Path) -> None:
+    """Save a trained network as ``last``, and that of its best epoch as ``best``, which says that the stage is done.
 
     Each is saved under another name first: a folder called ``best`` is always whole. What is saved is float32, whatever
     it was trained in.
@@ -100,7 +100,7 @@ def save_phase(model: PeakZoom, folder: Path) -> None:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a phase has saved its networks."""
+    """Whether a stage has saved its networks."""
     return (folder / "best" / "model.safetensors").exists()
 
 

@@ -39,8 +39,8 @@ class EpochLog(Callback):
     """Writes down what was measured after every epoch.
 
     Args:
-        folder: of the phase.
-        name: of the phase.
+        folder: of the stage.
+        name: of the stage.
         lines: log a line an epoch; there is no bar to see.
     """
 

@@ -15,45 +15,45 @@ from peakzoom.data.loading import Batch, seed_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.network import PeakZoomOutput
 from peakzoom.training.distributed import Share, SharedDropout, Together
-from peakzoom.training.recipes import Phase, Recipe
+from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import to_input
 
 CHECK_EVERY = 50  # steps between looks at the loss on a GPU, each of which waits for it
 
 
-def schedule(step: int, steps: int, phase: Phase) -> float:
-    """Learning rate at a step as a multiple of ``phase.lr``: linear warm-up, then a cosine to ``final_lr``."""
-    rise = phase.warmup * steps
+def schedule(step: int, steps: int, settings: StageSettings) -> float:
+    """Learning rate at a step as a multiple of ``settings.lr``: linear warm-up, then a cosine to ``final_lr``."""
+    rise = settings.warmup * steps
     if step < rise:
         return (step + 1) / (rise + 1)
     done = min(1.0, (step - rise) / max(1.0, steps - rise))
-    low = phase.final_lr / phase.lr
+    low = settings.final_lr / settings.lr
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimizer(model: PeakZoom, phase: Phase) -> Optimizer:
+def make_optimizer(model: PeakZoom, settings: StageSettings) -> Optimizer:
     """SGD decays every weight, as the paper's would; AdamW spares biases, batch norms and the two betas."""
-    if phase.optimizer == "sgd":
-        return SGD(model.parameters(), phase.lr, momentum=0.9, weight_decay=phase.weight_decay)
-    assert phase.optimizer == "adamw", phase.optimizer
+    if settings.optimizer == "sgd":
+        return SGD(model.parameters(), settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
+    assert settings.optimizer == "adamw", settings.optimizer
     decayed = [value for value in model.parameters() if value.dim() > 1]
     spared = [value for value in model.parameters() if value.dim() <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-    return AdamW(groups, phase.lr, weight_decay=phase.weight_decay)
+    return AdamW(groups, settings.lr, weight_decay=settings.weight_decay)
 
 
 class Training(L.LightningModule):
-    """One phase as Lightning sees it. ``problems`` gathers the files that could not be decoded on the way."""
+    """One stage as Lightning sees it. ``problems`` gathers the files that could not be decoded on the way."""
 
     class_weight: Tensor | None
 
     def __init__(
-        self, model: PeakZoom, recipe: Recipe, phase: Phase, seed: int, class_weight: Tensor | None
+        self, model: PeakZoom, recipe: Recipe, settings: StageSettings, seed: int, class_weight: Tensor | None
     ) -> None:
         super().__init__()
         self.model = model
-        self.recipe, self.phase, self.seed = recipe, phase, seed
+        self.recipe, self.settings, self.seed = recipe, settings, seed
         self.register_buffer("class_weight", class_weight, persistent=False)
         self.problems: dict[str, Problem] = {}
         self.draws: torch.Generator | None = None
@@ -67,9 +67,11 @@ class Training(L.LightningModule):
             self.model.dropout = SharedDropout(self.model.dropout.p)
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.model, self.phase)
+        optimizer = make_optimizer(self.model, self.settings)
         steps = int(self.trainer.estimated_stepping_batches)
-        scale = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps, self.phase))
+        scale = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule(step, steps, self.settings)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scale, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -95,7 +97,7 @@ class Training(L.LightningModule):
             loss = self.model.loss(
                 output,
                 batch.labels,
-                label_smoothing=self.phase.label_smoothing,
+                label_smoothing=self.settings.label_smoothing,
                 class_weight=self.class_weight,
             )
         else:

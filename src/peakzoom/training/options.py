@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from peakzoom.data.runs import PHASES
+from peakzoom.data.runs import STAGES
 from peakzoom.training.distributed import launched
 
 
@@ -22,8 +22,8 @@ class Options:
         accelerator, devices, num_nodes, precision: Lightning's; where ``torchrun`` started the processes, devices
             "auto" and one node mean as many as it did.
         sync_batch_norm: batch norms take their statistics from the clips of all GPUs, not of each one's own.
-        patience: epochs without a better validation before a phase stops; None = never.
-        steps: which phases to train.
+        patience: epochs without a better validation before a stage stops; None = never.
+        steps: which stages to train: "tcnn" is stage 1, "joint" is stage 2.
         init: weights to start the T-CNN from (a run folder, a saved model); a head of other classes is made new.
         weights: a public weight file to start it from instead, see :func:`peakzoom.model.weights.load_weights`.
         progress: show how far the training is: by bars where there is a terminal or a notebook, else by a line an
@@ -39,7 +39,7 @@ class Options:
     num_nodes: int = 1
     precision: str = "32-true"
     patience: int | None = None
-    steps: tuple[str, ...] = PHASES
+    steps: tuple[str, ...] = STAGES
     init: str | None = None
     weights: str | None = None
     progress: bool = True

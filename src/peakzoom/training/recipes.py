@@ -19,8 +19,8 @@ OPTIMIZERS = ("sgd", "adamw")  # SGD has momentum 0.9
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One of the two trainings.
+class StageSettings:
+    """The settings of one of the two stages of a training.
 
     Attributes:
         epochs: passes over the training videos.
@@ -53,8 +53,8 @@ class Recipe:
         stride: frame stride; None chooses it so that a clip spans ``reach`` of the median training video.
         width: factor on its channels.
         max_stride: feature cells of the network lie at most so many pixels apart.
-        branches: of the second phase; the original alone is the T-CNN trained on as long (paper, Table 4).
-        tcnn, joint: the two phases.
+        branches: of stage 2; the original alone is the T-CNN trained on as long (paper, Table 4).
+        tcnn, joint: stage 1 and stage 2.
         class_balance: exponent b of the loss weights (N / (S n_c))^b; 0 = every video counts the same.
         attention_per, response, erase: see :class:`~peakzoom.model.PeakZoom`.
         same_rate: bring videos to their median rate when their rates differ.
@@ -62,8 +62,8 @@ class Recipe:
 
     name: str
     model: str
-    tcnn: Phase
-    joint: Phase
+    tcnn: StageSettings
+    joint: StageSettings
     preprocess: Preprocess = field(default_factory=Preprocess)
     augment: Augment = field(default_factory=Augment)
     batch_size: int = 16
@@ -111,8 +111,8 @@ def check_recipe(recipe: Recipe) -> None:
     in_range = all(0 < value <= 1 for value in pre.std)
     _expect(in_range, "preprocess.std", pre.std, "above 0 up to 1, as pixels go from 0 to 1")
     _check_augment(recipe.augment)
-    for name, phase in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
-        _check_stage(name, phase)
+    for name, settings in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
+        _check_stage(name, settings)
 
 
 def _check_augment(augment: Augment) -> None:
@@ -125,16 +125,16 @@ def _check_augment(augment: Augment) -> None:
         _expect(0 <= value <= 1, f"augment.{name}", value, "from 0 to 1, a relative change")
 
 
-def _check_stage(name: str, phase: Phase) -> None:
-    _one_of(f"{name}.optimizer", phase.optimizer, OPTIMIZERS)
-    _expect(phase.epochs >= 1, f"{name}.epochs", phase.epochs, "1 or more")
-    _expect(phase.min_steps >= 0, f"{name}.min_steps", phase.min_steps, "0 or more")
-    _expect(0 < phase.lr < math.inf, f"the learning rate {name}.lr", phase.lr, "more than 0")
-    for key, value in (("final_lr", phase.final_lr), ("weight_decay", phase.weight_decay)):
+def _check_stage(name: str, settings: StageSettings) -> None:
+    _one_of(f"{name}.optimizer", settings.optimizer, OPTIMIZERS)
+    _expect(settings.epochs >= 1, f"{name}.epochs", settings.epochs, "1 or more")
+    _expect(settings.min_steps >= 0, f"{name}.min_steps", settings.min_steps, "0 or more")
+    _expect(0 < settings.lr < math.inf, f"the learning rate {name}.lr", settings.lr, "more than 0")
+    for key, value in (("final_lr", settings.final_lr), ("weight_decay", settings.weight_decay)):
         _expect(0 <= value < math.inf, f"{name}.{key}", value, "0 or more")
     expected = "from 0 to less than 1, a share of the steps"
-    _expect(0 <= phase.warmup < 1, f"{name}.warmup", phase.warmup, expected)
-    smoothing, norm = phase.label_smoothing, phase.clip_gradient
+    _expect(0 <= settings.warmup < 1, f"{name}.warmup", settings.warmup, expected)
+    smoothing, norm = settings.label_smoothing, settings.clip_gradient
     _expect(0 <= smoothing < 1, f"{name}.label_smoothing", smoothing, "from 0 to less than 1")
     _expect(norm is None or 0 < norm < math.inf, f"{name}.clip_gradient", norm, "more than 0, or none")
 
@@ -153,8 +153,8 @@ def _expect(holds: bool, name: str, value: object, expected: str) -> None:
 
 def paper() -> Recipe:
     """Sec. 3.1: SGD, momentum 0.9, weight decay 4e-5, cosine from 0.1 to 1e-4 over 150 epochs, batch 16."""
-    phase = Phase(epochs=150, optimizer="sgd", lr=0.1, final_lr=1e-4, weight_decay=4e-5)
-    return Recipe(name="paper", model="tcnn", tcnn=phase, joint=phase)
+    settings = StageSettings(epochs=150, optimizer="sgd", lr=0.1, final_lr=1e-4, weight_decay=4e-5)
+    return Recipe(name="paper", model="tcnn", tcnn=settings, joint=settings)
 
 
 def small() -> Recipe:
@@ -162,10 +162,10 @@ def small() -> Recipe:
     return Recipe(
         name="small",
         model="tcnn_xs",
-        tcnn=Phase(
+        tcnn=StageSettings(
             50, "adamw", 2e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1, min_steps=300
         ),
-        joint=Phase(
+        joint=StageSettings(
             25, "adamw", 1e-3, 1e-5, warmup=0.1, weight_decay=0.05, label_smoothing=0.1, min_steps=150
         ),
         preprocess=Preprocess(size=96, canvas=(108, 108), test_canvas=True, zoom_source=2),

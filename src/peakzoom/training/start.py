@@ -43,7 +43,7 @@ def backbone_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
-    """The untrained network of a recipe's first or second (``joint``) phase."""
+    """The untrained network of a recipe's stage 1, or 2 (``joint``)."""
     config = PeakZoomConfig(
         num_classes=len(classes),
         branches=recipe.branches if joint else ("original",),
@@ -63,12 +63,12 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
 
 
 def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Preprocess) -> None:
-    """Give a network the weights that its phase starts from.
+    """Give a network the weights that its stage starts from.
 
     Args:
         model: untrained; its heads are then those of its backbone.
         options: name a model or a weight file, or neither.
-        trained: the model of the phase before, where there was one; it comes first.
+        trained: the model of stage 1, where this run has trained one; it comes first.
         pre: how its clips are made.
     """
     if trained or options.init:

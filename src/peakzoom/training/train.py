@@ -1,6 +1,6 @@
 """Training in two stages, as the paper: the T-CNN first, then all three branches from it (docs/method.md, section 6).
 
-:func:`train` is the whole way: check, open the run, decode, then build, fit and save each phase. Lightning carries the
+:func:`train` is the whole way: check, open the run, decode, then build, fit and save each stage. Lightning carries the
 loop. The run folder::
 
     run/
@@ -8,7 +8,7 @@ loop. The run folder::
       classes.txt  videos.csv    class names; every video and where it went (train, val, test, unreadable)
       data.txt                   what the data are called
       problems.csv               every file that gave no frames, or not all, and why
-      tcnn/ joint/               one folder a phase:
+      tcnn/ joint/               one folder a stage:
         checkpoints/               last.ckpt, written after every epoch, and previous.ckpt, the one before it, to go
                                    on from; best.ckpt
         best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained
@@ -39,17 +39,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.loading import ClipDataset, EpochSampler, loader
-from peakzoom.data.runs import PHASES
+from peakzoom.data.runs import STAGES
 from peakzoom.data.splits import split_validation
 from peakzoom.training.check import check_settings
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
 from peakzoom.training.distributed import first_process_logs, is_main_process, lost_another
-from peakzoom.training.folder import is_done, open_run, read_problems, save_phase, write_lists, write_problems
+from peakzoom.training.folder import is_done, open_run, read_problems, save_stage, write_lists, write_problems
 from peakzoom.training.frames import Frames, decode_all
 from peakzoom.training.log import EpochLog
 from peakzoom.training.module import Training
 from peakzoom.training.options import Options
-from peakzoom.training.recipes import Phase, Recipe
+from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.start import build, class_weights, set_start
 from peakzoom.utils.durable import telling_full_disk
 from peakzoom.utils.errors import UserError
@@ -94,7 +94,7 @@ def train(
         problems = list(dict.fromkeys([*data.problems, *frames.problems, *read_problems(out)]))
         parts = _list_videos(out, data, parts, frames, problems)
 
-        for name in (name for name in PHASES if name in options.steps):
+        for name in (name for name in STAGES if name in options.steps):
             if is_done(out / name):
                 log.info("%s: done before", name)
                 continue
@@ -105,8 +105,8 @@ def train(
             met = _fit(stage, trainer, training, *sets)
             problems = _with_new(out, problems, met)
             if trainer.is_global_zero:
-                save_phase(training.model, stage.folder)
-            trainer.strategy.barrier()  # the next phase starts from these weights
+                save_stage(training.model, stage.folder)
+            trainer.strategy.barrier()  # stage 2 starts from these weights
     return out
 
 
@@ -152,7 +152,7 @@ def _list_videos(out: Path, data: VideoSet, parts: Parts, frames: Frames, proble
 
 @dataclass(frozen=True)
 class Stage:
-    """One phase of a training: its name, folder and settings."""
+    """One stage of a training: its name, folder and settings."""
 
     name: str
     folder: Path
@@ -160,7 +160,7 @@ class Stage:
     options: Options
 
     @property
-    def phase(self) -> Phase:
+    def settings(self) -> StageSettings:
         """Its part of the recipe."""
         return self.recipe.joint if self.name == "joint" else self.recipe.tcnn
 
@@ -188,12 +188,12 @@ def _build(stage: Stage, data: VideoSet, parts: Parts) -> Training:
     before = stage.folder.with_name("tcnn") / "best" if joint and "tcnn" in options.steps else None
     set_start(model, options, before, recipe.preprocess)
     weight = class_weights(parts["train"], len(data.classes), recipe.class_balance)
-    return Training(model, recipe, stage.phase, options.seed, weight)
+    return Training(model, recipe, stage.settings, options.seed, weight)
 
 
 def _trainer(stage: Stage, train_set: ClipDataset, val_set: ClipDataset | None) -> L.Trainer:
-    """Lightning's trainer with what is written and shown of a phase."""
-    phase, options, folder = stage.phase, stage.options, stage.folder
+    """Lightning's trainer with what is written and shown of a stage."""
+    settings, options, folder = stage.settings, stage.options, stage.folder
     if options.patience is not None and val_set is None:
         raise UserError("--set patience needs validation videos, and none of them could be decoded")
     if (
@@ -201,10 +201,11 @@ def _trainer(stage: Stage, train_set: ClipDataset, val_set: ClipDataset | None) 
     ):  # and no other: it may come before this one has looked whether the run's folder is new
         folder.mkdir(parents=True, exist_ok=True)
     steps = math.ceil(len(train_set) / stage.recipe.batch_size)
-    epochs = max(phase.epochs, math.ceil(phase.min_steps / steps))
-    if epochs > phase.epochs:
+    epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
+    if epochs > settings.epochs:
         log.info(
-            f"{stage.name}: {epochs} epochs rather than {phase.epochs}, for {phase.min_steps} steps on few videos"
+            f"{stage.name}: {epochs} epochs rather than {settings.epochs}, for {settings.min_steps} steps on few "
+            "videos"
         )
     bar = options.progress and is_watched()
     callbacks: list[Callback] = [EpochLog(folder, stage.name, lines=options.progress and not bar)]
@@ -221,7 +222,7 @@ def _trainer(stage: Stage, train_set: ClipDataset, val_set: ClipDataset | None) 
         **options.hardware(),
         default_root_dir=folder,
         max_epochs=epochs,
-        gradient_clip_val=phase.clip_gradient,
+        gradient_clip_val=settings.clip_gradient,
         callbacks=callbacks,
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),
         log_every_n_steps=max(1, min(50, steps)),
@@ -236,7 +237,7 @@ def _trainer(stage: Stage, train_set: ClipDataset, val_set: ClipDataset | None) 
 def _fit(
     stage: Stage, trainer: L.Trainer, training: Training, train_set: ClipDataset, val_set: ClipDataset | None
 ) -> list[Problem]:
-    """Train a phase, or go on with it; returns the videos that could not be decoded, or not whole."""
+    """Train a stage, or go on with it; returns the videos that could not be decoded, or not whole."""
     options, batch = stage.options, stage.recipe.batch_size
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device.type
     if device == "cpu":
@@ -282,11 +283,11 @@ def _told_ends(trainer: L.Trainer) -> Iterator[None]:
 
 
 def _with_new(out: Path, problems: list[Problem], met: list[Problem]) -> list[Problem]:
-    """The problems and those that training has met; the first phase meets most of the second one's."""
+    """The problems and those that training has met; stage 1 meets most of stage 2's."""
     if new := [problem for problem in met if problem not in problems]:
         log.warning(
             f"{len(new)} files could not be decoded while training, or in part alone: see {out / 'problems.csv'}"
         )
         if is_main_process():
-            write_problems(out, problems + new)  # before the weights, with which the phase is done
+            write_problems(out, problems + new)  # before the weights, with which the stage is done
     return problems + new
