@@ -23,26 +23,26 @@ from peakzoom.cli.inputs import find_videos, whole_numbers
 from peakzoom.inference.recognizer import load
 from peakzoom.video.sampling import Views
 
-Told = list[tuple[float, int]]  # seconds, videos done
+Timeline = list[tuple[float, int]]  # seconds, videos done
 
 
-def rate(told: Told) -> float:
+def rate(timeline: Timeline) -> float:
     """Videos a second between the first and the last."""
-    (began, before), (ended, done) = told[0], told[-1]
+    (began, before), (ended, done) = timeline[0], timeline[-1]
     return (done - before) / (ended - began)
 
 
-def labelled(run: Path, files: list[Path], workers: int) -> Told:
+def labelled(run: Path, files: list[Path], workers: int) -> Timeline:
     """When how many videos were done; the first is the start."""
-    told: Told = []
+    timeline: Timeline = []
     with tempfile.TemporaryDirectory() as folder:
         found = label(
             *(run, files, Path(folder) / "labels"),
             options=LabelOptions(workers=workers, device="cpu"),
-            progress=lambda done, _: told.append((time.perf_counter(), done)),
+            progress=lambda done, _: timeline.append((time.perf_counter(), done)),
         )
     assert (found.videos, found.failed, found.lost) == (len(files), 0, 0), found
-    return told
+    return timeline
 
 
 def main() -> None:
@@ -61,18 +61,21 @@ def main() -> None:
     print("| | threads each | videos a second | whole time, s |")
     print("|---|---|---|---|")
 
-    told: Told = [(time.perf_counter(), 0)]
+    timeline: Timeline = [(time.perf_counter(), 0)]
     recognizer = load(asked.run, "cpu")
     for done, _ in enumerate(recognizer.predict_many(files, Views(), progress=False), start=1):
-        told.append((time.perf_counter(), done))
-    print(f"| `predict` | {threads} | {rate(told[1:]):.2f} | {told[-1][0] - told[0][0]:.0f} |", flush=True)
+        timeline.append((time.perf_counter(), done))
+    print(
+        f"| `predict` | {threads} | {rate(timeline[1:]):.2f} | {timeline[-1][0] - timeline[0][0]:.0f} |",
+        flush=True,
+    )
 
     cores = os.cpu_count() or 1
     for workers in whole_numbers(asked.workers, "--workers"):
-        told = labelled(asked.run, files, workers)
+        timeline = labelled(asked.run, files, workers)
         name = "1 worker" if workers == 1 else f"{workers} workers"
         print(
-            f"| {name} | {cores // workers} | {rate(told[1:]):.2f} | {told[-1][0] - told[0][0]:.0f} |",
+            f"| {name} | {cores // workers} | {rate(timeline[1:]):.2f} | {timeline[-1][0] - timeline[0][0]:.0f} |",
             flush=True,
         )
 

@@ -21,7 +21,7 @@ from peakzoom.evaluation.faithfulness import KINDS, Drop, Faithfulness, measure_
 from peakzoom.inference.recognizer import load
 from peakzoom.video.sampling import Views
 
-HEADER = "| class answered | videos | score | attended | random | centre |\n" + "|---" * 6 + "|"
+HEADER = "| class predicted | videos | score | attended | random | centre |\n" + "|---" * 6 + "|"
 
 
 def rows(study: Path, row: str, protocol: Views) -> Iterator[str]:

@@ -25,7 +25,7 @@ from peakzoom.data.runs import read_metrics
 from peakzoom.model import PeakZoom
 from peakzoom.training import distributed
 from peakzoom.training.check import check_settings
-from peakzoom.training.distributed import Share, SharedDropout, first_process_logs, launched, lost_another
+from peakzoom.training.distributed import SharedDropout, Slice, first_process_logs, launched, lost_another
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
@@ -67,17 +67,17 @@ def test_a_share_gets_the_draws_of_the_whole_batch(tiny: Recipe) -> None:
     model.dropout = SharedDropout(0.5)
     video = torch.rand(5, 3, 8, 32, 32)
 
-    def answer(first: int, last: int, share: Share | None) -> torch.Tensor:
+    def answer(first: int, last: int, part: Slice | None) -> torch.Tensor:
         torch.manual_seed(7)
         generator = torch.Generator().manual_seed(8)
-        model.dropout.share = share
-        before, total = share or (0, last - first)
+        model.dropout.slice = part
+        before, total = part or (0, last - first)
         phi = model.draw_phi(total, 8, generator)[before : before + last - first]
         return model(video[first:last], phi=phi).fused.detach()
 
     whole = answer(0, 5, None)
-    assert torch.allclose(answer(0, 3, Share(0, 5)), whole[:3], atol=1e-5)
-    assert torch.allclose(answer(3, 5, Share(3, 5)), whole[3:], atol=1e-5)
+    assert torch.allclose(answer(0, 3, Slice(0, 5)), whole[:3], atol=1e-5)
+    assert torch.allclose(answer(3, 5, Slice(3, 5)), whole[3:], atol=1e-5)
     assert not torch.allclose(answer(3, 5, None), whole[3:], atol=1e-3)  # the test can see it
 
 

@@ -12,11 +12,11 @@ import pytest
 from peakzoom.utils import durable
 from peakzoom.utils.durable import (
     draft_of,
+    explain_full_disk,
     is_full,
     read_csv,
     replace_folder,
     room,
-    telling_full_disk,
     whole,
     write_csv,
     write_text,
@@ -125,7 +125,7 @@ def test_what_is_a_full_disk(tmp_path: Path, error: Exception, full: bool) -> No
     assert is_full(wrapped) == full
     with (
         pytest.raises(UserError if full else type(error)) as caught,
-        telling_full_disk(tmp_path, "try again"),
+        explain_full_disk(tmp_path, "try again"),
     ):
         raise error
     if full:
@@ -135,7 +135,7 @@ def test_what_is_a_full_disk(tmp_path: Path, error: Exception, full: bool) -> No
 
 
 def test_a_mistake_is_no_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^mine$"), telling_full_disk(tmp_path, "try again"):
+    with pytest.raises(UserError, match=r"^mine$"), explain_full_disk(tmp_path, "try again"):
         raise UserError("mine") from OSError(errno.ENOSPC, "x")
 
 

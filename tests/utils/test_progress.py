@@ -24,9 +24,9 @@ COUNT = """
 import time
 from peakzoom.cli.console import answer, say
 from peakzoom.utils.progress import progress_bar
-with progress_bar("counting [/b] :smile:") as told:
+with progress_bar("counting [/b] :smile:") as report:
     for done in range(1, 4):
-        told(done, 3)
+        report(done, 3)
         time.sleep(0.15)
         answer(f"result {done}")
         say(f"line {done}")
@@ -68,12 +68,12 @@ def test_a_function_is_called_instead(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[int, int]] = []
-    with progress_bar("x", lambda done, total: calls.append((done, total))) as told:
-        told(1, 2)
+    with progress_bar("x", lambda done, total: calls.append((done, total))) as report:
+        report(1, 2)
     assert calls == [(1, 2)]
     monkeypatch.setattr(progress, "is_watched", lambda: pytest.fail("asked although nothing is to be shown"))
-    with progress_bar("x", False) as told:
-        told(1, 2)
+    with progress_bar("x", False) as report:
+        report(1, 2)
     assert capsys.readouterr() == ("", "")
 
 

@@ -173,8 +173,8 @@ def _show_faithfulness(measured: Faithfulness) -> None:
         title=f"Drop of the predicted class's score, {measured.blurring.share:.0%} of each frame blurred"
     )
     table.title_justify = "left"
-    for column in ("class answered", "videos", "score", *KINDS):
-        table.add_column(column, justify="left" if column == "class answered" else "right")
+    for column in ("class predicted", "videos", "score", *KINDS):
+        table.add_column(column, justify="left" if column == "class predicted" else "right")
     for name, videos, *values in measured.rows():
         style = "bold" if name == "all" else ""
         table.add_row(name, str(videos), *(f"{value:.3f}" for value in values), style=style)

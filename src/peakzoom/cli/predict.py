@@ -23,7 +23,7 @@ from peakzoom.cli.options import (
     hardware_option,
     output_option,
 )
-from peakzoom.utils.durable import telling_full_disk
+from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.video.guard import start_early
 
@@ -173,7 +173,7 @@ def _predict(
         waiting, failed = paths, 0
         if kept is not None:
             settings = {**recognizer.settings(averaged), "top": results.top}
-            stack.enter_context(telling_full_disk(kept.parent, "go on with --resume"))
+            stack.enter_context(explain_full_disk(kept.parent, "go on with --resume"))
             journal = stack.enter_context(Journal(kept, settings, results.resume))
             write = journal.add
             waiting, failed = _remaining(paths, journal.lines)

@@ -246,7 +246,7 @@ def _report(
     baselines: dict[Key, Key],
     rounds: int | None = None,
 ) -> None:
-    """Print the table of a study and write it as Markdown, CSV and a picture; costs are timed in ``rounds``."""
+    """Print the table of a study and write it as Markdown, CSV and a figure; costs are timed in ``rounds``."""
     from peakzoom.studies.figures import plot_ablation, plot_cost
     from peakzoom.studies.predictions import complete
     from peakzoom.studies.rows import costs, table
@@ -267,11 +267,11 @@ def _report(
     text = to_markdown(rows, COMPARISON if measured else ABLATION, None, notes)
     (study.out / "table.md").write_text(text, encoding="utf-8")
     (study.out / "table.csv").write_text(to_csv(rows), encoding="utf-8")
-    picture = study.out / ("cost.png" if measured else "ablation.png")
+    figure = study.out / ("cost.png" if measured else "ablation.png")
     draw = plot_cost if measured else plot_ablation
-    draw(rows, picture)
+    draw(rows, figure)
     answer(text)
-    answer(f"Table: {study.out / 'table.md'} and .csv; picture: {picture}")
+    answer(f"Table: {study.out / 'table.md'} and .csv; figure: {figure}")
 
 
 def _notes(predictions: list[ArmPrediction], one: Key, other: Key, names: dict[Key, str]) -> Iterator[str]:

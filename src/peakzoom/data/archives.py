@@ -22,13 +22,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.progress import Progress
 
 # The longest first: "a.tar.gz" is no ".gz".
 SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", ".zip", ".rar")
 UNPACKING = ".peakzoom-unpacking-"  # begins the name of a folder that is not complete yet
 SPARE = 64 * 2**20  # bytes that stay free on the disk
 
-Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 

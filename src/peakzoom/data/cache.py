@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 
 from peakzoom.utils.durable import DRAFT, sync
 from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.progress import Progress
 from peakzoom.video.decode import HOLD_BYTES, frames_of
 from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import scan
@@ -120,7 +121,7 @@ def fill(
     cache: FrameCache,
     paths: Sequence[Path],
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[Path, CachedVideo | DecodeError]:
     """Decode what is not in the cache yet; a file that cannot be decoded gives its error instead.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.progress import Progress
 from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import VideoInfo, probe
 
@@ -44,7 +45,7 @@ class Report:
     problems: list[Problem]  # missing or unreadable files, and what was wrong with readable ones
 
 
-def check(data: VideoSet, workers: int = 1, progress: Callable[[int, int], None] | None = None) -> Report:
+def check(data: VideoSet, workers: int = 1, progress: Progress | None = None) -> Report:
     """Decode every video once and count.
 
     Args:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peakzoom.data.archives import Progress, archive_stem, new_folder, unpack
+from peakzoom.data.archives import archive_stem, new_folder, unpack
 from peakzoom.data.entries import Entry, Problem, some
 from peakzoom.data.layouts.files import files_in, folder_at, is_video, subfolders
 from peakzoom.data.layouts.hmdb51 import list_hmdb51
 from peakzoom.data.layouts.lists import list_key, videos_by_key
 from peakzoom.data.layouts.ucf101 import list_ucf101
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.progress import Progress
 
 DEPTH = 3  # how far below the folder things are looked for: the archives nest their folders twice
 SPLITS = (1, 2, 3)

@@ -18,8 +18,7 @@ from peakzoom.inference.early_exit import EarlyExit, Thresholds, Work, lead_of
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model.load import digest
 from peakzoom.utils.durable import write_csv, write_text
-from peakzoom.utils.extras import needed_for
-from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import Views
 
 STAGE1_VIEWS = (0, 1, 2, 3, 5, 8, 12, 20)  # that are tried, and all views
@@ -122,8 +121,7 @@ class Calibration:
 
     def plot(self) -> Figure:
         """Accuracy against multiply-adds of all thresholds that were tried, for a notebook."""
-        with needed_for("Calibration.plot()"):
-            return calibration_figure(self)
+        return calibration_figure(self)
 
 
 def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -221,7 +219,7 @@ def calibrate(
     loss: float = 0.2,
     *,
     seed: int = 0,
-    progress: bool | Told = True,
+    progress: bool | Progress = True,
 ) -> Calibration:
     """The cheapest thresholds that are expected to lose no more accuracy than allowed.
 
@@ -248,10 +246,10 @@ def calibrate(
     # Where the original branch is the only one, its scores are the fused ones, and there is no stage 2.
     tried = _candidates(original.shape[1], branches=not np.array_equal(original, fused))
     points: list[Point] = []
-    with progress_bar(f"trying {len(tried)} thresholds", progress) as told:
+    with progress_bar(f"trying {len(tried)} thresholds", progress) as report:
         for thresholds in tried:
             points.append(trial.point(thresholds, work))
-            told(len(points), len(tried))
+            report(len(points), len(tried))
     full = points[-1]  # nothing changes
     least = full.accuracy - loss / 100 - 1e-9
     fitting = [each for each in points if each.loss_bound <= loss + 1e-9 and each.accuracy >= least]

@@ -31,10 +31,10 @@ from peakzoom.evaluation.unfinished import (
 )
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
-from peakzoom.utils.durable import read_csv, sync_folder, telling_full_disk, whole_folder
+from peakzoom.utils.durable import explain_full_disk, read_csv, sync_folder, whole_folder
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
-from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import Views
 
 
@@ -76,7 +76,7 @@ def score_videos(
     data: VideoSet,
     views: Views,
     workers: int = 1,
-    progress: bool | Told = True,
+    progress: bool | Progress = True,
     known: Mapping[int, Prediction | DecodeError] | None = None,
     note: Callable[[int, Prediction | DecodeError], None] | None = None,
 ) -> Scored:
@@ -95,12 +95,12 @@ def score_videos(
     results = dict(known or {})
     missing = [place for place in range(len(entries)) if place not in results]
     predicted = recognizer.predict_files([entries[place].path for place in missing], views, workers)
-    with progress_bar(f"testing on {len(entries)} videos", progress) as told:
+    with progress_bar(f"testing on {len(entries)} videos", progress) as report:
         for place, result in zip(missing, predicted, strict=True):
             results[place] = result
             if note:
                 note(place, result)
-            told(len(results), len(entries))
+            report(len(results), len(entries))
     scored = Scored([], [], list(data.problems))
     for place, entry in enumerate(entries):
         result = results[place]
@@ -120,7 +120,7 @@ def evaluate(
     out: str | Path,
     views: Views | None = None,
     workers: int = 1,
-    progress: bool | Told = True,
+    progress: bool | Progress = True,
     resume: bool = False,
     faithfulness: bool = False,
 ) -> Evaluation:
@@ -147,7 +147,7 @@ def evaluate(
         torch_engine(recognizer)
     data.with_classes(recognizer.classes)  # refuses before a folder is made
     part = part_of(out)
-    with telling_full_disk(out, "go on with --resume"):
+    with explain_full_disk(out, "go on with --resume"):
         if part.exists() and not resume:  # without one score in it
             shutil.rmtree(part)
         part.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def score_shard(
     shard: tuple[int, int],
     views: Views | None = None,
     workers: int = 1,
-    progress: bool | Told = True,
+    progress: bool | Progress = True,
 ) -> tuple[int, int]:
     """Score one of ``count`` shards of the videos for the :func:`evaluate` with ``resume`` that comes after them all.
 
@@ -221,7 +221,7 @@ def score_shard(
     views, out = recognizer.choose_views(views), Path(out)
     check_out(out, resume=True)
     data.with_classes(recognizer.classes)
-    with telling_full_disk(out, "run it again"):
+    with explain_full_disk(out, "run it again"):
         part_of(out).mkdir(parents=True, exist_ok=True)
         sync_folder(out.parent)
         places = list(range(number - 1, len(data.entries), count))

@@ -29,7 +29,7 @@ from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
-from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import Views, decode_ahead
 
 SIGMA = 0.08  # of the frame's side: no hand or foot is left of it
@@ -201,7 +201,7 @@ def measure_faithfulness(
     blurring: Blurring | None = None,
     *,
     workers: int = 1,
-    progress: bool | Told = True,
+    progress: bool | Progress = True,
     journal: Journal | None = None,
 ) -> Faithfulness:
     """Blur what the network attends to, and as much elsewhere, and see what becomes of its predictions.
@@ -227,7 +227,7 @@ def measure_faithfulness(
             _offsets(views.crops, recognizer.preprocess.source_size, generator)
     paths = [entry.path for entry in entries[len(lines) :]]
     decoded = decode_ahead(paths, recognizer.preprocess, views, workers)
-    with progress_bar(f"blurring {len(entries)} videos", progress) as told:
+    with progress_bar(f"blurring {len(entries)} videos", progress) as report:
         for video in decoded:
             if isinstance(video, DecodeError):
                 line = {"error": video.reason}
@@ -237,7 +237,7 @@ def measure_faithfulness(
             lines.append(line)
             if journal:
                 journal.add(line)
-            told(len(lines), len(entries))
+            report(len(lines), len(entries))
     drops, problems = [], []
     for entry, line in zip(entries, lines, strict=True):
         if "error" in line:

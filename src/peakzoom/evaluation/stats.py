@@ -165,7 +165,7 @@ def paired_test(
 
     Args:
         a: (seeds, videos) or (videos,), bool or float in [0, 1].
-        b: likewise, the same videos in the same order; the number of seeds may differ.
+        b: as ``a``, of the same videos in the same order; the number of seeds may differ.
         groups: (videos,) what each clip belongs to; signs are flipped and the interval's draws made for whole groups.
         resamples: draws of the interval, see :func:`bootstrap_interval`.
         seed: of these draws and of the sign patterns.

@@ -13,7 +13,7 @@ from peakzoom.inference.prediction import Effort, Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import DRAFT, check_new_folder
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.journal import Journal, check_settings, hash_of, is_written, whole_lines
+from peakzoom.utils.journal import Journal, check_journal, hash_of, is_written, whole_lines
 from peakzoom.video.sampling import Views
 
 OWN = "rest.jsonl"  # of the evaluation itself; shards have files of their own
@@ -62,7 +62,7 @@ def gather_shards(
     for file in sorted(part.glob("shard-*.jsonl")):
         if is_written(file):
             raise UserError(f"{file} is still being written: wait until its shard is done")
-        check_settings(file, settings)
+        check_journal(file, settings)
         found |= read_lines(whole_lines(file.read_bytes())[0], classes)
     return found
 

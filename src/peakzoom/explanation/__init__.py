@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from peakzoom.explanation.evidence import Evidence, Peak
 from peakzoom.explanation.look import Explanation, explain
 from peakzoom.utils.extras import needed_for
-from peakzoom.utils.progress import Told
+from peakzoom.utils.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def plot(evidence: Evidence, moments: int = 6) -> Figure:
     return draw_figure(evidence, moments)
 
 
-def save(evidence: Evidence, folder: str | Path, progress: bool | Told = True) -> list[Path]:
+def save(evidence: Evidence, folder: str | Path, progress: bool | Progress = True) -> list[Path]:
     """Write a video, a figure and JSON into a new folder; see :func:`peakzoom.explanation.write.save`."""
     with needed_for("the video of evidence"):
         from peakzoom.explanation import write

@@ -31,7 +31,7 @@ from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import needed_for
-from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.clips import clip_indices, clip_span
 from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Views
@@ -54,7 +54,7 @@ def explain(
     target: str | None = None,
     views: Views | None = None,
     crop: int | None = None,
-    progress: bool | Told = True,
+    progress: bool | Progress = True,
 ) -> Explanation:
     """Recognise a video and note what the network saw in it.
 
@@ -91,10 +91,10 @@ def explain(
         if not 0 <= crop < len(offsets):
             raise UserError(f"crop is {crop}, expected 0 to {len(offsets) - 1}: there are {len(offsets)}")
         base = frames_at(video.path, video.scan.timestamps, pre.fps)
-        with progress_bar(f"looking at {video.path.name}", progress) as told:
+        with progress_bar(f"looking at {video.path.name}", progress) as report:
             clips = [
                 _see(network, view, start, None if target is None else classes.index(target))
-                for start, view in _clips(video, base, pre, offsets[crop], told)
+                for start, view in _clips(video, base, pre, offsets[crop], report)
             ]
     region = _region(video.info, offsets[crop], pre)
     place = (crop, len(offsets))
@@ -117,7 +117,7 @@ def _starts(count: int, span: int) -> np.ndarray:
 
 
 def _clips(
-    video: HeldVideo, base: np.ndarray, pre: Preprocess, corner: tuple[int, int], told: Told
+    video: HeldVideo, base: np.ndarray, pre: Preprocess, corner: tuple[int, int], report: Progress
 ) -> Iterator[tuple[int, Tensor]]:
     """Each clip's start and its view, uint8 (1, T, 3, s, s); no frame is kept longer than clips need it."""
     size = pre.test_size(video.info.height, video.info.width)
@@ -136,7 +136,7 @@ def _clips(
             yield start, torch.stack([held[each] for each in frames.tolist()])[None]
             first = min((each[1].min() for each in waiting[-1:]), default=number + 1)
             held = {each: kept for each, kept in held.items() if each >= first}
-        told(number + 1, int(wanted[-1]) + 1)
+        report(number + 1, int(wanted[-1]) + 1)
 
 
 @torch.inference_mode()

@@ -14,13 +14,13 @@ import numpy as np
 
 from peakzoom.explanation.draw import EvidenceVideo, draw_figure
 from peakzoom.explanation.evidence import Evidence
-from peakzoom.utils.durable import check_new_folder, telling_full_disk, whole_folder
-from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder
+from peakzoom.utils.progress import Progress, progress_bar
 
 CLOCK = 90_000  # ticks a second, MPEG's own
 
 
-def save(evidence: Evidence, folder: str | Path, progress: bool | Told = True) -> list[Path]:
+def save(evidence: Evidence, folder: str | Path, progress: bool | Progress = True) -> list[Path]:
     """Write ``evidence.mp4``, ``evidence.png`` and ``evidence.json`` into a new or empty folder.
 
     The folder appears when it is complete; until then it is called FOLDER.part.
@@ -38,23 +38,23 @@ def save(evidence: Evidence, folder: str | Path, progress: bool | Told = True) -
     """
     folder = Path(folder)
     check_new_folder(folder)
-    with evidence.video, telling_full_disk(folder, "run it again"), whole_folder(folder) as draft:
+    with evidence.video, explain_full_disk(folder, "run it again"), whole_folder(folder) as draft:
         video, picture, data = (draft / f"evidence.{suffix}" for suffix in ("mp4", "png", "json"))
         data.write_text(json.dumps(evidence.to_dict(), indent=1) + "\n", encoding="utf-8")
         draw_figure(evidence).savefig(picture, dpi=110)
-        with progress_bar("drawing", progress) as told:
-            write_video(evidence, video, told)
+        with progress_bar("drawing", progress) as report:
+            write_video(evidence, video, report)
     return [folder / each.name for each in (video, picture, data)]
 
 
-def write_video(evidence: Evidence, file: Path | BinaryIO, told: Told | None = None) -> None:
+def write_video(evidence: Evidence, file: Path | BinaryIO, progress: Progress | None = None) -> None:
     """Write the video as H.264 in MP4, every frame of the source once and at its own time.
 
     Args:
         evidence: what to show.
         file: a path (then the index is in front, and a browser plays the video while it loads), or a stream that can
             seek.
-        told: called with (done, all) frames.
+        progress: called with (done, all) frames.
     """
     video = EvidenceVideo(evidence)
     ticks = _ticks(evidence.times)
@@ -69,8 +69,8 @@ def write_video(evidence: Evidence, file: Path | BinaryIO, told: Told | None = N
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = int(ticks[number]), Fraction(1, CLOCK)
             container.mux(stream.encode(frame))
-            if told:
-                told(number + 1, evidence.info.frames)
+            if progress:
+                progress(number + 1, evidence.info.frames)
         container.mux(stream.encode())
 
 

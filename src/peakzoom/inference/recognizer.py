@@ -34,7 +34,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest, find_model, read_from_hub, read_model
 from peakzoom.model.precision import FULL, slow_in
 from peakzoom.utils.errors import DecodeError
-from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.guard import Guard, guards
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
 
@@ -196,7 +196,7 @@ class Recognizer:
         files: str | Path | Iterable[str | Path],
         views: Views | None = None,
         workers: int = 1,
-        progress: bool | Told = True,
+        progress: bool | Progress = True,
     ) -> Iterator[Prediction | DecodeError]:
         """Recognise video files one after the other, the next ones decoded while the network works.
 
@@ -211,9 +211,9 @@ class Recognizer:
             not raised.
         """
         paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
-        with progress_bar(f"recognising {len(paths)} videos", progress) as told:
+        with progress_bar(f"recognising {len(paths)} videos", progress) as report:
             for done, found in enumerate(self.predict_files(paths, views, workers), start=1):
-                told(done, len(paths))
+                report(done, len(paths))
                 yield found
 
     def predict_files(

@@ -20,7 +20,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 
-class Share(NamedTuple):
+class Slice(NamedTuple):
     """Which clips of the whole batch a process has: ``first`` and those after it, of ``total``."""
 
     first: int
@@ -52,14 +52,14 @@ class Together:
         self.world = world
         self.group: Any = dist.new_group(backend="gloo") if world > 1 else None
 
-    def share(self, clips: int) -> Share:
+    def slice(self, clips: int) -> Slice:
         """This process's place in the batch, of which it has so many clips."""
         if self.world == 1:
-            return Share(0, clips)
+            return Slice(0, clips)
         counts = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
         dist.all_gather(counts, torch.tensor([clips]), group=self.group)
         each = [int(count) for count in counts]
-        return Share(sum(each[: dist.get_rank()]), sum(each))
+        return Slice(sum(each[: dist.get_rank()]), sum(each))
 
     def sums(self, values: list[float]) -> list[float]:
         """Sums of the same numbers over all processes."""
@@ -85,16 +85,16 @@ class Together:
 class SharedDropout(nn.Dropout):
     """A dropout that draws for the whole batch of all processes and takes the rows of this process's clips.
 
-    So a clip gets the mask that it would get in one process. Without ``share`` it is an ordinary dropout.
+    So a clip gets the mask that it would get in one process. Without ``slice`` it is an ordinary dropout.
     """
 
-    share: Share | None = None
+    slice: Slice | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C) -> the same shape."""
-        if self.share is None or not self.training:
+        if self.slice is None or not self.training:
             return super().forward(input)
-        first, total = self.share
+        first, total = self.slice
         mask = super().forward(input.new_ones((total, *input.shape[1:])))
         return input * mask[first : first + len(input)]
 

@@ -121,8 +121,8 @@ def _fill(cache: FrameCache, paths: Sequence[Path], options: Options, pre: Prepr
     # Each process begins elsewhere, and finds there what the others have decoded when it comes to it.
     rank, world = place()
     begin = rank * len(paths) // world
-    with progress_bar(f"decoding {len(paths)} videos", options.progress and is_main_process()) as told:
-        results = fill(cache, [*paths[begin:], *paths[:begin]], workers, told)
+    with progress_bar(f"decoding {len(paths)} videos", options.progress and is_main_process()) as report:
+        results = fill(cache, [*paths[begin:], *paths[:begin]], workers, report)
     frames = Frames(pre)
     for path in dict.fromkeys(paths):
         result = results[path]

@@ -14,7 +14,7 @@ from peakzoom.data.entries import Problem
 from peakzoom.data.loading import Batch, seed_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.network import PeakZoomOutput
-from peakzoom.training.distributed import Share, SharedDropout, Together
+from peakzoom.training.distributed import SharedDropout, Slice, Together
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import to_input
@@ -89,11 +89,11 @@ class Training(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self._note(batch)
         world = self.trainer.world_size
-        share = self.together.share(len(batch.views))
-        if world == 1 and not share.total:
+        part = self.together.slice(len(batch.views))
+        if world == 1 and not part.total:
             return None
         if len(batch.views):
-            output = self._run(batch, share if world > 1 else None)
+            output = self._run(batch, part if world > 1 else None)
             loss = self.model.loss(
                 output,
                 batch.labels,
@@ -105,7 +105,7 @@ class Training(L.LightningModule):
         if world > 1:
             loss = loss * self._weight_among_all(batch.labels)
         if len(batch.views):
-            self._measure("train", output, batch, loss.detach() * share.total / world)
+            self._measure("train", output, batch, loss.detach() * part.total / world)
         self._finite = loss.detach().isfinite() & self._finite
         if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
             self._check_finite()
@@ -167,13 +167,13 @@ class Training(L.LightningModule):
             score = float(self.current_epoch - 1_000_000)
         self.log("val_score", score)
 
-    def _run(self, batch: Batch, share: Share | None = None) -> PeakZoomOutput:
+    def _run(self, batch: Batch, part: Slice | None = None) -> PeakZoomOutput:
         video, source = to_input(batch.views, self.recipe.preprocess)
         dtype = self.model.backbone.fc.weight.dtype  # another than float32 where --precision is 64-true, say
         video, source = video.to(dtype), None if source is None else source.to(dtype)
         if isinstance(self.model.dropout, SharedDropout):
-            self.model.dropout.share = share
-        first, total = share or (0, len(video))
+            self.model.dropout.slice = part
+        first, total = part or (0, len(video))
         phi = self.model.draw_phi(total, video.shape[2], self.draws)
         return self.model(video, source, phi=None if phi is None else phi[first : first + len(video)])
 

@@ -51,7 +51,7 @@ from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.start import build, class_weights, set_start
-from peakzoom.utils.durable import telling_full_disk
+from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
 from peakzoom.utils.memory import keep_freed_memory
@@ -83,7 +83,7 @@ def train(
     def way_out() -> str:
         return "go on with --resume" if (out / "config.json").exists() else "begin anew"
 
-    with telling_full_disk(out, way_out), first_process_logs():
+    with explain_full_disk(out, way_out), first_process_logs():
         parts = _split(data, options)
         check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
         if is_main_process():

@@ -18,14 +18,16 @@ from typing import IO, Any
 
 from peakzoom.utils.errors import UserError
 
-FULL = (
+DISK_FULL = (
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,
 )  # no room, none left to this user, none in a file of this length
 DRAFT = ".part"
 # Writers in other languages tell of a full disk in words alone, as safetensors: "No space left ... (os error 28)".
-_TOLD = re.compile(rf"os error ({'|'.join(map(str, FULL))})\b|{re.escape(os.strerror(errno.ENOSPC))}", re.I)
+_FULL_TEXT = re.compile(
+    rf"os error ({'|'.join(map(str, DISK_FULL))})\b|{re.escape(os.strerror(errno.ENOSPC))}", re.I
+)
 
 
 @contextmanager
@@ -146,16 +148,16 @@ def is_full(error: BaseException) -> bool:
     """Whether an error says that a disk or a quota is full, or one that it was raised from does."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in FULL:
+        if isinstance(seen, OSError) and seen.errno in DISK_FULL:
             return True
-        if not isinstance(seen, UserError) and _TOLD.search(str(seen)):
+        if not isinstance(seen, UserError) and _FULL_TEXT.search(str(seen)):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
 
 
 @contextmanager
-def telling_full_disk(folder: Path, way_out: str | Callable[[], str]) -> Iterator[None]:
+def explain_full_disk(folder: Path, way_out: str | Callable[[], str]) -> Iterator[None]:
     """Make one sentence of a disk that is full.
 
     Args:

@@ -1,4 +1,4 @@
-"""Answers to many files, a line each, that a stopped process goes on with: nothing is lost, nothing is written twice.
+"""Results for many files, a line each, which a stopped process resumes.
 
 A journal is a file of JSON Lines with the settings that it was made with beside it, ``NAME.settings.json``. A line
 counts when it is whole; what a killed process left of one is cut off. One process writes at a time.
@@ -30,7 +30,7 @@ def settings_file(file: Path) -> Path:
     return file.with_name(file.name + ".settings.json")
 
 
-def check_settings(file: Path, settings: dict[str, Any]) -> None:
+def check_journal(file: Path, settings: dict[str, Any]) -> None:
     """Refuse a journal that was made with other settings.
 
     Raises:
@@ -117,7 +117,7 @@ class Journal:
             if not resume and file.exists():
                 raise UserError(f"{file} exists: go on with it by --resume, name another file, or remove it")
             if resume and (file.exists() or beside.exists()):
-                check_settings(file, settings)
+                check_journal(file, settings)
             else:
                 write_text(beside, json.dumps(settings, indent=2) + "\n")
             self.lines, end = whole_lines(file.read_bytes()) if file.exists() else ([], 0)

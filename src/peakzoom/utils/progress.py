@@ -10,7 +10,7 @@ from typing import TypeAlias
 from rich.console import Console
 from tqdm.auto import tqdm
 
-Told: TypeAlias = Callable[[int, int], None]  # called with (done, all)
+Progress: TypeAlias = Callable[[int, int], None]  # is called with (done, all)
 
 
 def is_watched() -> bool:
@@ -23,7 +23,7 @@ def is_watched() -> bool:
 
 
 @contextmanager
-def progress_bar(title: str, show: bool | Told = True) -> Iterator[Told]:
+def progress_bar(title: str, show: bool | Progress = True) -> Iterator[Progress]:
     """A function to call with (done, all), which draws a bar; the bar is wiped away at the end.
 
     Args:

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.progress import Progress
 from peakzoom.video.guard import Guard, guards
 
 Given = TypeVar("Given")
@@ -21,7 +22,7 @@ def each_file(
     work: Callable[[Path], Result],
     paths: Sequence[Path],
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[Path, Result | DecodeError]:
     """Do ``work`` once for every different path; results in the order of the paths.
 

@@ -30,11 +30,11 @@ from peakzoom.apps.batch.worker import Job, LabelOptions, Worker
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import load_quietly
 from peakzoom.model.precision import slow_in
-from peakzoom.utils.durable import check_new_folder, telling_full_disk, write_text
+from peakzoom.utils.durable import check_new_folder, explain_full_disk, write_text
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.extras import needed_for
-from peakzoom.utils.journal import check_settings, settings_file
-from peakzoom.utils.progress import Told, progress_bar
+from peakzoom.utils.journal import check_journal, settings_file
+from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import Views
 
 __all__ = ["LabelOptions", "Labelled", "find_items", "label"]
@@ -69,7 +69,7 @@ def label(
     options: LabelOptions | None = None,
     *,
     resume: bool = False,
-    progress: bool | Told = True,
+    progress: bool | Progress = True,
 ) -> Labelled:
     """Label every video under the addresses, on Ray. A warning is logged for each video that gives no prediction.
 
@@ -103,12 +103,12 @@ def label(
             raise UserError(f"{name} is {value}, expected 1 or more on Ray")
     out = Path(out).absolute()
     items = find_items([addresses] if isinstance(addresses, (str, Path)) else addresses)
-    with _alone(out, resume), telling_full_disk(out, "go on with --resume"), connected():
+    with _alone(out, resume), explain_full_disk(out, "go on with --resume"), connected():
         job, plan = _prepare(str(run), views, options)
         if why := slow_in(options.precision, torch.device("cuda" if plan.gpus else "cpu")):
             log.warning(why)
         if resume and settings_file(out).exists():
-            check_settings(out, job.settings)
+            check_journal(out, job.settings)
         else:
             write_text(settings_file(out), json.dumps(job.settings, indent=2) + "\n")
         try:

@@ -25,7 +25,7 @@ from peakzoom.apps.batch.table import row_without_prediction, schema, write_rows
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
 from peakzoom.model.precision import FULL
-from peakzoom.utils.durable import sync_folder, telling_full_disk
+from peakzoom.utils.durable import explain_full_disk, sync_folder
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import add_line, whole_lines
 from peakzoom.utils.memory import return_freed_memory
@@ -150,7 +150,7 @@ class Worker:
             if self._refused:
                 raise UserError(self._refused)
             items = from_json(row["batch"])
-            with telling_full_disk(self._job.drafts.parent, "go on with --resume"):
+            with explain_full_disk(self._job.drafts.parent, "go on with --resume"):
                 report = {"done": len(items), **self._label(items)}
         except UserError as error:
             report = {"refused": f"{error} (on {platform.node()})"}

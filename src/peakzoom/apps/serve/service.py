@@ -1,4 +1,4 @@
-"""What a visitor may ask for, and the model that answers one request after the other."""
+"""What a visitor may ask for, and the service that handles one request after the other."""
 
 from __future__ import annotations
 

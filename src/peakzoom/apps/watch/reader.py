@@ -23,7 +23,7 @@ WAKE = 0.2  # seconds after which a waiting thread looks whether it is to stop
 CLOCK_DRIFT = 1e-3  # by how much a camera's clock may be off without counting as lag
 
 
-class Frames(Protocol):
+class FrameSource(Protocol):
     """Where frames come from; :class:`peakzoom.apps.watch.source.Source` is one."""
 
     name: str
@@ -168,7 +168,7 @@ class Reader:
 
     def __init__(
         self,
-        frames: Frames,
+        frames: FrameSource,
         windows: Windows[av.VideoFrame | Tensor, Tensor],
         backlog: Backlog,
         clock: Callable[[], float],

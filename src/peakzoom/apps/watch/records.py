@@ -23,7 +23,7 @@ class Started:
         classes: S names.
         frames, stride, fps: of a window's clip; fps None = frames as they are stored.
         window: seconds from the start of a window to its end, by the stated rate; None = no rate is stated.
-        every: seconds from the start of one window to the start of the next, likewise.
+        every: seconds from one window's start to the next one's, by the stated rate; None = no rate is stated.
     """
 
     source: str
@@ -72,7 +72,7 @@ class Dropped:
 
     Attributes:
         start: of the first one, in seconds since the first frame.
-        end: of the last one, likewise.
+        end: of the last one, in seconds since the first frame.
         windows: how many.
     """
 

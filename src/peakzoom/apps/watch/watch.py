@@ -22,7 +22,7 @@ from torch import Tensor
 
 from peakzoom.apps.watch.events import Event, Merger
 from peakzoom.apps.watch.options import WatchOptions
-from peakzoom.apps.watch.reader import Backlog, Frames, Pending, Reader
+from peakzoom.apps.watch.reader import Backlog, FrameSource, Pending, Reader
 from peakzoom.apps.watch.records import Break, Dropped, Ended, Record, ScoredWindow, Started
 from peakzoom.apps.watch.source import open_source
 from peakzoom.apps.watch.windows import Clip, Windows
@@ -34,7 +34,7 @@ from peakzoom.video.views import crop_offsets
 
 def watch(
     recognizer: Recognizer,
-    source: str | Path | Frames,
+    source: str | Path | FrameSource,
     options: WatchOptions | None = None,
     *,
     stop: threading.Event | None = None,
@@ -70,7 +70,7 @@ def watch(
 
 def _records(
     recognizer: Recognizer,
-    frames: Frames,
+    frames: FrameSource,
     options: WatchOptions,
     stop: threading.Event,
     clock: Callable[[], float],
@@ -113,7 +113,9 @@ def _records(
     yield Ended(end, clock() - begun, scored, dropped, events, stop.is_set())
 
 
-def _started(recognizer: Recognizer, frames: Frames, options: WatchOptions, span: int, hop: int) -> Started:
+def _started(
+    recognizer: Recognizer, frames: FrameSource, options: WatchOptions, span: int, hop: int
+) -> Started:
     """The first record; span of a window and steps between windows in base frames."""
     pre = recognizer.preprocess
     rate = pre.fps or frames.rate

@@ -7,7 +7,7 @@ many clips as wanted. What a clip shows: :mod:`peakzoom.data.synthetic.scene`.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +20,7 @@ from peakzoom.data.synthetic.people import ACTIONS
 from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.progress import Progress
 
 COLUMNS = ("path", "label", "split", "group", "background", "seed")  # of clips.csv
 BATCH = 8  # clips that a process renders between two reports of progress, at most
@@ -116,7 +117,7 @@ def render_dataset(
     root: str | Path,
     spec: DatasetSpec | None = None,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the clips of a data set, and their list ``clips.csv`` last: a folder without it is unfinished.
 
