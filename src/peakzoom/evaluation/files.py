@@ -60,6 +60,7 @@ def write_evaluation(
         about: what was tested and how, for ``metrics.json``; its ``protocol`` are the views.
         early_exit: which the predictions were made with.
     """
+    # Only here: model cards read these files without Matplotlib, which the extra train brings.
     from peakzoom.display.figures import plot_confusion
 
     branches, classes = list(result.branches), list(result.counts)

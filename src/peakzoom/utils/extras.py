@@ -11,7 +11,7 @@ EXTRAS = {  # optional extras and what they bring
     "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "rarfile", "tensorboard"),
     "serve": ("gradio",),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
-    "ray": ("ray", "pyarrow"),
+    "ray": ("ray", "pyarrow", "fsspec"),
 }
 
 

@@ -29,7 +29,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _tensor(array: Any, order: list[int]) -> Any:
-    import torch
+    import torch  # not above: guard_child imports this file before what PyTorch prints can be kept from the parent
 
     return torch.from_numpy(array).permute(order)
 

@@ -1,0 +1,71 @@
+"""Imports stand at the top of a file, but for those below: each inside a function, with the reason.
+
+In ``cli`` they are everywhere, and in ``peakzoom/__init__.py``, because help and the package itself must come at once.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "peakzoom"
+
+EXPORT, RAY, MATPLOTLIB = "extra export", "extra ray", "extra train, which brings matplotlib"
+QUIET = "imported by guard_child when nothing that it prints can come between results"
+LAZY: dict[str, dict[str, str]] = {
+    "apps/batch/cluster.py": {"ray": RAY, "ray.data": RAY},
+    "apps/batch/label.py": {"pyarrow": RAY, "ray": RAY},
+    "apps/batch/listing.py": {"fsspec": RAY},
+    "apps/batch/table.py": {"pyarrow": RAY, "pyarrow.compute": RAY, "pyarrow.parquet": RAY},
+    "data/archives.py": {"rarfile": "extra train; zip and tar archives need none"},
+    "evaluation/files.py": {"peakzoom.display.figures": f"{MATPLOTLIB}; model cards only read"},
+    "explanation/__init__.py": {"peakzoom.explanation": MATPLOTLIB, "peakzoom.explanation.draw": MATPLOTLIB},
+    "explanation/look.py": {"peakzoom.explanation.write": MATPLOTLIB},
+    "inference/engines/build.py": {
+        "peakzoom.inference.engines.onnx": EXPORT,
+        "peakzoom.inference.engines.openvino": EXPORT,
+    },
+    "inference/export.py": {
+        "peakzoom.inference.engines.onnx": EXPORT,
+        "peakzoom.inference.engines.openvino": EXPORT,
+    },
+    "inference/prediction.py": {"peakzoom.display.figures": MATPLOTLIB},
+    "video/guard_child.py": {
+        "peakzoom.video.decode": QUIET,
+        "resource": "not on Windows",
+        "torch": QUIET,
+    },
+    "video/messages.py": {"torch": QUIET},
+}
+
+
+def imported_in_functions(text: str) -> set[str]:
+    """The modules that a file imports inside its functions."""
+    functions = (
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+    found: set[str] = set()
+    for node in (inner for function in functions for inner in ast.walk(function)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("." * node.level + (node.module or ""))
+    return found
+
+
+def test_each_import_inside_a_function_has_its_reason() -> None:
+    files = {file.relative_to(SOURCE).as_posix(): file for file in SOURCE.rglob("*.py")}
+    lazy = {
+        name: found
+        for name, file in files.items()
+        if not name.startswith("cli/") and name != "__init__.py"
+        if (found := imported_in_functions(file.read_text(encoding="utf-8")))
+    }
+    assert lazy == {name: set(reasons) for name, reasons in LAZY.items()}
+
+
+def test_an_import_inside_a_function_is_found() -> None:
+    text = "import os\ndef f():\n    if True:\n        import a.b\n        from c import d\n"
+    assert imported_in_functions(text) == {"a.b", "c"}
