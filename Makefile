@@ -5,12 +5,13 @@ STAMP := .venv/.complete
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format docs docs-serve audit bench clean
+.PHONY: help quickstart test lint house format docs docs-serve audit bench clean
 
 help:
 	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
-	@echo 'make test         run the tests (PYTEST_ARGS="-n 2 tests/model" to choose)'
-	@echo 'make lint         ruff and mypy, changing nothing'
+	@echo 'make test         run the tests on all cores (PYTEST_ARGS="-n 0 tests/model" to choose)'
+	@echo 'make lint         ruff, mypy, import-linter and the bounds of the house, changing nothing'
+	@echo 'make house        lines of each room of src/peakzoom, and what is over its bound'
 	@echo 'make format       let ruff sort imports and lay out the code'
 	@echo 'make docs         build the site of docs/ into site/, strictly (Python 3.11 or newer)'
 	@echo 'make docs-serve   show it at http://localhost:8000 and build it again when a page changes'
@@ -32,13 +33,19 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)
 	$(BIN)/peakzoom quickstart $(ARGS)
 
+# One process a core, one thread each: teams of threads of several processes would wait for one another.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python .ci/house.py
+
+house: $(STAMP)
+	$(BIN)/python .ci/house.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
