@@ -189,3 +189,33 @@ def test_class_scores_of_means_are_the_classifier_s() -> None:
     torch.testing.assert_close(
         class_scores(features, layer.weight, None), layer(features.mean((2, 3, 4))) - layer.bias
     )
+
+
+@pytest.mark.parametrize("name", ["tcnn_s_local", "tcnn_xs_local"])
+def test_the_local_networks_are_the_small_ones_with_what_makes_maps_mark_the_action(name: str) -> None:
+    torch.manual_seed(0)
+    network = BACKBONES[name](CLASSES, width=0.25, max_stride=16).eval()
+    plain = BACKBONES[name.removesuffix("_local")](
+        CLASSES, width=0.25, max_stride=8, field="local", pool="0.5*mean+0.5*best:2"
+    ).eval()
+    plain.load_state_dict(network.state_dict())
+    clip = torch.randn(1, 3, 16, 96, 96)
+    assert network.cells.stride == (4, 8, 8) == plain.cells.stride
+    assert torch.equal(network(clip), plain(clip))
+
+
+def test_the_quiet_loss_is_added_to_eq_8_in_training_alone() -> None:
+    torch.manual_seed(0)
+    model = PeakZoom("tcnn_xs_local", CLASSES, width=0.25, dropout=0.0, branches=("original",))
+    clips, target = torch.randn(2, 3, 8, 32, 32), torch.tensor([0, 1])
+    output = model(clips)
+    maps = class_response_maps(model.backbone.features(clips), model.backbone.fc.weight)
+    torch.testing.assert_close(output.maps, maps, rtol=1e-4, atol=1e-5)
+    plain, quiet = model.loss(output, target), model.loss(output, target, quiet=0.5)
+    torch.testing.assert_close(quiet - plain, 0.5 * quiet_loss(maps, model.backbone.fc.bias, target))
+    quiet.backward()
+    assert model.backbone.stem[0][0].weight.grad.abs().sum() > 0
+    assert model.eval()(clips).maps is None
+    assert (
+        PeakZoom("tcnn_xs", CLASSES, width=0.25)(clips).maps is None
+    )  # means have nothing to be quiet about

@@ -21,7 +21,7 @@ from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.config import BRANCHES, PeakZoomConfig
 from peakzoom.model.geometry import Backbone, is_backbone, place_response
 from peakzoom.model.numerics import exact
-from peakzoom.model.pooling import class_scores, pool_cells
+from peakzoom.model.pooling import class_scores, pool_cells, quiet_loss
 from peakzoom.model.pretrained import Pretrained
 from peakzoom.model.response import (
     class_response_maps,
@@ -56,6 +56,9 @@ class PeakZoomOutput:
     complementary: Tensor | None
     fused: Tensor
     attention: Attention | None = None
+    maps: Tensor | None = (
+        None  # (B, S, T', h, w) Eq. 1 of the original branch, in training where cells are chosen
+    )
 
     def logits(self) -> dict[str, Tensor]:
         """The predictions by name, the fused one last."""
@@ -161,7 +164,10 @@ class PeakZoom(nn.Module, Pretrained):
                 seen = Attention(responses, peaks, q_dis, q_com, *zoomed.chunk(2))
         elif attention:
             raise ValueError("this model has the original branch alone: it zooms nowhere")
-        return replace(self.classify(pooled), attention=seen)
+        output = replace(self.classify(pooled), attention=seen)
+        if self.training and self.pool != "mean":
+            output = replace(output, maps=class_response_maps(features, self.backbone.fc.weight))
+        return output
 
     @torch.no_grad()
     def respond(self, features: Tensor, frames: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -274,8 +280,8 @@ class PeakZoom(nn.Module, Pretrained):
     def classify(self, pooled: Mapping[str, Tensor]) -> PeakZoomOutput:
         """The predictions from what :meth:`gather` took of the features of every branch.
 
-        Where cells are not averaged, the fused answer is the sum of what each branch's part of its classifier says,
-        pooled in that branch: for averages, that is the one layer on all three.
+        Where cells are not averaged, the fused logits are the sum of those of each branch's part of the classifier,
+        pooled in that branch. For averages that sum is the one layer on all three.
         """
         pooled = {name: self._drop(pooled[name]) for name in self.branches}
         logits: dict[str, Any] = {name: self.score(name, value) for name, value in pooled.items()}
@@ -286,11 +292,11 @@ class PeakZoom(nn.Module, Pretrained):
         else:
             layer: Any = self.fc_fused
             parts = layer.weight.chunk(len(pooled), dim=1)
-            said = [
+            scores = [
                 class_scores(value, part, None, self.pool)
                 for value, part in zip(pooled.values(), parts, strict=True)
             ]
-            fused = torch.stack(said).sum(0) + layer.bias
+            fused = torch.stack(scores).sum(0) + layer.bias
         return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused)
 
     @property
@@ -330,6 +336,7 @@ class PeakZoom(nn.Module, Pretrained):
         *,
         label_smoothing: float = 0.0,
         class_weight: Tensor | None = None,
+        quiet: float = 0.0,
     ) -> Tensor:
         """Eq. 8: the sum of the branches' cross-entropies and the fused one's, each with weight 1.
 
@@ -338,6 +345,8 @@ class PeakZoom(nn.Module, Pretrained):
             target: (B,) int64 class indices.
             label_smoothing: as in ``torch.nn.functional.cross_entropy``; the paper uses none.
             class_weight: (S,), as in ``torch.nn.functional.cross_entropy``.
+            quiet: weight of :func:`~peakzoom.model.pooling.quiet_loss` of the original branch, which only a backbone
+                that chooses among its cells has; the paper has none.
         """
         logits = output.logits()
         if len(self.branches) == 1:
@@ -346,6 +355,8 @@ class PeakZoom(nn.Module, Pretrained):
             F.cross_entropy(value, target, weight=class_weight, label_smoothing=label_smoothing)
             for value in logits.values()
         ]
+        if quiet and output.maps is not None:
+            losses.append(quiet * quiet_loss(output.maps, self.backbone.fc.bias, target))
         return torch.stack(losses).sum()
 
     @torch.no_grad()

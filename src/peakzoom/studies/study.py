@@ -109,7 +109,7 @@ class Study:
         settings = {
             "videos": f"{len(videos)} videos, {hash_of(videos)}",
             "classes": data.classes,
-            "recipe": asdict(replace(recipe, model="", width=1.0, branches=())),
+            "recipe": replace(recipe, model="", width=1.0, branches=()).recorded(),
             "options": {key: value for key, value in asdict(self.options).items() if key not in FREE},
             "views": asdict(self.views),
             "pre-trained": bool(self.init),

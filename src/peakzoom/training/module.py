@@ -99,6 +99,7 @@ class Training(L.LightningModule):
                 batch.labels,
                 label_smoothing=self.settings.label_smoothing,
                 class_weight=self.class_weight,
+                quiet=self.recipe.quiet,
             )
         else:
             loss = self._nothing()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from peakzoom.model import BACKBONES
 from peakzoom.model.config import ATTENTION_PER, BRANCHES, RESPONSES
@@ -57,6 +58,8 @@ class Recipe:
         tcnn, joint: stage 1 and stage 2.
         class_balance: exponent b of the loss weights (N / (S n_c))^b; 0 = every video counts the same.
         attention_per, response, erase: see :class:`~peakzoom.model.PeakZoom`.
+        quiet: weight of the loss that asks cells which do not speak for a clip's class to prefer none, in networks
+            that choose among their cells (:func:`~peakzoom.model.pooling.quiet_loss`).
         same_rate: bring videos to their median rate when their rates differ.
     """
 
@@ -77,7 +80,15 @@ class Recipe:
     attention_per: str = "frame"
     response: str = "gate"
     erase: float = 0.0
+    quiet: float = 0.0
     same_rate: bool = False
+
+    def recorded(self) -> dict[str, Any]:
+        """As plain data, for a run to be compared with; runs that began before there was ``quiet`` do not have it."""
+        values = asdict(self)
+        if not self.quiet:
+            del values["quiet"]
+        return values
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -95,6 +106,7 @@ def check_recipe(recipe: Recipe) -> None:
     once = len(set(recipe.branches)) == len(recipe.branches)
     _expect(once, "branches", ", ".join(recipe.branches), "each branch once")
     _expect(0 <= recipe.erase < 1, "erase", recipe.erase, "from 0 to less than 1, a share of the frame")
+    _expect(0 <= recipe.quiet < math.inf, "quiet", recipe.quiet, "0 or more")
     _expect(0 <= recipe.dropout < 1, "dropout", recipe.dropout, "from 0 to less than 1")
     _expect(recipe.batch_size >= 1, "batch_size", recipe.batch_size, "1 or more")
     _expect(recipe.max_stride >= 1, "max_stride", recipe.max_stride, "1 or more")

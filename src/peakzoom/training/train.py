@@ -28,7 +28,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def _recorded(data: VideoSet, parts: Parts, recipe: Recipe, options: Options) ->
     return {
         "data": f"{len(videos)} videos, {hash_of(videos)}",
         "classes": data.classes,
-        "recipe": asdict(recipe),
+        "recipe": recipe.recorded(),
         "options": options.recorded(),
     }
 

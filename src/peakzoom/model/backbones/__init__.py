@@ -15,7 +15,7 @@ from peakzoom.model.backbones.i3d import i3d
 from peakzoom.model.backbones.p3d import p3d
 from peakzoom.model.backbones.r2plus1d import r2plus1d_18
 from peakzoom.model.backbones.r3d import r3d_18
-from peakzoom.model.backbones.tcnn import TCNN, tcnn, tcnn_s, tcnn_xs
+from peakzoom.model.backbones.tcnn import TCNN, tcnn, tcnn_s, tcnn_s_local, tcnn_xs, tcnn_xs_local
 from peakzoom.model.backbones.trn import trn
 from peakzoom.model.backbones.tsm import tsm
 from peakzoom.model.backbones.tsn import tsn
@@ -24,6 +24,8 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "tcnn": tcnn,
     "tcnn_s": tcnn_s,
     "tcnn_xs": tcnn_xs,
+    "tcnn_s_local": tcnn_s_local,
+    "tcnn_xs_local": tcnn_xs_local,
     "c3d": c3d,
     "r3d_18": r3d_18,
     "r2plus1d_18": r2plus1d_18,
@@ -36,4 +38,14 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
 
 FIXED_LENGTH = {"trn"}  # networks for one number of frames, which their factories take as ``frames``
 
-__all__ = ["BACKBONES", "FIXED_LENGTH", "TCNN", "VideoNetwork", "tcnn", "tcnn_s", "tcnn_xs"]
+__all__ = [
+    "BACKBONES",
+    "FIXED_LENGTH",
+    "TCNN",
+    "VideoNetwork",
+    "tcnn",
+    "tcnn_s",
+    "tcnn_xs",
+    "tcnn_s_local",
+    "tcnn_xs_local",
+]

@@ -14,7 +14,7 @@ too (:mod:`peakzoom.model.backbones.motion`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -45,17 +45,70 @@ class Stem(NamedTuple):
     strides: tuple[tuple[int, int], tuple[int, int]]
 
 
-SMALL: dict[str, Any] = {"every_frame": True, "motion": True}  # what small data and small networks gain from
 FIELDS = ("full", "local")
-PAPER_STEM = Stem(32, ((2, 2), (1, 2)))
-PAPER_STAGES = (  # Table 1, stages 2 to 7; output T x H x W for 16 x 224 x 224
-    Stage(64, (0,)),  # 8 x 56 x 56
-    Stage(96, (0,), (1, 2)),  # 8 x 28 x 28
-    Stage(160, (0, 4, 4, 4, 0, 4), (1, 2)),  # 8 x 14 x 14
-    Stage(224, (0, 2, 4), (1, 2)),  # 8 x 7 x 7
-    Stage(288, (0, 2, 2, 0), (2, 1)),  # 4 x 7 x 7
-    Stage(512, (0, 2)),  # 4 x 7 x 7
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a T-CNN is built from, beside its width.
+
+    Attributes:
+        stem, stages: channels, dilations and strides.
+        every_frame: give convolutions that stride in time a 3 x 3 x 3 kernel, so that no frame is dropped unseen.
+        motion: let the stem see, beside each frame, its difference from the clip's mean frame, where whatever stands
+            still is gone (docs/results.md has the gain on small data).
+        field: "full", or "local", where the second convolution of each block sees time alone, 3 x 1 x 1: a cell then
+            sees a part of a person rather than the whole.
+    """
+
+    stem: Stem
+    stages: tuple[Stage, ...]
+    every_frame: bool = False
+    motion: bool = False
+    field: str = "full"
+
+    def __post_init__(self) -> None:
+        if self.field not in FIELDS:
+            raise ValueError(f"field is {self.field!r}, expected one of {', '.join(FIELDS)}")
+
+
+PAPER = Plan(
+    Stem(32, ((2, 2), (1, 2))),
+    (  # Table 1, stages 2 to 7; output T x H x W for 16 x 224 x 224
+        Stage(64, (0,)),  # 8 x 56 x 56
+        Stage(96, (0,), (1, 2)),  # 8 x 28 x 28
+        Stage(160, (0, 4, 4, 4, 0, 4), (1, 2)),  # 8 x 14 x 14
+        Stage(224, (0, 2, 4), (1, 2)),  # 8 x 7 x 7
+        Stage(288, (0, 2, 2, 0), (2, 1)),  # 4 x 7 x 7
+        Stage(512, (0, 2)),  # 4 x 7 x 7
+    ),
 )
+S = Plan(  # half the depth and width
+    Stem(24, ((2, 2), (1, 2))),
+    (
+        Stage(48, (1,)),
+        Stage(80, (1, 4), (1, 2)),
+        Stage(112, (0, 2, 4), (1, 2)),
+        Stage(160, (0, 2), (2, 1)),
+        Stage(256, (2,)),
+    ),
+    every_frame=True,
+    motion=True,
+)
+XS = Plan(
+    Stem(16, ((2, 2), (1, 2))),
+    (
+        Stage(32, (1,)),
+        Stage(64, (1, 4), (1, 2)),
+        Stage(96, (2, 4), (1, 2)),
+        Stage(128, (2,), (2, 1)),
+        Stage(192, (2,)),
+    ),
+    every_frame=True,
+    motion=True,
+)
+LOCAL_POOL = "0.5*mean+0.5*best:2"
+LOCAL_STRIDE = 8  # most pixels between local cells: a hand or a foot of a figure that fills the frame
 
 
 class ConvBN(nn.Sequential):
@@ -121,15 +174,10 @@ class TCNN(VideoNetwork):
         num_classes: S.
         width: factor on all channels, rounded to multiples of 8; 1.0 is the paper's.
         dropout: probability before the classifier (paper: 0.5).
-        stem: its plan; the default is Table 1.
-        stages: their plan; the default is Table 1.
-        every_frame: give convolutions that stride in time a 3 x 3 x 3 kernel, so that no frame is dropped unseen.
-        motion: let the stem see, beside each frame, its difference from the clip's mean frame, where whatever stands
-            still is gone (docs/results.md has the gain on small data).
+        plan: what it is built from; Table 1 when not given.
         max_stride: stages whose stride would take the cells further apart than this many pixels keep stride 1.
-        field: "full", or "local", where the second convolution of each block sees time alone, 3 x 1 x 1: a cell then
-            sees a part of a person rather than the whole.
         pool: of the cells of a class map (:mod:`peakzoom.model.pooling`).
+        changes: fields of the plan that are to be otherwise.
 
     Attributes:
         cells: where the feature cells sit in the input (:class:`CellGeometry`).
@@ -141,21 +189,18 @@ class TCNN(VideoNetwork):
         num_classes: int,
         width: float = 1.0,
         dropout: float = 0.5,
-        stem: Stem = PAPER_STEM,
-        stages: Sequence[Stage] = PAPER_STAGES,
-        every_frame: bool = False,
-        motion: bool = False,
+        plan: Plan = PAPER,
         max_stride: int = 32,
-        field: str = "full",
         pool: str = "mean",
+        **changes: Any,
     ) -> None:
         super().__init__()
-        if field not in FIELDS:
-            raise ValueError(f"field is {field!r}, expected one of {', '.join(FIELDS)}")
+        plan = replace(plan, **changes)
+        stem, every_frame = plan.stem, plan.every_frame
         channels = scaled(stem.channels, width)
         first, second = stem.strides
         self.stem = nn.Sequential(
-            ConvBN(6 if motion else 3, channels, first, dilation=int(every_frame and first[0] > 1)),
+            ConvBN(6 if plan.motion else 3, channels, first, dilation=int(every_frame and first[0] > 1)),
             nn.ReLU(inplace=True),
             ConvBN(channels, channels, second, dilation=int(every_frame and second[0] > 1)),
             nn.ReLU(inplace=True),
@@ -165,16 +210,16 @@ class TCNN(VideoNetwork):
         for time, space in stem.strides:
             cells = cells.then(1, (time, space, space))
         blocks: list[nn.Module] = []
-        for stage in stages:
+        for stage in plan.stages:
             time, space = stage.stride[0], cells.step(stage.stride[1], max_stride)
             cells = cells.then(1, (time, space, space))
             for index, dilation in enumerate(stage.dilations):
                 wide = scaled(stage.channels, width)
                 step = (time, space) if index == 0 else (1, 1)
-                blocks.append(Block(channels, wide, step, dilation, every_frame, field == "local"))
+                blocks.append(Block(channels, wide, step, dilation, every_frame, plan.field == "local"))
                 channels = wide
         self.blocks = nn.Sequential(*blocks)
-        self.motion = motion
+        self.motion = plan.motion
         self.classify(num_classes, channels, dropout, cells, pool)
 
     def features(self, video: Tensor) -> Tensor:
@@ -195,24 +240,29 @@ def tcnn(num_classes: int, **kwargs: Any) -> TCNN:
 
 
 def tcnn_s(num_classes: int, **kwargs: Any) -> TCNN:
-    """Half the depth and width, stride 16, sees every frame: 8 x 8 cells on 128 pixels."""
-    stages = (
-        Stage(48, (1,)),
-        Stage(80, (1, 4), (1, 2)),
-        Stage(112, (0, 2, 4), (1, 2)),
-        Stage(160, (0, 2), (2, 1)),
-        Stage(256, (2,)),
-    )
-    return TCNN(num_classes, **{"stem": Stem(24, ((2, 2), (1, 2))), "stages": stages, **SMALL, **kwargs})
+    """Half the depth and width, stride 16, sees every frame and motion: 8 x 8 cells on 128 pixels."""
+    return TCNN(num_classes, **{"plan": S, **kwargs})
 
 
 def tcnn_xs(num_classes: int, **kwargs: Any) -> TCNN:
-    """For CPUs and small data, stride 16, sees every frame: 6 x 6 cells on 96 pixels."""
-    stages = (
-        Stage(32, (1,)),
-        Stage(64, (1, 4), (1, 2)),
-        Stage(96, (2, 4), (1, 2)),
-        Stage(128, (2,), (2, 1)),
-        Stage(192, (2,)),
-    )
-    return TCNN(num_classes, **{"stem": Stem(16, ((2, 2), (1, 2))), "stages": stages, **SMALL, **kwargs})
+    """For CPUs and small data, stride 16, sees every frame and motion: 6 x 6 cells on 96 pixels."""
+    return TCNN(num_classes, **{"plan": XS, **kwargs})
+
+
+def _local(plan: Plan, num_classes: int, max_stride: int = LOCAL_STRIDE, **kwargs: Any) -> TCNN:
+    """A small T-CNN whose class maps are high where the action is (docs/results.md has what each part does).
+
+    A cell sees a part of a person, cells lie close together, and the best two of a slice count as much as all.
+    """
+    options = {"plan": replace(plan, field="local"), "pool": LOCAL_POOL, **kwargs}
+    return TCNN(num_classes, max_stride=min(max_stride, LOCAL_STRIDE), **options)
+
+
+def tcnn_s_local(num_classes: int, **kwargs: Any) -> TCNN:
+    """:func:`tcnn_s` with local cells: 16 x 16 of them on 128 pixels."""
+    return _local(S, num_classes, **kwargs)
+
+
+def tcnn_xs_local(num_classes: int, **kwargs: Any) -> TCNN:
+    """:func:`tcnn_xs` with local cells: 12 x 12 of them on 96 pixels."""
+    return _local(XS, num_classes, **kwargs)
