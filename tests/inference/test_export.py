@@ -188,7 +188,7 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
         ir_version=10,
     )
     onnx.save(plain, tmp_path / "plain.onnx")
-    with pytest.raises(UserError, match="made by 'peakzoom export'"):
+    with pytest.raises(UserError, match="that 'peakzoom export' wrote"):
         open_exported(tmp_path / "plain.onnx")
     with pytest.raises(UserError, match="expected one of torch, onnx, openvino"):
         build_engine(trained("tcnn_xs", 4, 32), "tensorrt")
@@ -198,7 +198,7 @@ def test_description_survives_json() -> None:
     about = Description(["a b", 'q"'], Preprocess(fps=12.5, zoom_source=2), ["original", "fused"])
     assert Description.from_json(about.to_json(), "x") == about
     for damaged in (None, "", "{}", "[]", '{"classes": 3}'):
-        with pytest.raises(UserError, match="made by 'peakzoom export'"):
+        with pytest.raises(UserError, match="that 'peakzoom export' wrote"):
             Description.from_json(damaged, "x")
 
 

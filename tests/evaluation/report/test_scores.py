@@ -83,7 +83,7 @@ def test_files_that_contradict_one_another(tmp_path: Path) -> None:
         "average": lambda at: change_views(at, scores=views[::-1]),
         "NaN": lambda at: change_views(at, scores=views * np.nan),
         "order": lambda at: change_views(at, labels=(scores.labels + 1) % 3),
-        "answers": lambda at: change_views(at, branches=np.array(["fused", ORIG, DISC, COMP])),
+        "branches": lambda at: change_views(at, branches=np.array(["fused", ORIG, DISC, COMP])),
         "every video": lambda at: change_views(at, paths=np.array(["one"])),
         "shape ": lambda at: change_metrics(at, '"clips": 2', '"clips": 3'),
         "clip rule": lambda at: change_metrics(at, '"paper"', '"papier"'),
