@@ -129,7 +129,7 @@ def test_no_command(call: Call) -> None:
         ("train {clips} --out {new} --weights {tmp}/gone.pth", "gone.pth is no file"),
         ("train {clips} --out {new} --weights {clips}", "cannot be read|no weight file"),
         ("train {clips} --out {new} --weights {tmp}/gone.pth --init {run}", "exclude one another"),
-        ("train {clips} --out {new} --weights {tmp}/gone.pth --steps joint", "--weights is for the first"),
+        ("train {clips} --out {new} --weights {tmp}/gone.pth --steps joint", "--weights is for stage 1"),
         ("train {clips} --out {new} --set preprocess.mean=0.5,0.5", "a list of 3 values"),
         ("train {clips} --out {new} --set preprocess.mean=a,b,c", "a number"),
         ("train {clips} --out {new} --set preprocess.mean=123.7,116.3,103.5", "from 0 to 1"),
