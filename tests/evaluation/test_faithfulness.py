@@ -14,7 +14,8 @@ from explanation.colours import Colours, recognizer, write_squares
 from torch import Tensor
 
 from peakzoom.data.entries import Entry
-from peakzoom.evaluation.faithfulness import Blurring, attended, blur, centre, measure_faithfulness, moved
+from peakzoom.evaluation import faithfulness
+from peakzoom.evaluation.faithfulness import attended, blur, centre, measure_faithfulness, moved
 from peakzoom.evaluation.files import write_faithfulness
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom
@@ -96,27 +97,28 @@ def entries(folder: Path) -> list[Entry]:
 PROTOCOL = Views(clips=2, crops=1)
 
 
-def test_a_network_that_looks_where_it_says(tmp_path: Path) -> None:
-    found = measure_faithfulness(recognizer(), entries(tmp_path), PROTOCOL, Blurring(draws=5))
+def test_a_network_that_looks_where_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faithfulness, "DRAWS", 5)
+    found = measure_faithfulness(recognizer(), entries(tmp_path), PROTOCOL)
     assert [each.label for each in found.drops] == ["red"] * 3 + ["green"] * 3
     for each in found.drops:
         assert each.score > 0.9 and each.attended > 0.2 and each.attended > each.random
     test = found.test()
     assert test.difference > 10 and test.units == "groups" and test.count == 3
-    again = measure_faithfulness(recognizer(), entries(tmp_path), PROTOCOL, Blurring(draws=5))
+    again = measure_faithfulness(recognizer(), entries(tmp_path), PROTOCOL)
     assert again.drops == found.drops
-    other = measure_faithfulness(recognizer(), entries(tmp_path), PROTOCOL, Blurring(draws=5, seed=1))
+    monkeypatch.setattr(faithfulness, "SEED", 1)
+    other = measure_faithfulness(recognizer(), entries(tmp_path), PROTOCOL)
     assert [each.attended for each in other.drops] == [each.attended for each in found.drops]
     assert [each.random for each in other.drops] != [each.random for each in found.drops]
 
 
-def test_a_network_that_looks_elsewhere_is_found_out(tmp_path: Path) -> None:
+def test_a_network_that_looks_elsewhere_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faithfulness, "DRAWS", 8)
     honest = recognizer()
     model = PeakZoom(ByTheBorder(32), 3, classes=honest.classes, preprocess=honest.preprocess.to_dict())
     model.start_heads_from_original()
-    found = measure_faithfulness(
-        Recognizer.of(model, "cpu"), entries(tmp_path)[:3], PROTOCOL, Blurring(draws=8)
-    )
+    found = measure_faithfulness(Recognizer.of(model, "cpu"), entries(tmp_path)[:3], PROTOCOL)
     assert {each.label for each in found.drops} == {"red"}
     assert all(each.attended < 0.05 for each in found.drops)
     assert found.test().difference < 1
@@ -142,5 +144,3 @@ def test_what_is_written(tmp_path: Path) -> None:
 def test_what_cannot_be_measured(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not one of the videos"):
         measure_faithfulness(recognizer(), [Entry(tmp_path / "absent.mov", 0, "test", None)], PROTOCOL)
-    with pytest.raises(UserError, match="share is 1 and draws 3"):
-        measure_faithfulness(recognizer(), entries(tmp_path), PROTOCOL, Blurring(share=1.0))

@@ -252,8 +252,8 @@ def test_json_holds_every_peak(run: Path, clip_data: VideoSet) -> None:
 def test_a_network_that_does_not_zoom_says_so(run: Path, clip_data: VideoSet) -> None:
     file = clip_data.entries[-1].path
     evidence = explain(load(run / "tcnn", "cpu"), file, views=ONE)
-    assert not evidence.zooms and evidence.peaks
-    assert explain(load(run, "cpu"), file, views=ONE).zooms
+    assert not evidence.model.zooms and evidence.peaks
+    assert explain(load(run, "cpu"), file, views=ONE).model.zooms
 
 
 def test_unreadable_files_and_exported_models(tmp_path: Path, run: Path, clip_data: VideoSet) -> None:

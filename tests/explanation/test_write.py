@@ -103,20 +103,20 @@ def test_panes_show_what_was_seen(tmp_path: Path) -> None:
     evidence = explain(recognizer(), file, views=ONE)
     painter = Painter(evidence, 2.0)
     number, pixels = next(evidence.video.frames(None, painter.size))
-    panes = painter.paint(number, pixels)
-    assert panes.overlay.shape == (120, 240, 3)
+    overlay, discriminative, complementary = painter.paint(number, pixels)
+    assert overlay.shape == (120, 240, 3)
 
     def reds(image: np.ndarray) -> int:
         return int((image[..., 0].astype(int) - image[..., 1] > 80).sum())
 
     view = pixels.numpy()[:, painter.left : painter.left + painter.width]
-    assert panes.discriminative.shape == view.shape == panes.complementary.shape
-    assert reds(panes.discriminative) > 1.15 * reds(view)
-    assert reds(panes.discriminative) > reds(panes.complementary)
+    assert discriminative.shape == view.shape == complementary.shape
+    assert reds(discriminative) > 1.15 * reds(view)
+    assert reds(discriminative) > reds(complementary)
     x, y = middle_of("red", pixels.numpy())
-    around = panes.overlay[round(y) - 15 : round(y) + 16, round(x) - 15 : round(x) + 16].astype(int)
+    around = overlay[round(y) - 15 : round(y) + 16, round(x) - 15 : round(x) + 16].astype(int)
     assert (abs(around - [34, 211, 238]).max(2) < 8).any()  # the dot of the discriminative side
-    assert panes.overlay[5, 5].max() < 60 < pixels.numpy()[5, 5].min()
+    assert overlay[5, 5].max() < 60 < pixels.numpy()[5, 5].min()
 
 
 def test_the_moment_is_marked(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,21 +18,15 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.files import read_scores
 from peakzoom.model.config import BRANCHES
 from peakzoom.studies.arms import ABLATION, Arm, group_folds, one_group_each
-from peakzoom.studies.predictions import (
-    ArmPrediction,
-    by_groups,
-    compare_likelihoods,
-    complete,
-    outcomes,
-    read_predictions,
-)
-from peakzoom.studies.rows import costs, table
+from peakzoom.studies.predictions import ArmPrediction, complete, read_predictions, results
+from peakzoom.studies.report import costs, table, write_report
 from peakzoom.studies.study import Study, Task
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
+ARMS = [Arm("tcnn_xs", BRANCHES[:1], 0.25), Arm("tcnn_xs", BRANCHES, 0.25)]
 OPTIONS = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False)
 QUICK = Views(clips=1, crops=1)
 
@@ -48,13 +43,9 @@ def study(
     clip_data: VideoSet, tiny: Recipe, folds: list[list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Study:
     """A T-CNN and a baseline, with and without spatial attention, on two folds."""
-    made = Study(tmp_path_factory.mktemp("studies") / "one", clip_data, tiny, OPTIONS, QUICK)
-    arms = [
-        Arm("tcnn_xs", BRANCHES[:1], 0.25),
-        Arm("tcnn_xs", BRANCHES, 0.25),
-        Arm("r3d_18", BRANCHES, 0.125),
-    ]
-    made.run(arms, group_folds(clip_data, folds), [0])
+    arms = [*ARMS, Arm("r3d_18", BRANCHES, 0.125)]
+    made = Study(tmp_path_factory.mktemp("studies") / "one", clip_data, arms, tiny, OPTIONS, QUICK)
+    made.run(group_folds(clip_data, folds), [0])
     return made
 
 
@@ -125,13 +116,9 @@ def test_what_is_done_is_not_done_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr("peakzoom.studies.study.train", refuse)
-    again = Study(study.out, clip_data, tiny, OPTIONS, QUICK)
+    again = Study(study.out, clip_data, ARMS, tiny, OPTIONS, QUICK)
     caplog.set_level(logging.INFO, "peakzoom")
-    again.run(
-        [Arm("tcnn_xs", BRANCHES[:1], 0.25), Arm("tcnn_xs", BRANCHES, 0.25)],
-        group_folds(clip_data, folds),
-        [0],
-    )
+    again.run(group_folds(clip_data, folds), [0])
     assert caplog.messages == ["4 of 4 trainings were done before"] and again.predictions == study.predictions
 
 
@@ -143,9 +130,8 @@ def test_a_killed_study_goes_on(
     study: Study,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arms = [Arm("tcnn_xs", BRANCHES[:1], 0.25), Arm("tcnn_xs", BRANCHES, 0.25)]
     half = group_folds(clip_data, folds)[:1]
-    first = Study(tmp_path / "two", clip_data, tiny, OPTIONS, QUICK)
+    first = Study(tmp_path / "two", clip_data, ARMS, tiny, OPTIONS, QUICK)
 
     def stop(line: str) -> None:
         if "1 of 2 trainings" in line:
@@ -154,11 +140,11 @@ def test_a_killed_study_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr("peakzoom.studies.study.log.info", stop)
         with pytest.raises(KeyboardInterrupt):
-            first.run(arms, half, [0])
+            first.run(half, [0])
     (tmp_path / "two" / "runs" / half[0].name / "seed-0" / "tcnn_xsx0.25-ODC").mkdir()  # killed right there
-    second = Study(tmp_path / "two", clip_data, tiny, OPTIONS, QUICK)
+    second = Study(tmp_path / "two", clip_data, ARMS, tiny, OPTIONS, QUICK)
     assert len({prediction.arm for prediction in second.predictions}) == 1
-    second.run(arms, half, [0])
+    second.run(half, [0])
     whole = [
         prediction
         for prediction in study.predictions
@@ -175,38 +161,45 @@ def test_two_processes_share_a_study(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """While one is at a network of a fold, the other takes the next one; neither loses what the other has found."""
-    arms, both = [Arm("tcnn_xs", BRANCHES[:1], 0.25)], group_folds(clip_data, folds)
-    mine, other = (Study(tmp_path / "shared", clip_data, tiny, OPTIONS, QUICK) for _ in range(2))
+    both = group_folds(clip_data, folds)
+    mine, other = (Study(tmp_path / "shared", clip_data, ARMS[:1], tiny, OPTIONS, QUICK) for _ in range(2))
     caplog.set_level(logging.INFO, "peakzoom")
     home = tmp_path / "shared" / "runs" / both[0].name / "seed-0"
     with FileLock(home / "tcnn_xsx0.25.lock"):
-        held = Thread(target=lambda: mine.run(arms, both, [0]))
+        held = Thread(target=lambda: mine.run(both, [0]))
         held.start()
         # The second fold comes first, for the first one is taken.
         while not any("1 of 2" in line for line in caplog.messages):
             assert held.is_alive()
             sleep(0.05)
         assert {prediction.fold for prediction in mine.predictions} == {both[1].name}
-        other._train_and_test(Task(arms[0], both[0], 0), home)
+        other._train_and_test(Task(ARMS[0], both[0], 0), home)
     held.join()
     assert {prediction.fold for prediction in mine.predictions} == {fold.name for fold in both}
     assert len(mine.predictions) == sum(entry.group in folds[0] + folds[1] for entry in clip_data.entries)
 
 
 def test_another_question_is_refused(study: Study, clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
+    def begin(out: Path, data: VideoSet = clip_data, recipe: Recipe = tiny, **other: Any) -> None:
+        Study(out, data, **{"arms": ARMS, "recipe": recipe, "options": OPTIONS, "views": QUICK, **other})
+
     with pytest.raises(UserError, match="begun with another recipe"):
-        Study(study.out, clip_data, replace(tiny, dropout=0.1), OPTIONS, QUICK)
+        begin(study.out, recipe=replace(tiny, dropout=0.1))
     with pytest.raises(UserError, match="begun with another videos"):
-        Study(study.out, replace(clip_data, entries=clip_data.entries[1:]), tiny, OPTIONS, QUICK)
+        begin(study.out, replace(clip_data, entries=clip_data.entries[1:]))
     with pytest.raises(UserError, match="begun with another views"):
-        Study(study.out, clip_data, tiny, OPTIONS, Views(clips=2))
+        begin(study.out, views=Views(clips=2))
+    trained = next(study.out.glob("runs/*/*/tcnn_xsx0.25"))
     with pytest.raises(UserError, match="begun with another pre-trained"):
-        Study(study.out, clip_data, tiny, OPTIONS, QUICK, {"tcnn_xs": "run"})
+        begin(study.out, init={"tcnn_xs": str(trained)})
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(UserError, match="holds no study"):
-        Study(tmp_path, clip_data, tiny, OPTIONS, QUICK)
+        begin(tmp_path)
     with pytest.raises(UserError, match="is a file"):
-        Study(tmp_path / "mine.txt", clip_data, tiny, OPTIONS, QUICK)
+        begin(tmp_path / "mine.txt")
+    with pytest.raises(UserError, match="patience needs validation videos"):
+        begin(tmp_path / "new", options=replace(OPTIONS, patience=1))
+    assert not (tmp_path / "new").exists()
 
 
 def test_folds(clip_data: VideoSet, folds: list[list[str]]) -> None:
@@ -251,21 +244,35 @@ def synthetic(
 def test_a_table_by_hand() -> None:
     cells = [("f", 0), ("g", 0), ("f", 1), ("g", 1)]
     predictions = synthetic({"O": cells, "ODC": cells}, {"O": 0.5, "ODC": 0.8})
-    arms = [Arm("a", BRANCHES[:1]), Arm("a", BRANCHES)]
-    alone, joint = table(
-        predictions, arms, {arms[0].key: "alone", arms[1].key: "all"}, {arms[1].key: arms[0].key}
-    )
-    assert (alone.accuracy, alone.spread, alone.runs, alone.difference) == (0.5, 0, 4, None)
+    alone, joint = table(predictions, [Arm("a", BRANCHES[:1], label="alone"), Arm("a", BRANCHES)])
+    assert (alone.accuracy, alone.spread, alone.runs, alone.test) == (0.5, 0, 4, None)
     assert joint.accuracy == pytest.approx(0.8) and joint.baseline == "alone"
     assert joint.branch_accuracies["original"] == 1 and joint.branch_accuracies["discriminative"] == 0
-    assert joint.difference == pytest.approx(30)
-    assert joint.p == pytest.approx(2 / 2**6)  # six videos differ, all one way
+    assert joint.test is not None and joint.test.difference == pytest.approx(30)
+    assert joint.test.p == pytest.approx(2 / 2**6)  # six videos differ, all one way
     assert (alone.nll, joint.nll) == pytest.approx((-np.log(0.5), -np.log(0.8)))
-    nats = compare_likelihoods(predictions, arms[1].key, arms[0].key)
+    found = results(predictions)
+    nats = found["a", 1.0, "ODC"].compare_likelihoods(found["a", 1.0, "O"])
     assert nats.difference == pytest.approx(np.log(0.8 / 0.5)) and (nats.better, nats.worse) == (20, 0)
-    assert nats.p == pytest.approx(
-        1 / 100_001
-    )  # all twenty one way: no pattern that was drawn is as far from 0
+    # All twenty one way: no pattern that was drawn is as far from 0.
+    assert nats.p == pytest.approx(1 / 100_001)
+
+
+def test_folds_and_seeds_are_pooled_in_any_order() -> None:
+    predictions = synthetic({"O": [("f", 0), ("g", 0)]}, {"O": 0.5})
+    predictions += synthetic({"O": [("g", 5), ("f", 5)]}, {"O": 0.2})
+    for order in (predictions, predictions[::-1]):
+        (result,) = results(order).values()
+        assert result.right["fused"].tolist() == [
+            [*[1] * 5, *[0] * 5] * 2,
+            [*[1] * 2, *[0] * 8] * 2,
+        ]
+        assert result.runs == 4 and result.groups == ["f"] * 10 + ["g"] * 10
+    (row,) = table(predictions, [Arm("a", BRANCHES[:1])])
+    # Of two numbers x and y, the sample standard deviation is |x - y| / sqrt 2.
+    assert (row.accuracy, row.spread) == pytest.approx((0.35, 0.3 / np.sqrt(2)))
+    with pytest.raises(UserError, match=r"no prediction of a O with seed 5 for f/9 in fold f"):
+        results([each for each in predictions if (each.seed, each.video) != (5, "f/9")])
 
 
 @pytest.mark.parametrize(
@@ -298,8 +305,9 @@ def test_a_video_that_two_folds_test_counts_in_both() -> None:
     """As some of HMDB51's official splits do."""
     predictions = synthetic({"O": [("f", 0), ("g", 0)]}, {"O": 0.5})
     shared = [replace(prediction, video=prediction.video.replace("g/9", "f/0")) for prediction in predictions]
-    (row,) = table(shared, [Arm("a", BRANCHES[:1])], {("a", 1.0, "O"): "alone"}, {})
-    assert row.accuracy == 0.5 and sum(len(each.videos) for each in outcomes(shared, ("a", 1.0, "O"))) == 20
+    (row,) = table(shared, [Arm("a", BRANCHES[:1])])
+    (result,) = results(shared).values()
+    assert row.accuracy == 0.5 and result.right["fused"].shape == (1, 20)
 
 
 def test_rows_are_compared_by_whole_groups_too() -> None:
@@ -307,18 +315,16 @@ def test_rows_are_compared_by_whole_groups_too() -> None:
     predictions = synthetic(
         {"O": cells, "ODC": cells}, {"O": 0.5, "ODC": 0.8}
     )  # a fold's videos are one group here
-    arms = [Arm("a", BRANCHES[:1]), Arm("a", BRANCHES)]
-    test = by_groups(predictions, arms[1].key, arms[0].key)
-    assert test is not None and (test.units, test.count) == ("groups", 3)
+    alone, joint = results(predictions).values()
+    test = joint.compare(alone, by_groups=True)
+    assert (test.units, test.count) == ("groups", 3)
     assert test.difference == pytest.approx(30) and test.p == pytest.approx(2 / 2**3)
-    without = [replace(prediction, group="") for prediction in predictions]
-    assert by_groups(without, arms[1].key, arms[0].key) is None
 
 
-def test_nothing_is_complete(study: Study) -> None:
+def test_nothing_is_complete(study: Study, clip_data: VideoSet, tiny: Recipe) -> None:
     arms = [Arm("tcnn_xs", branches, 0.25) for branches in ABLATION]
     with pytest.raises(UserError, match="no fold has every row"):
-        table(study.predictions, arms, {arm.key: arm.letters for arm in arms}, {})
+        write_report(Study(study.out, clip_data, arms, tiny, OPTIONS, QUICK))
 
 
 def test_costs_of_a_baseline_with_and_without_attention(tiny: Recipe) -> None:
@@ -331,6 +337,3 @@ def test_costs_of_a_baseline_with_and_without_attention(tiny: Recipe) -> None:
 def test_predictions_are_read_back_as_written(study: Study) -> None:
     assert read_predictions(study.out / "answers.csv") == study.predictions
     assert read_predictions(study.out / "none.csv") == []
-    whole = outcomes(study.predictions, ("tcnn_xs", 0.25, "ODC"))
-    assert [len(each.videos) for each in whole] == [len(each.right) for each in whole]
-    assert np.concatenate([each.right for each in whole]).dtype == bool

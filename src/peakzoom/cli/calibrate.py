@@ -52,9 +52,8 @@ def calibrate(
     Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade` and
     `peakzoom predict runs/first clip.mp4 --cascade`
     """
-    from peakzoom.evaluation.calibrate import early_exit_for, plot_calibration, save, write_curve
     from peakzoom.evaluation.evaluate import score_videos
-    from peakzoom.inference.early_exit import FILE, FOLDER, two_stages
+    from peakzoom.inference.early_exit import FOLDER, two_stages
 
     averaged, target = views.views(), Path(run) / FOLDER
     if not Path(run).is_dir():
@@ -77,9 +76,7 @@ def calibrate(
         raise UserError("not one of the videos could be scored; run 'peakzoom data check' on them")
     result = _choose(recognizer, scored, averaged, loss)
     target.mkdir()
-    save(early_exit_for(recognizer, averaged, result), result, target / FILE)
-    write_curve(result.points, target / "curve.csv")
-    plot_calibration(result, target / "curve.png")
+    result.save(recognizer, averaged, target)
     _report(result, averaged.clips * averaged.crops, recognizer.model.zooms)
     answer(f"The thresholds, all that were tried, and their plot: {target}")
 

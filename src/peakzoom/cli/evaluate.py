@@ -167,11 +167,9 @@ def _renew_card(run: str, evaluation: Path) -> None:
 
 
 def _show_faithfulness(measured: Faithfulness) -> None:
-    from peakzoom.evaluation.faithfulness import KINDS
+    from peakzoom.evaluation.faithfulness import KINDS, SHARE
 
-    table = Table(
-        title=f"Drop of the predicted class's score, {measured.blurring.share:.0%} of each frame blurred"
-    )
+    table = Table(title=f"Drop of the predicted class's score, {SHARE:.0%} of each frame blurred")
     table.title_justify = "left"
     for column in ("class predicted", "videos", "score", *KINDS):
         table.add_column(column, justify="left" if column == "class predicted" else "right")

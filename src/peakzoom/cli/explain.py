@@ -62,7 +62,7 @@ def explain(
         f"Evidence for {evidence.target} in {evidence.end:.1f} s: {len(evidence.peaks)} peaks, "
         f"crop {index} of {count} (counted from 0)"
     )
-    if not evidence.zooms:
+    if not evidence.model.zooms:
         answer("This model has the original branch alone: it does not look at the zoomed videos.")
     for file in files:
         answer(str(file))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,10 +27,8 @@ from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.data.entries import VideoSet
-    from peakzoom.studies.arms import Arm, Fold
-    from peakzoom.studies.predictions import ArmPrediction, Key
+    from peakzoom.studies.arms import Fold
     from peakzoom.studies.study import Study
-    from peakzoom.training.options import Options
     from peakzoom.training.recipes import Recipe
 
 OutOpt = Annotated[
@@ -89,6 +86,7 @@ def ablate(
 
     Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
+    from peakzoom.model.config import LETTERS
     from peakzoom.studies.arms import ABLATION, Arm
     from peakzoom.studies.study import Study
 
@@ -97,14 +95,13 @@ def ablate(
     averaged, seeds = views.views(), whole_numbers(study.seeds, "--seeds")
     init = _starts(study.init, [chosen.model])
     videos, folds = _folds(data, reading, study)
-    arms = [Arm(chosen.model, branches, chosen.width) for branches in ABLATION]
-    _check(arms, videos, chosen, options, init)
-
-    begun = Study(out, videos, chosen, options, averaged, init)
-    begun.run(arms, folds, seeds)
-    names = {arm.key: " + ".join(arm.letters) for arm in arms}
-    alone = arms[0].key
-    _report(begun, arms, names, {key: alone for key in names if key != alone})
+    arms = [
+        Arm(chosen.model, branches, chosen.width, " + ".join(LETTERS[name] for name in branches))
+        for branches in ABLATION
+    ]
+    begun = Study(out, videos, arms, chosen, options, averaged, init)
+    begun.run(folds, seeds)
+    _report(begun)
 
 
 @grouped
@@ -138,26 +135,16 @@ def compare(
     wanted, also = _networks(compared.models, compared.spatial)
     init = _starts(study.init, wanted)
     videos, folds = _folds(data, reading, study)
-    cost = compared.cost
-    widths = {name: chosen.width if cost is None else _width(name, cost, chosen) for name in wanted}
-    arms = [
-        Arm(name, branches, widths[name])
-        for name in wanted
-        for branches in (BRANCHES[:1], BRANCHES)
-        if branches == BRANCHES[:1] or name in also
-    ]
-    _check(arms, videos, chosen, options, init)
-
-    begun = Study(out, videos, chosen, options, averaged, init)
-    begun.run(arms, folds, seeds)
-    names = {
-        arm.key: arm.model
-        + (f" x {arm.width:g}" if arm.width != 1 else "")
-        + (" + spatial" if len(arm.branches) > 1 else "")
-        for arm in arms
-    }
-    baselines = {arm.key: (arm.model, arm.width, "O") for arm in arms if arm.branches == BRANCHES}
-    _report(begun, arms, names, baselines, compared.rounds)
+    arms = []
+    for name in wanted:
+        width = chosen.width if compared.cost is None else _width(name, compared.cost, chosen)
+        label = name if width == 1 else f"{name} x {width:g}"
+        arms.append(Arm(name, BRANCHES[:1], width, label))
+        if name in also:
+            arms.append(Arm(name, BRANCHES, width, f"{label} + spatial"))
+    begun = Study(out, videos, arms, chosen, options, averaged, init)
+    begun.run(folds, seeds)
+    _report(begun, compared.rounds)
 
 
 def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
@@ -226,68 +213,9 @@ def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[Vid
     return videos, [Fold("test", videos)]
 
 
-def _check(arms: list[Arm], videos: VideoSet, recipe: Recipe, options: Options, init: dict[str, str]) -> None:
-    """Refuse what a training would refuse before the study has a folder: a mistake there would stay part of it."""
-    from peakzoom.training.check import check_settings
+def _report(study: Study, rounds: int = 0) -> None:
+    from peakzoom.studies.report import write_report
 
-    for model, width in dict.fromkeys((arm.model, arm.width) for arm in arms):
-        check_settings(
-            replace(recipe, model=model, width=width),
-            replace(options, init=init.get(model)),
-            videos.classes,
-            validates=options.val_fraction > 0,
-        )
-
-
-def _report(
-    study: Study,
-    arms: list[Arm],
-    names: dict[Key, str],
-    baselines: dict[Key, Key],
-    rounds: int | None = None,
-) -> None:
-    """Print the table of a study and write it as Markdown, CSV and a figure; costs are timed in ``rounds``."""
-    from peakzoom.studies.figures import plot_ablation, plot_cost
-    from peakzoom.studies.predictions import complete
-    from peakzoom.studies.rows import costs, table
-    from peakzoom.studies.tables import ABLATION, COMPARISON, to_csv, to_markdown
-
-    measured = costs(arms, study.recipe, study.data.classes, rounds) if rounds else None
-    rows = table(study.predictions, arms, names, baselines, measured)
-    kept = complete(study.predictions, [arm.key for arm in arms])
-    notes = study.notes(arms) + [
-        note for one, other in baselines.items() for note in _notes(kept, one, other, names)
-    ]
-    if measured:
-        first = next(iter(measured.values())).timing
-        notes.append(
-            f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
-            f"{first.device}, {first.threads} threads."
-        )
-    text = to_markdown(rows, COMPARISON if measured else ABLATION, None, notes)
-    (study.out / "table.md").write_text(text, encoding="utf-8")
-    (study.out / "table.csv").write_text(to_csv(rows), encoding="utf-8")
-    figure = study.out / ("cost.png" if measured else "ablation.png")
-    draw = plot_cost if measured else plot_ablation
-    draw(rows, figure)
+    text, figure = write_report(study, rounds)
     answer(text)
     answer(f"Table: {study.out / 'table.md'} and .csv; figure: {figure}")
-
-
-def _notes(predictions: list[ArmPrediction], one: Key, other: Key, names: dict[Key, str]) -> Iterator[str]:
-    """What the table does not show of two of its rows: likelihoods, and the test by whole groups."""
-    from peakzoom.studies.predictions import by_groups, compare_likelihoods
-
-    pair = f"{names[one]} against {names[other]}"
-    nats = compare_likelihoods(predictions, one, other)
-    yield (
-        f"NLL (mean negative log-likelihood of the label), {pair}: "
-        f"{-nats.difference:+.3f} nats ({-nats.interval[1]:+.3f} to {-nats.interval[0]:+.3f}), p = {nats.p:.3f} "
-        f"over videos; {nats.better} better, {nats.worse} worse."
-    )
-    if test := by_groups(predictions, one, other):
-        low, high = test.interval
-        yield (
-            f"By whole groups ({test.count}), {pair}: {test.difference:+.1f} points "
-            f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; {test.better} videos better, {test.worse} worse."
-        )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from peakzoom.display.figures import COLOURS, INK
 from peakzoom.evaluation.stats import upper_bound
-from peakzoom.inference.early_exit import EarlyExit, Thresholds, Work, lead_of
+from peakzoom.inference.early_exit import FILE, EarlyExit, Thresholds, Work, lead_of
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model.load import digest
 from peakzoom.utils.durable import write_csv, write_text
@@ -31,7 +31,7 @@ TEMPERATURES = np.geomspace(0.05, 5.0, 93)  # tried, of the full test's scores
 
 
 class Course(NamedTuple):
-    """How the scores of V videos add up over their n views, in order: all that a replay needs to know."""
+    """How the scores of V videos add up over their n views, in order."""
 
     lead: np.ndarray  # float64 (V, n), how far the best class leads after so many views
     best: np.ndarray  # int (V, n), which it is
@@ -55,13 +55,7 @@ class Replay(NamedTuple):
 
 
 def replay(original: Course, fused: Course, thresholds: Thresholds) -> Replay:
-    """Do the early exit on scores of views that are already there.
-
-    Args:
-        original: of the original branch.
-        fused: of all branches, over the same views in the same order.
-        thresholds: when to stop.
-    """
+    """Do the early exit on scores of the original branch and of all branches, over the same views in the same order."""
     videos, views = original.lead.shape
     rows, most = np.arange(videos), min(thresholds.stage1_views, views)
     leads = original.lead[:, :most] >= thresholds.stage1_lead
@@ -90,7 +84,7 @@ class Point:
     lost: int  # right in the full test and wrong here
     risk: float  # share of changed predictions over many orders of the views, in [0, 1]
     loss_bound: (
-        float  # 95%, of the expected loss in points of accuracy; of this order or of many if that is more
+        float  # 95%, of the expected loss in points of accuracy, here or over many orders if that is more
     )
     views: float
     stage2_views: float
@@ -120,8 +114,54 @@ class Calibration:
         return 100 * upper_bound(self.chosen.changed, self.videos)
 
     def plot(self) -> Figure:
-        """Accuracy against multiply-adds of all thresholds that were tried, for a notebook."""
-        return calibration_figure(self)
+        """Accuracy against multiply-adds of all thresholds that were tried, the chosen ones and the full test."""
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axis = figure.subplots()
+        axis.scatter(*_costs(self.points), s=9, color="#cbd2d9", label="tried")
+        axis.step(
+            *_costs(frontier(self.points)),
+            where="post",
+            color=COLOURS["train"],
+            linewidth=1.6,
+            label="best for its cost, seen in hindsight",
+        )
+        style: dict[str, Any] = {"s": 44, "zorder": 3}
+        axis.scatter(*_costs([self.chosen]), color=COLOURS["val"], marker="D", label="chosen", **style)
+        axis.scatter(*_costs([self.full]), color=INK, marker="s", label="every view, in stage 2", **style)
+        axis.set_xscale("log")
+        axis.set_xlabel("G multiply-adds a video")
+        axis.set_ylabel("accuracy")
+        axis.yaxis.set_major_formatter("{x:.1%}")
+        axis.set_title(f"Early exits on {self.videos} calibration videos", color=INK, fontsize=11)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8.5, loc="lower right")
+        return figure
+
+    def save(self, recognizer: Recognizer, views: Views, folder: Path) -> None:
+        """Write ``cascade.json`` for this model and these views, ``curve.csv`` and ``curve.png``."""
+        weights = digest(recognizer.model)
+        chosen = EarlyExit(self.chosen.thresholds, self.work, weights, views, recognizer.precision)
+        calibration = {
+            "videos": self.videos,
+            "allowed_loss": self.loss,
+            "chosen": _plain(self.chosen),
+            "full": _plain(self.full),
+        }
+        values = {**chosen.to_dict(), "calibration": calibration}
+        write_text(folder / FILE, json.dumps(values, indent=2) + "\n")
+        rows = (asdict(each).values() for each in self.points)
+        write_csv(folder / "curve.csv", [field.name for field in fields(Point)], rows)
+        self.plot().savefig(folder / "curve.png", dpi=120)
+
+
+def _costs(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [each.multiply_adds for each in points], [each.accuracy for each in points]
+
+
+def _plain(point: Point) -> dict[str, float | None]:
+    """As JSON, which has no infinity: it is null there."""
+    return {key: None if math.isinf(value) else value for key, value in asdict(point).items()}
 
 
 def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -164,50 +204,45 @@ def _candidates(views: int, branches: bool) -> list[Thresholds]:
     return sorted(found, key=lambda each: each == Thresholds())
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """The scores of V videos in several orders of their views, and what the full test says of them."""
-
-    orders: list[tuple[Course, Course]]  # of the original and of all branches, the given order first
-    labels: np.ndarray  # int (V,)
-    predicted: np.ndarray  # int (V,), by the full test
-    chances: np.ndarray  # float64 (V, S), see probabilities
-
-    def point(self, thresholds: Thresholds, work: Work) -> Point:
-        """Replay thresholds in all orders."""
-        rows = np.arange(len(self.labels))
-        own, *others = (replay(*order, thresholds) for order in self.orders)
-        changed, lost = [], []
-        for each in (own, *others):
-            changed.append(float((each.predicted != self.predicted).mean()))
-            lost.append(100 * (self.chances[rows, self.predicted] - self.chances[rows, each.predicted]))
-        correct = own.predicted == self.labels
-        return Point(
-            **asdict(thresholds),
-            accuracy=float(correct.mean()),
-            changed=int((own.predicted != self.predicted).sum()),
-            lost=int(((self.predicted == self.labels) & ~correct).sum()),
-            risk=float(np.mean(changed)),
-            loss_bound=max(_bound(lost[0]), _bound(np.mean(lost, axis=0))),
-            views=float(own.views.mean()),
-            stage2_views=float(own.stage2_views.mean()),
-            passes_per_view=float((own.views + 2 * own.stage2_views).sum() / own.views.sum()),
-            multiply_adds=float(np.mean(work.of(own.views, own.stage2_views))),
-        )
-
-
-def _trial(
-    original: np.ndarray, fused: np.ndarray, labels: np.ndarray, order: Sequence[int], seed: int
-) -> _Trial:
+def _orders(original: np.ndarray, fused: np.ndarray, order: Sequence[int]) -> Iterator[tuple[Course, Course]]:
+    """The scores of both in the given order, then in others, where every video's views have one of their own."""
+    yield course(original, order), course(fused, order)
     count, views = original.shape[:2]
-    own = (course(original, order), course(fused, order))
-    random = np.random.default_rng(seed)
-    orders = [own]  # the same scores, then every video's views in an order of its own
+    random = np.random.default_rng(0)
     for _ in range(-(-REPLAYS // count) - 1):
         places = random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)[..., None]
         first, second = (np.take_along_axis(each, places, axis=1) for each in (original, fused))
-        orders.append((course(first, range(views)), course(second, range(views))))
-    return _Trial(orders, labels, own[1].best[:, -1], probabilities(fused.mean(1), labels))
+        yield course(first, range(views)), course(second, range(views))
+
+
+def _point(
+    thresholds: Thresholds,
+    orders: Sequence[tuple[Course, Course]],
+    labels: np.ndarray,
+    chances: np.ndarray,
+    work: Work,
+) -> Point:
+    """Replay thresholds in all orders; ``chances`` are the :func:`probabilities` of the labels."""
+    full = orders[0][1].best[:, -1]  # what the full test predicts
+    rows = np.arange(len(labels))
+    own, *others = (replay(*order, thresholds) for order in orders)
+    changed, lost = [], []
+    for each in (own, *others):
+        changed.append(float((each.predicted != full).mean()))
+        lost.append(100 * (chances[rows, full] - chances[rows, each.predicted]))
+    correct = own.predicted == labels
+    return Point(
+        **asdict(thresholds),
+        accuracy=float(correct.mean()),
+        changed=int((own.predicted != full).sum()),
+        lost=int(((full == labels) & ~correct).sum()),
+        risk=float(np.mean(changed)),
+        loss_bound=max(_bound(lost[0]), _bound(np.mean(lost, axis=0))),
+        views=float(own.views.mean()),
+        stage2_views=float(own.stage2_views.mean()),
+        passes_per_view=float((own.views + 2 * own.stage2_views).sum() / own.views.sum()),
+        multiply_adds=float(np.mean(work.of(own.views, own.stage2_views))),
+    )
 
 
 def calibrate(
@@ -217,8 +252,6 @@ def calibrate(
     order: Sequence[int],
     work: Work,
     loss: float = 0.2,
-    *,
-    seed: int = 0,
     progress: bool | Progress = True,
 ) -> Calibration:
     """The cheapest thresholds that are expected to lose no more accuracy than allowed.
@@ -239,16 +272,15 @@ def calibrate(
         order: of the views.
         work: multiply-adds of a view.
         loss: allowed, in points of accuracy.
-        seed: of the other orders.
         progress: show a bar; a function is called with (done, all) instead.
     """
-    trial = _trial(original, fused, labels, order, seed)
+    orders, chances = list(_orders(original, fused, order)), probabilities(fused.mean(1), labels)
     # Where the original branch is the only one, its scores are the fused ones, and there is no stage 2.
     tried = _candidates(original.shape[1], branches=not np.array_equal(original, fused))
     points: list[Point] = []
     with progress_bar(f"trying {len(tried)} thresholds", progress) as report:
         for thresholds in tried:
-            points.append(trial.point(thresholds, work))
+            points.append(_point(thresholds, orders, labels, chances, work))
             report(len(points), len(tried))
     full = points[-1]  # nothing changes
     least = full.accuracy - loss / 100 - 1e-9
@@ -264,79 +296,3 @@ def frontier(points: Sequence[Point]) -> list[Point]:
         if not kept or each.accuracy > kept[-1].accuracy:
             kept.append(each)
     return kept
-
-
-def save(early_exit: EarlyExit, calibration: Calibration, file: Path) -> None:
-    """Write ``cascade.json``; infinity is null there."""
-    values = {
-        **early_exit.to_dict(),
-        "calibration": {
-            "videos": calibration.videos,
-            "allowed_loss": calibration.loss,
-            "chosen": _plain(calibration.chosen),
-            "full": _plain(calibration.full),
-        },
-    }
-    write_text(file, json.dumps(values, indent=2) + "\n")
-
-
-def _plain(point: Point) -> dict[str, float | None]:
-    return {
-        key: None if isinstance(value, float) and math.isinf(value) else value
-        for key, value in asdict(point).items()
-    }
-
-
-def write_curve(points: Sequence[Point], file: Path) -> None:
-    """All thresholds that were tried, one row each, as CSV."""
-    rows = (asdict(each).values() for each in points)
-    write_csv(file, [field.name for field in fields(Point)], rows)
-
-
-def early_exit_for(recognizer: Recognizer, views: Views, calibration: Calibration) -> EarlyExit:
-    """The chosen thresholds, for these weights, in this precision, and these views."""
-    weights = digest(recognizer.model)
-    return EarlyExit(calibration.chosen.thresholds, calibration.work, weights, views, recognizer.precision)
-
-
-def plot_calibration(calibration: Calibration, file: Path) -> None:
-    """:func:`calibration_figure` as a PNG."""
-    calibration_figure(calibration).savefig(file, dpi=120)
-
-
-def calibration_figure(calibration: Calibration) -> Figure:
-    """Accuracy against multiply-adds of all thresholds that were tried, the chosen ones and the full test."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axis = figure.subplots()
-    best = frontier(calibration.points)
-    axis.scatter(
-        [each.multiply_adds for each in calibration.points],
-        [each.accuracy for each in calibration.points],
-        s=9,
-        color="#cbd2d9",
-        label="tried",
-    )
-    axis.step(
-        [each.multiply_adds for each in best],
-        [each.accuracy for each in best],
-        where="post",
-        color=COLOURS["train"],
-        linewidth=1.6,
-        label="best for its cost, seen in hindsight",
-    )
-    for point, name, colour, marker in (
-        (calibration.chosen, "chosen", COLOURS["val"], "D"),
-        (calibration.full, "every view, in stage 2", INK, "s"),
-    ):
-        axis.scatter(
-            [point.multiply_adds], [point.accuracy], s=44, color=colour, marker=marker, zorder=3, label=name
-        )
-    axis.set_xscale("log")
-    axis.set_xlabel("G multiply-adds a video")
-    axis.set_ylabel("accuracy")
-    axis.yaxis.set_major_formatter("{x:.1%}")
-    axis.set_title(f"Early exits on {calibration.videos} calibration videos", color=INK, fontsize=11)
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8.5, loc="lower right")
-    return figure

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -78,32 +78,35 @@ def score_videos(
     workers: int = 1,
     progress: bool | Progress = True,
     known: Mapping[int, Prediction | DecodeError] | None = None,
-    note: Callable[[int, Prediction | DecodeError], None] | None = None,
+    journal: Journal | None = None,
+    places: Sequence[int] | None = None,
 ) -> Scored:
-    """Predict labelled videos; arguments as of :func:`evaluate`, and two more.
+    """Predict labelled videos; the first arguments are as of :func:`evaluate`.
 
     Args:
-        recognizer: see there, as for the next four.
-        data: see there.
-        views: see there.
-        workers: see there.
-        progress: see there.
+        recognizer: the model.
+        data: the videos.
+        views: views of a video.
+        workers: decoding processes.
+        progress: show a bar.
         known: results that are there already, by the place of the video in ``data``.
-        note: called with the place and the result of every other video.
+        journal: where the results of the others are noted.
+        places: of the videos that are meant; all of them when not given.
     """
     entries = data.with_classes(recognizer.classes).entries
+    places = range(len(entries)) if places is None else places
     results = dict(known or {})
-    missing = [place for place in range(len(entries)) if place not in results]
+    missing = [place for place in places if place not in results]
     predicted = recognizer.predict_files([entries[place].path for place in missing], views, workers)
-    with progress_bar(f"testing on {len(entries)} videos", progress) as report:
+    with progress_bar(f"testing on {len(places)} videos", progress) as report:
         for place, result in zip(missing, predicted, strict=True):
             results[place] = result
-            if note:
-                note(place, result)
-            report(len(results), len(entries))
+            if journal:
+                add_line(journal, place, result)
+            report(len(results), len(places))
     scored = Scored([], [], list(data.problems))
-    for place, entry in enumerate(entries):
-        result = results[place]
+    for place in places:
+        entry, result = entries[place], results[place]
         if isinstance(result, DecodeError):
             scored.problems.append(Problem(str(entry.path), result.reason))
             continue
@@ -156,9 +159,7 @@ def evaluate(
         known = gather_shards(part, settings, recognizer.classes)
         with Journal(part / OWN, settings, resume) as journal:
             known |= read_lines(journal.lines, recognizer.classes)
-            scored = score_videos(
-                recognizer, data, views, workers, progress, known, lambda *each: add_line(journal, *each)
-            )
+            scored = score_videos(recognizer, data, views, workers, progress, known, journal)
         if not scored.predictions:
             shutil.rmtree(part)
         result = summarise(scored, recognizer.classes, recognizer.early_exit)
@@ -201,13 +202,13 @@ def score_shard(
     was stopped goes on where it was.
 
     Args:
-        recognizer: as of :func:`evaluate`, like all that is not said here.
+        recognizer: as of :func:`evaluate`.
         data: all videos, of every shard.
         out: the folder that will be written at last.
         shard: (number from 1 on, count).
-        views: as of :func:`evaluate`.
-        workers: as of :func:`evaluate`.
-        progress: as of :func:`evaluate`.
+        views: as of :func:`evaluate`, like the next two.
+        workers: decoding processes.
+        progress: show a bar.
 
     Returns:
         How many videos the shard has, and how many were scored before.
@@ -224,15 +225,9 @@ def score_shard(
     with explain_full_disk(out, "run it again"):
         part_of(out).mkdir(parents=True, exist_ok=True)
         sync_folder(out.parent)
-        places = list(range(number - 1, len(data.entries), count))
+        places = range(number - 1, len(data.entries), count)
         settings = journal_settings(recognizer, data, views)
         with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", settings, resume=True) as journal:
-            lines = read_lines(journal.lines, recognizer.classes)
-            known = {places.index(place): result for place, result in lines.items()}
-            part = replace(data, entries=[data.entries[place] for place in places])
-
-            def note(index: int, result: Prediction | DecodeError) -> None:
-                add_line(journal, places[index], result)
-
-            score_videos(recognizer, part, views, workers, progress, known, note)
+            known = read_lines(journal.lines, recognizer.classes)
+            score_videos(recognizer, data, views, workers, progress, known, journal, places)
     return len(places), len(known)

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peakzoom.data.entries import Entry, Problem
-from peakzoom.evaluation.stats import PairedTest, paired_differences
+from peakzoom.evaluation.stats import PairedTest, paired_test
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
@@ -32,29 +32,10 @@ from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import Views, decode_ahead
 
+SHARE = 0.2  # of each frame that is blurred
 SIGMA = 0.08  # of the frame's side: no hand or foot is left of it
+DRAWS, SEED = 3, 0  # random places for each view
 KINDS = ("attended", "random", "centre")
-
-
-@dataclass(frozen=True)
-class Blurring:
-    """How much is blurred, and how often elsewhere.
-
-    Attributes:
-        share: of each frame, in (0, 1).
-        draws: random places for each view.
-        seed: of these places.
-    """
-
-    share: float = 0.2
-    draws: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.draws < 1:
-            raise UserError(
-                f"share is {self.share:g} and draws {self.draws}, expected a share between 0 and 1 and 1 draw or more"
-            )
 
 
 @dataclass(frozen=True)
@@ -78,7 +59,7 @@ class Drop:
 
 
 class ClassMeans(NamedTuple):
-    """The videos with one predicted class: how many, and the means of :class:`Drop`'s figures."""
+    """Of the videos with one predicted class the means of :class:`Drop`'s figures."""
 
     label: str
     videos: int
@@ -93,7 +74,6 @@ class Faithfulness:
     """Drops of all videos, and whether attended places matter more than others."""
 
     drops: list[Drop]
-    blurring: Blurring
     views: int
     problems: list[Problem]
 
@@ -101,7 +81,7 @@ class Faithfulness:
         """Attended less ``against``, in points of score, paired by video and grouped where groups are known."""
         difference = np.array([100 * (each.attended - getattr(each, against)) for each in self.drops])
         groups = [each.group for each in self.drops]
-        return paired_differences(difference, groups=groups if all(groups) else None)
+        return paired_test(difference, groups if all(groups) else None)
 
     def rows(self) -> list[ClassMeans]:
         """Means by the class predicted, "all" last."""
@@ -120,10 +100,10 @@ class Faithfulness:
         """Settings, class means and tests as plain data."""
         keys = ("class", "videos", "score", *KINDS)
         return {
-            "share": self.blurring.share,
+            "share": SHARE,
             "sigma": SIGMA,
-            "draws": self.blurring.draws,
-            "seed": self.blurring.seed,
+            "draws": DRAWS,
+            "seed": SEED,
             "views": self.views,
             "classes": [dict(zip(keys, row, strict=True)) for row in self.rows()],
             "attended_less": {name: asdict(self.test(name)) for name in KINDS[1:]},
@@ -156,12 +136,7 @@ def centre(side: int, share: float) -> Tensor:
 
 
 def moved(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """The same shapes elsewhere: each clip's moved by one random offset, wrapped at the borders.
-
-    Args:
-        mask: bool (B, T, side, side).
-        generator: source of the offsets.
-    """
+    """The shapes of bool (B, T, side, side) elsewhere: each clip's by one random offset, wrapped at the borders."""
     offsets = _offsets(len(mask), mask.shape[-1], generator)
     return torch.stack([each.roll((y, x), (1, 2)) for each, (y, x) in zip(mask, offsets, strict=True)])
 
@@ -172,7 +147,7 @@ def _offsets(clips: int, side: int, generator: torch.Generator) -> list[tuple[in
 
 
 def blur(views: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of every frame, borders continued; uint8 (B, T, 3, s, s) and sigma in pixels.
+    """Gaussian blur of every frame of uint8 (B, T, 3, s, s), borders continued; sigma in pixels.
 
     A Gaussian is separable: one (s, s) matrix from the left and from the right, many times faster than convolving.
     """
@@ -198,7 +173,6 @@ def measure_faithfulness(
     recognizer: Recognizer,
     entries: Sequence[Entry],
     views: Views | None = None,
-    blurring: Blurring | None = None,
     *,
     workers: int = 1,
     progress: bool | Progress = True,
@@ -210,7 +184,6 @@ def measure_faithfulness(
         recognizer: a trained model on PyTorch.
         entries: the videos; their labels are not used.
         views: the views; the paper's 30 when not given.
-        blurring: how much is blurred.
         workers: decoding threads.
         progress: show a bar; a function is called with (done, all) videos instead.
         journal: where each video's line goes, and those of a stopped measurement of the same are.
@@ -218,12 +191,12 @@ def measure_faithfulness(
     Raises:
         UserError: the engine is not PyTorch, or not one video can be decoded.
     """
-    engine, views, blurring = torch_engine(recognizer), views or Views(), blurring or Blurring()
-    generator = torch.Generator().manual_seed(blurring.seed)
+    engine, views = torch_engine(recognizer), views or Views()
+    generator = torch.Generator().manual_seed(SEED)
     lines: list[dict[str, Any]] = list(journal.lines[: len(entries)]) if journal else []
     for line in lines:
         # The places of a known video are drawn again, so that those of the videos that follow are what they would be.
-        for _ in range(0 if "error" in line else views.clips * blurring.draws):
+        for _ in range(0 if "error" in line else views.clips * DRAWS):
             _offsets(views.crops, recognizer.preprocess.source_size, generator)
     paths = [entry.path for entry in entries[len(lines) :]]
     decoded = decode_ahead(paths, recognizer.preprocess, views, workers)
@@ -232,7 +205,7 @@ def measure_faithfulness(
             if isinstance(video, DecodeError):
                 line = {"error": video.reason}
             else:
-                scores = [_scores(engine, batch, blurring, generator) for batch in video.batches()]
+                scores = [_scores(engine, batch, generator) for batch in video.batches()]
                 line = _drop(np.concatenate(scores).mean(0), recognizer.classes)
             lines.append(line)
             if journal:
@@ -246,7 +219,7 @@ def measure_faithfulness(
             drops.append(Drop(str(entry.path), entry.group, **line))
     if not drops:
         raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")
-    return Faithfulness(drops, blurring, views.clips * views.crops, problems)
+    return Faithfulness(drops, views.clips * views.crops, problems)
 
 
 def _drop(mean: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
@@ -263,15 +236,15 @@ def _drop(mean: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _scores(engine: TorchEngine, views: Tensor, blurring: Blurring, generator: torch.Generator) -> np.ndarray:
+def _scores(engine: TorchEngine, views: Tensor, generator: torch.Generator) -> np.ndarray:
     """Fused softmax (B, 2 + draws + 1, S): as it is, attended blurred, each random place, the centre."""
     network, side = engine.network, views.shape[-1]
     first = network.first_pass(views.to(engine.device))
     responses, _ = network.model.respond(first.features, network.preprocess.frames, first.size)
-    mask = attended(responses.float().cpu(), side, blurring.share)
+    mask = attended(responses.float().cpu(), side, SHARE)
     soft = blur(views, SIGMA * side)
-    elsewhere = [moved(mask, generator) for _ in range(blurring.draws)]
-    masks = [mask, *elsewhere, centre(side, blurring.share).expand_as(mask)]
+    elsewhere = [moved(mask, generator) for _ in range(DRAWS)]
+    masks = [mask, *elsewhere, centre(side, SHARE).expand_as(mask)]
     blurred = [torch.where(each[:, :, None], soft, views) for each in masks]
     logits = [engine.stage2(first), *(engine(each)["fused"] for each in blurred)]
     return torch.stack(logits, 1).softmax(2).numpy()

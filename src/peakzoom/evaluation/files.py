@@ -22,7 +22,8 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ import numpy as np
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import average
 from peakzoom.model.config import BRANCHES
-from peakzoom.utils.durable import DRAFT, write_csv
+from peakzoom.utils.durable import DRAFT, read_csv, write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
@@ -189,7 +190,11 @@ def read_scores(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str
     return scores, labels, classes
 
 
-NEEDED = ("scores.csv", "views.npz", "metrics.json")
+# What the readers of CSV, JSON and NumPy's archives raise of a damaged file.
+UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError),
+    *(csv.Error, zipfile.BadZipFile),
+)
 
 
 @dataclass(frozen=True)
@@ -262,75 +267,60 @@ def read_evaluation(folder: Path) -> Scores:
     Raises:
         UserError: a file is missing or damaged, or two of them contradict one another.
     """
-    for name in NEEDED:
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder} has no {name}: name a whole folder that 'peakzoom evaluate' has written"
-            )
-    try:
-        means, labels, classes = read_scores(folder / "scores.csv")
-    except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise _damaged(folder / "scores.csv", error) from error
-    try:
-        with np.load(folder / "views.npz", allow_pickle=False) as file:
-            views, branches = file["scores"], file["branches"].tolist()
-            view_labels, paths = file["labels"], file["paths"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(folder / "views.npz", error) from error
-    try:
+    with _reading(folder / "scores.csv") as file:
+        means, labels, classes = read_scores(file)
+    with _reading(folder / "views.npz") as file, np.load(file, allow_pickle=False) as arrays:
+        views, branches = arrays["scores"], arrays["branches"].tolist()
+        view_labels, paths = arrays["labels"], arrays["paths"].tolist()
+    with _reading(folder / "metrics.json"):
         metrics = read_summary(folder)
         protocol = Views(**metrics["protocol"])
         stated = {name: float(each["top1"]) for name, each in metrics["branches"].items()}
         videos = int(metrics["videos"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(folder / "metrics.json", error) from error
+    problems = [(row["path"], row["reason"]) for row in read_csv(folder / "problems.csv")]
+
+    def expect(fits: bool, otherwise: str) -> None:
+        if not fits:
+            raise UserError(f"the files of {folder} do not belong together, {otherwise}: evaluate again")
+
     shape = (len(labels), len(branches), protocol.clips * protocol.crops, len(classes))
-    if views.shape != shape or views.dtype.kind != "f":
-        raise _contradiction(
-            folder,
-            f"views.npz has {views.dtype} scores of shape {views.shape}, scores.csv and metrics.json make it {shape}",
-        )
-    if branches != list(means) or branches[-1:] != ["fused"] or set(branches) - {*BRANCHES, "fused"}:
-        raise _contradiction(
-            folder,
-            f"views.npz has the branches {', '.join(map(str, branches))}, scores.csv {', '.join(means)}",
-        )
-    if any(each.shape != (len(labels), len(classes)) for each in means.values()) or len(paths) != len(labels):
-        raise _contradiction(folder, "not every branch has a row for every video")
-    if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(classes):
-        raise _contradiction(folder, f"labels are not all among the {len(classes)} classes, counted from 0")
-    if not np.array_equal(labels, view_labels):
-        raise _contradiction(folder, "views.npz and scores.csv hold other labels or another order of videos")
+    expect(
+        views.shape == shape and views.dtype.kind == "f",
+        f"views.npz has {views.dtype} scores of shape {views.shape}, scores.csv and metrics.json make it {shape}",
+    )
+    expect(
+        branches == list(means) and branches[-1:] == ["fused"] and set(branches) <= {*BRANCHES, "fused"},
+        f"views.npz has the branches {', '.join(map(str, branches))}, scores.csv {', '.join(means)}",
+    )
+    whole = all(each.shape == (len(labels), len(classes)) for each in means.values())
+    expect(whole and len(paths) == len(labels), "not every branch has a row for every video")
+    expect(
+        len(labels) > 0 and labels.min() >= 0 and labels.max() < len(classes),
+        f"labels are not all among the {len(classes)} classes, counted from 0",
+    )
+    same = np.array_equal(labels, view_labels)
+    expect(same, "views.npz and scores.csv hold other labels or another order of videos")
     for place, name in enumerate(branches):
-        if not np.allclose(average(views[:, place]), means[name], rtol=0, atol=1e-6):
-            raise _contradiction(folder, f"the views of {name} in views.npz do not average to scores.csv")
-    result = Scores(folder, classes, paths, labels, branches, means, views, protocol, _read_problems(folder))
-    if videos != len(labels) or list(stated) != branches:
-        raise _contradiction(folder, "metrics.json tells of other videos or branches than scores.csv")
+        close = np.allclose(average(views[:, place]), means[name], rtol=0, atol=1e-6)
+        expect(close, f"the views of {name} in views.npz do not average to scores.csv")
+    same = videos == len(labels) and list(stated) == branches
+    expect(same, "metrics.json tells of other videos or branches than scores.csv")
+    result = Scores(folder, classes, paths, labels, branches, means, views, protocol, problems)
     for name, value in stated.items():
-        if abs(value - result.right(name).mean()) > 1e-6:
-            raise _contradiction(
-                folder, f"metrics.json states another accuracy of {name} than scores.csv gives"
-            )
+        close = abs(value - result.right(name).mean()) <= 1e-6
+        expect(close, f"metrics.json states another accuracy of {name} than scores.csv gives")
     return result
 
 
-def _read_problems(folder: Path) -> list[tuple[str, str]]:
-    if not (folder / "problems.csv").exists():
-        return []
+@contextmanager
+def _reading(file: Path) -> Iterator[Path]:
+    """One sentence of a file that is missing or damaged."""
+    if not file.is_file():
+        raise UserError(
+            f"{file.parent} has no {file.name}: name a whole folder that 'peakzoom evaluate' has written"
+        )
     try:
-        rows = _rows(folder / "problems.csv")[1:]
-    except (OSError, ValueError, csv.Error) as error:
-        raise _damaged(folder / "problems.csv", error) from error
-    if any(len(row) != 2 for row in rows):
-        raise _damaged(folder / "problems.csv", ValueError("expected rows of path and reason"))
-    return [(row[0], row[1]) for row in rows]
-
-
-def _damaged(file: Path, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"{file} is damaged ({reason}): evaluate again")
-
-
-def _contradiction(folder: Path, what: str) -> UserError:
-    return UserError(f"the files of {folder} do not belong together, {what}: evaluate again")
+        yield file
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file} is damaged ({reason}): evaluate again") from error

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.display.figures import confusion_figure
 from peakzoom.display.html import block_html, folded_html, name_html, row_html, table_html
-from peakzoom.evaluation.stats import interval, share
+from peakzoom.evaluation.stats import share
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
 from peakzoom.utils.errors import UserError
@@ -55,8 +55,28 @@ class Evaluation:
         return confusion_figure(self.confusion, list(self.counts))
 
     def _repr_html_(self) -> str:
-
-        return evaluation_html(self)
+        """Accuracies of every branch with their intervals, then the fused prediction's class by class."""
+        videos = sum(self.counts.values())
+        head = row_html(["prediction"], ["top-1", "95% interval", "top-5", "mean class"], "th")
+        rows = []
+        for name, branch in self.branches.items():
+            interval = share(round(branch.top1 * videos), videos).interval
+            figures = [f"{branch.top1:.1%}", interval, f"{branch.top5:.1%}", f"{branch.mean_class:.1%}"]
+            rows.append(row_html([name_html(name)], figures))
+        each = [
+            row_html([name_html(name)], [str(self.counts[name]), f"{value:.1%}"])
+            for name, value in self.fused.per_class.items()
+        ]
+        classes = table_html(row_html(["class"], ["videos", "fused accuracy"], "th"), each)
+        lines = [f"<b>{videos} videos</b>; intervals are Wilson's and take videos as independent"]
+        if self.problems:
+            lines.append(f"{len(self.problems)} files are missing, broken or used in part")
+        if self.effort:
+            views, closer = self.effort.views, self.effort.closer
+            lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them in stage 2")
+        return block_html(
+            "<br>".join(lines), table_html(head, rows), folded_html(classes, len(each), "classes")
+        )
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> BranchResult:
@@ -140,26 +160,3 @@ def mean_effort(predictions: Sequence[Prediction], early_exit: EarlyExit) -> Mea
         float(spent.mean()),
         float(early_exit.work.of(every, every)),
     )
-
-
-def evaluation_html(result: Evaluation) -> str:
-    """Accuracies of every branch with their intervals, then the fused prediction's class by class."""
-    videos = sum(result.counts.values())
-    head = row_html(["prediction"], ["top-1", "95% interval", "top-5", "mean class"], "th")
-    rows = []
-    for name, branch in result.branches.items():
-        top1 = share(round(branch.top1 * videos), videos)
-        figures = [f"{branch.top1:.1%}", interval(top1), f"{branch.top5:.1%}", f"{branch.mean_class:.1%}"]
-        rows.append(row_html([name_html(name)], figures))
-    each = [
-        row_html([name_html(name)], [str(result.counts[name]), f"{value:.1%}"])
-        for name, value in result.fused.per_class.items()
-    ]
-    classes = table_html(row_html(["class"], ["videos", "fused accuracy"], "th"), each)
-    lines = [f"<b>{videos} videos</b>; intervals are Wilson's and take videos as independent"]
-    if result.problems:
-        lines.append(f"{len(result.problems)} files are missing, broken or used in part")
-    if result.effort:
-        views, closer = result.effort.views, result.effort.closer
-        lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them in stage 2")
-    return block_html("<br>".join(lines), table_html(head, rows), folded_html(classes, len(each), "classes"))

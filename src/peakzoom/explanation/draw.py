@@ -8,9 +8,7 @@ network's input, so that a person sees what there is to see; where they read fro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -32,15 +30,7 @@ LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
 PANE_HEIGHT, PANES_WIDTH = 360, 1440  # at most
 NARROWEST = 720  # video: the time line of a narrower one cannot be read
 GAP, HEAD, TITLE, TIMELINE = 8, 40, 26, 200  # pixels
-
-
-@dataclass(frozen=True)
-class Panes:
-    """One frame, three times: uint8 (h, w, 3) each, of one height but for rounding."""
-
-    overlay: np.ndarray  # the whole frame with attention and peaks
-    discriminative: np.ndarray
-    complementary: np.ndarray
+INFERNO = torch.from_numpy(matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).float()  # (256, 3)
 
 
 class Painter:
@@ -62,18 +52,15 @@ class Painter:
         self.sampler = ZoomSampler(evidence.model.config.grid)
         self.radius = max(2.0, 0.014 * max(self.size))
 
-    @classmethod
-    def for_video(cls, evidence: Evidence) -> Painter:
-        """At the size of the video's panes."""
-        info, region = evidence.info, evidence.region
-        return cls(evidence, min(PANE_HEIGHT / info.height, PANES_WIDTH / (info.width + 2 * region.width)))
-
-    def paint(self, frame: int, pixels: Tensor) -> Panes:
-        """The panes of a frame.
+    def paint(self, frame: int, pixels: Tensor) -> list[np.ndarray]:
+        """One frame, three times: with attention and peaks, and as the discriminative and complementary branch see it.
 
         Args:
             frame: its number in the file.
             pixels: uint8 (*self.size, 3).
+
+        Returns:
+            uint8 (h, w, 3) each, of one height but for rounding.
         """
         heat, peaks, attention = self.evidence.attention(frame)
         rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
@@ -83,7 +70,7 @@ class Painter:
         overlay[rows, columns] = self._heated(crop[0].permute(1, 2, 0), heat)
         image = Image.fromarray(overlay.round().to(torch.uint8).numpy())
         self._mark(image, peaks)
-        return Panes(np.asarray(image), *zoomed.numpy())
+        return [np.asarray(image), *zoomed.numpy()]
 
     def _heated(self, crop: Tensor, heat: np.ndarray) -> Tensor:
         """The view under its response: the more response, the more of the colour."""
@@ -93,7 +80,7 @@ class Painter:
             mode="bilinear",
             align_corners=True,
         )[0, 0]
-        colour = _inferno()[whole.long()]
+        colour = INFERNO[whole.long()]
         share = 0.65 * (whole / 255)[..., None]
         return crop * (1 - share) + colour * share
 
@@ -114,25 +101,21 @@ class Painter:
 
 def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
     """Moments of a video, evenly spread: frame, response and peaks, the two zoomed frames; below, the time line."""
-    count = min(max(1, moments), evidence.info.frames)
-    wanted = np.unique(((np.arange(count) + 0.5) * evidence.info.frames / count).astype(int))
-    count = len(wanted)
-    painter = Painter(evidence, min(2.0, 300 / max(evidence.info.height, evidence.info.width)))
+    info = evidence.info
+    count = min(max(1, moments), info.frames)
+    wanted = ((np.arange(count) + 0.5) * info.frames / count).astype(int)
+    painter = Painter(evidence, min(2.0, 300 / max(info.height, info.width)))
     tall, wide = painter.size
     across = 2.1 if wide >= tall else 1.5
-    figure = Figure(
-        figsize=(max(7.5, across * count + 0.6), 4 * across * min(tall / wide, 2) + 3.3), layout="constrained"
-    )
+    height = 4 * across * min(tall / wide, 2)
+    figure = Figure(figsize=(max(7.5, across * count + 0.6), height + 3.3), layout="constrained")
     figure.suptitle(headline(evidence), fontsize=12, color=INK, parse_math=False)
-    heights = (4 * across * min(tall / wide, 2) + 0.5, 2.4)
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(height + 0.5, 2.4))[:, 0]
     axes = upper.subplots(4, count, squeeze=False)
     for axis, name in zip(axes[:, 0], ("frame", "response, peaks", *BRANCHES), strict=True):
         axis.set_ylabel(name, fontsize=9, color=INK)
-    frames = evidence.video.frames(np.asarray(wanted), painter.size)
-    for place, (number, pixels) in enumerate(frames):
-        panes = painter.paint(number, pixels)
-        pictures = (pixels.numpy(), panes.overlay, panes.discriminative, panes.complementary)
+    for place, (number, pixels) in enumerate(evidence.video.frames(wanted, painter.size)):
+        pictures = [pixels.numpy(), *painter.paint(number, pixels)]
         for axis, picture in zip(axes[:, place], pictures, strict=True):
             axis.imshow(picture)
             axis.set_xticks([])
@@ -180,14 +163,16 @@ def headline(evidence: Evidence) -> str:
     if evidence.target_given:
         own = evidence.prediction.scores["fused"][evidence.prediction.classes.index(evidence.target)]
         line += f"   ·   evidence for {shortened(evidence.target, 40)}  {own:.2f}"
-    return line if evidence.zooms else f"{line}   ·   this model does not see the zoomed videos"
+    return line if evidence.model.zooms else f"{line}   ·   this model does not see the zoomed videos"
 
 
 class EvidenceVideo:
     """Pictures of every frame: three panes, below them the time line with the moment marked."""
 
     def __init__(self, evidence: Evidence) -> None:
-        self.evidence, self.painter = evidence, Painter.for_video(evidence)
+        info, region = evidence.info, evidence.region
+        scale = min(PANE_HEIGHT / info.height, PANES_WIDTH / (info.width + 2 * region.width))
+        self.evidence, self.painter = evidence, Painter(evidence, scale)
         painter = self.painter
         panes = painter.size[1] + 2 * painter.width + 2 * GAP
         self.width = _even(max(NARROWEST, panes))
@@ -232,11 +217,8 @@ class EvidenceVideo:
         """Number and picture, uint8 (height, width, 3), of every frame of the file."""
         top = HEAD + TITLE
         for number, pixels in self.evidence.video.frames(None, self.painter.size):
-            panes = self.painter.paint(number, pixels)
             picture = self._still.copy()
-            for left, pane in zip(
-                self._places, (panes.overlay, panes.discriminative, panes.complementary), strict=True
-            ):
+            for left, pane in zip(self._places, self.painter.paint(number, pixels), strict=True):
                 high, wide = pane.shape[:2]
                 lower = top + (self.painter.size[0] - high) // 2
                 picture[lower : lower + high, left : left + wide] = pane
@@ -268,15 +250,7 @@ def _fitting(text: str, width: float) -> str:
     return text if _font(14).getlength(text) <= width else text[: max(1, int(width / 9))]
 
 
-@lru_cache(maxsize=1)
-def _inferno() -> Tensor:
-    """The colour map's 256 colours, float (256, 3) in 0 to 255."""
-    return torch.from_numpy(matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).float()
-
-
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Matplotlib's own, which every installation has: Latin, Greek, Cyrillic and more."""
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    file = folder / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(file if file.exists() else font_manager.findfont("sans")), size)
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)

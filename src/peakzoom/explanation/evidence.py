@@ -136,11 +136,6 @@ class Evidence:
         """When each frame of the file is shown, float64 (N,) seconds."""
         return self.video.scan.timestamps
 
-    @property
-    def zooms(self) -> bool:
-        """Whether the model sees the zoomed videos at all; one with the original branch alone does not."""
-        return self.model.zooms
-
     @cached_property
     def _preprocess(self) -> Preprocess:
         return Preprocess.from_dict(self.model.preprocess)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
@@ -14,11 +13,12 @@ from typing import Any
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import STAGES, data_name, read_metrics, run_videos
 from peakzoom.display.markup import plain
-from peakzoom.evaluation.files import evaluations_in, read_outcomes, read_summary
-from peakzoom.evaluation.stats import Share, bootstrap_interval, interval, share_of
+from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_outcomes, read_summary
+from peakzoom.evaluation.stats import Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
+from peakzoom.utils.durable import read_csv
 
 GROUPS = 10  # at least, for an interval over whole groups: with fewer a bootstrap is much too narrow
 SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
@@ -45,13 +45,8 @@ class Tested:
     def rows(self) -> list[list[str]]:
         """Branch, top-1, its interval, top-5 and mean class accuracy, as text."""
         return [
-            [
-                name,
-                f"{top1.value or 0:.1%}",
-                interval(top1),
-                f"{self.top5[name]:.1%}",
-                f"{self.mean_class[name]:.1%}",
-            ]
+            [name, f"{top1.value or 0:.1%}", top1.interval]
+            + [f"{value:.1%}" for value in (self.top5[name], self.mean_class[name])]
             for name, top1 in self.top1.items()
         ]
 
@@ -102,7 +97,7 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
     return Facts(
         videos=run_videos(home),
         data=data_name(home),
-        problems=_count_rows(home / "problems.csv"),
+        problems=len(read_csv(home / "problems.csv")),
         config=json.loads(config.read_text(encoding="utf-8")) if config.exists() else None,
         command=_command(home / "command.txt"),
         stage=stage,
@@ -123,14 +118,6 @@ def _row_of(rows: Sequence[dict[str, float]], best: bool) -> dict[str, float] | 
     return rows[-1] if rows else None
 
 
-def _count_rows(file: Path) -> int:
-    """Rows of a CSV file below its head; 0 where there is none."""
-    if not file.exists():
-        return 0
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        return max(0, sum(1 for _ in csv.reader(stream)) - 1)
-
-
 def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[Tested, ...], int]:
     """The evaluations in a folder that were made with these weights, and how many others there are."""
     folders = sorted({folder.resolve() for folder in (*evaluations_in(run), *also)})
@@ -141,8 +128,8 @@ def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[T
             if metrics.get("weights") == weights:
                 tested.append(_tested(folder, metrics))
                 continue
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-            pass  # damaged: counted with those that are not listed
+        except UNREADABLE:  # counted with those that are not listed
+            pass
         others += 1
     return tuple(tested), others
 

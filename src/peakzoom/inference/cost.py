@@ -39,11 +39,6 @@ class Timing:
     device: str  # name of the GPU, or "cpu"
     threads: int  # of PyTorch on the CPU
 
-    @property
-    def range(self) -> tuple[float, float, float]:
-        """(median, low, high), as :class:`peakzoom.studies.tables.Row` takes it."""
-        return self.median, self.low, self.high
-
 
 def parameters(network: nn.Module) -> int:
     """Number of learned numbers; a parameter that two places share counts once."""

@@ -22,6 +22,7 @@ class Arm:
     model: str
     branches: tuple[str, ...] = BRANCHES
     width: float = 1.0
+    label: str = ""  # what a reader calls the row
 
     @property
     def letters(self) -> str:
@@ -37,6 +38,11 @@ class Arm:
     def key(self) -> Key:
         """As in ``answers.csv``."""
         return self.model, self.width, self.letters
+
+    @property
+    def baseline(self) -> Key | None:
+        """The arm to compare with: the same network with the original branch alone; None of that one."""
+        return None if self.letters == "O" else (self.model, self.width, "O")
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """A study's recipe for this arm."""

@@ -1,15 +1,16 @@
-"""The stored predictions of a study, and paired comparisons of its rows."""
+"""The stored predictions of a study, and what they say of its rows."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from peakzoom.evaluation.stats import Outcome, PairedTest, compare, paired_differences
+from peakzoom.evaluation.stats import PairedTest, paired_test
+from peakzoom.model.config import BRANCHES
 from peakzoom.utils.durable import read_csv, write_csv
 from peakzoom.utils.errors import UserError
 
@@ -47,6 +48,11 @@ class ArmPrediction:
         """Fold and seed."""
         return self.fold, self.seed
 
+    @property
+    def training(self) -> tuple[object, ...]:
+        """The training that it is of: network, width, letters, fold and seed."""
+        return (*self.arm, *self.cell)
+
 
 COLUMNS = [field.name for field in fields(ArmPrediction)]
 
@@ -71,44 +77,6 @@ def write_predictions(file: Path, predictions: Iterable[ArmPrediction]) -> None:
     write_csv(file, COLUMNS, map(astuple, predictions))
 
 
-def outcomes(predictions: Iterable[ArmPrediction], arm: Key, branch: str = "fused") -> list[Outcome]:
-    """Which of its test videos an arm got right, one :class:`~peakzoom.evaluation.stats.Outcome` a fold and seed."""
-    cells: dict[tuple[str, int], list[ArmPrediction]] = {}
-    folds: dict[str, set[str]] = {}
-    for prediction in predictions:
-        if prediction.arm == arm:
-            cells.setdefault(prediction.cell, []).append(prediction)
-            folds.setdefault(prediction.video, set()).add(prediction.fold)
-    return [
-        Outcome(
-            fold,
-            seed,
-            # Official splits may share test videos (HMDB51's do): such a video counts in each.
-            [f"{each.video} in {fold}" if len(folds[each.video]) > 1 else each.video for each in tested],
-            np.array([getattr(each, branch) == each.label for each in tested]),
-        )
-        for (fold, seed), tested in sorted(cells.items())
-    ]
-
-
-def likelihoods(predictions: Iterable[ArmPrediction], arm: Key) -> dict[str, float]:
-    """Logarithm of the label's score for each video of a fold, in nats, the mean over seeds; 0 is best.
-
-    It tells two networks apart where both are right, or both wrong, and an accuracy sees no difference.
-    """
-    logs: dict[str, list[float]] = {}
-    for each in predictions:
-        if each.arm == arm:
-            logs.setdefault(f"{each.video} in {each.fold}", []).append(math.log(max(each.score, TINY)))
-    return {video: sum(values) / len(values) for video, values in sorted(logs.items())}
-
-
-def compare_likelihoods(kept: Sequence[ArmPrediction], one: Key, other: Key) -> PairedTest:
-    """Two arms of :func:`complete` predictions compared by :func:`likelihoods`: above 0 is better, in nats."""
-    first, second = likelihoods(kept, one), likelihoods(kept, other)
-    return paired_differences(np.array([first[video] - second[video] for video in first]))
-
-
 def complete(predictions: Sequence[ArmPrediction], arms: Sequence[Key]) -> list[ArmPrediction]:
     """The predictions of folds and seeds that every arm has, such that every one of these seeds has every fold.
 
@@ -126,15 +94,58 @@ def complete(predictions: Sequence[ArmPrediction], arms: Sequence[Key]) -> list[
     return [each for each in predictions if each.arm in set(arms) and each.cell in best]
 
 
-def by_groups(kept: Sequence[ArmPrediction], one: Key, other: Key) -> PairedTest | None:
-    """Two arms of :func:`complete` predictions compared by whole groups, whose videos are alike.
+@dataclass(frozen=True)
+class ArmResult:
+    """What the networks of one arm predicted, all folds together: every video once for each seed.
 
-    None where a video has no group, or is tested in several folds.
+    Official splits may share test videos (HMDB51's do): such a video counts in each of its folds.
     """
-    groups = {each.video: each.group for each in kept}
-    if not all(groups.values()) or len(set(groups.values())) < 2:
-        return None
-    first, second = outcomes(kept, one), outcomes(kept, other)
-    if any(video not in groups for each in first for video in each.videos):  # tested in several folds
-        return None
-    return compare(first, second, groups)
+
+    runs: int  # trained networks, folds x seeds
+    right: dict[
+        str, np.ndarray
+    ]  # of each branch and "fused": float64 (seeds, videos), 1 where it is the label
+    logs: np.ndarray  # float64 (videos,): logarithm of the label's fused score, the mean over seeds
+    groups: list[str]  # of the videos, "" where unknown
+
+    def compare(self, other: ArmResult, by_groups: bool = False) -> PairedTest:
+        """How many points this arm is more accurate than another one of the same :func:`results`."""
+        difference = 100 * (self.right["fused"].mean(0) - other.right["fused"].mean(0))
+        return paired_test(difference, self.groups if by_groups else None)
+
+    def compare_likelihoods(self, other: ArmResult) -> PairedTest:
+        """By how many nats the labels are likelier than by another arm.
+
+        It tells two networks apart where both are right, or both wrong, and an accuracy sees no difference.
+        """
+        return paired_test(self.logs - other.logs)
+
+
+def results(kept: Sequence[ArmPrediction]) -> dict[Key, ArmResult]:
+    """The arms of :func:`complete` predictions, on the same videos in the same order.
+
+    Raises:
+        UserError: a video was tested by some of the networks only.
+    """
+    found = {(each.arm, each.seed, (each.video, each.fold)): each for each in kept}
+    arms, seeds, videos = (sorted(set(part)) for part in zip(*found, strict=True))
+    for arm, seed, video in product(arms, seeds, videos):
+        if (arm, seed, video) not in found:
+            raise UserError(
+                f"{FILE} has no prediction of {arm[0]} {arm[2]} with seed {seed} for {video[0]} in fold {video[1]}: "
+                "remove the other lines of this network, seed and fold, and go on with the same command"
+            )
+    tested = {arm: [[found[arm, seed, video] for video in videos] for seed in seeds] for arm in arms}
+    runs = len({each.cell for each in kept})
+    return {
+        arm: ArmResult(
+            runs,
+            {
+                name: np.array([[getattr(each, name) == each.label for each in row] for row in rows], float)
+                for name in (*BRANCHES, "fused")
+            },
+            np.log([[max(each.score, TINY) for each in row] for row in rows]).mean(0),
+            [each.group for each in rows[0]],
+        )
+        for arm, rows in tested.items()
+    }

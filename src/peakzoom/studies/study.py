@@ -24,7 +24,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,24 +39,18 @@ from peakzoom.hub.card import write_missing_cards
 from peakzoom.inference.recognizer import load
 from peakzoom.model.config import BRANCHES
 from peakzoom.studies.arms import Arm, Fold
-from peakzoom.studies.predictions import FILE, ArmPrediction, complete, read_predictions, write_predictions
+from peakzoom.studies.predictions import FILE, ArmPrediction, read_predictions, write_predictions
+from peakzoom.training.check import check_settings
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.train import train
 from peakzoom.utils.durable import read_csv, write_csv, write_text
 from peakzoom.utils.errors import UserError
-from peakzoom.utils.journal import hash_of
+from peakzoom.utils.journal import changed_settings, hash_of
 from peakzoom.video.sampling import Views
 
-FREE = (
-    "seed",
-    "steps",
-    "init",
-    "weights",
-    "workers",
-    "progress",
-    "cache",
-)  # options that may differ when going on
+# Options that may differ when going on.
+FREE = ("seed", "steps", "init", "weights", "workers", "progress", "cache")
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +64,7 @@ class Task:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Network, width, letters, fold and seed, as in ``answers.csv``."""
+        """As :attr:`~peakzoom.studies.predictions.ArmPrediction.training`."""
         return (*self.arm.key, self.fold.name, self.seed)
 
     def __str__(self) -> str:
@@ -83,27 +77,33 @@ class Study:
     Args:
         out: the folder; a new one, or one to go on with.
         data: all videos.
+        arms: the rows of its table.
         recipe: of all arms; its model, width and branches are the arms'.
         options: of all trainings; ``seed``, ``steps``, ``init`` and ``weights`` are the study's.
         views: views of a test video.
         init: for each network the model to start stage 1 from, where there is one.
 
     Raises:
-        UserError: the folder is no study, or one of other data, recipe, options or views.
+        UserError: a training would be refused, or the folder is no study, or one of other data, recipe, options or
+            views.
     """
 
     def __init__(
         self,
         out: str | Path,
         data: VideoSet,
+        arms: Sequence[Arm],
         recipe: Recipe,
-        options: Options | None = None,
-        views: Views | None = None,
-        init: dict[str, str] | None = None,
+        options: Options,
+        views: Views,
+        init: Mapping[str, str] | None = None,
     ) -> None:
-        self.out, self.data, self.recipe = Path(out), data, recipe
-        self.options, self.views = options or Options(val_fraction=0.0), views or Views()
-        self.init = dict(init or {})
+        self.out, self.data, self.arms, self.recipe = Path(out), data, arms, recipe
+        self.options, self.views, self.init = options, views, init or {}
+        # Before the study has a folder: a mistake there would stay part of it.
+        for network in {arm.folder: arm for arm in arms}.values():
+            start = replace(options, init=self.init.get(network.model))
+            check_settings(network.recipe(recipe), start, data.classes, validates=options.val_fraction > 0)
         self.root = Path(os.path.commonpath([str(entry.path.absolute().parent) for entry in data.entries]))
         videos = sorted([self._name(entry), data.classes[entry.label]] for entry in data.entries)
         settings = {
@@ -114,45 +114,19 @@ class Study:
             "views": asdict(self.views),
             "pre-trained": bool(self.init),
         }
-        _open(self.out, json.loads(json.dumps(settings)))
+        _open(self.out, settings)
         self.predictions = read_predictions(self.out / FILE)
 
     def _name(self, entry: Entry) -> str:
         return entry.path.absolute().relative_to(self.root).as_posix()
 
-    def notes(self, arms: Sequence[Arm]) -> list[str]:
-        """How the table of these arms was made, one paragraph each."""
-        kept = complete(self.predictions, [arm.key for arm in arms])
-        folds = list(dict.fromkeys(each.fold for each in kept))
-        seeds = sorted({each.seed for each in kept})
-        videos = len({each.video for each in kept})
-        pre = self.recipe.preprocess
-        lines = [
-            f"{len(folds)} folds ({', '.join(folds)}), {videos} test videos, seeds {', '.join(map(str, seeds))}; "
-            f"recipe {self.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {self.views.clips} x "
-            f"{self.views.crops} views. Every row is trained in two stages of the same length; the first is shared.",
-            "Accuracy: mean over seeds ± standard deviation over seeds; the interval is a 95% bootstrap over videos. "
-            "p: two-sided paired sign-flip test over videos, against the row without attention.",
-        ]
-        if shared := len({(each.video, each.fold) for each in kept}) - videos:
-            lines.append(
-                f"Folds share test videos: {shared} count more than once, and intervals are too narrow."
-            )
-        keys = {arm.key for arm in arms}
-        trainings = {(*each.arm, *each.cell) for each in self.predictions if each.arm in keys}
-        if left := len(trainings) - len({(*each.arm, *each.cell) for each in kept}):
-            lines.append(
-                f"Left out, because not every row has their fold and seed: {left} of {len(trainings)} trainings."
-            )
-        return lines
-
-    def run(self, arms: Sequence[Arm], folds: Sequence[Fold], seeds: Sequence[int]) -> None:
+    def run(self, folds: Sequence[Fold], seeds: Sequence[int]) -> None:
         """Train and test what ``answers.csv`` does not hold yet, one seed after the other.
 
         The same command may run several times at once, on several GPUs or machines with one file system: each takes
         tasks that no other is working on.
         """
-        tasks = [Task(arm, fold, seed) for seed in seeds for fold in folds for arm in arms]
+        tasks = [Task(arm, fold, seed) for seed in seeds for fold in folds for arm in self.arms]
         done = self._done()
         wanted = [task for task in tasks if task.key not in done]
         if len(wanted) < len(tasks):
@@ -173,7 +147,7 @@ class Study:
                     continue
                 count += 1
                 left = (time.monotonic() - began) / count * (len(wanted) - count)
-                right = [each.fused == each.label for each in self.predictions if _key(each) == task.key]
+                right = [each.fused == each.label for each in self.predictions if each.training == task.key]
                 log.info(
                     f"{task}: {sum(right)} of {len(right)} right; {count} of {len(wanted)} trainings, about "
                     f"{left / 60:.0f} min left"
@@ -182,7 +156,7 @@ class Study:
     def _done(self) -> set[tuple[object, ...]]:
         """Keys of the tasks that ``answers.csv`` holds by now."""
         self.predictions = read_predictions(self.out / FILE)
-        return {_key(each) for each in self.predictions}
+        return {each.training for each in self.predictions}
 
     def _train_and_test(self, task: Task, home: Path) -> None:
         arm, data = task.arm, task.fold.data
@@ -199,33 +173,39 @@ class Study:
             train(data, own, run, options, resume=(run / "config.json").exists())
             seconds[step] = time.monotonic() - began
             shutil.rmtree(run / step / "checkpoints", ignore_errors=True)  # only a resumed run reads them
-        test = choose_videos(data, second)
         evaluation = second / "evaluation"
         shutil.rmtree(evaluation, ignore_errors=True)  # of a killed run
+        test = choose_videos(data, second)
         result = evaluate(load(second), test, evaluation, self.views, progress=False, resume=True)
         for run in {first, second}:
             write_missing_cards(run)
         predictions = self._predictions(task, evaluation)
-        self._store(
-            predictions,
-            {
-                **{"model": arm.model, "width": arm.width, "branches": arm.letters},
-                **{"fold": task.fold.name, "seed": task.seed},
-                "training videos": sum(row["split"] == "train" for row in read_csv(second / "videos.csv")),
-                **{"test videos": len(predictions), "problems": len(result.problems)},
-                **_course(first, second, seconds),
-            },
-        )
+        training = {
+            "model": arm.model,
+            "width": arm.width,
+            "branches": arm.letters,
+            "fold": task.fold.name,
+            "seed": task.seed,
+            "training videos": sum(row["split"] == "train" for row in read_csv(second / "videos.csv")),
+            "test videos": len(predictions),
+            "problems": len(result.problems),
+            **_course(first, second, seconds),
+        }
+        # The training's row comes first, for what stands in answers.csv is done.
+        with FileLock(self.out / "study.lock"):
+            rows = [*read_csv(self.out / "trainings.csv"), training]
+            write_csv(self.out / "trainings.csv", list(training), (map(row.get, training) for row in rows))
+            self.predictions = read_predictions(self.out / FILE) + predictions
+            write_predictions(self.out / FILE, self.predictions)
 
     def _predictions(self, task: Task, evaluation: Path) -> list[ArmPrediction]:
         """Those of an evaluation's score file."""
         entries = {str(entry.path): entry for entry in task.fold.data.entries}
         scores = read_evaluation(evaluation)
-        best = {name: means.argmax(1) for name, means in scores.means.items()}
-
-        def predicted(branch: str, row: int) -> str:
-            return scores.classes[best[branch][row]] if branch in best else ""
-
+        predicted = {
+            name: [scores.classes[index] for index in means.argmax(1)] for name, means in scores.means.items()
+        }
+        none = [""] * len(scores.paths)
         return [
             ArmPrediction(
                 *task.arm.key,
@@ -234,26 +214,14 @@ class Study:
                 video=self._name(entries[path]),
                 group=entries[path].group or "",
                 label=scores.classes[label],
-                original=predicted("original", row),
-                discriminative=predicted("discriminative", row),
-                complementary=predicted("complementary", row),
-                fused=predicted("fused", row),
+                original=predicted.get("original", none)[row],
+                discriminative=predicted.get("discriminative", none)[row],
+                complementary=predicted.get("complementary", none)[row],
+                fused=predicted["fused"][row],
                 score=float(scores.means["fused"][row, label]),
             )
             for row, (path, label) in enumerate(zip(scores.paths, scores.labels.tolist(), strict=True))
         ]
-
-    def _store(self, predictions: list[ArmPrediction], training: dict[str, Any]) -> None:
-        """Add a training's row, and then its predictions: what stands in ``answers.csv`` is done."""
-        with FileLock(self.out / "study.lock"):
-            rows = [*read_csv(self.out / "trainings.csv"), training]
-            write_csv(self.out / "trainings.csv", list(training), (map(row.get, training) for row in rows))
-            self.predictions = read_predictions(self.out / FILE) + predictions
-            write_predictions(self.out / FILE, self.predictions)
-
-
-def _key(prediction: ArmPrediction) -> tuple[object, ...]:
-    return (*prediction.arm, *prediction.cell)
 
 
 def _course(first: Path, second: Path, seconds: dict[str, float]) -> dict[str, Any]:
@@ -277,11 +245,9 @@ def _open(out: Path, settings: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a folder with --out")
     if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        keys = before.keys() | settings.keys()
-        if changed := sorted(key for key in keys if before.get(key) != settings.get(key)):
+        if changed := changed_settings(json.loads(file.read_text(encoding="utf-8")), settings):
             raise UserError(
-                f"{out} was begun with another {', '.join(changed)}: go on with the same, or use another --out"
+                f"{out} was begun with another {changed}: go on with the same, or use another --out"
             )
         return
     if out.exists() and any(out.iterdir()):

@@ -49,14 +49,15 @@ def subsets(scores: Scores) -> list[SubsetRow]:
             rows.append(("+".join(LETTERS[name] for name in chosen), mean))
     rows.append(("fused", scores.means["fused"]))
     original = scores.right("original") if "original" in scores.parts else None
-    return [_subset(name, mean.argmax(1) == scores.labels, scores.labels, original) for name, mean in rows]
-
-
-def _subset(name: str, right: np.ndarray, labels: np.ndarray, original: np.ndarray | None) -> SubsetRow:
-    low, high = bootstrap(mean_class, right, labels)
-    gained = None if original is None else int((right & ~original).sum())
-    lost = None if original is None else int((original & ~right).sum())
-    return SubsetRow(name, share_of(right), mean_class(right, labels), low, high, gained, lost)
+    found = []
+    for name, mean in rows:
+        right = mean.argmax(1) == scores.labels
+        low, high = bootstrap(mean_class, right, scores.labels)
+        gained = None if original is None else int((right & ~original).sum())
+        lost = None if original is None else int((original & ~right).sum())
+        accuracy = mean_class(right, scores.labels)
+        found.append(SubsetRow(name, share_of(right), accuracy, low, high, gained, lost))
+    return found
 
 
 # Number of views -------------------------------------------------------------------------------------------------
@@ -90,13 +91,12 @@ def choose_views(protocol: Views) -> list[tuple[list[int], list[int]]]:
 
     Ten clips of three crops make 1, 3 (three crops of the middle clip), 3 (middle crop of three clips), 9, 10 and 30.
     """
-    rows = {
-        (tuple(spread(protocol.clips, clips)), tuple(spread(protocol.crops, crops)))
-        for clips in (1, min(3, protocol.clips), protocol.clips)
-        for crops in (1, protocol.crops)
-    }
-    ordered = sorted(rows, key=lambda row: (len(row[0]) * len(row[1]), len(row[0])))
-    return [(list(clips), list(crops)) for clips, crops in ordered]
+    rows = [
+        (spread(protocol.clips, clips), spread(protocol.crops, crops))
+        for clips in {1, min(3, protocol.clips), protocol.clips}
+        for crops in {1, protocol.crops}
+    ]
+    return sorted(rows, key=lambda row: (len(row[0]) * len(row[1]), len(row[0])))
 
 
 def by_views(scores: Scores) -> list[ViewsRow]:
@@ -204,27 +204,25 @@ def reliability(branch: str, scores: np.ndarray, labels: np.ndarray) -> Reliabil
     """Whether scores mean what they say; ``scores`` (V, S), ``labels`` (V,)."""
     top, right = scores.max(1), scores.argmax(1) == labels
     place = (np.ceil(top * BINS).astype(int) - 1).clip(0, BINS - 1)
-    bins, error = [], 0.0
+    bins = []
     for index in range(BINS):
-        here = place == index
-        edges = (index / BINS, (index + 1) / BINS, int(here.sum()))
-        if not here.any():
-            bins.append(Bin(*edges, None, None))
-            continue
-        score, accuracy = float(top[here].mean()), float(right[here].mean())
-        bins.append(Bin(*edges, score, accuracy))
-        error += float(here.mean()) * abs(accuracy - score)
+        score, accuracy = _mean(top[place == index]), _mean(right[place == index])
+        bins.append(Bin(index / BINS, (index + 1) / BINS, int((place == index).sum()), score, accuracy))
     of_label = scores[np.arange(len(labels)), labels]
     floored = np.maximum(of_label, np.finfo(np.float32).smallest_subnormal)
     return Reliability(
         branch,
-        error,
+        sum(each.videos / len(top) * abs((each.accuracy or 0) - (each.score or 0)) for each in bins),
         float(-np.log(floored).mean()),
         int((of_label <= 0).sum()),
-        float(top[right].mean()) if right.any() else None,
-        float(top[~right].mean()) if not right.all() else None,
+        _mean(top[right]),
+        _mean(top[~right]),
         bins,
     )
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 # Classes ---------------------------------------------------------------------------------------------------------

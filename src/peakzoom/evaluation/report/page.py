@@ -25,13 +25,12 @@ from peakzoom.evaluation.report.branches import (
 )
 from peakzoom.evaluation.report.numbers import BINS, LETTERS, Numbers, confusion_matrix, measure_all
 from peakzoom.evaluation.report.plots import (
-    SharePanel,
     plot_branches_by_class,
     plot_lines,
     plot_reliability,
     plot_shares,
 )
-from peakzoom.evaluation.stats import RESAMPLES, SEED, Share
+from peakzoom.evaluation.stats import RESAMPLES, SEED
 from peakzoom.utils.durable import check_new_folder
 
 MOST_DRAWN = 120  # classes in the picture of the branches
@@ -69,7 +68,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
 def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: Path) -> None:
     """The pictures of the page, as PNGs."""
     rows = [(each.name, each.top1) for each in numbers.subsets]
-    plot_shares([_panel("top-1 of every subset of the branches", rows)], out / "subsets.png")
+    plot_shares({"top-1 of every subset of the branches": rows}, out / "subsets.png")
     labels = [f"{each.views}\n{len(each.clips)} x {len(each.crops)}" for each in numbers.views]
     series = {name: [each.top1[name].value or 0.0 for each in numbers.views] for name in numbers.branches}
     plot_lines(labels, series, out / "views.png", "views: clips x crops")
@@ -83,7 +82,7 @@ def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: P
             (f"{each.low:.3f} - {each.high:.3f} bits", each.top1) for each in numbers.disagreement.quantiles
         ]
         plot_shares(
-            [_panel("different predictions among the branches", levels), _panel("divergence", parts)],
+            {"different predictions among the branches": levels, "divergence": parts},
             out / "disagreement.png",
             "accuracy of the fused prediction, 95% interval",
         )
@@ -92,18 +91,8 @@ def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: P
         found = {name: [each.right[name] / each.videos for each in shown] for name in numbers.branches}
         names = [f"{plain(each.name)} ({each.videos})" for each in shown]
         plot_branches_by_class(names, found, out / "classes.png")
-    filled = [
-        (each.score, each.accuracy, each.videos)
-        for each in numbers.calibration[0].bins
-        if each.score is not None and each.accuracy is not None
-    ]
-    plot_reliability(filled, out / "calibration.png")
+    plot_reliability(numbers.calibration[0].bins, out / "calibration.png")
     plot_confusion(confusion, [plain(name) for name in classes], out / "confusion.png")
-
-
-def _panel(title: str, rows: Sequence[tuple[str, Share]]) -> SharePanel:
-    values = [(each.value or 0.0, each.low or 0.0, each.high or 0.0) for _, each in rows]
-    return SharePanel(title, [name for name, _ in rows], values)
 
 
 def by_lead(rows: Sequence[SceneryRow]) -> list[SceneryRow]:

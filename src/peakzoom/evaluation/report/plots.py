@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from peakzoom.display.figures import BRANCH_COLOURS, COLOURS, INK, MUTED, shortened
+from peakzoom.evaluation.report.numbers import Bin
+from peakzoom.evaluation.stats import Share
 
 BRANCH_MARKERS = {"original": "o", "discriminative": "^", "complementary": "s", "fused": "D"}
 
 
-@dataclass(frozen=True)
-class SharePanel:
-    """One panel of :func:`plot_shares`: a row is a label, a share in [0, 1] and its interval."""
+def plot_shares(
+    panels: Mapping[str, Sequence[tuple[str, Share]]], file: Path, xlabel: str = "accuracy, 95% interval"
+) -> None:
+    """Shares of some videos as points with their intervals, as a PNG.
 
-    title: str
-    labels: Sequence[str]
-    values: Sequence[tuple[float, float, float]]  # share, low end, high end
-
-
-def plot_shares(panels: Sequence[SharePanel], file: Path, xlabel: str = "accuracy, 95% interval") -> None:
-    """Shares as points with their intervals, one panel beside the other, first row on top, as a PNG."""
-    rows = max(len(panel.labels) for panel in panels)
-    figure = Figure(figsize=(4.6 * len(panels) + 1.2, 0.34 * rows + 1.1), layout="constrained")
+    Args:
+        panels: by title, from left to right; label and share of each row, from top to bottom.
+        file: where the PNG goes.
+        xlabel: below each panel.
+    """
+    most = max(map(len, panels.values()))
+    figure = Figure(figsize=(4.6 * len(panels) + 1.2, 0.34 * most + 1.1), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, panel in zip(axes, panels, strict=True):
-        for row, (value, low, high) in enumerate(panel.values):
-            axis.plot([low, high], [row, row], color=MUTED, linewidth=2, solid_capstyle="round")
-            axis.plot([value], [row], "o", color=COLOURS["train"], markersize=7)
-        axis.set_yticks(range(len(panel.labels)), panel.labels, fontsize=9, parse_math=False)
-        axis.set_ylim(len(panel.labels) - 0.4, -0.6)
+    for axis, (title, rows) in zip(axes, panels.items(), strict=True):
+        for place, (_, share) in enumerate(rows):
+            ends = np.array([share.low, share.high], float)
+            axis.plot(ends, [place, place], color=MUTED, linewidth=2, solid_capstyle="round")
+            axis.plot(share.value, place, "o", color=COLOURS["train"], markersize=7)
+        axis.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=9, parse_math=False)
+        axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.set_xlabel(xlabel, fontsize=9)
-        axis.set_title(panel.title, color=INK, fontsize=10)
+        axis.set_title(title, color=INK, fontsize=10)
         _share_axis(axis, "x")
     figure.savefig(file, dpi=110)
 
@@ -73,16 +75,12 @@ def plot_lines(labels: Sequence[str], series: Mapping[str, Sequence[float]], fil
     figure.savefig(file, dpi=110)
 
 
-def plot_reliability(bins: Sequence[tuple[float, float, int]], file: Path) -> None:
-    """Accuracy against the score of the prediction, with the number of videos below, as a PNG.
-
-    Args:
-        bins: (mean score, accuracy, videos) of the bins that hold a video.
-        file: where the PNG goes.
-    """
+def plot_reliability(bins: Sequence[Bin], file: Path) -> None:
+    """Accuracy against the score of the prediction, with the number of videos below, as a PNG."""
     figure = Figure(figsize=(4.8, 5.0), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    scores, accuracies, counts = zip(*bins, strict=True)
+    found = np.array([(each.score, each.accuracy, each.videos) for each in bins if each.videos], float)
+    scores, accuracies, counts = found.T
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="score = accuracy")
     top.plot(scores, accuracies, "o-", color=COLOURS["train"], linewidth=1.4, markersize=6, label="videos")
     top.set_ylabel("accuracy", fontsize=9)

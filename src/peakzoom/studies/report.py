@@ -1,0 +1,135 @@
+"""The table of a study from its stored predictions, with notes below it and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from peakzoom.evaluation.stats import bootstrap_interval
+from peakzoom.inference.cost import multiply_adds, parameters, time_per_clip
+from peakzoom.studies.arms import Arm
+from peakzoom.studies.figures import plot_ablation, plot_cost
+from peakzoom.studies.predictions import ArmPrediction, Key, complete, results
+from peakzoom.studies.study import Study
+from peakzoom.studies.tables import ABLATION, COMPARISON, Cost, Row, to_markdown, write_rows
+from peakzoom.training.recipes import Recipe
+from peakzoom.training.start import build
+from peakzoom.utils.errors import UserError
+
+
+def write_report(study: Study, rounds: int = 0) -> tuple[str, Path]:
+    """Write the table of a study, over the folds and seeds that all arms have: ``table.md`` and ``.csv``, a figure.
+
+    Args:
+        study: whose.
+        rounds: clips timed of each network; 0 leaves costs out, and makes the table and figure of an ablation.
+
+    Returns:
+        The table in Markdown, and the figure's file.
+
+    Raises:
+        UserError: no fold and seed has every row yet.
+    """
+    kept = complete(study.predictions, [arm.key for arm in study.arms])
+    if not kept:
+        raise UserError("no fold has every row of the table yet: go on with the same command")
+    measured = costs(study.arms, study.recipe, study.data.classes, rounds) if rounds else {}
+    rows = table(kept, study.arms, measured)
+    notes = [*_how(study, kept), *_comparisons(kept, study.arms)]
+    if measured:
+        first = measured[study.arms[0].key].timing
+        notes.append(
+            f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
+            f"{first.device}, {first.threads} threads."
+        )
+    text = to_markdown(rows, COMPARISON if measured else ABLATION, notes)
+    (study.out / "table.md").write_text(text, encoding="utf-8")
+    write_rows(study.out / "table.csv", rows)
+    figure = study.out / ("cost.png" if measured else "ablation.png")
+    (plot_cost if measured else plot_ablation)(rows, figure)
+    return text, figure
+
+
+def costs(arms: Sequence[Arm], recipe: Recipe, classes: Sequence[str], rounds: int) -> dict[Key, Cost]:
+    """Multiply-adds, parameters and measured time of each arm, untrained, on this machine."""
+    frames, size = recipe.preprocess.frames, recipe.preprocess.size
+    networks = {arm.key: build(arm.recipe(recipe), classes, joint=True) for arm in arms}
+    timings = time_per_clip({repr(key): network for key, network in networks.items()}, frames, size, rounds)
+    return {
+        key: Cost(multiply_adds(network, frames, size), parameters(network), timings[repr(key)])
+        for key, network in networks.items()
+    }
+
+
+def table(
+    kept: Sequence[ArmPrediction], arms: Sequence[Arm], measured: Mapping[Key, Cost] | None = None
+) -> list[Row]:
+    """One row an arm, from :func:`~peakzoom.studies.predictions.complete` predictions."""
+    found, labels = results(kept), {arm.key: arm.label for arm in arms}
+    rows = []
+    for arm in arms:
+        result = found[arm.key]
+        of_seeds = {name: right.mean(1) for name, right in result.right.items()}
+        rows.append(
+            Row(
+                label=arm.label,
+                model=arm.model,
+                branches=arm.branches,
+                runs=result.runs,
+                accuracy=float(of_seeds["fused"].mean()),
+                spread=float(of_seeds["fused"].std(ddof=1)) if len(of_seeds["fused"]) > 1 else None,
+                interval=bootstrap_interval(result.right["fused"]),
+                branch_accuracies={name: float(of_seeds[name].mean()) for name in (*arm.branches, "fused")},
+                nll=-float(result.logs.mean()),
+                cost=(measured or {}).get(arm.key),
+                baseline=labels[arm.baseline] if arm.baseline else None,
+                test=result.compare(found[arm.baseline]) if arm.baseline else None,
+            )
+        )
+    return rows
+
+
+def _how(study: Study, kept: Sequence[ArmPrediction]) -> Iterator[str]:
+    """How the table was made."""
+    folds = list(dict.fromkeys(each.fold for each in kept))
+    seeds = sorted({each.seed for each in kept})
+    videos = len({each.video for each in kept})
+    pre, views = study.recipe.preprocess, study.views
+    yield (
+        f"{len(folds)} folds ({', '.join(folds)}), {videos} test videos, seeds {', '.join(map(str, seeds))}; "
+        f"recipe {study.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {views.clips} x "
+        f"{views.crops} views. Every row is trained in two stages of the same length; the first is shared."
+    )
+    yield (
+        "Accuracy: mean over seeds ± standard deviation over seeds; the interval is a 95% bootstrap over videos. "
+        "p: two-sided paired sign-flip test over videos, against the row without attention."
+    )
+    if shared := len({(each.video, each.fold) for each in kept}) - videos:
+        yield f"Folds share test videos: {shared} count more than once, and intervals are too narrow."
+    keys = {arm.key for arm in study.arms}
+    trainings = {each.training for each in study.predictions if each.arm in keys}
+    if left := len(trainings) - len({each.training for each in kept}):
+        yield f"Left out, because not every row has their fold and seed: {left} of {len(trainings)} trainings."
+
+
+def _comparisons(kept: Sequence[ArmPrediction], arms: Sequence[Arm]) -> Iterator[str]:
+    """What the table does not show of a row and its baseline: likelihoods, and the test by whole groups."""
+    found, labels = results(kept), {arm.key: arm.label for arm in arms}
+    for arm in arms:
+        if arm.baseline is None:
+            continue
+        result, alone = found[arm.key], found[arm.baseline]
+        pair = f"{arm.label} against {labels[arm.baseline]}"
+        nats = result.compare_likelihoods(alone)
+        yield (
+            f"NLL (mean negative log-likelihood of the label), {pair}: "
+            f"{-nats.difference:+.3f} nats ({-nats.interval[1]:+.3f} to {-nats.interval[0]:+.3f}), p = {nats.p:.3f} "
+            f"over videos; {nats.better} better, {nats.worse} worse."
+        )
+        if all(result.groups) and len(set(result.groups)) > 1:
+            test = result.compare(alone, by_groups=True)
+            low, high = test.interval
+            yield (
+                f"By whole groups ({test.count}), {pair}: {test.difference:+.1f} points "
+                f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; {test.better} videos better, {test.worse} worse."
+            )
