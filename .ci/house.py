@@ -18,7 +18,6 @@ MOST_LINES, MOST_PARAMETERS, LONG = 400, 8, 60
 # Functions over 60 lines, each with the reason why it reads better whole.
 REASONS = {
     "apps.batch.label.label": "one run of an archive from top to bottom: find, skip what is done, start workers, count",
-    "data.layouts.manifest.read_manifest": "a third of it says what a manifest may hold",
 }
 
 

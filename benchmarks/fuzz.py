@@ -22,7 +22,7 @@ from peakzoom.data.layouts.manifest import read_manifest
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.guard import guards
-from peakzoom.video.sampling import decode_clips
+from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess
 
 PRE = Preprocess(size=16, frames=4, canvas=(16, 16), fps=7.0)
@@ -101,7 +101,7 @@ def fuzz(seconds: float, seed: int, keep: Path | None = None) -> Counter[str]:
             try:
                 if video:
                     rule = draw.choice(list(CLIP_RULES))
-                    guard.run(file, decode_clips, file, PRE, rule, 2)
+                    decode_views(file, PRE, Views(rule, 2), guard)
                 else:
                     read_manifest(file)
                 counts[f"{kind}: result"] += 1

@@ -23,7 +23,7 @@ from training import ON_CPU, ON_GPU, Step, at_size
 
 from peakzoom.data.cache import CachedVideo
 from peakzoom.data.entries import Entry
-from peakzoom.data.loading import ClipDataset, EpochSampler, loader
+from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.training.start import build
 
 HEADER = (
@@ -58,8 +58,8 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
             videos = cached(Path(folder), *recipe.preprocess.stored_canvas)
             entries = [Entry(path, place % len(CLASSES), "train") for place, path in enumerate(videos)]
             entries *= REPEATED  # no epoch ends while it is timed
-            dataset = ClipDataset(entries, recipe.preprocess, recipe.augment, videos)
-            dataset.defer = gpu and recipe.augment.computes  # as in a training
+            dataset = ClipDataset(entries, ViewMaker(recipe.preprocess, recipe.augment), videos)
+            dataset.maker.defer = gpu and recipe.augment.computes  # as in a training
             for workers in sorted({1, max(1, cores // 2), max(1, cores - 1)}):
                 stream = iter(loader(dataset, clips, workers, EpochSampler(len(dataset)), gpu))
                 spent: dict[str, list[float]] = {"loader": [], "step": [], "both": []}

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from peakzoom.cli.quickstart_run import quick_recipe
 from peakzoom.data.cache import CachedVideo, FrameCache, fill
 from peakzoom.data.datasets import open_data
-from peakzoom.data.loading import ClipDataset, EpochSampler, loader
+from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.model.backbones import motion
 from peakzoom.model.backbones.tcnn import TCNN, tcnn_xs
@@ -47,9 +47,11 @@ def main() -> None:
         found = fill(cache, [entry.path for entry in data.entries], workers=2)
         cached = {path: video for path, video in found.items() if isinstance(video, CachedVideo)}
         train_set = ClipDataset(
-            [each for each in data.entries if each.split == "train"], pre, augment, cached
+            [each for each in data.entries if each.split == "train"], ViewMaker(pre, augment), cached
         )
-        test_set = ClipDataset([each for each in data.entries if each.split == "test"], pre, None, cached)
+        test_set = ClipDataset(
+            [each for each in data.entries if each.split == "test"], ViewMaker(pre), cached
+        )
         for gain in arguments.gains:
             motion.MOTION_GAIN = gain
             torch.manual_seed(0)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from peakzoom.data import cache as module
-from peakzoom.data.cache import CachedVideo, FrameCache, cache_home, fill, free_bytes, read_cached
+from peakzoom.data.cache import CachedVideo, FrameCache, cache_home, fill, read_cached
+from peakzoom.utils.durable import free_bytes
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.decode import decode, frames_of
 

@@ -31,12 +31,17 @@ def test_report(odd: VideoSet, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     report = check(odd, 2, lambda done, total: told.append((done, total)))
     wave, kick, rest = report.classes
-    assert (wave.name, wave.videos, wave.splits, wave.unreadable) == ("wave", 4, {"train": 2, "test": 2}, 1)
+    assert (wave.name, wave.splits.total(), wave.splits, wave.unreadable) == (
+        "wave",
+        4,
+        {"train": 2, "test": 2},
+        1,
+    )
     assert wave.frames == (4, 6.0, 10)
     assert wave.seconds == pytest.approx((4 / 15, 6 / 15, 10 / 15))
     assert wave.sizes == [(48, 64), (32, 48)]
-    assert (kick.videos, kick.splits, kick.unreadable, kick.frames) == (2, {"": 2}, 1, (3, 3.0, 3))
-    assert (rest.videos, rest.frames, rest.seconds, rest.sizes) == (0, None, None, [])
+    assert (kick.splits.total(), kick.splits, kick.unreadable, kick.frames) == (2, {"": 2}, 1, (3, 3.0, 3))
+    assert (rest.splits.total(), rest.frames, rest.seconds, rest.sizes) == (0, None, None, [])
     assert report.rates == {15.0: 3, 30.0: 1} and list(report.rates) == [15.0, 30.0]
     assert report.groups == 3 and report.variable_rate == 0 and report.wrong_headers == 0
     assert [problem.path for problem in report.problems] == [
@@ -51,7 +56,7 @@ def test_report(odd: VideoSet, tmp_path: Path) -> None:
 def test_the_same_file_twice_counts_in_both_places(tmp_path: Path, make_clip: Callable[..., Path]) -> None:
     path = make_clip(tmp_path / "a.mp4")
     report = check(VideoSet(["x", "y"], [Entry(path, 0), Entry(path, 1)], [], "twice"))
-    assert [each.videos for each in report.classes] == [1, 1]
+    assert [each.splits.total() for each in report.classes] == [1, 1]
 
 
 def test_files_that_are_readable_with_a_problem(shared_data: Path) -> None:

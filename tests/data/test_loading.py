@@ -15,7 +15,7 @@ from peakzoom.data.cache import CachedVideo, FrameCache, fill
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.loading import Batch, ClipDataset, EpochSampler, Sample, ViewMaker, collate, loader
 from peakzoom.video.clips import even_clips
-from peakzoom.video.decode import decode
+from peakzoom.video.decode import convert, decode
 from peakzoom.video.views import Augment, Preprocess, centre_view
 
 PRE = Preprocess(size=16, frames=4, canvas=(18, 20), stride=2)
@@ -43,24 +43,24 @@ def same(one: Sample | Problem, other: Sample | Problem) -> bool:
 
 
 def test_a_clip_hangs_on_seed_epoch_and_video(entries: list[Entry], cached: dict[Path, CachedVideo]) -> None:
-    data = ClipDataset(entries, PRE, AUGMENT, cached, seed=3)
+    data = ClipDataset(entries, ViewMaker(PRE, AUGMENT, seed=3), cached)
     assert len(data) == 7
     first = [data[key] for key in range(21)]
-    again = ClipDataset(entries, PRE, AUGMENT, cached, seed=3)
+    again = ClipDataset(entries, ViewMaker(PRE, AUGMENT, seed=3), cached)
     for key in (20, 3, 11, 0, 3):  # in any order, as often as wanted
         assert same(again[key], first[key])
     for key, sample in enumerate(first):
         assert isinstance(sample, Sample)
         assert sample.view.shape == (4, 3, 16, 16) and sample.view.dtype == torch.uint8
         assert sample.label == entries[key % 7].label
-    other = ClipDataset(entries, PRE, AUGMENT, cached, seed=4)
+    other = ClipDataset(entries, ViewMaker(PRE, AUGMENT, seed=4), cached)
     assert sum(same(other[key], first[key]) for key in range(7)) == 0
     assert sum(same(first[key], first[key + 7]) for key in range(7)) == 0  # another epoch, another clip
 
 
 def test_the_cache_changes_no_pixel(entries: list[Entry], cached: dict[Path, CachedVideo]) -> None:
     for augment in (AUGMENT, None):
-        kept, fresh = (ClipDataset(entries, PRE, augment, each, 1) for each in (cached, None))
+        kept, fresh = (ClipDataset(entries, ViewMaker(PRE, augment, 1), each) for each in (cached, None))
         assert all(same(kept[key], fresh[key]) for key in range(7))
 
 
@@ -69,14 +69,14 @@ def test_the_cache_changes_no_pixel_at_another_rate(entries: list[Entry], tmp_pa
     found = fill(FrameCache(tmp_path, pre.stored_canvas, 10.0), [entry.path for entry in entries[:2]])
     cached = {path: kept for path, kept in found.items() if isinstance(kept, CachedVideo)}
     assert {kept.frames for kept in cached.values()} == {8}  # 12 frames at 15 a second
-    kept, fresh = (ClipDataset(entries[:2], pre, AUGMENT, each, 1) for each in (cached, None))
+    kept, fresh = (ClipDataset(entries[:2], ViewMaker(pre, AUGMENT, 1), each) for each in (cached, None))
     assert all(same(kept[key], fresh[key]) for key in range(4))
 
 
 def test_validation_clips_are_even_centre_crops(
     entries: list[Entry], cached: dict[Path, CachedVideo]
 ) -> None:
-    data = ClipDataset(entries, PRE, None, cached, clips=3)
+    data = ClipDataset(entries, ViewMaker(PRE, clips=3), cached)
     assert len(data) == 21
     for video in (0, 4):
         whole = decode(entries[video].path, None, PRE.stored_canvas)
@@ -90,7 +90,7 @@ def test_validation_clips_are_even_centre_crops(
 def test_a_video_shorter_than_the_clip(tmp_path: Path, make_clip: Callable[..., Path]) -> None:
     path = make_clip(tmp_path / "short.mp4", frames=2)
     pre = replace(PRE, frames=5, stride=3)
-    sample = ClipDataset([Entry(path, 0)], pre, None)[0]
+    sample = ClipDataset([Entry(path, 0)], ViewMaker(pre))[0]
     assert isinstance(sample, Sample)
     whole = decode(path, None, PRE.stored_canvas)
     assert torch.equal(sample.view, centre_view(whole.take(np.array([0, 1, 0, 1, 0])), pre))
@@ -117,11 +117,13 @@ def test_changes_that_a_device_makes_are_the_loader_s(
     bad.write_bytes(b"no video" * 100)
     here, there = (
         ClipDataset(
-            [*entries[:3], Entry(bad, 1), *entries[3:]], PRE, augment, cached if kept else None, seed=5
+            [*entries[:3], Entry(bad, 1), *entries[3:]],
+            ViewMaker(PRE, augment, seed=5),
+            cached if kept else None,
         )
         for _ in range(2)
     )
-    there.defer = True
+    there.maker.defer = True
     sampler = EpochSampler(len(here), 1)
     for one, other in zip(loader(here, 3, 0, sampler), loader(there, 3, workers, sampler), strict=True):
         assert other.changes and other.views.shape[1:] == (4, 3, *PRE.stored_canvas)
@@ -133,8 +135,7 @@ def test_changes_that_a_device_makes_are_the_loader_s(
 def test_a_deferred_batch_without_a_clip(tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 100)
-    data = ClipDataset([Entry(bad, 1)], PRE, AUGMENT)
-    data.defer = True
+    data = ClipDataset([Entry(bad, 1)], ViewMaker(PRE, AUGMENT, defer=True))
     (batch,) = loader(data, 2, 0)
     found = batch.to(torch.device("cpu"), PRE.source_size)
     assert len(found.views) == len(found.labels) == 0 and len(found.problems) == 1
@@ -149,7 +150,7 @@ def test_a_bad_file_is_a_problem_and_no_other_video(
 ) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 100)
-    data = ClipDataset([entries[0], Entry(bad, 1), entries[1]], PRE, augment)
+    data = ClipDataset([entries[0], Entry(bad, 1), entries[1]], ViewMaker(PRE, augment))
     (batch,) = loader(data, 3, 0)
     assert isinstance(batch, Batch)
     assert batch.views.shape == (2, 4, 3, 16, 16)
@@ -161,7 +162,7 @@ def test_a_bad_file_is_a_problem_and_no_other_video(
 def test_a_cache_that_was_emptied_is_a_problem_too(entries: list[Entry], tmp_path: Path) -> None:
     found = fill(FrameCache(tmp_path, PRE.stored_canvas), [entries[0].path, entries[1].path])
     cached = {path: kept for path, kept in found.items() if isinstance(kept, CachedVideo)}
-    data = ClipDataset(entries[:2], PRE, AUGMENT, cached)
+    data = ClipDataset(entries[:2], ViewMaker(PRE, AUGMENT), cached)
     cached[entries[0].path].file.unlink()
     cached[entries[1].path].file.write_bytes(b"\x93NUMPY half")
     for key in (0, 1):
@@ -200,7 +201,7 @@ def test_workers_change_nothing(entries: list[Entry], cached: dict[Path, CachedV
     def epochs(workers: int) -> list[Batch]:
         sampler = EpochSampler(len(entries), 9)
         batches = []
-        loads = loader(ClipDataset(entries, PRE, AUGMENT, cached, 9), 3, workers, sampler)
+        loads = loader(ClipDataset(entries, ViewMaker(PRE, AUGMENT, 9), cached), 3, workers, sampler)
         for epoch in (0, 1):
             sampler.set_epoch(epoch)
             batches += list(loads)
@@ -216,14 +217,14 @@ def test_only_the_wanted_frames_are_converted(entries: list[Entry], monkeypatch:
     kept: list[int] = []
 
     def watched(*arguments: object) -> object:
-        video = decode(*arguments)  # type: ignore[arg-type]
+        video = convert(*arguments)  # type: ignore[arg-type]
         kept.append(len(video.index))
         return video
 
-    monkeypatch.setattr(loading, "decode", watched)
-    maker = ViewMaker(PRE, AUGMENT, 0, 1, PRE.stored_canvas)
-    here, _, problem = maker.from_file(entries[0].path, 0)
-    there = ClipDataset(entries, PRE, AUGMENT)[0]  # in another process
-    assert isinstance(there, Sample) and torch.equal(there.view, here)
-    assert problem is None and there.problem is None
+    monkeypatch.setattr(loading, "convert", watched)
+    maker = ViewMaker(PRE, AUGMENT)
+    here = maker.from_file(entries[0], 0)
+    there = ClipDataset(entries, maker)[0]  # in another process
+    assert isinstance(there, Sample) and torch.equal(there.view, here.view)
+    assert here.problem is None and there.problem is None
     assert kept == [4]

@@ -17,7 +17,7 @@ from data.test_archives import files_below, write_tar, write_zip
 from peakzoom import cli
 from peakzoom.data.archives import UNPACKING
 from peakzoom.data.datasets import open_data
-from peakzoom.data.prepare import OFFICIAL, Missing, Official, prepare
+from peakzoom.data.prepare import OFFICIAL, Official, prepare
 from peakzoom.utils.errors import UserError
 
 # As published: the lists with CRLF ends, the odd spelling of one class's files.
@@ -113,7 +113,7 @@ def test_ucf101(tmp_path: Path, caplog: pytest.LogCaptureFixture, lay: Callable[
     lay(tmp_path)
     before = files_below(tmp_path)
     found = prepare(UCF, tmp_path)
-    assert found.complete and found.missing == [] and found.problems == []
+    assert found.complete and found.missing == {} and found.problems == []
     assert (found.found, found.classes) == (6, 2)
     assert [(split.number, split.found, split.listed) for split in found.splits] == [
         (number, (4, 2), (4, 2)) for number in (1, 2, 3)
@@ -192,7 +192,7 @@ def test_what_is_missing(tmp_path: Path) -> None:
     touch(tmp_path, "archery/v_archery_g09_c01.avi")
     found = prepare(UCF, tmp_path)
     assert not found.complete and found.found == 5
-    assert found.missing == [Missing("Archery/v_Archery_g02_c01.avi", ("train", "test", "train"))]
+    assert found.missing == {"Archery/v_Archery_g02_c01.avi": ("train", "test", "train")}
     assert [split.found for split in found.splits] == [(3, 2), (4, 1), (3, 2)]
     assert [Path(problem.path).name for problem in found.problems] == ["v_archery_g09_c01.avi"]
 
@@ -202,7 +202,7 @@ def test_lists_that_are_not_the_official_ones(tmp_path: Path) -> None:
     lists = tmp_path / "ucfTrainTestlist" / "trainlist02.txt"
     lists.write_text("\n".join(lists.read_text().splitlines()[1:]))
     found = prepare(UCF, tmp_path)
-    assert not found.complete and found.missing == []
+    assert not found.complete and found.missing == {}
     (problem,) = found.problems
     assert "split 2: 3 training and 2 test videos are listed, officially 4 and 2" in problem.reason
 

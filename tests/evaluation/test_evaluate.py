@@ -22,7 +22,7 @@ from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.guard import Guard
-from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_clips, decode_views
+from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
 from peakzoom.video.views import Preprocess
 
 BRANCHES = ["original", "discriminative", "complementary", "fused"]
@@ -326,7 +326,7 @@ def test_each_video_is_decoded_once(
         lambda self, path, work, *rest: (looked.append((path, work)), run(self, path, work, *rest))[1],
     )
     evaluate(recognizer, replace(clip_data, entries=test_set[:3]), tmp_path / "out")
-    assert looked == [(entry.path, decode_clips) for entry in test_set[:3]]
+    assert looked == [(entry.path, decode_views) for entry in test_set[:3]]
 
 
 def test_a_run_knows_its_training_videos_from_any_folder(

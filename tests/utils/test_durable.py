@@ -15,9 +15,9 @@ from peakzoom.utils.durable import (
     explain_full_disk,
     is_full,
     read_csv,
-    replace_folder,
     room,
     whole,
+    whole_folder,
     write_csv,
     write_text,
 )
@@ -91,12 +91,15 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
 
 
 def test_a_folder_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:
-    for name in ("draft", "best", "best.old.part"):
+    for name in ("best.part", "best", "best.old.part"):
         (tmp_path / name / "inner").mkdir(parents=True)
         (tmp_path / name / "inner" / "a").write_text(name)
-    replace_folder(tmp_path / "draft", tmp_path / "best")
+    with whole_folder(tmp_path / "best") as draft:
+        (draft / "inner").mkdir()
+        (draft / "inner" / "a").write_text("new")
+        assert (tmp_path / "best" / "inner" / "a").read_text() == "best"
     assert names(tmp_path) == ["best", "best/inner", "best/inner/a"]
-    assert (tmp_path / "best" / "inner" / "a").read_text() == "draft"
+    assert (tmp_path / "best" / "inner" / "a").read_text() == "new"
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def _class_table(report: Report, title: str) -> Table:
         sizes = [f"{height}x{width}" for height, width in each.sizes]
         table.add_row(
             each.name,
-            str(each.videos),
+            str(each.splits.total()),
             *(str(each.splits.get(name, 0)) for name in splits_seen),
             str(each.unreadable),
             "{} - {:g} - {}".format(*each.frames) if each.frames else "",
@@ -166,14 +166,16 @@ def prepare(
         table.add_row(str(split.number), *parts)
     out_console.print(table)
     answer(f"videos: {prepared.videos}\nlists: {prepared.lists}\nmissing videos: {len(prepared.missing)}")
-    _list_some([f"{video.path}: {_uses(video.uses)}" for video in prepared.missing], SHOWN_MISSING, OUT_LISTS)
+    _list_some(
+        [f"{path}: {_uses(uses)}" for path, uses in prepared.missing.items()], SHOWN_MISSING, OUT_LISTS
+    )
     if prepared.problems:
         answer(f"other problems: {len(prepared.problems)}")
     _list_some([f"{problem.path}: {problem.reason}" for problem in prepared.problems], SHOWN)
     if out is not None:
         header = ["path", *(f"split{split.number}" for split in prepared.splits)]
         write_csv(
-            out, header, ((video.path, *(use or "" for use in video.uses)) for video in prepared.missing)
+            out, header, ((path, *(use or "" for use in uses)) for path, uses in prepared.missing.items())
         )
     check_data, train = prepared.commands
     answer(f"Next: {check_data}\n      {train}")

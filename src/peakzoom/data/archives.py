@@ -2,8 +2,7 @@
 
 Every file ends up in the folder, or the whole archive is refused before anything is written: no absolute path, no
 ``..``, no link, no device, no file twice, no more than the disk has room for. (tarfile's data filter takes away the
-leading slash of a path and lets links in; that is why the names are checked here.) An archive is unpacked under another
-name and renamed when all is there, so an interrupted unpacking cannot be taken for a complete one.
+leading slash of a path and lets links in; that is why the names are checked here.)
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
+from peakzoom.utils.durable import free_bytes
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress
 
@@ -28,6 +28,8 @@ from peakzoom.utils.progress import Progress
 SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", ".zip", ".rar")
 UNPACKING = ".peakzoom-unpacking-"  # begins the name of a folder that is not complete yet
 SPARE = 64 * 2**20  # bytes that stay free on the disk
+# What reading a broken archive raises; zipfile a RuntimeError where there is a password.
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +46,9 @@ def archive_stem(file: Path) -> str | None:
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> None:
-    """Unpack an archive into a folder that is empty or new.
+    """Unpack an archive into a folder that is empty or new; after an error it may hold a part.
 
-    Args:
-        archive: one of :data:`SUFFIXES`.
-        folder: made where it does not exist. After an error it may hold a part.
-        progress: called with (files done, all files).
+    ``progress`` is called with (files done, all files).
 
     Raises:
         UserError: no archive, broken, locked by a password; something in it is refused (see above); too little space
@@ -59,8 +58,7 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Non
     with _opened(archive) as files:
         size = sum(file.size for file in files.values())
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if free < size + SPARE:
+        if (free := free_bytes(folder)) < size + SPARE:
             raise UserError(
                 f"{archive} unpacks to {size / 1e9:.2f} GB and {free / 1e9:.2f} GB are free at {folder.parent}: "
                 f"make room, or unpack it elsewhere"
@@ -79,10 +77,7 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> Non
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which gets its name when the block ends well and is removed when it does not.
 
-    What an interrupted unpacking has left (after a power cut, say) is removed first.
-
-    Raises:
-        UserError: ``folder`` exists.
+    What an interrupted unpacking has left is removed first. A UserError if ``folder`` exists.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already: move it away, or put into it what is to be found there")
@@ -111,22 +106,11 @@ class _Member(NamedTuple):
 @contextmanager
 def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
     """The files in an archive by their paths, all of them checked; whatever reading it raises becomes a UserError."""
-    suffix = archive.suffix.casefold()
-    read = _rar_members if suffix == ".rar" else _zip_members if suffix == ".zip" else _tar_members
-    # RuntimeError: zipfile, where there is a password.
-    broken = (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        RuntimeError,
-        OSError,
-    )
+    read = {".rar": _rar_members, ".zip": _zip_members}.get(archive.suffix.casefold(), _tar_members)
     try:
         with read(archive) as members:
             yield _checked(archive, members)
-    except broken as error:
+    except BROKEN as error:
         raise _broken(archive, error) from error
 
 
@@ -137,13 +121,12 @@ def _checked(archive: Path, members: Iterator[_Member]) -> dict[str, _Member]:
         refused = f"{archive} is not unpacked: {member.name!r} in it"
         if path.is_absolute() or member.name[1:2] == ":" or ".." in path.parts or "\0" in member.name:
             raise UserError(f"{refused} leads out of its folder")
-        if member.kind == "folder":
-            continue
-        if member.kind != "file":
+        if member.kind not in ("file", "folder"):
             raise UserError(f"{refused} is a {member.kind}")
         if path.as_posix() in files:
             raise UserError(f"{refused} is there twice")
-        files[path.as_posix()] = member
+        if member.kind == "file":
+            files[path.as_posix()] = member
     return files
 
 
@@ -167,12 +150,7 @@ def _tar_members(archive: Path) -> Iterator[Iterator[_Member]]:
     def member(info: tarfile.TarInfo) -> _Member:
         link = "link" if info.issym() or info.islnk() else "special file"
         kind = "folder" if info.isdir() else "file" if info.isreg() else link
-        return _Member(info.name, info.size, kind, partial(contents, info))
-
-    def contents(info: tarfile.TarInfo) -> IO[bytes]:
-        stream = tar.extractfile(info)
-        assert stream is not None  # it is a regular file
-        return stream
+        return _Member(info.name, info.size, kind, lambda: cast(IO[bytes], tar.extractfile(info)))
 
     with tarfile.open(archive) as tar:
         yield map(member, tar)

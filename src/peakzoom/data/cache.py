@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.utils.durable import DRAFT, sync
+from peakzoom.utils.durable import DRAFT, whole
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.progress import Progress
 from peakzoom.video.decode import HOLD_BYTES, frames_of
@@ -48,17 +47,11 @@ class CachedVideo:
 
 @dataclass(frozen=True)
 class FrameCache:
-    """Where and how frames are kept.
+    """Where and how frames are kept."""
 
-    Attributes:
-        folder: of the ``.npy`` files.
-        size: (height, width) of the frames.
-        fps: rate to which videos are brought; None keeps every frame.
-    """
-
-    folder: Path
-    size: tuple[int, int]
-    fps: float | None = None
+    folder: Path  # of the ``.npy`` files
+    size: tuple[int, int]  # (height, width) of the frames
+    fps: float | None = None  # rate to which videos are brought; None keeps every frame
 
     def file(self, path: Path) -> Path:
         """Where the frames of a video are, or will be."""
@@ -79,27 +72,16 @@ class FrameCache:
         scanned = scan(path, HOLD_BYTES)
         base = frames_at(path, scanned.timestamps, self.fps)
         wanted, times = np.unique(base, return_counts=True)  # a low rate shows frames several times
-        # Written beside, synced and moved into place, so that no killed run and no power cut leaves half an entry.
-        draft = file.with_name(f"{file.stem}.{os.getpid()}{DRAFT}")
-        facts_draft = draft.with_suffix(f".txt{DRAFT}")
-        try:
-            with draft.open("wb") as stream:
-                # Frame by frame: a long video has no room in memory.
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(base), *self.size, 3)}
-                np.lib.format.write_array_header_1_0(stream, header)
-                for (_, pixels), count in zip(frames_of(scanned, wanted, self.size), times, strict=True):
-                    stream.write(pixels.numpy().tobytes() * int(count))
-            facts = f"{len(base)}\n{scanned.info.fps!r}\n{scanned.info.problem or ''}\n"
-            facts_draft.write_text(facts, encoding="utf-8")
-            sync(draft)
-            sync(facts_draft)
-            facts_draft.replace(notes)
-            draft.replace(file)
-        except BaseException:  # a full disk above all, which they would keep full
-            for each in (draft, facts_draft):
-                each.unlink(missing_ok=True)
-            raise
-        return CachedVideo(file, len(base), scanned.info.fps, scanned.info.problem or None)
+        draft = file.with_suffix(f".{os.getpid()}{DRAFT}")  # several processes may decode the same video
+        with whole(file, "wb", draft) as stream:
+            # Frame by frame: a long video has no room in memory.
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(base), *self.size, 3)}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for (_, pixels), count in zip(frames_of(scanned, wanted, self.size), times, strict=True):
+                stream.write(pixels.numpy().tobytes() * int(count))
+        with whole(notes, "w", draft) as stream:  # last: an entry without it does not count
+            stream.write(f"{len(base)}\n{scanned.info.fps!r}\n{scanned.info.problem or ''}\n")
+        return CachedVideo(file, len(base), scanned.info.fps, scanned.info.problem)
 
     def _known(self, file: Path, notes: Path) -> CachedVideo | None:
         """The entry, if it is there and as long as it says; one that a power cut has shortened is written again."""
@@ -118,19 +100,9 @@ def read_cached(video: CachedVideo) -> np.ndarray:
 
 
 def fill(
-    cache: FrameCache,
-    paths: Sequence[Path],
-    workers: int = 1,
-    progress: Progress | None = None,
+    cache: FrameCache, paths: Sequence[Path], workers: int = 1, progress: Progress | None = None
 ) -> dict[Path, CachedVideo | DecodeError]:
-    """Decode what is not in the cache yet; a file that cannot be decoded gives its error instead.
-
-    Args:
-        cache: where frames are kept.
-        paths: of the videos.
-        workers: processes.
-        progress: called with (done, all).
-    """
+    """Decode what is not in the cache yet; a file that cannot be decoded gives its error instead."""
     _remove_old_drafts(cache.folder)
     # Starting processes takes longer than decoding a few videos.
     return each_file(cache.add, paths, workers if len(paths) >= 4 else 1, progress)
@@ -142,10 +114,3 @@ def _remove_old_drafts(folder: Path) -> None:
         with suppress(FileNotFoundError):  # another process does the same
             if time.time() - draft.stat().st_mtime > DAY:
                 draft.unlink()
-
-
-def free_bytes(folder: Path) -> int:
-    """Free disk where the folder is or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

@@ -21,16 +21,11 @@ class ClassReport:
     """One class: videos of each split ("" = none stated), and the readable ones' frames, seconds and sizes."""
 
     name: str
-    splits: dict[str, int]
+    splits: Counter[str]
     unreadable: int
-    frames: tuple[int, float, int] | None  # least, median, most
+    frames: tuple[float, float, float] | None  # least, median, most
     seconds: tuple[float, float, float] | None
     sizes: list[tuple[int, int]]  # different (height, width), most frequent first
-
-    @property
-    def videos(self) -> int:
-        """All of them, readable or not."""
-        return sum(self.splits.values())
 
 
 @dataclass(frozen=True)
@@ -46,13 +41,7 @@ class Report:
 
 
 def check(data: VideoSet, workers: int = 1, progress: Progress | None = None) -> Report:
-    """Decode every video once and count.
-
-    Args:
-        data: the videos.
-        workers: processes.
-        progress: called with (done, all).
-    """
+    """Decode every video once and count; ``progress`` is called with (done, all)."""
     infos = each_file(probe, [entry.path for entry in data.entries], workers, progress)
     problems = list(data.problems)
     for path, info in infos.items():
@@ -76,12 +65,15 @@ def check(data: VideoSet, workers: int = 1, progress: Progress | None = None) ->
 
 def _report(name: str, entries: Sequence[Entry], infos: dict[Path, VideoInfo | DecodeError]) -> ClassReport:
     good = [info for entry in entries if isinstance(info := infos[entry.path], VideoInfo)]
-    frames, seconds = [info.frames for info in good], [info.duration for info in good]
     return ClassReport(
         name,
         Counter(entry.split or "" for entry in entries),
         len(entries) - len(good),
-        (min(frames), float(np.median(frames)), max(frames)) if good else None,
-        (min(seconds), float(np.median(seconds)), max(seconds)) if good else None,
+        _range([info.frames for info in good]),
+        _range([info.duration for info in good]),
         [size for size, _ in Counter((info.height, info.width) for info in good).most_common()],
     )
+
+
+def _range(values: Sequence[float]) -> tuple[float, float, float] | None:
+    return (min(values), float(np.median(values)), max(values)) if values else None

@@ -24,7 +24,7 @@ def open_data(
     split: int = 1,
     root: str | Path | None = None,
 ) -> VideoSet:
-    """Open a data set, whatever its layout; ``notes[0]`` names the layout that was recognised.
+    """Open a data set, whatever its layout (docs/data.md); ``notes[0]`` names the layout that was recognised.
 
     "auto": a file with a column youtube_id is a Kinetics list, any other file a manifest; a folder with
     UCF101's or HMDB51's lists in it (or with ``splits`` pointing to them) is that data set, any other folder
@@ -84,9 +84,7 @@ def _recognise(path: Path, splits: str | Path | None) -> str:
 
 
 def _looks_like_manifest(file: Path) -> bool:
-    if file.suffix.lower() not in (".csv", ".tsv"):
-        return False
     try:
-        return is_manifest(read_table(file)[0])
+        return file.suffix.lower() in (".csv", ".tsv") and is_manifest(read_table(file)[0])
     except UserError:
         return False

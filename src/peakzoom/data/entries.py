@@ -1,9 +1,8 @@
 """A data set as all other code sees it: classes, one entry a video, one problem for each file or row left out.
 
-Order of classes: the official one where there is one (UCF101's classInd.txt); numeric where all labels are
-whole numbers; else alphabetical without regard to case. Two lists of one data set can hold different classes
-(a manifest of the test videos may lack one), so labels of two sets are compared by name:
-:meth:`VideoSet.with_classes`.
+Classes stand in the official order where there is one (UCF101's classInd.txt), else as :func:`ordered`. Two lists of
+one data set can hold different classes (a manifest of the test videos may lack one), so labels of two sets are compared
+by name: :meth:`VideoSet.with_classes`.
 
 A group is what must not be divided between training and test: clips of one recording look alike, and a
 network that has seen one knows the others.
@@ -41,12 +40,8 @@ class Problem:
 class VideoSet:
     """Labelled videos of one data set.
 
-    Attributes:
-        classes: class names; an entry's ``label`` is a position in this list.
-        entries: the videos.
-        problems: what was left out, one by one.
-        name: what to call the set in reports.
-        notes: facts on how it was read (the layout taken, counts left out by rule), one sentence each.
+    An entry's ``label`` is a position in ``classes``. What was left out is in ``problems``, one by one; ``notes`` say
+    how the set was read, a sentence each; ``name`` is what reports call it.
     """
 
     classes: list[str]
@@ -66,11 +61,7 @@ class VideoSet:
         return {name: found[name] for name in ("train", "val", "test", "") if found[name]}
 
     def with_classes(self, classes: list[str]) -> VideoSet:
-        """The same videos with labels that point into ``classes``, say those of a trained model.
-
-        Raises:
-            UserError: if a class that has videos is not in ``classes``.
-        """
+        """The same videos with labels that point into ``classes``; a UserError where one's class is not there."""
         place = {name: label for label, name in enumerate(classes)}
         unknown = [name for name, count in self.counts().items() if count and name not in place]
         if unknown:

@@ -21,8 +21,9 @@ from peakzoom.data.cache import CachedVideo, read_cached
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.clips import even_clips, random_clip
-from peakzoom.video.decode import decode
+from peakzoom.video.decode import HOLD_BYTES, convert
 from peakzoom.video.guard import guarded
+from peakzoom.video.scan import scan
 from peakzoom.video.views import Augment, Change, Preprocess, centre_view, changed, draw_change, frames_at
 
 
@@ -31,8 +32,8 @@ class Sample(NamedTuple):
 
     view: Tensor  # uint8 (T, 3, s, s); whole frames, (T, 3, h, w), where there is a change to be made
     label: int
-    problem: Problem | None = None
     change: Change | None = None
+    problem: Problem | None = None
 
 
 class Batch(NamedTuple):
@@ -44,12 +45,7 @@ class Batch(NamedTuple):
     changes: list[Change] | None = None
 
     def to(self, device: torch.device, side: int) -> Batch:
-        """On a device, with the changes made there.
-
-        Args:
-            device: which.
-            side: s, of the clips in pixels.
-        """
+        """On a device, with the changes made there; ``side`` is s, in pixels."""
         views = self.views.to(device, non_blocking=True)
         if self.changes:
             clips = zip(views, self.changes, strict=True)
@@ -67,100 +63,47 @@ def used_in_part(path: Path, problem: str) -> Problem:
     return Problem(str(path), f"used in part: {problem}")
 
 
-class ClipDataset(Dataset[Sample | Problem]):
-    """Clips of labelled videos, by key.
+@dataclass
+class ViewMaker:
+    """How a clip is chosen and made into a view.
 
-    With ``augment`` a key is ``epoch * len(entries) + video`` and gives a random clip and crop; without, it is
-    ``video * clips + clip`` and gives one of ``clips`` evenly spread clips, centre crop.
-
-    Args:
-        entries: the videos.
+    Attributes:
         preprocess: the size of the clips.
-        augment: what may change in a training clip.
-        cached: their decoded frames; videos that are missing there are decoded when a clip of them is needed.
+        augment: what may change in a training clip, which is random; None gives evenly spread clips, centre crop.
         seed: of every draw.
         clips: of a video, without ``augment``.
         canvas: (height, width) of decoded frames, cached or not; ``preprocess.stored_canvas`` when not given.
-
-    Attributes:
         defer: give whole frames and the drawn change, which :meth:`Batch.to` makes on its device.
     """
 
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        preprocess: Preprocess,
-        augment: Augment | None = None,
-        cached: Mapping[Path, CachedVideo] | None = None,
-        seed: int = 0,
-        clips: int = 1,
-        canvas: tuple[int, int] | None = None,
-    ) -> None:
-        self.entries = list(entries)
-        self.preprocess = preprocess
-        self.augment = augment
-        self.cached = dict(cached or {})
-        self.seed = seed
-        self.clips = clips
-        self.canvas = canvas or preprocess.stored_canvas
-        self.defer = False
-
-    def __len__(self) -> int:
-        return len(self.entries) * (1 if self.augment else self.clips)
-
-    def __getitem__(self, key: int) -> Sample | Problem:
-        video = key % len(self.entries) if self.augment else key // self.clips
-        entry = self.entries[video]
-        maker = ViewMaker(self.preprocess, self.augment, self.seed, self.clips, self.canvas, self.defer)
-        problem = None  # of cached frames it is known
-        try:
-            if entry.path in self.cached:
-                view, change = maker.from_cache(entry.path, self.cached[entry.path], key)
-            else:  # in a process that a bad file cannot take the loader with
-                view, change, problem = guarded(entry.path, maker.from_file, entry.path, key)
-        except DecodeError as error:
-            return Problem(str(error.path), error.reason)
-        return Sample(view, entry.label, problem, change)
-
-
-@dataclass(frozen=True)
-class ViewMaker:
-    """How a clip is chosen and made into a view; attributes as of :class:`ClipDataset`."""
-
     preprocess: Preprocess
-    augment: Augment | None
-    seed: int
-    clips: int
-    canvas: tuple[int, int]
+    augment: Augment | None = None
+    seed: int = 0
+    clips: int = 1
+    canvas: tuple[int, int] | None = None
     defer: bool = False
 
-    def from_cache(self, path: Path, cached: CachedVideo, key: int) -> tuple[Tensor, Change | None]:
-        """A view from stored frames, and what is to be changed in it yet; DecodeError if they cannot be read."""
-        generator = self._generator(key)
+    def from_cache(self, entry: Entry, cached: CachedVideo, key: int) -> Sample:
+        """A clip of stored frames; DecodeError if they cannot be read."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, key))
         try:
             stored = read_cached(cached)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise DecodeError(path, f"its frames in the cache cannot be read: {reason}") from error
+            raise DecodeError(entry.path, f"its frames in the cache cannot be read: {reason}") from error
         frames = torch.from_numpy(stored[self._choose(len(stored), key, generator)]).permute(0, 3, 1, 2)
-        return self._view(frames, generator)
+        return self._sample(entry, frames, generator)
 
-    def from_file(self, path: Path, key: int) -> tuple[Tensor, Change | None, Problem | None]:
-        """The same, decoded, and what was wrong. Errors as :func:`~peakzoom.video.decode.decode`."""
-        generator, wanted = self._generator(key), np.empty(0, np.int64)
-
-        def select(timestamps: np.ndarray) -> np.ndarray:
-            nonlocal wanted
-            base = frames_at(path, timestamps, self.preprocess.fps)
-            wanted = base[self._choose(len(base), key, generator)]
-            return wanted
-
-        video = decode(path, select, self.canvas)
-        problem = used_in_part(path, video.info.problem) if video.info.problem else None
-        return *self._view(video.take(wanted), generator), problem
-
-    def _generator(self, key: int) -> torch.Generator:
-        return torch.Generator().manual_seed(seed_of(self.seed, key))
+    def from_file(self, entry: Entry, key: int) -> Sample:
+        """The same clip, decoded. Errors as :func:`~peakzoom.video.decode.decode`."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, key))
+        scanned = scan(entry.path, HOLD_BYTES)
+        base = frames_at(entry.path, scanned.timestamps, self.preprocess.fps)
+        wanted = base[self._choose(len(base), key, generator)]
+        video = convert(scanned, wanted, self.canvas or self.preprocess.stored_canvas)
+        sample = self._sample(entry, video.take(wanted), generator)
+        problem = video.info.problem
+        return sample._replace(problem=used_in_part(entry.path, problem)) if problem else sample
 
     def _choose(self, count: int, key: int, generator: torch.Generator) -> np.ndarray:
         """The clip's frames of ``count``, int64 (T,)."""
@@ -169,26 +112,47 @@ class ViewMaker:
             return random_clip(count, pre.frames, pre.stride, generator)
         return even_clips(count, pre.frames, pre.stride, self.clips)[key % self.clips]
 
-    def _view(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Change | None]:
+    def _sample(self, entry: Entry, frames: Tensor, generator: torch.Generator) -> Sample:
         pre = self.preprocess
         if not self.augment:
-            return centre_view(frames, pre), None
+            return Sample(centre_view(frames, pre), entry.label)
         change = draw_change(frames.shape[2], frames.shape[3], pre, self.augment, generator)
         if self.defer:
-            return frames, change
-        return changed(frames, change, pre.source_size), None
+            return Sample(frames, entry.label, change)
+        return Sample(changed(frames, change, pre.source_size), entry.label)
+
+
+class ClipDataset(Dataset[Sample | Problem]):
+    """Clips of labelled videos, by key: ``epoch * videos + video`` for random clips, else ``video * clips + clip``.
+
+    Videos without ``cached`` frames are decoded when a clip of them is needed.
+    """
+
+    def __init__(
+        self, entries: Sequence[Entry], maker: ViewMaker, cached: Mapping[Path, CachedVideo] | None = None
+    ) -> None:
+        self.entries, self.maker, self.cached = list(entries), maker, dict(cached or {})
+
+    def __len__(self) -> int:
+        return len(self.entries) * (1 if self.maker.augment else self.maker.clips)
+
+    def __getitem__(self, key: int) -> Sample | Problem:
+        maker = self.maker
+        entry = self.entries[key % len(self.entries) if maker.augment else key // maker.clips]
+        try:
+            if entry.path in self.cached:
+                return maker.from_cache(entry, self.cached[entry.path], key)
+            # In a process that a bad file cannot take the loader with.
+            return guarded(entry.path, maker.from_file, entry, key)
+        except DecodeError as error:
+            return Problem(str(error.path), error.reason)
 
 
 class EpochSampler(Sampler[int]):
     """Every video once an epoch, in an order of its own; keys for :class:`ClipDataset`.
 
-    Lightning calls ``set_epoch``. The order is the same in every process: :class:`SharedBatches` deals it out.
-
-    Args:
-        videos: how many.
-        seed: of the orders.
-        world: processes, which get equally many clips: where the videos cannot be shared out so, the first ones of the
-            order come once more at its end.
+    The order is the same in each of ``world`` processes, and :class:`SharedBatches` deals it out. They get equally many
+    clips: where the videos cannot be shared out so, the first ones of the order come once more at its end.
     """
 
     def __init__(self, videos: int, seed: int = 0, world: int = 1) -> None:
@@ -196,7 +160,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is."""
+        """Lightning says which epoch comes next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -210,13 +174,8 @@ class EpochSampler(Sampler[int]):
 class SharedBatches(Sampler[list[int]]):
     """A process's part of every batch: neighbours in it, as many as the others' or one less, and at times none.
 
-    All processes have equally many parts, and put together they are the batches of one process, in its order.
-
-    Args:
-        sampler: all keys; the same in every process. Lightning finds it here for ``set_epoch``.
-        batch_size: of the whole batch.
-        rank: which process.
-        world: of how many.
+    All processes have equally many parts, and put together they are the batches of one process, in its order. The
+    sampler of all keys is the same in every process; Lightning finds it here for ``set_epoch``.
     """
 
     def __init__(self, sampler: Sampler[int], batch_size: int, rank: int = 0, world: int = 1) -> None:

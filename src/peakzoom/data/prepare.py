@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,34 +32,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Official:
-    """A data set as its authors publish it.
+    """A data set as its authors publish it."""
 
-    Attributes:
-        name: of the layout, as ``--format`` takes it.
-        title: as it is written.
-        classes: how many.
-        videos: how many.
-        counts: of training and test videos, one pair for each of the three splits.
-        page: where it is downloaded.
-        videos_file: what its archive of videos is called there.
-        lists_file: what its archive of lists is called there.
-        is_videos, is_lists: fit the names of those archives, lower case, without their suffix.
-        marks: pattern of a file by which a folder of lists is known.
-        read: classes and entries that the lists in a folder name for a split.
-    """
-
-    name: str
+    name: str  # of the layout, as ``--format`` takes it
     title: str
-    classes: int
+    classes: int  # how many
     videos: int
-    counts: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-    page: str
-    videos_file: str
+    counts: tuple[tuple[int, int], ...]  # training and test videos of each split
+    page: str  # where it is downloaded
+    videos_file: str  # what its archive of videos is called there
     lists_file: str
-    is_videos: re.Pattern[str]
+    is_videos: re.Pattern[str]  # fits the names of such archives, lower case, without their suffix
     is_lists: re.Pattern[str]
-    marks: str
-    read: Callable[[Path, int], tuple[list[str], list[Entry]]]
+    marks: str  # pattern of a file by which a folder of lists is known
+    read: Callable[[Path, int], tuple[list[str], list[Entry]]]  # what the lists in a folder name for a split
 
 
 # Counts are those of the lists themselves. UCF101 also publishes lists for detection, which are others;
@@ -96,14 +83,6 @@ OFFICIAL = {
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A video that the lists name and that is not there: "train", "test" or None in each of the three splits."""
-
-    path: str
-    uses: tuple[str | None, str | None, str | None]
-
-
-@dataclass(frozen=True)
 class Split:
     """How many videos the lists name, and how many of those are there, for training and for testing."""
 
@@ -114,27 +93,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What :func:`prepare` found.
-
-    Attributes:
-        official: the data set.
-        videos: folder of the class folders.
-        lists: folder of the official lists.
-        classes: how many classes have videos.
-        found: videos that are there and in a list.
-        splits: one by one.
-        missing: videos that are not there.
-        problems: whatever else is not as it is published, in any split.
-    """
+    """What :func:`prepare` found."""
 
     official: Official
-    videos: Path
-    lists: Path
-    classes: int
-    found: int
+    videos: Path  # folder of the class folders
+    lists: Path  # folder of the official lists
+    classes: int  # that have videos
+    found: int  # videos that are there and in a list
     splits: list[Split]
-    missing: list[Missing]
-    problems: list[Problem]
+    missing: dict[str, tuple[str | None, ...]]  # videos that are not there, each with its part in every split
+    problems: list[Problem]  # whatever else is not as it is published, in any split
 
     @property
     def complete(self) -> bool:
@@ -146,20 +114,14 @@ class Prepared:
     def commands(self) -> tuple[str, str]:
         """To go on with: a look at every video, and a training on the first split."""
         data = f"{shlex.quote(str(self.videos))} --splits {shlex.quote(str(self.lists))}"
-        run = f"runs/{self.official.name}-1"
-        return (
-            f"peakzoom data check {data}",
-            f"peakzoom train {data} --split-number 1 --recipe paper --out {run}",
-        )
+        train = f"peakzoom train {data} --split-number 1 --recipe paper --out runs/{self.official.name}-1"
+        return f"peakzoom data check {data}", train
 
 
 def prepare(official: Official, root: str | Path, progress: Progress | None = None) -> Prepared:
     """Find or unpack a data set, and compare what is there with its lists.
 
-    Args:
-        official: one of :data:`OFFICIAL`.
-        root: folder of what was downloaded.
-        progress: called with (files done, all files) of an archive.
+    ``progress`` is called with (files done, all files) of an archive.
 
     Raises:
         UserError: neither the videos or lists nor their archives are there; an archive is broken or unsafe; a list is
@@ -167,21 +129,9 @@ def prepare(official: Official, root: str | Path, progress: Progress | None = No
         ModuleNotFoundError: there is a RAR file to unpack, and rarfile is not installed.
     """
     root = folder_at(root)
-    lists = _find_lists(official, root)
-    if lists is None:
-        archive = _archive(official, root, official.is_lists, official.lists_file, "official lists")
-        with new_folder(root / "splits") as folder:
-            unpack(archive, folder, progress)
-            if _find_lists(official, folder) is None:
-                raise UserError(f"{archive} has no {official.marks} in it: is it {official.lists_file}?")
-        lists = _find_lists(official, root / "splits")
-        assert lists is not None
+    lists = _find_lists(official, root) or _unpack_lists(official, root, progress)
     classes, _ = official.read(lists, 1)
-    videos = _find_videos(root, classes)
-    if videos is None:
-        _unpack_videos(official, root, classes, progress)
-        videos = _find_videos(root / "videos", classes)
-        assert videos is not None
+    videos = _find_videos(root, classes) or _unpack_videos(official, root, classes, progress)
     return _compare(official, videos, lists)
 
 
@@ -189,52 +139,47 @@ def _compare(official: Official, videos: Path, lists: Path) -> Prepared:
     problems: list[Problem] = []
     there = videos_by_key(videos, problems)
     names: dict[tuple[str, str], str] = {}
-    uses: dict[tuple[str, str], list[str | None]] = {}
+    parts: list[dict[tuple[str, str], str | None]] = []  # of each split: what it uses a video for
     splits = []
-    for place, number in enumerate(SPLITS):
-        _, listed = official.read(lists, number)
-        for entry in listed:
-            key = list_key(entry.path)
-            names.setdefault(key, entry.path.as_posix())
-            uses.setdefault(key, [None, None, None])[place] = entry.split
-        parts = {part: [key for key, use in uses.items() if use[place] == part] for part in ("train", "test")}
-        split = Split(
-            number,
-            (len(parts["train"]), len(parts["test"])),
-            (sum(key in there for key in parts["train"]), sum(key in there for key in parts["test"])),
-        )
+    for number, counts in zip(SPLITS, official.counts, strict=True):
+        _, entries = official.read(lists, number)
+        part = {list_key(entry.path): entry.split for entry in entries}
+        for entry in entries:
+            names.setdefault(list_key(entry.path), entry.path.as_posix())
+        listed, found = Counter(part.values()), Counter(part[key] for key in part.keys() & there.keys())
+        split = Split(number, (listed["train"], listed["test"]), (found["train"], found["test"]))
+        if split.listed != counts:
+            came = f"{listed['train']} training and {listed['test']} test videos are listed"
+            reason = f"split {number}: {came}, officially {counts[0]} and {counts[1]}"
+            problems.append(Problem(str(lists), reason))
+        parts.append(part)
         splits.append(split)
-        if split.listed != official.counts[place]:
-            problems.append(
-                Problem(
-                    str(lists),
-                    "split {}: {} training and {} test videos are listed, officially {} and {}".format(
-                        number, *split.listed, *official.counts[place]
-                    ),
-                )
-            )
-    missing = [Missing(names[key], (use[0], use[1], use[2])) for key, use in uses.items() if key not in there]
-    problems += [Problem(str(path), "in no list") for key, path in there.items() if key not in uses]
-    present = there.keys() & uses.keys()
+    missing = {
+        name: tuple(part.get(key) for part in parts) for key, name in names.items() if key not in there
+    }
+    problems += [Problem(str(path), "in no list") for key, path in there.items() if key not in names]
+    present = there.keys() & names.keys()
     if not present:
         raise UserError(
-            f"{videos} holds {len(there)} videos and none of the {len(uses)} that {lists} lists, "
-            f"such as {names[next(iter(names))]}"
+            f"{videos} holds {len(there)} videos and none of the {len(names)} that {lists} lists, "
+            f"such as {next(iter(names.values()))}"
         )
-    return Prepared(
-        official,
-        videos,
-        lists,
-        len({folder for folder, _ in present}),
-        len(present),
-        splits,
-        missing,
-        problems,
-    )
+    classes = {folder for folder, _ in present}
+    return Prepared(official, videos, lists, len(classes), len(present), splits, missing, problems)
 
 
-def _unpack_videos(official: Official, root: Path, classes: list[str], progress: Progress | None) -> None:
-    """Into ``videos``: the archive, and the archives of single classes that it holds or that lie in its place."""
+def _unpack_lists(official: Official, root: Path, progress: Progress | None) -> Path:
+    archive = _archive(official, root, official.is_lists, official.lists_file, "official lists")
+    with new_folder(root / "splits") as folder:
+        unpack(archive, folder, progress)
+        lists = _find_lists(official, folder)
+        if lists is None:
+            raise UserError(f"{archive} has no {official.marks} in it: is it {official.lists_file}?")
+    return root / "splits" / lists.relative_to(folder)
+
+
+def _unpack_videos(official: Official, root: Path, classes: list[str], progress: Progress | None) -> Path:
+    """The archive, and the archives of single classes that it holds or that lie in its place."""
     parts = _class_archives(root, classes)
     archive = None
     if not parts:
@@ -246,7 +191,7 @@ def _unpack_videos(official: Official, root: Path, classes: list[str], progress:
         for name, part in parts.items():
             target = folder / name
             unpack(part, target, progress)
-            inner = [each for each in target.iterdir() if each.is_dir()]
+            inner = subfolders(target)
             if len(inner) == 1 and inner[0].name.casefold() == name.casefold() and not files_in(target):
                 # The archive holds the folder itself, as HMDB51's do.
                 lifted = inner[0].rename(folder / f".{name}")
@@ -254,15 +199,17 @@ def _unpack_videos(official: Official, root: Path, classes: list[str], progress:
                 lifted.rename(target)
             if archive is not None:
                 part.unlink()
-        if _find_videos(folder, classes) is None:
+        videos = _find_videos(folder, classes)
+        if videos is None:
             raise UserError(
                 f"{archive or root} has no folder of a class in it, such as {classes[0]}: "
                 f"is it {official.videos_file}?"
             )
+    return root / "videos" / videos.relative_to(folder)
 
 
 def _folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """``root`` and the folders below, hidden ones left out, to a depth."""
+    """``root`` and the folders below."""
     yield root
     if depth:
         for folder in subfolders(root):
@@ -281,7 +228,7 @@ def _find_videos(root: Path, classes: list[str]) -> Path | None:
         named = [each for each in subfolders(folder) if each.name.casefold() in wanted]
         if filled := sum(any(map(is_video, files_in(each))) for each in named):
             found[folder] = filled
-    best = max(found, key=lambda folder: found[folder], default=None)
+    best = max(found, key=found.__getitem__, default=None)
     if len(found) > 1:
         others = some(str(folder) for folder in found if folder != best)
         log.warning("the class folders in %s are used, those in %s are not", best, others)
@@ -297,13 +244,11 @@ def _archives(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _class_archives(root: Path, classes: list[str]) -> dict[str, Path]:
-    """Archives that are called as a class, by its name."""
-    named = {name.casefold(): name for name in classes}
-    found: dict[str, Path] = {}
+    """Archives that are called as a class, by its name: of several the first."""
+    stems: dict[str, Path] = {}
     for stem, file in _archives(root):
-        if stem in named:
-            found.setdefault(named[stem], file)
-    return found
+        stems.setdefault(stem, file)
+    return {name: stems[name.casefold()] for name in classes if name.casefold() in stems}
 
 
 def _archive(official: Official, root: Path, wanted: re.Pattern[str], published: str, what: str) -> Path:

@@ -16,21 +16,13 @@ from peakzoom.utils.errors import UserError
 
 
 def split_validation(entries: list[Entry], fraction: float, seed: int) -> tuple[list[Entry], list[Entry]]:
-    """Sets part of the training videos aside for validation.
+    """Sets part of the training videos aside for validation: ``(train, val)``, with ``split`` set to these.
 
     A group goes wholly to one side. Class shares stay near: in random order, and again until nothing changes, a
     group is set aside, or given back, if that brings the validation counts v_c nearer to fraction * n_c (the sum over
     classes of (v_c - fraction n_c)^2 / n_c falls). Videos without a group, or alone in theirs, then fill what is
     missing in their class, the total rounded to the nearest. Every class keeps at least one training video. If
-    nothing was taken so, the one group (or video) that fits best is.
-
-    Args:
-        entries: training videos, any order; the result does not depend on it.
-        fraction: share to set aside, 0 <= fraction < 1; 0 sets nothing aside.
-        seed: any whole number; the same seed gives the same division.
-
-    Returns:
-        ``(train, val)``, both in the order of ``entries``, with ``split`` set to "train" and "val".
+    nothing was taken so, the one group (or video) that fits best is. The order of the entries changes nothing.
 
     Raises:
         UserError: fraction outside [0, 1), or no group or video that can go without emptying a class.
@@ -110,13 +102,13 @@ def _choose(entries: list[Entry], fraction: float, rng: random.Random) -> set[in
     return chosen
 
 
-def hold_out_groups(entries: list[Entry], groups: Iterable[str | int]) -> list[Entry]:
+def hold_out_groups(entries: list[Entry], groups: Iterable[str]) -> list[Entry]:
     """The same entries, with split "test" for those whose group is named and "train" for all others.
 
     Raises:
         UserError: a group that no entry has, no group named, or nothing left to train on.
     """
-    wanted = {str(groups)} if isinstance(groups, (str, int)) else {str(group) for group in groups}
+    wanted = set(groups)
     known = {entry.group for entry in entries if entry.group is not None}
     listing = f"the groups are {some(ordered(known), 40)}" if known else "no video has one (a manifest can)"
     if unknown := ordered(wanted - known):

@@ -31,7 +31,7 @@ from peakzoom.evaluation.unfinished import (
 )
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
-from peakzoom.utils.durable import explain_full_disk, read_csv, sync_folder, whole_folder
+from peakzoom.utils.durable import explain_full_disk, read_csv, sync, whole_folder
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Progress, progress_bar
@@ -154,7 +154,7 @@ def evaluate(
         if part.exists() and not resume:  # without one score in it
             shutil.rmtree(part)
         part.mkdir(parents=True, exist_ok=True)
-        sync_folder(part.parent)
+        sync(part.parent)
         settings = journal_settings(recognizer, data, views)
         known = gather_shards(part, settings, recognizer.classes)
         with Journal(part / OWN, settings, resume) as journal:
@@ -224,7 +224,7 @@ def score_shard(
     data.with_classes(recognizer.classes)
     with explain_full_disk(out, "run it again"):
         part_of(out).mkdir(parents=True, exist_ok=True)
-        sync_folder(out.parent)
+        sync(out.parent)
         places = range(number - 1, len(data.entries), count)
         settings = journal_settings(recognizer, data, views)
         with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", settings, resume=True) as journal:

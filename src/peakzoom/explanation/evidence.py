@@ -129,7 +129,7 @@ class Evidence:
     @property
     def info(self) -> VideoInfo:
         """About the file."""
-        return self.video.info
+        return self.video.scan.info
 
     @property
     def times(self) -> np.ndarray:

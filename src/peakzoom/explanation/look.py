@@ -96,7 +96,7 @@ def explain(
                 _see(network, view, start, None if target is None else classes.index(target))
                 for start, view in _clips(video, base, pre, offsets[crop], report)
             ]
-    region = _region(video.info, offsets[crop], pre)
+    region = _region(video.scan.info, offsets[crop], pre)
     place = (crop, len(offsets))
     return Explanation(
         prediction, shown, target is not None, video, base, clips, place, region, network.model
@@ -120,7 +120,7 @@ def _clips(
     video: HeldVideo, base: np.ndarray, pre: Preprocess, corner: tuple[int, int], report: Progress
 ) -> Iterator[tuple[int, Tensor]]:
     """Each clip's start and its view, uint8 (1, T, 3, s, s); no frame is kept longer than clips need it."""
-    size = pre.test_size(video.info.height, video.info.width)
+    size = pre.test_size(video.scan.info.height, video.scan.info.width)
     waiting = [
         (int(start), base[clip_indices(int(start), len(base), pre.frames, pre.stride)])
         for start in _starts(len(base), clip_span(pre.frames, pre.stride))

@@ -17,7 +17,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from peakzoom.utils.durable import draft_of, sync, sync_folder
+from peakzoom.utils.durable import draft_of, sync
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _keep(file: Path) -> None:
         file.replace(previous)
     else:
         link.replace(previous)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 class Kept(ModelCheckpoint):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.data.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill, free_bytes
+from peakzoom.data.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill
 from peakzoom.data.entries import Problem
 from peakzoom.data.loading import used_in_part
 from peakzoom.training.distributed import is_main_process, launched, place
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
+from peakzoom.utils.durable import free_bytes
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import progress_bar
 from peakzoom.video.clips import clip_span

@@ -38,7 +38,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
-from peakzoom.data.loading import ClipDataset, EpochSampler, loader
+from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.data.runs import STAGES
 from peakzoom.data.splits import split_validation
 from peakzoom.training.check import check_settings
@@ -173,10 +173,11 @@ def _of_stage(recipe: Recipe, name: str) -> Recipe:
 def _datasets(stage: Stage, parts: Parts, frames: Frames) -> tuple[ClipDataset, ClipDataset | None]:
     """Random clips to train on, three clips of each video to validate."""
     pre, canvas, seed = stage.recipe.preprocess, frames.preprocess.stored_canvas, stage.options.seed
-    train_set = ClipDataset(parts["train"], pre, stage.recipe.augment, frames.cached, seed, canvas=canvas)
+    random = ViewMaker(pre, stage.recipe.augment, seed, canvas=canvas)
+    train_set = ClipDataset(parts["train"], random, frames.cached)
     if not parts["val"]:
         return train_set, None
-    return train_set, ClipDataset(parts["val"], pre, None, frames.cached, clips=3, canvas=canvas)
+    return train_set, ClipDataset(parts["val"], ViewMaker(pre, clips=3, canvas=canvas), frames.cached)
 
 
 def _build(stage: Stage, data: VideoSet, parts: Parts) -> Training:
@@ -248,7 +249,7 @@ def _fit(
     pin = device == "cuda"
     # A GPU changes clips faster than processes can; on a CPU these do it beside the network. Mere crops are made there
     # too, as they are fewer bytes than whole frames.
-    train_set.defer = pin and stage.recipe.augment.computes
+    train_set.maker.defer = pin and stage.recipe.augment.computes
     sampler = EpochSampler(len(train_set), options.seed, world)
     with _told_ends(trainer):
         trainer.fit(

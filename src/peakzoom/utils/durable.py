@@ -18,11 +18,8 @@ from typing import IO, Any
 
 from peakzoom.utils.errors import UserError
 
-DISK_FULL = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-)  # no room, none left to this user, none in a file of this length
+# No room, none left to this user, none in a file of this length.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DRAFT = ".part"
 # Writers in other languages tell of a full disk in words alone, as safetensors: "No space left ... (os error 28)".
 _FULL_TEXT = re.compile(
@@ -31,12 +28,12 @@ _FULL_TEXT = re.compile(
 
 
 @contextmanager
-def draft_of(file: Path) -> Iterator[Path]:
+def draft_of(file: Path, draft: Path | None = None) -> Iterator[Path]:
     """A name to write under; what is there at the end of the block is synced and becomes ``file``.
 
-    An error in the block removes the draft and leaves ``file`` as it was.
+    An error in the block removes the draft and leaves ``file`` as it was. The draft lies beside it when not given.
     """
-    draft = file.with_name(file.name + DRAFT)
+    draft = draft or file.with_name(file.name + DRAFT)
     try:
         yield draft
         sync(draft)
@@ -45,11 +42,11 @@ def draft_of(file: Path) -> Iterator[Path]:
         with suppress(OSError):
             draft.unlink()
         raise
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 @contextmanager
-def whole(file: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def whole(file: Path, mode: str = "w", draft: Path | None = None) -> Iterator[IO[Any]]:
     """A stream of a draft that becomes ``file`` at the end of the block; mode "w" (UTF-8, no newlines made) or "wb".
 
     Names of files that are no text keep their bytes.
@@ -57,7 +54,7 @@ def whole(file: Path, mode: str = "w") -> Iterator[IO[Any]]:
     text: dict[str, Any] = (
         {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     )
-    with draft_of(file) as draft, draft.open(mode, **text) as stream:
+    with draft_of(file, draft) as written, written.open(mode, **text) as stream:
         yield stream
 
 
@@ -84,11 +81,7 @@ def read_csv(file: Path) -> list[dict[str, str]]:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Refuse a folder that something would be written over in, before the work and not after it.
-
-    Raises:
-        UserError: it is not empty, or it is a file.
-    """
+    """Refuse (UserError) a folder that something would be written over in, before the work and not after it."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: name a new folder with --out")
     if folder.exists() and any(folder.iterdir()):
@@ -97,47 +90,33 @@ def check_new_folder(folder: Path) -> None:
 
 @contextmanager
 def whole_folder(folder: Path, draft: Path | None = None) -> Iterator[Path]:
-    """A draft to fill, which is the folder of that name when the block ends; what a killed process left of it goes.
+    """A draft to fill, which is the folder of that name when the block ends; one that is there goes then.
 
-    Args:
-        folder: what is to be there; one that is there is replaced.
-        draft: where it is filled; beside it when not given.
+    The draft lies beside it when not given. What a killed process left of it is removed first.
     """
     draft = draft or folder.with_name(folder.name + DRAFT)
     if draft.exists():
         shutil.rmtree(draft)
     draft.mkdir(parents=True)
     yield draft
-    replace_folder(draft, folder)
-
-
-def replace_folder(draft: Path, folder: Path) -> None:
-    """Make a folder of drafts the folder of that name; one that is there goes when the new one is complete."""
-    for each in sorted(draft.rglob("*")):
-        sync_folder(each) if each.is_dir() else sync(each)
-    sync_folder(draft)
+    for each in [*sorted(draft.rglob("*")), draft]:
+        sync(each)
     old = folder.with_name(f"{folder.name}.old{DRAFT}")
     if old.exists():
         shutil.rmtree(old)
     if folder.exists():
         folder.rename(old)
     draft.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
     if old.exists():
         shutil.rmtree(old)
 
 
-def sync(file: Path) -> None:
-    """Wait until what a file holds is on the disk."""
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can do that (Windows cannot)."""
-    if os.name == "nt":
+def sync(path: Path) -> None:
+    """Wait until what a file holds, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
@@ -145,7 +124,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that a disk or a quota is full, or one that it was raised from does."""
+    """Whether an error, or one that it was raised from, says that a disk or a quota is full."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in DISK_FULL:
@@ -158,14 +137,9 @@ def is_full(error: BaseException) -> bool:
 
 @contextmanager
 def explain_full_disk(folder: Path, way_out: str | Callable[[], str]) -> Iterator[None]:
-    """Make one sentence of a disk that is full.
+    """Make one UserError of a disk that is full while the block writes to ``folder``.
 
-    Args:
-        folder: what is written to.
-        way_out: what to do when there is room again; called after the error where it depends on what was written.
-
-    Raises:
-        UserError: there was no room, in the block.
+    ``way_out`` is what to do when there is room again; called after the error where it depends on what was written.
     """
     try:
         yield
@@ -185,11 +159,16 @@ def no_room(folder: Path, error: BaseException) -> str:
     return f"{name or folder} could not be written ({reason.lower()}; {room(folder)} free in {folder})"
 
 
-def room(folder: Path) -> str:
-    """Free space where a folder is or will be, such as "1.5 MB"."""
+def free_bytes(folder: Path) -> int:
+    """Free disk where a folder is or will be."""
     while not folder.exists():
         folder = folder.parent
-    free: float = shutil.disk_usage(folder).free
+    return shutil.disk_usage(folder).free
+
+
+def room(folder: Path) -> str:
+    """Free space where a folder is or will be, such as "1.5 MB"."""
+    free: float = free_bytes(folder)
     units = ["bytes", "kB", "MB", "GB"]
     while free >= 1000 and len(units) > 1:
         free /= 1000

@@ -23,10 +23,7 @@ def printable(name: object) -> str:
 def did_you_mean(word: str, known: Iterable[str], first: Iterable[str] = ()) -> str:
     """The end of a sentence about an unknown word: the known one that is most like it, empty where none is.
 
-    Args:
-        word: that came.
-        known: all that could have come.
-        first: of those, the ones that it most likely stands for, if any.
+    Those named ``first`` are what it most likely stands for.
 
     >>> did_you_mean("tcn_xs", ["tcnn", "tcnn_xs", "i3d"])
     ': did you mean tcnn_xs?'

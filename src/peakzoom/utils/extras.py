@@ -16,12 +16,7 @@ EXTRAS = {  # optional extras and what they bring
 
 
 def missing_extra(error: ModuleNotFoundError, what: str) -> str | None:
-    """One sentence on what to install, None where no extra brings it.
-
-    Args:
-        error: of the import.
-        what: that needs the module, as "this command".
-    """
+    """One sentence on what to install for ``what`` ("this command"), None where no extra brings it."""
     missing = (error.name or "").split(".")[0]
     extra = next((extra for extra, modules in EXTRAS.items() if missing in modules), None)
     if extra is None:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from peakzoom.utils.durable import sync_folder, write_text
+from peakzoom.utils.durable import sync, write_text
 from peakzoom.utils.errors import UserError
 
 
@@ -31,22 +31,15 @@ def settings_file(file: Path) -> Path:
 
 
 def check_journal(file: Path, settings: dict[str, Any]) -> None:
-    """Refuse a journal that was made with other settings.
-
-    Raises:
-        UserError: it was, or does not say with which.
-    """
+    """Refuse (UserError) a journal that was made with other settings, or does not say with which."""
     beside = settings_file(file)
     try:
         before = json.loads(beside.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("no settings in it")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
+        wrong = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
         raise UserError(
-            f"{file} does not say how it was made ({beside.name} is missing): it cannot be resumed: name another"
+            f"{file} does not say how it was made ({beside.name} is {wrong}): it cannot be resumed: name another"
         ) from error
-    except ValueError as error:
-        raise UserError(f"{beside} is damaged ({error}): {file} cannot be resumed: name another") from error
     if changed := changed_settings(before, settings):
         raise UserError(f"{file} was begun with another {changed}: resume with the same, or name another")
 
@@ -65,13 +58,11 @@ def whole_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
     lines: list[dict[str, Any]] = []
     end = 0
     for raw in data.splitlines(keepends=True):
-        if not raw.endswith(b"\n"):
-            break
         try:
             line = json.loads(raw)
         except ValueError:
             break
-        if not isinstance(line, dict):
+        if not isinstance(line, dict) or not raw.endswith(b"\n"):
             break
         lines.append(line)
         end += len(raw)
@@ -90,15 +81,7 @@ def add_line(stream: IO[bytes], line: dict[str, Any]) -> None:
 
 
 class Journal:
-    """A journal that is being written; a context.
-
-    Args:
-        file: new, or one to go on with where ``resume`` is true.
-        settings: plain data that decides what the lines are.
-        resume: go on with what is there, if anything.
-
-    Attributes:
-        lines: what was there.
+    """A journal that is being written; a context. With ``resume`` it goes on with the ``lines`` that are there.
 
     Raises:
         UserError: the file is there and is not to be resumed, or was made with other settings, or another process
@@ -123,7 +106,7 @@ class Journal:
             self.lines, end = whole_lines(file.read_bytes()) if file.exists() else ([], 0)
             self._stream = file.open("ab")
             self._stream.truncate(end)
-            sync_folder(file.parent)  # or a power cut takes the name, and every line with it
+            sync(file.parent)  # or a power cut takes the name, and every line with it
         except BaseException:
             self._release()
             raise

@@ -12,11 +12,7 @@ from typing import Any
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next one, instead of returning it to the system page by page.
-
-    A training step on a CPU allocates and frees some gigabytes in large tensors; faulting their pages in anew took a
-    quarter of the step's time (docs/results.md).
-    """
+    """Let glibc keep what a training step frees for the next one: a quarter of its time on a CPU (docs/results.md)."""
     if mallopt := _of_libc("mallopt"):
         mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: which is not trimmed

@@ -26,9 +26,7 @@ def is_watched() -> bool:
 def progress_bar(title: str, show: bool | Progress = True) -> Iterator[Progress]:
     """A function to call with (done, all), which draws a bar; the bar is wiped away at the end.
 
-    Args:
-        title: what is being done.
-        show: False draws nothing; a function is called in place of drawing.
+    With ``show`` False nothing is drawn; a function is called in place of drawing.
     """
     if callable(show):
         yield show

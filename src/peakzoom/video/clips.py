@@ -10,11 +10,8 @@ One clip of 4 frames, stride 3, start 2, from a video of 14 frames (span 10)::
               .  .  0  .  .  1  .  .  2  .  .  3  .  .
                     |<--------- span ---------->|
 
-A video shorter than the span repeats from its beginning (docs/choices.md). The same clip, start 0, from 7
-frames::
-
-    frame     0  1  2  3  4  5  6 | 0  1  2  3  4  5  6
-              0  .  .  1  .  .  2 | .  .  3  .  .  .  .          taken: 0 3 6 2
+A video shorter than the span repeats from its beginning (docs/choices.md): of 7 frames, start 0, the same clip takes
+0, 3, 6 and 2.
 
 Training takes one clip at a random start (:func:`random_clip`). A test takes several, by one of the rules of
 :data:`CLIP_RULES`, each ``rule(n, frames, stride, clips) -> (clips, frames)``. With 16 frames in the video,
@@ -34,7 +31,8 @@ clips of 4 frames, stride 2 and 3 clips they read::
                 clip 1   .  .  0  .  .  .  1  .  .  2  .  .  .  3  .  .     dealt out to the clips in turn
                 clip 2   .  .  .  0  .  .  .  1  .  .  .  2  .  .  .  3
 
-Frame numbers count from 0 (several of the sources count image files from 1).
+Frame numbers count from 0 (several of the sources count image files from 1). What surprises in the rules of other code
+bases stands in docs/runs.md.
 """
 
 from __future__ import annotations
@@ -55,47 +53,27 @@ TSM_WINDOW = 64
 TIMESTAMP_ROUNDING = 1e-3
 
 
-def _check(n: int, frames: int, stride: int, clips: int = 1) -> None:
-    for name, value in (("frames in the video", n), ("frames", frames), ("stride", stride), ("clips", clips)):
-        if value < 1:
-            raise UserError(f"{name} is {value}, expected a whole number of at least 1")
-
-
 def clip_span(frames: int, stride: int) -> int:
     """Frames of video from a clip's first to its last frame, both counted: (frames - 1) * stride + 1."""
     return (frames - 1) * stride + 1
 
 
 def clip_indices(start: int | np.ndarray, n: int, frames: int, stride: int) -> np.ndarray:
-    """Frame numbers of a clip: ``start + stride * k`` for k = 0 .. frames - 1, modulo ``n``.
+    """Frame numbers of a clip: ``start + stride * k`` for k = 0 .. frames - 1, modulo ``n``, the video's frames.
 
-    Args:
-        start: first frame, or an array of any shape of first frames, one a clip.
-        n: frames in the video.
-        frames: frames in a clip.
-        stride: distance of two frames of a clip.
-
-    Returns:
-        int64, shape ``(frames,)`` or ``(*start.shape, frames)``, values in [0, n).
-
-    Raises:
-        UserError: if n, frames or stride is below 1.
+    ``start`` is the first frame, or an array of any shape of first frames, one a clip; the result is int64,
+    ``(*start.shape, frames)``.
     """
-    _check(n, frames, stride)
     first = np.asarray(start, dtype=np.int64)
     return (first[..., None] + stride * np.arange(frames, dtype=np.int64)) % n
 
 
 def random_clip(n: int, frames: int, stride: int, generator: torch.Generator) -> np.ndarray:
-    """One clip at a random start, each start in [0, n - span] as likely as any other.
+    """The training clip, int64 ``(frames,)``: each start in [0, n - span] is as likely as any other.
 
-    The training clip of docs/method.md, section 6. A video shorter than the span starts at 0 and repeats. One number is
-    drawn whatever the length, so that the draws that follow do not depend on this video.
-
-    Returns:
-        int64, shape ``(frames,)``, values in [0, n).
+    A video shorter than the span starts at 0 and repeats (docs/method.md, section 6). One number is drawn whatever the
+    length, so that the draws that follow do not depend on this video.
     """
-    _check(n, frames, stride)
     last = max(n - clip_span(frames, stride), 0)
     start = int(torch.randint(last + 1, (), generator=generator))
     return clip_indices(start, n, frames, stride)
@@ -105,13 +83,8 @@ def even_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
     """The paper's test clips: starts spread evenly over [0, n - span], both ends included, rounded down.
 
     start_i = floor(i (n - s) / (clips - 1)), i = 0 .. clips - 1 (docs/method.md, section 6). A single clip, of which
-    the paper does not speak, is the middle one, floor((n - s) / 2). A video not longer than the span gives
-    ``clips`` equal clips.
-
-    Returns:
-        int64, shape ``(clips, frames)``, values in [0, n).
+    the paper does not speak, is the middle one. A video not longer than the span gives ``clips`` equal clips.
     """
-    _check(n, frames, stride, clips)
     last = max(n - clip_span(frames, stride), 0)
     starts = np.array([last // 2]) if clips == 1 else np.arange(clips, dtype=np.int64) * last // (clips - 1)
     return clip_indices(starts, n, frames, stride)
@@ -120,20 +93,12 @@ def even_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
 def tsm_dense_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
     """TSM's dense test: starts over the first frames of all 64-frame windows, step 64 // frames, modulo n.
 
-    With P = max(1, 1 + n - 64): start_i = floor(linspace(0, P - 1, clips))_i, frame k = (start_i + k (64 //
-    frames)) mod n. Source: mit-han-lab/temporal-shift-module, ops/dataset.py,
-    ``TSNDataSet._get_test_indices`` with ``dense_sample`` (there ``clips`` is fixed at 10).
+    With P = max(1, 1 + n - 64): start_i = floor(linspace(0, P - 1, clips))_i. Source:
+    mit-han-lab/temporal-shift-module, ops/dataset.py, ``TSNDataSet._get_test_indices`` with ``dense_sample`` (there
+    ``clips`` is fixed at 10).
 
-    Quirks: ``stride`` plays no part, the step follows from ``frames``. The modulo wraps a video shorter than
-    the clip to its beginning, where the clip jumps back in time; every video of 64 frames or fewer gives
-    ``clips`` equal clips. The windows are 64 long while the clip covers (frames - 1) (64 // frames) + 1 (61
-    for 16 frames), so the last frames of a long video (3 for 16 frames) are never seen. More than 64 frames
-    would make the step 0 (one frame, repeated): refused here.
-
-    Returns:
-        int64, shape ``(clips, frames)``, values in [0, n).
+    More than 64 frames would make the step 0: refused here.
     """
-    _check(n, frames, stride, clips)
     if frames > TSM_WINDOW:
         raise UserError(
             f"{frames} frames do not fit TSM's window of {TSM_WINDOW}; take the rule 'paper' instead"
@@ -151,16 +116,8 @@ def slowfast_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndar
     n - 1], rounded down. Source: facebookresearch/SlowFast, slowfast/datasets/decoder.py,
     ``get_start_end_idx`` (use_offset off, its default) and ``temporal_sampling``.
 
-    Quirks: the step is (c - 1) / (frames - 1), a little more than ``stride`` (4.2 for 16 frames, stride 4).
-    The last start is delta (clips - 1) / clips, so the last delta / clips frames are never seen, and a single
-    clip is the first one, not the middle. A short video does not repeat: its last frame does. The source
-    computes linspace in float32, where a position that should be a whole number can land just below it and
-    lose one frame (3 of the 99,120 frame numbers of the tests' grid); here the positions are exact.
-
-    Returns:
-        int64, shape ``(clips, frames)``, values in [0, n).
+    The source computes linspace in float32, which loses one frame now and then; here the positions are exact.
     """
-    _check(n, frames, stride, clips)
     size = frames * stride
     delta = max(n - size, 0)
     i = np.arange(clips, dtype=np.int64)[:, None]
@@ -178,23 +135,15 @@ def tsn_uniform_clips(n: int, frames: int, stride: int, clips: int = 1) -> np.nd
     which is the rule of TSN and of TSM without dense_sample. Sources: yjxiong/tsn-pytorch, dataset.py,
     ``TSNDataSet._get_test_indices``; mit-han-lab/temporal-shift-module, ops/dataset.py, the same name.
 
-    More clips are this module's extension, for the sources have none: K = frames * clips, and the segments
-    are dealt out in turn, so clip i takes segments i, i + clips, i + 2 clips and so on. (TSM's
-    ``twice_sample`` adds a second clip at floor(tick j) instead.)
-
-    Quirks: ``stride`` plays no part, so fast and slow videos look alike; a video with fewer frames than
-    segments repeats frames in place instead of starting over.
-
-    Returns:
-        int64, shape ``(clips, frames)``, values in [0, n).
+    More clips are this module's extension: K = frames * clips, and clip i takes segments i, i + clips, i + 2 clips ...
     """
-    _check(n, frames, stride, clips)
     tick = n / (frames * clips)
     middles = (tick / 2.0 + tick * np.arange(frames * clips)).astype(np.int64)
     return middles.reshape(frames, clips).T.copy()
 
 
-ClipRule = Callable[[int, int, int, int], np.ndarray]  # (n, frames, stride, clips) -> int64 (clips, frames)
+# (n, frames, stride, clips) -> int64 (clips, frames) in [0, n)
+ClipRule = Callable[[int, int, int, int], np.ndarray]
 
 CLIP_RULES: dict[str, ClipRule] = {
     "paper": even_clips,
@@ -220,27 +169,12 @@ def resample(timestamps: np.ndarray, fps: float) -> np.ndarray:
     due 1 ms before its timestamp (or a quarter of the mean interval if that is less), for containers that
     keep whole milliseconds.
 
-    Args:
-        timestamps: float, shape ``(n,)``, seconds, not decreasing (presentation order).
-        fps: frames a second wanted, above 0.
-
-    Returns:
-        int64, shape ``(m,)``, m >= 1, values in [0, n), not decreasing.
-
-    Raises:
-        UserError: no timestamps, timestamps that decrease, are not finite or do not advance at all, fps not
-            above 0.
+    Timestamps are float64 ``(n,)``, seconds, not decreasing; the result is int64 ``(m,)``, m >= 1, in [0, n), and does
+    not decrease either. UserError if the timestamps do not advance.
     """
-    times = np.asarray(timestamps, dtype=np.float64)
-    if times.ndim != 1 or len(times) == 0:
-        raise UserError(f"timestamps have shape {times.shape}, expected (n,) with at least one frame")
-    if not (np.isfinite(fps) and fps > 0):
-        raise UserError(f"fps is {fps}, expected a number above 0")
-    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
-        raise UserError("timestamps are not finite or run backwards, expected seconds in presentation order")
-    if len(times) == 1:
+    if len(timestamps) == 1:
         return np.zeros(1, dtype=np.int64)
-    times = times - times[0]
+    times = timestamps - timestamps[0]
     interval = times[-1] / (len(times) - 1)
     if interval <= 0:
         raise UserError(

@@ -55,7 +55,7 @@ def open_file(path: Path) -> InputContainer:
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """All frames of a freshly opened stream, in the decoder's output order."""
     decode_on_one_thread(stream)
-    yield from container.decode(stream)
+    return container.decode(stream)
 
 
 def decode_on_one_thread(stream: VideoStream) -> None:

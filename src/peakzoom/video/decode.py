@@ -5,11 +5,10 @@ Three rules, each learnt from real files and held by a test:
 * **Frames are counted by decoding and kept in the decoder's order** (:mod:`peakzoom.video.scan`).
 * **Frames are what a player shows**: turned and mirrored by the display matrix, with square pixels, in the
   colour matrix and range that the file states; where it states none, BT.601 and limited range, as FFmpeg has
-  it. HDR transfer curves are not tone-mapped, interlaced lines are not separated, transparency is dropped
-  (FFmpeg paints the transparent parts of a GIF white).
+  it. HDR transfer curves are not tone-mapped, interlaced lines are not separated, transparency is dropped.
 * **Memory is bounded.** Which frames are wanted depends on their count, which is known only at the end. Until
-  then they are held as the decoder gave them (4:2:0 takes half the bytes of RGB); above `hold_bytes` they are
-  dropped and a second decode converts the wanted ones as they come. Both routes give the same pixels.
+  then they are held as the decoder gave them; above `hold_bytes` they are dropped and a second decode converts the
+  wanted ones as they come. Both routes give the same pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import torch.nn.functional as F
 from av.video.reformatter import ColorRange, VideoReformatter
 from torch import Tensor
 
-from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.utils.errors import DecodeError
 from peakzoom.video.container import decoded_frames, one_line, open_file, orientation
 from peakzoom.video.scan import Scan, VideoInfo, scan
 
@@ -45,33 +44,16 @@ HOLD_BYTES = 512 * 2**20  # of decoded frames, until it is known which are wante
 
 @dataclass(frozen=True)
 class Video:
-    """The selected frames of a video.
+    """The selected frames of a video."""
 
-    Attributes:
-        info: about the whole file.
-        frames: uint8 (K, 3, H, W), RGB, 0 to 255; channels-last in memory.
-        index: int64 (K,), sorted and unique: the frame numbers of `frames`.
-        timestamps: float64 (info.frames,), seconds since the first frame, of all frames of the file.
-    """
-
-    info: VideoInfo
-    frames: Tensor
-    index: np.ndarray
-    timestamps: np.ndarray
+    info: VideoInfo  # about the whole file
+    frames: Tensor  # uint8 (K, 3, H, W), RGB, 0 to 255; channels-last in memory
+    index: np.ndarray  # int64 (K,), sorted and unique: the frame numbers of `frames`
+    timestamps: np.ndarray  # float64 (info.frames,), seconds since the first frame, of all frames of the file
 
     def take(self, indices: np.ndarray) -> Tensor:
-        """Frames by number: integers of any shape, in any order, with duplicates -> uint8 (*shape, 3, H, W).
-
-        Raises:
-            UserError: a number is not an integer, or that frame was not kept.
-        """
-        indices = _frame_numbers(indices, self.info)
-        missing = np.setdiff1d(indices, self.index)
-        if missing.size:
-            raise UserError(
-                f"{self.info.path}: frame {missing[0]} is not among the {len(self.index)} kept frames; "
-                "have `select` return it when the video is decoded"
-            )
+        """Kept frames by number: integers of any shape, in any order, with duplicates -> uint8 (*shape, 3, H, W)."""
+        assert np.isin(indices, self.index).all()
         slots = torch.from_numpy(np.asarray(np.searchsorted(self.index, indices)))
         return self.frames.movedim(1, -1)[slots].movedim(-1, -3)  # channels last: one copy of whole frames
 
@@ -85,23 +67,21 @@ def decode(
         path: a file in any format that FFmpeg reads; its first video stream that gives a frame counts, cover
             art does not.
         select: the frames to keep, given the timestamps of all (see `Select`); None = all.
-        size: of the frames (see `Size`). One bilinear, antialiased resize leads from stored to wanted pixels.
-            A frame whose stored size differs from the first one's (it may change mid-stream) comes out like
-            the others.
+        size: of the frames (see `Size`), also where the stored size changes mid-stream. One bilinear, antialiased
+            resize leads from stored to wanted pixels.
         hold_bytes: memory for decoded frames until the choice is known; above it the file is decoded twice.
 
     Raises:
         DecodeError: there is no frame, or one cannot be converted; the reason is one line.
-        UserError: `select` names a frame that does not exist, or `size` is not positive.
     """
-    return convert(scan(path, hold_bytes), select, size)
+    scanned = scan(path, hold_bytes)
+    return convert(scanned, select(scanned.timestamps) if select else None, size)
 
 
-def convert(scanned: Scan, select: Select | None = None, size: Size = None) -> Video:
-    """The wanted frames of a scanned file; the arguments and errors are those of :func:`decode`."""
+def convert(scanned: Scan, wanted: np.ndarray | None = None, size: Size = None) -> Video:
+    """The wanted frames of a scanned file, by number, any shape, duplicates allowed; None = all."""
     info = scanned.info
-    wanted = np.arange(info.frames) if select is None else select(scanned.timestamps)
-    index = np.unique(_frame_numbers(wanted, info))
+    index = np.arange(info.frames) if wanted is None else np.unique(wanted)
     height, width = _target_size(size, info)
     frames = torch.empty((len(index), height, width, 3), dtype=torch.uint8)
     for slot, (_, pixels) in enumerate(frames_of(scanned, index, (height, width))):
@@ -114,13 +94,7 @@ def frames_of(
 ) -> Iterator[tuple[int, Tensor]]:
     """The wanted frames of a scanned file, one after the other: what a file of any length needs no memory for.
 
-    Args:
-        scanned: the file.
-        wanted: int64, sorted and unique frame numbers; None = all.
-        size: see `Size`.
-
-    Yields:
-        Frame number, and uint8 (H, W, 3), RGB.
+    Yields the frame number and uint8 (H, W, 3), RGB, of the ``wanted`` (sorted, unique) numbers; None = all.
 
     Raises:
         DecodeError: a frame cannot be converted, or the file gives fewer frames than when it was scanned.
@@ -170,14 +144,8 @@ def to_rgb(
 ) -> Tensor:
     """A decoded frame as displayed, in the wanted (height, width): uint8 (H, W, 3).
 
-    Args:
-        frame: as the decoder gave it.
-        size: (height, width) wanted.
-        displayed: (height, width) at which the video is displayed, by its first frame.
-        reformatter: the same one for all frames of a video.
-
-    Raises:
-        av.FFmpegError, ValueError: the pixel format cannot be converted.
+    ``displayed`` is the video's own (height, width), by its first frame; the reformatter is the same for all frames.
+    av.FFmpegError or ValueError if the pixel format cannot be converted.
     """
     turns, upside_down = orientation(frame)
     height, width = size[::-1] if turns % 2 else size  # before the turn
@@ -202,21 +170,6 @@ def to_rgb(
 
 
 def _target_size(size: Size, info: VideoInfo) -> tuple[int, int]:
-    """(height, width) to convert to."""
     if size is None:
         return info.height, info.width
-    height, width = size(info.height, info.width) if callable(size) else size
-    if height < 1 or width < 1:
-        raise UserError(f"frame size is {height} x {width} (height x width), expected two positive numbers")
-    return int(height), int(width)
-
-
-def _frame_numbers(numbers: np.ndarray, info: VideoInfo) -> np.ndarray:
-    """The numbers as int64, checked to be whole and within the video."""
-    numbers = np.asarray(numbers)
-    if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
-        raise UserError(f"{info.path}: frame numbers are of type {numbers.dtype}, expected integers")
-    outside = numbers[(numbers < 0) | (numbers >= info.frames)]
-    if outside.size:
-        raise UserError(f"{info.path}: frame {outside[0]} does not exist, expected 0 to {info.frames - 1}")
-    return numbers.astype(np.int64)
+    return size(info.height, info.width) if callable(size) else size

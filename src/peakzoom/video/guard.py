@@ -5,13 +5,9 @@ kept for many files, is killed when one takes too long, and is started anew afte
 ``RENEW_AFTER`` files (its heaps fill with holes, see :mod:`peakzoom.utils.memory`). The file gets a
 :class:`DecodeError` of one line; every other file its own result.
 
-* **Time** is bounded by the parent: 60 s and 2 s more for each megabyte of the file, or ``PEAKZOOM_DECODE_SECONDS``.
-* **Memory** is bounded by the kernel: ``RLIMIT_DATA`` covers what FFmpeg, NumPy and PyTorch allocate, but not the
-  libraries that are mapped. 4096 MB beyond what the process has when it starts, or ``PEAKZOOM_DECODE_MEGABYTES``.
-  Linux only: elsewhere memory is not bounded.
-* **Results** come through a pipe, as pickles with their pixels beside them; not through shared memory, of which a
-  container may have 64 MB. The parent unpickles only what the code of the child has pickled. A file that takes over
-  the decoder has the user's rights there already: this is a guard against hangs and crashes, and no sandbox.
+The parent bounds the time, and on Linux the kernel the memory beyond what the process has when it starts (the values:
+docs/reliability.md). Results come through a pipe, as pickles with their pixels beside them; not through shared memory,
+of which a container may have 64 MB. This is a guard against hangs and crashes, and no sandbox.
 
 The process is started by a command line of its own, never forked (a forked child of a process that has run PyTorch
 may hang) and not by ``multiprocessing``, which would run a user's script once more if it has no main guard, and
@@ -45,29 +41,25 @@ KEPT = 1  # processes that wait for the next file; more are ended when they have
 
 
 def decode_seconds(path: str | Path, size: int | None = None) -> float:
-    """How many seconds a file may take; a UserError if the environment variable is no number.
-
-    Args:
-        path: the file.
-        size: in bytes, where the file is not on this machine.
-    """
-    if SECONDS_NAME in os.environ:
-        return _number(SECONDS_NAME)
+    """How many seconds a file may take; ``size`` is its bytes, where it is not on this machine."""
     if size is None:
         try:
             size = Path(path).stat().st_size
         except (OSError, ValueError):
             size = 0  # the decoder says what is wrong with it
-    return SECONDS + SECONDS_PER_MEGABYTE * size / 1e6
+    return _number(SECONDS_NAME, SECONDS + SECONDS_PER_MEGABYTE * size / 1e6)
 
 
 def decode_megabytes() -> float:
-    """How much memory decoding may take, in MB; a UserError if the environment variable is no number."""
-    return _number(MEGABYTES_NAME) if MEGABYTES_NAME in os.environ else MEGABYTES
+    """How much memory decoding may take, in MB."""
+    return _number(MEGABYTES_NAME, MEGABYTES)
 
 
-def _number(name: str) -> float:
-    text = os.environ[name]
+def _number(name: str, default: float) -> float:
+    """Of an environment variable; a UserError if it is none."""
+    text = os.environ.get(name)
+    if text is None:
+        return default
     try:
         number = float(text)
     except ValueError:
@@ -132,33 +124,29 @@ class Guard:
         seconds = decode_seconds(path, size)
         self._doing = doing
         self._request(path, work, arguments, False)
-        _, result, _ = self._result(path, seconds, seconds)
+        _, result = self._receive(path, seconds, seconds)
         return result
 
     def stream(
         self, path: str | Path, work: Callable[..., Iterator[Result]], *arguments: Any, per_item: bool = False
     ) -> Iterator[Result]:
-        """What ``work(*arguments)`` yields in the process, one after the other.
+        """What ``work(*arguments)`` yields in the process, one after the other; as :meth:`run` otherwise.
 
-        Only so much is made ahead as a pipe holds. Time that the caller takes does not count. Errors as of
-        :meth:`run`.
-
-        Args:
-            path: the file that this is about.
-            work: a function that returns an iterator and can be imported by its name.
-            arguments: anything that can be pickled.
-            per_item: bound the time of each item, not that of all; for files of any length.
+        Only so much is made ahead as a pipe holds. Time that the caller takes does not count. Where the file may be of
+        any length, ``per_item`` bounds the time of each item and not that of all.
         """
-        seconds = decode_seconds("" if per_item else path)
+        left = seconds = decode_seconds("" if per_item else path)
         self._doing = "decoding"
         self._request(path, work, arguments, True)
-        left, more = seconds, True
         try:
-            while more:
-                more, item, took = self._result(path, seconds, left)
-                left = seconds if per_item else left - took
-                if more:
-                    yield item
+            while True:
+                began = time.monotonic()
+                more, item = self._receive(path, max(left, 0.001), seconds)
+                if not more:
+                    return
+                if not per_item:
+                    left -= time.monotonic() - began
+                yield item
         except UserError:  # the process has ended, or waits for the next file
             raise
         except BaseException:  # the caller has seen enough: what is still coming is no use to the next file
@@ -189,46 +177,34 @@ class Guard:
             raise DecodeError(path, "decoding was stopped")
         if self._files >= RENEW_AFTER or decode_megabytes() != self._megabytes:
             self._end()
-        self.start()
-        if not self._ready:
-            self._wait_for_start()
-        self._files += 1
-        message = packed((work, arguments, many, _current_folder()))
+        folder = None  # from which relative paths start; it may have been removed
+        with suppress(FileNotFoundError):
+            folder = str(Path.cwd())
+        message = packed((work, arguments, many, folder))
         try:
             self._send(message)
         except OSError:  # it has died in between, of the file before or of something else: once more
             self._end()
-            self.start()
-            self._wait_for_start()
             self._send(message)
         except BaseException:
             self._end()
             raise
+        self._files += 1
 
     def _send(self, message: Message) -> None:
+        """To the process, once it is ready."""
+        self.start()
+        if not self._ready:
+            try:
+                self._receive("the decoding process", START_SECONDS, START_SECONDS)
+            except DecodeError as error:
+                raise UserError(f"the process that decodes videos does not start: {error.reason}") from error
+            self._ready = True
         assert self._process is not None and self._process.stdin is not None
         write(self._process.stdin, message)
 
-    def _wait_for_start(self) -> None:
-        try:
-            self._receive("the decoding process", START_SECONDS, START_SECONDS)
-        except DecodeError as error:
-            raise UserError(f"the process that decodes videos does not start: {error.reason}") from error
-        self._ready = True
-
-    def _result(self, path: str | Path, seconds: float, left: float) -> tuple[bool, Any, float]:
-        """Whether it is an item of a stream and not its end, the result, and the seconds that it took."""
-        began = time.monotonic()
-        kind, value = self._receive(path, max(left, 0.001), seconds)
-        if kind == "error":
-            error, trace = value
-            if not isinstance(error, UserError):
-                error.__cause__ = RuntimeError(f"in the decoding process:\n{trace}")
-            raise error
-        return kind == "item", value, time.monotonic() - began
-
-    def _receive(self, path: str | Path, left: float, limit: float) -> tuple[str, Any]:
-        """The next message; a DecodeError says why none came within ``left`` of the ``limit`` seconds."""
+    def _receive(self, path: str | Path, left: float, limit: float) -> tuple[bool, Any]:
+        """Whether a stream has more, and the next result, within ``left`` of the ``limit`` seconds."""
         process = self._process
         assert process is not None and process.stdout is not None
         late = threading.Event()
@@ -241,8 +217,7 @@ class Guard:
         timer.daemon = True
         timer.start()
         try:
-            message: tuple[str, Any] = read(process.stdout)
-            return message
+            kind, value = read(process.stdout)
         except EOFError:
             code = process.wait()
             self._end()
@@ -252,6 +227,12 @@ class Guard:
             raise
         finally:
             timer.cancel()
+        if kind == "error":
+            error, trace = value
+            if not isinstance(error, UserError):
+                error.__cause__ = RuntimeError(f"in the decoding process:\n{trace}")
+            raise error
+        return kind == "item", value
 
     def _fail(self, path: str | Path, code: int, late: bool, seconds: float) -> NoReturn:
         if self._closed:
@@ -261,21 +242,13 @@ class Guard:
                 f"{self._doing} took longer than {seconds:g} s and was stopped; {SECONDS_NAME} allows more"
             )
         elif code == OUT_OF_MEMORY:
-            more = f"{MEGABYTES_NAME} allows more"
-            reason = f"{self._doing} needed more than {self._megabytes:g} MB and was stopped; {more}"
+            most = f"{self._megabytes:g} MB and was stopped; {MEGABYTES_NAME} allows more"
+            reason = f"{self._doing} needed more than {most}"
         elif code < 0:
             reason = f"the decoder crashed (signal {-code})"
         else:
             reason = f"the decoder ended (exit code {code})"
         raise DecodeError(path, reason)
-
-
-def _current_folder() -> str | None:
-    """The folder from which relative paths start; None where it has been removed."""
-    try:
-        return str(Path.cwd())
-    except FileNotFoundError:
-        return None
 
 
 # Who has which process -------------------------------------------------------------------------------------------

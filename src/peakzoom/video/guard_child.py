@@ -83,6 +83,7 @@ def _packed_error(error: Exception, trace: str) -> Message:
 
 
 def _bound_memory(megabytes: float) -> None:
+    """What FFmpeg, NumPy and PyTorch allocate, but not the libraries that are mapped."""
     if not sys.platform.startswith("linux"):
         return
     import resource

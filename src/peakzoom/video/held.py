@@ -19,40 +19,33 @@ import numpy as np
 from torch import Tensor
 
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.decode import HOLD_BYTES, Video, frames_of
+from peakzoom.video.decode import HOLD_BYTES, frames_of
 from peakzoom.video.guard import Guard, guards, streamed
-from peakzoom.video.sampling import DecodedViews, Views, clips_of, crop_views
-from peakzoom.video.scan import Scan, VideoInfo, scan
+from peakzoom.video.sampling import DecodedViews, Views, views_of
+from peakzoom.video.scan import Scan, scan
 from peakzoom.video.views import Preprocess
 
 
 class HeldVideo:
     """A file whose frames are held for as long as the block lasts. Blocks of the same video may lie in one another.
 
-    After the block, :meth:`frames` decodes the file again.
-
-    Args:
-        path: the file.
-        most: frames; a longer file is refused. None takes any.
+    Entering it raises a DecodeError where the file gives no frame, none in bounded time and memory, or more than
+    ``most``. After the block, :meth:`frames` decodes the file again.
     """
+
+    scan: Scan  # what decoding found out
 
     def __init__(self, path: str | Path, most: int | None = None) -> None:
         self.path, self._most = Path(path), most
         self._blocks = 0
         self._stack = ExitStack()
         self._guard: Guard | None = None
-        self._scan: Scan | None = None
 
     def __enter__(self) -> HeldVideo:
-        """Decode the file, unless an outer block has.
-
-        Raises:
-            DecodeError: the file gives no frame, or none in bounded time and memory.
-        """
         if not self._blocks:
             with ExitStack() as stack:
                 (guard,) = stack.enter_context(guards())
-                self._scan = guard.run(self.path, _hold, self.path, self._most)
+                self.scan = guard.run(self.path, _hold, self.path, self._most)
                 self._guard, self._stack = guard, stack.pop_all()
         self._blocks += 1
         return self
@@ -72,24 +65,10 @@ class HeldVideo:
                 guard.run(self.path, _drop)
         self._stack.__exit__(kind, error, trace)
 
-    @property
-    def scan(self) -> Scan:
-        """What decoding found out."""
-        if self._scan is None:
-            raise ValueError(f"{self.path} was not decoded yet: enter its block first")
-        return self._scan
-
-    @property
-    def info(self) -> VideoInfo:
-        """About the file."""
-        return self.scan.info
-
     def views(self, preprocess: Preprocess, views: Views) -> DecodedViews:
         """The views of a test, within the block; the same as by :func:`peakzoom.video.sampling.decode_views`."""
-        if self._guard is None:
-            raise ValueError(f"the frames of {self.path} are not held: enter its block first")
-        wanted = (self.scan, preprocess, views.rule, views.clips)
-        return crop_views(*self._guard.run(self.path, _held_clips, *wanted), preprocess, views)
+        assert self._guard is not None
+        return self._guard.run(self.path, _held_views, self.scan, preprocess, views)
 
     def frames(self, wanted: np.ndarray | None, size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
         """Frames one after the other; see :func:`peakzoom.video.decode.frames_of`."""
@@ -123,8 +102,8 @@ def _with_frames(scanned: Scan) -> Scan:
     return replace(_held, held=deque(_held.held))
 
 
-def _held_clips(scanned: Scan, preprocess: Preprocess, rule: str, clips: int) -> tuple[Video, np.ndarray]:
-    return clips_of(_with_frames(scanned), preprocess, rule, clips)
+def _held_views(scanned: Scan, preprocess: Preprocess, views: Views) -> DecodedViews:
+    return views_of(_with_frames(scanned), preprocess, views)
 
 
 def _held_frames(

@@ -64,10 +64,6 @@ def read(stream: Any) -> Any:
 
 def _exactly(stream: Any, length: int) -> bytearray:
     data = bytearray(length)  # can be written to, as tensors must
-    view, done = memoryview(data), 0
-    while done < length:
-        count = stream.readinto(view[done:])
-        if not count:
-            raise EOFError
-        done += count
+    if stream.readinto(data) < length:
+        raise EOFError
     return data

@@ -26,20 +26,13 @@ def each_file(
 ) -> dict[Path, Result | DecodeError]:
     """Do ``work`` once for every different path; results in the order of the paths.
 
-    Args:
-        work: a function that can be sent to another process. A :class:`DecodeError` is its file's result, anything
-            else that it raises ends everything.
-        paths: the files.
-        workers: processes, at least 1.
-        progress: called with (done, all).
+    ``work`` is a function that can be sent to another process. A :class:`DecodeError` is its file's result, anything
+    else that it raises ends everything. ``progress`` is called with (done, all).
     """
     files = list(dict.fromkeys(paths))
     results: dict[Path, Result | DecodeError] = {}
-
-    def run(guard: Guard, path: Path) -> Result:
-        return guard.run(path, work, path)
-
-    with closing(in_order(run, files, min(workers, len(files)), len(files))) as ordered:
+    ordered = in_order(lambda guard, path: guard.run(path, work, path), files, workers, len(files))
+    with closing(ordered):
         for path, result in zip(files, ordered, strict=True):
             results[path] = result
             if progress:
@@ -52,13 +45,10 @@ def in_order(
 ) -> Generator[Result | DecodeError, None, None]:
     """Results one after the other, in the order of the files; closing it early stops what is being done.
 
-    Args:
-        work: what to have a guard do; runs in a thread. A :class:`DecodeError` is its file's result.
-        files: paths, or whatever ``work`` knows a file by.
-        workers: processes, at least 1.
-        ahead: results that may wait.
+    ``work`` has a guard do something, in a thread; a :class:`DecodeError` is its file's result. Files are paths, or
+    whatever ``work`` knows a file by; there are at most as many ``workers``, and up to ``ahead`` results wait.
     """
-    workers = max(workers, 1)
+    workers = max(min(workers, len(files)), 1)
     with guards(workers) as lent, ThreadPoolExecutor(workers) as pool:
         free: SimpleQueue[Guard] = SimpleQueue()
         for guard in lent:

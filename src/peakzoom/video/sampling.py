@@ -27,14 +27,9 @@ RETURN_EVERY = 50  # videos, after which freed memory goes back to the system
 
 @dataclass(frozen=True)
 class Views:
-    """Which views of a video are averaged: the paper's 30 are ten clips times three crops.
+    """Which views of a video are averaged: the paper's 30 are ten clips, by one rule, times three crops."""
 
-    Attributes:
-        rule: name in ``peakzoom.video.clips.CLIP_RULES``.
-        clips, crops: how many of each.
-    """
-
-    rule: str = "paper"
+    rule: str = "paper"  # name in ``peakzoom.video.clips.CLIP_RULES``
     clips: int = 10
     crops: int = 3
 
@@ -49,7 +44,7 @@ class Views:
 
 @dataclass(frozen=True)
 class DecodedViews:
-    """A video decoded once, with the frame numbers of all its test clips."""
+    """A video decoded once, for all its test clips and their crops."""
 
     video: Video
     clips: np.ndarray  # int64 (clips, T)
@@ -84,23 +79,22 @@ def decode_views(
 ) -> DecodedViews:
     """Decode a video once for all its views.
 
-    Args:
-        path: the file.
-        preprocess: how clips are made.
-        views: which views.
-        guard: decodes, in bounded time and memory; None decodes in this process and thread.
-        most: frames; a longer file is refused. None takes any.
+    The guard decodes in bounded time and memory; without one it happens in this process and thread. A file of more than
+    ``most`` frames is refused.
 
     Raises:
         DecodeError: as :func:`peakzoom.video.decode.decode`, and as :meth:`peakzoom.video.guard.Guard.run`.
     """
-    wanted = (path, preprocess, views.rule, views.clips, most)
-    video, clips = guard.run(path, decode_clips, *wanted) if guard else decode_clips(*wanted)
-    return crop_views(video, clips, preprocess, views)
+    if guard is not None:
+        return guard.run(path, decode_views, path, preprocess, views, None, most)
+    return views_of(scan(path, HOLD_BYTES, most), preprocess, views)
 
 
-def crop_views(video: Video, clips: np.ndarray, preprocess: Preprocess, views: Views) -> DecodedViews:
-    """The views of decoded clips; what comes and is returned is as of :func:`decode_clips`."""
+def views_of(scanned: Scan, preprocess: Preprocess, views: Views) -> DecodedViews:
+    """The views of a file that is scanned already."""
+    base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps)
+    clips = base[CLIP_RULES[views.rule](len(base), preprocess.frames, preprocess.stride, views.clips)]
+    video = convert(scanned, clips, preprocess.test_size)
     side = preprocess.source_size
     offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, views.crops)
     return DecodedViews(video, clips, offsets, side)
@@ -114,16 +108,11 @@ def decode_ahead(
     ahead: int = 2,
     decode: Callable[[Guard | None, Given], DecodedViews] | None = None,
 ) -> Iterator[DecodedViews | DecodeError]:
-    """Decode videos while the network works, in order.
+    """Decode videos while the network works, in order; up to ``ahead`` of them wait in memory.
 
-    Args:
-        files: paths, or whatever ``decode`` knows a file by.
-        preprocess: how clips are made.
-        views: which views.
-        workers: processes that decode, see :mod:`peakzoom.video.guard`. 0 decodes in this process, for debugging: a
-            file that hangs or crashes the decoder hangs or crashes everything then.
-        ahead: how many videos may wait in memory.
-        decode: has a guard decode a file; :func:`decode_views` where not given.
+    Files are paths, or whatever ``decode`` (:func:`decode_views` when not given) knows a file by. So many ``workers``
+    decode, see :mod:`peakzoom.video.guard`; 0 decodes in this process, for debugging: a file that hangs or crashes the
+    decoder hangs or crashes everything then.
     """
 
     def work(guard: Guard | None, file: Given) -> DecodedViews:
@@ -135,36 +124,8 @@ def decode_ahead(
         except DecodeError as error:
             return error
 
-    decoded = in_order(work, files, min(workers, len(files)), ahead) if workers > 0 else map(here, files)
+    decoded = in_order(work, files, workers, ahead) if workers > 0 else map(here, files)
     for count, video in enumerate(decoded, start=1):
         yield video
         if count % RETURN_EVERY == 0:
             return_freed_memory()
-
-
-def decode_clips(
-    path: str | Path, preprocess: Preprocess, rule: str, clips: int, most: int | None = None
-) -> tuple[Video, np.ndarray]:
-    """Decode the frames of a video's test clips.
-
-    Args:
-        path: the file.
-        preprocess: how clips are made.
-        rule: name in :data:`~peakzoom.video.clips.CLIP_RULES`.
-        clips: how many.
-        most: frames; a longer file is refused. None takes any.
-
-    Returns:
-        The video, its frames of ``preprocess.test_size``, and int64 (clips, T), the frame numbers of its clips.
-
-    Raises:
-        DecodeError: as :func:`~peakzoom.video.decode.decode`.
-    """
-    return clips_of(scan(path, HOLD_BYTES, most), preprocess, rule, clips)
-
-
-def clips_of(scanned: Scan, preprocess: Preprocess, rule: str, clips: int) -> tuple[Video, np.ndarray]:
-    """:func:`decode_clips` of a file that is scanned already."""
-    base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps)
-    chosen = base[CLIP_RULES[rule](len(base), preprocess.frames, preprocess.stride, clips)]
-    return convert(scanned, lambda _: chosen, preprocess.test_size), chosen

@@ -1,7 +1,6 @@
 """One decode of a whole file: its frames counted and timed, damage noted, nothing converted.
 
-* **Frames are counted by decoding.** Header counts are wrong or absent in many files, and seeking trusts them: so
-  nothing is sized by a header count and nothing seeks.
+* **Frames are counted by decoding.** Header counts are wrong or absent in many files, and seeking trusts them.
 * **The order is the decoder's output order**, which FFmpeg promises to be that of presentation. Timestamps are less
   reliable: in AVI files with B-frames (UCF101 has them) they run 1, 4, 6, 5, 7, and sorting by them would shuffle the
   video. They say when a frame is shown, never which comes first (:func:`frame_times`).
@@ -26,34 +25,23 @@ from peakzoom.video.container import decoded_frames, displayed_shape, one_line, 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a whole decode found out about a file.
-
-    Attributes:
-        path: the file.
-        frames: number of frames, counted by decoding.
-        header_frames: what the header claims; 0 = nothing. For reports only.
-        fps: frames per second by the timestamps, (n - 1) / (last - first); the header's rate for a single
-            frame or without usable timestamps; 0.0 = unknown.
-        height, width: pixels as displayed: turned, and made square by scaling the stored width.
-        rotation: degrees clockwise by which stored frames are turned for display: 0, 90, 180 or 270.
-        pixel_aspect: width / height of a stored pixel.
-        variable_rate: some frame is more than one interval away from where a constant rate would put it (one
-            frame left out is none; it happens in many files).
-        codec: FFmpeg's name of the codec.
-        problem: one line on what was wrong with the file although it gave frames; None = nothing.
-    """
+    """What a whole decode found out about a file."""
 
     path: Path
-    frames: int
-    header_frames: int
+    frames: int  # counted by decoding
+    header_frames: int  # what the header claims; 0 = nothing. For reports only
+    # Frames per second by the timestamps, (n - 1) / (last - first); the header's rate for a single frame or without
+    # usable timestamps; 0.0 = unknown.
     fps: float
-    height: int
+    height: int  # pixels as displayed: turned, and made square by scaling the stored width
     width: int
-    rotation: int
-    pixel_aspect: float
+    rotation: int  # degrees clockwise by which stored frames are turned for display: 0, 90, 180 or 270
+    pixel_aspect: float  # width / height of a stored pixel
+    # Some frame is more than one interval away from where a constant rate would put it (one frame left out is none; it
+    # happens in many files).
     variable_rate: bool
-    codec: str
-    problem: str | None
+    codec: str  # FFmpeg's name of it
+    problem: str | None  # one line on what was wrong with the file although it gave frames
 
     @property
     def duration(self) -> float:
@@ -63,19 +51,12 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one decode of a whole file found, and what is needed to read its frames again.
-
-    Attributes:
-        info: about the file.
-        timestamps: float64 (info.frames,), seconds since the first frame.
-        stream: number of the video stream among all streams of the file.
-        held: the decoded frames, given out once; None where they are not held.
-    """
+    """What one decode of a whole file found, and what is needed to read its frames again."""
 
     info: VideoInfo
-    timestamps: np.ndarray
-    stream: int
-    held: deque[av.VideoFrame] | None
+    timestamps: np.ndarray  # float64 (info.frames,), seconds since the first frame
+    stream: int  # number of the video stream among all streams of the file
+    held: deque[av.VideoFrame] | None  # the decoded frames, given out once; None where they are not held
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -86,15 +67,7 @@ def probe(path: str | Path) -> VideoInfo:
 def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan:
     """Decodes a whole file once: counts, times and looks for damage, and holds frames as long as they fit.
 
-    The first video stream that gives a frame counts.
-
-    Args:
-        path: as of :func:`decode`.
-        hold_bytes: memory for decoded frames; 0 holds none.
-        most: frames; a longer file is refused as soon as it shows. None takes any.
-
-    Raises:
-        DecodeError: there is no frame, or more than ``most``.
+    The first video stream that gives a frame counts. DecodeError if there is no frame, or more than ``most``.
     """
     path = Path(path)
     reasons: list[str] = []  # one for each stream that gave none
@@ -115,7 +88,7 @@ def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan
 def _scan_stream(
     path: Path, container: InputContainer, stream: VideoStream, hold_bytes: int, most: int | None
 ) -> Scan | str:
-    """Decodes, counts, times and (within `hold_bytes`) holds every frame; the reason if there is none."""
+    """The same of one stream; the reason if it gives no frame."""
     if stream.codec_context is None:  # which PyAV's types leave out
         return "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
     held: deque[av.VideoFrame] | None = deque()
@@ -176,10 +149,8 @@ def frame_times(stamps: np.ndarray, rate: float) -> tuple[np.ndarray, bool]:
     """When each frame is shown, in seconds since the first.
 
     The presentation timestamps are believed if they never fall, otherwise the decoding ones if those never
-    fall (equal neighbours stay equal). Frames without a timestamp stand evenly between their neighbours, at
-    the ends one nominal interval apart. With neither clock, frames follow each other at `rate`. FFmpeg's own
-    guess weighs the same two clocks against each other frame by frame; here one clock holds for the whole
-    file.
+    fall. Frames without a timestamp stand evenly between their neighbours, at the ends one nominal interval apart. With
+    neither clock, frames follow each other at `rate`.
 
     Args:
         stamps: seconds (n, 2): presentation, decoding; NaN = not stated. Rows are in order of presentation.

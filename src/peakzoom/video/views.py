@@ -32,13 +32,13 @@ class Preprocess:
 
     Attributes:
         size: side of the network's square input in pixels.
-        frames: T, frames of a clip.
-        stride: distance of a clip's frames, in frames.
+        frames, stride: T, frames of a clip, and their distance in frames.
         fps: rate to which videos are brought first, by showing at each time the frame then on display; None takes
             frames as they are stored (paper).
         canvas: (height, width) to which every frame is resized before training crops, whatever its shape (paper:
-            256 x 342). Where ``test_canvas`` is true testing does so too, so that neither the size nor the aspect
-            ratio of a file can be read from its frames; else testing brings the short side to ``size`` (paper).
+            256 x 342).
+        test_canvas: testing does so too, so that neither the size nor the aspect ratio of a file can be read from its
+            frames; else it brings the short side to ``size`` (paper).
         zoom_source: the zoomed videos are read from frames this many times as large as the input; 1: from the input
             itself (paper).
         mean, std: normalisation of pixels in [0, 1] (the field's values for networks trained from scratch on video,
@@ -108,21 +108,13 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes of a training clip, the same for all its frames.
+    """Random changes of a training clip, the same for all its frames."""
 
-    Attributes:
-        area: range of the crop's share of the canvas; None crops ``size`` pixels as they are (paper).
-        aspect: range of the crop's width over height, relative to the canvas, drawn evenly in its logarithm.
-        flip: mirror half of the clips (wrong where left and right are different classes).
-        brightness: largest relative change.
-        contrast: largest relative change, about the clip's mean.
-    """
-
-    area: tuple[float, float] | None = None
-    aspect: tuple[float, float] = (1.0, 1.0)
-    flip: bool = True
-    brightness: float = 0.0
-    contrast: float = 0.0
+    area: tuple[float, float] | None = None  # the crop's share of the canvas; None: ``size`` pixels (paper)
+    aspect: tuple[float, float] = (1.0, 1.0)  # the crop's width over height, relative to the canvas
+    flip: bool = True  # half of the clips (wrong where left and right are different classes)
+    brightness: float = 0.0  # largest relative change
+    contrast: float = 0.0  # largest relative change, about the clip's mean
 
     @property
     def computes(self) -> bool:
@@ -169,22 +161,6 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
-def _crop_box(
-    height: int, width: int, side: int, augment: Augment, generator: torch.Generator
-) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random training crop; ``side`` is a plain crop's."""
-    if augment.area is None:
-        tall = wide = side
-    else:
-        share = _uniform(*augment.area, generator)
-        ratio = math.exp(_uniform(math.log(augment.aspect[0]), math.log(augment.aspect[1]), generator))
-        tall = min(height, round(height * math.sqrt(share / ratio)))
-        wide = min(width, round(width * math.sqrt(share * ratio)))
-    top = int(torch.randint(height - tall + 1, (), generator=generator))
-    left = int(torch.randint(width - wide + 1, (), generator=generator))
-    return top, left, tall, wide
-
-
 class Change(NamedTuple):
     """The random changes of one training clip, as plain numbers that a loader can send to the device."""
 
@@ -200,38 +176,29 @@ class Change(NamedTuple):
 def draw_change(
     height: int, width: int, preprocess: Preprocess, augment: Augment, generator: torch.Generator
 ) -> Change:
-    """Draw what is done to a training clip.
-
-    Args:
-        height: of its frames in pixels: the canvas's, or a whole multiple of it.
-        width: of its frames in pixels, the same multiple of the canvas's.
-        preprocess: the size of the result.
-        augment: what may change.
-        generator: source of every draw.
-    """
-    plain = preprocess.size * height // preprocess.canvas[0]
-    box = _crop_box(height, width, plain, augment, generator)
+    """Draw what is done to a training clip, whose frames are (height, width): a whole multiple of the canvas."""
+    if augment.area is None:
+        tall = wide = preprocess.size * height // preprocess.canvas[0]
+    else:
+        share = _uniform(*augment.area, generator)
+        ratio = math.exp(_uniform(math.log(augment.aspect[0]), math.log(augment.aspect[1]), generator))
+        tall = min(height, round(height * math.sqrt(share / ratio)))
+        wide = min(width, round(width * math.sqrt(share * ratio)))
+    top = int(torch.randint(height - tall + 1, (), generator=generator))
+    left = int(torch.randint(width - wide + 1, (), generator=generator))
     flip = augment.flip and bool(torch.rand((), generator=generator) < 0.5)
-    if not (augment.brightness or augment.contrast):
-        return Change(*box, flip, 1.0, 1.0)
-    gain = 1 + _uniform(-augment.brightness, augment.brightness, generator)
-    contrast = 1 + _uniform(-augment.contrast, augment.contrast, generator)
-    return Change(*box, flip, gain, contrast)
+    gain = contrast = 1.0
+    if augment.brightness or augment.contrast:
+        gain += _uniform(-augment.brightness, augment.brightness, generator)
+        contrast += _uniform(-augment.contrast, augment.contrast, generator)
+    return Change(top, left, tall, wide, flip, gain, contrast)
 
 
 def changed(frames: Tensor, change: Change, side: int) -> Tensor:
-    """A training clip as it was drawn.
+    """A training clip as it was drawn for its frames: uint8 (T, 3, h, w) -> (T, 3, side, side).
 
     The same on every device but for rounding: a GPU resizes in float32, a CPU in fixed point, and a pixel may differ
     by one of 255.
-
-    Args:
-        frames: uint8 (T, 3, h, w).
-        change: as drawn for frames of that size.
-        side: of the result in pixels.
-
-    Returns:
-        uint8 (T, 3, side, side), on the device of the frames.
     """
     top, left, tall, wide = change[:4]
     view = resize(frames[:, :, top : top + tall, left : left + wide], side, side)
@@ -271,8 +238,6 @@ def crop_offsets(height: int, width: int, side: int, crops: int = 3) -> list[tup
     Three are the left, middle and right of a wide frame, the top, middle and bottom of a tall one (paper, Sec. 3.1);
     one is the middle. On a square frame the crops run from left to right.
     """
-    if min(height, width) < side or crops < 1:
-        raise ValueError(f"{crops} crops of {side} do not fit into {height} x {width}")
     room_y, room_x = height - side, width - side
     at = [0.5] if crops == 1 else [index / (crops - 1) for index in range(crops)]
     if width >= height:

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peakzoom.apps.batch.listing import Item, digest, one_line
-from peakzoom.utils.durable import sync, sync_folder
+from peakzoom.utils.durable import sync
 from peakzoom.utils.errors import UserError, printable
 
 PARTS = "abcdefghijklmnop"  # letters, so that no reader takes some of them for numbers
@@ -127,7 +127,7 @@ def _write(table: Any, drafts: Path, file: Path) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 def row_without_prediction(item: Item, reason: str, fault: str) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def remove_rows(drafts: Path, known: dict[str, Known]) -> None:
             _write(kept, drafts, file)
         else:
             file.unlink()
-            sync_folder(file.parent)
+            sync(file.parent)
 
 
 def _strings(values: Sequence[str]) -> Any:

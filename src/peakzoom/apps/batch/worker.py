@@ -25,7 +25,7 @@ from peakzoom.apps.batch.table import row_without_prediction, schema, write_rows
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
 from peakzoom.model.precision import FULL
-from peakzoom.utils.durable import explain_full_disk, sync_folder
+from peakzoom.utils.durable import explain_full_disk, sync
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import add_line, whole_lines
 from peakzoom.utils.memory import return_freed_memory
@@ -94,7 +94,7 @@ class Notes:
         self.tries = Counter(line["begun"] for line in lines if "begun" in line)
         self._stream = file.open("ab")
         self._stream.truncate(end)
-        sync_folder(file.parent)
+        sync(file.parent)
 
     def begin(self, place: int) -> None:
         """Note that a video comes next."""

@@ -79,7 +79,7 @@ class Service:
             raise UserError("no class is called so: choose one from the list")
         wanted = None if target == PREDICTED else target
         with self._turn(), _without_folder(path), HeldVideo(self._admit(path), self._most_frames) as upload:
-            self._check_length(upload.info)
+            self._check_length(upload.scan.info)
             evidence = explain(self.recognizer, upload, wanted, self.views, progress=False)
             folder = self._new_folder()
             video, figure = folder / "evidence.mp4", folder / "evidence.png"

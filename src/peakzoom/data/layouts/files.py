@@ -40,13 +40,10 @@ def without_videos(folder: object) -> UserError:
 
 def videos_among(files: Iterable[Path], problems: list[Problem]) -> list[Path]:
     """The videos; other files become problems, unless they are known side files."""
-    videos: list[Path] = []
-    for file in files:
-        if is_video(file):
-            videos.append(file)
-        elif file.suffix.lower() not in SIDE_SUFFIXES:
-            problems.append(Problem(str(file), "not a video, judged by its extension"))
-    return videos
+    files = list(files)
+    others = (file for file in files if not is_video(file) and file.suffix.lower() not in SIDE_SUFFIXES)
+    problems += [Problem(str(file), "not a video, judged by its extension") for file in others]
+    return list(filter(is_video, files))
 
 
 def folder_at(path: str | Path) -> Path:

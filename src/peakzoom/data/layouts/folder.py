@@ -12,18 +12,10 @@ from peakzoom.utils.errors import UserError
 
 
 def read_folder(root: str | Path) -> VideoSet:
-    """Videos in one folder a class, with or without folders train/, val/, test/ above the classes.
+    """Videos in one folder a class, with or without folders train/, val/, test/ above the classes (docs/data.md).
 
-    ::
-
-        root/walk/a.mp4               root/train/walk/a.mp4
-        root/walk/day2/b.mp4          root/validation/walk/b.mp4     (also training, val, valid, testing)
-        root/run/c.avi                root/test/run/c.avi
-
-    A class folder is searched to its depths. Hidden files and known side files
-    (:data:`~peakzoom.data.layouts.files.SIDE_SUFFIXES`) are passed over; other files, empty class folders and videos
-    outside the class folders become problems. Groups are unknown, unless every file is named as UCF101 names its own
-    (``v_..._gNN_cNN``): then as in :func:`~peakzoom.data.layouts.ucf101.read_ucf101`.
+    Hidden and known side files are passed over; other files, empty class folders and videos outside the class folders
+    become problems. Groups are unknown, unless every file is named as UCF101 names its own (``v_..._gNN_cNN``).
 
     Raises:
         UserError: no such folder; no video in it; videos but no class folders; split folders mixed with class
@@ -42,12 +34,9 @@ def read_folder(root: str | Path) -> VideoSet:
     beside = sorted(file for parent in {root, *parents} for file in files_in(parent))
     loose = videos_among(beside, problems)
     problems += [Problem(str(file), "lies beside the class folders, so it has no class") for file in loose]
-    if not found and loose:
-        raise UserError(
-            f"{root} holds videos but no class folders; put them into one folder a class, or pass a manifest"
-        )
     if not found:
-        raise UserError(f"{root} holds no videos; expected one folder a class with videos in it")
+        kind = "videos but no class folders" if loose else "no videos"
+        raise UserError(f"{root} holds {kind}: put videos into one folder a class, or pass a manifest")
 
     classes = ordered(name for name, _, _ in found)
     place = {name: label for label, name in enumerate(classes)}

@@ -18,17 +18,11 @@ _USES = {"0": None, "1": "train", "2": "test"}
 
 
 def read_hmdb51(root: str | Path, splits: str | Path | None = None, split: int = 1) -> VideoSet:
-    """HMDB51 by its official lists, one a class: <class>_test_splitN.txt, lines "<file> 1|2|0".
+    """HMDB51 by its official lists, one a class: <class>_test_splitN.txt, lines "<file> 1|2|0" (docs/data.md).
 
-    1 is training, 2 test, 0 not used by this split (counted in a note). Videos lie in ``root/<class>/``; case
-    and extension may differ from the list. Classes are the lists' names, alphabetical.
-
-    The group is the source film. A name ends in class and seven fixed attributes, so the film is what stands
-    before the last ``_<class>_`` that they follow: ``How_to_do_a_Cartwheel`` of
-    ``How_to_do_a_Cartwheel_cartwheel_f_nm_np1_le_med_1.avi`` (cutting at the first would give
-    ``How_to_do_a``; that goes wrong in 353 of the 6,766 names). A name of another form has no group. One film
-    serves several classes, and the official lists keep a film apart only within a class: in split 1, 133 of
-    1,352 films have training clips of one class and test clips of another.
+    The group is the source film: what stands before the last ``_<class>_`` that the seven fixed attributes follow, as
+    ``How_to_do_a_Cartwheel`` of ``How_to_do_a_Cartwheel_cartwheel_f_nm_np1_le_med_1.avi``. A name of another form has
+    none.
 
     Args, Raises: as :func:`~peakzoom.data.layouts.ucf101.read_ucf101`.
     """
@@ -45,11 +39,7 @@ def read_hmdb51(root: str | Path, splits: str | Path | None = None, split: int =
 
 
 def list_hmdb51(lists: Path, split: int) -> tuple[list[str], list[Entry]]:
-    """Classes and entries that the lists name, with paths <class folder>/<file>, there or not; split None: unused.
-
-    Raises:
-        UserError: a list is malformed.
-    """
+    """Classes and entries that the lists name, with paths <class folder>/<file>, there or not; split None: unused."""
     ending = f"_test_split{split}.txt"
     classes = ordered(file.name.removesuffix(ending) for file in lists.glob(f"*{ending}"))
     listed: list[Entry] = []

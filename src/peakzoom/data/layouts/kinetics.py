@@ -14,18 +14,9 @@ COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
 def read_kinetics(file: str | Path, root: str | Path | None = None) -> VideoSet:
-    """Kinetics by an official CSV: columns label, youtube_id, time_start, time_end, split.
+    """Kinetics by an official CSV, with columns label, youtube_id, time_start, time_end, split (docs/data.md).
 
-    A video is ``<youtube_id>_<start>_<end>.mp4`` with six digits each (any video extension), in a folder
-    named like its label, with spaces or underscores, or in none; a folder train, val or test may stand
-    above::
-
-        root/arm wrestling/0Jx_000012_000022.mp4      root/0Jx_000012_000022.mp4
-        root/arm_wrestling/0Jx_000012_000022.mp4      root/train/arm wrestling/0Jx_000012_000022.mp4
-
-    Many videos have left YouTube: those not there are problems, one each. Classes are the labels of the whole
-    file, alphabetical, spaces kept, whether their videos are there or not. The group is the YouTube video.
-
+    Classes are the labels of the whole file, whether their videos are there or not. The group is the YouTube video.
     ``root`` is the folder of the videos; None: the CSV's own.
 
     Raises:

@@ -83,9 +83,8 @@ def read_lines(file: Path) -> Iterator[tuple[str, str]]:
 def find_listed(listed: list[Entry], root: Path, lists: Path) -> tuple[list[Entry], list[Problem]]:
     """The listed entries with the paths of their files, and what is missing, listed again or not listed.
 
-    ``listed`` has paths <class folder>/<file>; case and extension may differ from the files below ``root``. Entries
-    without a split are in the list but not used, and left out without a problem. A UserError, which names ``lists``,
-    if no file is there.
+    Case and extension may differ from the files below ``root``. Entries without a split are in the list but not used,
+    and left out without a problem. A UserError, which names ``lists``, if no file is there.
     """
     problems: list[Problem] = []
     videos = videos_by_key(root, problems)

@@ -22,24 +22,11 @@ def is_manifest(columns: list[str]) -> bool:
 
 
 def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
-    """Videos listed in a CSV or TSV file.
+    """Videos listed in a CSV or TSV file (docs/data.md).
 
-    The first line names the columns, in any order, case ignored; the delimiter (comma, tab, semicolon or bar)
-    is the one that makes sense of it. UTF-8, with or without a byte order mark, any line ends::
-
-        path,label,class,split,group          path: relative to ``root``
-        punch/a.avi,4,punching,train,1        label: a class index or a class name
-        hug/b.avi,1,hugging,test,2            class: the label's name; split, group: all three optional
-
-    Without a label column the class column is the label. Where all labels are whole numbers the classes stand
-    in numeric order and are renumbered from 0 without gaps; a class without a name is called by its number.
-    A class all of whose files are missing keeps its place, with no videos.
-
-    Problems, counted and left out: files that are not there, rows without path or label, negative labels,
-    rows with more fields than the header, paths that leave ``root`` (symbolic links may), paths listed
-    before.
-
-    ``root`` is the folder that the paths start from; None: the manifest's own.
+    Where all labels are whole numbers the classes stand in numeric order and are renumbered from 0 without gaps; a
+    class without a name is called by its number. A class all of whose files are missing keeps its place. ``root`` is
+    the folder that the paths start from; None: the manifest's own.
 
     Raises:
         UserError: no such file or root; not UTF-8; no column path, or neither label nor class; an unknown

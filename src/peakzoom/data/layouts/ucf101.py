@@ -20,15 +20,10 @@ def recording(class_name: str, file: Path) -> str | None:
 
 
 def read_ucf101(root: str | Path, splits: str | Path | None = None, split: int = 1) -> VideoSet:
-    """UCF101 by its official lists: classInd.txt, trainlist0N.txt and testlist0N.txt.
+    """UCF101 by its official lists: classInd.txt, trainlist0N.txt and testlist0N.txt (docs/data.md).
 
-    Videos lie in ``root/<class>/`` or ``root/UCF-101/<class>/``. Case and extension of a file may differ from
-    the list (the folder HandstandPushups holds files named v_HandStandPushups_...; some copies are re-encoded
-    to mp4). Classes stand in classInd.txt's order, all of them, present or not. The group is class and
-    recording, as in ``Archery_g07``: g07 of one class has nothing to do with g07 of another.
-
-    ``splits`` is the folder of the lists; None: looked for in ``root``, in
-    :data:`~peakzoom.data.layouts.lists.LIST_FOLDERS`. ``split`` is 1, 2 or 3.
+    Case and extension of a file may differ from the list. Classes stand in classInd.txt's order, all of them, present
+    or not. ``splits`` is the folder of the lists; None: looked for in ``root``. ``split`` is 1, 2 or 3.
 
     Raises:
         UserError: folders or lists missing, a malformed list, none of the videos there.
@@ -43,11 +38,7 @@ def read_ucf101(root: str | Path, splits: str | Path | None = None, split: int =
 
 
 def list_ucf101(lists: Path, split: int) -> tuple[list[str], list[Entry]]:
-    """Classes and entries that the lists name, with paths <class folder>/<file>, there or not.
-
-    Raises:
-        UserError: a list is missing or malformed.
-    """
+    """Classes and entries that the lists name, with paths <class folder>/<file>, there or not."""
     classes: list[str] = []
     for where, text in read_lines(lists / "classInd.txt"):
         number, _, name = text.partition(" ")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import starmap
 from pathlib import Path
 
 import av
@@ -23,7 +24,7 @@ from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress
 
 COLUMNS = ("path", "label", "split", "group", "background", "seed")  # of clips.csv
-BATCH = 8  # clips that a process renders between two reports of progress, at most
+BATCH = 8  # clips that a process is given at once, at most
 
 
 @dataclass(frozen=True)
@@ -32,28 +33,21 @@ class DatasetSpec:
 
     Classes are balanced to one clip. A clip depends on these settings and its own number alone: asking for more clips
     leaves the first ones as they are.
-
-    Attributes:
-        train_clips, test_clips: how many, at least one in all.
-        classes: actions of :data:`~peakzoom.data.synthetic.people.ACTIONS`.
-        height, width, frames, fps, difficulty: of every clip, as of :class:`ClipSpec`.
-        performers, backgrounds: how many different ones.
-        test_share: of the performers and of the backgrounds, that appear in test clips only. Without training clips,
-            or without test clips, there is nothing to hold out and all of them appear.
-        seed: of everything.
     """
 
     train_clips: int = 400
     test_clips: int = 120
     classes: Sequence[str] = tuple(ACTIONS)
-    height: int = 192
+    height: int = 192  # this and the next four: of every clip, as of :class:`ClipSpec`
     width: int = 256
     frames: int = 32
     fps: float = 15.0
     difficulty: float = 0.5
-    performers: int = 24
+    performers: int = 24  # how many different ones
     backgrounds: int = 24
-    test_share: float = 0.25
+    test_share: float = (
+        0.25  # of both, that test clips alone show; without test or training clips none is held out
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,11 +58,10 @@ class DatasetSpec:
                 f"{self.train_clips} training and {self.test_clips} test clips were asked for; give at least one clip"
             )
         if not 1 <= self.performers <= BYSTANDERS or self.backgrounds < 1 or not 0 < self.test_share < 1:
-            came = (
-                f"{self.performers} performers, {self.backgrounds} backgrounds, test share {self.test_share}"
+            raise UserError(
+                f"{self.performers} performers, {self.backgrounds} backgrounds, test share {self.test_share}: give at "
+                f"least one of each, at most {BYSTANDERS} performers, and a share between 0 and 1"
             )
-            most = f"at most {BYSTANDERS} performers"
-            raise UserError(f"{came}: give at least one of each, {most}, and a share between 0 and 1")
 
     def clips(self) -> Iterator[tuple[str, str, ClipSpec]]:
         """Path (``<class>/<split>_<number>.mp4``), split and specification of each clip.
@@ -124,14 +117,11 @@ def render_dataset(
     The list has the columns :data:`COLUMNS`; the group is the performer, as "p07".
 
     Args:
-        root: new or empty folder.
+        root: new or empty folder, which is returned.
         spec: what to write; the defaults of :class:`DatasetSpec` when not given.
-        workers: processes; at most 1: none beside this one. They change no clip. As always with processes, a script
-            calls this below ``if __name__ == "__main__":``.
+        workers: processes; at most 1: none beside this one. As always with processes, a script calls this below
+            ``if __name__ == "__main__":``.
         progress: called with (done, all) from this process.
-
-    Returns:
-        ``root``.
 
     Raises:
         UserError: ``root`` holds something already, or a value is out of its range.
@@ -146,9 +136,7 @@ def render_dataset(
         (root / name).mkdir(parents=True, exist_ok=True)
     # Sorted by background, so that a process draws a background once for many clips.
     jobs = [(clip, root / path) for path, _, clip in sorted(plan, key=lambda item: item[2].background)]
-    done = 0
-    for count in _written(jobs, workers):
-        done += count
+    for done, _ in enumerate(_written(jobs, workers), 1):
         if progress:
             progress(done, len(jobs))
     write_csv(
@@ -162,24 +150,12 @@ def render_dataset(
     return root
 
 
-def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[int]:
-    """How many more clips are written, batch by batch."""
-    size = max(1, min(BATCH, len(jobs) // max(1, 4 * workers)))
-    batches = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[None]:
+    """One item for each clip that is written."""
     if workers <= 1:
-        yield from map(_write_batch, batches)
+        yield from starmap(write_clip, jobs)
         return
+    size = max(1, min(BATCH, len(jobs) // (4 * workers)))
     # "spawn" works the same on all systems and carries no threads or locks of the caller over.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for future in as_completed([pool.submit(_write_batch, batch) for batch in batches]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _write_batch(jobs: list[tuple[ClipSpec, Path]]) -> int:
-    for spec, path in jobs:
-        write_clip(spec, path)
-    return len(jobs)
+        yield from pool.map(write_clip, *zip(*jobs, strict=True), chunksize=size)

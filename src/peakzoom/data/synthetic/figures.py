@@ -13,6 +13,9 @@ from peakzoom.data.synthetic.people import STAND, Colour, Look, Pose, Side, shad
 # In drawing order: a colour, and per time x0, y0, x1, y1, ...
 Polygons = list[tuple[Colour, list[list[float]]]]
 
+# A capsule: its colour, ends (T, 2) and end radii, in drawn pixels.
+Capsule = tuple[Colour, np.ndarray, np.ndarray, float, float]
+
 # "hand", "foot", "head": centres (T, 2) and a radius, in drawn pixels.
 Parts = dict[str, tuple[np.ndarray, float]]
 
@@ -29,19 +32,24 @@ class Sketch:
 
     def __init__(self, origin: tuple[float, float], scale: float, outline: float, light: float) -> None:
         self.origin, self.scale, self.outline, self.light = np.array(origin), scale, outline, light
-        self.parts: list[list[tuple[np.ndarray, np.ndarray, float, float, Colour, bool, bool]]] = []
+        self.parts: list[tuple[list[Capsule], list[Capsule]]] = []  # outlines and colours
 
     def part(self) -> None:
         """What follows gets an outline of its own, over what came before."""
-        self.parts.append([])
+        self.parts.append(([], []))
 
     def limb(
         self, a: np.ndarray, b: np.ndarray, ra: float, rb: float, colour: Colour, shine: bool = True, ink: bool = True
     ) -> None:  # fmt: skip
         """A capsule from points ``a`` to ``b`` (T, 2) with end radii ``ra`` and ``rb``."""
-        self.parts[-1].append(
-            (self.place(a), self.place(b), ra * self.scale, rb * self.scale, colour, shine, ink)
-        )
+        a, b, ra, rb = self.place(a), self.place(b), ra * self.scale, rb * self.scale
+        outlines, colours = self.parts[-1]
+        if ink:
+            outlines.append((INK, a, b, ra + self.outline, rb + self.outline))
+        colours.append((colour, a, b, ra, rb))
+        if shine:  # a lighter band towards the lamp makes a flat limb round
+            move = np.array([self.light, -0.6]) * 0.42 * min(ra, rb)
+            colours.append((shade(colour, 1.18), a + move, b + move, 0.42 * ra, 0.42 * rb))
 
     def flat(self, a: np.ndarray, b: np.ndarray, ra: float, rb: float, colour: Colour) -> None:
         """A capsule without the shine that makes limbs round."""
@@ -57,16 +65,7 @@ class Sketch:
 
     def polygons(self) -> Polygons:
         """All capsules as polygons, in drawing order."""
-        rows: list[tuple[Colour, np.ndarray, np.ndarray, float, float]] = []
-        for part in self.parts:
-            rows += [
-                (INK, a, b, ra + self.outline, rb + self.outline) for a, b, ra, rb, _, _, ink in part if ink
-            ]
-            for a, b, ra, rb, colour, shine, _ in part:
-                rows.append((colour, a, b, ra, rb))
-                if shine:  # a lighter band towards the lamp makes a flat limb round
-                    move = np.array([self.light, -0.6]) * 0.42 * min(ra, rb)
-                    rows.append((shade(colour, 1.18), a + move, b + move, 0.42 * ra, 0.42 * rb))
+        rows = [row for outlines, colours in self.parts for row in outlines + colours]
         ends = np.stack([np.stack([a, b], axis=1) for _, a, b, _, _ in rows], axis=1)  # (T, N, 2 ends, 2)
         radii = np.array([[ra, rb] for _, _, _, ra, rb in rows])  # (N, 2)
         axis = np.arctan2(*np.moveaxis(ends[:, :, 1] - ends[:, :, 0], -1, 0)[::-1])  # (T, N)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -32,48 +31,28 @@ def shade(colour: Colour, gain: float) -> Colour:
     return r, g, b
 
 
-@dataclass(frozen=True)
 class Look:
-    """A performer: proportions (fractions of the height), colours, and a style of motion (speed, amplitude)."""
+    """A performer: proportions (fractions of the height), colours, and a style of motion (speed, amplitude).
 
-    thigh: float
-    shin: float
-    torso: float
-    shoulder: float
-    hip: float
-    upper_arm: float
-    forearm: float
-    hand: float
-    head: float
-    foot: float
-    bulk: float
-    skin: Colour
-    hair: Colour
-    shirt: Colour
-    trousers: Colour
-    shoes: Colour
-    long_sleeves: bool
-    shorts: bool
-    hair_style: str
-    speed: float
-    vigour: float
+    The same two numbers, the same person: the order of the draws below decides who that is.
+    """
 
-
-@lru_cache(maxsize=256)
-def performer_look(world: int, performer: int) -> Look:
-    """The looks of one performer; the same two numbers, the same person."""
-    rng = np.random.default_rng([world, LOOKS, performer])
-    u = rng.uniform
-    return Look(
-        thigh=u(0.20, 0.235), shin=u(0.20, 0.235), torso=u(0.25, 0.30), shoulder=u(0.092, 0.122), hip=u(0.05, 0.068),
-        upper_arm=u(0.145, 0.17), forearm=u(0.13, 0.155), hand=u(0.052, 0.062), head=u(0.080, 0.094),
-        foot=u(0.10, 0.125), bulk=u(0.85, 1.3),
-        skin=hsv(u(0.04, 0.085), u(0.25, 0.62), u(0.45, 1.0)), hair=hsv(u(0.0, 0.14), u(0.1, 0.8), u(0.1, 0.75)),
-        shirt=hsv(u(), u(0.2, 0.9), u(0.35, 1.0)), trousers=hsv(u(), u(0.1, 0.7), u(0.2, 0.8)),
-        shoes=hsv(u(), u(0.0, 0.9), u(0.25, 0.95)), long_sleeves=bool(u() < 0.5), shorts=bool(u() < 0.35),
-        hair_style=str(rng.choice(["short", "long", "bun", "cap", "bald"], p=[0.35, 0.25, 0.15, 0.15, 0.1])),
-        speed=u(0.85, 1.2), vigour=u(0.85, 1.15),
-    )  # fmt: skip
+    def __init__(self, world: int, performer: int) -> None:
+        rng = np.random.default_rng([world, LOOKS, performer])
+        u = rng.uniform
+        self.thigh, self.shin, self.torso = u(0.20, 0.235), u(0.20, 0.235), u(0.25, 0.30)
+        self.shoulder, self.hip = u(0.092, 0.122), u(0.05, 0.068)
+        self.upper_arm, self.forearm, self.hand = u(0.145, 0.17), u(0.13, 0.155), u(0.052, 0.062)
+        self.head, self.foot, self.bulk = u(0.080, 0.094), u(0.10, 0.125), u(0.85, 1.3)
+        self.skin = hsv(u(0.04, 0.085), u(0.25, 0.62), u(0.45, 1.0))
+        self.hair = hsv(u(0.0, 0.14), u(0.1, 0.8), u(0.1, 0.75))
+        self.shirt = hsv(u(), u(0.2, 0.9), u(0.35, 1.0))
+        self.trousers = hsv(u(), u(0.1, 0.7), u(0.2, 0.8))
+        self.shoes = hsv(u(), u(0.0, 0.9), u(0.25, 0.95))
+        self.long_sleeves, self.shorts = u() < 0.5, u() < 0.35
+        styles = {"short": 0.35, "long": 0.25, "bun": 0.15, "cap": 0.15, "bald": 0.1}
+        self.hair_style = str(rng.choice(list(styles), p=list(styles.values())))
+        self.speed, self.vigour = u(0.85, 1.2), u(0.85, 1.15)
 
 
 def standing_height(look: Look) -> float:

@@ -13,16 +13,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from peakzoom.data.synthetic.figures import Parts, Polygons, Sketch, draw_figure
-from peakzoom.data.synthetic.people import (
-    ACTIONS,
-    Look,
-    hsv,
-    idle_pose,
-    performer_look,
-    shade,
-    standing_height,
-)
+from peakzoom.data.synthetic.figures import Polygons, Sketch, draw_figure
+from peakzoom.data.synthetic.people import ACTIONS, Look, hsv, idle_pose, shade, standing_height
 from peakzoom.utils.errors import UserError
 
 SUPERSAMPLE = 2  # drawn at twice the size, then averaged: Pillow's polygons have hard edges on whole pixels
@@ -125,148 +117,117 @@ def _background(world: int, background: int, height: int, width: int, difficulty
     return Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(blur)
 
 
-@dataclass
 class Scene:
-    """A clip before its frames are drawn; lengths in drawn pixels."""
+    """A clip before its frames are drawn; lengths in drawn pixels.
 
-    canvas: Image.Image  # the place, with all that does not move
-    shapes: Polygons
-    camera: np.ndarray  # (T, 2) int, the frame's left upper corner
-    parts: Parts
-    tables: list[list[int]]  # per frame 3 x 256 brightness levels
-    noise: np.ndarray  # int16 (H + 16, W + 16, 3)
-    shifts: np.ndarray  # (T, 2), where a frame's noise begins
+    All random numbers of a clip are drawn here, and are the same ones whatever the action. What is drawn per frame has
+    a stream of its own, so that a longer clip or another frame rate keeps the motion. The order of the steps is that of
+    the draws: a change of it changes every clip.
 
-
-@dataclass(frozen=True)
-class _Performer:
-    """Who acts, where and how; lengths in drawn pixels."""
-
-    look: Look
-    x: float  # of the feet
-    y: float
-    scale: float  # of one unit of the body
-    outward: float  # +1 when the acting side is the right of the picture, else -1
-    light: float  # the side that the lamp is on
-    beat: np.ndarray  # (T,), -1 to 1, the action's motion
-    vigour: float
-
-
-def _scene(spec: ClipSpec) -> Scene:
-    """All random numbers of a clip: the same ones whatever the action.
-
-    What is drawn per frame has a stream of its own, so that a longer clip or another frame rate keeps the motion. The
-    order of the steps below is that of the draws: a change of it changes every clip.
+    The place with all that does not move is the ``canvas``; ``shapes`` move, and ``parts`` are the performer's.
     """
-    rng = np.random.default_rng([spec.world, STREAM["clip"], spec.seed])
-    grain = np.random.default_rng([spec.world, STREAM["grain"], spec.seed])
-    time = np.arange(spec.frames) / spec.fps
-    canvas = _background(spec.world, spec.background, spec.height, spec.width, spec.difficulty).copy()
-    if rng.uniform() < 0.5:
-        canvas = canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    camera = _camera(spec, rng, grain, time)
-    performer = _performer(spec, rng, time, canvas.width)
-    shapes = _bystanders(spec, rng, time, canvas, performer) + _balls(
-        spec, rng, time, canvas, performer.light
-    )
 
-    x, y, scale = performer.x, performer.y, performer.scale
-    shadow = [x - 0.2 * scale, y - 0.015 * scale, x + 0.2 * scale, y + 0.035 * scale]
-    ImageDraw.Draw(canvas).ellipse(shadow, fill=(70, 66, 62))
-    pose = idle_pose(rng, time, spec.difficulty)
-    ACTIONS[spec.action][0](pose, performer.beat, performer.vigour)
-    sketch = Sketch((x, y), scale, 0.7 * SUPERSAMPLE, performer.light)
-    parts = draw_figure(sketch, performer.look, pose, performer.outward)
-    shapes += sketch.polygons()
-    return Scene(canvas, shapes, camera, parts, *_exposure(spec, rng, grain))
+    def __init__(self, spec: ClipSpec) -> None:
+        self.spec, self.d = spec, spec.difficulty
+        self.rng = np.random.default_rng([spec.world, STREAM["clip"], spec.seed])
+        self.grain = np.random.default_rng([spec.world, STREAM["grain"], spec.seed])
+        self.u = self.rng.uniform
+        self.time = np.arange(spec.frames) / spec.fps
+        self.canvas = _background(
+            spec.world, spec.background, spec.height, spec.width, spec.difficulty
+        ).copy()
+        if self.u() < 0.5:
+            self.canvas = self.canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        self.shapes: Polygons = []
+        self._move_camera()
+        self._place_performer()
+        self._add_bystanders()
+        self._add_balls()
+        self._draw_performer()
+        self._expose()
 
+    def _move_camera(self) -> None:
+        """A slow pan and a tremble, in whole drawn pixels (half a pixel of the frame)."""
+        u, d, s = self.u, self.d, SUPERSAMPLE
+        reach, rate = s * (MARGIN - 2) * d * u(0.2, 0.8, 2) * [1, 0.4], u(0.1, 0.3, 2)
+        pan = reach * np.sin(2 * np.pi * rate * self.time[:, None] + u(0, 2 * np.pi, 2))
+        tremble = np.cumsum(self.grain.normal(0, 0.5 * d * s, (len(self.time), 2)), axis=0)
+        shift = np.rint(s * MARGIN + pan + tremble - tremble.mean(axis=0))
+        self.camera = np.clip(shift, 0, 2 * s * MARGIN).astype(int)  # (T, 2), the frame's left upper corner
 
-def _camera(
-    spec: ClipSpec, rng: np.random.Generator, grain: np.random.Generator, time: np.ndarray
-) -> np.ndarray:
-    """A slow pan and a tremble, (T, 2), in whole drawn pixels (half a pixel of the frame)."""
-    u, d, s = rng.uniform, spec.difficulty, SUPERSAMPLE
-    reach, rate, phase = s * (MARGIN - 2) * d * u(0.2, 0.8, 2) * [1, 0.4], u(0.1, 0.3, 2), u(0, 2 * np.pi, 2)
-    pan = reach * np.sin(2 * np.pi * rate * time[:, None] + phase)
-    tremble = np.cumsum(grain.normal(0, 0.5 * d * s, (spec.frames, 2)), axis=0)
-    shift = np.rint(s * MARGIN + pan + tremble - tremble.mean(axis=0))
-    return np.clip(shift, 0, 2 * s * MARGIN).astype(int)
+    def _place_performer(self) -> None:
+        """Looks, size, place, side and timing."""
+        spec, u, d, s = self.spec, self.u, self.d, SUPERSAMPLE
+        self.look = look = Look(spec.world, spec.performer)
+        tall = s * min(spec.height, 0.85 * spec.width) * u(0.80 - 0.22 * d, 0.83 + 0.04 * d)
+        self.scale = tall / standing_height(look)  # of one unit of the body
+        room = max(0.0, s * (spec.width / 2 - 8 * d) - 0.44 * self.scale)  # a kicking foot stays in the frame
+        self.x = self.canvas.width / 2 + room * u(-1, 1) * (0.15 + 0.85 * d)  # of the feet
+        # Heels stand above the lower border: toes point down in the picture, and the camera trembles.
+        self.y = s * (MARGIN + 0.92 * spec.height) - u(0, 0.5) * max(0.0, 0.89 * s * spec.height - tall)
+        self.outward = self.rng.choice([-1.0, 1.0])  # +1 when the acting side is the right of the picture
+        self.light = self.rng.choice([-0.6, 0.6])  # the side that the lamp is on
+        period = u(0.55, 1.05) / look.speed * SLOW.get(spec.action, 1.0)  # seconds
+        self.beat = np.sin(2 * np.pi * (self.time / period + u()))  # (T,), the action's motion
+        self.vigour = look.vigour * u(0.9, 1.1)
 
-
-def _performer(spec: ClipSpec, rng: np.random.Generator, time: np.ndarray, canvas_width: int) -> _Performer:
-    """Looks, size, place, side and timing."""
-    u, d, s = rng.uniform, spec.difficulty, SUPERSAMPLE
-    look = performer_look(spec.world, spec.performer)
-    tall = s * min(spec.height, 0.85 * spec.width) * u(0.80 - 0.22 * d, 0.83 + 0.04 * d)
-    scale = tall / standing_height(look)
-    room = max(0.0, s * (spec.width / 2 - 8 * d) - 0.44 * scale)  # a kicking foot stays in the frame
-    x = canvas_width / 2 + room * u(-1, 1) * (0.15 + 0.85 * d)
-    # Heels stand above the lower border: toes point down in the picture, and the camera trembles.
-    y = s * (MARGIN + 0.92 * spec.height) - u(0, 0.5) * max(0.0, 0.89 * s * spec.height - tall)
-    outward, light = rng.choice([-1.0, 1.0]), rng.choice([-0.6, 0.6])
-    period = u(0.55, 1.05) / look.speed * SLOW.get(spec.action, 1.0)  # seconds
-    beat = np.sin(2 * np.pi * (time / period + u()))
-    return _Performer(look, x, y, scale, outward, light, beat, look.vigour * u(0.9, 1.1))
-
-
-def _bystanders(
-    spec: ClipSpec, rng: np.random.Generator, time: np.ndarray, canvas: Image.Image, performer: _Performer
-) -> Polygons:
-    """People who stand still, drawn into the canvas, or sway: their polygons."""
-    u, d, (w, h) = rng.uniform, spec.difficulty, canvas.size
-    shapes: Polygons = []
-    for _ in range(2):
-        shown, moves, place, size = u() < 0.75 * d, u() < 0.5 * d, u(0.02, 0.98) * w, u(0.5, 0.8)
-        person = performer_look(spec.world, BYSTANDERS + int(rng.integers(1000)))
-        pose = idle_pose(np.random.default_rng(rng.integers(2**31)), time if moves else time[:1], 1.0)
-        if not shown or abs(place - performer.x) <= 0.45 * performer.scale:
-            continue
-        sketch = Sketch(
-            (place, performer.y - 0.03 * h), performer.scale * size, 0.5 * SUPERSAMPLE, performer.light
-        )
-        draw_figure(sketch, person, pose, 1.0)
-        if moves:
-            shapes += sketch.polygons()
-        else:
-            draw = ImageDraw.Draw(canvas)
+    def _add_bystanders(self) -> None:
+        """People who stand still, drawn into the canvas, or sway."""
+        u, d, (w, h) = self.u, self.d, self.canvas.size
+        for _ in range(2):
+            shown, moves, place, size = u() < 0.75 * d, u() < 0.5 * d, u(0.02, 0.98) * w, u(0.5, 0.8)
+            person = Look(self.spec.world, BYSTANDERS + int(self.rng.integers(1000)))
+            time = self.time if moves else self.time[:1]
+            pose = idle_pose(np.random.default_rng(self.rng.integers(2**31)), time, 1.0)
+            if not shown or abs(place - self.x) <= 0.45 * self.scale:
+                continue
+            sketch = Sketch((place, self.y - 0.03 * h), self.scale * size, 0.5 * SUPERSAMPLE, self.light)
+            draw_figure(sketch, person, pose, 1.0)
+            if moves:
+                self.shapes += sketch.polygons()
+                continue
+            draw = ImageDraw.Draw(self.canvas)
             for fill, points in sketch.polygons():
                 draw.polygon(points[0], fill=fill)
-    return shapes
 
+    def _add_balls(self) -> None:
+        """Balls that pass by."""
+        u, d, (w, h) = self.u, self.d, self.canvas.size
+        for _ in range(2):
+            shown, r, colour = u() < 0.6 * d, u(0.02, 0.05) * h, hsv(u(), u(0.3, 0.9), u(0.4, 1))
+            begin, way = u([0, 0.1 * h], [w, 0.9 * h]), u([-0.3 * w, -0.1 * h], [0.3 * w, 0.1 * h])
+            if shown:
+                path = begin + way * self.time[:, None]
+                sketch = Sketch((0, 0), 1.0, 0.5 * SUPERSAMPLE, self.light)
+                sketch.part()
+                sketch.limb(path, path, r, r, colour)
+                self.shapes += sketch.polygons()
 
-def _balls(
-    spec: ClipSpec, rng: np.random.Generator, time: np.ndarray, canvas: Image.Image, light: float
-) -> Polygons:
-    """Balls that pass by."""
-    u, d, (w, h) = rng.uniform, spec.difficulty, canvas.size
-    shapes: Polygons = []
-    for _ in range(2):
-        shown, r, colour = u() < 0.6 * d, u(0.02, 0.05) * h, hsv(u(), u(0.3, 0.9), u(0.4, 1))
-        path = u([0, 0.1 * h], [w, 0.9 * h]) + u([-0.3 * w, -0.1 * h], [0.3 * w, 0.1 * h]) * time[:, None]
-        if shown:
-            sketch = Sketch((0, 0), 1.0, 0.5 * SUPERSAMPLE, light)
-            sketch.part()
-            sketch.limb(path, path, r, r, colour)
-            shapes += sketch.polygons()
-    return shapes
+    def _draw_performer(self) -> None:
+        x, y, scale = self.x, self.y, self.scale
+        shadow = [x - 0.2 * scale, y - 0.015 * scale, x + 0.2 * scale, y + 0.035 * scale]
+        ImageDraw.Draw(self.canvas).ellipse(shadow, fill=(70, 66, 62))
+        pose = idle_pose(self.rng, self.time, self.d)
+        ACTIONS[self.spec.action][0](pose, self.beat, self.vigour)
+        sketch = Sketch((x, y), scale, 0.7 * SUPERSAMPLE, self.light)
+        self.parts = draw_figure(sketch, self.look, pose, self.outward)
+        self.shapes += sketch.polygons()
 
-
-def _exposure(
-    spec: ClipSpec, rng: np.random.Generator, grain: np.random.Generator
-) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
-    """Brightness levels of each frame, the noise, and where in it each frame's begins: the last fields of a scene."""
-    u, d = rng.uniform, spec.difficulty
-    gain = u(0.9 - 0.15 * d, 1.08 + 0.12 * d) * (1 + u(-0.05, 0.05, 3) * (0.5 + d))  # and the light's colour
-    flicker = 1 + grain.normal(0, 0.012 * d, spec.frames)
-    levels = np.clip(np.outer(flicker, np.outer(gain, np.arange(256))), 0, 255)
-    shifts = grain.integers(0, 17, (spec.frames, 2))
-    noise = np.rint(grain.normal(0, 0.6 + 3.4 * d, (spec.height + 16, spec.width + 16, 3))).astype(np.int16)
-    return levels.astype(int).tolist(), noise, shifts
+    def _expose(self) -> None:
+        """Brightness, the light's colour, flicker and noise."""
+        u, d, grain, spec = self.u, self.d, self.grain, self.spec
+        gain = u(0.9 - 0.15 * d, 1.08 + 0.12 * d) * (1 + u(-0.05, 0.05, 3) * (0.5 + d))
+        flicker = 1 + grain.normal(0, 0.012 * d, spec.frames)
+        levels = np.clip(np.outer(flicker, np.outer(gain, np.arange(256))), 0, 255)
+        self.tables = levels.astype(int).tolist()  # per frame 3 x 256
+        self.shifts = grain.integers(0, 17, (spec.frames, 2))  # where a frame's noise begins
+        noise = grain.normal(0, 0.6 + 3.4 * d, (spec.height + 16, spec.width + 16, 3))
+        self.noise = np.rint(noise).astype(np.int16)
 
 
 def clip_frames(spec: ClipSpec) -> Iterator[np.ndarray]:
     """The frames of a clip one by one, uint8 (H, W, 3)."""
-    scene, s = _scene(spec), SUPERSAMPLE
+    scene, s = Scene(spec), SUPERSAMPLE
     for t in range(spec.frames):
         frame = scene.canvas.copy()
         draw = ImageDraw.Draw(frame)
@@ -292,7 +253,7 @@ def telling_part(spec: ClipSpec) -> tuple[str, np.ndarray, float]:
     Returns the part's name ("hand", "foot", "head"; for clap one of the hands), its centres (T, 2) as x, y, and a
     radius that holds it.
     """
-    scene = _scene(spec)
+    scene = Scene(spec)
     name = ACTIONS[spec.action][1]
     centres, radius = scene.parts[name]
     return name, (centres - scene.camera) / SUPERSAMPLE, radius / SUPERSAMPLE
