@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from timing import machine
 
-from peakzoom.apps.batch.label import LabelOptions, label
+from peakzoom.apps.batch.label import label
+from peakzoom.apps.batch.worker import LabelOptions
 from peakzoom.cli.inputs import find_videos, whole_numbers
 from peakzoom.inference.recognizer import load
 from peakzoom.video.sampling import Views

@@ -367,7 +367,7 @@ def job(run: Path, tmp_path: Path) -> Job:
     recognizer = load(run, "cpu")
     settings = json.loads(json.dumps(recognizer.settings(FEW)))
     options = LabelOptions(device="cpu")
-    return Job(str(run), options, FEW, settings, new_drafts(tmp_path / "out"), 1, 1)
+    return Job(str(run), options, FEW, settings, new_drafts(tmp_path / "out"), Plan(1, 1, 0))
 
 
 @pytest.fixture(autouse=True)
@@ -555,7 +555,7 @@ def test_videos_are_found_once(folder: Path, shelf: None, monkeypatch: pytest.Mo
     assert find_items(["."]) == items  # wherever a worker is
     remote = find_items([f"shelf://{folder}", f"shelf://{folder}/a.mp4"])
     assert [item.path for item in remote] == [f"shelf://{item.path}" for item in items]
-    assert all(item.changed == f"tag-{item.size}" and item.is_remote for item in remote)
+    assert all(item.changed == f"tag-{item.size}" for item in remote)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from peakzoom.apps.watch.events import COLUMNS, Event, EventFiles, Merger, clock_time, cue
-from peakzoom.utils.errors import UserError
 
 Said = tuple[float, float, str | None, float]  # start, end, class, score of a window
 NAMES = [None, "wave", "kick", "nod"]
@@ -104,12 +103,6 @@ def test_nothing_is_joined_over_an_end() -> None:
     assert list(merger.end()) == [Event(0, 2, "wave", 0.6, 0.6, 1)]
     assert list(merger.add(2, 4, "wave", 0.8)) == []
     assert list(merger.end()) == [Event(2, 4, "wave", 0.8, 0.8, 1)]
-
-
-@pytest.mark.parametrize("gap", [-1.0, float("nan"), float("inf")])
-def test_gaps_that_are_none(gap: float) -> None:
-    with pytest.raises(UserError, match="gap"):
-        Merger(gap)
 
 
 # Files -----------------------------------------------------------------------------------------------------------

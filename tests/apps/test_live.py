@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from peakzoom.apps.watch import source as live
 from peakzoom.apps.watch.records import Break, SourceProblem
-from peakzoom.apps.watch.source import Source, SourceItem, TimedFrame
+from peakzoom.apps.watch.source import Source, SourceItem, TimedFrame, open_here
 from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.decode import decode
@@ -30,14 +30,19 @@ from peakzoom.video.scan import frame_times, probe
 SIZE = (24, 32)
 
 
+def opened(source: str | Path) -> Source:
+    """In this process, frames of 24 x 32 pixels."""
+    return open_here(source, lambda height, width: SIZE)
+
+
 def read(source: str | Path) -> tuple[list[float], torch.Tensor, list[SourceItem]]:
     """Times, pixels uint8 (n, 3, 24, 32), and all that is no frame."""
-    opened = Source(source)
+    found = opened(source)
     times, pixels, rest = [], [], []
-    for item in opened:
+    for item in found.items:
         if isinstance(item, TimedFrame):
             times.append(item.time)
-            pixels.append(opened.convert(item.frame, SIZE))
+            pixels.append(found.convert(item.frame))
         else:
             rest.append(item)
     return times, torch.stack(pixels).permute(0, 3, 1, 2), rest
@@ -76,7 +81,7 @@ def test_files_are_what_a_whole_decode_gives(shared_data: Path) -> None:
             whole = decode(path, None, SIZE)
         except DecodeError as error:
             with pytest.raises(DecodeError, match=f"{re.escape(str(error))}$"):
-                Source(path)
+                opened(path)
             refused += 1
             continue
         times, pixels, rest = read(path)
@@ -94,7 +99,7 @@ def test_files_are_what_a_whole_decode_gives(shared_data: Path) -> None:
 
 def test_what_a_source_says_of_itself(tmp_path: Path) -> None:
     path = write(tmp_path / "a b:c%03d.mkv", [0, 40, 80])
-    source, info = Source(path), probe(path)
+    source, info = opened(path), probe(path)
     assert (source.name, source.live, source.rate) == (str(path), False, 25.0)
     assert (source.height, source.width) == (info.height, info.width) == (48, 64)
     source.close()
@@ -139,16 +144,6 @@ def test_a_gap_and_a_jump_back_are_breaks(tmp_path: Path) -> None:
     assert times.index(breaks[0].time) == 30  # where the second file's first frame is
     brightness = pixels.float().mean((1, 2, 3))
     assert brightness[30] > brightness[29] + 8
-
-
-def test_frames_are_not_kept(tmp_path: Path) -> None:
-    source = Source(write(tmp_path / "v.mkv", [40 * k for k in range(60)]))
-    assert len(source._ahead) == live.LOOKAHEAD
-    frames = iter(source)
-    for _ in range(live.LOOKAHEAD):
-        next(frames)
-    assert not source._ahead
-    source.close()
 
 
 # Time ------------------------------------------------------------------------------------------------------------
@@ -245,9 +240,9 @@ def test_standard_input(tmp_path: Path) -> None:
     for inside in (f"file://{path}", path):
         playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{inside}\n#EXT-X-ENDLIST\n"
         with standard_input(playlist.encode()), pytest.raises(DecodeError):
-            Source("-")
+            opened("-")
     with standard_input(b""), pytest.raises(DecodeError, match="-: cannot be opened"):
-        Source("-")
+        opened("-")
 
 
 def test_addresses(tmp_path: Path, served: str) -> None:
@@ -256,7 +251,7 @@ def test_addresses(tmp_path: Path, served: str) -> None:
     fetched = read(f"{served}/v.mkv")
     assert fetched[0] == times and torch.equal(fetched[1], pixels)
     with pytest.raises(DecodeError, match="Not Found"):
-        Source(f"{served}/gone.mkv")
+        opened(f"{served}/gone.mkv")
 
 
 def test_a_stream(tmp_path: Path) -> None:
@@ -271,9 +266,9 @@ def test_a_stream(tmp_path: Path) -> None:
         thread = threading.Thread(target=send)
         thread.start()
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        source = Source(address)
+        source = opened(address)
         assert source.live
-        shown = [item.time for item in source if isinstance(item, TimedFrame)]
+        shown = [item.time for item in source.items if isinstance(item, TimedFrame)]
         thread.join()
     assert shown == pytest.approx([0.04 * k for k in range(40)], abs=1e-4)
 
@@ -287,7 +282,7 @@ def test_no_list_leads_to_a_file(tmp_path: Path, served: str, monkeypatch: pytes
     assert len(read(f"{served}/good.m3u8")[0]) == 40
     for source in (f"{served}/bad.m3u8", tmp_path / "good.m3u8", tmp_path / "bad.m3u8"):
         with pytest.raises(DecodeError):
-            Source(source)
+            opened(source)
     monkeypatch.setattr(live, "NETWORK", f"{live.NETWORK},file")  # the list itself was sound
     assert len(read(f"{served}/bad.m3u8")[0]) == 40
 
@@ -316,7 +311,7 @@ def closed_port() -> int:
 def test_no_source_is_one_sentence(tmp_path: Path, source: str, said: str) -> None:
     source = source.format(tmp=tmp_path, port=closed_port())
     with pytest.raises(UserError, match=re.escape(said)) as caught:
-        Source(source)
+        opened(source)
     text = str(caught.value)
     assert "\n" not in text and "s3cret" not in text and "ann" not in text.replace("cannot", "")
 
@@ -325,7 +320,7 @@ def test_a_silent_stream_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SILENCE", 0.2)
     said = pytest.raises(DecodeError, match=r"nothing came for 0\.2 seconds")
     with socket.create_server(("127.0.0.1", 0)) as server, said:
-        Source(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        opened(f"tcp://127.0.0.1:{server.getsockname()[1]}")
 
 
 # Devices: what FFmpeg is asked for; there is no camera here ---------------------------------------------------------

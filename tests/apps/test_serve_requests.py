@@ -32,8 +32,9 @@ import gradio
 from gradio.state_holder import StateHolder
 from visiting import ONE, SEVERAL, Visitor, as_file
 
+from peakzoom.apps.serve.limits import Limits
 from peakzoom.apps.serve.page import server
-from peakzoom.apps.serve.service import Limits, Service
+from peakzoom.apps.serve.service import Service
 from peakzoom.apps.serve.sweeper import Sweeper, named_files
 
 PROTOCOL = Views(clips=1, crops=1)

@@ -164,6 +164,8 @@ def test_records_say_what_happened(tmp_path: Path, make_clip: Callable[..., Path
         ({"crops": 0}, "crops is 0"),
         ({"threshold": 1.5}, "threshold is 1.5"),
         ({"gap": -1.0}, "gap is -1"),
+        ({"gap": float("nan")}, "gap is nan"),
+        ({"gap": float("inf")}, "gap is inf"),
         ({"lag": -1.0}, "lag is -1"),
         ({"seconds": 0.0}, "seconds is 0"),
         ({"ignore": ["wave", "nothing"]}, "'nothing' is to be ignored .* some of wave, kick, nod"),
@@ -190,7 +192,8 @@ class Camera:
     height: int = 32
     width: int = 32
 
-    def __iter__(self) -> Iterator[TimedFrame | Break | SourceProblem]:
+    @property
+    def items(self) -> Iterator[TimedFrame | Break | SourceProblem]:
         for number in range(self.count):
             self.gate(number)
             other = self.between.get(number)
@@ -201,9 +204,9 @@ class Camera:
             yield TimedFrame(number / 10, number)  # type: ignore[arg-type]
         self.gate(self.count)
 
-    def convert(self, frame: object, size: tuple[int, int]) -> Tensor:
+    def convert(self, frame: object) -> Tensor:
         assert isinstance(frame, int)
-        return torch.full((*size, 3), frame % 256, dtype=torch.uint8)
+        return torch.full((32, 32, 3), frame % 256, dtype=torch.uint8)
 
     def close(self) -> None:
         pass
@@ -369,7 +372,7 @@ def test_a_file_played_live_keeps_its_own_speed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reading, "time", SimpleNamespace(sleep=sleep))
     camera = Camera(60, live=False)
     plain = camera.convert
-    camera.convert = lambda frame, size: taken.append((frame, now[0])) or plain(frame, size)  # type: ignore
+    camera.convert = lambda frame: taken.append((frame, now[0])) or plain(frame)  # type: ignore
     list(watch(Recognizer(Engine()), camera, WatchOptions(live=True, lag=1000.0), clock=lambda: now[0]))
     # A frame is converted when the next one has come.
     assert [frame for frame, _ in taken] == list(range(60))
@@ -396,10 +399,8 @@ def test_a_slow_clock_is_no_lag_and_a_burst_is_not_the_beginning() -> None:
         Camera(40_000, gate=gate),
         windows,  # type: ignore[arg-type]
         Backlog(1.0),
+        WatchOptions(),
         lambda: now[0],
-        paced=False,
-        live=True,
-        seconds=None,
     )
     threads = torch.get_num_threads()
     reader._run(threading.Event())

@@ -128,15 +128,10 @@ def _label(
     resume: bool,
 ) -> None:
     """Label an archive on Ray."""
-    from peakzoom.apps.batch.label import LabelOptions, label
+    from peakzoom.apps.batch.label import label
+    from peakzoom.apps.batch.worker import LabelOptions
 
-    options = LabelOptions(
-        workers=workers,
-        device=computing.device,
-        engine=computing.engine,
-        precision=computing.precision,
-        cascade=computing.cascade,
-    )
+    options = LabelOptions(workers, **vars(computing))
     labelled = label(run, addresses, out, averaged, options, resume=resume)
     if resume:
         say(f"{labelled.before} of {labelled.videos} files were predicted before")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from peakzoom.apps.serve.limits import Limits
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import find_videos
@@ -20,19 +18,6 @@ from peakzoom.video.guard import start_early
 
 EXAMPLES = 4
 LOCAL = ("127.0.0.1", "localhost", "::1")
-
-limit_option = partial(typer.Option, rich_help_panel="Limits for one visitor")
-
-
-@dataclass(frozen=True)
-class LimitOptions:
-    """What one visitor may ask for."""
-
-    megabytes: Annotated[int, limit_option(min=1, help="Largest upload.")] = 100
-    seconds: Annotated[float, limit_option(min=0.1, help="Longest video.")] = 60.0
-    files: Annotated[int, limit_option(min=1, help="Most files in the batch tab.")] = 20
-    waiting: Annotated[int, limit_option(min=1, help="Most requests that wait.")] = 50
-    minutes: Annotated[int, limit_option(min=1, help="After which uploads and results are removed.")] = 10
 
 
 @grouped
@@ -54,7 +39,7 @@ def serve(
     ] = None,
     num_clips: Annotated[int, view_option(min=1, help="Clips of a video.")] = 3,
     crops: Annotated[int, view_option(min=1, help="Crops of a clip.")] = 1,
-    limits: LimitOptions,
+    limits: Limits,
     computing: EngineOptions,
 ) -> None:
     """Open a web page: drop a clip or use the camera, see the prediction and where and when it was seen.
@@ -63,21 +48,14 @@ def serve(
     """
     start_early()
     from peakzoom.apps.serve.page import server
-    from peakzoom.apps.serve.service import Limits
     from peakzoom.video.sampling import Views
 
     clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
     recognizer = computing.load(run)
     if not clips and host in LOCAL:
         clips = _test_videos(run)
-    with server(
-        recognizer,
-        Views("paper", num_clips, crops),
-        Limits(**dataclasses.asdict(limits)),
-        host=host,
-        port=port,
-        examples=clips,
-    ) as address:
+    views = Views("paper", num_clips, crops)
+    with server(recognizer, views, limits, host=host, port=port, examples=clips) as address:
         answer(address)
         say("Ctrl-C stops it; what was uploaded is removed then.")
         while True:

@@ -8,10 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -26,42 +24,10 @@ from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.apps.watch.events import EventFiles
-    from peakzoom.apps.watch.records import Ended, Record
+    from peakzoom.apps.watch.records import Record
 
 PIPE_CLOSED = 141  # exit code: 128 + SIGPIPE, as shells count
 SOURCE_HELP = "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input."
-
-
-window_option = partial(typer.Option, rich_help_panel="Windows")
-event_option = partial(typer.Option, rich_help_panel="Events")
-
-
-@dataclass(frozen=True)
-class WatchGroup:
-    """The fields of :class:`peakzoom.apps.watch.options.WatchOptions` as options."""
-
-    every: Annotated[
-        float | None, window_option(help="Seconds between windows' starts.", show_default="half a window")
-    ] = WatchOptions.every
-    crops: Annotated[int, window_option(min=1, help="Crops of a window; 1 is the middle.")] = (
-        WatchOptions.crops
-    )
-    live: Annotated[bool, window_option(help="Play a file at its own speed; drop what does not keep up.")] = (
-        WatchOptions.live
-    )
-    lag: Annotated[
-        float, window_option(min=0.0, help="Seconds of windows that may wait, of a live source.")
-    ] = WatchOptions.lag
-    seconds: Annotated[float | None, window_option(help="Stop after so many seconds of video.")] = (
-        WatchOptions.seconds
-    )
-    threshold: Annotated[
-        float, event_option(min=0.0, max=1.0, help="Lowest score at which a window has a class.")
-    ] = WatchOptions.threshold
-    ignore: Annotated[
-        list[str] | None, event_option(help="Class that is no event; may be given again.", show_default=False)
-    ] = None
-    gap: Annotated[float, event_option(min=0.0, help="Seconds that an event may bridge.")] = WatchOptions.gap
 
 
 @grouped
@@ -69,7 +35,7 @@ def watch(
     run: RunArg,
     source: Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)],
     *,
-    watching: WatchGroup,
+    watching: WatchOptions,
     computing: EngineOptions,
     out: Annotated[
         Path | None,
@@ -83,27 +49,14 @@ def watch(
     `peakzoom watch runs/first rtsp://camera.local/1 --ignore nothing`
     """
     start_early()
+    from peakzoom.apps.watch.records import SourceProblem, to_line
     from peakzoom.apps.watch.watch import watch
 
     if out is not None:
         check_new_folder(out)
-    stop = threading.Event()
-    options = WatchOptions(**{**vars(watching), "ignore": watching.ignore or ()})
-    lost = _write(watch(computing.load(run), source, options, stop=stop), out, top, stop)
-    if stop.is_set():
-        sys.exit(INTERRUPTED)
-    if lost:
-        raise typer.Exit(1)
-
-
-def _write(records: Iterable[Record], out: Path | None, top: int, stop: threading.Event) -> bool:
-    """Write records as they come; returns whether some of the video was lost."""
-    from peakzoom.apps.watch.records import SourceProblem, to_line
-
-    lost = False
-    with ExitStack() as stack:
-        stack.enter_context(_set_by_ctrl_c(stop))
-        lines, files = _open_outputs(out, stack)
+    stop, lost = threading.Event(), False
+    records = watch(computing.load(run), source, watching, stop=stop)
+    with _set_by_ctrl_c(stop), _outputs(out) as (lines, files):
         try:
             for record in records:
                 lines.write(json.dumps(to_line(record, top), allow_nan=False) + "\n")
@@ -114,19 +67,23 @@ def _write(records: Iterable[Record], out: Path | None, top: int, stop: threadin
             # Python flushes standard output at its end, which must not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(PIPE_CLOSED)
-    return lost
+    if stop.is_set():
+        sys.exit(INTERRUPTED)
+    if lost:
+        raise typer.Exit(1)
 
 
-def _open_outputs(out: Path | None, stack: ExitStack) -> tuple[TextIO, EventFiles | None]:
+@contextmanager
+def _outputs(out: Path | None) -> Iterator[tuple[TextIO, EventFiles | None]]:
     """Where JSON Lines are written, and the table and chapters if there is a folder for them."""
     if out is None:
-        return sys.stdout, None
+        yield sys.stdout, None
+        return
     from peakzoom.apps.watch.events import EventFiles
 
     out.mkdir(parents=True, exist_ok=True)
-    files = EventFiles(out)
-    stack.callback(files.close)
-    return stack.enter_context((out / "windows.jsonl").open("x", encoding="utf-8")), files
+    with closing(EventFiles(out)) as files, (out / "windows.jsonl").open("x", encoding="utf-8") as lines:
+        yield lines, files
 
 
 @contextmanager
@@ -161,12 +118,8 @@ def _show(record: Record, files: EventFiles | None) -> None:
             f"up to {clock_time(record.end)}"
         )
     elif isinstance(record, Ended):
-        say(_summary(record))
-
-
-def _summary(ended: Ended) -> str:
-    speed = f", {ended.speed:.2f} times real time" if math.isfinite(ended.speed) else ""
-    return (
-        f"{'stopped after' if ended.stopped else 'watched'} {ended.seconds:.3f} s in {ended.took:.3f} s{speed}: "
-        f"{ended.windows} windows, {ended.dropped} dropped, {ended.events} events"
-    )
+        speed = f", {record.speed:.2f} times real time" if math.isfinite(record.speed) else ""
+        say(
+            f"{'stopped after' if record.stopped else 'watched'} {record.seconds:.3f} s in {record.took:.3f} s{speed}: "
+            f"{record.windows} windows, {record.dropped} dropped, {record.events} events"
+        )

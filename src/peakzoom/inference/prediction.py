@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,10 +60,7 @@ class Prediction:
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k best classes by their fused scores, best first; ties in the order of the classes."""
-        scores = self.scores["fused"]
-        return [
-            (self.classes[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:k]
-        ]
+        return best_classes(self.classes, self.scores["fused"], k)
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
         """Plain data for one line of JSON: the best k, then all scores of all branches."""
@@ -111,6 +109,11 @@ class Prediction:
         if self.effort:
             lines.append(f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2")
         return block_html("<br>".join(lines), table_html(head, rows))
+
+
+def best_classes(classes: Sequence[str], scores: np.ndarray, k: int) -> list[tuple[str, float]]:
+    """The k best classes and their scores, best first; ties in the order of the classes."""
+    return [(classes[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:k]]
 
 
 def average(views: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -80,6 +81,35 @@ def add_line(stream: IO[bytes], line: dict[str, Any]) -> None:
         raise
 
 
+def open_lines(file: Path) -> tuple[list[dict[str, Any]], IO[bytes]]:
+    """The whole lines of a file, if it is there, and a stream for more; what is left of another line is cut off."""
+    lines, end = whole_lines(file.read_bytes()) if file.exists() else ([], 0)
+    stream = file.open("ab")
+    stream.truncate(end)
+    sync(file.parent)  # or a power cut takes the name, and every line with it
+    return lines, stream
+
+
+@contextmanager
+def only_writer(file: Path) -> Iterator[None]:
+    """Lock a file or folder, which need not be there yet, against other processes that would write it.
+
+    Raises:
+        UserError: one does.
+    """
+    lock = FileLock(file.with_name(file.name + ".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(f"{file} is being written by another process: wait for it") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file, and filelock does it there
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 class Journal:
     """A journal that is being written; a context. With ``resume`` it goes on with the ``lines`` that are there.
 
@@ -90,12 +120,8 @@ class Journal:
 
     def __init__(self, file: Path, settings: dict[str, Any], resume: bool = False) -> None:
         self.file = file
-        self._lock = FileLock(file.with_name(file.name + ".lock"))
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout as error:
-            raise UserError(f"{file} is being written by another process: wait for it") from error
-        try:
+        with ExitStack() as held:
+            held.enter_context(only_writer(file))
             beside = settings_file(file)
             if not resume and file.exists():
                 raise UserError(f"{file} exists: go on with it by --resume, name another file, or remove it")
@@ -103,13 +129,8 @@ class Journal:
                 check_journal(file, settings)
             else:
                 write_text(beside, json.dumps(settings, indent=2) + "\n")
-            self.lines, end = whole_lines(file.read_bytes()) if file.exists() else ([], 0)
-            self._stream = file.open("ab")
-            self._stream.truncate(end)
-            sync(file.parent)  # or a power cut takes the name, and every line with it
-        except BaseException:
-            self._release()
-            raise
+            self.lines, self._stream = open_lines(file)
+            self._held = held.pop_all()
 
     def add(self, line: dict[str, Any]) -> None:
         """Write a line, as :func:`add_line`."""
@@ -121,27 +142,20 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._stream.close()
-        except OSError:  # the line that could not be written cannot be now, and the first error says so
-            if error is None:
-                raise
-        finally:
-            self._release()
-
-    def _release(self) -> None:
-        with suppress(OSError):  # Windows removes no open file, and filelock does it there
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
+        with self._held:
+            try:
+                self._stream.close()
+            except OSError:  # the line that could not be written cannot be now, and the first error says so
+                if error is None:
+                    raise
 
 
 def is_written(file: Path) -> bool:
     """Whether a process is writing a journal now."""
-    lock = FileLock(file.with_name(file.name + ".lock"))
-    if not Path(lock.lock_file).exists():
+    if not file.with_name(file.name + ".lock").exists():
         return False
     try:
-        with lock.acquire(blocking=False):
+        with only_writer(file):
             return False
-    except Timeout:
+    except UserError:
         return True

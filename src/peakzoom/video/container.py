@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
@@ -50,6 +51,21 @@ def open_file(path: Path) -> InputContainer:
         container.close()
         raise DecodeError(path, "is a text file or a playlist, not a video")
     return container
+
+
+def untried_stream(container: InputContainer, path: str | Path, reasons: Sequence[str]) -> VideoStream:
+    """The first video stream after those that gave no frame, for a reason each; cover art is none.
+
+    Raises:
+        DecodeError: there is none, or none is left.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        cover = ", only a picture" if container.streams.video else ""
+        raise DecodeError(path, f"holds no video stream{cover}")
+    if len(reasons) == len(streams):
+        raise DecodeError(path, reasons[0])
+    return streams[len(reasons)]
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:

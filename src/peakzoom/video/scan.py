@@ -16,11 +16,10 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.container import decoded_frames, displayed_shape, one_line, open_file
+from peakzoom.video.container import decoded_frames, displayed_shape, one_line, open_file, untried_stream
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,8 @@ def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan
     reasons: list[str] = []  # one for each stream that gave none
     while True:
         with open_file(path) as container:  # opened anew for each stream: going back would be a seek
-            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-            if not streams:
-                cover = ", only a picture" if container.streams.video else ""
-                raise DecodeError(path, f"holds no video stream{cover}")
-            if len(reasons) == len(streams):
-                raise DecodeError(path, reasons[0])
-            found = _scan_stream(path, container, streams[len(reasons)], hold_bytes, most)
+            stream = untried_stream(container, path, reasons)
+            found = _scan_stream(path, container, stream, hold_bytes, most)
         if isinstance(found, Scan):
             return found
         reasons.append(found)

@@ -6,27 +6,21 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from peakzoom.apps.batch.listing import one_line
 from peakzoom.utils.errors import UserError
+from peakzoom.video.container import one_line
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a cluster's cores are shared out.
-
-    Attributes:
-        workers: actors.
-        threads: cores of each.
-        gpus: GPUs of each, 0 or 1.
-    """
+    """How a cluster's cores are shared out."""
 
     workers: int
-    threads: int
-    gpus: int
+    threads: int  # of each worker: its cores
+    gpus: int  # of each worker, 0 or 1
 
 
 def plan_for(nodes: Sequence[tuple[int, int]], workers: int | None, on_gpu: bool) -> Plan:
@@ -62,34 +56,25 @@ def connected() -> Iterator[None]:
     import ray
     import ray.data
 
-    consoles = [
-        handler
-        for handler in logging.getLogger("ray.data").handlers
-        if type(handler).__name__ == "PlainRayHandler"
-    ]
-    levels = [handler.level for handler in consoles]
-    began = not ray.is_initialized()
-    if began:
-        # Without an address Ray would also take a cluster that somebody has started on this machine.
-        where: dict[str, Any] = (
-            {} if "RAY_ADDRESS" in os.environ else {"address": "local", "include_dashboard": False}
-        )
-        # For Ray's C++ half, which writes to the terminal, and there says that it has read this setting.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        try:
-            with _without_stderr():
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"Ray does not start: {one_line(error)}") from error
-    try:
-        for handler in consoles:
-            handler.setLevel(logging.CRITICAL)
+    with ExitStack() as undo:
+        for handler in logging.getLogger("ray.data").handlers:
+            if type(handler).__name__ == "PlainRayHandler":  # writes to the terminal
+                undo.callback(handler.setLevel, handler.level)
+                handler.setLevel(logging.CRITICAL)
+        if not ray.is_initialized():
+            # Without an address Ray would also take a cluster that somebody has started on this machine.
+            where: dict[str, Any] = (
+                {} if "RAY_ADDRESS" in os.environ else {"address": "local", "include_dashboard": False}
+            )
+            # For Ray's C++ half, which writes to the terminal, and there says that it has read this setting.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            try:
+                with _without_stderr():
+                    ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise UserError(f"Ray does not start: {one_line(error)}") from error
+            undo.callback(ray.shutdown)
         yield
-    finally:
-        for handler, level in zip(consoles, levels, strict=True):
-            handler.setLevel(level)
-        if began:
-            ray.shutdown()
 
 
 @contextmanager

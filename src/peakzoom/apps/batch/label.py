@@ -15,15 +15,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
-from peakzoom.apps.batch.cluster import Plan, connected, plan_for
+from peakzoom.apps.batch.cluster import connected, plan_for
 from peakzoom.apps.batch.listing import Item, find_items, is_address, to_json
 from peakzoom.apps.batch.table import Known, batches_of, new_drafts, read_known, remove_drafts, remove_rows
 from peakzoom.apps.batch.worker import Job, LabelOptions, Worker
@@ -33,11 +32,9 @@ from peakzoom.model.precision import slow_in
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, write_text
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.extras import needed_for
-from peakzoom.utils.journal import check_journal, settings_file
+from peakzoom.utils.journal import check_journal, only_writer, settings_file
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import Views
-
-__all__ = ["LabelOptions", "Labelled", "find_items", "label"]
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +43,12 @@ SHARES = 4  # batches for each worker at least, or the last ones would wait for 
 
 @dataclass(frozen=True)
 class Labelled:
-    """How it went.
+    """How it went."""
 
-    Attributes:
-        videos: found under the addresses.
-        before: of these, those that had a row already.
-        failed: of all found, those that gave no prediction, in this run or before.
-        lost: workers that ended in the middle of a batch and were started anew.
-    """
-
-    videos: int
-    before: int
-    failed: int
-    lost: int
+    videos: int  # found under the addresses
+    before: int  # of these, those that had a row already
+    failed: int  # of all found, those that gave no prediction, in this run or before
+    lost: int  # workers that ended in the middle of a batch and were started anew
 
 
 def label(
@@ -98,16 +88,13 @@ def label(
     options = options or LabelOptions()
     if is_address(str(out)):
         raise UserError(f"--out is {out}, expected a folder on a disk: copy it into the storage afterwards")
-    for name, value in (("workers", options.workers), ("batch", options.batch)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}, expected 1 or more on Ray")
     out = Path(out).absolute()
     items = find_items([addresses] if isinstance(addresses, (str, Path)) else addresses)
     with _alone(out, resume), explain_full_disk(out, "go on with --resume"), connected():
-        job, plan = _prepare(str(run), views, options)
-        if why := slow_in(options.precision, torch.device("cuda" if plan.gpus else "cpu")):
+        job = _prepare(str(run), views, options)
+        if why := slow_in(options.precision, torch.device("cuda" if job.plan.gpus else "cpu")):
             log.warning(why)
-        if resume and settings_file(out).exists():
+        if settings_file(out).exists():
             check_journal(out, job.settings)
         else:
             write_text(settings_file(out), json.dumps(job.settings, indent=2) + "\n")
@@ -117,10 +104,10 @@ def label(
             remove_rows(job.drafts, old)
             before = done = len(items) - len(waiting)
             lost = 0
-            most = min(options.batch, -(-len(waiting) // (SHARES * plan.workers)))
+            most = min(options.batch, -(-len(waiting) // (SHARES * job.plan.workers)))
             with progress_bar(f"labelling {len(items)} videos", progress) as show:
                 show(done, len(items))
-                for report in _hand_out(batches_of(waiting, most), job, plan) if waiting else ():
+                for report in _hand_out(batches_of(waiting, most), job) if waiting else ():
                     done, lost = done + report["done"], lost + report["lost"]
                     failed += len(report["failed"])
                     for path, reason in report["failed"]:
@@ -139,35 +126,23 @@ def _alone(out: Path, resume: bool) -> Iterator[None]:
         UserError: another process does; or there is something, and it is not to be gone on with.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.with_name(out.name + ".lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise UserError(f"{out} is being written by another process: wait for it") from error
-    try:
-        if not resume and settings_file(out).exists():
-            raise UserError(f"{out} is begun: go on with it by --resume, name another folder, or remove it")
+    with only_writer(out):
         if not settings_file(out).exists():
             check_new_folder(out)
+        elif not resume:
+            raise UserError(f"{out} is begun: go on with it by --resume, name another folder, or remove it")
         yield
-    finally:
-        with suppress(OSError):  # Windows removes no open file, and filelock does it there
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
-def _prepare(run: str, views: Views | None, options: LabelOptions) -> tuple[Job, Plan]:
-    """What workers get, and how many there are."""
+def _prepare(run: str, views: Views | None, options: LabelOptions) -> Job:
+    """What workers get, but for the folder of drafts."""
     import ray
 
     device = options.device
-    nodes = [
-        (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
     if device.startswith("cuda:"):
         raise UserError(f"device is {device}, and Ray chooses the GPU of each worker: ask for cuda")
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in machines]
     if Path(run).exists():
         run = str(Path(run).absolute())
     # This model only says what it is: the driver's machine may have no GPU.
@@ -184,10 +159,7 @@ def _prepare(run: str, views: Views | None, options: LabelOptions) -> tuple[Job,
     if on_torch:
         settings["device"] = device
     settings = json.loads(json.dumps(settings))
-    # A CPU has the network to work for; a GPU waits for decoders.
-    decoders = plan.threads if plan.gpus else 1
-    job = Job(run, replace(options, device=device), views, settings, Path(), plan.threads, decoders)
-    return job, plan
+    return Job(run, replace(options, device=device), views, settings, Path(), plan)
 
 
 def _sort_out(items: Sequence[Item], known: dict[str, Known]) -> tuple[list[Item], dict[str, Known], int]:
@@ -213,7 +185,7 @@ def _has_changed(item: Item, row: Known) -> bool:
     return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
-def _hand_out(batches: Sequence[Sequence[Item]], job: Job, plan: Plan) -> Iterator[dict[str, Any]]:
+def _hand_out(batches: Sequence[Sequence[Item]], job: Job) -> Iterator[dict[str, Any]]:
     """Have Ray Data label batches; yields what workers report of each, in any order.
 
     Ray Data starts lost workers anew, and their batches, without end; what puts an end to it is in
@@ -227,10 +199,10 @@ def _hand_out(batches: Sequence[Sequence[Item]], job: Job, plan: Plan) -> Iterat
         Worker,  # type: ignore[arg-type]  # the annotation knows functions alone
         fn_constructor_args=(job,),
         compute=ray.data.ActorPoolStrategy(
-            size=min(plan.workers, len(rows)), max_tasks_in_flight_per_actor=1
+            size=min(job.plan.workers, len(rows)), max_tasks_in_flight_per_actor=1
         ),
-        num_cpus=plan.threads,
-        num_gpus=plan.gpus or None,
+        num_cpus=job.plan.threads,
+        num_gpus=job.plan.gpus or None,
     )
     done.context.enable_progress_bars = False
     done.context.print_on_execution_start = False

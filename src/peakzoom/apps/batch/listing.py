@@ -18,6 +18,7 @@ from typing import Any
 from peakzoom.data.layouts.files import is_video, videos_below, without_videos
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.extras import needed_for
+from peakzoom.video.container import one_line
 
 # What storages call that which changes with the content, the surest first.
 MARKS = (
@@ -28,27 +29,16 @@ MARKS = (
 
 @dataclass(frozen=True)
 class Item:
-    """A video of an archive.
+    """A video of an archive."""
 
-    Attributes:
-        path: absolute path on this machine, or address with its protocol.
-        size: in bytes; None where the storage does not say.
-        changed: entity tag or time of change (local files: nanoseconds since 1970); "" where the storage tells neither.
-    """
-
-    path: str
-    size: int | None
-    changed: str
+    path: str  # absolute path on this machine, or address with its protocol
+    size: int | None  # in bytes; None where the storage does not say
+    changed: str  # entity tag or time of change (local files: ns since 1970); "" where it tells neither
 
     @property
     def shown(self) -> str:
         """The path as Parquet can keep it: bytes of a name that are no text are escaped."""
         return self.path.encode("utf-8", "backslashreplace").decode()
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the video must be copied before it can be decoded."""
-        return is_address(self.path)
 
 
 def to_json(items: Sequence[Item]) -> str:
@@ -61,9 +51,9 @@ def from_json(text: str) -> list[Item]:
     return [Item(**each) for each in json.loads(text)]
 
 
-def digest(items: Iterable[Item]) -> str:
+def digest(items: Sequence[Item]) -> str:
     """A name for these videos with this content."""
-    return hashlib.sha256(to_json(list(items)).encode()).hexdigest()[:32]
+    return hashlib.sha256(to_json(items).encode()).hexdigest()[:32]
 
 
 def is_address(text: str) -> bool:
@@ -88,11 +78,6 @@ def open_storage(address: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:
         raise UserError(f"{printable(address)} cannot be opened: {one_line(error)}") from error
     return storage, path
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 def find_items(addresses: Iterable[str | Path]) -> list[Item]:

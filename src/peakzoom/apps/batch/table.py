@@ -39,9 +39,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peakzoom.apps.batch.listing import Item, digest, one_line
-from peakzoom.utils.durable import sync
+from peakzoom.apps.batch.listing import Item, digest
+from peakzoom.utils.durable import draft_of, sync
 from peakzoom.utils.errors import UserError, printable
+from peakzoom.video.container import one_line
 
 PARTS = "abcdefghijklmnop"  # letters, so that no reader takes some of them for numbers
 DRAFTS = "_drafts-"  # readers of Parquet folders pass over names that begin so
@@ -49,7 +50,7 @@ KEY = b"peakzoom"
 
 
 class Known(NamedTuple):
-    """What the table says of a video."""
+    """What the table says of a video; the fields but the first are columns."""
 
     file: Path
     size: int | None
@@ -101,14 +102,7 @@ def remove_drafts(out: Path) -> None:
 
 
 def write_rows(drafts: Path, items: Sequence[Item], rows: Sequence[dict[str, Any]], columns: Any) -> None:
-    """Write the rows of a batch; done once more, they replace themselves.
-
-    Args:
-        drafts: of the driver that asks for it.
-        items: the videos, of one partition.
-        rows: a row for each.
-        columns: from :func:`schema`.
-    """
+    """Write the rows of a batch, whose videos are of one partition; done once more, they replace themselves."""
     import pyarrow as pa
 
     folder = drafts.parent / f"part={part_of(items[0])}"
@@ -119,23 +113,18 @@ def write_rows(drafts: Path, items: Sequence[Item], rows: Sequence[dict[str, Any
 def _write(table: Any, drafts: Path, file: Path) -> None:
     import pyarrow.parquet as pq
 
-    draft = drafts / uuid.uuid4().hex
-    try:
+    with draft_of(file, drafts / uuid.uuid4().hex) as draft:
         pq.write_table(table, draft)
-        sync(draft)
-        draft.replace(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    sync(file.parent)
+
+
+def row_of(item: Item) -> dict[str, Any]:
+    """What every row says of its video."""
+    return {"path": item.shown, "size": item.size, "changed": item.changed}
 
 
 def row_without_prediction(item: Item, reason: str, fault: str) -> dict[str, Any]:
     """The row of a video that gave no prediction."""
-    return {
-        **{"path": item.shown, "size": item.size, "changed": item.changed},
-        **{"error": printable(reason), "fault": fault},
-    }
+    return {**row_of(item), "error": printable(reason), "fault": fault}
 
 
 def read_known(out: Path) -> dict[str, Known]:
@@ -148,7 +137,7 @@ def read_known(out: Path) -> dict[str, Known]:
     import pyarrow.parquet as pq
 
     found: dict[str, Known] = {}
-    columns = ["path", "size", "changed", "error", "fault"]
+    columns = ["path", *Known._fields[1:]]
     for file in sorted(out.glob("part=*/*.parquet")):
         try:
             rows = pq.read_table(file, columns=columns, partitioning=None).to_pylist()
@@ -162,6 +151,7 @@ def read_known(out: Path) -> dict[str, Known]:
 
 def remove_rows(drafts: Path, known: dict[str, Known]) -> None:
     """Take the rows of these videos out of the table."""
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -170,15 +160,9 @@ def remove_rows(drafts: Path, known: dict[str, Known]) -> None:
         files[row.file].append(path)
     for file, paths in files.items():
         table = pq.read_table(file, partitioning=None)
-        kept = table.filter(pc.invert(pc.is_in(table["path"], value_set=_strings(paths))))
+        kept = table.filter(pc.invert(pc.is_in(table["path"], value_set=pa.array(paths, pa.string()))))
         if len(kept):
             _write(kept, drafts, file)
         else:
             file.unlink()
             sync(file.parent)
-
-
-def _strings(values: Sequence[str]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values, pa.string())

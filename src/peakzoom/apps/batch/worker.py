@@ -20,15 +20,17 @@ from typing import Any
 
 import torch
 
-from peakzoom.apps.batch.listing import Item, digest, from_json, one_line, open_storage
-from peakzoom.apps.batch.table import row_without_prediction, schema, write_rows
+from peakzoom.apps.batch.cluster import Plan
+from peakzoom.apps.batch.listing import Item, digest, from_json, is_address, open_storage
+from peakzoom.apps.batch.table import row_of, row_without_prediction, schema, write_rows
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
 from peakzoom.model.precision import FULL
-from peakzoom.utils.durable import explain_full_disk, sync
+from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.journal import add_line, whole_lines
+from peakzoom.utils.journal import add_line, open_lines
 from peakzoom.utils.memory import return_freed_memory
+from peakzoom.video.container import one_line
 from peakzoom.video.guard import Guard
 from peakzoom.video.sampling import DecodedViews, Views, decode_views
 
@@ -45,6 +47,9 @@ class LabelOptions:
         batch: videos that are written together at most; what a killed driver costs each worker.
         device: "auto" takes GPUs where the cluster has some, "cpu", "cuda" ...
         engine, precision, cascade: as for :func:`peakzoom.load`.
+
+    Raises:
+        UserError: there would be no worker or no video in a batch.
     """
 
     workers: int | None = None
@@ -54,28 +59,22 @@ class LabelOptions:
     precision: str = FULL
     cascade: bool = False
 
+    def __post_init__(self) -> None:
+        for name, value in (("workers", self.workers), ("batch", self.batch)):
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}, expected 1 or more on Ray")
+
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker gets.
+    """What every worker gets."""
 
-    Attributes:
-        run: as for :func:`peakzoom.load`.
-        options: with the device that the driver chose.
-        views: which views to average.
-        settings: those that the worker's model must have, from the driver's own model.
-        drafts: the driver's folder of them.
-        threads: of the network.
-        decoders: processes that decode.
-    """
-
-    run: str
-    options: LabelOptions
+    run: str  # as for peakzoom.load
+    options: LabelOptions  # with the device that the driver chose
     views: Views
-    settings: dict[str, Any]
-    drafts: Path
-    threads: int
-    decoders: int
+    settings: dict[str, Any]  # of the driver's own model: the worker's must have the same
+    drafts: Path  # the driver's folder of them
+    plan: Plan
 
 
 class Notes:
@@ -89,21 +88,18 @@ class Notes:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        lines, end = whole_lines(file.read_bytes()) if file.exists() else ([], 0)
+        lines, self._stream = open_lines(file)
         self.rows: dict[int, dict[str, Any]] = {line["place"]: line["row"] for line in lines if "row" in line}
         self.tries = Counter(line["begun"] for line in lines if "begun" in line)
-        self._stream = file.open("ab")
-        self._stream.truncate(end)
-        sync(file.parent)
 
     def begin(self, place: int) -> None:
         """Note that a video comes next."""
         add_line(self._stream, {"begun": place})
 
-    def keep(self, place: int, row: dict[str, Any]) -> dict[str, Any]:
-        """Note a row, and return it; JSON has every digit of its numbers."""
+    def keep(self, place: int, row: dict[str, Any]) -> None:
+        """Note a row, as which it counts from now on; JSON has every digit of its numbers."""
         add_line(self._stream, {"place": place, "row": row})
-        return row
+        self.rows[place] = row
 
     def __enter__(self) -> Notes:
         return self
@@ -122,7 +118,9 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._refused: str | None = None
-        torch.set_num_threads(job.threads)
+        torch.set_num_threads(job.plan.threads)
+        # A CPU has the network to work for; a GPU waits for decoders.
+        self._decoders = job.plan.threads if job.plan.gpus else 1
         try:
             options = job.options
             self._recognizer = load(
@@ -135,15 +133,10 @@ class Worker:
             self._refused = str(error)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Label a batch and write its rows.
+        """Label the videos of "batch" and write their rows.
 
-        Args:
-            row: under "batch" the videos, as JSON.
-
-        Returns:
-            Under "report", as JSON: how many videos are "done", the "failed" ones with their reasons, and how many
-            workers were "lost" with the batch. Or why the job cannot go on: "refused", a sentence, or "crashed", a
-            traceback.
+        The "report" says how many are "done", which have "failed" for what reason, and how many workers were "lost"
+        with the batch. Or why the job cannot go on: "refused", a sentence, or "crashed", a traceback.
         """
         report: dict[str, Any]
         try:
@@ -161,40 +154,35 @@ class Worker:
     def _label(self, items: Sequence[Item]) -> dict[str, Any]:
         """Write the rows of a batch; returns what was lost and what has failed."""
         with Notes(self._job.drafts / f"{digest(items)}.jsonl") as notes:
-            rows = notes.rows
             lost = notes.tries[-1]
             notes.begin(-1)
             if not lost:
-                for place, found in enumerate(self._predict(items, self._job.decoders)):
-                    rows[place] = notes.keep(place, _row(items[place], found))
+                for place, found in enumerate(self._predict(items)):
+                    notes.keep(place, _row(items[place], found))
             for place, item in enumerate(items):
-                if place in rows:
+                if place in notes.rows:
                     continue
                 if notes.tries[place] == TRIES:
-                    rows[place] = row_without_prediction(item, LOST, "worker")
+                    notes.rows[place] = row_without_prediction(item, LOST, "worker")
                     continue
                 notes.begin(place)
-                (found,) = self._predict([item], 1)
-                rows[place] = notes.keep(place, _row(item, found))
-            in_place = [rows[place] for place in range(len(items))]
-            write_rows(self._job.drafts, items, in_place, schema(self._job.settings))
+                (found,) = self._predict([item])
+                notes.keep(place, _row(item, found))
+            rows = [notes.rows[place] for place in range(len(items))]
+            write_rows(self._job.drafts, items, rows, schema(self._job.settings))
         notes.file.unlink()
         return_freed_memory()
-        failed = [
-            (item.path, row["error"])
-            for item, row in zip(items, in_place, strict=True)
-            if row["error"] is not None
-        ]
-        return {"failed": failed, "lost": lost}
+        errors = [(item.path, row["error"]) for item, row in zip(items, rows, strict=True)]
+        return {"failed": [each for each in errors if each[1] is not None], "lost": lost}
 
-    def _predict(self, items: Sequence[Item], decoders: int) -> Iterator[Prediction | DecodeError]:
-        ahead = max(2, decoders) if len(items) > 1 else 1
-        return self._recognizer.predict_files(items, self._job.views, decoders, ahead, self._decode)
+    def _predict(self, items: Sequence[Item]) -> Iterator[Prediction | DecodeError]:
+        workers, ahead = self._decoders, max(2, self._decoders)
+        return self._recognizer.predict_files(items, self._job.views, workers, ahead, self._decode)
 
     def _decode(self, guard: Guard | None, item: Item) -> DecodedViews:
         assert guard is not None  # there is one decoder or more
         how = (self._recognizer.preprocess, self._job.views, guard)
-        if not item.is_remote:
+        if not is_address(item.path):
             try:
                 Path(item.path).stat()
             except OSError as error:  # the driver has seen it: gone since, or this machine lacks the disk
@@ -204,28 +192,20 @@ class Worker:
             # The end of the name alone: a key of a storage may be no name of a file.
             with tempfile.TemporaryDirectory(prefix="peakzoom-") as folder:
                 copy = Path(folder) / f"video{Path(item.path.split('?')[0]).suffix}"
-                self._copy(guard, item, copy)
+                try:
+                    guard.run(item.path, copy_to, item.path, copy, size=item.size or 0, doing="copying")
+                except DecodeError as error:  # of the storage, or it took too long
+                    raise NotFetchedError(item.path, error.reason) from error
                 return decode_views(copy, *how)
         except OSError as error:
             raise NotFetchedError(item.path, f"cannot be copied: {one_line(error)}") from error
 
-    def _copy(self, guard: Guard, item: Item, copy: Path) -> None:
-        """By the guard, in bounded time; its errors are the storage's."""
-        try:
-            guard.run(item.path, copy_to, item.path, str(copy), size=item.size or 0, doing="copying")
-        except DecodeError as error:
-            raise NotFetchedError(item.path, error.reason) from error
 
-
-def copy_to(address: str, copy: str) -> None:
-    """Copy a file from its storage to this machine.
-
-    Raises:
-        DecodeError: that failed.
-    """
+def copy_to(address: str, copy: Path) -> None:
+    """Copy a file from its storage to this machine; a DecodeError where that fails."""
     try:
         storage, path = open_storage(address)
-        storage.get_file(path, copy)
+        storage.get_file(path, str(copy))
     except Exception as error:  # each storage has errors of its own
         raise DecodeError(address, f"copying failed: {one_line(error)}") from error
 
@@ -236,9 +216,7 @@ def _row(item: Item, found: Prediction | DecodeError) -> dict[str, Any]:
         fault = "storage" if isinstance(found, NotFetchedError) else "file"
         return row_without_prediction(item, found.reason, fault)
     name, score = found.top(1)[0]
-    return {
-        **{"path": item.shown, "size": item.size, "changed": item.changed},
-        **{"class": name, "score": score, "scores": found.scores["fused"].tolist()},
-        **({"views": found.effort.views, "closer": found.effort.stage2_views} if found.effort else {}),
-        **{"problem": found.problem, "error": None, "fault": None},
-    }
+    row = {**row_of(item), "class": name, "score": score, "scores": found.scores["fused"].tolist()}
+    if found.effort:
+        row |= {"views": found.effort.views, "closer": found.effort.stage2_views}
+    return {**row, "problem": found.problem, "error": None, "fault": None}

@@ -11,7 +11,7 @@ import html
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,24 +21,19 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from peakzoom.apps.serve.service import PREDICTED, Limits, Service
+from peakzoom.apps.serve.limits import Limits
+from peakzoom.apps.serve.service import PREDICTED, Service
 from peakzoom.apps.serve.sweeper import Sweeper, awaited_files
-from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.prediction import best_classes
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
 SESSIONS = 256  # that Gradio remembers, 60 kB each; it would keep 10,000, and nothing here needs one
-BRANCHES = ("fused", "original", "discriminative", "complementary")
 
 
-def build(service: Service, examples: Sequence[Path] = ()) -> gr.Blocks:
-    """The page.
-
-    Args:
-        service: serves what visitors ask for.
-        examples: files to try, shown below the first tab.
-    """
+def build(service: Service, examples: Sequence[Path]) -> gr.Blocks:
+    """The page; the examples are files to try, shown below the first tab."""
     with gr.Blocks(title="peakzoom", analytics_enabled=False) as page:
         gr.Markdown("# peakzoom\nWhich action is it, and where and when was it seen?")
         with gr.Tab("One clip"):
@@ -72,7 +67,6 @@ def _one_clip_tab(service: Service, examples: Sequence[Path]) -> None:
             branches = gr.Dataframe(
                 headers=["branch", "class", "score"],
                 label="What each branch predicts",
-                datatype=["str", "str", "str"],
                 interactive=False,
             )
     gr.Markdown("What the network saw, as a video and as a figure:")
@@ -86,7 +80,8 @@ def _one_clip_tab(service: Service, examples: Sequence[Path]) -> None:
     )
     if examples:
         gr.Examples([[str(each)] for each in examples], [clip], label="Clips to try")
-    _on_click(go, "one", partial(_explain, service), [clip, target], [line, scores, branches, video, figure])
+    outputs = [line, scores, branches, video, figure]
+    go.click(partial(_explain, service), [clip, target], outputs, api_name="one", api_visibility="private")
 
 
 def _several_files_tab(service: Service) -> None:
@@ -94,68 +89,51 @@ def _several_files_tab(service: Service) -> None:
     # are. Here each has its row.
     files = gr.File(label=f"At most {service.limits.files} videos", file_count="multiple", type="filepath")
     go = gr.Button("Recognise all", variant="primary")
-    table = gr.Dataframe(
-        headers=["file", "class", "score", "problem"],
-        datatype=["str", "str", "str", "str"],
-        interactive=False,
-        wrap=True,
-    )
+    table = gr.Dataframe(headers=["file", "class", "score", "problem"], interactive=False, wrap=True)
     scores = gr.File(label="All scores as CSV", interactive=False)
-    _on_click(go, "several", partial(_predict, service), [files], [table, scores])
-
-
-def _on_click(
-    button: gr.Button, name: str, run: Callable[..., tuple[Any, ...]], inputs: list[Any], outputs: list[Any]
-) -> None:
-    """One request at a time, whichever the button."""
-    button.click(
-        run,
-        inputs,
-        outputs,
-        api_name=name,
-        api_visibility="private",
-        concurrency_limit=1,
-        concurrency_id="service",
+    go.click(
+        partial(_predict, service), [files], [table, scores], api_name="several", api_visibility="private"
     )
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    """Show a mistake in a box, which takes HTML: names of files and classes are text."""
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(_sentence(error), print_exception=False) from error
+
+
+def _sentence(error: UserError) -> str:
+    return html.escape(str(error), quote=False) + "."
 
 
 def _explain(service: Service, file: str | None, target: str) -> tuple[Any, ...]:
     """What the first tab shows of a clip."""
-    if not file:
-        raise gr.Error("No clip came: drop a video file, or record one.", print_exception=False)
-    try:
+    with _errors_shown():
+        if not file:
+            raise UserError("No clip came: drop a video file, or record one")
         evidence, video, figure = service.explain(file, target)
-    except UserError as error:
-        raise gr.Error(_sentence(error), print_exception=False) from error
     prediction = evidence.prediction
     name, score = prediction.top(1)[0]
     line = f"{name}, {score:.2f}. Evidence for {evidence.target}: {len(evidence.peaks)} peaks."
     if prediction.problem:
         line += f" The file: {prediction.problem}."
-    rows = [[branch, *_best(prediction, branch)] for branch in BRANCHES if branch in prediction.scores]
+    rows = []
+    for branch in ("fused", *prediction.shown_branches):
+        ((best, high),) = best_classes(prediction.classes, prediction.scores[branch], 1)
+        rows.append([branch, best, f"{high:.3f}"])
     return line, dict(prediction.top(5)), rows, str(video), str(figure)
 
 
 def _predict(service: Service, files: list[str] | None) -> tuple[Any, ...]:
     """What the second tab shows of some files."""
-    if not files:
-        raise gr.Error("No file came: choose some videos.", print_exception=False)
-    try:
+    with _errors_shown():
+        if not files:
+            raise UserError("No file came: choose some videos")
         rows, file = service.table(files)
-    except UserError as error:
-        raise gr.Error(_sentence(error), print_exception=False) from error
     return rows, str(file)
-
-
-def _best(prediction: Prediction, branch: str) -> tuple[str, str]:
-    values = prediction.scores[branch]
-    index = int(values.argmax())
-    return prediction.classes[index], f"{float(values[index]):.3f}"
-
-
-def _sentence(error: UserError) -> str:
-    """For a box that shows HTML: names of files and classes are text."""
-    return html.escape(str(error), quote=False) + "."
 
 
 def _about(service: Service) -> str:
@@ -171,39 +149,27 @@ def _about(service: Service) -> str:
     )
 
 
-class HangUp:
-    """Closes the connection of an upload that was refused as too large.
+def hang_up(app: ASGIApp) -> ASGIApp:
+    """Close the connection of an upload that was refused as too large.
 
-    Gradio refuses at once, but the server would go on reading what is still sent and throwing it away, for ever if the
-    sender likes.
-
-    Args:
-        app: what is served.
+    Gradio refuses at once, but the server would go on reading what is still sent, for ever if the sender likes.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_and_close(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 413:
                 message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
             await send(message)
 
-        await self.app(scope, receive, send_and_close)
+        await app(scope, receive, send_and_close)
 
-
-def theme() -> gr.Theme:
-    """Gradio's plain theme with the system's fonts: the default one fetches fonts from elsewhere."""
-    return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return served
 
 
 @contextmanager
 def server(
     recognizer: Recognizer,
-    views: Views | None = None,
+    views: Views,
     limits: Limits | None = None,
     *,
     host: str = "127.0.0.1",
@@ -214,7 +180,7 @@ def server(
 
     Args:
         recognizer: the model.
-        views: which are averaged; three clips of one crop when not given.
+        views: which are averaged.
         limits: what is refused.
         host: address to listen on; "0.0.0.0" is every one of this machine.
         port: a free one from 7860 on when not given.
@@ -225,7 +191,7 @@ def server(
     """
     limits = limits or Limits()
     with tempfile.TemporaryDirectory(prefix="peakzoom-serve-") as folder, _uploads_go_to(folder):
-        service = Service(recognizer, views or Views(clips=3, crops=1), limits, Path(folder))
+        service = Service(recognizer, views, limits, Path(folder))
         page = build(service, examples)
         try:
             _, local, _ = page.launch(
@@ -242,8 +208,11 @@ def server(
                 ssr_mode=False,
                 enable_monitoring=False,
                 mcp_server=False,
-                app_kwargs={"middleware": [Middleware(HangUp)]},
-                theme=theme(),
+                app_kwargs={"middleware": [Middleware(hang_up)]},
+                # Gradio's plain theme with the system's fonts: the default one fetches fonts from elsewhere.
+                theme=gr.themes.Base(
+                    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+                ),
                 strict_cors=True,
             )
         except OSError as error:
@@ -268,7 +237,6 @@ def _uploads_go_to(folder: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
+        del os.environ[name]
+        if before is not None:
             os.environ[name] = before

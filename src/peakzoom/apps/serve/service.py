@@ -1,20 +1,19 @@
-"""What a visitor may ask for, and the service that handles one request after the other."""
+"""What visitors ask for, one request after the other."""
 
 from __future__ import annotations
 
-import csv
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from peakzoom.apps.serve.limits import Limits
 from peakzoom.explanation import Evidence, explain
 from peakzoom.explanation.draw import draw_figure
 from peakzoom.explanation.write import write_video
-from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
+from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.guard import Guard
@@ -26,38 +25,16 @@ PREDICTED = "the prediction"  # in place of a class: the evidence for the predic
 MOST_RATE = 60  # frames a second, for the limit on length
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one visitor may ask for.
-
-    Attributes:
-        megabytes: of a file.
-        seconds: of a video.
-        files: in the batch tab.
-        waiting: requests that may wait; more are turned away.
-        minutes: after which everything a visitor sent or got is removed.
-    """
-
-    megabytes: int = 100
-    seconds: float = 60.0
-    files: int = 20
-    waiting: int = 50
-    minutes: int = 10
-
-
 class Service:
     """Serves requests, one after the other: the network uses all cores by itself.
 
-    Args:
-        recognizer: the model.
-        views: which are averaged.
-        limits: what is refused.
-        folder: where uploads are (Gradio's) and results go.
+    Uploads are in ``folder``, where Gradio puts them, and so are results.
     """
 
     def __init__(self, recognizer: Recognizer, views: Views, limits: Limits, folder: Path) -> None:
         self.recognizer, self.views, self.limits = recognizer, views, limits
         self.folder = folder.resolve()
+        self._most_frames = round(limits.seconds * MOST_RATE)
         self._one = threading.Lock()
 
     @contextmanager
@@ -73,7 +50,8 @@ class Service:
         """The evidence for a class, as a video and as a figure. The file is decoded once.
 
         Raises:
-            UserError: as :meth:`predict`, or no class is called so.
+            UserError: the file is no upload of this server, too large or too long, or gives no frame; or no class is
+                called so.
         """
         if target != PREDICTED and target not in self.recognizer.classes:
             raise UserError("no class is called so: choose one from the list")
@@ -87,17 +65,33 @@ class Service:
             draw_figure(evidence).savefig(figure, dpi=80)
             return evidence, video, figure
 
-    def predict(self, path: str | Path) -> Prediction:
-        """The prediction alone.
+    def table(self, paths: Sequence[str | Path]) -> tuple[list[list[str]], Path]:
+        """A row for each file, with the reason where it could not be read; and the same as CSV, with all scores.
 
         Raises:
-            UserError: the file is no upload of this server, too large or too long, or gives no frame.
+            UserError: too many files.
         """
-        with self._turn(), _without_folder(path):
-            (found,) = self.recognizer.predict_files([path], self.views, decode=self._decode)
-            if isinstance(found, DecodeError):
-                raise found
-            return found
+        if len(paths) > self.limits.files:
+            raise UserError(
+                f"{len(paths)} files came, expected at most {self.limits.files}: send them in parts"
+            )
+        classes = self.recognizer.classes
+        rows: list[list[str]] = []
+        lines: list[list[object]] = []
+        with self._turn():
+            predicted = list(self.recognizer.predict_files(paths, self.views, decode=self._decode))
+        for path, prediction in zip(paths, predicted, strict=True):
+            name = display_name(path)
+            if isinstance(prediction, DecodeError):
+                rows.append([name, "", "", prediction.reason])
+                lines.append([_cell(name), "", "", prediction.reason, *([""] * len(classes))])
+                continue
+            (best, score), problem = prediction.top(1)[0], prediction.problem or ""
+            rows.append([name, best, f"{score:.3f}", problem])
+            lines.append([_cell(name), _cell(best), score, problem, *prediction.scores["fused"].tolist()])
+        file = self._new_folder() / "predictions.csv"  # only now: the sweeper goes by age
+        write_csv(file, ["file", "class", "score", "problem", *classes], lines)
+        return rows, file
 
     def _admit(self, path: str | Path) -> Path:
         """A file of which the first look says that it may be decoded.
@@ -113,6 +107,14 @@ class Service:
             raise DecodeError(file, f"has {size:.0f} MB, expected at most {most} MB: cut it")
         return file
 
+    def _check_length(self, info: VideoInfo) -> None:
+        if info.duration > self.limits.seconds:
+            raise DecodeError(
+                info.path,
+                f"lasts {info.duration:.0f} seconds, expected at most {self.limits.seconds:g}: cut it, or use "
+                "'peakzoom watch' for long ones",
+            )
+
     def _decode(self, guard: Guard | None, path: str | Path) -> DecodedViews:
         """The views of a file that may be predicted; DecodeError for any other."""
         file, preprocess = self._admit(path), self.recognizer.preprocess
@@ -120,51 +122,8 @@ class Service:
         self._check_length(decoded.video.info)
         return decoded
 
-    @property
-    def _most_frames(self) -> int:
-        return round(self.limits.seconds * MOST_RATE)
-
-    def _check_length(self, info: VideoInfo) -> None:
-        most = self.limits.seconds
-        if info.duration > most:
-            raise DecodeError(
-                info.path,
-                f"lasts {info.duration:.0f} seconds, expected at most {most:g}: cut it, or use 'peakzoom watch' for "
-                "long ones",
-            )
-
-    def table(self, paths: Sequence[str | Path]) -> tuple[list[list[str]], Path]:
-        """A row for each file, with the reason where it could not be read; and the same as CSV, with all scores.
-
-        Raises:
-            UserError: too many files.
-        """
-        if len(paths) > self.limits.files:
-            raise UserError(
-                f"{len(paths)} files came, expected at most {self.limits.files}: send them in parts"
-            )
-        classes = self.recognizer.classes
-        rows: list[list[str]] = []
-        lines = [["file", "class", "score", "problem", *classes]]
-        with self._turn():
-            predicted = list(self.recognizer.predict_files(paths, self.views, decode=self._decode))
-        for path, prediction in zip(paths, predicted, strict=True):
-            name = display_name(path)
-            if isinstance(prediction, DecodeError):
-                lines.append([_cell(name), "", "", prediction.reason, *([""] * len(classes))])
-                rows.append([name, "", "", prediction.reason])
-                continue
-            best, score = prediction.top(1)[0]
-            values = [repr(value) for value in prediction.scores["fused"].tolist()]
-            lines.append([_cell(name), _cell(best), repr(score), prediction.problem or "", *values])
-            rows.append([name, best, f"{score:.3f}", prediction.problem or ""])
-        file = self._new_folder() / "predictions.csv"  # only now: the sweeper goes by age
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(lines)
-        return rows, file
-
     def _new_folder(self) -> Path:
-        folder = self.folder / "results" / uuid4().hex
+        folder = self.folder / "results" / uuid4().hex  # which nobody guesses
         folder.mkdir(parents=True)
         return folder
 

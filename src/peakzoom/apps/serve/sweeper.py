@@ -17,13 +17,11 @@ import gradio as gr
 
 
 class Sweeper(threading.Thread):
-    """Removes files that are older than the limit, every half minute; those there at the start, the examples, stay.
-
-    Files that a request waits for stay, however old, unless there is too much of them.
+    """Removes old files every half minute, but those that were there at the start, the examples.
 
     Args:
         folder: of uploads and results.
-        minutes: how old a file may get.
+        minutes: how old a file may get; older if a request waits for it.
         megabytes: that may lie there. Above, the oldest files go first, whatever their age, and after them those that
             requests wait for, the newest first: requests that came early are served sooner.
         awaited: gives the files of requests that are not served yet.
@@ -47,34 +45,33 @@ class Sweeper(threading.Thread):
         while not self._stop_now.wait(30):
             self.sweep(time.time())
 
-    def sweep(self, now: float) -> int:
-        """Remove what is too old at that time (seconds since 1970); returns how many files that were."""
-        files: list[tuple[float, int, Path]] = []
-        folders: list[tuple[float, int, Path]] = []
-        for each in self.folder.rglob("*"):
-            with suppress(FileNotFoundError):  # gone already
-                state = each.lstat()
-                kind = folders if stat.S_ISDIR(state.st_mode) else files
-                kind.append((state.st_mtime, state.st_size, each))
-        awaited = self.awaited()
-        oldest_first = sorted(each for each in files if each[2] not in self.kept)
-        free = [each for each in oldest_first if each[2] not in awaited]
-        bound = [each for each in reversed(oldest_first) if each[2] in awaited]
-        count, total = 0, sum(size for _, size, _ in files)
-        for changed, size, each in [*free, *bound]:
-            if total > self.bytes or (now - changed > self.seconds and each not in awaited):
-                each.unlink(missing_ok=True)
-                count, total = count + 1, total - size
-        inner_first = sorted(folders, key=lambda folder: folder[2], reverse=True)
-        for changed, _, each in inner_first:
-            if now - changed > self.seconds:
-                with suppress(OSError):  # it is not empty
-                    each.rmdir()
-        return count
-
     def stop(self) -> None:
         """Let the thread end."""
         self._stop_now.set()
+
+    def sweep(self, now: float) -> None:
+        """Remove what is too old at that time, in seconds since 1970."""
+        files: list[tuple[float, int, Path]] = []
+        folders: list[tuple[float, Path]] = []
+        for each in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # gone already
+                state = each.lstat()
+                if stat.S_ISDIR(state.st_mode):
+                    folders.append((state.st_mtime, each))
+                else:
+                    files.append((state.st_mtime, state.st_size, each))
+        awaited, total = self.awaited(), sum(size for _, size, _ in files)
+        oldest_first = sorted(file for file in files if file[2] not in self.kept)
+        free = [file for file in oldest_first if file[2] not in awaited]
+        bound = [file for file in reversed(oldest_first) if file[2] in awaited]
+        for changed, size, each in [*free, *bound]:
+            if total > self.bytes or (now - changed > self.seconds and each not in awaited):
+                each.unlink(missing_ok=True)
+                total -= size
+        for changed, each in reversed(folders):  # the inner ones first
+            if now - changed > self.seconds:
+                with suppress(OSError):  # it is not empty
+                    each.rmdir()
 
 
 def awaited_files(page: gr.Blocks) -> set[Path]:

@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import typer
 
 from peakzoom.utils.errors import UserError
+
+window_option = partial(typer.Option, rich_help_panel="Windows")
+event_option = partial(typer.Option, rich_help_panel="Events")
 
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """Options of :func:`peakzoom.apps.watch.watch.watch`.
+    """Options of :func:`peakzoom.apps.watch.watch.watch` and of ``peakzoom watch``, whose help is here.
 
-    Attributes:
-        every: seconds between the starts of windows; None = half a window.
-        crops: crops of a window whose scores are averaged; 1 = the middle.
-        threshold: lowest score, in [0, 1], at which a window's best class counts as its prediction.
-        ignore: classes that are never predicted ("nothing").
-        gap: seconds of other classes, or of none, that an event may bridge.
-        live: play a stored video at its own speed, and drop windows that do not keep up. Cameras and streams are live
-            without it.
-        lag: seconds of windows of a live source that may wait before some are dropped.
-        seconds: of video, after which to stop; None = never.
+    Cameras and streams are live without ``live``. A window has no class where its best one is to be ignored.
 
     Raises:
         UserError: a value is outside its range.
     """
 
-    every: float | None = None
-    crops: int = 1
-    threshold: float = 0.5
-    ignore: Sequence[str] = ()
-    gap: float = 0.0
-    live: bool = False
-    lag: float = 2.0
-    seconds: float | None = None
+    every: Annotated[
+        float | None, window_option(help="Seconds between windows' starts.", show_default="half a window")
+    ] = None
+    crops: Annotated[int, window_option(min=1, help="Crops of a window; 1 is the middle.")] = 1
+    live: Annotated[bool, window_option(help="Play a file at its own speed; drop what does not keep up.")] = (
+        False
+    )
+    lag: Annotated[
+        float, window_option(min=0.0, help="Seconds of windows that may wait, of a live source.")
+    ] = 2.0
+    seconds: Annotated[float | None, window_option(help="Stop after so many seconds of video.")] = None
+    threshold: Annotated[
+        float, event_option(min=0.0, max=1.0, help="Lowest score at which a window has a class.")
+    ] = 0.5
+    ignore: Annotated[
+        list[str] | None, event_option(help="Class that is no event; may be given again.", show_default=False)
+    ] = None
+    gap: Annotated[float, event_option(min=0.0, help="Seconds that an event may bridge.")] = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise UserError(f"threshold is {self.threshold:g}, expected a score between 0 and 1")
-        if self.crops < 1:
-            raise UserError(f"crops is {self.crops}, expected at least 1")
-        for name, value in (("every", self.every), ("seconds", self.seconds)):
-            if value is not None and not value > 0:
-                raise UserError(f"{name} is {value:g}, expected a number above 0")
-        if not (math.isfinite(self.gap) and self.gap >= 0):
-            raise UserError(f"gap is {self.gap:g}, expected seconds of 0 or more")
-        if not self.lag >= 0:
-            raise UserError(f"lag is {self.lag:g}, expected seconds of 0 or more")
+        for name, right, expected in (
+            ("every", self.every is None or self.every > 0, "a number above 0"),
+            ("crops", self.crops >= 1, "at least 1"),
+            ("lag", self.lag >= 0, "seconds of 0 or more"),
+            ("seconds", self.seconds is None or self.seconds > 0, "a number above 0"),
+            ("threshold", 0 <= self.threshold <= 1, "a score between 0 and 1"),
+            ("gap", 0 <= self.gap < math.inf, "seconds of 0 or more"),
+        ):
+            if not right:
+                raise UserError(f"{name} is {getattr(self, name):g}, expected {expected}")

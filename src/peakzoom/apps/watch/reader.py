@@ -7,42 +7,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
-import av
 import torch
 from torch import Tensor
 
+from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.records import Break, Dropped, SourceProblem
-from peakzoom.apps.watch.source import SourceItem
+from peakzoom.apps.watch.source import Frame, Source
 from peakzoom.apps.watch.windows import Clip, Windows
 from peakzoom.video.clips import TIMESTAMP_ROUNDING
 
 READ_AHEAD = 2  # windows of a stored video that may wait: enough to read one while another is scored
 WAKE = 0.2  # seconds after which a waiting thread looks whether it is to stop
 CLOCK_DRIFT = 1e-3  # by how much a camera's clock may be off without counting as lag
-
-
-class FrameSource(Protocol):
-    """Where frames come from; :class:`peakzoom.apps.watch.source.Source` is one."""
-
-    name: str
-    live: bool
-    rate: float
-    height: int
-    width: int
-
-    def __iter__(self) -> Iterator[SourceItem]:
-        """Once, in order."""
-        ...
-
-    def convert(self, frame: av.VideoFrame | Tensor, size: tuple[int, int]) -> Tensor:
-        """Uint8 (H, W, 3) of this (height, width)."""
-        ...
-
-    def close(self) -> None:
-        """End reading."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,16 +34,12 @@ class Pending:
 Item: TypeAlias = Pending | Dropped | Break | SourceProblem
 
 
-def drop_late(waiting: deque[Item], lag: float) -> None:
+def drop_late(waiting: deque[Item | BaseException | None], lag: float) -> None:
     """Drop all waiting windows but the newest, once the oldest and the newest end more than ``lag`` seconds apart.
 
     So, while a live source runs, a prediction is at most about ``lag`` seconds old however slow scoring is, and
     stretches that were watched in full stand between those that were not. Neighbouring windows that are dropped
     become one record.
-
-    Args:
-        waiting: changed in place.
-        lag: seconds between the ends of the oldest and the newest window.
     """
     windows = [item for item in waiting if isinstance(item, Pending)]
     if not windows or windows[-1].clip.end - windows[0].clip.end <= lag + TIMESTAMP_ROUNDING:
@@ -81,104 +55,72 @@ def drop_late(waiting: deque[Item], lag: float) -> None:
             waiting.append(item)
 
 
-class Closed(Exception):
-    """Nothing is taken from the backlog any more."""
-
-
 class Backlog:
     """A queue between the reader's thread and the one that scores.
 
     Args:
         lag: see :func:`drop_late`. None for a stored video, whose reader waits while ``READ_AHEAD`` windows do.
+
+    Attributes:
+        closed: nothing more is taken.
     """
 
     def __init__(self, lag: float | None) -> None:
+        self.closed = False
         self._lag = lag
-        self._waiting: deque[Item] = deque()
+        self._waiting: deque[Item | BaseException | None] = deque()
         self._changed = threading.Condition()
-        self._ended = False  # nothing more is put
-        self._closed = False  # nothing more is taken
-        self._error: BaseException | None = None
 
-    def put(self, item: Item) -> None:
-        """Add an item.
-
-        Raises:
-            Closed: nothing is taken any more.
-        """
+    def put(self, item: Item | BaseException | None) -> None:
+        """Add an item; an error is raised where it is taken, and None is the end."""
         with self._changed:
             if self._lag is None:
-                self._changed.wait_for(lambda: self._closed or self._windows() < READ_AHEAD)
-            if self._closed:
-                raise Closed
+                self._changed.wait_for(lambda: self.closed or self._windows() < READ_AHEAD)
             self._waiting.append(item)
             if self._lag is not None:
                 drop_late(self._waiting, self._lag)
-            self._changed.notify_all()
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Nothing more is put; an error is raised in :meth:`take`, after the last item."""
-        with self._changed:
-            self._ended, self._error = True, error
             self._changed.notify_all()
 
     def take(self, stop: threading.Event) -> Item | None:
         """Wait for the next item; None at the end, or once ``stop`` is set."""
         with self._changed:
             # Wakes again and again: a signal's handler cannot notify, and on Windows none runs during a long wait.
-            while not (self._waiting or self._ended or stop.is_set()):
+            while not (self._waiting or stop.is_set()):
                 self._changed.wait(WAKE)
-            if stop.is_set():
-                return None
-            if self._waiting:
-                item = self._waiting.popleft()
-                self._changed.notify_all()
-                return item
-            if self._error is not None:
-                raise self._error
-            return None
+            item = None if stop.is_set() else self._waiting.popleft()
+            self._changed.notify_all()
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
     def close(self) -> None:
         """Nothing more is taken."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more is taken."""
-        return self._closed
 
     def _windows(self) -> int:
         return sum(isinstance(item, Pending) for item in self._waiting)
 
 
 class Reader:
-    """Reads a source in a thread of its own, and puts windows, breaks and problems into the backlog.
+    """Reads a source in a thread of its own, puts windows, breaks and problems into the backlog, and closes it.
 
-    Args:
-        frames: the source.
-        windows: cut from its frames.
-        backlog: where they are put.
-        clock: seconds, from any origin.
-        paced: hold back frames until they are due, as a player does.
-        live: windows are due at a time.
-        seconds: of video, after which to stop; None = never.
+    Of the options ``live`` and ``seconds`` count here; the clock gives seconds, from any origin.
     """
 
     def __init__(
         self,
-        frames: FrameSource,
-        windows: Windows[av.VideoFrame | Tensor, Tensor],
+        source: Source,
+        windows: Windows[Frame, Tensor],
         backlog: Backlog,
+        options: WatchOptions,
         clock: Callable[[], float],
-        *,
-        paced: bool,
-        live: bool,
-        seconds: float | None,
     ) -> None:
-        self._frames, self._windows, self._backlog, self._clock = frames, windows, backlog, clock
-        self._paced, self._live, self._seconds = paced, live, seconds
+        self._source, self._windows, self._backlog, self._clock = source, windows, backlog, clock
+        self._live = options.live or source.live
+        self._paced = not source.live  # hold frames back until they are due, as a player does
+        self._seconds = options.seconds
         # When time 0 is, by the clock. Of a stream it is estimated: no frame came earlier than it was due.
         self._zero: float | None = None
         self._last = 0.0
@@ -197,16 +139,14 @@ class Reader:
         error: BaseException | None = None
         try:
             self._read()
-        except Closed:
-            pass
         except BaseException as caught:  # noqa: BLE001 - raised again by Backlog.take
             error = caught
         finally:
-            self._frames.close()
-            self._backlog.end(error)
+            self._source.close()
+            self._backlog.put(error)
 
     def _read(self) -> None:
-        for item in self._frames:
+        for item in self._source.items:
             if self._backlog.closed:
                 break
             if isinstance(item, SourceProblem):
@@ -217,7 +157,8 @@ class Reader:
             if isinstance(item, Break):
                 self._put(self._windows.end())
                 self._backlog.put(item)
-                self._zero = self._zero if self._paced else None
+                if not self._paced:
+                    self._zero = None
                 continue
             self._keep_time(item.time)
             self._put(self._windows.add(item.time, item.frame))
@@ -225,8 +166,7 @@ class Reader:
 
     def _put(self, clips: Iterator[Clip[Tensor]]) -> None:
         for clip in clips:
-            due = self._zero + clip.end if self._live and self._zero is not None else None
-            self._backlog.put(Pending(clip, due))
+            self._backlog.put(Pending(clip, None if self._zero is None else self._zero + clip.end))
 
     def _keep_time(self, shown: float) -> None:
         """Wait until a frame is due where it came early; else note when it came."""

@@ -9,34 +9,24 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from peakzoom.apps.watch.events import Event
+from peakzoom.inference.prediction import best_classes
 
 
 @dataclass(frozen=True)
 class Started:
-    """The first record: what is watched, and how.
+    """The first record: what is watched, and how."""
 
-    Attributes:
-        source: its name, without a password.
-        live: whether it goes on while windows are scored.
-        height, width: of the frames as displayed, in pixels.
-        rate: frames per second that the source states; 0 = none.
-        classes: S names.
-        frames, stride, fps: of a window's clip; fps None = frames as they are stored.
-        window: seconds from the start of a window to its end, by the stated rate; None = no rate is stated.
-        every: seconds from one window's start to the next one's, by the stated rate; None = no rate is stated.
-    """
-
-    source: str
-    live: bool
-    height: int
+    source: str  # its name, without a password
+    live: bool  # it goes on while windows are scored
+    height: int  # pixels of frames as displayed
     width: int
-    rate: float
+    rate: float  # frames per second that the source states; 0 = none
     classes: list[str]
-    frames: int
+    frames: int  # of a window's clip
     stride: int
-    fps: float | None
-    window: float | None
-    every: float | None
+    fps: float | None  # None = frames as they are stored
+    window: float | None  # seconds from its start to its end, by the stated rate; None = none is stated
+    every: float | None  # seconds from one window's start to the next one's, by the stated rate too
 
 
 @dataclass(frozen=True)
@@ -45,8 +35,7 @@ class ScoredWindow:
 
     Attributes:
         start, end: seconds since the first frame.
-        classes: S names.
-        scores: float64 (S,) fused softmax scores, averaged over the crops; they sum to 1.
+        classes, scores: S names and float64 (S,) fused softmax scores, averaged over the crops; they sum to 1.
         name: the predicted class; None where the best score is below the threshold, or the best class is ignored.
         covered: frames from its first to its last; fewer than usual where a short video was repeated to fill it.
         behind: seconds from when its last frame was due until its scores were there; None where nothing is live.
@@ -62,70 +51,45 @@ class ScoredWindow:
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k best classes and their scores, best first; ties in the order of the classes."""
-        best = np.argsort(-self.scores, kind="stable")[:k]
-        return [(self.classes[index], float(self.scores[index])) for index in best]
+        return best_classes(self.classes, self.scores, k)
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """Neighbouring windows that were not scored, because scoring fell behind.
+    """Neighbouring windows that were not scored, because scoring fell behind."""
 
-    Attributes:
-        start: of the first one, in seconds since the first frame.
-        end: of the last one, in seconds since the first frame.
-        windows: how many.
-    """
-
-    start: float
-    end: float
+    start: float  # of the first one, in seconds since the first frame
+    end: float  # of the last one
     windows: int
 
 
 @dataclass(frozen=True)
 class Break:
-    """The frames before and after this time do not follow each other; no window and no event spans it.
+    """The frames before and after this time do not follow each other; no window and no event spans it."""
 
-    Attributes:
-        time: of the first frame after it, in seconds since the first frame.
-        reason: one line.
-    """
-
-    time: float
+    time: float  # of the first frame after it, in seconds since the first frame
     reason: str
 
 
 @dataclass(frozen=True)
 class SourceProblem:
-    """Something is wrong with the source, although it gives frames.
+    """Something is wrong with the source, although it gives frames."""
 
-    Attributes:
-        time: of the last frame before it, in seconds since the first frame.
-        reason: one line.
-        lost: some of the video could not be decoded.
-    """
-
-    time: float
+    time: float  # of the last frame before it, in seconds since the first frame
     reason: str
-    lost: bool
+    lost: bool  # some of the video could not be decoded
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The last record.
+    """The last record."""
 
-    Attributes:
-        seconds: of video, up to the end of the last window.
-        took: seconds, by the clock.
-        windows, dropped, events: how many.
-        stopped: by the caller, not because the source ended.
-    """
-
-    seconds: float
-    took: float
+    seconds: float  # of video, up to the end of the last window
+    took: float  # seconds, by the clock
     windows: int
     dropped: int
     events: int
-    stopped: bool
+    stopped: bool  # by the caller, not because the source ended
 
     @property
     def speed(self) -> float:
@@ -147,15 +111,8 @@ TIMES = frozenset({"start", "end", "time", "seconds"})  # fields in seconds of v
 
 
 def to_line(record: Record, top: int = 5) -> dict[str, Any]:
-    """Plain data for one line of JSON; times in seconds, to the microsecond.
-
-    Args:
-        record: of any kind.
-        top: how many classes of a window are listed.
-    """
+    """Plain data for one line of JSON, with the ``top`` classes of a window; times in seconds, to the microsecond."""
     line: dict[str, Any] = {"type": TYPES[type(record)]}
-    if isinstance(record, Started):
-        return {**line, **vars(record)}
     if isinstance(record, ScoredWindow):
         line |= {
             "start": round(record.start, 6),

@@ -19,15 +19,16 @@ import re
 import stat
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import av
+import torch
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
@@ -35,7 +36,13 @@ from torch import Tensor
 from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.container import decode_on_one_thread, displayed_shape, one_line, open_file
+from peakzoom.video.container import (
+    decode_on_one_thread,
+    displayed_shape,
+    one_line,
+    open_file,
+    untried_stream,
+)
 from peakzoom.video.decode import to_rgb
 from peakzoom.video.guard import streamed
 
@@ -51,239 +58,153 @@ SILENCE = 15.0  # seconds without a byte, after which a stream or camera counts 
 LOOKAHEAD = 16  # frames that choose a file's clock: as far as H.264 and HEVC put frames out of order
 
 
+Frame: TypeAlias = av.VideoFrame | Tensor
+Decoded: TypeAlias = av.VideoFrame | str  # a frame, or one line on what went wrong
+
+
 @dataclass(frozen=True)
 class TimedFrame:
-    """A frame, decoded or already converted to RGB, and when it is shown: seconds since the first."""
+    """A frame, and when it is shown: seconds since the first."""
 
     time: float
-    frame: av.VideoFrame | Tensor
+    frame: Frame
 
 
 SourceItem: TypeAlias = TimedFrame | Break | SourceProblem
+SizeOf: TypeAlias = Callable[[int, int], tuple[int, int]]  # of converted frames, from that displayed
 
 
+@dataclass(frozen=True)
 class Source:
-    """An open source; iterate over it, once, for its frames, breaks and problems.
-
-    Args:
-        source: a file; an address of one of :data:`PROTOCOLS`; ``camera:0`` or a device such as ``/dev/video0``; ``-``
-            for standard input.
+    """An open source.
 
     Attributes:
         name: the source as it may be shown, without a password.
         live: it goes on whether windows are scored in time or not: a camera or a stream.
         rate: frames per second that it states; 0 = none.
         height, width: pixels as displayed, by the first frame; later frames are resized to them.
+        items: frames, breaks and problems, once, in order. Iterating raises DecodeError where a file hangs or crashes
+            the decoder.
+        convert: a frame as displayed, of the wanted size, uint8 (H, W, 3); raises DecodeError where that fails.
+        close: ends reading.
+    """
+
+    name: str
+    live: bool
+    rate: float
+    height: int
+    width: int
+    items: Iterator[SourceItem]
+    convert: Callable[[Frame], Tensor]
+    close: Callable[[], None]
+
+
+def open_source(source: str | Path, size: SizeOf) -> Source:
+    """Open a file in a process of its own (:mod:`peakzoom.video.guard`); anything else in this one.
+
+    A file may be of any length; what is bounded is the time until its next frame. The process converts every frame,
+    because it does not know which are needed. A stream or a camera counts as gone after ``SILENCE`` seconds without a
+    byte.
+
+    Args:
+        source: a file; an address of one of :data:`PROTOCOLS`; ``camera:0`` or a device such as ``/dev/video0``; ``-``
+            for standard input.
+        size: of converted frames; can be pickled.
 
     Raises:
         DecodeError: it cannot be opened or gives no frame; the reason is one line.
         UserError: the protocol is not supported.
     """
+    if not _place(source).is_file:
+        return open_here(source, size)
+    items = streamed(source, _in_process, source, size, per_item=True)
+    facts = next(items)
+    assert isinstance(facts, tuple)
+    return Source(*facts, cast("Iterator[SourceItem]", items), torch.as_tensor, items.close)
 
-    def __init__(self, source: str | Path) -> None:
-        self._source = str(source)
-        self.name = re.sub(r"(?<=://)[^/\s]*@", "", self._source)
-        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", self._source)
-        self._protocol = scheme[1].lower() if scheme else None
-        if self._protocol and self._protocol not in PROTOCOLS:
-            raise UserError(
-                f"{self.name} is an address of {self._protocol}, expected one of {', '.join(PROTOCOLS)}; "
-                "name a file by its path alone"
-            )
-        self._device = _camera(self._source) if not self._protocol else None
-        self.live = self._device is not None or PROTOCOLS.get(self._protocol or "", False)
-        self._is_file = not (self._protocol or self._device or self._source == "-")
-        self._ahead: deque[av.VideoFrame | str] = (
-            deque()
-        )  # the first frames and faults, decoded when it was opened
-        self._rest: Iterator[av.VideoFrame | str] = iter(())
-        self._container, stream, first = self._start()
-        self._reformatter = VideoReformatter()
-        self._base = float(stream.time_base or 0)
-        shape, fault = displayed_shape(first, stream)
-        self.height, self.width = shape.height, shape.width
-        self.rate = float(stream.average_rate or stream.guessed_rate or 0)
-        self._faults = [fault] if fault else []
-        stamps = [self._stamps(each) for each in self._ahead if isinstance(each, av.VideoFrame)]
-        clock = choose_clock(stamps)
-        if clock is None and len(stamps) > 1:
-            if not self.rate:
-                self.close()
-                raise DecodeError(self.name, "does not say when its frames are shown")
-            self._faults.append(f"timestamps are missing or do not advance, {self.rate:g} fps assumed")
-        self._timeline = Timeline(self.rate, clock)
 
-    def __iter__(self) -> Iterator[SourceItem]:
-        for fault in self._faults:
-            yield SourceProblem(0.0, fault, lost=False)
-        try:
-            for each in self._decoded():
-                if isinstance(each, str):
-                    yield SourceProblem(self._timeline.now, each, lost=True)
-                    continue
-                now, reason = self._timeline.place(self._stamps(each))
-                if reason:
-                    yield Break(now, reason)
-                yield TimedFrame(now, each)
-        finally:
-            self.close()
+def _in_process(source: str | Path, size: SizeOf) -> Iterator[tuple[str, bool, float, int, int] | SourceItem]:
+    """In the other process: what a file says of itself, then its items with frames converted."""
+    opened = open_here(source, size)
+    yield opened.name, opened.live, opened.rate, opened.height, opened.width
+    with closing(opened):
+        for item in opened.items:
+            yield TimedFrame(item.time, opened.convert(item.frame)) if isinstance(item, TimedFrame) else item
 
-    def convert(self, frame: av.VideoFrame | Tensor, size: tuple[int, int]) -> Tensor:
-        """A frame as displayed, in this (height, width): uint8 (H, W, 3).
 
-        Raises:
-            DecodeError: its pixels cannot be converted.
-        """
+def open_here(source: str | Path, size: SizeOf) -> Source:
+    """:func:`open_source` in this process, whatever it is; frames are converted when that is asked for."""
+    place = _place(source)
+    container, stream, ahead, rest = _open_stream(place)
+    frames = [each for each in ahead if isinstance(each, av.VideoFrame)]
+    base = float(stream.time_base or 0)
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    shape, fault = displayed_shape(frames[0], stream)
+    problems = [SourceProblem(0.0, fault, lost=False)] if fault else []
+    clock = choose_clock([_stamps(frame, base) for frame in frames])
+    if clock is None and len(frames) > 1:
+        if not rate:
+            container.close()
+            raise DecodeError(place.name, "does not say when its frames are shown")
+        reason = f"timestamps are missing or do not advance, {rate:g} fps assumed"
+        problems.append(SourceProblem(0.0, reason, lost=False))
+    target, displayed = size(shape.height, shape.width), (shape.height, shape.width)
+    reformatter = VideoReformatter()
+
+    def convert(frame: Frame) -> Tensor:
         assert isinstance(frame, av.VideoFrame)
         try:
-            return to_rgb(frame, size, (self.height, self.width), self._reformatter)
+            return to_rgb(frame, target, displayed, reformatter)
         except (av.FFmpegError, ValueError) as error:
             what = f"a frame ({frame.format.name}) cannot be converted to RGB"
-            raise DecodeError(self.name, f"{what}: {one_line(error)}") from error
+            raise DecodeError(place.name, f"{what}: {one_line(error)}") from error
 
-    def close(self) -> None:
-        """Close the source; iterating to the end does so too."""
-        self._container.close()
-
-    def _decoded(self) -> Iterator[av.VideoFrame | str]:
-        while self._ahead:
-            yield self._ahead.popleft()
-        yield from self._rest
-
-    def _stamps(self, frame: av.VideoFrame) -> tuple[float | None, float | None]:
-        """Presentation and decoding time in seconds."""
-        pts, dts = frame.pts, frame.dts
-        return None if pts is None else pts * self._base, None if dts is None else dts * self._base
-
-    def _start(self) -> tuple[InputContainer, VideoStream, av.VideoFrame]:
-        """Open the first video stream that gives a frame; its first frames go to ``_ahead``."""
-        reasons: list[str] = []  # one for each stream that gave none
-        while True:
-            container = self._open()
-            try:
-                streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-                if not streams:
-                    cover = ", only a picture" if container.streams.video else ""
-                    raise DecodeError(self.name, f"holds no video stream{cover}")
-                if len(reasons) == len(streams):
-                    raise DecodeError(self.name, reasons[0])
-                stream = streams[len(reasons)]
-                first = self._look_ahead(container, stream)
-            except BaseException:
-                container.close()
-                raise
-            if isinstance(first, av.VideoFrame):
-                return container, stream, first
-            reasons.append(first)
-            container.close()
-            if not self._is_file:  # only a file can be opened again for its next stream
-                raise DecodeError(self.name, first)
-
-    def _look_ahead(self, container: InputContainer, stream: VideoStream) -> av.VideoFrame | str:
-        """Decode the first frames; return the first of all, or why there is none."""
-        if stream.codec_context is None:  # which PyAV's types leave out
-            return "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
-        self._ahead.clear()
-        self._rest = _decoded(container, stream)
-        frames: list[av.VideoFrame] = []
-        for each in self._rest:
-            self._ahead.append(each)
-            if isinstance(each, av.VideoFrame):
-                frames.append(each)
-            if len(frames) == (1 if self.live else LOOKAHEAD):
-                break
-        if frames:
-            return frames[0]
-        reason = next((each for each in self._ahead if isinstance(each, str)), None)
-        return f"no frame can be decoded: {reason}" if reason else "its video stream holds no frame"
-
-    def _open(self) -> InputContainer:
-        if self._is_file:
-            return open_file(Path(self._source))
-        try:
-            if self._device:
-                name, kind = self._device
-                return av.open(name, format=kind, timeout=SILENCE, metadata_errors="replace")
-            if self._protocol:
-                options = {"protocol_whitelist": NETWORK}
-                if self._protocol in ("rtsp", "rtsps"):
-                    options["rtsp_flags"] = "prefer_tcp"  # UDP loses packets, and firewalls stop it
-                return av.open(self._source, options=options, timeout=SILENCE, metadata_errors="replace")
-            # Python reads, because Ctrl-C interrupts its reading; without a buffer, whose lock the reader's thread
-            # would still hold when the program ends.
-            pipe = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - the container holds it
-            return av.open(pipe, mode="r", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
-        except (av.FFmpegError, ValueError) as error:
-            raise DecodeError(self.name, f"cannot be opened: {_reason(error)}") from error
+    items = chain(problems, _timed(chain(ahead, rest), Timeline(rate, clock), base))
+    return Source(place.name, place.live, rate, *displayed, items, convert, container.close)
 
 
-class StoredFile:
-    """A file, read as :class:`Source` reads it, by a process that can be stopped (:mod:`peakzoom.video.guard`).
-
-    The file may be of any length; what is bounded is the time until the next frame. The process converts every frame,
-    because it does not know which are needed.
-
-    Args:
-        path: the file.
-        size: from the displayed (height, width) to that of the frames; can be pickled.
-
-    Attributes and errors are those of :class:`Source`. While iterating, DecodeError: the file hangs or crashes the
-    decoder.
-    """
-
-    live = False
-
-    def __init__(self, path: str | Path, size: Callable[[int, int], tuple[int, int]]) -> None:
-        self._items = streamed(path, _decode_in_process, str(path), size, per_item=True)
-        header = next(self._items)
-        assert isinstance(header, tuple)
-        self.name, self.rate, self.height, self.width = header
-
-    def __iter__(self) -> Iterator[SourceItem]:
-        for item in self._items:
-            assert not isinstance(item, tuple)
-            yield item
-
-    def convert(self, frame: av.VideoFrame | Tensor, size: tuple[int, int]) -> Tensor:
-        """The frame, which has its size already: uint8 (H, W, 3)."""
-        assert isinstance(frame, Tensor) and tuple(frame.shape[:2]) == size
-        return frame
-
-    def close(self) -> None:
-        """End the process; iterating to the end does so too."""
-        self._items.close()
+def _timed(decoded: Iterator[Decoded], timeline: Timeline, base: float) -> Iterator[SourceItem]:
+    """What was decoded, with its times; ``base`` is the unit of timestamps in seconds."""
+    for each in decoded:
+        if isinstance(each, str):
+            yield SourceProblem(timeline.now, each, lost=True)
+            continue
+        now, reason = timeline.place(_stamps(each, base))
+        if reason:
+            yield Break(now, reason)
+        yield TimedFrame(now, each)
 
 
-def _decode_in_process(
-    source: str, size: Callable[[int, int], tuple[int, int]]
-) -> Iterator[tuple[str, float, int, int] | SourceItem]:
-    """In the other process: name, rate, height and width of a file, then its frames, converted, breaks and problems."""
-    frames = Source(source)
-    yield frames.name, frames.rate, frames.height, frames.width
-    target = size(frames.height, frames.width)
-    for item in frames:
-        if isinstance(item, TimedFrame):
-            item = TimedFrame(item.time, frames.convert(item.frame, target))
-        yield item
+def _stamps(frame: av.VideoFrame, base: float) -> tuple[float | None, float | None]:
+    """Presentation and decoding time in seconds."""
+    pts, dts = frame.pts, frame.dts
+    return None if pts is None else pts * base, None if dts is None else dts * base
 
 
-def open_source(source: str | Path, size: Callable[[int, int], tuple[int, int]]) -> Source | StoredFile:
-    """Open a file in a process of its own; an address, a camera or standard input in this one.
+class _Place(NamedTuple):
+    """What the user has named."""
 
-    A file has a bound on the time until its next frame; a stream or a camera counts as gone after ``SILENCE`` seconds
-    without a byte.
+    text: str
+    name: str  # without a password
+    protocol: str  # of an address, else empty
+    device: tuple[str, str] | None  # a camera as FFmpeg names it, and its kind of device
+    is_file: bool
+    live: bool
 
-    Args:
-        source: as :class:`Source` takes it.
-        size: as :class:`StoredFile` takes it.
 
-    Raises:
-        DecodeError, UserError: as :class:`Source` does.
-    """
+def _place(source: str | Path) -> _Place:
     text = str(source)
-    if "://" in text or text == "-" or _camera(text):
-        return Source(source)
-    return StoredFile(source, size)
+    name = re.sub(r"(?<=://)[^/\s]*@", "", text)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    protocol = scheme[1].lower() if scheme else ""
+    if protocol and protocol not in PROTOCOLS:
+        raise UserError(
+            f"{name} is an address of {protocol}, expected one of {', '.join(PROTOCOLS)}; "
+            "name a file by its path alone"
+        )
+    device = None if protocol else _camera(text)
+    is_file = not (protocol or device or text == "-")
+    return _Place(text, name, protocol, device, is_file, PROTOCOLS.get(protocol, device is not None))
 
 
 def _camera(source: str) -> tuple[str, str] | None:
@@ -304,36 +225,88 @@ def _camera(source: str) -> tuple[str, str] | None:
     return (source, "v4l2") if device else None
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | str]:
+def _open_stream(place: _Place) -> tuple[InputContainer, VideoStream, list[Decoded], Iterator[Decoded]]:
+    """Open the first video stream that gives a frame; its first frames are decoded."""
+    reasons: list[str] = []  # one for each stream that gave none
+    while True:
+        with ExitStack() as opened:
+            container = opened.enter_context(_open(place))
+            stream = untried_stream(container, place.name, reasons)
+            if stream.codec_context is None:  # which PyAV's types leave out
+                reason = "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
+            else:
+                rest = _decoded(container, stream)
+                ahead = _look_ahead(rest, 1 if place.live else LOOKAHEAD)
+                if any(isinstance(each, av.VideoFrame) for each in ahead):
+                    opened.pop_all()
+                    return container, stream, ahead, rest
+                reason = "its video stream holds no frame"
+                if ahead:
+                    reason = f"no frame can be decoded: {ahead[0]}"
+        if not place.is_file:  # only a file can be opened again for its next stream
+            raise DecodeError(place.name, reason)
+        reasons.append(reason)
+
+
+def _look_ahead(decoded: Iterator[Decoded], count: int) -> list[Decoded]:
+    """So many frames, if there are, and the faults before and between them."""
+    ahead: list[Decoded] = []
+    for each in decoded:
+        ahead.append(each)
+        count -= isinstance(each, av.VideoFrame)
+        if not count:
+            break
+    return ahead
+
+
+def _open(place: _Place) -> InputContainer:
+    if place.is_file:
+        return open_file(Path(place.text))
+    try:
+        if place.device:
+            name, kind = place.device
+            return av.open(name, format=kind, timeout=SILENCE, metadata_errors="replace")
+        if place.protocol:
+            options = {"protocol_whitelist": NETWORK}
+            if place.protocol in ("rtsp", "rtsps"):
+                options["rtsp_flags"] = "prefer_tcp"  # UDP loses packets, and firewalls stop it
+            return av.open(place.text, options=options, timeout=SILENCE, metadata_errors="replace")
+        # Python reads, because Ctrl-C interrupts its reading; without a buffer, whose lock the reader's thread
+        # would still hold when the program ends.
+        pipe = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - the container holds it
+        return av.open(pipe, mode="r", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        raise DecodeError(place.name, f"cannot be opened: {_reason(error)}") from error
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[Decoded]:
     """Frames in order of presentation; between them, one line for each failure."""
     decode_on_one_thread(stream)
     frames = damaged = broken = 0
-    reading = True
-    while reading:
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.BlockingIOError:  # a camera that has no new frame yet
-                time.sleep(0.005)
-                break
-            except av.FFmpegError as error:
-                yield f"reading stopped after {frames} frames: {_reason(error)}"
-                packet = None
-            if packet is None:
-                reading = False
-                break
-            try:
-                for frame in packet.decode():
-                    assert isinstance(frame, av.VideoFrame)
-                    frames, damaged = frames + 1, damaged + frame.is_corrupt
-                    yield frame
-            except av.EOFError:  # the decoder has given its last frame
-                continue
-            except av.FFmpegError as error:
-                broken += 1
-                if broken == 1:
-                    yield f"a packet cannot be decoded and is left out after {frames} frames: {_reason(error)}"
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.BlockingIOError:  # a camera that has no new frame yet
+            time.sleep(0.005)
+            packets = container.demux(stream)
+            continue
+        except av.FFmpegError as error:
+            yield f"reading stopped after {frames} frames: {_reason(error)}"
+            break
+        if packet is None:
+            break
+        try:
+            for frame in packet.decode():
+                assert isinstance(frame, av.VideoFrame)
+                frames, damaged = frames + 1, damaged + frame.is_corrupt
+                yield frame
+        except av.EOFError:  # the decoder has given its last frame
+            continue
+        except av.FFmpegError as error:
+            broken += 1
+            if broken == 1:
+                yield f"a packet cannot be decoded and is left out after {frames} frames: {_reason(error)}"
     if broken > 1:
         yield f"packets that could not be decoded: {broken}"
     if damaged:

@@ -26,34 +26,33 @@ class Timeline:
         self._interval = 1 / rate if rate else 0.0
         self._origin: float | None = None  # the timestamp at which time is 0
         self._known = 0.0  # time of the last frame that had a timestamp
-        self._started = False
+        self._follows = 0.0  # time of a next frame without one
 
     def place(self, stamps: Sequence[float | None]) -> tuple[float, str | None]:
         """The time of the next frame; and where it does not follow the frame before, the reason, else None.
 
-        Args:
-            stamps: seconds: presentation, decoding; None = not stated.
+        Its stamps are seconds: presentation, decoding; None = not stated.
         """
-        first, self._started = not self._started, True
-        follows = 0.0 if first else self.now + self._interval
+        follows, reason = self._follows, None
         stated = None if self._clock is None else stamps[self._clock]
         if stated is None:
             self.now = follows
-            return follows, None
-        if self._origin is None:
-            self._origin = stated - follows
-        placed = stated - self._origin
-        step, reason = (0.0 if first else placed - self._known), None
-        if step < 0:
-            reason = f"timestamps jump back by {-step:.3f} s"
-        elif step > LONGEST_GAP:
-            reason = f"timestamps jump ahead by {step:.3f} s"
-        if reason:
-            self._origin, placed = stated - follows, follows
-        elif step > max(GAP, GAP_FRAMES * self._interval):
-            reason = f"no frame for {step:.3f} s"
-        self._known = placed
-        self.now = max(self.now, placed)  # frames without a timestamp may have run ahead
+        else:
+            if self._origin is None:
+                self._origin = stated - follows
+            placed = stated - self._origin
+            step = placed - self._known
+            if step < 0:
+                reason = f"timestamps jump back by {-step:.3f} s"
+            elif step > LONGEST_GAP:
+                reason = f"timestamps jump ahead by {step:.3f} s"
+            if reason:
+                self._origin, placed = stated - follows, follows
+            elif step > max(GAP, GAP_FRAMES * self._interval):
+                reason = f"no frame for {step:.3f} s"
+            self._known = placed
+            self.now = max(self.now, placed)  # frames without a timestamp may have run ahead
+        self._follows = self.now + self._interval
         return self.now, reason
 
 
@@ -64,7 +63,7 @@ def choose_clock(stamps: Sequence[Sequence[float | None]]) -> int | None:
     out of order and decoding times in order, and both fall where time jumps back.
 
     Args:
-        stamps: of each frame, in order of presentation, seconds: presentation, decoding; None = not stated.
+        stamps: of each frame, in order of presentation, as :meth:`Timeline.place` takes them.
 
     Returns:
         0 presentation, 1 decoding, None if neither ever advances.

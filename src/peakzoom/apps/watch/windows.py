@@ -30,26 +30,12 @@ Pixels = TypeVar("Pixels")
 
 @dataclass(frozen=True)
 class Clip(Generic[Pixels]):
-    """One window.
+    """One window; times in seconds since the first frame of the source."""
 
-    Attributes:
-        start, end: seconds since the first frame of the source: when its first base frame appears, and when its last
-            one disappears.
-        frames: T converted frames.
-        covered: base frames from the first to the last; fewer than the span where the video repeats.
-    """
-
-    start: float
-    end: float
-    frames: tuple[Pixels, ...]
-    covered: int
-
-
-@dataclass(frozen=True)
-class _Base(Generic[Pixels]):
-    start: float
-    end: float
-    pixels: Pixels
+    start: float  # when its first base frame appears
+    end: float  # when its last one disappears
+    frames: tuple[Pixels, ...]  # T converted frames
+    covered: int  # base frames from the first to the last; fewer than the span where the video repeats
 
 
 class Windows(Generic[Frame, Pixels]):
@@ -88,7 +74,7 @@ class Windows(Generic[Frame, Pixels]):
         self._origin = 0.0  # time of the first frame
         self._count = 0  # frames
         self._bases = 0  # base frames
-        self._kept: deque[_Base[Pixels]] = deque(maxlen=self.span)
+        self._kept: deque[tuple[float, float, Pixels]] = deque(maxlen=self.span)  # from when to when
         self._starts: deque[int] = deque()  # base frames at which unfinished windows start
         self._due = 0.0  # since the first frame, when the next window is to start
         self._covered = 0  # base frames up to the end of the last window
@@ -97,63 +83,48 @@ class Windows(Generic[Frame, Pixels]):
         """The windows that are complete once this frame is shown, at ``time``, not before the last frame."""
         if self._shown is None:
             self._origin = time
+        elif self._fps is None:
+            yield from self._take(time)
         else:
-            yield from self._until(time)
+            # As in resample, with the mean interval so far: it matters from 250 frames a second on.
+            slack = min(TIMESTAMP_ROUNDING, (time - self._origin) / self._count / 4)
+            while self._bases / self._fps + slack < time - self._origin:
+                yield from self._take(time)
         self._shown, self._pixels = (time, frame), None
         self._count += 1
 
     def end(self) -> Iterator[Clip[Pixels]]:
         """The window that ends at the last frame, unless there was one; later frames begin a new sequence."""
         if self._shown is not None:
-            yield from self._last_base_frames()
-            if self._bases < self.span:
-                yield self._clip(clip_indices(0, self._bases, self._frames, self._stride).tolist())
-            elif self._covered < self._bases:
-                yield self._clip(list(range(0, self.span, self._stride)))
+            # The last frame stays on display for the mean interval.
+            lasted, count = self._shown[0] - self._origin, self._count
+            interval = lasted / (count - 1) if count > 1 else 1 / self._rate if self._rate else 0.0
+            if self._fps is not None and count > 1:
+                slack = min(TIMESTAMP_ROUNDING, interval / 4)
+                count = max(math.ceil((lasted + interval - slack) * self._fps), 1)
+            while self._bases < count:
+                yield from self._take(self._shown[0] + interval)
+            if self._covered < self._bases:
+                yield self._clip()
         self._reset()
 
-    def _until(self, time: float) -> Iterator[Clip[Pixels]]:
-        """Take the frame on display as base frames up to ``time``, when the next one is shown."""
+    def _take(self, until: float) -> Iterator[Clip[Pixels]]:
+        """Take the frame on display, which is so until then, as the next base frame."""
         assert self._shown is not None
-        if self._fps is None:
-            yield from self._take(self._shown[0], time)
-            return
-        # As in resample, with the mean interval so far: it matters from 250 frames a second on.
-        slack = min(TIMESTAMP_ROUNDING, (time - self._origin) / self._count / 4)
-        while self._bases / self._fps + slack < time - self._origin:
-            yield from self._take_grid()
-
-    def _last_base_frames(self) -> Iterator[Clip[Pixels]]:
-        """Take the last frame, which stays on display for the mean interval."""
-        assert self._shown is not None
-        lasted = self._shown[0] - self._origin
-        interval = lasted / (self._count - 1) if self._count > 1 else 1 / self._rate if self._rate else 0.0
-        if self._fps is None:
-            yield from self._take(self._shown[0], self._shown[0] + interval)
-            return
-        slack = min(TIMESTAMP_ROUNDING, interval / 4)
-        count = max(math.ceil((lasted + interval - slack) * self._fps), 1) if self._count > 1 else 1
-        while self._bases < count:
-            yield from self._take_grid()
-
-    def _take_grid(self) -> Iterator[Clip[Pixels]]:
-        assert self._fps is not None
-        start, end = self._bases / self._fps, (self._bases + 1) / self._fps
-        yield from self._take(self._origin + start, self._origin + end)
-
-    def _take(self, start: float, end: float) -> Iterator[Clip[Pixels]]:
-        """Take the frame on display as the next base frame."""
-        assert self._shown is not None
+        start, frame = self._shown
+        if self._fps is not None:
+            start = self._origin + self._bases / self._fps
+            until = self._origin + (self._bases + 1) / self._fps
         if self._pixels is None:
-            self._pixels = self._convert(self._shown[1])
+            self._pixels = self._convert(frame)
         if self._starts_here(start - self._origin):
             self._starts.append(self._bases)
-        self._kept.append(_Base(start, end, self._pixels))
+        self._kept.append((start, until, self._pixels))
         self._bases += 1
         if self._starts and self._starts[0] + self.span == self._bases:
             self._starts.popleft()
             self._covered = self._bases
-            yield self._clip(list(range(0, self.span, self._stride)))
+            yield self._clip()
 
     def _starts_here(self, time: float) -> bool:
         if self._every is None:
@@ -163,7 +134,8 @@ class Windows(Generic[Frame, Pixels]):
         self._due = (math.floor((time + TIMESTAMP_ROUNDING) / self._every) + 1) * self._every
         return True
 
-    def _clip(self, indices: list[int]) -> Clip[Pixels]:
-        """The window of these base frames, counted from the first that is kept."""
-        kept = list(self._kept)
-        return Clip(kept[0].start, kept[-1].end, tuple(kept[i].pixels for i in indices), len(kept))
+    def _clip(self) -> Clip[Pixels]:
+        """The window of the base frames that are kept."""
+        starts, ends, pixels = zip(*self._kept, strict=True)
+        indices = clip_indices(0, len(pixels), self._frames, self._stride)
+        return Clip(starts[0], ends[-1], tuple(pixels[index] for index in indices), len(pixels))
