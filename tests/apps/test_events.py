@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peakzoom.apps.watch.events import COLUMNS, Event, EventFiles, Merger, clock_time, cue
+from peakzoom.apps.watch.events import COLUMNS, Event, Merger, clock_time, cue, event_files
 
 Said = tuple[float, float, str | None, float]  # start, end, class, score of a window
 NAMES = [None, "wave", "kick", "nod"]
@@ -136,11 +136,10 @@ def test_table_and_chapters(tmp_path: Path) -> None:
     events.append(
         Event(360_000.25, 360_000.2501, "blink", 1.0, 1.0, 1)
     )  # 100 hours, a tenth of a millisecond
-    files = EventFiles(tmp_path)
-    for count, event in enumerate(events, start=1):
-        files.add(event)  # whole after every event
-        assert len(read_chapters((tmp_path / "chapters.vtt").read_text(encoding="utf-8"))) == count
-    files.close()
+    with event_files(tmp_path) as add:
+        for count, event in enumerate(events, start=1):
+            add(event)  # whole after every event
+            assert len(read_chapters((tmp_path / "chapters.vtt").read_text(encoding="utf-8"))) == count
     cues = read_chapters((tmp_path / "chapters.vtt").read_text(encoding="utf-8"))
     assert [text for _, _, text in cues] == [" ".join(name.split()) for name in [*ODD, "blink"]]
     assert cues[1][:2] == (1_000_000, 1_001_500) and cues[-1][:2] == (360_000_250, 360_000_251)
@@ -150,8 +149,8 @@ def test_table_and_chapters(tmp_path: Path) -> None:
     assert rows[1] == dict(
         zip(COLUMNS, ("1000.000", "1001.500", ODD[1], "0.7000", "0.9000", "3"), strict=True)
     )
-    with pytest.raises(FileExistsError):
-        EventFiles(tmp_path)
+    with pytest.raises(FileExistsError), event_files(tmp_path):
+        pass
 
 
 def test_times_are_rounded_once() -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO, TypeAlias
 
 import typer
 
@@ -23,8 +22,10 @@ from peakzoom.utils.durable import check_new_folder
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.apps.watch.events import EventFiles
+    from peakzoom.apps.watch.events import Event
     from peakzoom.apps.watch.records import Record
+
+    AddEvent: TypeAlias = Callable[[Event], None]
 
 PIPE_CLOSED = 141  # exit code: 128 + SIGPIPE, as shells count
 SOURCE_HELP = "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input."
@@ -56,13 +57,13 @@ def watch(
         check_new_folder(out)
     stop, lost = threading.Event(), False
     records = watch(computing.load(run), source, watching, stop=stop)
-    with _set_by_ctrl_c(stop), _outputs(out) as (lines, files):
+    with _set_by_ctrl_c(stop), _outputs(out) as (lines, add_event):
         try:
             for record in records:
                 lines.write(json.dumps(to_line(record, top), allow_nan=False) + "\n")
                 lines.flush()
                 lost |= isinstance(record, SourceProblem) and record.lost
-                _show(record, files)
+                _show(record, add_event)
         except BrokenPipeError:  # the program that reads our lines has ended, as head does
             # Python flushes standard output at its end, which must not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,16 +75,16 @@ def watch(
 
 
 @contextmanager
-def _outputs(out: Path | None) -> Iterator[tuple[TextIO, EventFiles | None]]:
-    """Where JSON Lines are written, and the table and chapters if there is a folder for them."""
+def _outputs(out: Path | None) -> Iterator[tuple[TextIO, AddEvent | None]]:
+    """Where JSON Lines are written, and what adds to the table and chapters if there is a folder for them."""
     if out is None:
         yield sys.stdout, None
         return
-    from peakzoom.apps.watch.events import EventFiles
+    from peakzoom.apps.watch.events import event_files
 
     out.mkdir(parents=True, exist_ok=True)
-    with closing(EventFiles(out)) as files, (out / "windows.jsonl").open("x", encoding="utf-8") as lines:
-        yield lines, files
+    with event_files(out) as add_event, (out / "windows.jsonl").open("x", encoding="utf-8") as lines:
+        yield lines, add_event
 
 
 @contextmanager
@@ -101,13 +102,13 @@ def _set_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _show(record: Record, files: EventFiles | None) -> None:
+def _show(record: Record, add_event: AddEvent | None) -> None:
     """Show events, where standard output is free for them, breaks, problems, dropped windows and the summary."""
     from peakzoom.apps.watch.events import Event, clock_time
     from peakzoom.apps.watch.records import Break, Dropped, Ended, SourceProblem
 
-    if isinstance(record, Event) and files is not None:
-        files.add(record)
+    if isinstance(record, Event) and add_event:
+        add_event(record)
         times = f"{clock_time(record.start)}  {clock_time(record.end)}"
         answer(f"{times}  {record.name}  {record.score:.4f}")
     elif isinstance(record, Break | SourceProblem):
@@ -118,8 +119,8 @@ def _show(record: Record, files: EventFiles | None) -> None:
             f"up to {clock_time(record.end)}"
         )
     elif isinstance(record, Ended):
-        speed = f", {record.speed:.2f} times real time" if math.isfinite(record.speed) else ""
         say(
-            f"{'stopped after' if record.stopped else 'watched'} {record.seconds:.3f} s in {record.took:.3f} s{speed}: "
+            f"{'stopped after' if record.stopped else 'watched'} {record.seconds:.3f} s in {record.took:.3f} s, "
+            f"{record.speed:.2f} times real time: "
             f"{record.windows} windows, {record.dropped} dropped, {record.events} events"
         )

@@ -28,7 +28,7 @@ from peakzoom.inference.recognizer import load
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.journal import add_line, open_lines
+from peakzoom.utils.journal import add_line, changed_settings, open_lines
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.container import one_line
 from peakzoom.video.guard import Guard
@@ -126,9 +126,8 @@ class Worker:
             self._recognizer = load(
                 job.run, options.device, options.engine, options.precision, options.cascade
             )
-            here = json.loads(json.dumps(self._recognizer.settings(job.views)))
-            if other := sorted(name for name in here if here[name] != job.settings[name]):
-                raise UserError(f"{job.run} is another model here, with another {', '.join(other)}")
+            if other := changed_settings(job.settings, self._recognizer.settings(job.views)):
+                raise UserError(f"{job.run} is another model here, with another {other}")
         except UserError as error:
             self._refused = str(error)
 

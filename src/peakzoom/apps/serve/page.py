@@ -200,7 +200,6 @@ def server(
                 prevent_thread_lock=True,
                 quiet=True,
                 share=False,
-                inbrowser=False,
                 max_file_size=limits.megabytes * 1_000_000,
                 state_session_capacity=SESSIONS,
                 allowed_paths=[],

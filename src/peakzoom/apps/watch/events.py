@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import csv
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -143,23 +144,23 @@ def cue(event: Event) -> str:
     return f"{clock_time(event.start)} --> {clock_time(end)}\n{text}\n\n"
 
 
-class EventFiles:
-    """``events.csv`` and ``chapters.vtt`` in a folder without them; lines are flushed, so they are always whole."""
+@contextmanager
+def event_files(folder: Path) -> Iterator[Callable[[Event], None]]:
+    """New files ``events.csv`` and ``chapters.vtt``, and what adds an event to them, none before the last one.
 
-    def __init__(self, folder: Path) -> None:
-        self._table = (folder / "events.csv").open("x", encoding="utf-8", newline="", buffering=1)
-        self._chapters = (folder / "chapters.vtt").open("x", encoding="utf-8", newline="\n", buffering=1)
-        self._rows = csv.writer(self._table)
-        self._rows.writerow(COLUMNS)
-        self._chapters.write("WEBVTT\n\n")
+    Lines are flushed, so both are whole after every event.
+    """
+    with (
+        (folder / "events.csv").open("x", encoding="utf-8", newline="", buffering=1) as table,
+        (folder / "chapters.vtt").open("x", encoding="utf-8", newline="\n", buffering=1) as chapters,
+    ):
+        rows = csv.writer(table)
+        rows.writerow(COLUMNS)
+        chapters.write("WEBVTT\n\n")
 
-    def add(self, event: Event) -> None:
-        """Write an event that does not start before the last one."""
-        times = (f"{event.start:.3f}", f"{event.end:.3f}")
-        self._rows.writerow((*times, event.name, f"{event.score:.4f}", f"{event.peak:.4f}", event.windows))
-        self._chapters.write(cue(event))
+        def add(event: Event) -> None:
+            times = (f"{event.start:.3f}", f"{event.end:.3f}")
+            rows.writerow((*times, event.name, f"{event.score:.4f}", f"{event.peak:.4f}", event.windows))
+            chapters.write(cue(event))
 
-    def close(self) -> None:
-        """Close both files."""
-        self._table.close()
-        self._chapters.close()
+        yield add

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -93,8 +92,8 @@ class Ended:
 
     @property
     def speed(self) -> float:
-        """Seconds of video watched in one second; infinite where the clock did not advance."""
-        return self.seconds / self.took if self.took > 0 else math.inf
+        """Seconds of video watched in one second."""
+        return self.seconds / max(self.took, 1e-9)
 
 
 Record: TypeAlias = Started | ScoredWindow | Event | Dropped | Break | SourceProblem | Ended

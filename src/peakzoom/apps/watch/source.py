@@ -175,10 +175,9 @@ def _timed(decoded: Iterator[Decoded], timeline: Timeline, base: float) -> Itera
         yield TimedFrame(now, each)
 
 
-def _stamps(frame: av.VideoFrame, base: float) -> tuple[float | None, float | None]:
+def _stamps(frame: av.VideoFrame, base: float) -> list[float | None]:
     """Presentation and decoding time in seconds."""
-    pts, dts = frame.pts, frame.dts
-    return None if pts is None else pts * base, None if dts is None else dts * base
+    return [None if ticks is None else ticks * base for ticks in (frame.pts, frame.dts)]
 
 
 class _Place(NamedTuple):
