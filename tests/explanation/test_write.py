@@ -16,7 +16,7 @@ from explanation.colours import middle_of, recognizer, write_squares
 from PIL import Image
 
 from peakzoom.explanation import explain, save
-from peakzoom.explanation.draw import EvidenceVideo, Painter, headline
+from peakzoom.explanation.draw import EvidenceVideo, Painter, draw_middles, headline
 from peakzoom.explanation.write import _ticks
 from peakzoom.utils import durable
 from peakzoom.utils.errors import UserError
@@ -141,6 +141,9 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     evidence = explain(model, file, "Обнять", ONE)
     assert "evidence for Обнять" in headline(evidence) and "$x_{2}$" in headline(evidence)
     assert all(each.exists() for each in save(evidence, tmp_path / "out"))
+    figure = draw_middles([evidence, evidence], ["$\\frac$\npredicted: $x$", "other"])
+    assert [axis.get_ylabel() for axis in figure.axes[::4]] == ["$\\frac$\npredicted: $x$", "other"]
+    figure.savefig(tmp_path / "middles.png")  # fails where names are read as formulas
 
 
 @pytest.mark.parametrize("times", [[0.0], [0, 0, 0], [0, 0.04, 0.04, 0.04, 0.08], [0, 1, 2.5]])

@@ -7,15 +7,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from peakzoom.data.entries import Entry
 from peakzoom.data.layouts.manifest import read_manifest
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
-from peakzoom.display.figures import plot_attention
 from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.results import Evaluation
+from peakzoom.explanation import explain
+from peakzoom.explanation.draw import draw_middles
 from peakzoom.hub.card import update_card, write_missing_cards
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.training.options import Options
@@ -23,8 +21,8 @@ from peakzoom.training.recipes import Recipe, small
 from peakzoom.training.train import train
 from peakzoom.utils.durable import check_new_folder
 from peakzoom.utils.progress import progress_bar
-from peakzoom.video.sampling import Views, decode_views
-from peakzoom.video.views import Augment, to_input
+from peakzoom.video.sampling import Views
+from peakzoom.video.views import Augment
 
 TRAIN_CLIPS, TEST_CLIPS = 400, 120
 FRAMES, FPS = 24, 10.0  # 2.4 seconds: at least two periods of every action
@@ -62,34 +60,14 @@ class Quickstart:
 
 
 def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> None:
-    """Where the network looked in the middle frame of the middle clip of each video."""
-    model, pre = recognizer.model, recognizer.preprocess
-    frames, responses, peaks, zoomed, titles = [], [], [], [], []
-    mean, std = np.array(pre.mean), np.array(pre.std)
-
-    def picture(image: torch.Tensor) -> np.ndarray:
-        pixels = image.permute(1, 2, 0).float().cpu().numpy() * std + mean
-        return (pixels * 255).round().clip(0, 255).astype(np.uint8)
-
-    for entry in entries:
-        view = next(decode_views(entry.path, pre, Views(clips=1, crops=1)).batches())
-        inputs, source = to_input(view.to(next(model.parameters()).device), pre)
-        with torch.inference_mode():
-            output = model(inputs, source, attention=True)
-        seen = output.attention
-        assert seen is not None
-        middle = pre.frames // 2
-        # The frame is shown as the zoom reads it, at the source's size.
-        frames.append(picture((inputs if source is None else source)[0, :, middle]))
-        responses.append(seen.responses[0, middle].float().cpu().numpy())
-        peaks.append(seen.peaks[0, middle].cpu().numpy())
-        zoomed.append((picture(seen.discriminative[0, :, middle]), picture(seen.complementary[0, :, middle])))
-        scores = output.fused.softmax(1)[0]
-        best = int(scores.argmax())
-        titles.append(
-            f"{recognizer.classes[entry.label]}\npredicted: {recognizer.classes[best]} {scores[best]:.2f}"
-        )
-    plot_attention(frames, responses, peaks, zoomed, titles, file)
+    """Where the network looked in the middle frame of each video."""
+    one = Views(clips=1, crops=1)
+    seen = [explain(recognizer, entry.path, views=one, progress=False) for entry in entries]
+    titles = []
+    for entry, evidence in zip(entries, seen, strict=True):
+        name, score = evidence.prediction.top(1)[0]
+        titles.append(f"{recognizer.classes[entry.label]}\npredicted: {name} {score:.2f}")
+    draw_middles(seen, titles).savefig(file, dpi=110)
 
 
 def quickstart(

@@ -1,13 +1,8 @@
-"""Plots of plain arrays: curves, a confusion matrix, attention, scores. Matplotlib, without a display.
-
-A ``..._figure`` makes a figure, for a notebook or to be saved; a ``plot_...`` saves it as a PNG.
-"""
+"""Plots of plain arrays: curves, a confusion matrix, scores. Matplotlib, without a display."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,11 +17,6 @@ BRANCH_COLOURS = {
     "complementary": "#059669",
     "fused": INK,
 }
-
-
-def plot_curves(rows: Sequence[dict[str, float]], file: Path | IO[bytes], title: str) -> None:
-    """Loss and accuracy against the epoch, training and validation, as a PNG."""
-    curves_figure({title: rows}).savefig(file, dpi=110, format="png")
 
 
 def curves_figure(stages: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
@@ -57,11 +47,6 @@ def _draw_curves(axes: Sequence[Axes], rows: Sequence[dict[str, float]], title: 
     axes[1].yaxis.set_major_formatter("{x:.0%}")
     if axes[0].lines:
         axes[0].legend(frameon=False)
-
-
-def plot_confusion(confusion: np.ndarray, classes: Sequence[str], file: Path) -> None:
-    """:func:`confusion_figure` as a PNG."""
-    confusion_figure(confusion, classes).savefig(file, dpi=110)
 
 
 def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
@@ -133,58 +118,3 @@ def scores_figure(title: str, classes: Sequence[str], scores: Mapping[str, np.nd
 def shortened(name: str, most: int = 28) -> str:
     """A name of at most so many letters, cut where it is longer."""
     return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def plot_attention(
-    frames: Sequence[np.ndarray],
-    responses: Sequence[np.ndarray],
-    peaks: Sequence[np.ndarray],
-    zoomed: Sequence[tuple[np.ndarray, np.ndarray]],
-    titles: Sequence[str],
-    file: Path,
-) -> None:
-    """One row a clip: a frame, its response with the peaks, the discriminative and the complementary frame (Fig. 2).
-
-    Args:
-        frames: uint8 (H, W, 3).
-        responses: (g, g) in [0, 1]; grid line j lies on pixel j (H - 1) / (g - 1).
-        peaks: (g, g) bool.
-        zoomed: pairs of uint8 (H, W, 3).
-        titles: one a row.
-        file: where the PNG goes.
-    """
-    rows = len(frames)
-    figure = Figure(figsize=(10, 2.55 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, 4, squeeze=False)
-    heads = ("frame", "response and peaks", "discriminative", "complementary")
-    for row, (frame, response, peak, pair, title) in enumerate(
-        zip(frames, responses, peaks, zoomed, titles, strict=True)
-    ):
-        height, width = frame.shape[:2]
-        grid = response.shape[0]
-        for axis, image in zip(axes[row], (frame, frame, *pair), strict=True):
-            axis.imshow(image)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(False)
-        half_y, half_x = (height - 1) / (grid - 1) / 2, (width - 1) / (grid - 1) / 2
-        extent = (-half_x, width - 1 + half_x, height - 1 + half_y, -half_y)
-        axes[row, 1].imshow(
-            response, cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=extent, interpolation="bilinear"
-        )
-        y, x = np.nonzero(peak)
-        axes[row, 1].scatter(
-            x * (width - 1) / (grid - 1),
-            y * (height - 1) / (grid - 1),
-            s=26,
-            c="cyan",
-            edgecolors="black",
-            linewidths=0.8,
-        )
-        axes[row, 1].set_xlim(-0.5, width - 0.5)
-        axes[row, 1].set_ylim(height - 0.5, -0.5)
-        axes[row, 0].set_ylabel(title, fontsize=9, color=INK, parse_math=False)
-        if row == 0:
-            for axis, head in zip(axes[0], heads, strict=True):
-                axis.set_title(head, fontsize=10, color=INK)
-    figure.savefig(file, dpi=110)

@@ -257,13 +257,9 @@ def calibrate(
     """The cheapest thresholds that are expected to lose no more accuracy than allowed.
 
     A prediction that changes costs the difference of two probabilities: that the full test's prediction is right, and
-    that the early exit's is (:func:`probabilities`). Where the full test is sure that is nearly 1; where it is torn
-    between two classes it is nearly 0, for the other is right as often. Counting right predictions instead would
-    choose, among a thousand candidates, the luckiest; against what luck is left, the 95% bound of the mean is compared.
-
-    On few videos thresholds may get by in one order of the views by luck too, so this is measured over other orders,
-    drawn anew for each video: ``REPLAYS`` replays in all. The chosen one keeps to the loss in its own order and over
-    all, and on these videos gets no fewer right than that.
+    that the early exit's is (:func:`probabilities`). Counting right predictions instead would choose, among a thousand
+    candidates, the luckiest; against what luck is left, the 95% bound of the mean is compared, in the given order and
+    over many. On these videos the chosen thresholds get no fewer right than allowed, too.
 
     Args:
         original: softmax scores of the original branch, (V, views, S).

@@ -83,15 +83,8 @@ def score_videos(
 ) -> Scored:
     """Predict labelled videos; the first arguments are as of :func:`evaluate`.
 
-    Args:
-        recognizer: the model.
-        data: the videos.
-        views: views of a video.
-        workers: decoding processes.
-        progress: show a bar.
-        known: results that are there already, by the place of the video in ``data``.
-        journal: where the results of the others are noted.
-        places: of the videos that are meant; all of them when not given.
+    ``places`` are those of the videos that are meant, in ``data``; all when not given. ``known`` has results that are
+    there already, by place; the others are noted in ``journal``.
     """
     entries = data.with_classes(recognizer.classes).entries
     places = range(len(entries)) if places is None else places
@@ -198,17 +191,8 @@ def score_shard(
 ) -> tuple[int, int]:
     """Score one of ``count`` shards of the videos for the :func:`evaluate` with ``resume`` that comes after them all.
 
-    Shard i has the videos i, i + count, i + 2 count ...: every video is in one, and a shard may be empty. A shard that
-    was stopped goes on where it was.
-
-    Args:
-        recognizer: as of :func:`evaluate`.
-        data: all videos, of every shard.
-        out: the folder that will be written at last.
-        shard: (number from 1 on, count).
-        views: as of :func:`evaluate`, like the next two.
-        workers: decoding processes.
-        progress: show a bar.
+    ``shard`` is (number from 1 on, count), the rest as of :func:`evaluate`. Shard i of n has the videos i, i + n,
+    i + 2 n ... of ``data``: every video is in one, and a shard may be empty. One that was stopped goes on where it was.
 
     Returns:
         How many videos the shard has, and how many were scored before.

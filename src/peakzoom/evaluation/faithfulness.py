@@ -1,15 +1,13 @@
 """Is the evidence true? What blurring the attended places does to the prediction, against equally large other places.
 
-If a network predicts by what it is said to look at, the score of its prediction falls when that is blurred, and more
-than when as much of the frame is blurred elsewhere. So of every view
+Of every view (docs/explain.md)
 
 * the share of each frame where the response is highest is blurred ("attended");
 * the same shapes, moved by one random offset a clip and wrapped at the borders, are ("random");
-* a disc of the same area in the middle of the frame is ("centre"): people stand there, and a network that
-  looks at nothing in particular would be hurt by that too.
+* a disc of the same area in the middle of the frame is ("centre"), where people stand.
 
-All three blur the same number of pixels of every frame, with the same Gaussian, and their edges are alike. (Deletion
-with a baseline: Petsiuk et al., BMVC 2018; blur as what hides: Fong and Vedaldi, ICCV 2017.)
+All three blur equally many pixels with the same Gaussian. (Deletion with a baseline: Petsiuk et al., BMVC 2018; blur as
+what hides: Fong and Vedaldi, ICCV 2017.)
 """
 
 from __future__ import annotations
@@ -40,21 +38,14 @@ KINDS = ("attended", "random", "centre")
 
 @dataclass(frozen=True)
 class Drop:
-    """What blurring did to the prediction for one video; scores are softmax, averaged over the views.
-
-    Attributes:
-        path, group: of the video.
-        label: the class predicted.
-        score: its score as it is.
-        attended, random, centre: by how much the score falls when that is blurred; random is the mean of the draws.
-    """
+    """What blurring did to the prediction for one video; scores are softmax, averaged over the views."""
 
     path: str
     group: str | None
-    label: str
-    score: float
-    attended: float
-    random: float
+    label: str  # the class predicted
+    score: float  # its score as it is
+    attended: float  # by how much the score falls when that is blurred, as for the other two
+    random: float  # mean of the draws
     centre: float
 
 
@@ -86,15 +77,12 @@ class Faithfulness:
     def rows(self) -> list[ClassMeans]:
         """Means by the class predicted, "all" last."""
         names = sorted({each.label for each in self.drops})
-        parts = [(name, [each for each in self.drops if each.label == name]) for name in names]
-
-        def mean(part: list[Drop], key: str) -> float:
-            return float(np.mean([getattr(each, key) for each in part]))
-
-        return [
-            ClassMeans(name, len(part), *(mean(part, key) for key in ("score", *KINDS)))
-            for name, part in [*parts, ("all", self.drops)]
-        ]
+        parts = {name: [each for each in self.drops if each.label == name] for name in names}
+        rows = []
+        for name, part in [*parts.items(), ("all", self.drops)]:
+            means = (float(np.mean([getattr(each, key) for each in part])) for key in ("score", *KINDS))
+            rows.append(ClassMeans(name, len(part), *means))
+        return rows
 
     def summary(self) -> dict[str, Any]:
         """Settings, class means and tests as plain data."""

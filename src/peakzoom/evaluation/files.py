@@ -62,7 +62,7 @@ def write_evaluation(
         early_exit: which the predictions were made with.
     """
     # Only here: model cards read these files without Matplotlib, which the extra train brings.
-    from peakzoom.display.figures import plot_confusion
+    from peakzoom.display.figures import confusion_figure
 
     branches, classes = list(result.branches), list(result.counts)
     _write_scores(out / "scores.csv", scored, branches, classes)
@@ -78,10 +78,9 @@ def write_evaluation(
     write_csv(out / "per_class.csv", ["class", "videos", *branches], rows)
     counts = ([name, *row] for name, row in zip(classes, result.confusion.tolist(), strict=True))
     write_csv(out / "confusion.csv", ["true \\ answer", *classes], counts)
-    write_csv(
-        out / "problems.csv", ["path", "reason"], ((each.path, each.reason) for each in result.problems)
-    )
-    plot_confusion(result.confusion, classes, out / "confusion.png")
+    problems = ((each.path, each.reason) for each in result.problems)
+    write_csv(out / "problems.csv", ["path", "reason"], problems)
+    confusion_figure(result.confusion, classes).savefig(out / "confusion.png", dpi=110)
     summary: dict[str, Any] = {
         "videos": len(scored.predictions),
         "unscored": sum(not each.reason.startswith("scored in part") for each in result.problems),
@@ -199,29 +198,17 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Scores:
-    """What an evaluation left.
-
-    Attributes:
-        folder: where it lies.
-        classes: S names.
-        paths: V files, as they were named.
-        labels: int64 (V,).
-        branches: names, "fused" last.
-        means: for each branch, float64 (V, S): the scores that predict.
-        views: float32 (V, branches, views, S): softmax scores of each view, crops within a clip.
-        protocol: of the views.
-        problems: (path, reason) of files without a score, or scored in part.
-    """
+    """What an evaluation left."""
 
     folder: Path
-    classes: list[str]
-    paths: list[str]
-    labels: np.ndarray
-    branches: list[str]
-    means: dict[str, np.ndarray]
-    views: np.ndarray
+    classes: list[str]  # S names
+    paths: list[str]  # V files, as they were named
+    labels: np.ndarray  # int64 (V,)
+    branches: list[str]  # names, "fused" last
+    means: dict[str, np.ndarray]  # for each branch, float64 (V, S): the scores that predict
+    views: np.ndarray  # float32 (V, branches, views, S): softmax scores of each view, crops within a clip
     protocol: Views
-    problems: list[tuple[str, str]]
+    problems: list[tuple[str, str]]  # path and reason of files without a score, or scored in part
 
     @property
     def parts(self) -> list[str]:

@@ -90,18 +90,7 @@ def class_shares(maps: Tensor, weights: Tensor) -> Tensor:
 def place_labels(
     labels: Tensor, cells: CellGeometry, frames: int, size: tuple[int, int], grid: int = 31
 ) -> Tensor:
-    """Bring one label per feature cell onto the attention grid: a place of a frame takes that of its nearest cell.
-
-    Args:
-        labels: (B, T', h, w) of any kind.
-        cells: where the cells sit in the input.
-        frames: T.
-        size: (H, W) of the input in pixels.
-        grid: g.
-
-    Returns:
-        (B, T, g, g).
-    """
+    """Bring labels (B, T', h, w) of cells onto the attention grid, (B, T, g, g): each place takes the nearest."""
     axes = ((frames - 1, frames), (size[0] - 1, grid), (size[1] - 1, grid))
     for axis, (last, steps) in enumerate(axes):
         positions = torch.linspace(0, last, steps, dtype=torch.float64, device=labels.device)

@@ -7,7 +7,7 @@ network's input, so that a person sees what there is to see; where they read fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import matplotlib
@@ -26,6 +26,7 @@ from peakzoom.explanation.evidence import BRANCHES, Evidence
 from peakzoom.model.zoom import ZoomSampler
 
 BRANCH_COLOURS = {BRANCHES[0]: "#22d3ee", BRANCHES[1]: "#fb923c"}
+ROWS = ("frame", "response, peaks", *BRANCHES)
 LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
 PANE_HEIGHT, PANES_WIDTH = 360, 1440  # at most
 NARROWEST = 720  # video: the time line of a narrower one cannot be read
@@ -104,29 +105,46 @@ def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
     info = evidence.info
     count = min(max(1, moments), info.frames)
     wanted = ((np.arange(count) + 0.5) * info.frames / count).astype(int)
-    painter = Painter(evidence, min(2.0, 300 / max(info.height, info.width)))
-    tall, wide = painter.size
-    across = 2.1 if wide >= tall else 1.5
-    height = 4 * across * min(tall / wide, 2)
+    across = 2.1 if info.width >= info.height else 1.5
+    height = 4 * across * min(info.height / info.width, 2)
     figure = Figure(figsize=(max(7.5, across * count + 0.6), height + 3.3), layout="constrained")
     figure.suptitle(headline(evidence), fontsize=12, color=INK, parse_math=False)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(height + 0.5, 2.4))[:, 0]
     axes = upper.subplots(4, count, squeeze=False)
-    for axis, name in zip(axes[:, 0], ("frame", "response, peaks", *BRANCHES), strict=True):
+    for axis, name in zip(axes[:, 0], ROWS, strict=True):
         axis.set_ylabel(name, fontsize=9, color=INK)
-    for place, (number, pixels) in enumerate(evidence.video.frames(wanted, painter.size)):
-        pictures = [pixels.numpy(), *painter.paint(number, pixels)]
-        for axis, picture in zip(axes[:, place], pictures, strict=True):
-            axis.imshow(picture)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(False)
-        axes[0, place].set_title(f"{evidence.times[number]:.2f} s", fontsize=9, color=INK)
+    for axis, number in zip(axes[0], wanted, strict=True):
+        axis.set_title(f"{evidence.times[number]:.2f} s", fontsize=9, color=INK)
+    _show(evidence, wanted, axes.T)
     axis = lower.subplots()
     timeline(evidence, axis)
     for number in wanted:
         axis.axvline(evidence.times[number], color=MUTED, linewidth=0.8, linestyle=":")
     return figure
+
+
+def draw_middles(evidence: Sequence[Evidence], titles: Sequence[str]) -> Figure:
+    """The middle frame of some videos, a row each: frame, response and peaks, the two zoomed frames."""
+    figure = Figure(figsize=(10, 2.55 * len(evidence) + 0.3), layout="constrained")
+    axes = figure.subplots(len(evidence), 4, squeeze=False)
+    for axis, name in zip(axes[0], ROWS, strict=True):
+        axis.set_title(name, fontsize=10, color=INK)
+    for row, each, title in zip(axes, evidence, titles, strict=True):
+        row[0].set_ylabel(title, fontsize=9, color=INK, parse_math=False)
+        _show(each, np.array([each.info.frames // 2]), row[None])
+    return figure
+
+
+def _show(evidence: Evidence, wanted: np.ndarray, axes: np.ndarray) -> None:
+    """Frames of a file into axes (frames, 4)."""
+    painter = Painter(evidence, min(2.0, 300 / max(evidence.info.height, evidence.info.width)))
+    for place, (number, pixels) in enumerate(evidence.video.frames(wanted, painter.size)):
+        pictures = [pixels.numpy(), *painter.paint(number, pixels)]
+        for axis, picture in zip(axes[place], pictures, strict=True):
+            axis.imshow(picture)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
 
 
 def timeline(evidence: Evidence, axis: Axes) -> None:

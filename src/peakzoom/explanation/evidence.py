@@ -22,24 +22,16 @@ BRANCHES = ("discriminative", "complementary")  # those that see a zoomed video
 
 @dataclass(frozen=True)
 class Peak:
-    """A peak of the class response, as long as it stays.
+    """A peak of the class response, as long as it stays."""
 
-    Attributes:
-        first, last: frames of the file, both counted.
-        start, end: seconds; the end is when the next frame is shown.
-        x, y: in pixels of the frame as displayed (turned, square pixels), (0, 0) the middle of the top left one.
-        response: in [0, 1], Eq. 4; also the probability of the discriminative branch (Eq. 5).
-        label: the class that adds most to the response there.
-    """
-
-    first: int
+    first: int  # frames of the file, both counted
     last: int
-    start: float
-    end: float
-    x: float
+    start: float  # seconds
+    end: float  # when the next frame is shown
+    x: float  # pixels of the frame as displayed (turned, square pixels), (0, 0) the middle of the top left one
     y: float
-    response: float
-    label: str
+    response: float  # in [0, 1], Eq. 4; also the probability of the discriminative branch (Eq. 5)
+    label: str  # the class that adds most to the response there
 
     @property
     def branch(self) -> str:
@@ -63,23 +55,14 @@ class Peak:
 
 @dataclass(frozen=True)
 class ClipEvidence:
-    """What the first pass saw in one clip; one frame stands for all where a clip has one attention.
+    """What the first pass saw in one clip; one frame stands for all where a clip has one attention."""
 
-    Attributes:
-        start: first frame, counted in frames at the network's rate.
-        scores: float32 (S, T), Eq. 1's class scores of each frame, softmax.
-        heat: uint8 (T or 1, g, g), the response times 255.
-        places: int64 (P, 3): frame, row and column of each peak.
-        values: float32 (P,), the response there.
-        labels: int64 (P,), the class that speaks there.
-    """
-
-    start: int
-    scores: np.ndarray
-    heat: np.ndarray
-    places: np.ndarray
-    values: np.ndarray
-    labels: np.ndarray
+    start: int  # first frame, counted in frames at the network's rate
+    scores: np.ndarray  # float32 (S, T), Eq. 1's class scores of each frame, softmax
+    heat: np.ndarray  # uint8 (T or 1, g, g), the response times 255
+    places: np.ndarray  # int64 (P, 3): frame, row and column of each peak
+    values: np.ndarray  # float32 (P,), the response there
+    labels: np.ndarray  # int64 (P,), the class that speaks there
 
 
 @dataclass(frozen=True)
@@ -102,28 +85,18 @@ class Region:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where, when and how sure. Times count from the first frame.
+    """Where, when and how sure. Times count from the first frame."""
 
-    Attributes:
-        prediction: the one that ``predict`` gives.
-        target: the class that the evidence is for.
-        target_given: whether the caller named that class; otherwise it is the predicted one.
-        video: the file; its frames are those that are drawn.
-        base: int64 (m,), the file's frames at the network's rate.
-        clips: the evidence of each clip, in order.
-        crop: number of the crop that the evidence is taken from, and how many crops the views have.
-        region: where that crop lies.
-        model: the network.
-    """
-
-    prediction: Prediction
-    target: str
-    target_given: bool
-    video: HeldVideo
-    base: np.ndarray
-    clips: list[ClipEvidence]
-    crop: tuple[int, int]
-    region: Region
+    prediction: Prediction  # the one that ``predict`` gives
+    target: str  # the class that the evidence is for
+    target_given: bool  # whether the caller named that class; otherwise it is the predicted one
+    video: HeldVideo  # its frames are those that are drawn
+    base: np.ndarray  # int64 (m,), the file's frames at the network's rate
+    clips: list[ClipEvidence]  # in order
+    crop: tuple[
+        int, int
+    ]  # number of the crop that the evidence is taken from, and how many crops the views have
+    region: Region  # where that crop lies
     model: PeakZoom
 
     @property
@@ -201,29 +174,19 @@ class Evidence:
     @cached_property
     def peaks(self) -> list[Peak]:
         """Every peak, in order of time, then of response."""
-        shown = self._shown
+        shown, grid, size = self._shown, self.model.config.grid, self._preprocess.size
         cuts = np.flatnonzero((np.diff(shown, axis=0) != 0).any(1)) + 1
-        pre = self._preprocess
         ends = np.append(self.times[1:], self.end)
         found = []
-        for first, last in zip([0, *cuts], [*cuts - 1, len(shown) - 1], strict=True):
-            clip = self.clips[shown[first, 0]]
-            here = np.flatnonzero(clip.places[:, 0] == shown[first, 1])
+        for first, last in zip([0, *cuts.tolist()], [*(cuts - 1).tolist(), len(shown) - 1], strict=True):
+            clip, inner = self.clips[shown[first, 0]], shown[first, 1]
+            start, end = float(self.times[first]), float(ends[last])
+            here = np.flatnonzero(clip.places[:, 0] == inner)
             for each in here[np.argsort(-clip.values[here], kind="stable")]:
                 _, row, column = clip.places[each].tolist()
-                x, y = self.region.place(row, column, self.model.config.grid, pre.size)
-                found.append(
-                    Peak(
-                        int(first),
-                        int(last),
-                        float(self.times[first]),
-                        float(ends[last]),
-                        x,
-                        y,
-                        float(clip.values[each]),
-                        self.prediction.classes[int(clip.labels[each])],
-                    )
-                )
+                x, y = self.region.place(row, column, grid, size)
+                label = self.prediction.classes[int(clip.labels[each])]
+                found.append(Peak(first, last, start, end, x, y, float(clip.values[each]), label))
         return found
 
     def best(self, most: int = 5) -> list[int]:

@@ -27,7 +27,6 @@ from peakzoom.explanation.classes import frame_probabilities, respond_to, speaki
 from peakzoom.explanation.evidence import ClipEvidence, Evidence, Region
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
-from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import needed_for
@@ -87,7 +86,9 @@ def explain(
         prediction = recognizer.score(decoded)
         shown = prediction.top(1)[0][0] if target is None else target
         offsets = decoded.offsets
-        crop = _surest_crop(prediction, shown, len(offsets)) if crop is None else crop
+        if crop is None:
+            scores = prediction.views["fused"][:, classes.index(shown)]
+            crop = int(scores.reshape(-1, len(offsets)).mean(0).argmax())
         if not 0 <= crop < len(offsets):
             raise UserError(f"crop is {crop}, expected 0 to {len(offsets) - 1}: there are {len(offsets)}")
         base = frames_at(video.path, video.scan.timestamps, pre.fps)
@@ -101,12 +102,6 @@ def explain(
     return Explanation(
         prediction, shown, target is not None, video, base, clips, place, region, network.model
     )
-
-
-def _surest_crop(prediction: Prediction, name: str, crops: int) -> int:
-    """The crop whose views score a class highest."""
-    scores = prediction.views["fused"][:, prediction.classes.index(name)]
-    return int(scores.reshape(-1, crops).mean(0).argmax())
 
 
 def _starts(count: int, span: int) -> np.ndarray:

@@ -1,11 +1,8 @@
 """The model card: what a run knows of a model in it, as the ``README.md`` beside the weights (docs/hub.md).
 
-Data, classes, recipe, accuracies with intervals, limits and cost, for readers who have not trained the model. Every
-figure is read from the run; what the run does not say is called not known. Folders above a file, and the names of
-groups, which may be names of people, stay out of it. The text is the template ``card.md.j2``.
-
-A card is written for every model that a training saves, and anew when ``peakzoom evaluate`` has tested the model. Its
-last line holds a checksum of the text above: a card that somebody has edited does not fit it and is not overwritten.
+The text is the template ``card.md.j2``; what the run does not say is called not known. Folders above a file, and the
+names of groups, which may be names of people, stay out of it. The last line holds a checksum of the text above: a card
+that somebody has edited does not fit it and is not overwritten.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -74,7 +71,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
         classes=_class_rows(model, facts),
         parts=_parts(facts),
         input=_input_rows(preprocess) if preprocess else None,
-        settings=_flat(recipe) + _flat(options),
+        settings=[*_flat(recipe), *_flat(options)],
         full=FULL,
         validation_videos=len(facts.split("val")),
         limits=[limit for limit in (_people(facts), _separation(facts), _few_videos(facts)) if limit],
@@ -90,12 +87,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
 
 
 def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
-    """Write the card of a saved model anew; False, and nothing is written, where somebody has edited it.
-
-    Args:
-        folder: the saved model.
-        also: folders of evaluations that are elsewhere.
-    """
+    """Write :func:`model_card` beside a saved model; False, and nothing is written, where somebody has edited it."""
     file = folder / FILE
     if file.exists() and not is_untouched(file.read_text(encoding="utf-8", errors="replace")):
         return False
@@ -104,11 +96,7 @@ def update_card(folder: Path, also: Sequence[Path] = ()) -> bool:
 
 
 def write_missing_cards(run: Path) -> None:
-    """Write the card of every model of a run that has none, as after a training.
-
-    Args:
-        run: a run folder; its models are in STAGE/best and STAGE/last.
-    """
+    """Write the card of every model of a run folder that has none, as after a training."""
     for weights in sorted(run.glob(f"*/*/{WEIGHTS}")):
         if not (weights.parent / FILE).exists():
             update_card(weights.parent)
@@ -189,43 +177,35 @@ def _parts(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _input_rows(pre: Preprocess) -> list[list[str]]:
-    height, width = pre.stored_canvas
-    canvas, short = (
-        f"{height} x {width} pixels, whatever their shape",
-        f"{pre.source_size} pixels on the short side",
-    )
+    resized = f"{pre.source_size} pixels on the short side"
+    if pre.test_canvas:
+        height, width = pre.stored_canvas
+        resized = f"{height} x {width} pixels, whatever their shape"
+    rate = f"videos are first brought to {pre.fps:g} frames a second" if pre.fps else "of the file"
+    source = f"{pre.zoom_source} times the size" if pre.zoom_source > 1 else "the input"
     return [
         ["size", f"{pre.size} x {pre.size} pixels"],
         ["frames of a clip", str(pre.frames)],
         ["frame stride", str(pre.stride)],
-        [
-            "frame rate",
-            f"videos are first brought to {pre.fps:g} frames a second" if pre.fps else "of the file",
-        ],
-        ["whole frames are resized to", canvas if pre.test_canvas else short],
-        [
-            "zoomed videos are read from",
-            f"{pre.zoom_source} times the size" if pre.zoom_source > 1 else "the input",
-        ],
+        ["frame rate", rate],
+        ["whole frames are resized to", resized],
+        ["zoomed videos are read from", source],
         ["mean of red, green, blue", ", ".join(f"{value:g}" for value in pre.mean)],
         ["standard deviation", ", ".join(f"{value:g}" for value in pre.std)],
     ]
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as names with points, and their values as text; of a path the last part."""
-    found: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{before}{key}.")
+            yield from _flat(value, f"{before}{key}.")
         elif isinstance(value, list):
-            found.append((before + key, ", ".join(map(str, value))))
+            yield before + key, ", ".join(map(str, value))
+        elif isinstance(value, str):
+            yield before + key, last_part(value)
         else:
-            shown = (
-                "none" if value is None else last_part(value) if isinstance(value, str) else json.dumps(value)
-            )
-            found.append((before + key, shown))
-    return found
+            yield before + key, "none" if value is None else json.dumps(value)
 
 
 def _code(text: str) -> str:

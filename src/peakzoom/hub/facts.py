@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,35 +104,31 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
         stage=stage,
         epochs=len(rows),
         epoch=int(row["epoch"]) if row else None,
-        chosen=folder.name == "best" and row is not None and "val_accuracy" in row,
-        validation=row.get("val_accuracy") if row else None,
+        chosen=folder.name == "best" and "val_accuracy" in row,
+        validation=row.get("val_accuracy"),
         tested=tested,
         unlisted=unlisted,
     )
 
 
-def _row_of(rows: Sequence[dict[str, float]], best: bool) -> dict[str, float] | None:
-    """The epoch that was saved: the first with the best score on validation videos, or the last."""
+def _row_of(rows: Sequence[dict[str, float]], best: bool) -> dict[str, float]:
+    """The epoch that was saved: the first with the best score on validation videos, or the last; empty if unknown."""
     scored = [row for row in rows if "val_accuracy" in row and "val_score" in row]
     if best and scored:
         return max(scored, key=lambda row: row["val_score"])
-    return rows[-1] if rows else None
+    return rows[-1] if rows else {}
 
 
 def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[Tested, ...], int]:
     """The evaluations in a folder that were made with these weights, and how many others there are."""
     folders = sorted({folder.resolve() for folder in (*evaluations_in(run), *also)})
-    tested, others = [], 0
+    tested = []
     for folder in folders:
-        try:
+        with suppress(*UNREADABLE):  # counted with those that are not listed
             metrics = read_summary(folder)
             if metrics.get("weights") == weights:
                 tested.append(_tested(folder, metrics))
-                continue
-        except UNREADABLE:  # counted with those that are not listed
-            pass
-        others += 1
-    return tuple(tested), others
+    return tuple(tested), len(folders) - len(tested)
 
 
 def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:

@@ -32,7 +32,15 @@ def push(run: str | Path, name: str, private: bool = False) -> str:
     Raises:
         UserError: no model, an invalid name, no network, not logged in, or the hub refuses.
     """
-    _check_name(name)
+    try:
+        validate_repo_id(name)
+        valid = name.count("/") == 1
+    except HFValidationError:
+        valid = False
+    if not valid:
+        raise UserError(
+            f"{name!r} is no name of a model on the hub, expected owner/name of letters, digits, '-', '_' and '.'"
+        )
     folder = find_model(run)
     if constants.HF_HUB_OFFLINE:
         raise UserError("HF_HUB_OFFLINE is set, so nothing can be put on the hub: unset it and push again")
@@ -70,15 +78,3 @@ def _refusal(name: str, error: Exception) -> str:
     if status == 403:
         return f"your token may not write to {name}: take one with write access, or another owner ({reason})"
     return f"{name} could not be put on the hub: {reason}"
-
-
-def _check_name(name: str) -> None:
-    try:
-        validate_repo_id(name)
-        valid = name.count("/") == 1
-    except HFValidationError:
-        valid = False
-    if not valid:
-        raise UserError(
-            f"{name!r} is no name of a model on the hub, expected owner/name of letters, digits, '-', '_' and '.'"
-        )

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from peakzoom.data.runs import read_metrics
-from peakzoom.display.figures import plot_curves
+from peakzoom.display.figures import curves_figure
 from peakzoom.training.module import Training
 from peakzoom.utils.durable import whole, write_csv
 
@@ -72,7 +72,7 @@ class EpochLog(Callback):
         columns = list(dict.fromkeys(name for each in rows for name in each))
         write_csv(self.file, columns, ([each.get(name, "") for name in columns] for each in rows))
         with whole(self.file.with_name("curves.png"), "wb") as stream:
-            plot_curves(rows, stream, self.name)
+            curves_figure({self.name: rows}).savefig(stream, dpi=110, format="png")
         if self.lines:
             left = (trainer.max_epochs or 0) - epoch - 1
             seconds = (time.monotonic() - self.began) / (epoch + 1 - self.first) * left

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.evaluation.files import Scores, write_evaluation
@@ -83,7 +84,7 @@ def write_folder(scores: Scores, out: Path, problems: list[Problem] | None = Non
     result = summarise(scored, scores.classes)
     out.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:  # a picture that no report reads
-        patch.setattr("peakzoom.display.figures.plot_confusion", lambda *_: None)
+        patch.setattr("peakzoom.display.figures.confusion_figure", lambda *_: Figure())
         write_evaluation(out, result, scored, {"protocol": asdict(scores.protocol)})
     return out
 

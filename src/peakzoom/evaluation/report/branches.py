@@ -66,17 +66,14 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How often branches differ, and what that says.
-
-    ``separation`` is the share of pairs of a wrong and a right video in which the wrong one has the greater
-    divergence (ties count half): 0.5 means that divergence says nothing. None, as its interval, where there are
-    fewer than ``FEW`` right or wrong predictions.
-    """
+    """How often branches differ, and what that says."""
 
     levels: list[Level]
     pairs: list[Pair]
     quantiles: list[Quantile]
-    separation: float | None
+    separation: (
+        float | None
+    )  # see :func:`separation`; None with fewer than ``FEW`` right or wrong predictions
     separation_low: float | None
     separation_high: float | None
     kinds: dict[str, int]
@@ -84,14 +81,7 @@ class Disagreement:
 
 
 def divergence(distributions: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean over all pairs of the Jensen-Shannon divergence, in bits, [0, 1].
-
-    Args:
-        distributions: at least two (V, S), rows of sum 1.
-
-    Returns:
-        float64 (V,).
-    """
+    """Mean over all pairs of (V, S), rows of sum 1, of the Jensen-Shannon divergence in bits, [0, 1]: float64 (V,)."""
     pairs = [_jensen_shannon(one, two) for one, two in combinations(distributions, 2)]
     return np.asarray(np.mean(pairs, axis=0))
 
@@ -103,7 +93,10 @@ def _jensen_shannon(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def separation(values: np.ndarray, wrong: np.ndarray) -> float:
-    """P(value of a wrong one > value of a right one) + P(equal) / 2; NaN without a pair. Both arrays (V,)."""
+    """P(value of a wrong one > value of a right one) + P(equal) / 2; NaN without a pair. Both arrays (V,).
+
+    0.5 means that the values say nothing of right and wrong.
+    """
     right = np.sort(values[~wrong])
     if len(right) in (0, len(values)):
         return nan
@@ -144,32 +137,24 @@ def disagreement(scores: Scores) -> Disagreement | None:
 
 def _doubts(scores: Scores, apart: np.ndarray) -> tuple[dict[str, int], list[Doubt]]:
     """Videos whose fused prediction is not the label: counts by kind, and those to look at first."""
-    found: dict[str, list[Doubt]] = {LABEL_DOUBTFUL: [], UNSURE: [], WEAK: []}
-    names = [*scores.parts, "fused"]
+    doubts = []
     for video in np.flatnonzero(~scores.right("fused")).tolist():
-        rows = {name: scores.means[name][video] for name in names}
-        chosen = {name: int(row.argmax()) for name, row in rows.items()}
+        rows = {name: scores.means[name][video] for name in (*scores.parts, "fused")}
+        answers = {name: scores.classes[int(row.argmax())] for name, row in rows.items()}
         tops = {name: float(row.max()) for name, row in rows.items()}
         kind = WEAK if min(tops.values()) < HIGH_SCORE else LABEL_DOUBTFUL
-        if len(set(chosen.values())) > 1:
+        if len(set(answers.values())) > 1:
             kind = UNSURE
-        found[kind].append(
-            Doubt(
-                scores.paths[video],
-                scores.classes[int(scores.labels[video])],
-                {name: scores.classes[index] for name, index in chosen.items()},
-                tops,
-                float(apart[video]),
-                kind,
-            )
-        )
-    found[LABEL_DOUBTFUL].sort(key=lambda each: -min(each.scores.values()))
-    found[UNSURE].sort(key=lambda each: -each.divergence)
-    found[WEAK].sort(key=lambda each: -min(each.scores.values()))
+        label = scores.classes[int(scores.labels[video])]
+        doubts.append(Doubt(scores.paths[video], label, answers, tops, float(apart[video]), kind))
+    surest = sorted(doubts, key=lambda each: -min(each.scores.values()))
+    doubtful = [each for each in surest if each.kind == LABEL_DOUBTFUL]
+    weak = [each for each in surest if each.kind == WEAK]
+    unsure = sorted((each for each in doubts if each.kind == UNSURE), key=lambda each: -each.divergence)
     # Half of the list is kept for the videos on which branches differ, as far as there are any.
-    kept = max(MOST_DOUBTS - len(found[UNSURE]), MOST_DOUBTS // 2)
-    listed = found[LABEL_DOUBTFUL][:kept] + found[UNSURE]
-    return {kind: len(each) for kind, each in found.items()}, (listed + found[WEAK])[:MOST_DOUBTS]
+    kept = max(MOST_DOUBTS - len(unsure), MOST_DOUBTS // 2)
+    counts = {LABEL_DOUBTFUL: len(doubtful), UNSURE: len(unsure), WEAK: len(weak)}
+    return counts, [*doubtful[:kept], *unsure, *weak][:MOST_DOUBTS]
 
 
 # Scenery ---------------------------------------------------------------------------------------------------------
@@ -177,15 +162,12 @@ def _doubts(scores: Scores, apart: np.ndarray) -> tuple[dict[str, int], list[Dou
 
 @dataclass(frozen=True)
 class SceneryRow:
-    """A class with videos: right predictions of each branch and fused; what that hints at.
-
-    ``hint`` is "scenery?", "few videos" (fewer than ``FEW``, no conclusion) or empty.
-    """
+    """A class with videos, and what the right predictions of each branch hint at."""
 
     name: str
     videos: int
     right: dict[str, int]
-    hint: str
+    hint: str  # "scenery?", "few videos" (fewer than ``FEW``, no conclusion) or empty
 
 
 def scenery(scores: Scores) -> list[SceneryRow] | None:

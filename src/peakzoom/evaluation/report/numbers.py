@@ -129,11 +129,7 @@ class VoteRow:
 
 
 def majority(views: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class that most views predict, ties decided by the mean score among the tied.
-
-    Args:
-        views: (V, views, S).
-        mean: (V, S).
+    """The class that most of the views (V, views, S) predict, ties decided by the mean score (V, S).
 
     Returns:
         Class indices int (V,), and bool (V,) where there was a tie.
@@ -180,28 +176,19 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Of one prediction.
-
-    Attributes:
-        branch: whose.
-        ece: sum over the bins of videos / all * |accuracy - mean score|.
-        nll: mean of -ln(score of the label), nats.
-        floored: videos whose label has a score of 0, counted as the smallest positive float32 there.
-        score_right, score_wrong: mean score of the prediction where it is right and where it is wrong.
-        bins: ``BINS`` of equal width.
-    """
+    """Whether the scores of one prediction mean what they say."""
 
     branch: str
-    ece: float
-    nll: float
-    floored: int
-    score_right: float | None
+    ece: float  # sum over the bins of videos / all * |accuracy - mean score|
+    nll: float  # mean of -ln(score of the label), nats
+    floored: int  # videos whose label has a score of 0, counted as the smallest positive float32 there
+    score_right: float | None  # mean score of the prediction where it is right
     score_wrong: float | None
-    bins: list[Bin]
+    bins: list[Bin]  # ``BINS`` of equal width
 
 
 def reliability(branch: str, scores: np.ndarray, labels: np.ndarray) -> Reliability:
-    """Whether scores mean what they say; ``scores`` (V, S), ``labels`` (V,)."""
+    """Of ``scores`` (V, S) and ``labels`` (V,)."""
     top, right = scores.max(1), scores.argmax(1) == labels
     place = (np.ceil(top * BINS).astype(int) - 1).clip(0, BINS - 1)
     bins = []

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from peakzoom.display.figures import plot_confusion
+from peakzoom.display.figures import confusion_figure
 from peakzoom.display.markup import plain
 from peakzoom.evaluation.files import read_evaluation
 from peakzoom.evaluation.report.branches import (
@@ -92,7 +92,8 @@ def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: P
         names = [f"{plain(each.name)} ({each.videos})" for each in shown]
         plot_branches_by_class(names, found, out / "classes.png")
     plot_reliability(numbers.calibration[0].bins, out / "calibration.png")
-    plot_confusion(confusion, [plain(name) for name in classes], out / "confusion.png")
+    figure = confusion_figure(confusion, [plain(name) for name in classes])
+    figure.savefig(out / "confusion.png", dpi=110)
 
 
 def by_lead(rows: Sequence[SceneryRow]) -> list[SceneryRow]:
@@ -156,6 +157,6 @@ def _counted(number: int, one: str, many: str = "") -> str:
 def _places(places: Sequence[int], name: str) -> str:
     if len(places) == 1:
         return f"{name} {places[0]}"
-    if len(places) > 3 and list(places) == list(range(places[0], places[-1] + 1)):
+    if len(places) > 3:  # all that there are
         return f"{name}s {places[0]} to {places[-1]}"
     return f"{name}s {', '.join(map(str, places[:-1]))} and {places[-1]}"

@@ -128,11 +128,7 @@ def plot_branches_by_class(classes: Sequence[str], series: Mapping[str, Sequence
 
 def _share_axis(axis: Axes, which: Literal["x", "y"]) -> None:
     """An axis from 0% to 100%."""
-    if which == "x":
-        axis.set_xlim(-0.02, 1.02)
-        axis.xaxis.set_major_formatter("{x:.0%}")
-    else:
-        axis.set_ylim(-0.02, 1.02)
-        axis.yaxis.set_major_formatter("{x:.0%}")
+    axis.set(**{f"{which}lim": (-0.02, 1.02)})
+    (axis.xaxis if which == "x" else axis.yaxis).set_major_formatter("{x:.0%}")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
