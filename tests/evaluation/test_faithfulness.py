@@ -127,7 +127,7 @@ def test_a_network_that_looks_elsewhere_is_found_out(tmp_path: Path, monkeypatch
 def test_what_is_written(tmp_path: Path) -> None:
     listed = [*entries(tmp_path), Entry(tmp_path / "absent.mov", 0, "test", None)]
     found = measure_faithfulness(recognizer(), listed, PROTOCOL)
-    assert [problem.path for problem in found.problems] == [str(tmp_path / "absent.mov")]
+    assert len(found.drops) == len(listed) - 1
     write_faithfulness(tmp_path, found)
     with (tmp_path / "faithfulness.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

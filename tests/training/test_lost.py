@@ -804,7 +804,7 @@ def test_faithfulness_goes_on(
     assert {"faithfulness.csv", "faithfulness.json"} == made.keys() - scores.keys()
     assert scores.items() <= made.items()
     assert found.faithfulness == whole.faithfulness and found.faithfulness is not None
-    assert [each.path for each in found.faithfulness.problems] == [str(videos.entries[3].path)]
+    assert str(videos.entries[3].path) not in [each.path for each in found.faithfulness.drops]
     alone = measure_faithfulness(
         recognizer, [each for each in videos.entries if each != videos.entries[3]], FEW, progress=False
     )

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.data.entries import Entry, Problem
+from peakzoom.data.entries import Entry
 from peakzoom.evaluation.stats import PairedTest, paired_test
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
@@ -66,7 +66,6 @@ class Faithfulness:
 
     drops: list[Drop]
     views: int
-    problems: list[Problem]
 
     def test(self, against: str = "random") -> PairedTest:
         """Attended less ``against``, in points of score, paired by video and grouped where groups are known."""
@@ -199,15 +198,14 @@ def measure_faithfulness(
             if journal:
                 journal.add(line)
             report(len(lines), len(entries))
-    drops, problems = [], []
-    for entry, line in zip(entries, lines, strict=True):
-        if "error" in line:
-            problems.append(Problem(str(entry.path), line["error"]))
-        else:
-            drops.append(Drop(str(entry.path), entry.group, **line))
+    drops = [
+        Drop(str(entry.path), entry.group, **line)
+        for entry, line in zip(entries, lines, strict=True)
+        if "error" not in line
+    ]
     if not drops:
         raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")
-    return Faithfulness(drops, views.clips * views.crops, problems)
+    return Faithfulness(drops, views.clips * views.crops)
 
 
 def _drop(mean: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:

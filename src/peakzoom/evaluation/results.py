@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from peakzoom.data.entries import Entry, Problem
@@ -88,14 +89,15 @@ def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> B
         classes: S names.
     """
     predicted, target = torch.from_numpy(scores), torch.from_numpy(labels)
-    options: dict[str, Any] = {"num_classes": len(classes)}
-    each = multiclass_accuracy(predicted, target, average="none", **options)
+
+    def accuracy(average: Literal["micro", "none"], top_k: int = 1) -> Tensor:
+        return multiclass_accuracy(predicted, target, len(classes), average, top_k=top_k)
+
+    each = accuracy("none")
     present = [index for index in range(len(classes)) if (labels == index).any()]
     return BranchResult(
-        top1=float(multiclass_accuracy(predicted, target, average="micro", **options)),
-        top5=float(
-            multiclass_accuracy(predicted, target, average="micro", top_k=min(5, len(classes)), **options)
-        ),
+        top1=float(accuracy("micro")),
+        top5=float(accuracy("micro", min(5, len(classes)))),
         mean_class=float(each[present].mean()),
         per_class={classes[index]: float(each[index]) for index in present},
     )

@@ -5,16 +5,9 @@ seed a network is first trained alone (stage 1); every row then goes on from the
 epochs, on the same clips in the same order, with its own branches (stage 2). So the row of the original branch alone
 is a network trained as long as one with spatial attention, and the difference between the two is the attention.
 
-The folder of a study::
-
-    study.json        data, recipe, options, views; going on must ask for the same
-    answers.csv       one row a test video, row of the table, fold and seed: the prediction of each branch
-    trainings.csv     one row a training: videos, epochs, seconds, last training accuracy, betas, problems
-    runs/             fold/seed/network[-branches]/: run folders; a finished one keeps its weights and evaluation
-    table.md .csv, ablation.png or cost.png
-
 A study may be made in pieces, one after the other or several at once: folds, seeds and networks that ``answers.csv``
 holds are not trained again, others may be added later, and a table is over the folds and seeds that all its rows have.
+docs/studies.md says what is in its folder.
 """
 
 from __future__ import annotations

@@ -112,15 +112,11 @@ def disagreement(scores: Scores) -> Disagreement | None:
     predicted = np.stack([scores.means[name].argmax(1) for name in scores.parts], axis=1)
     different = np.array([len(set(row)) for row in predicted.tolist()])
     levels = [Level(count, share_of(right[different == count])) for count in range(1, len(scores.parts) + 1)]
-    pairs = [
-        Pair(
-            one,
-            two,
-            int((scores.means[one].argmax(1) == scores.means[two].argmax(1)).sum()),
-            float(divergence([scores.means[one], scores.means[two]]).mean()),
-        )
-        for one, two in combinations(scores.parts, 2)
-    ]
+    pairs = []
+    for one, two in combinations(scores.parts, 2):
+        first, second = scores.means[one], scores.means[two]
+        same = int((first.argmax(1) == second.argmax(1)).sum())
+        pairs.append(Pair(one, two, same, float(divergence([first, second]).mean())))
     apart = divergence([scores.means[name] for name in scores.parts])
     # Five parts where each gets FEW videos, fewer parts otherwise.
     parts = np.array_split(np.argsort(apart, kind="stable"), max(1, min(5, len(apart) // FEW)))

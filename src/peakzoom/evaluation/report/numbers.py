@@ -246,17 +246,11 @@ def by_class(confusion: np.ndarray, classes: Sequence[str]) -> list[ClassRow]:
     """All S classes, those without a video too."""
     rows = []
     for index, name in enumerate(classes):
-        others = confusion[index].copy()
+        right, others = int(confusion[index, index]), confusion[index].copy()
         others[index] = 0
-        rows.append(
-            ClassRow(
-                name,
-                share(int(confusion[index, index]), int(confusion[index].sum())),
-                share(int(confusion[index, index]), int(confusion[:, index].sum())),
-                classes[int(others.argmax())] if others.any() else None,
-                int(others.max()),
-            )
-        )
+        found, correct = (share(right, int(part.sum())) for part in (confusion[index], confusion[:, index]))
+        instead = classes[int(others.argmax())] if others.any() else None
+        rows.append(ClassRow(name, found, correct, instead, int(others.max())))
     return rows
 
 
