@@ -102,9 +102,7 @@ class ArmResult:
     """
 
     runs: int  # trained networks, folds x seeds
-    right: dict[
-        str, np.ndarray
-    ]  # of each branch and "fused": float64 (seeds, videos), 1 where it is the label
+    right: dict[str, np.ndarray]  # of each branch and "fused", float64 (seeds, videos): 1 right, 0 wrong
     logs: np.ndarray  # float64 (videos,): logarithm of the label's fused score, the mean over seeds
     groups: list[str]  # of the videos, "" where unknown
 
@@ -135,17 +133,14 @@ def results(kept: Sequence[ArmPrediction]) -> dict[Key, ArmResult]:
                 f"{FILE} has no prediction of {arm[0]} {arm[2]} with seed {seed} for {video[0]} in fold {video[1]}: "
                 "remove the other lines of this network, seed and fold, and go on with the same command"
             )
-    tested = {arm: [[found[arm, seed, video] for video in videos] for seed in seeds] for arm in arms}
     runs = len({each.cell for each in kept})
-    return {
-        arm: ArmResult(
-            runs,
-            {
-                name: np.array([[getattr(each, name) == each.label for each in row] for row in rows], float)
-                for name in (*BRANCHES, "fused")
-            },
-            np.log([[max(each.score, TINY) for each in row] for row in rows]).mean(0),
-            [each.group for each in rows[0]],
-        )
-        for arm, rows in tested.items()
-    }
+    made = {}
+    for arm in arms:
+        rows = [[found[arm, seed, video] for video in videos] for seed in seeds]
+        right = {
+            name: np.array([[getattr(each, name) == each.label for each in row] for row in rows], float)
+            for name in (*BRANCHES, "fused")
+        }
+        logs = np.log([[max(each.score, TINY) for each in row] for row in rows]).mean(0)
+        made[arm] = ArmResult(runs, right, logs, [each.group for each in rows[0]])
+    return made
