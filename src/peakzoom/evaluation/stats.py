@@ -24,6 +24,7 @@ from scipy import stats
 
 DRAWS = 100_000  # sign patterns of a paired test, where there are more
 BATCH = 4_000_000  # numbers that are drawn at once, for memory
+LEVEL = 0.95  # of every interval
 RESAMPLES, SEED = 1000, 0  # of the intervals in an evaluation's report
 
 
@@ -137,7 +138,7 @@ def bootstrap(
             method="percentile",
             rng=SEED,
         )
-    low, high = np.nanquantile(found.bootstrap_distribution, [0.025, 0.975])
+    low, high = np.nanquantile(found.bootstrap_distribution, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
