@@ -25,7 +25,7 @@ from peakzoom.data import loading
 from peakzoom.data.cache import FrameCache
 from peakzoom.data.datasets import open_data
 from peakzoom.data.entries import Entry, Problem, VideoSet
-from peakzoom.data.loading import Batch, ClipDataset
+from peakzoom.data.loading import Batch, ViewMaker
 from peakzoom.data.runs import read_metrics
 from peakzoom.data.splits import hold_out_groups
 from peakzoom.inference.recognizer import load
@@ -547,12 +547,12 @@ def test_changes_that_a_device_makes_give_the_same_weights(
 ) -> None:
     """As on a GPU, run on the CPU, where the pixels are the same to the bit."""
 
-    class Deferring(ClipDataset):
+    class Deferring(ViewMaker):
         defer = property(lambda _: True, lambda *_: None)  # type: ignore[assignment]
 
     options = replace(PLAIN, steps=("tcnn",))
     train(clip_data, tiny, tmp_path / "here", options)
-    monkeypatch.setattr("peakzoom.training.train.ClipDataset", Deferring)
+    monkeypatch.setattr("peakzoom.training.train.ViewMaker", Deferring)
     moved: list[bool] = []
     to = Batch.to
     monkeypatch.setattr(Batch, "to", lambda self, *how: moved.append(bool(self.changes)) or to(self, *how))
