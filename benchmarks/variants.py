@@ -7,6 +7,7 @@ one keeps Eq. 1: the logits are a pooling of the class maps of one linear classi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -52,7 +53,7 @@ class Variant:
     Attributes:
         field: of the network: full, local, or late, local from stage 4 on.
         stride: of the cells, in pixels.
-        pool: of the cells, see ``peakzoom.model.pooling``; or ``shared:k``, the k cells where any class stands out.
+        pool: of the cells, see :func:`pool_map`; or ``shared:k``, the k cells where any class stands out.
         time: mean of the slices' scores; best, the mean of the two best; clip, cells pooled over the whole clip;
             flat, the maps averaged over time first.
         anneal: share of the training in which best:k begins with all cells and comes down to k.
@@ -153,13 +154,12 @@ def network(variant: Variant, classes: int) -> Any:
 
 def unweighed(variant: Variant, classes: int) -> Any:
     """Without the weight of what moves."""
-    field = "full" if variant.field == "full" else "local"
     net = tcnn_xs(
         classes,
         width=variant.width,
         dropout=RECIPE.dropout,
         max_stride=variant.stride,
-        field=field,
+        local=variant.field != "full",
         motion=bool(variant.motion),
     )
     blocks: Any = net.blocks
@@ -202,15 +202,26 @@ def pooled(maps: Tensor, variant: Variant, weights: Tensor | None = None) -> Ten
         stands_out = (maps - maps.mean(1, keepdim=True)).amax(1, keepdim=True).flatten(3)
         cells = stands_out.topk(int(variant.pool.split(":")[1]), dim=3).indices
         return maps.flatten(3).gather(3, cells.expand(-1, maps.shape[1], -1, -1)).mean(3)
-    return pool_cells(maps, variant.pool)
+    return pool_map(maps, variant.pool)
+
+
+def pool_map(maps: Tensor, how: str) -> Tensor:
+    """(..., h, w) -> (...), as ``peakzoom.model.pooling``; also ``lse:r``, ``softmax:r``, ``best:10%``."""
+    cells = maps.flatten(-2)
+    if how.startswith("lse:"):
+        sharpness = float(how.removeprefix("lse:"))
+        return (torch.logsumexp(sharpness * cells, dim=-1) - math.log(cells.shape[-1])) / sharpness
+    if how.startswith("softmax:"):
+        return ((float(how.removeprefix("softmax:")) * cells).softmax(-1) * cells).sum(-1)
+    return pool_cells(maps, how.replace("10%", str(max(1, round(0.1 * cells.shape[-1])))))
 
 
 def answered(maps: Tensor, variant: Variant, weights: Tensor | None = None) -> Tensor:
     """(B, S, T', h, w) -> (B, S), logits without the bias."""
     if variant.time == "clip":
-        return pool_cells(maps.flatten(2, 3), variant.pool)
+        return pool_map(maps.flatten(2, 3), variant.pool)
     if variant.time == "flat":
-        return pool_cells(maps.mean(2), variant.pool)
+        return pool_map(maps.mean(2), variant.pool)
     slices = pooled(maps, variant, weights)
     return slices.topk(2, dim=2).values.mean(2) if variant.time == "best" else slices.mean(2)
 

@@ -134,7 +134,6 @@ class _Off:
 
     def __init__(self, model: PeakZoom, by: float) -> None:
         self.engine, self.by = build_engine(model), by
-        self.name, self.classes, self.preprocess = "off", self.engine.classes, self.engine.preprocess
 
     def __call__(self, clips: Tensor) -> dict[str, Tensor]:
         found = self.engine(clips)
@@ -149,7 +148,7 @@ def test_other_answers_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert count == 3 and (
         difference == pytest.approx(by, rel=1e-2) or (by != by and difference != difference)
     )
-    monkeypatch.setattr("peakzoom.inference.export._open", lambda to, file: _Off(model, by))
+    monkeypatch.setattr("peakzoom.inference.export._write", lambda model, to, file: _Off(model, by))
     with pytest.raises(UserError, match="was not kept"):
         export(model, "torch", tmp_path / "m.pt2", clips)
     assert not list(tmp_path.iterdir())

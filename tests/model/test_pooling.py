@@ -12,25 +12,25 @@ from torch import Tensor, nn
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import BACKBONES, PeakZoom, class_response_maps
 from peakzoom.model.geometry import is_backbone
-from peakzoom.model.pooling import class_scores, pool_cells, quiet_loss
+from peakzoom.model.pooling import drop_channels, pool_cells, quiet_loss
 from peakzoom.video.views import Preprocess, to_input
 
 CLASSES, SIZE, FRAMES = 4, 48, 8
-POOLS = ["best:2", "peaks", "lse:2", "softmax:1", "0.5*mean+0.5*best:2"]
+POOLS = ["best:2", "peaks", "0.5*mean+0.5*best:2"]
 
 
 def maps(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def peakzoom(pool: str, field: str = "local", **options: object) -> PeakZoom:
+def peakzoom(pool: str, **options: object) -> PeakZoom:
     torch.manual_seed(0)
     preprocess = Preprocess(size=SIZE, frames=FRAMES, canvas=(SIZE, SIZE)).to_dict()
     return PeakZoom(
         "tcnn_xs",
         CLASSES,
         width=0.25,
-        backbone_options={"max_stride": 8, "field": field, "pool": pool},
+        backbone_options={"max_stride": 8, "local": True, "pool": pool},
         preprocess=preprocess,
         **options,  # type: ignore[arg-type]
     ).eval()
@@ -46,10 +46,7 @@ def test_each_pooling_is_its_formula() -> None:
     expected = {
         "mean": cells.mean(2),
         "best:3": ordered[..., :3].mean(2),
-        "best:10%": ordered[..., :2].mean(2),
         "best:1000": cells.mean(2),
-        "lse:2": ((2 * cells).exp().mean(2)).log() / 2,
-        "softmax:3": ((3 * cells).exp() * cells).sum(2) / (3 * cells).exp().sum(2),
         "0.25*mean + 0.75*best:1": 0.25 * cells.mean(2) + 0.75 * ordered[..., 0],
     }
     for how, values in expected.items():
@@ -129,7 +126,7 @@ def test_dropout_leaves_out_channels_of_whole_clips() -> None:
     model = peakzoom("best:2", dropout=0.5).train()
     features = torch.ones(2, model.backbone.num_features, 2, 3, 3)
     torch.manual_seed(0)
-    kept = model._drop(features)
+    kept = drop_channels(features, model.dropout)
     assert set(kept.unique().tolist()) == {0.0, 2.0}
     assert torch.equal(kept, kept[:, :, :1, :1, :1].expand_as(kept))
 
@@ -155,23 +152,22 @@ def test_a_saved_network_pools_as_it_did(tmp_path: Path) -> None:
 
 
 def test_a_local_cell_sees_less_and_costs_less() -> None:
-    def seen(field: str) -> tuple[int, int]:
+    def seen(local: bool) -> tuple[int, int]:
         torch.manual_seed(0)
-        network = BACKBONES["tcnn_xs"](CLASSES, width=0.25, max_stride=8, field=field, motion=False).eval()
+        network = BACKBONES["tcnn_xs"](CLASSES, width=0.25, max_stride=8, local=local, motion=False).eval()
         video = maps(1, 3, FRAMES, 256, 256).requires_grad_()
         network.features(video)[0, :, 1, 16, 16].sum().backward()
         assert video.grad is not None
         touched = video.grad.abs().amax((0, 1, 2, 3)) > 0  # columns
         return int(touched.sum()), sum(each.numel() for each in network.parameters())
 
-    local, full = seen("local"), seen("full")
+    local, full = seen(True), seen(False)
     assert local[0] < 0.6 * full[0] and local[1] < 0.5 * full[1]
 
 
-def test_an_unknown_field_or_pooling_is_refused() -> None:
-    for option in ({"field": "near"}, {"pool": "some"}):
-        with pytest.raises(ValueError, match=r"near|some"):
-            BACKBONES["tcnn_xs"](CLASSES, **option)
+def test_an_unknown_pooling_is_refused() -> None:
+    with pytest.raises(ValueError, match="some"):
+        BACKBONES["tcnn_xs"](CLASSES, pool="some")
 
 
 def test_a_backbone_has_all_that_the_branches_need() -> None:
@@ -181,22 +177,12 @@ def test_a_backbone_has_all_that_the_branches_need() -> None:
         PeakZoom(nn.Linear(2, 2), CLASSES)
 
 
-def test_class_scores_of_means_are_the_classifier_s() -> None:
-    layer, features = nn.Linear(6, CLASSES), maps(2, 6, 3, 4, 4)
-    torch.testing.assert_close(
-        class_scores(features, layer.weight, layer.bias), layer(features.mean((2, 3, 4)))
-    )
-    torch.testing.assert_close(
-        class_scores(features, layer.weight, None), layer(features.mean((2, 3, 4))) - layer.bias
-    )
-
-
 @pytest.mark.parametrize("name", ["tcnn_s_local", "tcnn_xs_local"])
 def test_the_local_networks_are_the_small_ones_with_what_makes_maps_mark_the_action(name: str) -> None:
     torch.manual_seed(0)
     network = BACKBONES[name](CLASSES, width=0.25, max_stride=16).eval()
     plain = BACKBONES[name.removesuffix("_local")](
-        CLASSES, width=0.25, max_stride=8, field="local", pool="0.5*mean+0.5*best:2"
+        CLASSES, width=0.25, max_stride=8, local=True, pool="0.5*mean+0.5*best:2"
     ).eval()
     plain.load_state_dict(network.state_dict())
     clip = torch.randn(1, 3, 16, 96, 96)

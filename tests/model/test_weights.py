@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from peakzoom.model.backbones.base import VideoNetwork
-from peakzoom.model.backbones.c3d import c3d
-from peakzoom.model.backbones.p3d import p3d
-from peakzoom.model.backbones.r2plus1d import r2plus1d_18
-from peakzoom.model.backbones.r3d import r3d_18
-from peakzoom.model.backbones.trn import trn
-from peakzoom.model.backbones.tsn import tsn
+from peakzoom.model.backbones.c3d import C3D
+from peakzoom.model.backbones.p3d import P3D
+from peakzoom.model.backbones.r2plus1d import R2Plus1D
+from peakzoom.model.backbones.r3d import R3D
+from peakzoom.model.backbones.trn import TRN
+from peakzoom.model.backbones.tsn import TSN
 from peakzoom.model.weights import load_weights
 from peakzoom.utils.errors import UserError
 
@@ -46,7 +46,7 @@ def same(network: nn.Module, state: State) -> bool:
     return own.keys() == state.keys() and all(torch.equal(own[name], state[name]) for name in own)
 
 
-@pytest.mark.parametrize("make", [c3d, r3d_18, r2plus1d_18, p3d])
+@pytest.mark.parametrize("make", [C3D, R3D, R2Plus1D, P3D])
 @pytest.mark.parametrize("kind", [".safetensors", ".pth"])
 def test_everything_is_loaded(make: Callable[..., VideoNetwork], kind: str, tmp_path: Path) -> None:
     state, file = filled(narrow(make, 6), 1), tmp_path / f"weights{kind}"
@@ -77,9 +77,9 @@ WRAPPED: dict[str, Callable[[State], Any]] = {
 @pytest.mark.parametrize("wrapping", WRAPPED)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_wrapped_weights(wrapping: str, zipped: bool, tmp_path: Path) -> None:
-    state, file = filled(narrow(r3d_18, 3), 2), tmp_path / "weights.pth.tar"
+    state, file = filled(narrow(R3D, 3), 2), tmp_path / "weights.pth.tar"
     torch.save(WRAPPED[wrapping](state), file, _use_new_zipfile_serialization=zipped)
-    network = narrow(r3d_18, 3)
+    network = narrow(R3D, 3)
     counters = {name: value for name, value in network.state_dict().items() if value.dim() == 0}
     said = load_weights(network, file)
     if wrapping == "half":
@@ -93,9 +93,9 @@ def test_wrapped_weights(wrapping: str, zipped: bool, tmp_path: Path) -> None:
 
 
 def test_a_classifier_of_other_classes_stays_as_made(tmp_path: Path) -> None:
-    state, file = filled(narrow(r3d_18, 400), 3), tmp_path / "r3d_18.pth"
+    state, file = filled(narrow(R3D, 400), 3), tmp_path / "r3d_18.pth"
     torch.save(state, file)
-    network = narrow(r3d_18, 6)
+    network = narrow(R3D, 6)
     made = network.fc.weight.detach().clone()
     assert load_weights(network, file) == [
         f"{len(state) - 2} tensors of r3d_18.pth loaded",
@@ -106,9 +106,9 @@ def test_a_classifier_of_other_classes_stays_as_made(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_classifier(tmp_path: Path) -> None:
-    state, file = filled(narrow(p3d, 6), 4), tmp_path / "p3d.safetensors"
+    state, file = filled(narrow(P3D, 6), 4), tmp_path / "p3d.safetensors"
     save_file({name: value for name, value in state.items() if not name.startswith("fc.")}, file)
-    assert load_weights(narrow(p3d, 6), file) == [
+    assert load_weights(narrow(P3D, 6), file) == [
         f"{len(state) - 2} tensors of p3d.safetensors loaded",
         "p3d.safetensors has no classifier: this model's is new",
     ]
@@ -116,18 +116,18 @@ def test_a_file_without_a_classifier(tmp_path: Path) -> None:
 
 def test_the_head_of_c3d_is_left_out(tmp_path: Path) -> None:
     """The public file: eight convolutions and three fully connected layers, weights and biases."""
-    state = {name: value for name, value in filled(narrow(c3d, 6), 5).items() if not name.startswith("fc.")}
+    state = {name: value for name, value in filled(narrow(C3D, 6), 5).items() if not name.startswith("fc.")}
     head = {f"fc{i}.{kind}": torch.zeros(3) for i in (6, 7, 8) for kind in ("weight", "bias")}
     file = tmp_path / "c3d.pickle"
     torch.save({**state, **head}, file)
-    network = narrow(c3d, 6)
+    network = narrow(C3D, 6)
     assert load_weights(network, file) == [
         "16 tensors of c3d.pickle loaded",
-        "fc6, fc7 and fc8 of c3d.pickle left out: this network has one classifier in their place",
+        "fc6, fc7, fc8 of c3d.pickle left out: this network has one classifier in their place",
     ]
     assert torch.equal(network.get_parameter("conv5b.bias"), state["conv5b.bias"])
     with pytest.raises(UserError, match="R3D has no conv1"):
-        load_weights(narrow(r3d_18, 6), file)
+        load_weights(narrow(R3D, 6), file)
     torch.save({"fc9.weight": torch.zeros(3), **state}, file)
     with pytest.raises(UserError, match=r"C3D has no fc9\.weight;"):
         load_weights(network, file)
@@ -139,7 +139,7 @@ def test_an_image_network_becomes_the_body_of_trn(
     frames: int, classes: int, names: str, tmp_path: Path
 ) -> None:
     """ResNet-50 by torchvision's names, or by those of a public TSN file, without any relation."""
-    body, file = filled(narrow(tsn, 1000), 8), tmp_path / "resnet50.pth"
+    body, file = filled(narrow(TSN, 1000), 8), tmp_path / "resnet50.pth"
     assert {"conv1.weight", "layer1.0.downsample.0.weight", "layer4.2.bn3.bias", "fc.weight"} < body.keys()
     public = body
     if names == "TSN":
@@ -148,11 +148,11 @@ def test_an_image_network_becomes_the_body_of_trn(
             for name, value in body.items()
         }
     torch.save(public, file)
-    network = trn(classes, width=NARROW, frames=frames)
+    network = TRN(classes, width=NARROW, frames=frames)
     made = {name: value.clone() for name, value in network.state_dict().items()}
     assert load_weights(network, file) == [
         f"{len(body) - 2} tensors of resnet50.pth loaded",
-        "resnet50.pth has nothing for reduce and relations: this model's are new",
+        "resnet50.pth has nothing for reduce, relations: this model's are new",
         "the classifier was left out: it was made for other features",
     ]
     new = {name for name in made if name.split(".")[0] in ("reduce", "relations", "fc")}
@@ -161,7 +161,7 @@ def test_an_image_network_becomes_the_body_of_trn(
 
 
 def test_a_part_that_is_only_half_there_is_refused(tmp_path: Path) -> None:
-    network = trn(6, width=NARROW, frames=4)
+    network = TRN(6, width=NARROW, frames=4)
     state = filled(network, 9)
     torch.save(state, tmp_path / "trn.pth")
     assert load_weights(network, tmp_path / "trn.pth") == [f"{len(state)} tensors of trn.pth loaded"]
@@ -204,7 +204,7 @@ def misfit(kind: str, state: State) -> State:
     if kind == "other shape":
         return {**state, "stem.0.weight": torch.zeros(8, 3, 1, 7, 7)}
     assert kind == "other width"
-    return filled(r3d_18(6, width=1 / 32), 0)
+    return filled(R3D(6, width=1 / 32), 0)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def misfit(kind: str, state: State) -> State:
     ],
 )
 def test_what_does_not_fit_changes_nothing(kind: str, said: str, tmp_path: Path) -> None:
-    network = narrow(r3d_18, 6)
+    network = narrow(R3D, 6)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     torch.save(misfit(kind, filled(network, 7)), tmp_path / "weights.pth")
     with pytest.raises(UserError, match=said) as caught:
@@ -283,7 +283,7 @@ def test_unreadable_files(kind: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "some.pth"
     unreadable(kind, file)
     with pytest.raises(UserError, match=said) as caught:
-        load_weights(narrow(c3d, 2), file)
+        load_weights(narrow(C3D, 2), file)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
     assert not Code.ran
 
@@ -292,5 +292,5 @@ def test_unreadable_files(kind: str, said: str, tmp_path: Path) -> None:
 def test_unreadable_safetensors(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "some.safetensors"
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot be read as safetensors .*; get the file again"):
-        load_weights(narrow(c3d, 2), file)
+    with pytest.raises(UserError, match=r"cannot be read as weights .*; get the file again"):
+        load_weights(narrow(C3D, 2), file)

@@ -27,7 +27,7 @@ ALONE = Row(
     interval=(0.58333, 0.75),
     branch_accuracies={"original": 2 / 3, "fused": 2 / 3},
     nll=0.41449,
-    cost=Cost(1.00713, 1_234_567, Timing(20.4, 18.6, 31.5, 7, "cpu", 1)),
+    cost=Cost(1.00713, 1_234_567, Timing(20.4, 18.6, 31.5)),
 )
 SPATIAL = replace(
     ALONE,
@@ -36,7 +36,7 @@ SPATIAL = replace(
     accuracy=0.7,
     spread=None,
     branch_accuracies={"original": 0.68, "discriminative": 0.61, "complementary": 1.0, "fused": 0.7},
-    cost=Cost(3.0503, 31_400_000, Timing(8.125, 8, 9.5, 7, "cpu", 1)),
+    cost=Cost(3.0503, 31_400_000, Timing(8.125, 8, 9.5)),
     test=TEST,
     baseline="T-CNN",
 )

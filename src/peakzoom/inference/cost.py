@@ -1,10 +1,8 @@
 """What a network costs: multiply-adds, parameters, time per clip (paper, Tables 2 and 3), and widths of equal cost.
 
-Tables of this field print multiply-adds of one clip, often called FLOPs. They are counted here by PyTorch's own
-``FlopCounterMode``, which sees every convolution and matrix product that is carried out, shortcuts and classifiers
-included, and counts two operations for a multiply-add. What it does not see is not in the figure: norms, activations,
-pooling and the bilinear reading of a zoomed video (``grid_sample``; 4 multiply-adds for each of its numbers, or 0.02 G
-for two videos of 3 x 16 x 224 x 224).
+Multiply-adds, in tables often called FLOPs, are counted by PyTorch's ``FlopCounterMode``: every convolution and matrix
+product that is carried out. Norms, activations, pooling and the bilinear reading of a zoomed video (0.02 G for two
+videos of 3 x 16 x 224 x 224) are not in the figure.
 """
 
 from __future__ import annotations
@@ -12,9 +10,10 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,16 +27,12 @@ from peakzoom.utils.errors import UserError
 WIDTHS = (50, 4000)  # in thousandths: 8 of 2048 channels, the finest step of any network here, are 0.004
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """Milliseconds for one clip, batch 1, forward alone: no decoding and no cropping."""
 
     median: float
     low: float  # fastest round
     high: float  # slowest round
-    rounds: int
-    device: str  # name of the GPU, or "cpu"
-    threads: int  # of PyTorch on the CPU
 
 
 def parameters(network: nn.Module) -> int:
@@ -83,38 +78,31 @@ def multiply_adds_by_pass(model: PeakZoom) -> tuple[float, float]:
 
 
 def time_per_clip(
-    networks: Mapping[str, nn.Module], frames: int, size: int, rounds: int = 7, threads: int | None = None
+    networks: Mapping[str, nn.Module], frames: int, size: int, rounds: int = 7
 ) -> dict[str, Timing]:
     """Time one clip through each network, in turn, so that a machine's slow moments fall on all of them.
 
-    Two rounds to warm up are not counted. Every network stays on its device and is left as it was.
+    Two rounds to warm up are not counted. Every network is timed on its device, and is left as it was.
 
     Args:
         networks: by name; each takes (B, 3, T, H, W).
         frames: T.
         size: H and W in pixels.
         rounds: clips timed for each network.
-        threads: of PyTorch on the CPU for the measurement; as they are set when not given.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}, expected at least 1")
-    devices = {name: _device(network) for name, network in networks.items()}
-    clips = {name: _clip(network, frames, size, devices[name]) for name, network in networks.items()}
-    spent: dict[str, list[float]] = {name: [] for name in networks}
-    with _evaluating(networks), _threads(threads), torch.inference_mode():
+    copies = {name: copy.deepcopy(network).eval() for name, network in networks.items()}
+    clips = {name: _clip(network, frames, size, _device(network)) for name, network in copies.items()}
+    spent: dict[str, list[float]] = {name: [] for name in copies}
+    with torch.inference_mode():
         for turn in range(-2, rounds):
-            for name, network in networks.items():
-                _finish(devices[name])
+            for name, network in copies.items():
+                _finish(clips[name].device)
                 start = time.perf_counter()
                 network(clips[name])
-                _finish(devices[name])
+                _finish(clips[name].device)
                 if turn >= 0:
                     spent[name].append(1000 * (time.perf_counter() - start))
-        used = torch.get_num_threads()
-    return {
-        name: Timing(statistics.median(each), min(each), max(each), rounds, _device_name(devices[name]), used)
-        for name, each in spent.items()
-    }
+    return {name: Timing(statistics.median(each), min(each), max(each)) for name, each in spent.items()}
 
 
 def width_for(build: Callable[[float], nn.Module], target: float, frames: int, size: int) -> float:
@@ -133,16 +121,14 @@ def width_for(build: Callable[[float], nn.Module], target: float, frames: int, s
     Raises:
         UserError: even the narrowest costs more, or the widest less.
     """
-    known: dict[int, float] = {}
 
+    @cache
     def cost(thousandths: int) -> float:
-        if thousandths not in known:
-            with torch.device("meta"):
-                network = build(thousandths / 1000)
-            if not isinstance(network, VideoNetwork):
-                network = build(thousandths / 1000)
-            known[thousandths] = multiply_adds(network, frames, size)
-        return known[thousandths]
+        with torch.device("meta"):
+            network = build(thousandths / 1000)
+        if not isinstance(network, VideoNetwork):
+            network = build(thousandths / 1000)
+        return multiply_adds(network, frames, size)
 
     low, high = WIDTHS
     if not cost(low) <= target <= cost(high):
@@ -150,10 +136,8 @@ def width_for(build: Callable[[float], nn.Module], target: float, frames: int, s
             f"no width reaches {target:g} G multiply-adds at {frames} x {size} x {size}: widths of {low / 1000:g} to "
             f"{high / 1000:g} cost {cost(low):.3g} to {cost(high):.3g} G; name a cost between them"
         )
-    while high - low > 1:  # cost(low) <= target <= cost(high)
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(middle) <= target else (low, middle)
-    best = min((low, high), key=lambda each: abs(cost(each) - target))
+    above = low + bisect_right(range(low, high), target, key=cost)
+    best = min((above - 1, above), key=lambda each: abs(cost(each) - target))
     for step in (1000, 500, 100, 50, 10, 5):
         rounded = round(best / step) * step
         if WIDTHS[0] <= rounded <= WIDTHS[1] and cost(rounded) == cost(best):
@@ -165,47 +149,13 @@ def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def _finish(device: torch.device) -> None:
     """Wait for work that was only handed over."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _clip(network: nn.Module, frames: int, size: int, device: torch.device | str) -> Tensor:
     """One clip of noise, the same every time, of the network's floating-point type."""
-    dtype = next(network.parameters()).dtype
-    shape = (1, 3, frames, size, size)
-    if torch.device(device).type == "meta":
-        return torch.empty(shape, dtype=dtype, device=device)
-    clip = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return clip.to(device=device, dtype=dtype)
-
-
-@contextmanager
-def _evaluating(networks: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Evaluation mode, and every module's own mode again afterwards."""
-    modes = {module: module.training for network in networks.values() for module in network.modules()}
-    for network in networks.values():
-        network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    clip = torch.randn((1, 3, frames, size, size), generator=torch.Generator().manual_seed(0), device="cpu")
+    return clip.to(device, next(network.parameters()).dtype)

@@ -1,7 +1,7 @@
 """The early exit: a prediction from fewer views and passes where the scores allow it (docs/cascade.md).
 
 The paper averages 30 views, each of which goes through the network three times. With the early exit, views come one
-after the other, the middle crops of clips spread over the video first (:func:`view_order`), in two stages:
+after the other in the order of :func:`view_order`, in two stages:
 
 - **Stage 1** is the original branch alone, one pass a view, for at most ``stage1_views`` views. Their scores add up,
   and once the best class leads the second by the threshold ``stage1_lead``, it is the prediction.
@@ -9,9 +9,7 @@ after the other, the middle crops of clips spread over the video first (:func:`v
   scores add up until the best class leads by the threshold ``stage2_lead``.
 
 A view adds 1 to the scores in all, so a lead of 1.5 takes two views at least. Thresholds come from
-:func:`peakzoom.evaluation.calibrate.calibrate`, which replays them on the scores of a full test;
-:func:`score_in_stages` does what is replayed there. (No paper; early exits and adaptive numbers of clips are old
-ideas.)
+:func:`peakzoom.evaluation.calibrate.calibrate`, which replays them on the scores of a full test.
 """
 
 from __future__ import annotations
@@ -20,16 +18,17 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from peakzoom.inference.engines.base import Engine
 from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.network import FirstPass
 from peakzoom.inference.prediction import Effort
 from peakzoom.model.precision import FULL
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, first_line
 from peakzoom.video.sampling import DecodedViews, Views
 
 FILE = "cascade.json"
@@ -95,17 +94,8 @@ class EarlyExit:
     precision: str = FULL
     file: Path | None = field(default=None, compare=False)
 
-    @property
-    def order(self) -> list[int]:
-        """In which order views are taken."""
-        return view_order(self.views.clips, self.views.crops)
-
     def check(self, weights: str | None, precision: str) -> None:
-        """Refuse a model that the thresholds were not calibrated for.
-
-        Raises:
-            UserError: it has other weights or computes in another precision.
-        """
+        """UserError for a model of other weights or in another precision than the thresholds were calibrated for."""
         if self.weights != weights:
             raise UserError(f"{self._name} was calibrated for other weights: run 'peakzoom calibrate' again")
         if self.precision != precision:
@@ -115,11 +105,7 @@ class EarlyExit:
             )
 
     def check_views(self, views: Views) -> None:
-        """Refuse views that the thresholds were not calibrated for.
-
-        Raises:
-            UserError: they are others.
-        """
+        """UserError for other views than the thresholds were calibrated for."""
         if views != self.views:
             known = self.views
             raise UserError(
@@ -153,47 +139,25 @@ def read_early_exit(file: Path) -> EarlyExit:
         raise UserError(f"{file} does not exist: 'peakzoom calibrate RUN' makes it")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        early_exit = None if "sure" in values.get("cascade", {}) else _early_exit_of(values, file)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{file} is damaged ({reason}): calibrate again") from error
-    if early_exit is None:
-        raise UserError(
-            f"{file} was made by an older version, whose thresholds mean something else: remove {file.parent} and "
-            "run 'peakzoom calibrate' again"
+        key = {name: name if "thresholds" in values else old for name, old in OLD_KEYS.items()}
+        limits, work = values[key["thresholds"]], values["work"]
+        leads = (limits[key[name]] for name in ("stage1_lead", "stage2_lead"))
+        return EarlyExit(
+            Thresholds(
+                int(limits[key["stage1_views"]]),
+                *(math.inf if lead is None else float(lead) for lead in leads),
+            ),
+            Work(float(work[key["stage1"]]), float(work[key["stage2"]])),
+            str(values["weights"]),
+            Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
+            str(values["precision"]),
+            file,
         )
-    return early_exit
-
-
-def _early_exit_of(values: dict[str, Any], file: Path) -> EarlyExit:
-    """What a file says, by today's keys or by those of before 0.1.0."""
-    key = {name: name if "thresholds" in values else old for name, old in OLD_KEYS.items()}
-    limits, work = values[key["thresholds"]], values["work"]
-    leads = (limits[key[name]] for name in ("stage1_lead", "stage2_lead"))
-    return EarlyExit(
-        Thresholds(
-            int(limits[key["stage1_views"]]), *(math.inf if lead is None else float(lead) for lead in leads)
-        ),
-        Work(float(work[key["stage1"]]), float(work[key["stage2"]])),
-        str(values["weights"]),
-        Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
-        str(values["precision"]),
-        file,
-    )
-
-
-class TwoStages(Protocol):
-    """An engine that can stop after the first pass."""
-
-    classes: list[str]
-
-    def stage1(self, views: Tensor) -> tuple[Tensor, Any]:
-        """Logits (B, S) of the original branch, and what :meth:`stage2` needs."""
-        ...
-
-    def stage2(self, first: Any) -> Tensor:
-        """Fused logits (B, S) of the same views."""
-        ...
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file} is damaged or of an older version ({first_line(error)}): remove {file.parent} and run "
+            "'peakzoom calibrate' again"
+        ) from error
 
 
 def two_stages(engine: Engine) -> TorchEngine:
@@ -217,15 +181,9 @@ def view_order(clips: int, crops: int) -> list[int]:
     Middle crops come first, then those beside them; of each crop the clips in the order of van der Corput's sequence,
     so that however few are taken, they are spread over the video.
     """
-
-    def mirrored(index: int) -> float:
-        """The binary digits of index behind the point: 1/2, 1/4, 3/4, 1/8 ..."""
-        value, digit = 0.0, 0.5
-        while index:
-            value, index, digit = value + digit * (index & 1), index >> 1, digit / 2
-        return value
-
-    spread = sorted(range(clips), key=mirrored)
+    spread = sorted(
+        range(clips), key=lambda clip: f"{clip:064b}"[::-1]
+    )  # by its binary digits from the last on
     middle = (crops - 1) / 2
     return [
         clip * crops + crop
@@ -243,39 +201,36 @@ def lead_of(total: np.ndarray) -> np.ndarray:
 
 
 def score_in_stages(
-    engine: TwoStages, decoded: DecodedViews, early_exit: EarlyExit
+    engine: TorchEngine, decoded: DecodedViews, early_exit: EarlyExit
 ) -> tuple[np.ndarray, Effort]:
     """Scores of a decoded video, float64 (S,) with sum 1, and what they took.
 
     Args:
-        engine: of a model with the original branch.
+        engine: one that :func:`two_stages` lets through.
         decoded: the views that the early exit was calibrated for.
         early_exit: when to stop.
     """
-    thresholds, order = early_exit.thresholds, early_exit.order
+    thresholds, views = early_exit.thresholds, early_exit.views
+    order = view_order(views.clips, views.crops)
     if len(decoded) != len(order):
         raise ValueError(f"the video has {len(decoded)} views, expected the {len(order)} of the early exit")
     most = min(thresholds.stage1_views, len(order))
-    has_stage2 = most < len(order)
-    passed: list[Any] = []  # first passes of stage 1, where stage 2 may go on from them
+    passed: list[FirstPass] = []  # of stage 1, for stage 2 to go on from
     total = np.zeros(len(engine.classes))
     for count, index in enumerate(order[:most], start=1):
         logits, first = engine.stage1(decoded.view(index))
         total += _softmax(logits)
         if lead_of(total) >= thresholds.stage1_lead or count == len(order):
             return total / total.sum(), Effort(count, 0)
-        if has_stage2:
+        if most < len(order):
             passed.append(first)
-    passed.reverse()
     total = np.zeros(len(engine.classes))
-    stage2_views = 0
-    for index in order:
-        first = passed.pop() if passed else engine.stage1(decoded.view(index))[1]
+    for count, index in enumerate(order, start=1):
+        first = passed[count - 1] if count <= most else engine.stage1(decoded.view(index))[1]
         total += _softmax(engine.stage2(first))
-        stage2_views += 1
         if lead_of(total) >= thresholds.stage2_lead:
             break
-    return total / total.sum(), Effort(max(most, stage2_views), stage2_views)
+    return total / total.sum(), Effort(max(most, count), count)
 
 
 def _softmax(logits: Tensor) -> np.ndarray:

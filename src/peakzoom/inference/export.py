@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.inference.engines.base import Description, Engine, trace
+from peakzoom.inference.engines.base import Description, trace
 from peakzoom.inference.engines.build import open_exported
 from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import DecodeError, UserError
@@ -58,8 +58,7 @@ def export(
     check_target(to, file)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
         written = Path(folder) / file.name
-        WRITERS[to](model, written)
-        difference, scale, count = compare(model, _open(to, written), clips)
+        difference, scale, count = compare(model, _write(model, to, written), clips)
         if not count:
             raise UserError("there is no clip to compare the exported model on: name videos with --check")
         if not difference <= tolerance:  # not >, so that a NaN is refused
@@ -90,7 +89,9 @@ def check_target(to: str, file: Path) -> None:
 
 
 @torch.inference_mode()
-def compare(model: PeakZoom, engine: Engine, clips: Iterable[Tensor]) -> tuple[float, float, int]:
+def compare(
+    model: PeakZoom, engine: Callable[[Tensor], dict[str, Tensor]], clips: Iterable[Tensor]
+) -> tuple[float, float, int]:
     """Largest difference of a logit between an engine and the trained network itself, largest logit, number of clips.
 
     Every batch is also given clip by clip: no logit may depend on what else is in the batch.
@@ -125,43 +126,17 @@ def views_of(paths: Sequence[Path], preprocess: Preprocess, videos: int = VIDEOS
             yield from decode_views(paths[index], preprocess, Views(clips=1)).batches()
 
 
-def _open(to: str, file: Path) -> Engine:
-    return _Program(file) if to == "torch" else open_exported(file)
+def _write(model: PeakZoom, to: str, file: Path) -> Callable[[Tensor], dict[str, Tensor]]:
+    """Write the file, and open it again: from views to logits."""
+    if to == "torch":  # PyTorch's reader can unpickle, so peakzoom opens no one else's
+        torch.export.save(trace(model), file, extra_files={ABOUT: Description.of(model).to_json()})
+        return torch.export.load(file).module()
+    if to == "onnx":
+        from peakzoom.inference.engines.onnx import to_onnx
 
+        file.write_bytes(to_onnx(model))
+    else:
+        from peakzoom.inference.engines.openvino import save, to_openvino
 
-def _write_onnx(model: PeakZoom, file: Path) -> None:
-    from peakzoom.inference.engines.onnx import to_onnx
-
-    file.write_bytes(to_onnx(model))
-
-
-def _write_openvino(model: PeakZoom, file: Path) -> None:
-    from peakzoom.inference.engines.openvino import save, to_openvino
-
-    save(to_openvino(model), file)
-
-
-def _write_program(model: PeakZoom, file: Path) -> None:
-    torch.export.save(trace(model), file, extra_files={ABOUT: Description.of(model).to_json()})
-
-
-WRITERS: dict[str, Callable[[PeakZoom, Path], None]] = {
-    "onnx": _write_onnx,
-    "openvino": _write_openvino,
-    "torch": _write_program,
-}
-
-
-class _Program:
-    """A .pt2 file that was just written. PyTorch's reader can unpickle, so peakzoom opens no one else's."""
-
-    name = "torch.export"
-
-    def __init__(self, file: Path) -> None:
-        extra = {ABOUT: ""}
-        self.module = torch.export.load(file, extra_files=extra).module()
-        about = Description.from_json(extra[ABOUT], file)
-        self.classes, self.preprocess = about.classes, about.preprocess
-
-    def __call__(self, views: Tensor) -> dict[str, Tensor]:
-        return self.module(views)
+        save(to_openvino(model), file)
+    return open_exported(file)

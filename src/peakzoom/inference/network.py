@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peakzoom.inference.packed import input_shapes, pack_convolutions
+from peakzoom.inference.packed import pack_convolutions
 from peakzoom.inference.rewrite import CONVOLUTIONS, fold_batch_norms, take_strides_first
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.geometry import place_response
@@ -50,10 +50,6 @@ class FirstPass:
 
 class EveryCell(SparseAttention):
     """The attention of a graph whose shapes must not depend on how many peaks there are: it goes over all cells."""
-
-    def __init__(self, attention: SparseAttention) -> None:
-        super().__init__(base=attention.base, mode=attention.mode)
-        self.beta_dis, self.beta_com = attention.beta_dis, attention.beta_com
 
     def listed(self, peaks: Tensor) -> tuple[Tensor, Tensor]:
         """Every cell with its weight, 1 or 0: K is g x g."""
@@ -81,7 +77,7 @@ class InferenceNetwork(nn.Module):
         fold_batch_norms(backbone, self.preprocess.frames, self.preprocess.size)
         self.step = take_strides_first(backbone)
         if fixed_shapes:
-            self.model.attention = EveryCell(self.model.attention)
+            self.model.attention.__class__ = EveryCell
         self.dtype = dtype
         if dtype != torch.float32:
             for module in backbone.modules():  # once, rather than at every call
@@ -89,8 +85,7 @@ class InferenceNetwork(nn.Module):
                     module.to(dtype)
         if not fixed_shapes and next(backbone.parameters()).device.type == "cpu":
             frames, size = -(-self.preprocess.frames // self.step), self.preprocess.size
-            shapes = input_shapes(backbone, self._features, torch.zeros((1, 3, frames, size, size)))
-            pack_convolutions(shapes, CROPS)
+            pack_convolutions(backbone, self._features, torch.zeros((1, 3, frames, size, size)), CROPS)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
@@ -100,7 +95,8 @@ class InferenceNetwork(nn.Module):
         """The same from a first pass."""
         pooled = {"original": self.model.gather(first.features)}
         if self.model.zooms:
-            pooled |= self.second_pass(first)
+            both = self.model.gather(self._features(self.zoom(first)))
+            pooled["discriminative"], pooled["complementary"] = both.unflatten(0, (2, -1)).unbind()
         return self.model.classify(pooled).logits()
 
     def first_pass(self, views: Tensor) -> FirstPass:
@@ -109,24 +105,12 @@ class InferenceNetwork(nn.Module):
         features = self._features(video)
         return FirstPass(features, video if source is None else source, (video.shape[3], video.shape[4]))
 
-    def second_pass(self, first: FirstPass) -> dict[str, Tensor]:
-        """What the classifiers read of the two zoomed videos."""
-        pooled = self.model.gather(self._features(self.zoom(first)))
-        discriminative, complementary = pooled.unflatten(0, (2, -1)).unbind()
-        return {"discriminative": discriminative, "complementary": complementary}
-
     def zoom(self, first: FirstPass) -> Tensor:
         """What lies between the passes: the zoomed videos (2 B, 3, T, H, W), first the discriminative ones."""
         model, config = self.model, self.model.config
-        placed = place_response(
-            model.slice_responses(first.features),
-            model.backbone.cells,
-            self.preprocess.frames,
-            first.size,
-            config.grid,
-            step=self.step,
-            average=config.attention_per == "clip",
-        )
+        slices, average = model.slice_responses(first.features), config.attention_per == "clip"
+        where = model.backbone.cells, self.preprocess.frames, first.size, config.grid
+        placed = place_response(slices, *where, step=self.step, average=average)
         return model.zoom(first.source, *model.find_peaks(placed), first.size)[2]
 
     def _features(self, video: Tensor) -> Tensor:

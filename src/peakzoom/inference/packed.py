@@ -28,10 +28,8 @@ class PackedConv(nn.Module):
         """Bring the weights into oneDNN's layout, where there is one for them."""
         self.packed = None
         if can_pack(self):
-            operations: Any = torch._C._nn
-            reorder = getattr(operations, _reorder(self))
-            weight = self.weight.detach().to_mkldnn()
-            self.packed = reorder(weight, *self._options(), self.packed_for)
+            reorder = getattr(torch._C._nn, _reorder(self))
+            self.packed = reorder(self.weight.detach().to_mkldnn(), *self._options(), self.packed_for)
 
     def _options(self) -> list[Any]:
         return [*(list(getattr(self, each)) for each in ("padding", "stride", "dilation")), self.groups]
@@ -39,12 +37,13 @@ class PackedConv(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """As the convolution's; channels-last, in the weights' precision."""
         learns = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
+        result: Tensor
         if self.packed is None or learns or input.dim() != self.weight.dim():
-            result: Tensor = super().forward(input)
-            return result
-        result = torch.ops.mkldnn._convolution_pointwise(
-            input.to(self.weight.dtype), self.packed, self.bias, *self._options(), "none", [], ""
-        )
+            result = super().forward(input)
+        else:
+            result = torch.ops.mkldnn._convolution_pointwise(
+                input.to(self.weight.dtype), self.packed, self.bias, *self._options(), "none", [], ""
+            )
         return result
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
@@ -85,45 +84,51 @@ def can_pack(module: nn.Module) -> bool:
     if type(module) not in (*PACKED, *PACKED.values()):
         return False
     conv: Any = module
-    dtype, operations = conv.weight.dtype, torch.ops.mkldnn
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or conv.weight.device.type != "cpu":
         return False
     if not (torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()):
         return False
+    operations = torch.ops.mkldnn
     if not (hasattr(operations, "_convolution_pointwise") and hasattr(torch._C._nn, _reorder(conv))):
         return False
     able = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    dtype = conv.weight.dtype
     if dtype in able:
         return hasattr(operations, able[dtype]) and bool(getattr(operations, able[dtype])())
     return bool(dtype == torch.float32)
 
 
 def pack(conv: nn.Conv2d | nn.Conv3d, shape: Sequence[int]) -> None:
-    """Make a convolution, in place, a :class:`PackedConv` for inputs of a shape, (B, C, H, W) or (B, C, T, H, W)."""
-    if type(conv) not in PACKED or not can_pack(conv):
-        raise ValueError(f"{conv} cannot be packed")
+    """Make a convolution that :func:`can_pack` takes, in place, a :class:`PackedConv` for inputs of a shape.
+
+    The shape is (B, C, H, W) or (B, C, T, H, W).
+    """
     conv.__class__ = PACKED[type(conv)]  # type: ignore[assignment]
     packed: Any = conv
     packed.packed_for = list(shape)
     packed.lay_out()
 
 
-def input_shapes(
-    backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor
-) -> dict[nn.Module, torch.Size]:
-    """What each convolution that can be packed reads for one clip; one that the clip does not pass is left out.
+def pack_convolutions(
+    backbone: nn.Module, features: Callable[[Tensor], object], clip: Tensor, clips: int
+) -> None:
+    """Pack, in place, each convolution that can be packed, for several times what it reads for one clip.
+
+    One that the clip does not pass, or that reads something without a batch axis, stays as it is.
 
     Args:
         backbone: with the convolutions.
         features: computes them.
         clip: (1, 3, T, H, W) float32.
+        clips: how many times.
     """
-    shapes: dict[nn.Module, torch.Size] = {}
+    shapes: dict[Any, torch.Size] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        shapes[module] = (*args, *named.values())[0].shape
+
     hooks = [
-        module.register_forward_pre_hook(
-            lambda module, args, named: shapes.update({module: (*args, *named.values())[0].shape}),
-            with_kwargs=True,
-        )
+        module.register_forward_pre_hook(note, with_kwargs=True)
         for module in backbone.modules()
         if type(module) in PACKED and can_pack(module)
     ]
@@ -133,15 +138,6 @@ def input_shapes(
     finally:
         for hook in hooks:
             hook.remove()
-    return shapes
-
-
-def pack_convolutions(shapes: Mapping[nn.Module, torch.Size], clips: int) -> None:
-    """Pack convolutions in place for several times what they read for one clip.
-
-    One that read something without a batch axis stays as it is.
-    """
-    for module, (images, *shape) in shapes.items():
-        conv: Any = module
+    for conv, (images, *shape) in shapes.items():
         if len(shape) + 1 == conv.weight.dim():
             pack(conv, (clips * images, *shape))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,25 +15,16 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from peakzoom.model.backbones.tcnn import TCNN, Block
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
-
-
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-@dataclass
-class _Output:
-    """What a convolution gave: its name, and how many operations read the output."""
-
-    name: str
-    reads: int = 0
-
-
 class _Reads(TorchDispatchMode):
-    """Counts how often each watched tensor is read by an operation."""
+    """Counts how many operations read what each convolution gave out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.watched = WeakTensorKeyDictionary()  # to _Output; keeps no tensor alive
+        self.giver = WeakTensorKeyDictionary()  # of a tensor, the convolution's name; keeps no tensor alive
+        self.reads: Counter[str] = Counter()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -43,8 +33,8 @@ class _Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs or {})):
-            if isinstance(value, Tensor) and value in self.watched:
-                self.watched[value].reads += 1
+            if isinstance(value, Tensor) and value in self.giver:
+                self.reads[self.giver[value]] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -63,43 +53,37 @@ def fold_batch_norms(backbone: nn.Module, frames: int, size: int) -> int:
         How many were folded.
     """
     network: Any = backbone
-    reads = _Reads()
-    hooks: list[Any] = []
-    pairs: list[tuple[_Output, str]] = []
+    watch = _Reads()
+    names = {module: name for name, module in network.named_modules()}
     calls: Counter[str] = Counter()
+    pairs: list[tuple[str, str]] = []  # a convolution and the norm that reads it
 
-    def watch(name: str) -> Any:
-        def after_convolution(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            calls[name] += 1
-            reads.watched[output] = _Output(name)
+    def after_convolution(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        calls[names[module]] += 1
+        watch.giver[output] = names[module]
 
-        return after_convolution
+    def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        calls[names[module]] += 1
+        if inputs[0] in watch.giver:
+            pairs.append((watch.giver[inputs[0]], names[module]))
 
-    def meet(name: str) -> Any:
-        def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            calls[name] += 1
-            if inputs[0] in reads.watched:
-                pairs.append((reads.watched[inputs[0]], name))
-
-        return before_norm
-
-    for name, module in network.named_modules():
+    hooks: list[Any] = []
+    for module in names:
         if isinstance(module, CONVOLUTIONS):
-            hooks.append(module.register_forward_hook(watch(name)))
+            hooks.append(module.register_forward_hook(after_convolution))
         elif isinstance(module, NORMS) and module.running_mean is not None:
-            hooks.append(module.register_forward_pre_hook(meet(name)))
-    clip = next(network.parameters()).new_zeros((1, 3, frames, size, size))
+            hooks.append(module.register_forward_pre_hook(before_norm))
     try:
-        with torch.no_grad(), reads:
-            network.features(clip)
+        with torch.no_grad(), watch:
+            network.features(next(network.parameters()).new_zeros((1, 3, frames, size, size)))
     finally:
         for hook in hooks:
             hook.remove()
     folded = 0
-    for output, norm in pairs:
-        if output.reads == 1 and calls[output.name] == calls[norm] == 1:
-            both: Any = network.get_submodule(output.name), network.get_submodule(norm)
-            network.set_submodule(output.name, fuse_conv_bn_eval(*both))
+    for conv, norm in pairs:
+        if watch.reads[conv] == calls[conv] == calls[norm] == 1:
+            both: Any = network.get_submodule(conv), network.get_submodule(norm)
+            network.set_submodule(conv, fuse_conv_bn_eval(*both))
             network.set_submodule(norm, nn.Identity())
             folded += 1
     return folded
@@ -139,12 +123,11 @@ def take_strides_first(backbone: nn.Module) -> int:
 def _layers(backbone: TCNN) -> list[list[Any]]:
     """The convolutions in the order of the data; those that read the same slices, as a shortcut does, together."""
 
-    def convolutions(module: nn.Module) -> list[Any]:
-        return [each for each in module.modules() if isinstance(each, nn.Conv3d)]
+    def convolutions(*modules: nn.Module) -> list[Any]:
+        return [each for module in modules for each in module.modules() if isinstance(each, nn.Conv3d)]
 
     layers = [[each] for each in convolutions(backbone.stem)]
     for block in backbone.blocks:
         assert isinstance(block, Block)
-        layers.append(convolutions(block.conv1) + convolutions(block.shortcut))
-        layers.append(convolutions(block.conv2))
+        layers += [convolutions(block.conv1, block.shortcut), convolutions(block.conv2)]
     return layers

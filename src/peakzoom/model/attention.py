@@ -28,9 +28,6 @@ class SparseAttention(nn.Module):
         mode: how peaks are split unless ``forward`` says otherwise: "sample" by phi ~ U(0, 1), as in training;
             "expected" counts every peak in both branches with its probability of falling there, the mean of Eq. 5-7
             over phi; "threshold" by phi = 0.5.
-
-    Raises:
-        ValueError: another mode.
     """
 
     eps = 1e-3  # Eq. 6 divides by R: responses below this count as this
@@ -39,8 +36,6 @@ class SparseAttention(nn.Module):
         self, beta_dis: float = 0.127, beta_com: float = 0.424, base: float = 0.09, mode: str = "expected"
     ) -> None:
         super().__init__()
-        if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
         self.beta_dis = nn.Parameter(torch.tensor(float(beta_dis)))
         self.beta_com = nn.Parameter(torch.tensor(float(beta_com)))
         self.base = base

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from peakzoom.model.attention import MODES
+
 BRANCHES = ("original", "discriminative", "complementary")
 LETTERS = dict(zip(BRANCHES, "ODC", strict=True))  # as the paper abbreviates them
 RESPONSES = ("gate", "evidence")
@@ -69,7 +71,13 @@ class PeakZoomConfig:
                 object.__setattr__(self, name, tuple(value))
         if not self.branches or set(self.branches) - set(BRANCHES):
             raise ValueError(f"branches are {list(self.branches)}, expected some of {', '.join(BRANCHES)}")
-        for name, known in (("response", RESPONSES), ("attention_per", ATTENTION_PER)):
+        choices = {
+            "response": RESPONSES,
+            "attention_per": ATTENTION_PER,
+            "train_mode": MODES,
+            "eval_mode": MODES,
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if not 0 <= self.erase < 1:

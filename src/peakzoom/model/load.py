@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from peakzoom.model import PeakZoom
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, first_line
 
 WEIGHTS = "model.safetensors"
 
@@ -49,8 +49,7 @@ def read_model(folder: Path) -> PeakZoom:
     try:
         return PeakZoom.from_pretrained(str(folder))
     except (SafetensorError, json.JSONDecodeError, RuntimeError, TypeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder} is damaged or no model of peakzoom: {reason}") from error
+        raise UserError(f"{folder} is damaged or no model of peakzoom: {first_line(error)}") from error
 
 
 def read_from_hub(name: str) -> PeakZoom:
@@ -62,5 +61,5 @@ def read_from_hub(name: str) -> PeakZoom:
     try:
         return PeakZoom.from_pretrained(name)
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{name} is no folder here and could not be had from the hub: {reason}") from error

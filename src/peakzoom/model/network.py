@@ -21,7 +21,7 @@ from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.config import BRANCHES, PeakZoomConfig
 from peakzoom.model.geometry import Backbone, is_backbone, place_response
 from peakzoom.model.numerics import exact
-from peakzoom.model.pooling import class_scores, pool_cells, quiet_loss
+from peakzoom.model.pooling import class_scores, drop_channels, gather, pool_cells, quiet_loss
 from peakzoom.model.pretrained import Pretrained
 from peakzoom.model.response import (
     class_response_maps,
@@ -56,9 +56,7 @@ class PeakZoomOutput:
     complementary: Tensor | None
     fused: Tensor
     attention: Attention | None = None
-    maps: Tensor | None = (
-        None  # (B, S, T', h, w) Eq. 1 of the original branch, in training where cells are chosen
-    )
+    maps: Tensor | None = None  # (B, S, T', h, w) Eq. 1, in training where cells are chosen
 
     def logits(self) -> dict[str, Tensor]:
         """The predictions by name, the fused one last."""
@@ -182,15 +180,9 @@ class PeakZoom(nn.Module, Pretrained):
             (B, T, g, g) float and (B, T, g, g) bool.
         """
         with exact(features):
-            average = self.config.attention_per == "clip"
-            placed = place_response(
-                self.slice_responses(features),
-                self.backbone.cells,
-                frames,
-                size,
-                self.config.grid,
-                average=average,
-            )
+            slices, average = self.slice_responses(features), self.config.attention_per == "clip"
+            where = self.backbone.cells, frames, size, self.config.grid
+            placed = place_response(slices, *where, average=average)
             responses, peaks = self.find_peaks(placed)
             return responses.expand(-1, frames, -1, -1), peaks.expand(-1, frames, -1, -1)
 
@@ -283,19 +275,18 @@ class PeakZoom(nn.Module, Pretrained):
         Where cells are not averaged, the fused logits are the sum of those of each branch's part of the classifier,
         pooled in that branch. For averages that sum is the one layer on all three.
         """
-        pooled = {name: self._drop(pooled[name]) for name in self.branches}
-        logits: dict[str, Any] = {name: self.score(name, value) for name, value in pooled.items()}
+        dropped = [drop_channels(pooled[name], self.dropout) for name in self.branches]
+        logits: dict[str, Any] = {
+            name: self.score(name, value) for name, value in zip(self.branches, dropped, strict=True)
+        }
+        layer: Any = self.fc_fused
         if len(logits) == 1:
             (fused,) = logits.values()
         elif self.pool == "mean":
-            fused = self.fc_fused(torch.cat(tuple(pooled.values()), dim=1))
+            fused = layer(torch.cat(dropped, dim=1))
         else:
-            layer: Any = self.fc_fused
-            parts = layer.weight.chunk(len(pooled), dim=1)
-            scores = [
-                class_scores(value, part, None, self.pool)
-                for value, part in zip(pooled.values(), parts, strict=True)
-            ]
+            parts = zip(dropped, layer.weight.chunk(len(dropped), dim=1), strict=True)
+            scores = [class_scores(value, weight, None, self.pool) for value, weight in parts]
             fused = torch.stack(scores).sum(0) + layer.bias
         return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused)
 
@@ -307,27 +298,12 @@ class PeakZoom(nn.Module, Pretrained):
 
     def gather(self, features: Tensor) -> Tensor:
         """What the classifiers read of features (B, C, T', h, w): their means (B, C); all, where cells are chosen."""
-        return features.mean((2, 3, 4)) if self.pool == "mean" else features
+        return gather(features, self.pool)
 
     def score(self, name: str, gathered: Tensor) -> Tensor:
         """Logits (B, S) of a branch from what :meth:`gather` took of its features."""
-        head = self.head(name)
-        if self.pool == "mean":
-            scores: Tensor = head(gathered)
-            return scores
+        head: Any = self.backbone.fc if name == "original" else self.heads[name]
         return class_scores(gathered, head.weight, head.bias, self.pool)
-
-    def _drop(self, gathered: Tensor) -> Tensor:
-        """Dropout of channels, in all cells of a clip alike."""
-        if gathered.dim() == 2 or not self.training:
-            dropped: Tensor = self.dropout(gathered) if gathered.dim() == 2 else gathered
-            return dropped
-        kept: Tensor = self.dropout(gathered.new_ones(gathered.shape[:2]))
-        return gathered * kept[..., None, None, None]
-
-    def head(self, name: str) -> Any:
-        """The classifier of a branch: (B, C) -> (B, S)."""
-        return self.backbone.fc if name == "original" else self.heads[name]
 
     def loss(
         self,

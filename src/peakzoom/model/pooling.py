@@ -2,82 +2,34 @@
 
 Eq. 1's maps are linear in the features, so that the mean of a class's map over the cells, and the bias, is the score
 that the classifier gives to the mean features: the paper's global average pooling. An average lets any cell speak for
-the whole clip, and nothing then asks a map to be high where the action is. Every other pooling here is a function of
-the same maps of the same classifier, so a map still shows what makes the score:
+the whole clip, and nothing then asks a map to be high where the action is. The other poolings are functions of the
+same maps of the same classifier, so a map still shows what makes the score (docs/results.md has what each does):
 
 - ``mean``: of all cells (paper).
-- ``best:k``: the mean of the k highest cells of each map; ``best:10%`` of a share of them.
+- ``best:k``: the mean of the k highest cells of each map.
 - ``peaks``: the mean of a map's local maxima, peak stimulation (Zhou et al., CVPR 2018; 3 x 3 windows).
-- ``lse:r``: log-sum-exp, (1 / r) log mean exp(r M), between the mean (r = 0) and the highest cell.
-- ``softmax:r``: the mean weighted by softmax(r M) over the cells.
 - a weighted sum, such as ``0.5*mean+0.5*best:2``.
-
-:func:`quiet_loss` goes with them: what it asks for is silence everywhere else. docs/results.md has what each does.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peakzoom.model.response import class_response_maps
 
-TERM = re.compile(r"(?:(?P<weight>\d*\.?\d+)\*)?(?P<name>[a-z]+)(?::(?P<amount>\d*\.?\d+)(?P<share>%)?)?")
+TERM = re.compile(r"(?:(?P<weight>\d*\.?\d+)\*)?(?:(?P<name>mean|peaks)|best:(?P<best>[1-9]\d*))")
 
 
-def _mean(maps: Tensor, amount: float) -> Tensor:
-    return maps.mean((-2, -1))
-
-
-def _best(maps: Tensor, amount: float) -> Tensor:
-    cells = maps.flatten(-2)
-    return cells.topk(min(round(amount), cells.shape[-1]), dim=-1).values.mean(-1)
-
-
-def _peaks(maps: Tensor, amount: float) -> Tensor:
-    flat = maps.flatten(0, -3)[:, None] if maps.dim() > 2 else maps[None, None]
-    high = F.max_pool2d(flat.detach(), 3, stride=1, padding=1) == flat.detach()
-    return ((flat * high).sum((-3, -2, -1)) / high.sum((-3, -2, -1))).reshape(maps.shape[:-2])
-
-
-def _lse(maps: Tensor, amount: float) -> Tensor:
-    cells = maps.flatten(-2)
-    return (torch.logsumexp(amount * cells, dim=-1) - math.log(cells.shape[-1])) / amount
-
-
-def _softmax(maps: Tensor, amount: float) -> Tensor:
-    cells = maps.flatten(-2)
-    return ((amount * cells).softmax(-1) * cells).sum(-1)
-
-
-POOLINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "mean": _mean,
-    "best": _best,
-    "peaks": _peaks,
-    "lse": _lse,
-    "softmax": _softmax,
-}
-
-
-def terms(how: str) -> list[tuple[float, str, float, bool]]:
-    """Weight, name, amount, and whether that is a percentage, of each part of a pooling; ValueError if it is none."""
-    found = []
-    for part in how.split("+"):
-        term = TERM.fullmatch(part.strip())
-        if term is None or term["name"] not in POOLINGS:
-            raise ValueError(f"pooling is {how!r}, expected a sum of {', '.join(POOLINGS)}, such as 'best:2'")
-        amount = float(term["amount"] or 0)
-        if (amount > 0) != (term["name"] in ("best", "lse", "softmax")):
-            raise ValueError(
-                f"pooling is {how!r}: best, lse and softmax need a number above 0, no other does"
-            )
-        found.append((float(term["weight"] or 1), term["name"], amount, bool(term["share"])))
-    return found
+def terms(how: str) -> list[tuple[float, str | int]]:
+    """Weight, and "mean", "peaks" or the k of best:k, of each part of a pooling; ValueError if it is none."""
+    found = [TERM.fullmatch(part.strip()) for part in how.split("+")]
+    if None in found:
+        raise ValueError(f"pooling is {how!r}, expected a sum of mean, peaks and best:k, such as 'best:2'")
+    return [(float(term["weight"] or 1), term["name"] or int(term["best"])) for term in found if term]
 
 
 def pool_cells(maps: Tensor, how: str = "mean") -> Tensor:
@@ -88,24 +40,50 @@ def pool_cells(maps: Tensor, how: str = "mean") -> Tensor:
         how: see above.
     """
     parts = []
-    for weight, name, amount, share in terms(how):
-        if share:
-            amount = max(1.0, amount / 100 * maps.shape[-2] * maps.shape[-1])
-        value = POOLINGS[name](maps, amount)
+    for weight, kind in terms(how):
+        if kind == "mean":
+            value = maps.mean((-2, -1))
+        elif kind == "peaks":
+            value = _mean_of_peaks(maps)
+        else:
+            cells = maps.flatten(-2)
+            value = cells.topk(min(int(kind), cells.shape[-1]), dim=-1).values.mean(-1)
         parts.append(value if weight == 1 else weight * value)
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
-def class_scores(features: Tensor, weight: Tensor, bias: Tensor | None, how: str = "mean") -> Tensor:
+def _mean_of_peaks(maps: Tensor) -> Tensor:
+    flat = maps.flatten(0, -3)[:, None] if maps.dim() > 2 else maps[None, None]
+    high = F.max_pool2d(flat.detach(), 3, stride=1, padding=1) == flat.detach()
+    return ((flat * high).sum((-3, -2, -1)) / high.sum((-3, -2, -1))).reshape(maps.shape[:-2])
+
+
+def gather(features: Tensor, how: str) -> Tensor:
+    """What a classifier reads of features (B, C, T', h, w): their means (B, C); all, where cells are chosen."""
+    return features.mean((2, 3, 4)) if how == "mean" else features
+
+
+def drop_channels(gathered: Tensor, dropout: nn.Module) -> Tensor:
+    """Dropout of what :func:`gather` took, of a clip's channels in all cells alike."""
+    if gathered.dim() == 2 or not dropout.training:
+        dropped: Tensor = dropout(gathered)
+        return dropped
+    kept: Tensor = dropout(gathered.new_ones(gathered.shape[:2]))
+    return gathered * kept[..., None, None, None]
+
+
+def class_scores(gathered: Tensor, weight: Tensor, bias: Tensor | None, how: str) -> Tensor:
     """Logits (B, S) of a clip: the mean over its slices of what the cells of each class map make.
 
     Args:
-        features: (B, C, T', h, w).
+        gathered: by :func:`gather` of its features.
         weight: (S, C), the classifier's.
         bias: (S,), the classifier's, if it has one.
         how: the cells are pooled.
     """
-    scores = pool_cells(class_response_maps(features, weight), how).mean(2)
+    if how == "mean":
+        return F.linear(gathered, weight, bias)
+    scores = pool_cells(class_response_maps(gathered, weight), how).mean(2)
     return scores if bias is None else scores + bias
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from peakzoom.evaluation.stats import bootstrap_interval
 from peakzoom.inference.cost import multiply_adds, parameters, time_per_clip
 from peakzoom.studies.arms import Arm
@@ -37,10 +39,9 @@ def write_report(study: Study, rounds: int = 0) -> tuple[str, Path]:
     rows = table(kept, study.arms, measured)
     notes = [*_how(study, kept), *_comparisons(kept, study.arms)]
     if measured:
-        first = measured[study.arms[0].key].timing
         notes.append(
             f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
-            f"{first.device}, {first.threads} threads."
+            f"cpu, {torch.get_num_threads()} threads."
         )
     text = to_markdown(rows, COMPARISON if measured else ABLATION, notes)
     (study.out / "table.md").write_text(text, encoding="utf-8")

@@ -63,10 +63,7 @@ def _accuracy(row: Row) -> str:
 
 def _milliseconds(cost: Cost) -> str:
     time = cost.timing
-    median, low, high = (
-        f"{value:.0f}" if time.median >= 10 else f"{value:.2f}"
-        for value in (time.median, time.low, time.high)
-    )
+    median, low, high = (f"{value:.0f}" if time.median >= 10 else f"{value:.2f}" for value in time)
     return f"{median} ({low} to {high})"
 
 
@@ -138,7 +135,7 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
         cells = [row.label, row.model, "+".join(row.branches), row.runs, row.accuracy, row.spread]
         cells += [*row.interval, *map(row.branch_accuracies.get, branches), row.nll]
         cells += [cost.macs, cost.parameters] if cost else [None] * 2
-        cells += [cost.timing.median, cost.timing.low, cost.timing.high] if cost else [None] * 3
+        cells += [*cost.timing] if cost else [None] * 3
         cells += [test.difference, *test.interval, test.p] if test else [None] * 4
         lines.append([*cells, row.baseline])
     write_csv(file, head, lines)

@@ -32,6 +32,11 @@ def did_you_mean(word: str, known: Iterable[str], first: Iterable[str] = ()) -> 
     return f": did you mean {' or '.join(like)}?" if like else ""
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class UserError(ValueError):
     """A mistake that the user can mend; the message is one sentence that says how."""
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.model import PeakZoom
-from peakzoom.model.backbones.i3d import I3D, MaxPool, Unit3D, i3d, pad_same
+from peakzoom.model.backbones.i3d import I3D, MaxPool, Unit3D, pad_same
 
 WIDTH = 1 / 8
 CLASSES = 5
@@ -65,18 +65,17 @@ def port(classes: int) -> dict[str, tuple[int, ...]]:
 
 def on_meta(classes: int) -> I3D:
     with torch.device("meta"):
-        return i3d(classes).eval()
+        return I3D(classes).eval()
 
 
 def small(**kwargs: object) -> I3D:
     torch.manual_seed(0)
-    return i3d(CLASSES, **{"width": WIDTH, **kwargs}).eval()
+    return I3D(CLASSES, **{"width": WIDTH, **kwargs}).eval()
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_the_public_port_s_weights_load(prefix: str) -> None:
+def test_the_public_port_s_weights_load() -> None:
     network = on_meta(400)
-    state = {f"{prefix}{name}": torch.empty(shape, device="meta") for name, shape in port(400).items()}
+    state = {name: torch.empty(shape, device="meta") for name, shape in port(400).items()}
     network.load_state_dict(network.adapt_weights(state), strict=True)
     own = network.state_dict()
     assert network.adapt_weights(own).keys() == own.keys()
@@ -214,7 +213,7 @@ def test_shapes(shape: tuple[int, int, int], max_stride: int) -> None:
 
 def test_widths() -> None:
     with torch.device("meta"):
-        sizes = {width: i3d(CLASSES, width=width).num_features for width in (1.0, 0.5, 0.25)}
+        sizes = {width: I3D(CLASSES, width=width).num_features for width in (1.0, 0.5, 0.25)}
     assert sizes == {1.0: 1024, 0.5: 512, 0.25: 256}
 
 
@@ -222,7 +221,7 @@ def test_wrong_input() -> None:
     with pytest.raises(ValueError, match=r"expected \(B, 3, T, H, W\)"):
         small()(torch.rand(1, 3, 32, 32))
     with pytest.raises(ValueError, match="num_classes"):
-        i3d(0)
+        I3D(0)
 
 
 @pytest.mark.parametrize("shape", [(8, 96, 96), (16, 64, 48)])

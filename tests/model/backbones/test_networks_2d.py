@@ -16,10 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.model import PeakZoom
 from peakzoom.model.backbones.base import VideoNetwork
-from peakzoom.model.backbones.resnet import Bottleneck
-from peakzoom.model.backbones.trn import TRN, even_subsets, random_subsets, trn
-from peakzoom.model.backbones.tsm import shift, tsm
-from peakzoom.model.backbones.tsn import tsn
+from peakzoom.model.backbones.trn import TRN, even_subsets, random_subsets
+from peakzoom.model.backbones.tsm import TSM, shift
+from peakzoom.model.backbones.tsn import TSN, Bottleneck
 from peakzoom.utils.errors import UserError
 
 Factory = Callable[..., VideoNetwork]
@@ -73,14 +72,14 @@ def multiply_adds(network: VideoNetwork, frames: int, size: int = 224) -> float:
 
 def small(factory: Factory, frames: int, **kwargs: object) -> VideoNetwork:
     torch.manual_seed(0)
-    own = {"frames": frames} if factory is trn else {}
+    own = {"frames": frames} if factory is TRN else {}
     return factory(CLASSES, **{"width": WIDTH, **own, **kwargs}).eval()
 
 
 # What was published --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("factory", [tsn, tsm])
+@pytest.mark.parametrize("factory", [TSN, TSM])
 def test_torchvision_s_resnet50_loads(factory: Factory) -> None:
     network, table = on_meta(partial(factory, 1000)), torchvision_resnet50()
     assert {name: tuple(value.shape) for name, value in network.state_dict().items()} == table
@@ -89,9 +88,8 @@ def test_torchvision_s_resnet50_loads(factory: Factory) -> None:
     assert multiply_adds(network, 1) == pytest.approx(4.09e9, rel=1e-3)
 
 
-@pytest.mark.parametrize("prefix", ["module.", ""])
-@pytest.mark.parametrize("factory", [tsn, tsm])
-def test_public_tsm_checkpoints_load(factory: Factory, prefix: str) -> None:
+@pytest.mark.parametrize("factory", [TSN, TSM])
+def test_public_tsm_checkpoints_load(factory: Factory) -> None:
     table = {
         name: (174, *shape[1:]) if name.startswith("fc.") else shape
         for name, shape in torchvision_resnet50().items()
@@ -99,11 +97,11 @@ def test_public_tsm_checkpoints_load(factory: Factory, prefix: str) -> None:
     public = {}
     for name, shape in table.items():
         if name.startswith("fc."):
-            public[f"{prefix}new_fc.{name.removeprefix('fc.')}"] = shape
-        elif factory is tsm and name.startswith("layer") and name.endswith(".conv1.weight"):
-            public[f"{prefix}base_model.{name.removesuffix('weight')}net.weight"] = shape
+            public[f"new_fc.{name.removeprefix('fc.')}"] = shape
+        elif factory is TSM and name.startswith("layer") and name.endswith(".conv1.weight"):
+            public[f"base_model.{name.removesuffix('weight')}net.weight"] = shape
         else:
-            public[f"{prefix}base_model.{name}"] = shape
+            public[f"base_model.{name}"] = shape
     network = on_meta(partial(factory, 174))
     network.load_state_dict(network.adapt_weights(meta_state(public)), strict=True)
     own = network.state_dict()
@@ -111,9 +109,9 @@ def test_public_tsm_checkpoints_load(factory: Factory, prefix: str) -> None:
 
 
 def test_multiply_adds() -> None:
-    assert multiply_adds(on_meta(partial(tsm, 101)), 8) == pytest.approx(32.88e9, rel=0.03)
-    one = multiply_adds(on_meta(partial(tsn, 101)), 1)
-    assert multiply_adds(on_meta(partial(tsn, 101)), 8) == pytest.approx(8 * one, rel=1e-3)
+    assert multiply_adds(on_meta(partial(TSM, 101)), 8) == pytest.approx(32.88e9, rel=0.03)
+    one = multiply_adds(on_meta(partial(TSN, 101)), 1)
+    assert multiply_adds(on_meta(partial(TSN, 101)), 8) == pytest.approx(8 * one, rel=1e-3)
     assert 80e9 / one == pytest.approx(19.6, abs=0.05)  # what tsn.py says of the paper's 80 G
     assert 83.83e9 / one == pytest.approx(20.5, abs=0.05)  # and trn.py of its 83.83 G
 
@@ -124,10 +122,10 @@ def test_multiply_adds() -> None:
 )
 def test_multiply_adds_of_relations(frames: int, per_cell: bool, published: float) -> None:
     """As trn.py states them: the body's, the reduction's and at most three perceptrons' a scale."""
-    network = on_meta(partial(trn, 101, frames=frames, per_cell=per_cell))
+    network = on_meta(partial(TRN, 101, frames=frames, per_cell=per_cell))
     got = multiply_adds(network, frames)
     assert got == pytest.approx(published, rel=2e-3)
-    body = on_meta(partial(tsn, 101))
+    body = on_meta(partial(TSN, 101))
     perceptrons = sum(min(3, math.comb(frames, n)) * n * 256 * 256 for n in range(2, frames + 1))
     related = frames * 2048 * 256 + perceptrons
     heads = 101 * 256 * (frames - 1) - 101 * 2048
@@ -169,7 +167,7 @@ def averaging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("averaging")
-@pytest.mark.parametrize("factory", [tsn, tsm, trn])
+@pytest.mark.parametrize("factory", [TSN, TSM, TRN])
 @pytest.mark.parametrize(
     ("size", "width", "max_stride"), [(640, 1 / 8, 32), (625, 1 / 8, 32), (512, 1 / 4, 16), (389, 1 / 8, 8)]
 )
@@ -189,19 +187,19 @@ def test_cells_in_space(factory: Factory, size: int, width: float, max_stride: i
 @pytest.mark.usefixtures("averaging")
 @pytest.mark.parametrize(
     ("factory", "frames", "wanted"),
-    [(tsn, 4, (2, 2)), (tsm, 36, (2, 34)), (trn, 7, (0, 6)), (trn, 8, (0, 7))],
+    [(TSN, 4, (2, 2)), (TSM, 36, (2, 34)), (TRN, 7, (0, 6)), (TRN, 8, (0, 7))],
 )
 def test_cells_in_time(factory: Factory, frames: int, wanted: tuple[int, int]) -> None:
     network = even_weights(small(factory, frames))
     slices = network.features(torch.rand(1, 3, frames, 32, 32).double()).shape[2]
-    assert slices == (1 if factory is trn else frames)
+    assert slices == (1 if factory is TRN else frames)
     cell = slices // 2
     got = reached(network, (frames, 32, 32), 0, cell)
     assert got == wanted  # TSM: one frame either way in each of 16 blocks
     assert sum(got) / 2 == network.cells.offset[0] + network.cells.stride[0] * cell
 
 
-@pytest.mark.parametrize("factory", [tsn, tsm, trn])
+@pytest.mark.parametrize("factory", [TSN, TSM, TRN])
 @pytest.mark.parametrize(
     ("shape", "max_stride"),
     [
@@ -218,7 +216,7 @@ def test_shapes(factory: Factory, shape: tuple[int, int, int], max_stride: int) 
     video = torch.rand(2, 3, *shape)
     features = network.features(video)
     side = [math.ceil(size / max_stride) for size in shape[1:]]
-    assert tuple(features.shape) == (2, network.num_features, 1 if factory is trn else shape[0], *side)
+    assert tuple(features.shape) == (2, network.num_features, 1 if factory is TRN else shape[0], *side)
     assert network.cells.stride[1:] == (max_stride, max_stride)
     assert network.fc.in_features == network.num_features
     with torch.no_grad():
@@ -227,19 +225,19 @@ def test_shapes(factory: Factory, shape: tuple[int, int, int], max_stride: int) 
 
 
 def test_wrong_input() -> None:
-    for factory in (tsn, tsm, trn):
+    for factory in (TSN, TSM, TRN):
         with pytest.raises(ValueError, match=r"expected \(B, 3, T, H, W\)"):
             small(factory, 8)(torch.rand(1, 3, 32, 32))
         with pytest.raises(ValueError, match="num_classes"):
             factory(0)
     with pytest.raises(ValueError, match="has 7 frames, but this TRN was made for 8"):
-        small(trn, 8)(torch.rand(1, 3, 7, 32, 32))
+        small(TRN, 8)(torch.rand(1, 3, 7, 32, 32))
     with pytest.raises(ValueError, match="at least 2"):
-        trn(CLASSES, frames=1)
+        TRN(CLASSES, frames=1)
 
 
 @pytest.mark.parametrize(
-    ("factory", "options"), [(tsn, {}), (tsm, {}), (trn, {}), (trn, {"per_cell": False})]
+    ("factory", "options"), [(TSN, {}), (TSM, {}), (TRN, {}), (TRN, {"per_cell": False})]
 )
 @pytest.mark.parametrize("shape", [(8, 96, 96), (2, 64, 48)])
 def test_gradients_reach_every_parameter(
@@ -259,8 +257,8 @@ def test_gradients_reach_every_parameter(
 def test_order_of_frames() -> None:
     video = torch.randn(1, 3, 6, 48, 48)
     mixed = video[:, :, [3, 0, 5, 1, 4, 2]]
-    torch.testing.assert_close(small(tsn, 6)(video), small(tsn, 6)(mixed), rtol=1e-4, atol=1e-5)
-    for factory in (tsm, trn):
+    torch.testing.assert_close(small(TSN, 6)(video), small(TSN, 6)(mixed), rtol=1e-4, atol=1e-5)
+    for factory in (TSM, TRN):
         network = small(factory, 6)
         assert (network(video) - network(mixed)).abs().max() > 1e-3 * network(video).abs().max()
 
@@ -300,7 +298,7 @@ def test_shift_lies_as_the_convolution_wants_it() -> None:
 
 @torch.no_grad()
 def test_every_residual_branch_is_shifted_and_no_shortcut() -> None:
-    network, seen = small(tsm, 4), {}
+    network, seen = small(TSM, 4), {}
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | Bottleneck):
             module.register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0].clone()}))
@@ -347,7 +345,7 @@ def test_draws_of_subsets() -> None:
 
 
 def relations(frames: int, **kwargs: object) -> TRN:
-    network = small(trn, frames, **kwargs)
+    network = small(TRN, frames, **kwargs)
     assert isinstance(network, TRN)
     return network
 
@@ -376,14 +374,14 @@ def test_public_trn_weights_give_the_published_scores(frames: int) -> None:
     reduce = nn.Linear(channels, hidden)
     sizes = list(range(frames, 1, -1))
     scorers = [(nn.Linear(size * hidden, hidden), nn.Linear(hidden, CLASSES)) for size in sizes]
-    public = {f"module.new_fc.{kind}": value for kind, value in reduce.state_dict().items()}
+    public = {f"new_fc.{kind}": value for kind, value in reduce.state_dict().items()}
     for index, (first, second) in enumerate(scorers):
         for position, layer in ((1, first), (3, second)):
             for kind, value in layer.state_dict().items():
-                public[f"module.consensus.fc_fusion_scales.{index}.{position}.{kind}"] = value
+                public[f"consensus.fc_fusion_scales.{index}.{position}.{kind}"] = value
     for name, value in network.state_dict().items():
         if not name.startswith(("reduce.", "relations.", "fc.")):
-            public[f"module.base_model.{name}"] = value
+            public[f"base_model.{name}"] = value
     network.load_state_dict(network.adapt_weights(public), strict=True)
     own = network.state_dict()
     assert network.adapt_weights(own).keys() == own.keys()
@@ -434,7 +432,7 @@ def test_dropout_of_frame_features_is_one_for_all_cells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factory", "options"), [(tsn, {}), (tsm, {}), (trn, {}), (trn, {"per_cell": False})]
+    ("factory", "options"), [(TSN, {}), (TSM, {}), (TRN, {}), (TRN, {"per_cell": False})]
 )
 def test_three_branches_on_it(factory: Factory, options: dict[str, bool]) -> None:
     network = PeakZoom(small(factory, 4, max_stride=16, **options), CLASSES, grid=9).train()

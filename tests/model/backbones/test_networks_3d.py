@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from peakzoom.model.backbones.base import VideoNetwork
-from peakzoom.model.backbones.c3d import C3D, c3d
-from peakzoom.model.backbones.p3d import P3D, Bottleneck, p3d
-from peakzoom.model.backbones.r2plus1d import R2Plus1D, r2plus1d_18
-from peakzoom.model.backbones.r3d import R3D, r3d_18
+from peakzoom.model.backbones.c3d import C3D
+from peakzoom.model.backbones.p3d import P3D, Bottleneck
+from peakzoom.model.backbones.r2plus1d import R2Plus1D
+from peakzoom.model.backbones.r3d import R3D
 
 Factory = Callable[..., VideoNetwork]
-ALL: dict[str, Factory] = {"c3d": c3d, "r3d_18": r3d_18, "r2plus1d_18": r2plus1d_18, "p3d": p3d}
+ALL: dict[str, Factory] = {"c3d": C3D, "r3d_18": R3D, "r2plus1d_18": R2Plus1D, "p3d": P3D}
 NARROW = 1 / 64  # eight channels, the least, in most places
 
 
@@ -297,7 +297,7 @@ def test_whole_kernels_are_centred_too(name: str, axis: int) -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_whole_kernels_with_pools(axis: int) -> None:
     """C3D with all taps on: the lines that change an interior cell when they are lit."""
-    network = reset(c3d(2, width=NARROW), "all").float()
+    network = reset(C3D(2, width=NARROW), "all").float()
     size = [8, 16, 16]
     size[axis] = (96, 176)[axis]
     cell = [0, 0, 0]
@@ -387,7 +387,7 @@ def test_p3d_sums_before_its_relu(kind: str, wanted: float) -> None:
 
 
 def p3d_bottleneck(kind: str, time: float) -> float:
-    block = reset(Bottleneck(4, 1, 1, kind, first=False), "middle")
+    block = reset(Bottleneck(4, 1, 1, False, kind), "middle")
     with torch.no_grad():
         block.conv2.weight.mul_(2)
         block.conv3.weight.mul_(time)

@@ -8,7 +8,7 @@ from torch import Tensor
 from peakzoom.inference.network import FirstPass, InferenceNetwork
 from peakzoom.model import PeakZoom
 from peakzoom.model.precision import FULL, PRECISIONS
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, first_line
 
 
 class TorchEngine:
@@ -31,7 +31,7 @@ class TorchEngine:
             self.device = torch.device(device)
             model = model.eval().to(self.device)
         except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"device {device!r} cannot be used, expected for instance cpu: {reason}"
             ) from error
@@ -54,8 +54,7 @@ class TorchEngine:
     @torch.inference_mode()
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) from uint8 views; see :class:`peakzoom.inference.engines.base.Engine`."""
-        found = self.network(views.to(self.device))
-        return {name: self._checked(logits) for name, logits in found.items()}
+        return {name: self._checked(logits) for name, logits in self.network(views.to(self.device)).items()}
 
     def _checked(self, logits: Tensor) -> Tensor:
         logits = logits.float().cpu()

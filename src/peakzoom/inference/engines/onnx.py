@@ -15,7 +15,7 @@ from torch import Tensor
 
 from peakzoom.inference.engines.base import INPUT, KEY, Description, trace
 from peakzoom.model import PeakZoom
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, first_line
 
 OPSET = 18  # 16 is the first with GridSample; 18 the first that PyTorch's exporter writes by itself
 
@@ -67,6 +67,7 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(self, source: Path | bytes) -> None:
+        name = source if isinstance(source, Path) else "the exported model"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors; it warns of constants that it folds
@@ -75,11 +76,8 @@ class OnnxEngine:
                 source if isinstance(source, bytes) else str(source), options, ["CPUExecutionProvider"]
             )
         except Exception as error:
-            reason = str(error).splitlines()[0]
-            name = "the exported model" if isinstance(source, bytes) else source
-            raise UserError(f"{name} is no model that ONNX Runtime can run: {reason}") from error
-        text = self.session.get_modelmeta().custom_metadata_map.get(KEY)
-        self.about = Description.from_json(text, source if isinstance(source, Path) else "the exported model")
+            raise UserError(f"{name} is no model that ONNX Runtime can run: {first_line(error)}") from error
+        self.about = Description.from_json(self.session.get_modelmeta().custom_metadata_map.get(KEY), name)
         self.classes, self.preprocess = self.about.classes, self.about.preprocess
 
     def __call__(self, views: Tensor) -> dict[str, Tensor]:

@@ -20,11 +20,7 @@ from peakzoom.utils.errors import UserError
 
 
 def to_openvino(model: PeakZoom) -> openvino.Model:
-    """An OpenVINO model by way of ONNX.
-
-    Args:
-        model: trained, with ``preprocess``.
-    """
+    """An OpenVINO model of a trained one, by way of ONNX."""
     return from_onnx(to_onnx(model))
 
 

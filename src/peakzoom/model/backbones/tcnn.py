@@ -38,42 +38,29 @@ class Stage(NamedTuple):
     stride: tuple[int, int] = (1, 1)
 
 
-class Stem(NamedTuple):
-    """Two plain convolutions without a shortcut; (time, space) strides of each."""
-
-    channels: int
-    strides: tuple[tuple[int, int], tuple[int, int]]
-
-
-FIELDS = ("full", "local")
-
-
 @dataclass(frozen=True)
 class Plan:
     """What a T-CNN is built from, beside its width.
 
     Attributes:
-        stem, stages: channels, dilations and strides.
+        stem: channels of its two convolutions.
+        stages: what follows.
         every_frame: give convolutions that stride in time a 3 x 3 x 3 kernel, so that no frame is dropped unseen.
         motion: let the stem see, beside each frame, its difference from the clip's mean frame, where whatever stands
             still is gone (docs/results.md has the gain on small data).
-        field: "full", or "local", where the second convolution of each block sees time alone, 3 x 1 x 1: a cell then
-            sees a part of a person rather than the whole.
+        local: the second convolution of each block sees time alone, 3 x 1 x 1: a cell then sees a part of a person
+            rather than the whole.
     """
 
-    stem: Stem
+    stem: int
     stages: tuple[Stage, ...]
     every_frame: bool = False
     motion: bool = False
-    field: str = "full"
-
-    def __post_init__(self) -> None:
-        if self.field not in FIELDS:
-            raise ValueError(f"field is {self.field!r}, expected one of {', '.join(FIELDS)}")
+    local: bool = False
 
 
 PAPER = Plan(
-    Stem(32, ((2, 2), (1, 2))),
+    32,
     (  # Table 1, stages 2 to 7; output T x H x W for 16 x 224 x 224
         Stage(64, (0,)),  # 8 x 56 x 56
         Stage(96, (0,), (1, 2)),  # 8 x 28 x 28
@@ -84,7 +71,7 @@ PAPER = Plan(
     ),
 )
 S = Plan(  # half the depth and width
-    Stem(24, ((2, 2), (1, 2))),
+    24,
     (
         Stage(48, (1,)),
         Stage(80, (1, 4), (1, 2)),
@@ -96,7 +83,7 @@ S = Plan(  # half the depth and width
     motion=True,
 )
 XS = Plan(
-    Stem(16, ((2, 2), (1, 2))),
+    16,
     (
         Stage(32, (1,)),
         Stage(64, (1, 4), (1, 2)),
@@ -139,21 +126,25 @@ class ConvBN(nn.Sequential):
         super().__init__(conv, nn.BatchNorm3d(channels))
 
 
+class MotionConvBN(ConvBN):
+    """The first of a network that sees motion: of six channels, which it makes of a clip's three."""
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, C, T', H', W')."""
+        conv: Any
+        conv, norm = self
+        return norm(convolve_with_motion(video, conv))
+
+
 class Block(nn.Module):
     """Two convolutions and a shortcut; ReLU follows the first batch norm and the sum."""
 
     def __init__(
-        self,
-        channels_in: int,
-        channels: int,
-        stride: tuple[int, int],
-        dilation: int,
-        every_frame: bool,
-        local: bool = False,
+        self, channels_in: int, channels: int, stride: tuple[int, int], dilation: int, plan: Plan
     ) -> None:
         super().__init__()
-        self.conv1 = ConvBN(channels_in, channels, stride, dilation=int(every_frame and stride[0] > 1))
-        if local:
+        self.conv1 = ConvBN(channels_in, channels, stride, dilation=int(plan.every_frame and stride[0] > 1))
+        if plan.local:
             self.conv2 = ConvBN(channels, channels, dilation=max(dilation, 1), kernel=1)
         else:
             self.conv2 = ConvBN(channels, channels, dilation=dilation)
@@ -171,17 +162,9 @@ class TCNN(VideoNetwork):
     """The temporal network of Table 1.
 
     Args:
-        num_classes: S.
-        width: factor on all channels, rounded to multiples of 8; 1.0 is the paper's.
-        dropout: probability before the classifier (paper: 0.5).
         plan: what it is built from; Table 1 when not given.
-        max_stride: stages whose stride would take the cells further apart than this many pixels keep stride 1.
         pool: of the cells of a class map (:mod:`peakzoom.model.pooling`).
         changes: fields of the plan that are to be otherwise.
-
-    Attributes:
-        cells: where the feature cells sit in the input (:class:`CellGeometry`).
-        num_features: channels of the features (512 x width).
     """
 
     def __init__(
@@ -196,19 +179,15 @@ class TCNN(VideoNetwork):
     ) -> None:
         super().__init__()
         plan = replace(plan, **changes)
-        stem, every_frame = plan.stem, plan.every_frame
-        channels = scaled(stem.channels, width)
-        first, second = stem.strides
+        channels, first = scaled(plan.stem, width), MotionConvBN if plan.motion else ConvBN
         self.stem = nn.Sequential(
-            ConvBN(6 if plan.motion else 3, channels, first, dilation=int(every_frame and first[0] > 1)),
+            first(6 if plan.motion else 3, channels, (2, 2), dilation=int(plan.every_frame)),
             nn.ReLU(inplace=True),
-            ConvBN(channels, channels, second, dilation=int(every_frame and second[0] > 1)),
+            ConvBN(channels, channels, (1, 2)),
             nn.ReLU(inplace=True),
         )
         # An odd kernel padded by half its length leaves cell 0 on input pixel 0; only strides add up.
-        cells = CellGeometry((1, 1, 1))
-        for time, space in stem.strides:
-            cells = cells.then(1, (time, space, space))
+        cells = CellGeometry((2, 4, 4))
         blocks: list[nn.Module] = []
         for stage in plan.stages:
             time, space = stage.stride[0], cells.step(stage.stride[1], max_stride)
@@ -216,7 +195,7 @@ class TCNN(VideoNetwork):
             for index, dilation in enumerate(stage.dilations):
                 wide = scaled(stage.channels, width)
                 step = (time, space) if index == 0 else (1, 1)
-                blocks.append(Block(channels, wide, step, dilation, every_frame, plan.field == "local"))
+                blocks.append(Block(channels, wide, step, dilation, plan))
                 channels = wide
         self.blocks = nn.Sequential(*blocks)
         self.motion = plan.motion
@@ -225,13 +204,9 @@ class TCNN(VideoNetwork):
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
         video = check_video(video)
-        first: Any = self.stem[0]
-        convolution, norm = first
-        if self.motion:
-            x = convolve_with_motion(video, convolution)
-        else:  # channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it
-            x = convolution(video.contiguous(memory_format=torch.channels_last_3d))
-        return self.blocks(self.stem[1:](norm(x)))
+        if not self.motion:  # channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it
+            video = video.contiguous(memory_format=torch.channels_last_3d)
+        return self.blocks(self.stem(video))
 
 
 def tcnn(num_classes: int, **kwargs: Any) -> TCNN:
@@ -254,7 +229,7 @@ def _local(plan: Plan, num_classes: int, max_stride: int = LOCAL_STRIDE, **kwarg
 
     A cell sees a part of a person, cells lie close together, and the best two of a slice count as much as all.
     """
-    options = {"plan": replace(plan, field="local"), "pool": LOCAL_POOL, **kwargs}
+    options = {"plan": replace(plan, local=True), "pool": LOCAL_POOL, **kwargs}
     return TCNN(num_classes, max_stride=min(max_stride, LOCAL_STRIDE), **options)
 
 

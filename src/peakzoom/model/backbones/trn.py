@@ -10,24 +10,19 @@ The published form averages each frame over its cells before it relates frames (
 no place that a class responds to. By default frames are related at every cell, with the same weights, and averaged
 afterwards. Where the features do not vary over the frame, both are the same.
 
-The body is ResNet-50, as in TSN and TSM ("on the same features"); the paper's is BN-Inception. Multiply-adds at
-224 x 224: 33.2 G for 8 frames (32.7 G in the published form), 67.0 G for 16 (65.4 G). The 83.83 G of Table 2 of our
-paper are not explained: it names neither the image network nor the number of frames, and no public table with that
-number was found. They would be 20.5 frames through ResNet-50 or 41 through BN-Inception (2.0 G each), neither of which
-TRN published; 25 frames, as TSN is tested on, would be 3.35 G each.
+The body is ResNet-50, as in TSN and TSM ("on the same features"); the paper's is BN-Inception.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peakzoom.model.backbones.base import scaled
-from peakzoom.model.backbones.resnet import FrameResNet
+from peakzoom.model.backbones.tsn import TSN
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.utils.errors import UserError
 
@@ -74,25 +69,20 @@ def random_subsets(frames: int, size: int) -> list[tuple[int, ...]]:
     return list(drawn)
 
 
-class TRN(FrameResNet):
-    """ResNet-50 on every frame and relations of 2 to T frames.
+class TRN(TSN):
+    """ResNet-50 with relations of 2 to 16 frames: 33 M parameters, 67.0 G at 16 x 224 x 224, stride 32.
+
+    Its cells are one slice, at the middle of the clip.
 
     Args:
-        num_classes: S.
-        width: factor on all channels, those of the relations too, rounded to multiples of 8.
-        dropout: probability on the frame features before they are reduced, where the public code has it (0.8). One
-            draw for all cells of a frame, as if they were pooled first; there is none before the classifier.
-        max_stride: strides that would take the cells further apart than this many pixels are left out.
+        dropout: probability on the frame features before they are reduced, where the public code has it. One draw for
+            all cells of a frame, as if they were pooled first; there is none before the classifier.
         frames: T, the number of frames of every clip, at least 2: every scale has weights of its own.
-        per_cell: relate frames at every cell and pool afterwards; ``False`` pools first (published).
-
-    Attributes:
-        cells: one slice, at the middle of the clip. With ``per_cell=False`` there is one cell, whose value holds for
-            the whole frame.
-        new_parts: what a public file of ResNet-50 alone does not have.
+        per_cell: relate frames at every cell and pool afterwards; ``False`` pools first (published), and the value of
+            the one cell that is left holds for the whole frame.
     """
 
-    new_parts: tuple[str, ...] = ("reduce", "relations")
+    new_parts = ("reduce", "relations")  # which a public file of ResNet-50 alone does not have
 
     def __init__(
         self,
@@ -153,35 +143,29 @@ class TRN(FrameResNet):
         Raises:
             UserError: the checkpoint is one for another number of frames.
         """
-        own = {
-            name.removeprefix("module.").removeprefix("base_model."): value for name, value in state.items()
-        }
-        if not any(name.startswith("consensus.") for name in own):
+        if not any(name.startswith("consensus.") for name in state):
             return super().adapt_weights(state)
         scale = "consensus.fc_fusion_scales.{}.{}.{}"
-        found = sum(name.startswith("consensus.") and name.endswith(".3.bias") for name in own)
+        found = sum(name.startswith("consensus.") and name.endswith(".3.bias") for name in state)
         if found != len(self.scales):
             raise UserError(
                 f"these TRN weights relate {found + 1} frames, but this TRN was made for {self.frames}: "
                 f"give it frames={found + 1}"
             )
         adapted = {
-            name: value for name, value in own.items() if not name.startswith(("new_fc.", "consensus."))
+            name.removeprefix("base_model."): value
+            for name, value in state.items()
+            if not name.startswith(("new_fc.", "consensus."))
         }
         for kind in ("weight", "bias"):
-            adapted[f"reduce.{kind}"] = own[f"new_fc.{kind}"]
-            for index in range(len(self.scales)):
-                adapted[f"relations.{index}.{kind}"] = own[scale.format(index, 1, kind)]
-        heads = range(len(self.scales))
-        adapted["fc.weight"] = torch.cat([own[scale.format(index, 3, "weight")] for index in heads], dim=1)
+            adapted[f"reduce.{kind}"] = state[f"new_fc.{kind}"]
+            for index in range(found):
+                adapted[f"relations.{index}.{kind}"] = state[scale.format(index, 1, kind)]
+        heads = [state[scale.format(index, 3, "weight")] for index in range(found)]
+        adapted["fc.weight"] = torch.cat(heads, dim=1)
         biases = [
-            own[scale.format(index, 3, "bias")] * count_subsets(self.frames, self.scales[index])
-            for index in heads
+            state[scale.format(index, 3, "bias")] * count_subsets(self.frames, size)
+            for index, size in enumerate(self.scales)
         ]
         adapted["fc.bias"] = torch.stack(biases).sum(0)
         return adapted
-
-
-def trn(num_classes: int, **kwargs: Any) -> TRN:
-    """ResNet-50 with relations of 2 to 16 frames: 33 M parameters, 67.0 G at 16 x 224 x 224, stride 32."""
-    return TRN(num_classes, **kwargs)

@@ -7,8 +7,8 @@ shift, 1/8 of the channels each way). In every block the residual branch, not th
     channels      first eighth    second eighth    the other six
     frame t gets  from t + 1      from t - 1       its own          zeros beyond the clip's ends
 
-A shift has no parameters and no multiply-adds: names and cost are ResNet-50's (32.7 G at 8 x 224 x 224; the paper's
-Table 2 has 32.88 G). The prediction is the mean of the frames' class scores, as in TSN.
+A shift has no parameters and no multiply-adds: names and cost are ResNet-50's. The prediction is the mean of the
+frames' class scores, as in TSN.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.model.backbones.resnet import FrameResNet
+from peakzoom.model.backbones.tsn import TSN
 
 SHIFT_DIV = 8
 
@@ -46,14 +46,12 @@ def shift(x: Tensor, frames: int, div: int = SHIFT_DIV) -> Tensor:
     return shifted.flatten(0, 1).permute(0, 3, 1, 2)
 
 
-class TSM(FrameResNet):
-    """ResNet-50 with a shift before the first convolution of every residual branch; dropout 0.5, as published."""
+class TSM(TSN):
+    """ResNet-50 with shifts: 24 M parameters, 32.7 G multiply-adds at 8 x 224 x 224, stride 32."""
+
+    def __init__(self, num_classes: int, width: float = 1.0, dropout: float = 0.5, **options: Any) -> None:
+        super().__init__(num_classes, width, dropout, **options)
 
     def enter(self, x: Tensor, frames: int) -> Tensor:
         """The shifted input of a block: (B T, C, H, W) -> the same shape."""
         return shift(x, frames)
-
-
-def tsm(num_classes: int, **kwargs: Any) -> TSM:
-    """ResNet-50 with shifts: 24 M parameters, 32.7 G multiply-adds at 8 x 224 x 224, stride 32."""
-    return TSM(num_classes, **kwargs)
