@@ -74,13 +74,9 @@ class Recognizer:
     def of(
         cls, model: PeakZoom, device: str = "auto", engine: str = "torch", precision: str = FULL
     ) -> Recognizer:
-        """For a trained model with ``preprocess`` in its configuration.
+        """For a trained model with ``preprocess``, which is moved to the device and put into ``eval()``.
 
-        Args:
-            model: it is moved to the device and put into ``eval()``.
-            device: "auto" takes a GPU when there is one.
-            engine: one of :data:`peakzoom.inference.engines.build.ENGINES`.
-            precision: of engine torch, see :class:`peakzoom.inference.engines.eager.TorchEngine`.
+        The other arguments are those of :func:`load`.
         """
         return cls(build_engine(model, engine, device, precision), model.eval())
 
@@ -114,11 +110,7 @@ class Recognizer:
         return self.early_exit.views
 
     def settings(self, views: Views) -> dict[str, Any]:
-        """All that decides a prediction beside the video, as plain data: the same settings, the same scores.
-
-        Args:
-            views: which are averaged.
-        """
+        """All that decides a prediction beside the video, as plain data: the same settings, the same scores."""
         weights = self.weights
         if self._file is not None:
             parts = [each for each in (self._file, self._file.with_suffix(".bin")) if each.exists()]
@@ -226,15 +218,8 @@ class Recognizer:
     ) -> Iterator[Prediction | DecodeError]:
         """The loop under :meth:`predict_many`, evaluations, the command line, the page and archives.
 
-        Args:
-            files: paths, or whatever ``decode`` knows a file by.
-            views: as for :meth:`predict`.
-            workers: decoding processes; 0 decodes in this one.
-            ahead: how many decoded videos may wait.
-            decode: as for :func:`peakzoom.video.sampling.decode_ahead`.
-
-        Yields:
-            For each file in order its prediction or its error.
+        ``views`` are as for :meth:`predict`, the rest as for :func:`peakzoom.video.sampling.decode_ahead`. Yields for
+        each file in order its prediction or its error.
         """
         chosen = self.choose_views(views)
         for decoded in decode_ahead(files, self.preprocess, chosen, workers, ahead, decode):
@@ -289,8 +274,6 @@ def load_quietly(
         built = build_engine(model.eval(), engine or "torch", device, precision)
     early_exit = None
     if cascade:
-        two_stages(
-            built
-        )  # an engine that cannot stop early is refused as that, not for its missing thresholds
+        two_stages(built)  # refuses an engine that cannot stop early as that, not for its missing thresholds
         early_exit = read_early_exit(Path(name) / FOLDER / FILE)
     return Recognizer(built, model, file, early_exit)

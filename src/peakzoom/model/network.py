@@ -162,10 +162,9 @@ class PeakZoom(nn.Module, Pretrained):
                 seen = Attention(responses, peaks, q_dis, q_com, *zoomed.chunk(2))
         elif attention:
             raise ValueError("this model has the original branch alone: it zooms nowhere")
-        output = replace(self.classify(pooled), attention=seen)
-        if self.training and self.pool != "mean":
-            output = replace(output, maps=class_response_maps(features, self.backbone.fc.weight))
-        return output
+        chosen = self.training and self.pool != "mean"
+        maps = class_response_maps(features, self.backbone.fc.weight) if chosen else None
+        return replace(self.classify(pooled), attention=seen, maps=maps)
 
     @torch.no_grad()
     def respond(self, features: Tensor, frames: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -16,12 +16,7 @@ INSTRUCTIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "16": ("avx512_fp16", "amx_
 
 
 def slow_in(precision: str, device: torch.device) -> str | None:
-    """Why half precision would be slow, as a sentence; None where it would not.
-
-    Args:
-        precision: Lightning's name, such as "bf16-mixed".
-        device: the device that computes.
-    """
+    """Why a device would be slow in one of ``PRECISIONS``, as a sentence; None where it would not."""
     if device.type == "cuda" and precision.startswith("bf16") and torch.cuda.is_available():
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return None

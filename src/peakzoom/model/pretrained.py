@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import fields
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
@@ -14,11 +14,6 @@ from peakzoom.model.config import PeakZoomConfig
 from peakzoom.utils.errors import UserError
 
 KEYS = {"backbone", *(field.name for field in fields(PeakZoomConfig))}  # of config.json
-
-
-class _NoCard:
-    def save(self, path: Path) -> None:
-        """Write nothing."""
 
 
 class Pretrained(PyTorchModelHubMixin):
@@ -30,7 +25,7 @@ class Pretrained(PyTorchModelHubMixin):
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """What ``save_pretrained`` saves as README.md: nothing."""
-        return _NoCard()
+        return SimpleNamespace(save=lambda path: None)
 
     @classmethod
     def _from_pretrained(

@@ -82,7 +82,7 @@ class ZoomSampler(nn.Module):
     def grid(self, attention: Tensor) -> Tensor:
         """Where each grid position reads: (N, g, g) -> (N, g, g, 2) in [-1, 1] as (x, y), corners aligned."""
         shift = self.displacement(attention)
-        return _identity(shift.shape[1], shift.shape[2], shift.dtype, shift.device) + 2 * shift
+        return _identity(self.side, shift.dtype, shift.device) + 2 * shift
 
     def forward(self, frames: Tensor, attention: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Resample frames by their attention.
@@ -109,9 +109,8 @@ class ZoomSampler(nn.Module):
             axes = (frames.shape[2], height), (frames.shape[3], width)
             reading = _reading(*axes, self.side, shift.dtype, shift.device)
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
-            frames = (
-                frames.to(shift.dtype).expand(shift.shape[0] // frames.shape[0], *frames.shape).flatten(0, 1)
-            )
+            times, frames = shift.shape[0] // frames.shape[0], frames.to(shift.dtype)
+            frames = frames.expand(times, *frames.shape).flatten(0, 1)
             # Contiguous, a clip is read nearly twice as fast: its channels lie T frames apart, out of the caches.
             zoomed = F.grid_sample(  # (k N, C, n height, m width)
                 frames.contiguous(), _positions(shift, reading), padding_mode="border", align_corners=True
@@ -122,13 +121,12 @@ class ZoomSampler(nn.Module):
 def _positions(shift: Tensor, reading: _Reading) -> Tensor:
     """Where grid_sample reads: (N, g, g, 2) displacements in frame sides, added to places -> (N, h, w, 2)."""
     number, grid = shift.shape[:2]
-    height, width = len(reading.y), len(reading.x)
+    height, width = reading.place.shape[:2]
     # Along x first, (2 N g, g) x (g, w), and along y then, (h, g) x (N, g, 2 w): so x and y come side by side.
     along = (shift * reading.scale).transpose(-1, -2).reshape(-1, grid) @ reading.across.T
     along = along.view(number, grid, 2, width).transpose(2, 3).flatten(2)
-    place = _places(reading.y, reading.x)
     # Added, not multiplied: a GPU may round the factors of a product.
-    moved = torch.baddbmm(place.flatten(1)[None], reading.down.expand(number, -1, -1), along)
+    moved = torch.baddbmm(reading.place.flatten(1)[None], reading.down.expand(number, -1, -1), along)
     return moved.view(number, height, width, 2)
 
 
@@ -136,8 +134,7 @@ class _Reading(NamedTuple):
     """How a result of h x w positions reads frames; positions are grid_sample's, corners aligned."""
 
     times: tuple[int, int]  # positions that a pixel of the result averages, down and across
-    y: Tensor  # (h,), where they are when nothing is displaced
-    x: Tensor  # (w,)
+    place: Tensor  # (h, w, 2), where they are when nothing is displaced, as (x, y)
     down: Tensor  # (h, g), from grid lines to these positions
     across: Tensor  # (w, g)
     scale: Tensor  # (2,), from frame sides to positions, as (x, y)
@@ -149,8 +146,8 @@ def _reading(
 ) -> _Reading:
     """Of frames and results of so many pixels down and across, from displacements on a grid of side g."""
     (high, y, rows, y_scale), (wide, x, columns, x_scale) = (_axis(*each, grid) for each in (down, across))
-    scale = y.new_tensor((x_scale, y_scale))
-    return _Reading((high, wide), *(each.to(device, dtype) for each in (y, x, rows, columns, scale)))
+    tensors = _places(y, x), rows, columns, y.new_tensor((x_scale, y_scale))
+    return _Reading((high, wide), *(each.to(device, dtype) for each in tensors))
 
 
 def _axis(frames: int, length: int, grid: int) -> tuple[int, Tensor, Tensor, float]:
@@ -174,10 +171,10 @@ def _axis(frames: int, length: int, grid: int) -> tuple[int, Tensor, Tensor, flo
 
 
 @remembered
-def _identity(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(H, W, 2) positions of the pixels themselves in [-1, 1], as (x, y)."""
-    x, y = (torch.linspace(-1, 1, each, dtype=dtype) for each in (width, height))
-    return _places(y, x).to(device)
+def _identity(grid: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(g, g, 2) positions of the grid's own lines in [-1, 1], as (x, y)."""
+    line = torch.linspace(-1, 1, grid, dtype=dtype)
+    return _places(line, line).to(device)
 
 
 def _places(y: Tensor, x: Tensor) -> Tensor:
@@ -188,5 +185,5 @@ def _places(y: Tensor, x: Tensor) -> Tensor:
 @remembered
 def _reach(grid: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The lowest and the highest displacement that stays within the frame, each (g, g, 2), in frame sides."""
-    place = _identity(grid, grid, dtype, device)
+    place = _identity(grid, dtype, device)
     return (-1 - place) / 2, (1 - place) / 2

@@ -57,18 +57,11 @@ class Description:
 
     @classmethod
     def from_json(cls, text: str | None, file: object) -> Description:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
+        """Read what :meth:`to_json` wrote; UserError if it is missing or damaged."""
         try:
             values = json.loads(text or "")
-            return cls(
-                [str(name) for name in values["classes"]],
-                Preprocess.from_dict(values["preprocess"]),
-                [str(name) for name in values["outputs"]],
-            )
+            classes, outputs = (list(map(str, values[each])) for each in ("classes", "outputs"))
+            return cls(classes, Preprocess.from_dict(values["preprocess"]), outputs)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(
                 f"{file} does not name its classes and clips: expected a file that 'peakzoom export' wrote"
@@ -85,11 +78,7 @@ class Description:
 
 
 def trace(model: PeakZoom) -> torch.export.ExportedProgram:
-    """The network as one graph, from uint8 views to logits, for any number of clips.
-
-    Args:
-        model: trained, with ``preprocess``; it is left as it is.
-    """
+    """A trained network with ``preprocess`` as one graph, from uint8 views to logits, for any number of clips."""
     network = InferenceNetwork(model, fixed_shapes=True).cpu().eval()
     views = torch.zeros((TRACED, *network.preprocess.view_shape), dtype=torch.uint8)
     with torch.no_grad():

@@ -20,13 +20,7 @@ SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files that can be run
 
 
 def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto", precision: str = FULL) -> Engine:
-    """An engine for a trained model.
-
-    Args:
-        model: with ``preprocess``.
-        name: one of ``ENGINES``; the other two than torch export the model in memory first.
-        device: for torch; the others run on the CPU.
-        precision: for torch, see :class:`peakzoom.inference.engines.eager.TorchEngine`; the others compute in float32.
+    """An engine for a trained model with ``preprocess``; others than torch export it in memory first.
 
     Raises:
         UserError: the engine is unknown, or does not run on the device or in the precision.
@@ -40,13 +34,7 @@ def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto", pre
 
 
 def open_exported(file: Path, name: str | None = None, device: str = "auto", precision: str = FULL) -> Engine:
-    """An engine for a file that ``peakzoom export`` wrote.
-
-    Args:
-        file: .onnx or .xml.
-        name: of the engine; None is the one that the file needs.
-        device: only the CPU, or "auto".
-        precision: only "32-true".
+    """An engine for a file that ``peakzoom export`` wrote: the one that it needs, which ``name`` may only confirm.
 
     Raises:
         UserError: the file cannot be run, or not by that engine.

@@ -21,11 +21,7 @@ OPSET = 18  # 16 is the first with GridSample; 18 the first that PyTorch's expor
 
 
 def to_onnx(model: PeakZoom) -> bytes:
-    """A serialised ONNX model; its metadata has the classes and the preprocessing.
-
-    Args:
-        model: trained, with ``preprocess``.
-    """
+    """A trained model with ``preprocess`` as a serialised ONNX model, whose metadata is its :class:`Description`."""
     about = Description.of(model)
     logger = logging.getLogger("torch.onnx")  # it warns of a torchvision that is not needed
     level = logger.level
