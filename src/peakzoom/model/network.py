@@ -21,7 +21,7 @@ from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.config import BRANCHES, PeakZoomConfig
 from peakzoom.model.geometry import Backbone, is_backbone, place_response
 from peakzoom.model.numerics import exact
-from peakzoom.model.pooling import class_scores, drop_channels, gather, pool_cells, quiet_loss
+from peakzoom.model.pooling import class_scores, drop_channels, gather, pool_cells, quiet_loss, score
 from peakzoom.model.pretrained import Pretrained
 from peakzoom.model.response import (
     class_response_maps,
@@ -285,7 +285,7 @@ class PeakZoom(nn.Module, Pretrained):
             fused = layer(torch.cat(dropped, dim=1))
         else:
             parts = zip(dropped, layer.weight.chunk(len(dropped), dim=1), strict=True)
-            scores = [class_scores(value, weight, None, self.pool) for value, weight in parts]
+            scores = [class_scores(value, weight, self.pool) for value, weight in parts]
             fused = torch.stack(scores).sum(0) + layer.bias
         return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused)
 
@@ -302,7 +302,7 @@ class PeakZoom(nn.Module, Pretrained):
     def score(self, name: str, gathered: Tensor) -> Tensor:
         """Logits (B, S) of a branch from what :meth:`gather` took of its features."""
         head: Any = self.backbone.fc if name == "original" else self.heads[name]
-        return class_scores(gathered, head.weight, head.bias, self.pool)
+        return score(gathered, head, self.pool)
 
     def loss(
         self,

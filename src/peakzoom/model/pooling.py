@@ -72,19 +72,18 @@ def drop_channels(gathered: Tensor, dropout: nn.Module) -> Tensor:
     return gathered * kept[..., None, None, None]
 
 
-def class_scores(gathered: Tensor, weight: Tensor, bias: Tensor | None, how: str) -> Tensor:
-    """Logits (B, S) of a clip: the mean over its slices of what the cells of each class map make.
-
-    Args:
-        gathered: by :func:`gather` of its features.
-        weight: (S, C), the classifier's.
-        bias: (S,), the classifier's, if it has one.
-        how: the cells are pooled.
-    """
+def score(gathered: Tensor, head: nn.Linear, how: str) -> Tensor:
+    """Logits (B, S) of a clip by a classifier, from what :func:`gather` took of its features."""
     if how == "mean":
-        return F.linear(gathered, weight, bias)
-    scores = pool_cells(class_response_maps(gathered, weight), how).mean(2)
-    return scores if bias is None else scores + bias
+        logits: Tensor = head(gathered)
+        return logits
+    scores = class_scores(gathered, head.weight, how)
+    return scores if head.bias is None else scores + head.bias
+
+
+def class_scores(features: Tensor, weight: Tensor, how: str) -> Tensor:
+    """(B, C, T', h, w), (S, C) -> (B, S): the mean over the slices of what the cells of each class map make."""
+    return pool_cells(class_response_maps(features, weight), how).mean(2)
 
 
 def quiet_loss(maps: Tensor, bias: Tensor, target: Tensor, speakers: float = 0.25) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from peakzoom.model.geometry import CellGeometry
-from peakzoom.model.pooling import class_scores, drop_channels, gather, terms
+from peakzoom.model.pooling import drop_channels, gather, score, terms
 
 
 class VideoNetwork(nn.Module):
@@ -26,7 +26,7 @@ class VideoNetwork(nn.Module):
     num_features: int  # channels C of the features
     dropout: nn.Module
     fc: nn.Linear
-    pool: str  # of the cells of a class map, see peakzoom.model.pooling
+    pool: str = "mean"  # of the cells of a class map, see peakzoom.model.pooling
 
     def classify(
         self, num_classes: int, channels: int, dropout: float, cells: CellGeometry, pool: str = "mean"
@@ -45,8 +45,8 @@ class VideoNetwork(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Logits (B, S) of a clip, with dropout in training."""
-        gathered = drop_channels(gather(self.features(video), self.pool), self.dropout)
-        return class_scores(gathered, self.fc.weight, self.fc.bias, self.pool)
+        gathered = gather(self.features(video), self.pool)
+        return score(drop_channels(gathered, self.dropout), self.fc, self.pool)
 
 
 def check_video(video: Tensor) -> Tensor:
