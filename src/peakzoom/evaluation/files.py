@@ -34,7 +34,7 @@ from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import average
 from peakzoom.model.config import BRANCHES
 from peakzoom.utils.durable import DRAFT, read_csv, write_csv
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, first_line
 from peakzoom.video.sampling import Views
 
 if TYPE_CHECKING:  # what only reads these files needs neither torchmetrics nor matplotlib
@@ -309,5 +309,4 @@ def _reading(file: Path) -> Iterator[Path]:
     try:
         yield file
     except UNREADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{file} is damaged ({reason}): evaluate again") from error
+        raise UserError(f"{file} is damaged ({first_line(error)}): evaluate again") from error

@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from peakzoom.hub.card import FILE, UNFILLED, is_untouched, update_card
 from peakzoom.model.load import WEIGHTS, find_model, read_model
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, first_line
 
 # Some versions of the hub's client send requests by one library, others by another; this is the base of their errors.
 CLIENT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -72,7 +72,7 @@ def push(run: str | Path, name: str, private: bool = False) -> str:
 def _refusal(name: str, error: Exception) -> str:
     """Why an upload failed, in one sentence with the way out where one is known."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     if status == 401:
         return f"the hub does not know your token: run 'hf auth login' anew, or correct HF_TOKEN ({reason})"
     if status == 403:

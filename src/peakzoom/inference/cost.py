@@ -62,10 +62,8 @@ def multiply_adds(network: nn.Module, frames: int, size: int) -> float:
 def multiply_adds_by_pass(model: PeakZoom) -> tuple[float, float]:
     """Multiply-adds in G of one view as predictions compute it: of stage 1 (the first pass), and of what stage 2 adds.
 
-    Counted as by :func:`multiply_adds`, with batch norms folded and without the frames that are never seen.
-
-    Args:
-        model: trained, with ``preprocess``.
+    Counted as by :func:`multiply_adds`, with batch norms folded and without the frames that are never seen. The model
+    has ``preprocess``.
     """
     network = InferenceNetwork(model, fixed_shapes=True)
     view = torch.zeros((1, *network.preprocess.view_shape), dtype=torch.uint8, device=_device(network))

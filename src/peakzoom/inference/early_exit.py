@@ -130,11 +130,7 @@ class EarlyExit:
 
 
 def read_early_exit(file: Path) -> EarlyExit:
-    """Read ``cascade.json``, which ``peakzoom calibrate`` writes.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Read ``cascade.json``, which ``peakzoom calibrate`` writes; UserError if it is missing or damaged."""
     if not file.exists():
         raise UserError(f"{file} does not exist: 'peakzoom calibrate RUN' makes it")
     try:
@@ -161,11 +157,7 @@ def read_early_exit(file: Path) -> EarlyExit:
 
 
 def two_stages(engine: Engine) -> TorchEngine:
-    """The same engine, where it can stop after the first pass.
-
-    Raises:
-        UserError: it cannot, or its model has no original branch.
-    """
+    """The same engine; UserError if it cannot stop after the first pass, or its model has no original branch."""
     if not isinstance(engine, TorchEngine):
         raise UserError(
             f"the early exit runs on engine torch, not on {engine.name}: name a run and leave --engine out"

@@ -114,13 +114,8 @@ def pack_convolutions(
 ) -> None:
     """Pack, in place, each convolution that can be packed, for several times what it reads for one clip.
 
-    One that the clip does not pass, or that reads something without a batch axis, stays as it is.
-
-    Args:
-        backbone: with the convolutions.
-        features: computes them.
-        clip: (1, 3, T, H, W) float32.
-        clips: how many times.
+    ``features`` computes the convolutions of the clip, (1, 3, T, H, W) float32. One that the clip does not pass, or
+    that reads something without a batch axis, stays as it is.
     """
     shapes: dict[Any, torch.Size] = {}
 

@@ -44,13 +44,8 @@ def fold_batch_norms(backbone: nn.Module, frames: int, size: int) -> int:
     Which batch norm reads which convolution is watched on one black clip, so any backbone will do, however it is
     written. (A clip of meta tensors would cost nothing, but PyTorch imports its compiler for them: a second of work.)
 
-    Args:
-        backbone: with ``features``, in ``eval()``.
-        frames: T of the clip.
-        size: its H and W in pixels.
-
-    Returns:
-        How many were folded.
+    The backbone is in ``eval()``; the clip has ``frames`` frames of ``size`` x ``size`` pixels. Returns how many were
+    folded.
     """
     network: Any = backbone
     watch = _Reads()

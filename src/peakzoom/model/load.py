@@ -41,11 +41,7 @@ def find_model(path: str | Path) -> Path:
 
 
 def read_model(folder: Path) -> PeakZoom:
-    """The saved model in a folder.
-
-    Raises:
-        UserError: it is damaged, or no model of this package.
-    """
+    """The saved model in a folder; UserError if it is damaged, or no model of this package."""
     try:
         return PeakZoom.from_pretrained(str(folder))
     except (SafetensorError, json.JSONDecodeError, RuntimeError, TypeError) as error:
@@ -53,11 +49,7 @@ def read_model(folder: Path) -> PeakZoom:
 
 
 def read_from_hub(name: str) -> PeakZoom:
-    """A model of the hub, "owner/name", from its cache where there is no network.
-
-    Raises:
-        UserError: it is neither on the hub nor in the cache.
-    """
+    """A model of the hub, "owner/name", from its cache where there is no network; UserError if it is in neither."""
     try:
         return PeakZoom.from_pretrained(name)
     except (HfHubHTTPError, OSError) as error:

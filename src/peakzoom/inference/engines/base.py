@@ -31,10 +31,7 @@ class Engine(Protocol):
     preprocess: Preprocess
 
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
-        """Logits, float32 (B, S), of every branch and "fused" from uint8 views (B, T, 3, s, s).
-
-        s is ``size`` x ``zoom_source`` of the preprocessing.
-        """
+        """Logits, float32 (B, S), of every branch and "fused" from uint8 views (B, *preprocess.view_shape)."""
         ...
 
 

@@ -20,11 +20,7 @@ MOTION_GAIN = 4.0
 def with_motion(video: Tensor) -> Tensor:
     """Beside each frame its difference from the clip's mean frame, times ``MOTION_GAIN``.
 
-    Args:
-        video: (B, 3, T, H, W).
-
-    Returns:
-        (B, 6, T, H, W), the frames first, channels-last but in a graph to export.
+    (B, 3, T, H, W) -> (B, 6, T, H, W), the frames first, channels-last but in a graph to export.
     """
     exporting = torch.compiler.is_compiling()
     if exporting or (torch.is_grad_enabled() and video.requires_grad):

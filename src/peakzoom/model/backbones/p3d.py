@@ -32,12 +32,8 @@ KINDS = "ABC"
 class Bottleneck(nn.Module):
     """A P3D bottleneck; ReLU follows each batch norm except where two ways are summed.
 
-    Args:
-        channels_in: channels of its input.
-        inside: channels between its two 1 x 1 x 1 convolutions; four times as many come out.
-        stride: spatial, of its first convolution.
-        first: the first of its stage, which has a convolution in its shortcut.
-        kind: A, B or C.
+    Its two 1 x 1 x 1 convolutions have ``inside`` channels between them; the first has the spatial stride. The
+    ``first`` of a stage has a convolution in its shortcut.
     """
 
     def __init__(self, channels_in: int, inside: int, stride: int, first: bool, kind: str) -> None:

@@ -25,15 +25,9 @@ SHIFT_DIV = 8
 
 
 def shift(x: Tensor, frames: int, div: int = SHIFT_DIV) -> Tensor:
-    """Move 1/div of the channels one frame back in time and as many one frame on.
+    """Move C // div channels of (B T, C, H, W) one frame back in time and as many one frame on; zeros come in.
 
-    Args:
-        x: (B T, C, H, W), the frames of one clip after one another.
-        frames: T.
-        div: C // div channels move each way.
-
-    Returns:
-        (B T, C, H, W), zero where there is no frame to take from.
+    The frames of a clip follow one another; ``frames`` is T.
     """
     # Channels last, as they lie in memory: what is put together here need not be copied for the convolution.
     clips = x.permute(0, 2, 3, 1).unflatten(0, (-1, frames))  # (B, T, H, W, C)
