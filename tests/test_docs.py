@@ -33,16 +33,15 @@ TINY = [
     *[
         "--size",
         "32",
-        "--frames",
-        "4",
+        "--set",
+        "preprocess.frames=4",
         "--set",
         "preprocess.zoom_source=1",
-        "--width",
-        "0.25",
-        "--batch-size",
-        "9",
+        "--set",
+        "width=0.25",
     ],
-    *["--epochs", "1", "--joint-epochs", "1", "--set", "cache=off", "--workers", "0", "--accelerator", "cpu"],
+    *["--batch-size", "9", "--epochs", "1", "--joint-epochs", "1", "--workers", "0"],
+    *["--set", "cache=off", "--set", "accelerator=cpu"],
 ]
 QUICK = ["--num-clips", "2", "--crops", "1", "--device", "cpu"]
 FEW = [

@@ -123,8 +123,7 @@ def test_no_command(call: Call) -> None:
         ("train {clips} --out {new} --model resnet", "tcnn_xs"),
         ("train {clips} --out {new} --steps three", "joint"),
         ("train {clips} --out {new} --steps joint", "--init"),
-        ("train {clips} --out {new} --branches OX", "ODC, OD or O"),
-        ("train {clips} --out {new} --branches OO", "ODC, OD or O"),
+        ("train {clips} --out {new} --set branches=OD", "original, discriminative, complementary"),
         ("train {clips} --out {new} --init {tmp}/gone", "does not exist"),
         ("train {clips} --out {new} --weights {tmp}/gone.pth", "gone.pth is no file"),
         ("train {clips} --out {new} --weights {clips}", "cannot be read|no weight file"),
@@ -137,8 +136,8 @@ def test_no_command(call: Call) -> None:
         ("train {clips} --out {new} --set preprocess.std=0.2,nan,0.2", "above 0 up to 1"),
         ("train {clips} --out {new} --epochs 0", "tcnn.epochs is 0"),
         ("train {clips} --out {new} --epochs many", "--epochs"),
-        ("train {clips} --out {new} --lr 0", "learning rate"),
-        ("train {clips} --out {new} --lr nan", "learning rate"),
+        ("train {clips} --out {new} --lr 0", "tcnn.lr is 0.0"),
+        ("train {clips} --out {new} --lr nan", "tcnn.lr is nan"),
         ("train {clips} --out {new} --seed -1", "--seed"),
         ("train {clips} --out {new} --size 16", "preprocess.size is 16"),
         ("train {clips} --out {new} --set preprocess.fps=0", "preprocess.fps is 0"),
@@ -148,9 +147,14 @@ def test_no_command(call: Call) -> None:
         ("train {clips} --out {new} --set lr=0.2", "did you mean tcnn.lr or joint.lr"),
         ("train {clips} --out {new} --set patiense=2", "did you mean patience"),
         ("train {clips} --out {new} --set patience=0", "1 or more"),
-        ("train {clips} --out {new} --set cache=maybe", "auto, on or off"),
+        ("train {clips} --out {new} --set cache=maybe", "auto, on, off"),
         ("train {clips} --out {new} --precision 17", "precision 17"),
-        ("train {clips} --out {new} --accelerator abacus", "abacus"),
+        ("train {clips} --out {new} --set accelerator=abacus", "abacus"),
+        ("train {clips} --out {new} --set num_nodes=two", "a whole number"),
+        ("train {clips} --out {new} --accelerator=cpu", "--set accelerator=cpu"),
+        ("train {clips} --out {new} --no-flip", "--set augment.flip=false"),
+        ("ablate {clips} --out {new} --stride 4", "--stride is a key of --set now: --set stride="),
+        ("predict {run} {clips} --stride 4", "No such option"),
         ("train {clips} --out {new} --val-fraction 1", "--val-fraction"),
         ("train {clips} --out {new} --val-fraction 0 --set patience=3", "--set patience needs"),
         ("train {clips} --out {new} --test-groups nobody", "unknown group 'nobody'"),
@@ -202,7 +206,7 @@ def test_no_command(call: Call) -> None:
         ("ablate {tmp}/classes --out {new} --leave-one-group-out", "without one"),
         ("ablate {clips} --out {new} --init tcnn_s={run}", "expected NAME=RUN with NAME one of tcnn_xs"),
         ("ablate {clips} --out {new} --init tcnn_xs={tmp}/gone", "does not exist"),
-        ("ablate {clips} --out {new} --lr 0", "learning rate"),
+        ("ablate {clips} --out {new} --lr 0", "tcnn.lr is 0.0"),
         ("ablate {clips} --out {new} --set preprocess.std=1,2,3", "above 0 up to 1"),
         ("ablate {clips} --out {new} --crops 0", "at least 1"),
         ("ablate {clips} --out {clips}", "is a file"),
@@ -294,7 +298,8 @@ def test_ctrl_c(call: Call, monkeypatch: pytest.MonkeyPatch, clips: Path) -> Non
 
 def test_train_evaluate_predict(call: Call, clips: Path, clip_data: VideoSet, tmp_path: Path) -> None:
     group = clip_data.entries[0].group
-    tiny = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 6 --workers 0 --accelerator cpu"
+    tiny = "--size 32 --epochs 1 --joint-epochs 1 --batch-size 6 --workers 0"
+    tiny += " --set preprocess.frames=4 --set accelerator=cpu"
     out = tmp_path / "run"
     result = call("train", clips / "clips.csv", "--out", out, "--test-groups", group, *tiny.split())
     assert result.code == 0 and f"peakzoom evaluate {out}" in result.out
@@ -326,7 +331,8 @@ def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -
 
     public = BACKBONES["tcnn_xs"](400, width=0.25).state_dict()
     save_file(public, tmp_path / "k400.safetensors")
-    tiny = "--size 32 --frames 4 --epochs 1 --batch-size 9 --workers 0 --accelerator cpu --width 0.25"
+    tiny = "--size 32 --epochs 1 --batch-size 9 --workers 0"
+    tiny += " --set preprocess.frames=4 --set accelerator=cpu --set width=0.25"
     command = ("train", clips / "clips.csv", "--out", tmp_path / "run", "--steps", "tcnn", *tiny.split())
     command += ("--val-fraction", 0, "--set", "cache=off", "--set", "preprocess.mean=0.5,0.5,0.5")
     command += ("--set", "preprocess.std=0.25,0.25,0.25")
@@ -359,14 +365,14 @@ def test_what_a_training_is_asked_for(
         return calls[-1]
 
     assert chosen() == (small(), Options())
-    assert chosen("--recipe", "paper", "--no-flip") == (
+    assert chosen("--recipe", "paper", "--set", "augment.flip=false") == (
         replace(paper(), augment=replace(paper().augment, flip=False)),
         Options(),
     )
-    words = (
-        "--epochs 2 --joint-epochs 3 --lr 1e-6 --size 64 --frames 8 --stride 2 --batch-size 4 --branches od"
-    )
-    recipe, _ = chosen(*words.split(), "--model", "tsm", "--width", "0.5", "--set", "dropout=0.2")
+    words = "--epochs 2 --joint-epochs 3 --lr 1e-6 --size 64 --batch-size 4 --model tsm --set width=0.5"
+    words += " --set dropout=0.2 --set preprocess.frames=8 --set stride=2"
+    words += " --set branches=original,discriminative"
+    recipe, _ = chosen(*words.split())
     assert recipe == replace(
         small(),
         model="tsm",
@@ -380,10 +386,18 @@ def test_what_a_training_is_asked_for(
         preprocess=replace(small().preprocess, size=64, canvas=(72, 72), frames=8),
     )
     rare = (
-        "--set cache=off --set patience=3 --set num_nodes=2 --set sync_batch_norm=true --steps tcnn --seed 5"
+        "--set cache=off --set patience=3 --set num_nodes=2 --set sync_batch_norm=true --steps tcnn --seed 5 "
+        "--set accelerator=cpu --set devices=2"
     )
     assert chosen(*rare.split())[1] == Options(
-        cache="off", patience=3, num_nodes=2, sync_batch_norm=True, steps=("tcnn",), seed=5
+        cache="off",
+        patience=3,
+        num_nodes=2,
+        sync_batch_norm=True,
+        steps=("tcnn",),
+        seed=5,
+        accelerator="cpu",
+        devices="2",
     )
     for name, recipe in (("small", small()), ("paper", paper())):
         printed = call("recipe", name)
@@ -401,7 +415,6 @@ def test_the_defaults_that_help_shows_are_the_recipes(call: Call) -> None:
         ("--joint-epochs", f"{a.joint.epochs}, paper: {b.joint.epochs}"),
         ("--lr", f"{a.tcnn.lr}, then {a.joint.lr}; paper: {b.joint.lr}"),
         ("--size", f"{a.preprocess.size}, paper: {b.preprocess.size}"),
-        ("--stride", f"from the videos' length, paper: {b.stride}"),
     ):
         assert re.search(rf"{option} [^-]*?\[default: \({re.escape(default)}\)\]", shown), option
     assert (a.stride, a.batch_size, a.preprocess.frames, a.width) == (None, 16, 16, 1)
@@ -573,34 +586,10 @@ def test_data_render(call: Call, tmp_path: Path) -> None:
 # Studies ----------------------------------------------------------------------------------------------------------
 
 TINY = [
-    *[
-        "--size",
-        32,
-        "--frames",
-        4,
-        "--epochs",
-        1,
-        "--joint-epochs",
-        1,
-        "--batch-size",
-        9,
-        "--set",
-        "preprocess.zoom_source=1",
-    ],
-    *[
-        "--seeds",
-        0,
-        "--num-clips",
-        1,
-        "--crops",
-        1,
-        "--set",
-        "cache=off",
-        "--workers",
-        0,
-        "--accelerator",
-        "cpu",
-    ],
+    *["--size", 32, "--epochs", 1, "--joint-epochs", 1, "--batch-size", 9, "--workers", 0],
+    *["--set", "preprocess.frames=4", "--set", "preprocess.zoom_source=1"],
+    *["--set", "cache=off", "--set", "accelerator=cpu"],
+    *["--seeds", 0, "--num-clips", 1, "--crops", 1],
 ]
 
 
@@ -609,7 +598,7 @@ def refuse(*args: object, **kwargs: object) -> None:
 
 
 def test_ablate(call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ("ablate", clips / "clips.csv", "--out", tmp_path / "study", "--width", 0.25, *TINY)
+    command = ("ablate", clips / "clips.csv", "--out", tmp_path / "study", "--set", "width=0.25", *TINY)
     first = call(*command)
     assert first.code == 0 and "5 of 5 trainings" in first.err and "epoch 1/1" not in first.err
     labels = ("O", "O + D", "O + C", "D + C", "O + D + C")
@@ -627,7 +616,7 @@ def test_ablate(call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.Mon
     second = call(*command)
     assert second.code == 0 and second.out == first.out
     assert second.err.splitlines()[-1] == "5 of 5 trainings were done before"
-    assert "begun with another recipe" in mistake(call(*command, "--no-flip"))
+    assert "begun with another recipe" in mistake(call(*command, "--set", "augment.flip=false"))
     assert "begun with another options" in mistake(call(*command, "--val-fraction", 0.2))
 
 

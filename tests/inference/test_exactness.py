@@ -278,7 +278,8 @@ def test_a_prediction_does_not_depend_on_the_order_of_its_clips(
 
 
 def test_the_same_seed_in_another_process_with_other_workers(clips: Path, tmp_path: Path) -> None:
-    small = "--size 32 --frames 4 --stride 2 --set preprocess.zoom_source=1 --epochs 2 --joint-epochs 1 --batch-size 6"
+    small = "--size 32 --epochs 2 --joint-epochs 1 --batch-size 6"
+    small += " --set preprocess.frames=4 --set stride=2 --set preprocess.zoom_source=1"
     weights = []
     for seed, workers in (("3", "0"), ("3", "2"), ("4", "0")):
         out = tmp_path / f"{seed}-{workers}"
@@ -286,7 +287,7 @@ def test_the_same_seed_in_another_process_with_other_workers(clips: Path, tmp_pa
         subprocess.run(
             [
                 *[sys.executable, "-c", "from peakzoom.cli import main; main()", *command],
-                *["--workers", workers, "--accelerator", "cpu", "--set", "cache=off"],
+                *["--workers", workers, "--set", "accelerator=cpu", "--set", "cache=off"],
             ],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             check=True,

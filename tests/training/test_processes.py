@@ -31,10 +31,10 @@ from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
 
 SMALL = (
-    "--size 32 --frames 4 --stride 2 --set preprocess.zoom_source=1 --width 0.25 "
+    "--size 32 --set preprocess.frames=4 --set stride=2 --set preprocess.zoom_source=1 --set width=0.25 "
     "--epochs 1 --joint-epochs 2 --batch-size 4"
 )
-PLAIN = "--workers 0 --accelerator cpu --precision 64-true"
+PLAIN = "--workers 0 --set accelerator=cpu --precision 64-true"
 
 
 @pytest.mark.parametrize("videos,batch,world", [(13, 4, 2), (12, 4, 4), (5, 6, 3), (1, 2, 2), (100, 12, 3)])

@@ -45,7 +45,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("epochs = 50", "epochs = true", "tcnn.epochs is True, expected a whole number$"),
         ("flip = true", 'flip = "yes"', "augment.flip is 'yes', expected true or false$"),
         ("lr = 0.002", 'lr = "fast"', "tcnn.lr is 'fast', expected a number$"),
-        ("lr = 0.002", "lr = inf", "the learning rate tcnn.lr is inf, expected more than 0$"),
+        ("lr = 0.002", "lr = inf", "tcnn.lr is inf, expected more than 0$"),
         ("canvas = [108, 108]", "canvas = [108]", r"preprocess.canvas is \[108\], expected a list of 2 values$"),
         ("canvas = [108, 108]", "canvas = 108", "preprocess.canvas is 108, expected a list of 2 values$"),
         ("canvas = [108, 108]", "canvas = [64, 64]", r"canvas is \(64, 64\), expected two sides of at least 96"),

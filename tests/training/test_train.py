@@ -274,8 +274,10 @@ def test_a_killed_process_goes_on_bit_for_bit(
     from peakzoom.cli import main
 
     def command(out: str, *more: str) -> list[str]:
-        small = "--size 32 --frames 4 --stride 2 --epochs 6 --joint-epochs 1 --batch-size 6"
-        plain = "--set preprocess.zoom_source=1 --val-fraction 0 --workers 0 --accelerator cpu"
+        small = (
+            "--size 32 --set preprocess.frames=4 --set stride=2 --epochs 6 --joint-epochs 1 --batch-size 6"
+        )
+        plain = "--set preprocess.zoom_source=1 --val-fraction 0 --workers 0 --set accelerator=cpu"
         return [
             "train",
             str(clips / "clips.csv"),
@@ -320,11 +322,11 @@ def test_two_processes_train_together(clips: Path, clip_data: VideoSet, tmp_path
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     script = tmp_path / "peakzoom"  # Lightning starts the other process by the name of this one's script
     script.write_text("from peakzoom.cli import main\n\nif __name__ == '__main__':\n    main()\n")
-    small = "--size 32 --frames 4 --epochs 1 --joint-epochs 1 --batch-size 4 --workers 0 --set cache=off"
+    small = "--size 32 --set preprocess.frames=4 --epochs 1 --joint-epochs 1 --batch-size 4 --workers 0 --set cache=off"
     out = tmp_path / "run"
     command = ["train", tmp_path / "list.csv", "--root", "/", "--out", out, *small.split()]
     done = subprocess.run(
-        [sys.executable, script, *command, "--accelerator", "cpu", "--devices", "2"],
+        [sys.executable, script, *command, "--set", "accelerator=cpu", "--set", "devices=2"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -92,6 +92,15 @@ USAGE_ERROR: type[Any] = next(
 )
 
 
+def _usage(error: Any) -> str:
+    """What is wrong with a command line."""
+    context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
+    if context and option in recipe.MOVED and any(each.name == "settings" for each in context.command.params):
+        return f"{option} is a key of --set now: --set {recipe.MOVED[option]}"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"{message}; see '{context.command_path if context else 'peakzoom'} --help'"
+
+
 def main() -> None:
     """Entry point: runs a command and turns users' mistakes into one sentence."""
     warnings.filterwarnings("ignore", module="lightning")
@@ -106,10 +115,8 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(2)
     except USAGE_ERROR as error:
-        message = " ".join(error.format_message().split()).rstrip(".")
         if type(error).__name__ != "NoArgsIsHelpError":  # then the help is printed already
-            command = error.ctx.command_path if getattr(error, "ctx", None) else "peakzoom"
-            say(f"error: {message}; see '{command} --help'")
+            say(f"error: {_usage(error)}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -46,6 +46,13 @@ PrecisionOpt = Annotated[
 DecodersOpt = Annotated[
     int, hardware_option(min=0, help="Decoding processes; 0 decodes without a time limit.")
 ]
+ModelOpt = Annotated[
+    str | None,
+    network_option(
+        help="tcnn (paper), tcnn_s, tcnn_xs, or a baseline: r3d_18, tsm, i3d ...",
+        show_default="tcnn_xs, paper: tcnn",
+    ),
+]
 ValFractionOpt = Annotated[
     float, data_option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
 ]
@@ -130,22 +137,6 @@ class CascadeOptions(EngineOptions):
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """Which video network; None leaves the recipe's."""
-
-    model: Annotated[
-        str | None,
-        network_option(
-            help="tcnn (paper), tcnn_s, tcnn_xs, or a baseline: r3d_18, tsm, i3d ...",
-            show_default="tcnn_xs, paper: tcnn",
-        ),
-    ] = None
-    width: Annotated[
-        float | None, network_option(help="Factor on the network's channels.", show_default="1")
-    ] = None
-
-
-@dataclass(frozen=True)
 class RecipeOptions:
     """A recipe, and what of it is to be otherwise; None leaves it as it is."""
 
@@ -171,21 +162,12 @@ class RecipeOptions:
         int | None,
         training_option(help="Side of the input in pixels.", show_default="96, paper: 224"),
     ] = None
-    frames: Annotated[int | None, training_option(help="Frames of a clip.", show_default="16")] = None
-    stride: Annotated[
-        int | None, training_option(help="Frame stride.", show_default="from the videos' length, paper: 1")
-    ] = None
-    flip: Annotated[
-        bool | None,
-        training_option(help="Mirror clips; not where left and right differ.", show_default="flip"),
-    ] = None
     settings: Annotated[
         list[str] | None,
         training_option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any value that 'peakzoom recipe small' prints, as joint.lr=1e-3; or cache, patience, "
-            "sync_batch_norm, num_nodes. May be given again.",
+            help="Any key that 'peakzoom recipe small' prints, as stride=4 or accelerator=cpu. May be given again.",
         ),
     ] = None
 
@@ -198,7 +180,3 @@ class MachineOptions:
         int | None, hardware_option(min=0, help="Loader processes.", show_default="one less than the cores")
     ] = None
     precision: Annotated[str, hardware_option(help="32-true, bf16-mixed, 16-mixed ...")] = "32-true"
-    accelerator: Annotated[str, hardware_option(help="auto, cpu, gpu, mps ...")] = "auto"
-    devices: Annotated[
-        str, hardware_option(help="How many, or which; a process for each. auto: as torchrun started.")
-    ] = "auto"

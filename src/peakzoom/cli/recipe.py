@@ -3,59 +3,76 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from peakzoom.cli.console import answer
-from peakzoom.cli.options import MachineOptions, NetworkOptions, RecipeOptions
+from peakzoom.cli.options import MachineOptions, RecipeOptions
 from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.training.options import Options
     from peakzoom.training.recipes import Recipe
 
-# Options of a training that --set takes beside the keys of the recipe, because they are rarely needed; and what each
-# expects.
+# What --set takes beside the keys of the recipe: options of a training that are rarely given.
 OPTION_KEYS = {
+    "accelerator": "auto, cpu, gpu, mps ...",
+    "devices": "how many, or which; a process for each. auto: as torchrun started",
+    "num_nodes": "how many machines",
+    "sync_batch_norm": "true or false: whether batch norms see the clips of all GPUs",
     "cache": "auto, on or off: whether decoded frames are kept on disk",
-    "patience": "after how many epochs without a better validation to stop, 1 or more",
-    "num_nodes": "a number of machines, 1 or more",
-    "sync_batch_norm": "true or false: whether batch norms see the clips of all processes",
+    "patience": "epochs without a better validation after which a stage stops",
+}
+# Options of older versions, and how they are given now.
+MOVED = {
+    "--stride": "stride=4",
+    "--frames": "preprocess.frames=16",
+    "--width": "width=0.5",
+    "--branches": "branches=original,discriminative",
+    "--flip": "augment.flip=true",
+    "--no-flip": "augment.flip=false",
+    "--accelerator": "accelerator=cpu",
+    "--devices": "devices=2",
+    "--num-nodes": "num_nodes=2",
+    "--sync-batch-norm": "sync_batch_norm=true",
+    "--cache": "cache=off",
+    "--patience": "patience=5",
 }
 
 
 def recipe(
     name: Annotated[Literal["small", "paper"], typer.Argument(help="Which one.", show_default=False)],
 ) -> None:
-    """Print a recipe as TOML: all its values, to be edited and given back as --recipe FILE.toml.
+    """Print a recipe as TOML: all keys of --set with their values, to be edited and given as --recipe FILE.toml.
 
     Example: `peakzoom recipe small > kitchen.toml`, then `peakzoom train clips/ --recipe kitchen.toml --out runs/first`
     """
     from peakzoom.training.recipe_text import recipe_to_toml
     from peakzoom.training.recipes import RECIPES
 
-    answer(recipe_to_toml(RECIPES[name]()).rstrip())
+    answer(recipe_to_toml(RECIPES[name]()))
+    answer("# --set also takes what is no part of a recipe:")
+    for key, meaning in OPTION_KEYS.items():
+        answer(f"# {key}: {meaning}")
 
 
-def chosen_recipe(wanted: RecipeOptions, network: NetworkOptions | None = None) -> Recipe:
-    """The recipe with what the command line changes: each option stands for some of its values, ``--set`` for one.
+def recipe_and_options(
+    wanted: RecipeOptions, machine: MachineOptions, model: str | None = None, **values: Any
+) -> tuple[Recipe, Options]:
+    """The recipe and the options of a training: each option stands for some of their values, ``--set`` for one.
 
     Raises:
-        UserError: there is no such recipe, no such key, or a value is none that the recipe can have.
+        UserError: there is no such recipe, no such key, or a value is none that it can have.
     """
-    from peakzoom.training.recipe_text import with_values
+    from peakzoom.training.options import Options
+    from peakzoom.training.recipe_text import KEYS, check_key, read_value, with_values
 
-    recipe, network = _named(wanted.recipe), network or NetworkOptions()
+    recipe = _named(wanted.recipe)
     given: dict[str, object] = {
-        "model": network.model,
-        "width": network.width,
+        "model": model,
         "batch_size": wanted.batch_size,
-        "stride": wanted.stride,
-        "preprocess.frames": wanted.frames,
-        "augment.flip": None if wanted.flip is None else str(wanted.flip).lower(),
         "tcnn.epochs": wanted.epochs,
         "joint.epochs": wanted.joint_epochs,
     }
@@ -67,39 +84,21 @@ def chosen_recipe(wanted: RecipeOptions, network: NetworkOptions | None = None) 
         for name, stage in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
             given |= {f"{name}.lr": wanted.lr, f"{name}.final_lr": min(stage.final_lr, wanted.lr)}
     if wanted.size is not None:
-        pre = recipe.preprocess
-        given["preprocess.size"] = wanted.size
-        given["preprocess.canvas"] = ",".join(
-            str(round(side * wanted.size / pre.size)) for side in pre.canvas
+        height, width = (
+            round(side * wanted.size / recipe.preprocess.size) for side in recipe.preprocess.canvas
         )
-    values = {key: str(value) for key, value in given.items() if value is not None}
-    return with_values(
-        recipe, values | {key: text for key, text in _pairs(wanted).items() if key not in OPTION_KEYS}
-    )
-
-
-def chosen_options(wanted: RecipeOptions, machine: MachineOptions, **values: Any) -> Options:
-    """The options of a training: the machine's, those among ``--set``, and ``values``.
-
-    Raises:
-        UserError: ``--set`` has another value than expected.
-    """
-    from peakzoom.training.options import Options
-
-    rare: dict[str, Any] = {
-        key: _option(key, text) for key, text in _pairs(wanted).items() if key in OPTION_KEYS
-    }
-    return Options(**asdict(machine), **values, **rare)
-
-
-def _option(key: str, text: str) -> str | int | bool:
-    if key == "cache" and text in ("auto", "on", "off"):
-        return text
-    if key == "sync_batch_norm" and text in ("true", "false"):
-        return text == "true"
-    if key in ("patience", "num_nodes") and text.isdecimal() and int(text) >= 1:
-        return int(text)
-    raise UserError(f"--set {key} is {text!r}, expected {OPTION_KEYS[key]}")
+        given |= {"preprocess.size": wanted.size, "preprocess.canvas": f"{height},{width}"}
+    of_recipe = {key: str(value) for key, value in given.items() if value is not None}
+    for text in wanted.settings or ():
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise UserError(f"--set is {text!r}, expected KEY=VALUE, as dropout=0.2")
+        check_key(key, (*KEYS, *OPTION_KEYS), "--set")
+        if key in OPTION_KEYS:
+            values[key] = read_value(get_type_hints(Options)[key], value, key)
+        else:
+            of_recipe[key] = value
+    return with_values(recipe, of_recipe), Options(**asdict(machine), **values)
 
 
 def _named(name: str) -> Recipe:
@@ -115,21 +114,6 @@ def _named(name: str) -> Recipe:
             f"--recipe is {name!r}, expected {', '.join(RECIPES)}, or a file, as 'peakzoom recipe small' prints it"
         )
     try:
-        text = file.read_text(encoding="utf-8")
+        return recipe_from_toml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as text: {error}") from error
-    return recipe_from_toml(text)
-
-
-def _pairs(wanted: RecipeOptions) -> dict[str, str]:
-    """What ``--set`` gives, by its keys; the last of a key counts."""
-    pairs = {}
-    for text in wanted.settings or ():
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--set is {text!r}, expected KEY=VALUE, as dropout=0.2")
-        key = key.strip()
-        if key not in OPTION_KEYS and (meant := get_close_matches(key, OPTION_KEYS, n=1, cutoff=0.8)):
-            raise UserError(f"--set knows no {key}: did you mean {meant[0]}?")
-        pairs[key] = value.strip()
-    return pairs

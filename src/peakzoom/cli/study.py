@@ -15,14 +15,14 @@ from peakzoom.cli.options import (
     DataArg,
     LayoutOptions,
     MachineOptions,
-    NetworkOptions,
+    ModelOpt,
     RecipeOptions,
     ValFractionOpt,
     ViewOptions,
     data_option,
     output_option,
 )
-from peakzoom.cli.recipe import chosen_options, chosen_recipe
+from peakzoom.cli.recipe import recipe_and_options
 from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def ablate(
     *,
     study: StudyOptions,
     reading: LayoutOptions,
-    network: NetworkOptions,
+    model: ModelOpt = None,
     recipe: RecipeOptions,
     val_fraction: ValFractionOpt = 0.0,
     views: ViewOptions,
@@ -90,8 +90,7 @@ def ablate(
     from peakzoom.studies.arms import ABLATION, Arm
     from peakzoom.studies.study import Study
 
-    chosen = chosen_recipe(recipe, network)
-    options = chosen_options(recipe, machine, val_fraction=val_fraction)
+    chosen, options = recipe_and_options(recipe, machine, model, val_fraction=val_fraction)
     averaged, seeds = views.views(), whole_numbers(study.seeds, "--seeds")
     init = _starts(study.init, [chosen.model])
     videos, folds = _folds(data, reading, study)
@@ -129,8 +128,7 @@ def compare(
     from peakzoom.studies.arms import Arm
     from peakzoom.studies.study import Study
 
-    chosen = chosen_recipe(recipe)
-    options = chosen_options(recipe, machine, val_fraction=val_fraction)
+    chosen, options = recipe_and_options(recipe, machine, val_fraction=val_fraction)
     averaged, seeds = views.views(), whole_numbers(study.seeds, "--seeds")
     wanted, also = _networks(compared.models, compared.spatial)
     init = _starts(study.init, wanted)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +13,7 @@ from peakzoom.cli.options import (
     DataArg,
     DataOptions,
     MachineOptions,
-    NetworkOptions,
+    ModelOpt,
     RecipeOptions,
     ValFractionOpt,
     data_option,
@@ -22,33 +21,8 @@ from peakzoom.cli.options import (
     output_option,
     training_option,
 )
-from peakzoom.cli.recipe import chosen_options, chosen_recipe
-from peakzoom.utils.errors import UserError
+from peakzoom.cli.recipe import recipe_and_options
 from peakzoom.video.guard import start_early
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Which of the videos are not trained on."""
-
-    val_fraction: ValFractionOpt = 0.15
-    test_groups: Annotated[str | None, data_option(help="Groups to set aside for testing, as 4,8,9.")] = None
-
-
-@dataclass(frozen=True)
-class TrainedNetwork(NetworkOptions):
-    """Which network is trained, and from what."""
-
-    branches: Annotated[
-        str | None, network_option(help="Of stage 2: some of O, D and C, as OD.", show_default="ODC")
-    ] = None
-    init: Annotated[
-        str | None, network_option(help="Trained model to start from; other classes get a new head.")
-    ] = None
-    weights: Annotated[
-        str | None,
-        network_option(help="Public weight file of the --model to start from, .safetensors or PyTorch's."),
-    ] = None
 
 
 @grouped
@@ -56,9 +30,17 @@ def train(
     data: DataArg,
     *,
     reading: DataOptions,
-    held_out: HeldOut,
-    network: TrainedNetwork,
-    recipe: RecipeOptions,
+    val_fraction: ValFractionOpt = 0.15,
+    test_groups: Annotated[str | None, data_option(help="Groups to set aside for testing, as 4,8,9.")] = None,
+    model: ModelOpt = None,
+    init: Annotated[
+        str | None, network_option(help="Trained model to start from; other classes get a new head.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        network_option(help="Public weight file of the --model to start from, .safetensors or PyTorch's."),
+    ] = None,
+    wanted: RecipeOptions,
     steps: Annotated[
         Literal["both", "tcnn", "joint"],
         training_option(help="tcnn: stage 1 alone; joint: stage 2 alone, from --init."),
@@ -81,34 +63,15 @@ def train(
     from peakzoom.training.distributed import is_main_process
     from peakzoom.training.train import train as run
 
-    chosen = chosen_recipe(recipe, network)
-    if network.branches is not None:
-        chosen = dataclasses.replace(chosen, branches=_branches(network.branches))
-    videos = reading.videos(data, reading.split_number)
-    if held_out.test_groups is not None:
-        groups = names_of(held_out.test_groups)
-        videos = dataclasses.replace(videos, entries=hold_out_groups(videos.entries, groups))
-    options = chosen_options(
-        recipe,
-        machine,
-        seed=seed,
-        val_fraction=held_out.val_fraction,
-        steps=STAGES if steps == "both" else (steps,),
-        init=network.init,
-        weights=network.weights,
+    parts = STAGES if steps == "both" else (steps,)
+    recipe, options = recipe_and_options(
+        wanted, machine, model, seed=seed, val_fraction=val_fraction, steps=parts, init=init, weights=weights
     )
-    run(videos, chosen, out, options, resume)
+    videos = reading.videos(data, reading.split_number)
+    if test_groups is not None:
+        videos = replace(videos, entries=hold_out_groups(videos.entries, names_of(test_groups)))
+    run(videos, recipe, out, options, resume)
     if is_main_process():
         write_missing_cards(out)
         tested = any(entry.split == "test" for entry in videos.entries)
         answer(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
-
-
-def _branches(letters: str) -> tuple[str, ...]:
-    """Such as "OD" for the original and the discriminative branch."""
-    from peakzoom.model.config import LETTERS
-
-    wanted = letters.upper().replace("+", "")
-    if not wanted or len(set(wanted)) < len(wanted) or set(wanted) - set(LETTERS.values()):
-        raise UserError(f"--branches is {letters!r}, expected O, D and C or some of them, as ODC, OD or O")
-    return tuple(name for name, letter in LETTERS.items() if letter in wanted)

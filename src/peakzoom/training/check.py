@@ -16,7 +16,7 @@ from peakzoom.model.precision import slow_in
 from peakzoom.model.weights import load_weights
 from peakzoom.training.log import quiet_lightning
 from peakzoom.training.options import Options
-from peakzoom.training.recipes import Recipe, check_recipe
+from peakzoom.training.recipes import Recipe, check_recipe, expect, expect_word
 from peakzoom.training.start import build
 from peakzoom.utils.errors import UserError
 
@@ -37,8 +37,12 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
     """
     quiet_lightning()  # before the first Trainer, which announces the hardware
     check_recipe(recipe)
-    if options.patience is not None and not validates:
-        raise UserError("--set patience needs validation videos, and --val-fraction 0 leaves none")
+    expect_word("cache", options.cache, ("auto", "on", "off"))
+    expect(options.num_nodes >= 1, "num_nodes", options.num_nodes, "1 or more")
+    if options.patience is not None:
+        expect(options.patience >= 1, "patience", options.patience, "1 or more")
+        if not validates:
+            raise UserError("--set patience needs validation videos, and --val-fraction 0 leaves none")
     _check_start(recipe, options, classes)
     _check_hardware(recipe, options)
 

@@ -1,4 +1,4 @@
-"""What a user may ask of a training beside the recipe."""
+"""The options of a training: all that a user may decide beside the recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peakzoom.training.distributed import launched
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may ask of a training beside the recipe.
+    """All that a user may decide of a training beside the recipe.
 
     Attributes:
         seed: of weights, order, crops and splits.

@@ -7,7 +7,7 @@ came out with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -91,76 +91,74 @@ class Recipe:
         return values
 
 
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of nested tables by key: ``{"joint": {"lr": 1}}`` becomes ``{"joint.lr": 1}``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": each for key, each in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+Range = tuple[str, Callable[[Any], bool]]
+COUNT: Range = ("1 or more", lambda value: value >= 1)
+POSITIVE: Range = ("more than 0", lambda value: 0 < value < math.inf)
+NOT_NEGATIVE: Range = ("0 or more", lambda value: 0 <= value < math.inf)
+SHARE: Range = ("from 0 to less than 1", lambda value: 0 <= value < 1)
+CHANGE: Range = ("from 0 to 1, a relative change", lambda value: 0 <= value <= 1)
+AREA: Range = ("two rising shares above 0 up to 1, or none", lambda area: 0 < area[0] <= area[1] <= 1)
+ASPECT: Range = ("two rising numbers, more than 0", lambda aspect: 0 < aspect[0] <= aspect[1] < math.inf)
+MEAN: Range = ("from 0 to 1, as pixels are", lambda mean: all(0 <= each <= 1 for each in mean))
+STD: Range = ("above 0 up to 1, as pixels are", lambda std: all(0 < each <= 1 for each in std))
+# Of values by key, without the name of the stage; a value that is None needs no range.
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("epochs", "batch_size", "max_stride", "stride"), COUNT),
+    **dict.fromkeys(("width", "reach", "lr", "clip_gradient", "preprocess.fps"), POSITIVE),
+    **dict.fromkeys(("min_steps", "final_lr", "weight_decay", "class_balance", "quiet"), NOT_NEGATIVE),
+    **dict.fromkeys(("warmup", "label_smoothing", "dropout", "erase"), SHARE),
+    **dict.fromkeys(("augment.brightness", "augment.contrast"), CHANGE),
+    **{"augment.area": AREA, "augment.aspect": ASPECT, "preprocess.mean": MEAN, "preprocess.std": STD},
+    "preprocess.size": ("32 pixels or more", lambda value: value >= 32),
+}
+WORDS: dict[str, Collection[str]] = {
+    "model": BACKBONES,
+    "attention_per": ATTENTION_PER,
+    "response": RESPONSES,
+    "optimizer": OPTIMIZERS,
+}
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Refuse what no network can be built from and no training can run with.
 
     Raises:
         UserError: a word that is unknown, a number out of its range.
     """
-    _one_of("model", recipe.model, BACKBONES)
-    _one_of("attention_per", recipe.attention_per, ATTENTION_PER)
-    _one_of("response", recipe.response, RESPONSES)
+    for key, value in flat(asdict(recipe)).items():
+        name = key.removeprefix("tcnn.").removeprefix("joint.")
+        if name in WORDS:
+            expect_word(key, value, WORDS[name])
+        elif name in RANGES and value is not None:
+            expected, holds = RANGES[name]
+            expect(holds(value), key, value, expected)
     for branch in recipe.branches:
-        _one_of("branches", branch, BRANCHES)
-    _expect(len(recipe.branches) > 0, "branches", "empty", f"some of {', '.join(BRANCHES)}")
-    once = len(set(recipe.branches)) == len(recipe.branches)
-    _expect(once, "branches", ", ".join(recipe.branches), "each branch once")
-    _expect(0 <= recipe.erase < 1, "erase", recipe.erase, "from 0 to less than 1, a share of the frame")
-    _expect(0 <= recipe.quiet < math.inf, "quiet", recipe.quiet, "0 or more")
-    _expect(0 <= recipe.dropout < 1, "dropout", recipe.dropout, "from 0 to less than 1")
-    _expect(recipe.batch_size >= 1, "batch_size", recipe.batch_size, "1 or more")
-    _expect(recipe.max_stride >= 1, "max_stride", recipe.max_stride, "1 or more")
-    _expect(recipe.stride is None or recipe.stride >= 1, "stride", recipe.stride, "1 or more, or none")
-    _expect(0 < recipe.width < math.inf, "width", recipe.width, "more than 0")
-    _expect(0 < recipe.reach < math.inf, "reach", recipe.reach, "more than 0")
-    balance = recipe.class_balance
-    _expect(0 <= balance < math.inf, "class_balance", balance, "0 or more")
-    pre = recipe.preprocess
-    _expect(pre.size >= 32, "preprocess.size", pre.size, "32 pixels or more")
-    _expect(pre.fps is None or 0 < pre.fps < math.inf, "preprocess.fps", pre.fps, "more than 0, or none")
-    in_range = all(0 <= value <= 1 for value in pre.mean)
-    _expect(in_range, "preprocess.mean", pre.mean, "from 0 to 1, as pixels are")
-    in_range = all(0 < value <= 1 for value in pre.std)
-    _expect(in_range, "preprocess.std", pre.std, "above 0 up to 1, as pixels go from 0 to 1")
-    _check_augment(recipe.augment)
-    for name, settings in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
-        _check_stage(name, settings)
+        expect_word("branches", branch, BRANCHES)
+    once = len(set(recipe.branches)) == len(recipe.branches) > 0
+    expect(once, "branches", ", ".join(recipe.branches), f"some of {', '.join(BRANCHES)}, each once")
 
 
-def _check_augment(augment: Augment) -> None:
-    area, (narrow, wide) = augment.area, augment.aspect
-    holds = area is None or 0 < area[0] <= area[1] <= 1
-    _expect(holds, "augment.area", area, "two rising shares of the canvas, above 0 up to 1, or none")
-    holds = 0 < narrow <= wide < math.inf
-    _expect(holds, "augment.aspect", augment.aspect, "two rising numbers, more than 0")
-    for name, value in (("brightness", augment.brightness), ("contrast", augment.contrast)):
-        _expect(0 <= value <= 1, f"augment.{name}", value, "from 0 to 1, a relative change")
-
-
-def _check_stage(name: str, settings: StageSettings) -> None:
-    _one_of(f"{name}.optimizer", settings.optimizer, OPTIMIZERS)
-    _expect(settings.epochs >= 1, f"{name}.epochs", settings.epochs, "1 or more")
-    _expect(settings.min_steps >= 0, f"{name}.min_steps", settings.min_steps, "0 or more")
-    _expect(0 < settings.lr < math.inf, f"the learning rate {name}.lr", settings.lr, "more than 0")
-    for key, value in (("final_lr", settings.final_lr), ("weight_decay", settings.weight_decay)):
-        _expect(0 <= value < math.inf, f"{name}.{key}", value, "0 or more")
-    expected = "from 0 to less than 1, a share of the steps"
-    _expect(0 <= settings.warmup < 1, f"{name}.warmup", settings.warmup, expected)
-    smoothing, norm = settings.label_smoothing, settings.clip_gradient
-    _expect(0 <= smoothing < 1, f"{name}.label_smoothing", smoothing, "from 0 to less than 1")
-    _expect(norm is None or 0 < norm < math.inf, f"{name}.clip_gradient", norm, "more than 0, or none")
-
-
-def _one_of(name: str, value: str, known: Collection[str]) -> None:
+def expect_word(key: str, value: str, known: Collection[str]) -> None:
+    """UserError if a setting is none of the known words."""
     if value not in known:
-        raise UserError(
-            f"{name} is {value!r}, expected one of {', '.join(known)}{did_you_mean(value, known)}"
-        )
+        raise UserError(f"{key} is {value!r}, expected one of {', '.join(known)}{did_you_mean(value, known)}")
 
 
-def _expect(holds: bool, name: str, value: object, expected: str) -> None:
+def expect(holds: bool, key: str, value: object, expected: str) -> None:
+    """UserError if a setting is not what is expected."""
     if not holds:
-        raise UserError(f"{name} is {value}, expected {expected}")
+        raise UserError(f"{key} is {value}, expected {expected}")
 
 
 def paper() -> Recipe:
