@@ -641,7 +641,7 @@ def test_how_cores_are_shared_out(
 @pytest.mark.parametrize(
     "arguments,reason",
     [
-        (["--on", "ray"], "name a new one with --out"),
+        (["--on", "ray"], "name a new folder with --out"),
         (["--on", "ray", "--out", "o", "--jsonl", "a.jsonl"], "leave --jsonl and --top out"),
         (["--on", "ray", "--out", "o", "--top", "3"], "leave --jsonl and --top out"),
         (["--out", "o"], "add --on ray"),

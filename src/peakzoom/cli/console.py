@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.table import Table
 
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells count
 
@@ -34,6 +35,18 @@ def answer(text: str) -> None:
     """Lines of a result, to standard output, each as long as it is."""
     with _above_bars():
         out_console.print(text, soft_wrap=True)
+
+
+def show_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str | None = None
+) -> None:
+    """A table as a result: its first column to the left, the others to the right, the row that is named strong bold."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for name, *values in rows:
+        table.add_row(*map(str, (name, *values)), style="bold" if name == strong else "")
+    out_console.print(table)
 
 
 class LogLines(logging.Handler):

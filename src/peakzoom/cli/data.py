@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console
+from peakzoom.cli.console import answer, show_table
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new
 from peakzoom.cli.options import DataArg, DataOptions
@@ -45,17 +44,13 @@ def check(
     videos = reading.videos(data, reading.split_number)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
         report = look(videos, workers, progress)
-    title = (
-        f"{videos.name}: {len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
-    )
-    out_console.print(_class_table(report, title))
+    counts = f"{len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
+    _show_classes(report, f"{videos.name}: {counts}")
     rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
     answer(
         "frames and seconds: least - median - most\n"
-        "frames per second: "
-        + ", ".join(rates[:6])
-        + (f" and {len(rates) - 6} other rates" if len(rates) > 6 else "")
-        + f"\nvariable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}\n"
+        f"frames per second: {_first(rates, 6, 'other rates')}\n"
+        f"variable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}\n"
         f"missing, unreadable or damaged: {len(report.problems)}"
     )
     _list_some(
@@ -65,24 +60,29 @@ def check(
         write_csv(out, ["path", "reason"], ((problem.path, problem.reason) for problem in report.problems))
 
 
-def _class_table(report: Report, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _show_classes(report: Report, title: str) -> None:
     splits_seen = sorted({name for each in report.classes for name in each.splits if name})
-    table.add_column("class")
-    for column in ("videos", *splits_seen, "unreadable", "frames", "seconds", "height x width"):
-        table.add_column(column, justify="right")
+    rows = []
     for each in report.classes:
         sizes = [f"{height}x{width}" for height, width in each.sizes]
-        table.add_row(
-            each.name,
-            str(each.splits.total()),
-            *(str(each.splits.get(name, 0)) for name in splits_seen),
-            str(each.unreadable),
-            "{} - {:g} - {}".format(*each.frames) if each.frames else "",
-            "{:.1f} - {:.1f} - {:.1f}".format(*each.seconds) if each.seconds else "",
-            ", ".join(sizes[:2]) + (f" and {len(sizes) - 2} more" if len(sizes) > 2 else ""),
+        rows.append(
+            (
+                each.name,
+                each.splits.total(),
+                *(each.splits.get(name, 0) for name in splits_seen),
+                each.unreadable,
+                "{} - {:g} - {}".format(*each.frames) if each.frames else "",
+                "{:.1f} - {:.1f} - {:.1f}".format(*each.seconds) if each.seconds else "",
+                _first(sizes, 2, "more"),
+            )
         )
-    return table
+    columns = ("class", "videos", *splits_seen, "unreadable", "frames", "seconds", "height x width")
+    show_table(title, columns, rows)
+
+
+def _first(texts: list[str], most: int, others: str) -> str:
+    """Such as "a, b and 3 more"."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} {others}" if len(texts) > most else "")
 
 
 def _list_some(lines: list[str], most: int, rest: str = "") -> None:
@@ -158,13 +158,11 @@ def prepare(
         f"{official.title}: {prepared.found:,} of {official.videos:,} videos, "
         f"{prepared.classes} of {official.classes} classes"
     )
-    table = Table()
-    for column in ("split", "training", "test"):
-        table.add_column(column, justify="right")
+    rows = []
     for split in prepared.splits:
         parts = (f"{part:,} of {whole:,}" for part, whole in zip(split.found, split.listed, strict=True))
-        table.add_row(str(split.number), *parts)
-    out_console.print(table)
+        rows.append((split.number, *parts))
+    show_table("", ("split", "training", "test"), rows)
     answer(f"videos: {prepared.videos}\nlists: {prepared.lists}\nmissing videos: {len(prepared.missing)}")
     _list_some(
         [f"{path}: {_uses(uses)}" for path, uses in prepared.missing.items()], SHOWN_MISSING, OUT_LISTS

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console, say
+from peakzoom.cli.console import answer, say, show_table
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside, videos_to_score
 from peakzoom.cli.options import (
@@ -28,7 +27,7 @@ from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.evaluation.faithfulness import Faithfulness
-    from peakzoom.evaluation.results import Evaluation, MeanEffort
+    from peakzoom.evaluation.results import Evaluation
 
 
 @dataclass(frozen=True)
@@ -52,21 +51,20 @@ class Amount:
         ),
     ] = None
 
-    def check(self, cascade: bool) -> None:
-        """Refuse what excludes one another."""
+    def part(self, cascade: bool) -> tuple[int, int] | None:
+        """Number and count of the shard, (2, 4) of "2/4"; None for all videos.
+
+        Raises:
+            UserError: it is none, or options exclude one another.
+        """
         if self.faithfulness and cascade:
             raise UserError("--faithfulness needs every view and --cascade stops early: ask for one of them")
-        if self.shard and (self.faithfulness or self.resume):
-            other = "--faithfulness" if self.faithfulness else "--resume"
-            raise UserError(
-                f"--shard scores a part of the videos and {other} is for all: leave one of them out"
-            )
-
-    @property
-    def part(self) -> tuple[int, int] | None:
-        """Number and count, (2, 4) of "2/4"; None for all videos."""
         if self.shard is None:
             return None
+        if self.faithfulness or self.resume:
+            raise UserError(
+                "--shard scores a part of the videos, --faithfulness and --resume are for all: leave one out"
+            )
         number, _, count = self.shard.partition("/")
         if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
             raise UserError(f"--shard is {self.shard!r}, expected a part of the videos, such as 1/4 to 4/4")
@@ -100,8 +98,7 @@ def evaluate(
     from peakzoom.evaluation.evaluate import score_shard
     from peakzoom.evaluation.unfinished import part_of
 
-    amount.check(computing.cascade)
-    averaged, part = views.views(), amount.part
+    averaged, part = views.views(), amount.part(computing.cascade)
     recognizer = computing.load(run)
     recognizer.choose_views(averaged)  # refuses views that the early exit was not calibrated for
     videos = videos_to_score(run, data, reading, split)
@@ -128,10 +125,26 @@ def evaluate(
 
 
 def _report(result: Evaluation, tested: str, target: Path) -> None:
-    out_console.print(_accuracy_table(result, f"{sum(result.counts.values())} {tested}"))
-    out_console.print(_class_table(result))
-    if result.effort:
-        _show_effort(result.effort)
+    show_table(
+        f"{sum(result.counts.values())} {tested}",
+        ("prediction", "top-1", "top-5", "mean class"),
+        (
+            (name, f"{branch.top1:.1%}", f"{branch.top5:.1%}", f"{branch.mean_class:.1%}")
+            for name, branch in result.branches.items()
+        ),
+        strong="fused",
+    )
+    show_table(
+        "Fused prediction, class by class",
+        ("class", "videos", "accuracy"),
+        ((name, result.counts[name], f"{share:.1%}") for name, share in result.fused.per_class.items()),
+    )
+    if spent := result.effort:
+        answer(
+            f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them in stage 2: "
+            f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
+            f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of a full test"
+        )
     if result.problems:
         say(
             f"{len(result.problems)} files are missing, broken or used in part: see {target / 'problems.csv'}"
@@ -141,42 +154,15 @@ def _report(result: Evaluation, tested: str, target: Path) -> None:
     answer(f"Scores, tables and pictures: {target}")
 
 
-def _show_effort(spent: MeanEffort) -> None:
-    answer(
-        f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them in stage 2: "
-        f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
-        f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of a full test"
-    )
-
-
-def _renew_card(run: str, evaluation: Path) -> None:
-    """Write the accuracies into the model card beside the weights."""
-    from peakzoom.hub.card import FILE, update_card
-    from peakzoom.model.load import find_model
-
-    file = find_model(run) / FILE
-    try:
-        if update_card(file.parent, [evaluation]):
-            answer(f"Model card: {file}")
-        else:
-            say(f"{file} was edited and is left as it is, without these accuracies: remove it for a new one")
-    except (
-        OSError
-    ) as error:  # the scores are written, and a run may be in a folder that only its owner changes
-        say(f"{file} could not be written: {error.strerror or error}")
-
-
 def _show_faithfulness(measured: Faithfulness) -> None:
     from peakzoom.evaluation.faithfulness import KINDS, SHARE
 
-    table = Table(title=f"Drop of the predicted class's score, {SHARE:.0%} of each frame blurred")
-    table.title_justify = "left"
-    for column in ("class predicted", "videos", "score", *KINDS):
-        table.add_column(column, justify="left" if column == "class predicted" else "right")
-    for name, videos, *values in measured.rows():
-        style = "bold" if name == "all" else ""
-        table.add_row(name, str(videos), *(f"{value:.3f}" for value in values), style=style)
-    out_console.print(table)
+    show_table(
+        f"Drop of the predicted class's score, {SHARE:.0%} of each frame blurred",
+        ("class predicted", "videos", "score", *KINDS),
+        ((name, videos, *(f"{value:.3f}" for value in values)) for name, videos, *values in measured.rows()),
+        strong="all",
+    )
     for kind in KINDS[1:]:
         test = measured.test(kind)
         low, high = test.interval
@@ -186,22 +172,16 @@ def _show_faithfulness(measured: Faithfulness) -> None:
         )
 
 
-def _accuracy_table(result: Evaluation, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("prediction")
-    for column in ("top-1", "top-5", "mean class"):
-        table.add_column(column, justify="right")
-    for name, branch in result.branches.items():
-        row = (f"{branch.top1:.1%}", f"{branch.top5:.1%}", f"{branch.mean_class:.1%}")
-        table.add_row(name, *row, style="bold" if name == "fused" else "")
-    return table
+def _renew_card(run: str, evaluation: Path) -> None:
+    """Write the accuracies into the model card beside the weights, where they can be: the scores are written."""
+    from peakzoom.hub.card import FILE, update_card
+    from peakzoom.model.load import find_model
 
-
-def _class_table(result: Evaluation) -> Table:
-    table = Table(title="Fused prediction, class by class", title_justify="left")
-    table.add_column("class")
-    table.add_column("videos", justify="right")
-    table.add_column("accuracy", justify="right")
-    for name, accuracy in result.fused.per_class.items():
-        table.add_row(name, str(result.counts[name]), f"{accuracy:.1%}")
-    return table
+    file = find_model(run) / FILE
+    try:
+        if update_card(file.parent, [evaluation]):
+            answer(f"Model card: {file}")
+        else:
+            say(f"{file} was edited and is left as it is, without these accuracies: remove it for a new one")
+    except OSError as error:
+        say(f"{file} could not be written: {error.strerror or error}")

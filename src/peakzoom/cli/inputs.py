@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ def names_of(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def find_videos(files: list[Path]) -> Iterator[Path]:
+def find_videos(files: Iterable[Path]) -> Iterator[Path]:
     """Files as they are named, and the videos in folders, sorted.
 
     Raises:

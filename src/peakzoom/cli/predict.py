@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -54,23 +52,14 @@ class Results:
 
     def check(self) -> None:
         """Refuse what excludes one another."""
-        if self.on == "ray" and (self.jsonl is not None or self.top != TOP):
+        if (self.on is None) != (self.out is None):
+            raise UserError(
+                "--on ray and --out go together: name a new folder with --out, add --on ray, or use --jsonl"
+            )
+        if self.on and (self.jsonl is not None or self.top != TOP):
             raise UserError("--on ray writes every score into --out: leave --jsonl and --top out")
-        if self.on == "ray" and self.out is None:
-            raise UserError(
-                "--on ray writes Parquet files, and no folder is named: name a new one with --out"
-            )
-        if self.on is None and self.out is not None:
-            raise UserError("--out is the folder of --on ray: name a file with --jsonl, or add --on ray")
-        if self.on is None and self.resume and self.file is None:
-            raise UserError(
-                "--resume goes on with a file of predictions, and none is named: name it with --jsonl"
-            )
-
-    @property
-    def file(self) -> Path | None:
-        """The file that JSON Lines are kept in."""
-        return None if self.jsonl == STDOUT else self.jsonl
+        if self.resume and self.on is None and self.jsonl in (None, STDOUT):
+            raise UserError("--resume goes on with a file of predictions: name it with --jsonl")
 
 
 @grouped
@@ -103,99 +92,91 @@ def predict(
     `peakzoom predict runs/first camera/ --on ray --out labels`
     """
     results.check()
-    if results.out is not None:
-        _label(run, files, results.out, views.views(), workers, computing, results.resume)
-    else:
-        paths = [_path(file) for file in files]
-        _predict(run, paths, results, views.views(), 1 if workers is None else workers, computing)
-
-
-def _path(text: str) -> Path:
-    if "://" in text and not Path(text).exists():
-        raise UserError(
-            f"{printable(text)} is an address: --on ray reads those, otherwise name a file or a folder"
-        )
-    return Path(text)
+    make = _label if results.on else _predict
+    videos, failed = make(run, files, results, views.views(), workers, computing)
+    if failed:
+        say(f"{failed} of {videos} files gave no prediction")
+        raise typer.Exit(1)
 
 
 def _label(
     run: str,
-    addresses: list[str],
-    out: str,
+    files: list[str],
+    results: Results,
     averaged: Views,
     workers: int | None,
     computing: CascadeOptions,
-    resume: bool,
-) -> None:
-    """Label an archive on Ray."""
+) -> tuple[int, int]:
+    """Label an archive on Ray; returns how many files there are, and how many gave no prediction."""
     from peakzoom.apps.batch.label import label
     from peakzoom.apps.batch.worker import LabelOptions
 
     options = LabelOptions(workers, **vars(computing))
-    labelled = label(run, addresses, out, averaged, options, resume=resume)
-    if resume:
+    labelled = label(run, files, str(results.out), averaged, options, resume=results.resume)
+    if results.resume:
         say(f"{labelled.before} of {labelled.videos} files were predicted before")
     if labelled.lost:
         say(f"{labelled.lost} workers were lost and started anew")
-    answer(f"{out}: {labelled.videos} files")
-    if labelled.failed:
-        say(f"{labelled.failed} of {labelled.videos} files gave no prediction")
-        raise typer.Exit(1)
+    answer(f"{results.out}: {labelled.videos} files")
+    return labelled.videos, labelled.failed
 
 
 def _predict(
     run: str,
-    files: list[Path],
+    files: list[str],
     results: Results,
     averaged: Views,
-    workers: int,
+    workers: int | None,
     computing: CascadeOptions,
-) -> None:
-    """Look at one file after the other, here."""
+) -> tuple[int, int]:
+    """Look at one file after the other, here; returns how many there are, and how many gave no prediction."""
     from peakzoom.utils.journal import Journal, settings_file
 
+    for each in files:
+        if "://" in each and not Path(each).exists():
+            raise UserError(
+                f"{printable(each)} is an address: --on ray reads those, otherwise name a file or a folder"
+            )
+    workers = 1 if workers is None else workers
     if workers:
         start_early()
-    kept = results.file
+    kept = None if results.jsonl == STDOUT else results.jsonl
     if kept is not None and not results.resume:
-        for each in (kept, settings_file(kept)):
-            check_new(each, "--jsonl")
+        for file in (kept, settings_file(kept)):
+            check_new(file, "--jsonl")
     recognizer = computing.load(run)
     averaged = recognizer.choose_views(averaged)
-    paths = list(find_videos(files))
-    with contextlib.ExitStack() as stack:
-        write: Callable[[dict[str, Any]], None] = _write_line if results.jsonl is not None else _write_nothing
-        waiting, failed = paths, 0
+    paths = waiting = list(find_videos(map(Path, files)))
+    failed, journal = 0, None
+    with ExitStack() as stack:
         if kept is not None:
-            settings = {**recognizer.settings(averaged), "top": results.top}
             stack.enter_context(explain_full_disk(kept.parent, "go on with --resume"))
+            settings = {**recognizer.settings(averaged), "top": results.top}
             journal = stack.enter_context(Journal(kept, settings, results.resume))
-            write = journal.add
-            waiting, failed = _remaining(paths, journal.lines)
+            failed = sum("error" in line for line in journal.lines)
+            waiting = _remaining(paths, journal.lines)
             if results.resume:
                 say(f"{len(paths) - len(waiting)} of {len(paths)} files were predicted before")
-        predicted = recognizer.predict_files(waiting, averaged, workers)
-        for path, prediction in zip(waiting, predicted, strict=True):
-            if isinstance(prediction, DecodeError):
+        for path, result in zip(waiting, recognizer.predict_files(waiting, averaged, workers), strict=True):
+            if isinstance(result, DecodeError):
                 failed += 1
-                say(f"{printable(path)}: no prediction: {prediction.reason}")
-                write({"file": str(path), "error": prediction.reason})
-                continue
-            if prediction.problem:
-                say(f"{printable(path)}: {prediction.problem}")
-            write(prediction.to_dict(results.top))
-            if write is not _write_line:
-                _print_prediction(prediction, results.top)
-    if failed:
-        say(f"{failed} of {len(paths)} files gave no prediction")
-        raise typer.Exit(1)
+                say(f"{printable(path)}: no prediction: {result.reason}")
+                line: dict[str, Any] = {"file": str(path), "error": result.reason}
+            else:
+                if result.problem:
+                    say(f"{printable(path)}: {result.problem}")
+                line = result.to_dict(results.top)
+            if journal:
+                journal.add(line)
+            if results.jsonl == STDOUT:
+                answer(json.dumps(line))
+            elif not isinstance(result, DecodeError):
+                _print_prediction(result, results.top)
+    return len(paths), failed
 
 
-def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> tuple[list[Path], int]:
-    """The files that no line is about, in their order, and how many lines hold an error.
-
-    A file that is named twice has two lines.
-    """
+def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> list[Path]:
+    """The files that no line is about, in their order; a file that is named twice has two lines."""
     done = Counter(line.get("file") for line in lines)
     waiting = []
     for file in files:
@@ -203,16 +184,7 @@ def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> tuple[list[Pat
             done[str(file)] -= 1
         else:
             waiting.append(file)
-    return waiting, sum("error" in line for line in lines)
-
-
-def _write_line(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
-def _write_nothing(line: dict[str, Any]) -> None:
-    """Predictions go to tables alone."""
+    return waiting
 
 
 def _print_prediction(prediction: Prediction, top: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from peakzoom.cli.console import answer, out_console
+from peakzoom.cli.console import answer, show_table
 
 NAMES = {
     "original": "T-CNN + spatial: original (O)",
@@ -21,39 +21,30 @@ NAMES = {
 def quickstart(
     out: Annotated[Path, typer.Option(help="New folder for clips, run and results.")] = Path("quickstart"),
     seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
-    train_clips: Annotated[int | None, typer.Option(min=1, help="Synthetic clips to train on.")] = None,
-    test_clips: Annotated[int | None, typer.Option(min=1, help="Synthetic clips to test on.")] = None,
+    train_clips: Annotated[int, typer.Option(min=1, help="Synthetic clips to train on.")] = 400,
+    test_clips: Annotated[int, typer.Option(min=1, help="Synthetic clips to test on.")] = 120,
     workers: Annotated[int, typer.Option(help="Processes that render and decode.")] = 2,
 ) -> None:
     """Render a small set of synthetic action clips, train both stages, evaluate, and draw where the network looked.
 
     Example: `peakzoom quickstart`
     """
-    from peakzoom.cli.quickstart_run import TEST_CLIPS, TRAIN_CLIPS
+    began = time.monotonic()
     from peakzoom.cli.quickstart_run import quickstart as run
 
-    done = run(
-        out,
-        seed=seed,
-        train_clips=TRAIN_CLIPS if train_clips is None else train_clips,
-        test_clips=TEST_CLIPS if test_clips is None else test_clips,
-        workers=workers,
+    tcnn, joint, figure = run(out, seed, train_clips, test_clips, workers)
+    branches = {
+        "T-CNN alone (stage 1)": tcnn.fused,
+        **{NAMES[name]: each for name, each in joint.branches.items()},
+    }
+    show_table(
+        "Held-out performers and backgrounds",
+        ("network", "top-1", "mean class accuracy"),
+        ((name, f"{branch.top1:.1%}", f"{branch.mean_class:.1%}") for name, branch in branches.items()),
+        strong=NAMES["fused"],
     )
-    table = Table(title="Held-out performers and backgrounds", title_justify="left")
-    for column in ("network", "top-1", "mean class accuracy"):
-        table.add_column(column, justify="left" if column == "network" else "right")
-    alone = done.tcnn.fused
-    table.add_row("T-CNN alone (stage 1)", f"{alone.top1:.1%}", f"{alone.mean_class:.1%}", end_section=True)
-    for name, branch in done.joint.branches.items():
-        table.add_row(
-            NAMES[name],
-            f"{branch.top1:.1%}",
-            f"{branch.mean_class:.1%}",
-            style="bold" if name == "fused" else "",
-        )
-    out_console.print(table)
     answer(
-        f"Where it looked: {done.figure}\nTable, scores, confusion: {done.out / 'evaluation-joint'}\n"
-        f"Model: {done.out / 'run'}, for instance: peakzoom predict {done.out / 'run'} CLIP.mp4\n"
-        f"Took {done.seconds:.0f} s."
+        f"Where it looked: {figure}\nTable, scores, confusion: {out / 'evaluation-joint'}\n"
+        f"Model: {out / 'run'}, for instance: peakzoom predict {out / 'run'} CLIP.mp4\n"
+        f"Took {time.monotonic() - began:.0f} s."
     )

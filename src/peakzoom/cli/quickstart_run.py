@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from peakzoom.data.entries import Entry
 from peakzoom.data.layouts.manifest import read_manifest
+from peakzoom.data.runs import STAGES
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.results import Evaluation
@@ -24,7 +24,6 @@ from peakzoom.utils.progress import progress_bar
 from peakzoom.video.sampling import Views
 from peakzoom.video.views import Augment
 
-TRAIN_CLIPS, TEST_CLIPS = 400, 120
 FRAMES, FPS = 24, 10.0  # 2.4 seconds: at least two periods of every action
 DIFFICULTY = 0.2  # a camera that trembles a little, some bystanders, few idle postures
 
@@ -48,17 +47,6 @@ def quick_recipe() -> Recipe:
     )
 
 
-@dataclass(frozen=True)
-class Quickstart:
-    """What a quickstart leaves: its folder, the evaluations of both stages, the figure; and the seconds it took."""
-
-    out: Path
-    tcnn: Evaluation
-    joint: Evaluation
-    figure: Path
-    seconds: float
-
-
 def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> None:
     """Where the network looked in the middle frame of each video."""
     one = Views(clips=1, crops=1)
@@ -71,46 +59,26 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
 
 
 def quickstart(
-    out: Path,
-    *,
-    seed: int = 0,
-    train_clips: int = TRAIN_CLIPS,
-    test_clips: int = TEST_CLIPS,
-    workers: int = 2,
-) -> Quickstart:
-    """Render, train, evaluate; everything goes to ``out``, a new folder.
-
-    Args:
-        out: new or empty.
-        seed: of everything.
-        train_clips: synthetic clips to train on.
-        test_clips: synthetic clips of other performers before other backgrounds.
-        workers: processes that render and decode.
-    """
-    began = time.monotonic()
+    out: Path, seed: int, train_clips: int, test_clips: int, workers: int
+) -> tuple[Evaluation, Evaluation, Path]:
+    """Render, train, evaluate into ``out``, a new folder; returns the evaluations of both stages and the figure."""
     check_new_folder(out)
     log.info(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
-    spec = DatasetSpec(
-        train_clips=train_clips,
-        test_clips=test_clips,
-        frames=FRAMES,
-        fps=FPS,
-        difficulty=DIFFICULTY,
-        seed=seed,
-    )
+    spec = DatasetSpec(train_clips, test_clips, frames=FRAMES, fps=FPS, difficulty=DIFFICULTY, seed=seed)
     with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
         clips = render_dataset(out / "clips", spec, workers, progress)
     data = read_manifest(clips / "clips.csv")
     run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0))
     write_missing_cards(run)
     test = choose_videos(data, run)
-    results = {}
-    for stage in ("tcnn", "joint"):
+    results = []
+    for stage in STAGES:
         log.info(f"testing {stage} on {len(test.entries)} clips of held-out performers and backgrounds")
         folder = out / f"evaluation-{stage}"
-        results[stage] = evaluate(load(run / stage), test, folder, Views(clips=2, crops=1))
+        results.append(evaluate(load(run / stage), test, folder, Views(clips=2, crops=1)))
         update_card(run / stage / "best", [folder])
     figure = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test.entries)}
     draw_attention(load(run), [first[label] for label in sorted(first)][:6], figure)
-    return Quickstart(out, results["tcnn"], results["joint"], figure, time.monotonic() - began)
+    tcnn, joint = results
+    return tcnn, joint, figure
