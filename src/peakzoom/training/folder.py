@@ -99,11 +99,6 @@ def save_stage(model: PeakZoom, folder: Path) -> None:
     _save(model, folder / "best")
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a stage has saved its networks."""
-    return (folder / "best" / "model.safetensors").exists()
-
-
 def _save(model: PeakZoom, folder: Path) -> None:
     with whole_folder(folder) as draft:
         model.save_pretrained(draft)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -76,8 +77,8 @@ class Training(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout and the split of peaks draw anew from (seed, step), so a resumed run draws what it would have. Every
-        # process draws for the whole batch and takes its part, so their number changes nothing. (The 0 was once the
-        # process's number; it stays, for the same draws as then.)
+        # process draws for the whole batch and takes its part, so their number changes nothing.
+        # (The 0 is for the draws of older versions.)
         state = seed_of(self.seed, self.global_step, 0)
         torch.manual_seed(state)
         self.draws = torch.Generator(self.device).manual_seed(state)
@@ -87,7 +88,7 @@ class Training(L.LightningModule):
         return batch.to(device, self.recipe.preprocess.source_size)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        self._note(batch)
+        self._note(batch.problems)
         world = self.trainer.world_size
         part = self.together.slice(len(batch.views))
         if world == 1 and not part.total:
@@ -113,11 +114,7 @@ class Training(L.LightningModule):
         return loss
 
     def _nothing(self) -> Tensor:
-        """A loss of 0 with gradients of 0, for which the other processes wait: no clip here could be decoded.
-
-        Raises:
-            UserError: they wait for the statistics of batch norms too, and there are none.
-        """
+        """A loss of 0 with gradients of 0, for which the other processes wait: no clip here could be decoded."""
         if any(isinstance(part, nn.SyncBatchNorm) for part in self.modules()):
             raise UserError(
                 f"process {self.global_rank} could decode no clip of its batch, so batch norms cannot be synchronised: "
@@ -128,40 +125,32 @@ class Training(L.LightningModule):
 
     def _weight_among_all(self, labels: Tensor) -> Tensor:
         """What this process's mean loss counts in the mean of all: how its clips weigh against the others', times W."""
-        weight = self.class_weight
-        own = (
-            weight[labels].sum()
-            if weight is not None
-            else torch.tensor(float(len(labels)), device=self.device)
-        )
+        weights = torch.ones_like(labels, dtype=torch.float32)
+        own = (weights if self.class_weight is None else self.class_weight[labels]).sum()
         every = own.clone()
         torch.distributed.all_reduce(every)
         return self.trainer.world_size * own / every.clamp(min=1e-30)
 
     def _check_finite(self) -> None:
         if not self.together.all(bool(self._finite)):
-            raise UserError(self._not_finite())
+            raise UserError(
+                f"the loss is no longer a finite number in epoch {self.current_epoch + 1}, step {self.global_step}: "
+                "train anew with a lower --lr, or with --precision 32-true where it was another"
+            )
 
     def on_train_epoch_end(self) -> None:
         # Before the checkpoint callbacks: what they saved last is from before.
         self._check_finite()
 
-    def _not_finite(self) -> str:
-        return (
-            f"the loss is no longer a finite number in epoch {self.current_epoch + 1}, step {self.global_step}: train "
-            "anew with a lower --lr, or with --precision 32-true where it was another"
-        )
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._note(batch)
+        self._note(batch.problems)
         if len(batch.views):
             output = self._run(batch)
             loss = self.model.loss(output, batch.labels)
             self._measure("val", output, batch, loss * len(batch.labels))
 
     def on_validation_epoch_end(self) -> None:
-        measured = self.log_epoch("val")
-        if measured:
+        if measured := self.log_epoch("val"):
             # Accuracy chooses the epoch; on few videos it ties often, and then the lower loss does.
             score = measured["val_accuracy"] - 1e-3 * min(measured["val_loss"], 10.0)
         else:  # no validation video could be decoded: as without any, the last epoch is kept
@@ -206,15 +195,14 @@ class Training(L.LightningModule):
         checkpoint["problems"] = [(each.path, each.reason) for each in self.all_problems()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for path, reason in checkpoint.get("problems", []):  # absent from runs of older versions
-            self.problems.setdefault(path, Problem(path, reason))
+        self._note(checkpoint.get("problems", []))  # absent from runs of older versions
 
     def all_problems(self) -> list[Problem]:
         """The files that some process could not decode, or not whole. Every process has to call this."""
         return list(dict.fromkeys(self.together.lists(list(self.problems.values()))))
 
-    def _note(self, batch: Batch) -> None:
-        for path, reason in batch.problems:
+    def _note(self, problems: Iterable[tuple[str, str]]) -> None:
+        for path, reason in problems:
             self.problems.setdefault(path, Problem(path, reason))
 
 

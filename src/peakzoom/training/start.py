@@ -63,13 +63,9 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
 
 
 def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Preprocess) -> None:
-    """Give a network the weights that its stage starts from.
+    """Give a network the weights of ``trained``, this run's stage 1, or those that the options name, if any.
 
-    Args:
-        model: untrained; its heads are then those of its backbone.
-        options: name a model or a weight file, or neither.
-        trained: the model of stage 1, where this run has trained one; it comes first.
-        pre: how its clips are made.
+    All its heads then start from its backbone's.
     """
     if trained or options.init:
         start_from(model, trained or str(options.init))
@@ -88,15 +84,13 @@ def start_from(model: PeakZoom, init: str | Path) -> None:
         log.info("%s: %d other classes, so the classifier starts anew", init, len(trained.classes))
         weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
     own = model.backbone.state_dict()
-    if unfit := sorted(
-        name for name, value in weights.items() if name not in own or own[name].shape != value.shape
-    ):
-        raise UserError(
-            f"{init} is another network than this one ({unfit[0]} does not fit); name its --model"
-        )
-    missing = [name for name in own if name not in weights and not name.startswith("fc.")]
-    if missing:
-        raise UserError(f"{init} is another network than this one (it has no {missing[0]}); name its --model")
+    for name in sorted(own.keys() | weights.keys()):
+        if name in weights and name in own and weights[name].shape == own[name].shape:
+            continue
+        if name in weights or not name.startswith("fc."):
+            raise UserError(
+                f"{init} is another network than this one ({name} does not fit); name its --model"
+            )
     model.backbone.load_state_dict({**own, **weights})
 
 

@@ -26,9 +26,10 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from peakzoom.data.splits import split_validation
 from peakzoom.training.check import check_settings
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
 from peakzoom.training.distributed import first_process_logs, is_main_process, lost_another
-from peakzoom.training.folder import is_done, open_run, read_problems, save_stage, write_lists, write_problems
+from peakzoom.training.folder import open_run, read_problems, save_stage, write_lists, write_problems
 from peakzoom.training.frames import Frames, decode_all
 from peakzoom.training.log import EpochLog
 from peakzoom.training.module import Training
@@ -95,15 +96,12 @@ def train(
         parts = _list_videos(out, data, parts, frames, problems)
 
         for name in (name for name in STAGES if name in options.steps):
-            if is_done(out / name):
+            if (out / name / "best" / "model.safetensors").exists():
                 log.info("%s: done before", name)
                 continue
-            stage = Stage(name, out / name, _of_stage(recipe, name), options)
-            sets = _datasets(stage, parts, frames)
-            training = _build(stage, data, parts)
-            trainer = _trainer(stage, *sets)
-            met = _fit(stage, trainer, training, *sets)
-            problems = _with_new(out, problems, met)
+            stage = _stage(name, out, recipe, options, parts, frames)
+            training, trainer = _build(stage, data.classes), _trainer(stage)
+            problems = _with_new(out, problems, _fit(stage, trainer, training))
             if trainer.is_global_zero:
                 save_stage(training.model, stage.folder)
             trainer.strategy.barrier()  # stage 2 starts from these weights
@@ -152,12 +150,14 @@ def _list_videos(out: Path, data: VideoSet, parts: Parts, frames: Frames, proble
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a training: its name, folder and settings."""
+    """One stage of a training: its name, folder, settings, and the clips that it trains on and validates with."""
 
     name: str
     folder: Path
     recipe: Recipe
     options: Options
+    train_set: ClipDataset
+    val_set: ClipDataset | None
 
     @property
     def settings(self) -> StageSettings:
@@ -165,43 +165,37 @@ class Stage:
         return self.recipe.joint if self.name == "joint" else self.recipe.tcnn
 
 
-def _of_stage(recipe: Recipe, name: str) -> Recipe:
-    """The T-CNN alone zooms nowhere and needs no larger frames."""
-    return replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1)) if name == "tcnn" else recipe
-
-
-def _datasets(stage: Stage, parts: Parts, frames: Frames) -> tuple[ClipDataset, ClipDataset | None]:
+def _stage(name: str, out: Path, recipe: Recipe, options: Options, parts: Parts, frames: Frames) -> Stage:
     """Random clips to train on, three clips of each video to validate."""
-    pre, canvas, seed = stage.recipe.preprocess, frames.preprocess.stored_canvas, stage.options.seed
-    random = ViewMaker(pre, stage.recipe.augment, seed, canvas=canvas)
-    train_set = ClipDataset(parts["train"], random, frames.cached)
-    if not parts["val"]:
-        return train_set, None
-    return train_set, ClipDataset(parts["val"], ViewMaker(pre, clips=3, canvas=canvas), frames.cached)
+    canvas = recipe.preprocess.stored_canvas
+    if name == "tcnn":  # it zooms nowhere and needs no larger frames
+        recipe = replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1))
+    pre, cached = recipe.preprocess, frames.cached
+    train_set = ClipDataset(parts["train"], ViewMaker(pre, recipe.augment, options.seed, canvas=canvas), cached)
+    val_set = ClipDataset(parts["val"], ViewMaker(pre, clips=3, canvas=canvas), cached) if parts["val"] else None
+    return Stage(name, out / name, recipe, options, train_set, val_set)
 
 
-def _build(stage: Stage, data: VideoSet, parts: Parts) -> Training:
+def _build(stage: Stage, classes: Sequence[str]) -> Training:
     """The network with the weights that it starts from, as Lightning trains it."""
     recipe, options = stage.recipe, stage.options
     joint = stage.name == "joint"
     torch.manual_seed(options.seed)
-    model = build(recipe, data.classes, joint)
+    model = build(recipe, classes, joint)
     before = stage.folder.with_name("tcnn") / "best" if joint and "tcnn" in options.steps else None
     set_start(model, options, before, recipe.preprocess)
-    weight = class_weights(parts["train"], len(data.classes), recipe.class_balance)
+    weight = class_weights(stage.train_set.entries, len(classes), recipe.class_balance)
     return Training(model, recipe, stage.settings, options.seed, weight)
 
 
-def _trainer(stage: Stage, train_set: ClipDataset, val_set: ClipDataset | None) -> L.Trainer:
+def _trainer(stage: Stage) -> L.Trainer:
     """Lightning's trainer with what is written and shown of a stage."""
     settings, options, folder = stage.settings, stage.options, stage.folder
-    if options.patience is not None and val_set is None:
+    if options.patience is not None and stage.val_set is None:
         raise UserError("--set patience needs validation videos, and none of them could be decoded")
-    if (
-        is_main_process()
-    ):  # and no other: it may come before this one has looked whether the run's folder is new
+    if is_main_process():  # no other: it may come before this one has looked whether the run's folder is new
         folder.mkdir(parents=True, exist_ok=True)
-    steps = math.ceil(len(train_set) / stage.recipe.batch_size)
+    steps = math.ceil(len(stage.train_set) / stage.recipe.batch_size)
     epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
     if epochs > settings.epochs:
         log.info(
@@ -210,7 +204,7 @@ def _trainer(stage: Stage, train_set: ClipDataset, val_set: ClipDataset | None) 
         )
     bar = options.progress and is_watched()
     callbacks: list[Callback] = [EpochLog(folder, stage.name, lines=options.progress and not bar)]
-    if val_set:
+    if stage.val_set:
         callbacks.append(checkpoint_callback(folder / "checkpoints", "best", monitor="val_score", mode="max"))
     # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
     # better one.)
@@ -235,27 +229,27 @@ def _trainer(stage: Stage, train_set: ClipDataset, val_set: ClipDataset | None) 
     )
 
 
-def _fit(
-    stage: Stage, trainer: L.Trainer, training: Training, train_set: ClipDataset, val_set: ClipDataset | None
-) -> list[Problem]:
+def _fit(stage: Stage, trainer: L.Trainer, training: Training) -> list[Problem]:
     """Train a stage, or go on with it; returns the videos that could not be decoded, or not whole."""
-    options, batch = stage.options, stage.recipe.batch_size
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device.type
     if device == "cpu":
         keep_freed_memory()
-    workers = options.workers
+    workers = stage.options.workers
     if workers is None:
         workers = max(1, ((os.cpu_count() or 2) - 1) // trainer.num_devices)
     pin = device == "cuda"
     # A GPU changes clips faster than processes can; on a CPU these do it beside the network. Mere crops are made there
     # too, as they are fewer bytes than whole frames.
-    train_set.maker.defer = pin and stage.recipe.augment.computes
-    sampler = EpochSampler(len(train_set), options.seed, world)
+    stage.train_set.maker.defer = pin and stage.recipe.augment.computes
+    sampler = EpochSampler(len(stage.train_set), stage.options.seed, world)
+    load = partial(
+        loader, batch_size=stage.recipe.batch_size, workers=workers, pin_memory=pin, rank=rank, world=world
+    )
     with _told_ends(trainer):
         trainer.fit(
             training,
-            loader(train_set, batch, workers, sampler, pin, rank, world),
-            loader(val_set, batch, workers, None, pin, rank, world) if val_set else None,
+            load(stage.train_set, sampler=sampler),
+            load(stage.val_set) if stage.val_set else None,
             ckpt_path=newest(stage.folder / "checkpoints"),
             weights_only=True,
         )
