@@ -24,10 +24,8 @@ from peakzoom.cli import (
     explain,
     export,
     predict,
-    push,
     quickstart,
     recipe,
-    report,
     serve,
     study,
     train,
@@ -73,8 +71,8 @@ for command in (
     watch.watch,
     calibrate.calibrate,
     export.export,
-    push.push,
-    report.report,
+    export.push,
+    evaluate.report,
     study.ablate,
     study.compare,
 ):
@@ -92,13 +90,26 @@ USAGE_ERROR: type[Any] = next(
 )
 
 
-def _usage(error: Any) -> str:
-    """What is wrong with a command line."""
-    context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
-    if context and option in recipe.MOVED and any(each.name == "settings" for each in context.command.params):
-        return f"{option} is a key of --set now: --set {recipe.MOVED[option]}"
-    message = " ".join(error.format_message().split()).rstrip(".")
-    return f"{message}; see '{context.command_path if context else 'peakzoom'} --help'"
+def _sentence(error: Exception) -> str | None:
+    """What is wrong, where it is the user's mistake or the disk is full; None for a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return missing_extra(error, "this command")
+    if isinstance(error, OSError) and is_full(error):
+        way_out = "make room and run it again, or go on with --resume where there is one"
+        return f"{no_room(Path(), error)}: {way_out}"
+    if isinstance(error, USAGE_ERROR):
+        context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
+        if (
+            context
+            and option in recipe.MOVED
+            and any(each.name == "settings" for each in context.command.params)
+        ):
+            return f"{option} is a key of --set now: --set {recipe.MOVED[option]}"
+        message = " ".join(error.format_message().split()).rstrip(".")
+        return f"{message}; see '{context.command_path if context else 'peakzoom'} --help'"
+    return None
 
 
 def main() -> None:
@@ -111,27 +122,14 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
-    except UserError as error:
-        say(f"error: {error}")
-        sys.exit(2)
-    except USAGE_ERROR as error:
-        if type(error).__name__ != "NoArgsIsHelpError":  # then the help is printed already
-            say(f"error: {_usage(error)}")
-        sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except OSError as error:
-        if not is_full(error):
-            raise
-        say(
-            f"error: {no_room(Path(), error)}: make room and run it again, or go on with --resume where there is one"
-        )
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        sentence = missing_extra(error, "this command")
-        if sentence is None:
-            raise
-        say(f"error: {sentence}")
+    except Exception as error:
+        if type(error).__name__ != "NoArgsIsHelpError":  # then the help is printed already
+            sentence = _sentence(error)
+            if sentence is None:
+                raise
+            say(f"error: {sentence}")
         sys.exit(2)
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
         say("stopped; train, evaluate, predict --jsonl and predict --on ray go on with --resume")

@@ -25,9 +25,6 @@ from peakzoom.utils.errors import UserError
 
 if TYPE_CHECKING:
     from peakzoom.evaluation.calibrate import Calibration
-    from peakzoom.evaluation.results import Scored
-    from peakzoom.inference.recognizer import Recognizer
-    from peakzoom.video.sampling import Views
 
 
 @grouped
@@ -52,8 +49,12 @@ def calibrate(
     Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade` and
     `peakzoom predict runs/first clip.mp4 --cascade`
     """
+    import numpy as np
+
+    from peakzoom.evaluation.calibrate import calibrate as choose
     from peakzoom.evaluation.evaluate import score_videos
-    from peakzoom.inference.early_exit import FOLDER, two_stages
+    from peakzoom.inference.cost import multiply_adds_by_pass
+    from peakzoom.inference.early_exit import FOLDER, Work, two_stages, view_order
 
     averaged, target = views.views(), Path(run) / FOLDER
     if not Path(run).is_dir():
@@ -74,32 +75,16 @@ def calibrate(
         say(f"{problem.path}: {problem.reason}")
     if not scored.predictions:
         raise UserError("not one of the videos could be scored; run 'peakzoom data check' on them")
-    result = _choose(recognizer, scored, averaged, loss)
+    original, fused = (
+        np.stack([each.views[name] for each in scored.predictions]) for name in ("original", "fused")
+    )
+    labels = np.array([each.label for each in scored.entries])
+    work = Work(*multiply_adds_by_pass(recognizer.model))
+    result = choose(original, fused, labels, view_order(averaged.clips, averaged.crops), work, loss)
     target.mkdir()
     result.save(recognizer, averaged, target)
     _report(result, averaged.clips * averaged.crops, recognizer.model.zooms)
     answer(f"The thresholds, all that were tried, and their plot: {target}")
-
-
-def _choose(recognizer: Recognizer, scored: Scored, averaged: Views, loss: float) -> Calibration:
-    """The thresholds of least work that lose no more than allowed on these videos."""
-    import numpy as np
-
-    from peakzoom.evaluation.calibrate import calibrate
-    from peakzoom.inference.cost import multiply_adds_by_pass
-    from peakzoom.inference.early_exit import Work, view_order
-
-    original, fused = (
-        np.stack([each.views[name] for each in scored.predictions]) for name in ("original", "fused")
-    )
-    return calibrate(
-        original,
-        fused,
-        np.array([each.label for each in scored.entries]),
-        view_order(averaged.clips, averaged.crops),
-        Work(*multiply_adds_by_pass(recognizer.model)),
-        loss,
-    )
 
 
 def _report(result: Calibration, views: int, branches: bool) -> None:
@@ -107,13 +92,9 @@ def _report(result: Calibration, views: int, branches: bool) -> None:
     best, full = result.chosen, result.full
     answer(
         f"{result.videos} videos, every view{' in stage 2' if branches else ''}: {full.accuracy:.1%}, "
-        f"{full.multiply_adds:.4g} G multiply-adds a video"
-    )
-    answer(
+        f"{full.multiply_adds:.4g} G multiply-adds a video\n"
         f"early exit: {best.accuracy:.1%}, {best.multiply_adds:.4g} G ({best.multiply_adds / full.multiply_adds:.1%}); "
-        f"{best.views:.1f} of {views} views, {best.passes_per_view:.2f} passes a view"
-    )
-    answer(
+        f"{best.views:.1f} of {views} views, {best.passes_per_view:.2f} passes a view\n"
         f"predictions changed: {best.changed}, from right to wrong: {best.lost} ({best.risk:.2%} changed over many "
         f"orders of the views); loses at most {best.loss_bound:.2f} points of accuracy, as far as scores can tell "
         f"(95%); {result.videos} videos do not rule out that {result.bound:.1f}% of predictions change (95%)"

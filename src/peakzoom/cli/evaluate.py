@@ -1,4 +1,4 @@
-"""``peakzoom evaluate``: a trained model on labelled videos."""
+"""``peakzoom evaluate`` tests a trained model on labelled videos, ``peakzoom report`` writes a page on it."""
 
 from __future__ import annotations
 
@@ -185,3 +185,21 @@ def _renew_card(run: str, evaluation: Path) -> None:
             say(f"{file} was edited and is left as it is, without these accuracies: remove it for a new one")
     except OSError as error:
         say(f"{file} could not be written: {error.strerror or error}")
+
+
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(help="Folder of an evaluation, or of the run that holds it.", show_default=False),
+    ],
+    out: Annotated[Path | None, typer.Option(help="New folder; default: report in the evaluation's.")] = None,
+) -> None:
+    """Write a page with pictures on one evaluation, from its score files.
+
+    Examples: `peakzoom report runs/first` and
+    `peakzoom report runs/first/evaluation-test-paper --out pages/first`
+    """
+    from peakzoom.evaluation.files import find_evaluation
+    from peakzoom.evaluation.report.page import write_report
+
+    answer(f"Page: {write_report(find_evaluation(run), out)}")

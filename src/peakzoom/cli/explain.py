@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +47,7 @@ def explain(
     from peakzoom.video.held import HeldVideo
 
     averaged = views.views()
-    name = video.stem if target is None else f"{video.stem}-{_plain(target)}"
+    name = video.stem if target is None else f"{video.stem}-" + re.sub(r"[^\w.-]", "_", target)
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
     recognizer = load(run, device)
@@ -66,8 +67,3 @@ def explain(
         answer("This model has the original branch alone: it does not look at the zoomed videos.")
     for file in files:
         answer(str(file))
-
-
-def _plain(name: str) -> str:
-    """A class name as part of a folder's."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)

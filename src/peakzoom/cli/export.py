@@ -1,4 +1,4 @@
-"""``peakzoom export``: a trained model as one file for other runtimes."""
+"""``peakzoom export`` writes a trained model as one file for other runtimes, ``peakzoom push`` puts it on the hub."""
 
 from __future__ import annotations
 
@@ -62,3 +62,19 @@ def export(
     )
     for each in exported.files:
         answer(f"{each} ({each.stat().st_size / 1e6:.1f} MB)")
+
+
+def push(
+    run: Annotated[Path, typer.Argument(help="Run folder or saved model.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="owner/name on the hub.", show_default=False)],
+    *,
+    private: Annotated[bool, typer.Option(help="If the repository is new, only you can see it.")] = False,
+) -> None:
+    """Put a trained model with its card on the Hugging Face hub, where peakzoom.load("owner/name") finds it.
+
+    Example: `peakzoom push runs/first anna/kitchen-actions --private`
+    """
+    from peakzoom.hub.push import push as upload
+
+    url = upload(run, name, private)
+    answer(f"{url}\nTo load it: peakzoom.load({name!r})")

@@ -111,14 +111,10 @@ class EngineOptions:
     precision: PrecisionOpt = FULL
 
     def load(self, run: str) -> Recognizer:
-        """The trained model, ready for files.
-
-        Raises:
-            UserError: nothing is there, or it cannot be computed so.
-        """
+        """The trained model, ready for files; UserError where nothing is there, or it cannot be computed so."""
         from peakzoom.inference.recognizer import load
 
-        return load(run, self.device, self.engine, self.precision)
+        return load(run, **vars(self))
 
 
 @dataclass(frozen=True)
@@ -128,12 +124,6 @@ class CascadeOptions(EngineOptions):
     cascade: Annotated[bool, typer.Option(help="Exit early, by the thresholds of 'peakzoom calibrate'.")] = (
         False
     )
-
-    def load(self, run: str) -> Recognizer:
-        """The same, with the early exit where ``--cascade`` is given; UserError also where the model has none."""
-        from peakzoom.inference.recognizer import load
-
-        return load(run, self.device, self.engine, self.precision, self.cascade)
 
 
 @dataclass(frozen=True)

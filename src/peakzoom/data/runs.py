@@ -1,6 +1,6 @@
 """A run folder, read back: which videos it trained on and tests on, and how the training went.
 
-``peakzoom.training.train`` writes the folder and documents its files. None of the optional extras is needed here.
+``peakzoom.training.train`` writes the folder; docs/runs.md lists its files. None of the optional extras is needed here.
 """
 
 from __future__ import annotations

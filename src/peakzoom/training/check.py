@@ -26,11 +26,7 @@ log = logging.getLogger(__name__)
 def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], validates: bool) -> None:
     """Refuse what would be refused after hours of decoding; log what is not refused but should be known.
 
-    Args:
-        recipe: of the training.
-        options: of the training.
-        classes: of the data.
-        validates: there are validation videos.
+    ``classes`` are the data's, ``validates`` says whether there are validation videos.
 
     Raises:
         UserError: a setting that is unknown, impossible here, or excluded by another one.
@@ -87,18 +83,14 @@ def _check_hardware(recipe: Recipe, options: Options) -> None:
         raise UserError(
             "--set sync_batch_norm=true needs GPUs: PyTorch has no such batch norm for processes on CPUs"
         )
-    precision = str(
-        trainer.precision
-    )  # not always options.precision: on a CPU Lightning takes bf16-mixed for 16-mixed
-    if (
-        precision.startswith("bf16")
-        and device.type == "cpu"
-        and (off := gradient_error(torch.bfloat16)) > 0.1
-    ):
-        raise UserError(
-            f"PyTorch {torch.__version__} computes wrong gradients in precision {precision} on this CPU, off by "
-            f"{off:.0%} in a small convolution: train with --precision 32-true"
-        )
+    precision = str(trainer.precision)  # on a CPU Lightning takes bf16-mixed for 16-mixed
+    if precision.startswith("bf16") and device.type == "cpu":
+        off = gradient_error(torch.bfloat16)
+        if off > 0.1:
+            raise UserError(
+                f"PyTorch {torch.__version__} computes wrong gradients in precision {precision} on this CPU, off by "
+                f"{off:.0%} in a small convolution: train with --precision 32-true"
+            )
     if precision != options.precision:
         log.warning(
             "Lightning trains in precision %s on this device, not in %s", precision, options.precision

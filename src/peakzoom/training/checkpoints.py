@@ -108,29 +108,19 @@ def newest(folder: Path) -> Path | None:
     """
     files = [folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()]
     for file in files:
+        rest = "this stage begins anew" if file == files[-1] else "the one before it is taken"
         try:
             state = read_checkpoint(file)
         except ValueError as error:
-            rest = "none is left" if file == files[-1] else "the one before it is taken"
             log.warning("%s is damaged (%s): %s", file, error, rest)
             continue
-        if _names_best(state) and (fault := _fault(folder / BEST)):
-            log.warning("%s is %s: this stage begins anew", folder / BEST, fault)
+        try:
+            if _names_best(state):
+                read_checkpoint(folder / BEST)
+            return file
+        except ValueError as error:
+            log.warning("%s is damaged (%s): this stage begins anew", folder / BEST, error)
             return None
-        return file
-    if files:
-        log.warning("no checkpoint can be read: this stage begins anew")
-    return None
-
-
-def _fault(file: Path) -> str | None:
-    """What is wrong with a checkpoint, None where it can be read."""
-    if not file.exists():
-        return "missing"
-    try:
-        read_checkpoint(file)
-    except ValueError as error:
-        return f"damaged ({error})"
     return None
 
 

@@ -77,10 +77,6 @@ class Together:
         dist.all_gather_object(lists, values, group=self.group)
         return [value for each in lists for value in each]
 
-    def all(self, true: bool) -> bool:
-        """Whether it is true in every process."""
-        return self.sums([float(not true)]) == [0.0]
-
 
 class SharedDropout(nn.Dropout):
     """A dropout that draws for the whole batch of all processes and takes the rows of this process's clips.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,10 +79,8 @@ def decode_all(paths: Sequence[Path], recipe: Recipe, options: Options) -> Frame
 def _probe(sample: Sequence[Path]) -> list[VideoInfo]:
     infos = []
     for path in sample:
-        try:
+        with suppress(DecodeError):  # counted when all are decoded, or by the loader when it meets the file
             infos.append(guarded(path, probe, path))
-        except DecodeError:
-            continue  # counted with all files when they are decoded, or by the loader when it meets the file
     if not infos:
         raise UserError(
             f"none of {len(sample)} videos could be decoded; run 'peakzoom data check' on this data"
@@ -117,8 +116,8 @@ def _fill(cache: FrameCache, paths: Sequence[Path], options: Options, pre: Prepr
     """Decode what the cache does not have yet."""
     workers = options.workers
     if workers is None:
-        started = launched()
-        workers = max(1, (os.cpu_count() or 1) // (started[0] if started else 1))
+        processes, _ = launched() or (1, 1)
+        workers = max(1, (os.cpu_count() or 1) // processes)
     # Each process begins elsewhere, and finds there what the others have decoded when it comes to it.
     rank, world = place()
     begin = rank * len(paths) // world

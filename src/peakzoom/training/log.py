@@ -28,11 +28,9 @@ SHOWN = (  # in the line: the column, its name there, its form
 def quiet_lightning() -> None:
     """Keep Lightning from announcing itself, and from warning of what is meant."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # which importing it has set to INFO
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings(
-        "ignore", ".*sync_dist=True.*"
-    )  # what is logged is summed over the processes already
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    # What is logged is summed over the processes already (sync_dist).
+    for text in ("does not have many workers", "sync_dist=True", "Checkpoint directory .* exists and is not"):
+        warnings.filterwarnings("ignore", f".*{text}.*")
 
 
 class EpochLog(Callback):

@@ -132,7 +132,7 @@ class Training(L.LightningModule):
         return self.trainer.world_size * own / every.clamp(min=1e-30)
 
     def _check_finite(self) -> None:
-        if not self.together.all(bool(self._finite)):
+        if self.together.sums([float(not self._finite)]) != [0.0]:
             raise UserError(
                 f"the loss is no longer a finite number in epoch {self.current_epoch + 1}, step {self.global_step}: "
                 "train anew with a lower --lr, or with --precision 32-true where it was another"

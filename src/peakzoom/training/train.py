@@ -1,23 +1,9 @@
 """Training in two stages, as the paper: the T-CNN first, then all three branches from it (docs/method.md, section 6).
 
 :func:`train` is the whole way: check, open the run, decode, then build, fit and save each stage. Lightning carries the
-loop. The run folder::
-
-    run/
-      command.txt  config.json   the command and the settings; a resumed run must have the same
-      classes.txt  videos.csv    class names; every video and where it went (train, val, test, unreadable)
-      data.txt                   what the data are called
-      problems.csv               every file that gave no frames, or not all, and why
-      tcnn/ joint/               one folder a stage:
-        checkpoints/               last.ckpt, written after every epoch, and previous.ckpt, the one before it, to go
-                                   on from; best.ckpt
-        best/ last/                weights (safetensors) and config.json, for peakzoom.load and from_pretrained
-        metrics.csv curves.png     accuracy and loss of every epoch
-        tensorboard/
-
-Whatever is read again is written whole or not at all (:mod:`peakzoom.utils.durable`), so that a run may be killed, or
-its disk be full, at any moment: ``resume`` takes the last checkpoint that can be read, and ends with the same
-weights.
+loop; docs/runs.md lists the files. What is read again is written whole or not at all (:mod:`peakzoom.utils.durable`),
+so that a run may be killed, or its disk be full, at any moment: ``resume`` takes the last checkpoint that can be read,
+and ends with the same weights.
 """
 
 from __future__ import annotations
