@@ -101,12 +101,9 @@ def _sentence(error: Exception) -> str | None:
         return f"{no_room(Path(), error)}: {way_out}"
     if isinstance(error, USAGE_ERROR):
         context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
-        if (
-            context
-            and option in recipe.MOVED
-            and any(each.name == "settings" for each in context.command.params)
-        ):
-            return f"{option} is a key of --set now: --set {recipe.MOVED[option]}"
+        with_set = context and any(each.name == "settings" for each in context.command.params)
+        if with_set and option and (by_set := recipe.as_set(option)):
+            return f"{option} is given as {by_set}"
         message = " ".join(error.format_message().split()).rstrip(".")
         return f"{message}; see '{context.command_path if context else 'peakzoom'} --help'"
     return None

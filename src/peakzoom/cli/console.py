@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -16,25 +15,22 @@ out_console = Console(markup=False, emoji=False, highlight=False)
 err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
-@contextmanager
-def _above_bars() -> Iterator[None]:
-    """Wipe progress bars away while something is printed, and draw them again below it."""
+def _print(console: Console, text: str) -> None:
+    """Each line as long as it is; progress bars make room for it."""
     from tqdm import tqdm
 
     with tqdm.external_write_mode():
-        yield
+        console.print(text, soft_wrap=True)
 
 
 def say(line: str) -> None:
     """One line on the way, to standard error."""
-    with _above_bars():
-        err_console.print(line, soft_wrap=True)
+    _print(err_console, line)
 
 
 def answer(text: str) -> None:
-    """Lines of a result, to standard output, each as long as it is."""
-    with _above_bars():
-        out_console.print(text, soft_wrap=True)
+    """Lines of a result, to standard output."""
+    _print(out_console, text)
 
 
 def show_table(

@@ -25,21 +25,6 @@ OPTION_KEYS = {
     "cache": "auto, on or off: whether decoded frames are kept on disk",
     "patience": "epochs without a better validation after which a stage stops",
 }
-# Options of older versions, and how they are given now.
-MOVED = {
-    "--stride": "stride=4",
-    "--frames": "preprocess.frames=16",
-    "--width": "width=0.5",
-    "--branches": "branches=original,discriminative",
-    "--flip": "augment.flip=true",
-    "--no-flip": "augment.flip=false",
-    "--accelerator": "accelerator=cpu",
-    "--devices": "devices=2",
-    "--num-nodes": "num_nodes=2",
-    "--sync-batch-norm": "sync_batch_norm=true",
-    "--cache": "cache=off",
-    "--patience": "patience=5",
-}
 
 
 def recipe(
@@ -99,6 +84,16 @@ def recipe_and_options(
         else:
             of_recipe[key] = value
     return with_values(recipe, of_recipe), Options(**asdict(machine), **values)
+
+
+def as_set(option: str) -> str | None:
+    """How the value of an option that does not exist is given by ``--set``; None where that has no such key."""
+    from peakzoom.training.recipe_text import KEYS
+
+    name = option.removeprefix("--").removeprefix("no-").replace("-", "_")
+    keys = [key for key in (*KEYS, *OPTION_KEYS) if key.rpartition(".")[2] == name]
+    value = "false" if option.startswith("--no-") else "VALUE"
+    return f"--set {min(keys, key=len)}={value}" if keys else None
 
 
 def _named(name: str) -> Recipe:

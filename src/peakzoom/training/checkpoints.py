@@ -69,14 +69,9 @@ class Kept(ModelCheckpoint):
         def here(path: str) -> str:
             return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
-        moved = {
-            **state_dict,
-            "dirpath": self.dirpath,
-            "best_k_models": {here(path): score for path, score in state_dict["best_k_models"].items()},
-        }
-        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            moved[name] = here(state_dict[name])
-        super().load_state_dict(moved)
+        moved = {name: here(value) if name.endswith("_path") else value for name, value in state_dict.items()}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**moved, "dirpath": self.dirpath, "best_k_models": best})
 
 
 def checkpoint_callback(folder: Path, name: str, **options: Any) -> ModelCheckpoint:

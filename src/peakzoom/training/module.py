@@ -56,6 +56,8 @@ class Training(L.LightningModule):
         self.model = model
         self.recipe, self.settings, self.seed = recipe, settings, seed
         self.register_buffer("class_weight", class_weight, persistent=False)
+        branches = model.branches if len(model.branches) > 1 else ()
+        self.accuracies = {**{name: f"accuracy_{name}" for name in branches}, "fused": "accuracy"}
         self.problems: dict[str, Problem] = {}
         self.draws: torch.Generator | None = None
         self.together = Together(1)
@@ -167,23 +169,20 @@ class Training(L.LightningModule):
         phi = self.model.draw_phi(total, video.shape[2], self.draws)
         return self.model(video, source, phi=None if phi is None else phi[first : first + len(video)])
 
-    def _names(self) -> list[str]:
-        return [*self.model.branches, "fused"] if len(self.model.branches) > 1 else ["fused"]
-
     def _measure(self, part: str, output: PeakZoomOutput, batch: Batch, loss: Tensor) -> None:
         """Add to the sums of the epoch: ``loss``, a sum over the clips and the branches, and the right predictions."""
-        logits, names = output.logits(), self._names()
-        found = {f"{part}_loss": loss / len(names)}
-        for name in names:
-            found[_accuracy(part, name)] = (logits[name].argmax(1) == batch.labels).sum()
-        for key, value in found.items():
-            total = self.sums.setdefault(key, [0.0, 0])
+        logits = output.logits()
+        found = {"loss": loss / len(self.accuracies)}
+        for name, measure in self.accuracies.items():
+            found[measure] = (logits[name].argmax(1) == batch.labels).sum()
+        for measure, value in found.items():
+            total = self.sums.setdefault(f"{part}_{measure}", [0.0, 0])
             total[0] = total[0] + value.detach().float()  # on the device: a GPU is not waited for
             total[1] += len(batch.labels)
 
     def log_epoch(self, part: str) -> dict[str, float]:
         """Log the epoch's means over the clips of all processes and begin anew; empty where there was no clip."""
-        keys = [f"{part}_loss", *(_accuracy(part, name) for name in self._names())]
+        keys = [f"{part}_{measure}" for measure in ("loss", *self.accuracies.values())]
         own = [float(value) for key in keys for value in self.sums.pop(key, (0.0, 0))]
         total = self.together.sums(own)
         means = {key: total[2 * i] / total[2 * i + 1] for i, key in enumerate(keys) if total[2 * i + 1]}
@@ -204,7 +203,3 @@ class Training(L.LightningModule):
     def _note(self, problems: Iterable[tuple[str, str]]) -> None:
         for path, reason in problems:
             self.problems.setdefault(path, Problem(path, reason))
-
-
-def _accuracy(part: str, name: str) -> str:
-    return f"{part}_accuracy" + ("" if name == "fused" else f"_{name}")

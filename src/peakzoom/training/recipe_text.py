@@ -59,8 +59,7 @@ def with_values(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
     Raises:
         UserError: a key is unknown, a value has the wrong type or is out of range.
     """
-    changed = {key: _from_text(KEYS.get(key), text) for key, text in values.items()}
-    return _recipe(flat(asdict(recipe)) | changed)
+    return _recipe({**flat(asdict(recipe)), **values})
 
 
 def check_key(key: str, known: Collection[str], whose: str) -> None:
@@ -70,9 +69,32 @@ def check_key(key: str, known: Collection[str], whose: str) -> None:
         raise UserError(f"{whose} has no {key}{did_you_mean(key, known, same)}")
 
 
-def read_value(kind: Any, text: str, key: str) -> Any:
-    """A value of a type from its text; UserError if it is none."""
-    return _checked(kind, _from_text(kind, text), key)
+def read_value(kind: Any, value: Any, key: str) -> Any:
+    """A value as its dataclass has it, from TOML or from text: lists become tuples, "none" is None.
+
+    Raises:
+        UserError: it is no such value.
+    """
+    if NoneType in get_args(kind):
+        if value in (None, NONE):
+            return None
+        kind = next(each for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        parts = [part.strip() for part in value.strip("[]").split(",")] if isinstance(value, str) else value
+        many = inner[-1] is Ellipsis
+        if not isinstance(parts, list | tuple) or not (many or len(parts) == len(inner)):
+            size = "" if many else f" of {len(inner)} values"
+            raise UserError(f"{key} is {value!r}, expected a list{size}")
+        return tuple(read_value(inner[0], part, key) for part in parts)
+    if type(value) is kind:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if isinstance(value, str):
+        with suppress(ValueError, KeyError):
+            return {"true": True, "false": False}[value] if kind is bool else kind(value)
+    raise UserError(f"{key} is {value!r}, expected {EXPECTED[kind]}")
 
 
 def _recipe(values: Mapping[str, Any]) -> Recipe:
@@ -81,7 +103,7 @@ def _recipe(values: Mapping[str, Any]) -> Recipe:
     for key, value in values.items():
         check_key(key, KEYS, "a recipe")
         table, _, name = key.rpartition(".")
-        given[table][name] = _checked(KEYS[key], value, key)
+        given[table][name] = read_value(KEYS[key], value, key)
     tables = {name: _filled(kind, given[name], f"{name}.") for name, kind in TABLES.items()}
     recipe: Recipe = _filled(Recipe, given[""] | tables)
     check_recipe(recipe)
@@ -104,41 +126,3 @@ def _written(value: Any) -> str:
     if value is None or isinstance(value, str | bool):
         return json.dumps(NONE if value is None else value, ensure_ascii=False)
     return repr(value)
-
-
-def _checked(kind: Any, value: Any, key: str) -> Any:
-    """A value as its dataclass has it: lists become tuples, whole numbers do for numbers, "none" is None."""
-    if NoneType in get_args(kind):
-        return None if value in (None, NONE) else _checked(_without_none(kind), value, key)
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        many = inner[-1] is Ellipsis
-        if not isinstance(value, list | tuple) or not (many or len(value) == len(inner)):
-            raise UserError(
-                f"{key} is {value!r}, expected a list{'' if many else f' of {len(inner)} values'}"
-            )
-        return tuple(_checked(inner[0], each, key) for each in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise UserError(f"{key} is {value!r}, expected {EXPECTED[kind]}")
-    return value
-
-
-def _without_none(kind: Any) -> Any:
-    return next(each for each in get_args(kind) if each is not NoneType)
-
-
-def _from_text(kind: Any, text: str) -> Any:
-    """A value as TOML would have it; text that is none of its type stays text, which the check then refuses."""
-    if NoneType in get_args(kind):
-        kind = _without_none(kind)
-    if text == NONE or kind in (str, None):
-        return text
-    if get_origin(kind) is tuple:
-        return [_from_text(get_args(kind)[0], part.strip()) for part in text.strip("[]").split(",")]
-    if kind is bool:
-        return {"true": True, "false": False}.get(text, text)
-    with suppress(ValueError):
-        return kind(text)
-    return text
