@@ -14,13 +14,7 @@ import typer
 from peakzoom.cli.console import answer, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new, find_videos
-from peakzoom.cli.options import (
-    CascadeOptions,
-    RunArg,
-    ViewOptions,
-    hardware_option,
-    output_option,
-)
+from peakzoom.cli.options import CascadeOptions, RunArg, ViewOptions, hardware_option, output_option
 from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.video.guard import start_early
@@ -100,19 +94,14 @@ def predict(
 
 
 def _label(
-    run: str,
-    files: list[str],
-    results: Results,
-    averaged: Views,
-    workers: int | None,
-    computing: CascadeOptions,
+    run: str, files: list[str], results: Results, views: Views, workers: int | None, computing: CascadeOptions
 ) -> tuple[int, int]:
     """Label an archive on Ray; returns how many files there are, and how many gave no prediction."""
     from peakzoom.apps.batch.label import label
     from peakzoom.apps.batch.worker import LabelOptions
 
     options = LabelOptions(workers, **vars(computing))
-    labelled = label(run, files, str(results.out), averaged, options, resume=results.resume)
+    labelled = label(run, files, str(results.out), views, options, resume=results.resume)
     if results.resume:
         say(f"{labelled.before} of {labelled.videos} files were predicted before")
     if labelled.lost:
@@ -122,12 +111,7 @@ def _label(
 
 
 def _predict(
-    run: str,
-    files: list[str],
-    results: Results,
-    averaged: Views,
-    workers: int | None,
-    computing: CascadeOptions,
+    run: str, files: list[str], results: Results, views: Views, workers: int | None, computing: CascadeOptions
 ) -> tuple[int, int]:
     """Look at one file after the other, here; returns how many there are, and how many gave no prediction."""
     from peakzoom.utils.journal import Journal, settings_file
@@ -145,19 +129,19 @@ def _predict(
         for file in (kept, settings_file(kept)):
             check_new(file, "--jsonl")
     recognizer = computing.load(run)
-    averaged = recognizer.choose_views(averaged)
+    views = recognizer.choose_views(views)
     paths = waiting = list(find_videos(map(Path, files)))
     failed, journal = 0, None
     with ExitStack() as stack:
         if kept is not None:
             stack.enter_context(explain_full_disk(kept.parent, "go on with --resume"))
-            settings = {**recognizer.settings(averaged), "top": results.top}
+            settings = {**recognizer.settings(views), "top": results.top}
             journal = stack.enter_context(Journal(kept, settings, results.resume))
             failed = sum("error" in line for line in journal.lines)
             waiting = _remaining(paths, journal.lines)
             if results.resume:
                 say(f"{len(paths) - len(waiting)} of {len(paths)} files were predicted before")
-        for path, result in zip(waiting, recognizer.predict_files(waiting, averaged, workers), strict=True):
+        for path, result in zip(waiting, recognizer.predict_files(waiting, views, workers), strict=True):
             if isinstance(result, DecodeError):
                 failed += 1
                 say(f"{printable(path)}: no prediction: {result.reason}")

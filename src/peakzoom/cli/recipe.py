@@ -55,25 +55,18 @@ def recipe_and_options(
     from peakzoom.training.recipe_text import KEYS, check_key, read_value, with_values
 
     recipe = _named(wanted.recipe)
-    given: dict[str, object] = {
-        "model": model,
-        "batch_size": wanted.batch_size,
-        "tcnn.epochs": wanted.epochs,
-        "joint.epochs": wanted.joint_epochs,
-    }
-    if wanted.epochs is not None:
-        given["tcnn.min_steps"] = 0  # this many epochs, however few the videos
-    if wanted.joint_epochs is not None:
-        given["joint.min_steps"] = 0
-    if wanted.lr is not None:
-        for name, stage in (("tcnn", recipe.tcnn), ("joint", recipe.joint)):
+    named: dict[str, Any] = {"model": model, "batch_size": wanted.batch_size}
+    given = {key: value for key, value in named.items() if value is not None}
+    stages = {"tcnn": (recipe.tcnn, wanted.epochs), "joint": (recipe.joint, wanted.joint_epochs)}
+    for name, (stage, epochs) in stages.items():
+        if epochs is not None:  # so many, however few the videos
+            given |= {f"{name}.epochs": epochs, f"{name}.min_steps": 0}
+        if wanted.lr is not None:
             given |= {f"{name}.lr": wanted.lr, f"{name}.final_lr": min(stage.final_lr, wanted.lr)}
     if wanted.size is not None:
-        height, width = (
-            round(side * wanted.size / recipe.preprocess.size) for side in recipe.preprocess.canvas
-        )
-        given |= {"preprocess.size": wanted.size, "preprocess.canvas": f"{height},{width}"}
-    of_recipe = {key: str(value) for key, value in given.items() if value is not None}
+        pre = recipe.preprocess
+        canvas = [round(side * wanted.size / pre.size) for side in pre.canvas]
+        given |= {"preprocess.size": wanted.size, "preprocess.canvas": canvas}
     for text in wanted.settings or ():
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
@@ -82,8 +75,8 @@ def recipe_and_options(
         if key in OPTION_KEYS:
             values[key] = read_value(get_type_hints(Options)[key], value, key)
         else:
-            of_recipe[key] = value
-    return with_values(recipe, of_recipe), Options(**asdict(machine), **values)
+            given[key] = value
+    return with_values(recipe, given), Options(**asdict(machine), **values)
 
 
 def as_set(option: str) -> str | None:

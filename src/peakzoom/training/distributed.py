@@ -1,9 +1,8 @@
 """Several processes that train one network: what each of them has to know of the others.
 
-The processes share one batch: what one process would take as a batch of B clips is cut into W equal runs of neighbours.
-So that the mean of their gradients is the one that a single process would compute, a process needs two things from the
-others: how many clips they could decode (its own place in the batch, for random draws), and how much these clips weigh
-in the loss. Batch norms are PyTorch's: each process's own, or on GPUs those of all.
+They share one batch, cut into equal runs of neighbours. So that the mean of their gradients is the one that a single
+process would compute, each needs from the others how many clips they could decode, which is its place in the batch for
+random draws, and how much these clips weigh in the loss (docs/scale.md).
 """
 
 from __future__ import annotations

@@ -85,10 +85,9 @@ def read_problems(out: Path) -> list[Problem]:
 
 
 def save_stage(model: PeakZoom, folder: Path) -> None:
-    """Save a trained network as ``last``, and that of its best epoch as ``best``, which says that the stage is done.
+    """Save a trained network as ``last``, and that of its best epoch as ``best``, in float32, whole or not at all.
 
-    Each is saved under another name first: a folder called ``best`` is always whole. What is saved is float32, whatever
-    it was trained in.
+    A stage that has its ``best`` is done.
     """
     model.float()
     _save(model, folder / "last")

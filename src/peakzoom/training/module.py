@@ -79,8 +79,7 @@ class Training(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout and the split of peaks draw anew from (seed, step), so a resumed run draws what it would have. Every
-        # process draws for the whole batch and takes its part, so their number changes nothing.
-        # (The 0 is for the draws of older versions.)
+        # process draws for the whole batch and takes its part, so their number changes nothing. (0: older draws.)
         state = seed_of(self.seed, self.global_step, 0)
         torch.manual_seed(state)
         self.draws = torch.Generator(self.device).manual_seed(state)
@@ -127,7 +126,7 @@ class Training(L.LightningModule):
 
     def _weight_among_all(self, labels: Tensor) -> Tensor:
         """What this process's mean loss counts in the mean of all: how its clips weigh against the others', times W."""
-        weights = torch.ones_like(labels, dtype=torch.float32)
+        weights = torch.ones(len(labels), device=labels.device)
         own = (weights if self.class_weight is None else self.class_weight[labels]).sum()
         every = own.clone()
         torch.distributed.all_reduce(every)

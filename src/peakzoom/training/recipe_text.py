@@ -53,8 +53,8 @@ def recipe_from_toml(text: str) -> Recipe:
         raise UserError(f"the recipe is no TOML: {error}") from error
 
 
-def with_values(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
-    """A recipe with other values, given as text: ``{"joint.lr": "1e-3", "preprocess.canvas": "108,108"}``.
+def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """A recipe with other values, as they are or as text: ``{"joint.lr": "1e-3", "preprocess.canvas": "108,108"}``.
 
     Raises:
         UserError: a key is unknown, a value has the wrong type or is out of range.
