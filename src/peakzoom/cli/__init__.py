@@ -1,9 +1,8 @@
 """The command line: ``peakzoom quickstart | train | evaluate | predict | explain | watch | ...``.
 
-One file a command, or two that belong together. Results go to standard output, everything about the way there to
-standard error. A user's mistake is one sentence and exit code 2. Files without a prediction, among others that have
-one, make exit code 1. What takes long to import, PyTorch above all, is imported where it is used, so that help comes
-at once.
+Results go to standard output, everything about the way there to standard error. A user's mistake is one sentence and
+exit code 2; files without a prediction, among others that have one, make exit code 1. What takes long to import,
+PyTorch above all, is imported where it is used, so that help comes at once.
 """
 
 from __future__ import annotations
@@ -84,11 +83,6 @@ for command in (data.check, data.prepare, data.render):
     data_app.command()(command)
 app.add_typer(data_app, name="data")
 
-# Typer brings a Click of its own in some versions and uses the installed one in others; this is the base of its errors.
-USAGE_ERROR: type[Any] = next(
-    each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
-)
-
 
 def _sentence(error: Exception) -> str | None:
     """What is wrong, where it is the user's mistake or the disk is full; None for a bug."""
@@ -99,8 +93,9 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError) and is_full(error):
         way_out = "make room and run it again, or go on with --resume where there is one"
         return f"{no_room(Path(), error)}: {way_out}"
-    if isinstance(error, USAGE_ERROR):
-        context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
+    if hasattr(error, "format_message"):  # of Click, which some versions of Typer bring themselves
+        context: Any = getattr(error, "ctx", None)
+        option = getattr(error, "option_name", None)
         with_set = context and any(each.name == "settings" for each in context.command.params)
         if with_set and option and (by_set := recipe.as_set(option)):
             return f"{option} is given as {by_set}"

@@ -10,13 +10,6 @@ import typer
 
 from peakzoom.cli.console import answer, show_table
 
-NAMES = {
-    "original": "T-CNN + spatial: original (O)",
-    "discriminative": "T-CNN + spatial: discriminative (D)",
-    "complementary": "T-CNN + spatial: complementary (C)",
-    "fused": "T-CNN + spatial: fused",
-}
-
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="New folder for clips, run and results.")] = Path("quickstart"),
@@ -33,15 +26,13 @@ def quickstart(
     from peakzoom.cli.quickstart_run import quickstart as run
 
     tcnn, joint, figure = run(out, seed, train_clips, test_clips, workers)
-    branches = {
-        "T-CNN alone (stage 1)": tcnn.fused,
-        **{NAMES[name]: each for name, each in joint.branches.items()},
-    }
+    branches = {"T-CNN alone (stage 1)": tcnn.fused}
+    branches |= {f"T-CNN + spatial: {name}": branch for name, branch in joint.branches.items()}
     show_table(
         "Held-out performers and backgrounds",
         ("network", "top-1", "mean class accuracy"),
         ((name, f"{branch.top1:.1%}", f"{branch.mean_class:.1%}") for name, branch in branches.items()),
-        strong=NAMES["fused"],
+        strong="T-CNN + spatial: fused",
     )
     answer(
         f"Where it looked: {figure}\nTable, scores, confusion: {out / 'evaluation-joint'}\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,6 +18,10 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
+
+
+# What an error says where another process is gone.
+LOST = re.compile("gloo|nccl|connection (closed|reset) by peer", re.IGNORECASE)
 
 
 class Slice(NamedTuple):
@@ -92,14 +97,6 @@ class SharedDropout(nn.Dropout):
         first, total = self.slice
         mask = super().forward(input.new_ones((total, *input.shape[1:])))
         return input * mask[first : first + len(input)]
-
-
-def lost_another(error: BaseException) -> bool:
-    """Whether an error only says that another process is gone."""
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        word in text for word in ("gloo", "connection closed by peer", "connection reset by peer", "nccl")
-    )
 
 
 def is_main_process() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from peakzoom.training.checkpoints import BEST, read_checkpoint
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings
+
+log = logging.getLogger(__name__)
 
 
 def training_curves(run: str | Path) -> Figure:
@@ -74,14 +77,15 @@ def write_lists(out: Path, data: VideoSet, parts: Mapping[str, Sequence[Entry]])
     )
 
 
-def write_problems(out: Path, problems: Iterable[Problem]) -> None:
-    """Every file that gave no frames, or not all, and why."""
-    write_csv(out / "problems.csv", ["path", "reason"], ((each.path, each.reason) for each in problems))
-
-
-def read_problems(out: Path) -> list[Problem]:
-    """Those that a stopped run has noted: a stage that is done meets its videos no more."""
-    return [Problem(row["path"], row["reason"]) for row in read_csv(out / "problems.csv")]
+def note_problems(out: Path, problems: Iterable[Problem]) -> None:
+    """Add to ``problems.csv``, every file that gave no frames, or not all, and why, what it does not say yet."""
+    file = out / "problems.csv"
+    noted = [Problem(row["path"], row["reason"]) for row in read_csv(file)]
+    new = [problem for problem in dict.fromkeys(problems) if problem not in noted]
+    if new or not file.exists():
+        write_csv(file, ["path", "reason"], ((each.path, each.reason) for each in noted + new))
+    if new:
+        log.warning(f"{len(new)} files are missing, broken or used in part: see {file}")
 
 
 def save_stage(model: PeakZoom, folder: Path) -> None:

@@ -30,8 +30,8 @@ from peakzoom.data.runs import STAGES
 from peakzoom.data.splits import split_validation
 from peakzoom.training.check import check_settings
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
-from peakzoom.training.distributed import first_process_logs, is_main_process, lost_another
-from peakzoom.training.folder import open_run, read_problems, save_stage, write_lists, write_problems
+from peakzoom.training.distributed import LOST, first_process_logs, is_main_process
+from peakzoom.training.folder import note_problems, open_run, save_stage, write_lists
 from peakzoom.training.frames import Frames, decode_all
 from peakzoom.training.log import EpochLog
 from peakzoom.training.module import Training
@@ -78,8 +78,7 @@ def train(
 
         frames = decode_all([entry.path for entry in parts["train"] + parts["val"]], recipe, options)
         recipe = replace(recipe, preprocess=frames.preprocess)
-        problems = list(dict.fromkeys([*data.problems, *frames.problems, *read_problems(out)]))
-        parts = _list_videos(out, data, parts, frames, problems)
+        parts = _list_videos(out, data, parts, frames)
 
         for name in (name for name in STAGES if name in options.steps):
             if (out / name / "best" / "model.safetensors").exists():
@@ -87,8 +86,9 @@ def train(
                 continue
             stage = _stage(name, out, recipe, options, parts, frames)
             training, trainer = _build(stage, data.classes), _trainer(stage)
-            problems = _with_new(out, problems, _fit(stage, trainer, training))
+            met = _fit(stage, trainer, training)
             if trainer.is_global_zero:
+                note_problems(out, met)
                 save_stage(training.model, stage.folder)
             trainer.strategy.barrier()  # stage 2 starts from these weights
     return out
@@ -116,17 +116,15 @@ def _recorded(data: VideoSet, parts: Parts, recipe: Recipe, options: Options) ->
     }
 
 
-def _list_videos(out: Path, data: VideoSet, parts: Parts, frames: Frames, problems: list[Problem]) -> Parts:
+def _list_videos(out: Path, data: VideoSet, parts: Parts, frames: Frames) -> Parts:
     """Write down every video and every problem; returns the parts without the videos that cannot be decoded."""
     used = {part: [entry for entry in all if entry.path not in frames.lost] for part, all in parts.items()}
     lost = [entry for part in ("train", "val") for entry in parts[part] if entry.path in frames.lost]
     if is_main_process():
         write_lists(out, data, {**used, "unreadable": lost})
-        write_problems(out, problems)
+        note_problems(out, [*data.problems, *frames.problems])
     if not used["train"]:
         raise UserError(f"no training video of {data.name} could be decoded; {out / 'problems.csv'} says why")
-    if problems:
-        log.warning(f"{len(problems)} files are missing, broken or used in part: see {out / 'problems.csv'}")
     log.info(
         f"{len(used['train'])} videos to train on, {len(used['val'])} to validate, {len(used['test'])} for testing "
         f"(not looked at), {len(data.classes)} classes"
@@ -255,20 +253,9 @@ def _told_ends(trainer: L.Trainer) -> Iterator[None]:
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
     except RuntimeError as error:
-        if trainer.world_size == 1 or not lost_another(error):
+        if trainer.world_size == 1 or not LOST.search(str(error)):
             raise
         raise UserError(
             f"process {trainer.global_rank} of {trainer.world_size} lost another one, which says why, or whose "
             "machine's log does: mend that and go on from the last epoch with --resume"
         ) from error
-
-
-def _with_new(out: Path, problems: list[Problem], met: list[Problem]) -> list[Problem]:
-    """The problems and those that training has met; stage 1 meets most of stage 2's."""
-    if new := [problem for problem in met if problem not in problems]:
-        log.warning(
-            f"{len(new)} files could not be decoded while training, or in part alone: see {out / 'problems.csv'}"
-        )
-        if is_main_process():
-            write_problems(out, problems + new)  # before the weights, with which the stage is done
-    return problems + new
