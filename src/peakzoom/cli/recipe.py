@@ -96,12 +96,9 @@ def _named(name: str) -> Recipe:
 
     if name in RECIPES:
         return RECIPES[name]()
-    file = Path(name)
-    if not file.is_file():
-        raise UserError(
-            f"--recipe is {name!r}, expected {', '.join(RECIPES)}, or a file, as 'peakzoom recipe small' prints it"
-        )
     try:
-        return recipe_from_toml(file.read_text(encoding="utf-8"))
+        return recipe_from_toml(Path(name).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as text: {error}") from error
+        raise UserError(
+            f"--recipe is {name!r}, expected {', '.join(RECIPES)}, or a file as 'peakzoom recipe small' prints it"
+        ) from error

@@ -19,7 +19,6 @@ import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-
 # What an error says where another process is gone.
 LOST = re.compile("gloo|nccl|connection (closed|reset) by peer", re.IGNORECASE)
 

@@ -31,14 +31,11 @@ KEYS = flat(get_type_hints(Recipe) | {name: get_type_hints(kind) for name, kind 
 
 def recipe_to_toml(recipe: Recipe) -> str:
     """Every value of a recipe on a line of its own; :func:`recipe_from_toml` reads the same recipe from them."""
-    lines: list[str] = []
-    tables: list[str] = []
-    for name, value in asdict(recipe).items():
-        if name in TABLES:
-            tables += ["", f"[{name}]", *(f"{key} = {_written(each)}" for key, each in value.items())]
-        else:
-            lines.append(f"{name} = {_written(value)}")
-    return "\n".join(lines + tables) + "\n"
+    values = asdict(recipe)
+    lines = [f"{name} = {_written(value)}" for name, value in values.items() if name not in TABLES]
+    for name in TABLES:
+        lines += ["", f"[{name}]", *(f"{key} = {_written(value)}" for key, value in values[name].items())]
+    return "\n".join(lines) + "\n"
 
 
 def recipe_from_toml(text: str) -> Recipe:
