@@ -30,7 +30,6 @@ from peakzoom.data.runs import read_metrics
 from peakzoom.data.splits import hold_out_groups
 from peakzoom.inference.recognizer import load
 from peakzoom.model import BACKBONES, PeakZoom
-from peakzoom.training import train as module
 from peakzoom.training.check import check_settings
 from peakzoom.training.module import Training, make_optimizer, schedule
 from peakzoom.training.options import Options
