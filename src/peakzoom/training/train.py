@@ -155,8 +155,12 @@ def _stage(name: str, out: Path, recipe: Recipe, options: Options, parts: Parts,
     if name == "tcnn":  # it zooms nowhere and needs no larger frames
         recipe = replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1))
     pre, cached = recipe.preprocess, frames.cached
-    train_set = ClipDataset(parts["train"], ViewMaker(pre, recipe.augment, options.seed, canvas=canvas), cached)
-    val_set = ClipDataset(parts["val"], ViewMaker(pre, clips=3, canvas=canvas), cached) if parts["val"] else None
+    train_set = ClipDataset(
+        parts["train"], ViewMaker(pre, recipe.augment, options.seed, canvas=canvas), cached
+    )
+    val_set = (
+        ClipDataset(parts["val"], ViewMaker(pre, clips=3, canvas=canvas), cached) if parts["val"] else None
+    )
     return Stage(name, out / name, recipe, options, train_set, val_set)
 
 
