@@ -104,30 +104,38 @@ class ZoomSampler(nn.Module):
                 "expected (N, 3, H, W) and (k N, g, g)"
             )
         height, width = size or frames.shape[2:]
-        shift = self.displacement(attention)
+        shift = self.displacement(attention).unflatten(0, (-1, frames.shape[0]))
         with exact(frames):
             axes = (frames.shape[2], height), (frames.shape[3], width)
             reading = _reading(*axes, self.side, shift.dtype, shift.device)
             # Of the attention's precision: bfloat16 would round positions to whole pixels.
-            times, frames = shift.shape[0] // frames.shape[0], frames.to(shift.dtype)
-            frames = frames.expand(times, *frames.shape).flatten(0, 1)
-            # Contiguous, a clip is read nearly twice as fast: its channels lie T frames apart, out of the caches.
-            zoomed = F.grid_sample(  # (k N, C, n height, m width)
-                frames.contiguous(), _positions(shift, reading), padding_mode="border", align_corners=True
-            )
+            positions = _positions(shift.transpose(0, 1), reading)
+            zoomed = _read(frames.to(positions.dtype), positions).flatten(0, 1)  # (k N, C, n height, m width)
             return zoomed if reading.times == (1, 1) else F.avg_pool2d(zoomed, reading.times)
 
 
 def _positions(shift: Tensor, reading: _Reading) -> Tensor:
-    """Where grid_sample reads: (N, g, g, 2) displacements in frame sides, added to places -> (N, h, w, 2)."""
-    number, grid = shift.shape[:2]
+    """Where grid_sample reads: (..., g, g, 2) displacements in frame sides, added to places -> (..., h, w, 2)."""
+    *several, grid, _, _ = shift.shape
     height, width = reading.place.shape[:2]
     # Along x first, (2 N g, g) x (g, w), and along y then, (h, g) x (N, g, 2 w): so x and y come side by side.
     along = (shift * reading.scale).transpose(-1, -2).reshape(-1, grid) @ reading.across.T
-    along = along.view(number, grid, 2, width).transpose(2, 3).flatten(2)
+    along = along.view(-1, grid, 2, width).transpose(2, 3).flatten(2)
     # Added, not multiplied: a GPU may round the factors of a product.
-    moved = torch.baddbmm(reading.place.flatten(1)[None], reading.down.expand(number, -1, -1), along)
-    return moved.view(number, height, width, 2)
+    moved = torch.baddbmm(reading.place.flatten(1)[None], reading.down.expand(along.shape[0], -1, -1), along)
+    return moved.view(*several, height, width, 2)
+
+
+def _read(frames: Tensor, positions: Tensor) -> Tensor:
+    """(N, C, H, W) read at (N, k, h, w, 2) positions -> (k, N, C, h, w)."""
+    # Copied first, a clip is read nearly twice as fast: its channels lie T frames apart, out of the caches.
+    frames, (several, height) = frames.contiguous(), positions.shape[1:3]
+    if frames.shape[0] == 1:  # threads share out images, so the k readings of one image are made k images
+        images = frames.expand(several, -1, -1, -1)
+        return F.grid_sample(images, positions[0], padding_mode="border", align_corners=True)[:, None]
+    # One reading below the other, (N, C, k h, w): making k images of each frame would copy them all.
+    whole = F.grid_sample(frames, positions.flatten(1, 2), padding_mode="border", align_corners=True)
+    return whole.unflatten(2, (several, height)).permute(2, 0, 1, 3, 4)
 
 
 class _Reading(NamedTuple):
