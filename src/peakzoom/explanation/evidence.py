@@ -14,6 +14,7 @@ from peakzoom.inference.prediction import Prediction
 from peakzoom.model import PeakZoom
 from peakzoom.video.clips import clip_span
 from peakzoom.video.held import HeldVideo
+from peakzoom.video.sampling import Region
 from peakzoom.video.scan import VideoInfo
 from peakzoom.video.views import Preprocess
 
@@ -63,24 +64,6 @@ class ClipEvidence:
     places: np.ndarray  # int64 (P, 3): frame, row and column of each peak
     values: np.ndarray  # float32 (P,), the response there
     labels: np.ndarray  # int64 (P,), the class that speaks there
-
-
-@dataclass(frozen=True)
-class Region:
-    """The part of the displayed frame that the network was shown: its edges in displayed pixels."""
-
-    top: float
-    left: float
-    height: float
-    width: float
-
-    def place(self, row: float, column: float, grid: int, size: int) -> tuple[float, float]:
-        """(x, y) of a grid place in displayed pixels, (0, 0) the middle of the first.
-
-        Grid line j lies on pixel j (size - 1) / (grid - 1) of the input, whose pixels share the region evenly.
-        """
-        x, y = ((each * (size - 1) / (grid - 1) + 0.5) / size for each in (column, row))
-        return self.left + x * self.width - 0.5, self.top + y * self.height - 0.5
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from peakzoom.explanation.classes import frame_probabilities, respond_to, speaking_classes
-from peakzoom.explanation.evidence import ClipEvidence, Evidence, Region
+from peakzoom.explanation.evidence import ClipEvidence, Evidence
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.inference.recognizer import Recognizer
@@ -34,7 +34,6 @@ from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.clips import clip_indices, clip_span
 from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Views
-from peakzoom.video.scan import VideoInfo
 from peakzoom.video.views import Preprocess, frames_at
 
 
@@ -97,7 +96,7 @@ def explain(
                 _see(network, view, start, None if target is None else classes.index(target))
                 for start, view in _clips(video, base, pre, offsets[crop], report)
             ]
-    region = _region(video.scan.info, offsets[crop], pre)
+    region = decoded.region(crop)
     place = (crop, len(offsets))
     return Explanation(
         prediction, shown, target is not None, video, base, clips, place, region, network.model
@@ -155,9 +154,3 @@ def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None
         responses[peaks].float().numpy(),
         labels[peaks].numpy(),
     )
-
-
-def _region(info: VideoInfo, corner: tuple[int, int], pre: Preprocess) -> Region:
-    (height, width), (top, left), side = pre.test_size(info.height, info.width), corner, pre.source_size
-    down, across = info.height / height, info.width / width
-    return Region(top * down, left * across, side * down, side * across)

@@ -43,6 +43,29 @@ class Views:
 
 
 @dataclass(frozen=True)
+class Region:
+    """The part of the displayed frame that a crop shows: its edges in displayed pixels."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def place(self, row: float, column: float, grid: int, size: int) -> tuple[float, float]:
+        """(x, y) of a grid place in displayed pixels, (0, 0) the middle of the first.
+
+        Grid line j lies on pixel j (size - 1) / (grid - 1) of the input, whose pixels share the region evenly.
+        """
+        x, y = ((each * (size - 1) / (grid - 1) + 0.5) / size for each in (column, row))
+        return self.left + x * self.width - 0.5, self.top + y * self.height - 0.5
+
+    def in_input(self, x: float, y: float, size: int) -> tuple[float, float]:
+        """(x, y) in pixels of the network's input of a place in displayed pixels."""
+        across, down = (x + 0.5 - self.left) / self.width, (y + 0.5 - self.top) / self.height
+        return across * size - 0.5, down * size - 0.5
+
+
+@dataclass(frozen=True)
 class DecodedViews:
     """A video decoded once, for all its test clips and their crops."""
 
@@ -64,6 +87,13 @@ class DecodedViews:
         for clip in self.clips:
             frames = self.video.take(clip)
             yield torch.stack([self._crop(frames, corner) for corner in self.offsets])
+
+    def region(self, crop: int) -> Region:
+        """Where a crop lies in the displayed frame."""
+        height, width = self.video.frames.shape[2:]
+        down, across = self.video.info.height / height, self.video.info.width / width
+        top, left = self.offsets[crop]
+        return Region(top * down, left * across, self.side * down, self.side * across)
 
     def _crop(self, frames: Tensor, corner: tuple[int, int]) -> Tensor:
         top, left = corner

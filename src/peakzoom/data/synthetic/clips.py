@@ -17,8 +17,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from peakzoom.data.places import COLUMNS as PLACE_COLUMNS
+from peakzoom.data.places import Place
 from peakzoom.data.synthetic.people import ACTIONS
-from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames
+from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames, telling_part
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress
@@ -114,7 +116,8 @@ def render_dataset(
 ) -> Path:
     """Write the clips of a data set, and their list ``clips.csv`` last: a folder without it is unfinished.
 
-    The list has the columns :data:`COLUMNS`; the group is the performer, as "p07".
+    The list has the columns :data:`COLUMNS`; the group is the performer, as "p07". Beside it, ``places.csv`` says where
+    the action shows in each frame (:mod:`peakzoom.data.places`).
 
     Args:
         root: new or empty folder, which is returned.
@@ -136,9 +139,17 @@ def render_dataset(
         (root / name).mkdir(parents=True, exist_ok=True)
     # Sorted by background, so that a process draws a background once for many clips.
     jobs = [(clip, root / path) for path, _, clip in sorted(plan, key=lambda item: item[2].background)]
-    for done, _ in enumerate(_written(jobs, workers), 1):
+    shown = {}
+    for (_, file), places in zip(jobs, _written(jobs, workers), strict=True):
+        shown[file] = places
         if progress:
-            progress(done, len(jobs))
+            progress(len(shown), len(jobs))
+    rows = (
+        (path, frame, place.part, *(f"{value:.1f}" for value in place[1:]))
+        for path, _, _ in plan
+        for frame, place in enumerate(shown[root / path])
+    )
+    write_csv(root / "places.csv", PLACE_COLUMNS, rows)
     write_csv(
         root / "clips.csv",
         COLUMNS,
@@ -150,12 +161,18 @@ def render_dataset(
     return root
 
 
-def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[None]:
-    """One item for each clip that is written."""
+def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[list[Place]]:
+    """Write the clips; one item for each in their order: where the action shows in its frames."""
     if workers <= 1:
-        yield from starmap(write_clip, jobs)
+        yield from starmap(_write, jobs)
         return
     size = max(1, min(BATCH, len(jobs) // (4 * workers)))
     # "spawn" works the same on all systems and carries no threads or locks of the caller over.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write_clip, *zip(*jobs, strict=True), chunksize=size)
+        yield from pool.map(_write, *zip(*jobs, strict=True), chunksize=size)
+
+
+def _write(spec: ClipSpec, path: Path) -> list[Place]:
+    write_clip(spec, path)
+    part, centres, radius = telling_part(spec)
+    return [Place(part, x, y, radius) for x, y in centres.tolist()]

@@ -225,9 +225,12 @@ class Scene:
         self.noise = np.rint(noise).astype(np.int16)
 
 
+_scene = lru_cache(maxsize=1)(Scene)  # its frames are drawn, and its telling part is asked for
+
+
 def clip_frames(spec: ClipSpec) -> Iterator[np.ndarray]:
     """The frames of a clip one by one, uint8 (H, W, 3)."""
-    scene, s = Scene(spec), SUPERSAMPLE
+    scene, s = _scene(spec), SUPERSAMPLE
     for t in range(spec.frames):
         frame = scene.canvas.copy()
         draw = ImageDraw.Draw(frame)
@@ -253,7 +256,7 @@ def telling_part(spec: ClipSpec) -> tuple[str, np.ndarray, float]:
     Returns the part's name ("hand", "foot", "head"; for clap one of the hands), its centres (T, 2) as x, y, and a
     radius that holds it.
     """
-    scene = Scene(spec)
+    scene = _scene(spec)
     name = ACTIONS[spec.action][1]
     centres, radius = scene.parts[name]
     return name, (centres - scene.camera) / SUPERSAMPLE, radius / SUPERSAMPLE

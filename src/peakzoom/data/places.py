@@ -1,0 +1,65 @@
+"""Where the action shows in the frames of videos: a table of places, drawn with synthetic clips or marked by hand.
+
+A row is one place in one frame; a frame may have several, as both hands::
+
+    path,frame,part,x,y,radius
+    wave/test_00001.mp4,0,hand,101.5,44.2,9.1
+
+The path starts from the table's folder. Frames count from 0; x, y and the radius are pixels of the frame as displayed,
+(0, 0) the middle of the top left one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from peakzoom.data.layouts.lists import read_table
+from peakzoom.utils.errors import UserError
+
+COLUMNS = ("path", "frame", "part", "x", "y", "radius")
+
+Places = Mapping[Path, Mapping[int, "list[Place]"]]  # of each video, of each of its frames that is marked
+
+
+class Place(NamedTuple):
+    """A disc that holds what acts."""
+
+    part: str  # as "hand"
+    x: float
+    y: float
+    radius: float
+
+
+def read_places(file: str | Path, root: str | Path | None = None) -> Places:
+    """Read a table of places.
+
+    Args:
+        file: a CSV file with the columns above.
+        root: the folder that its paths start from; the file's own when not given.
+
+    Raises:
+        UserError: no such file, a column is missing, a value is no number, or the radius is not positive.
+    """
+    file = Path(file)
+    root = file.parent if root is None else Path(root)
+    columns, rows = read_table(file)
+    if missing := [name for name in COLUMNS if name not in columns]:
+        raise UserError(f"{file} has no column {missing[0]!r}, expected {', '.join(COLUMNS)}")
+    places: dict[Path, dict[int, list[Place]]] = {}
+    for where, values, _ in rows:
+        try:
+            frame, numbers = int(values["frame"]), [float(values[name]) for name in ("x", "y", "radius")]
+        except ValueError as error:
+            raise UserError(
+                f"{where}: {error}; expected a frame's number, then x, y and radius in pixels"
+            ) from None
+        place = Place(values["part"], *numbers)
+        if frame < 0 or not all(map(math.isfinite, numbers)) or place.radius <= 0:
+            raise UserError(
+                f"{where}: frame {frame}, x, y, radius {numbers}; expected a frame from 0 and a radius above 0"
+            )
+        places.setdefault(root / values["path"], {}).setdefault(frame, []).append(place)
+    return places

@@ -1,0 +1,271 @@
+"""Does the attention lie where the action is? The pointing game, on videos in which somebody said where that is.
+
+Of every frame of a view whose place is known (:mod:`peakzoom.data.places`), with slack of half a feature cell, because
+a network cannot place its evidence more finely:
+
+* whether the highest peak of the response lies on it, or one of the three highest;
+* the same for the middle of the frame, and for a point drawn at random (its probability), which look at nothing;
+* by how much each zoomed video enlarges the place, in area.
+
+(Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, sec. 4.2.)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peakzoom.data.entries import Entry, Problem
+from peakzoom.data.places import Place, Places
+from peakzoom.evaluation.faithfulness import torch_engine
+from peakzoom.evaluation.stats import bootstrap
+from peakzoom.inference.engines.eager import TorchEngine
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.utils.progress import Progress, progress_bar
+from peakzoom.video.sampling import DecodedViews, Region, Views, decode_ahead
+
+BEST = 3  # peaks that count as "one of the highest"
+
+
+@dataclass(frozen=True)
+class PointedFrame:
+    """One frame of one view.
+
+    Attributes:
+        path, group: of the video.
+        frame: its number in the file.
+        label: the video's class.
+        part: what acts there, as "hand".
+        highest, best: whether the highest peak, or one of the three highest, lies on it.
+        middle: whether the middle of the frame does.
+        random: the probability that a place of the attention grid does.
+        discriminative, complementary: by how much each zoomed video enlarges it, in area.
+    """
+
+    path: str
+    group: str | None
+    frame: int
+    label: str
+    part: str
+    highest: bool
+    best: bool
+    middle: bool
+    random: float
+    discriminative: float
+    complementary: float
+
+
+@dataclass(frozen=True)
+class PointingRow:
+    """Means of :class:`PointedFrame` over some frames; enlargements are medians.
+
+    Attributes:
+        name: a part, a class, or "all".
+        interval: 95% of ``highest``, by bootstrap over groups, or over videos where groups are unknown.
+    """
+
+    name: str
+    videos: int
+    frames: int
+    highest: float
+    interval: tuple[float, float]
+    best: float
+    middle: float
+    random: float
+    discriminative: float
+    complementary: float
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """The frames of all videos, and what could not be decoded."""
+
+    frames: list[PointedFrame]
+    problems: list[Problem]
+
+    def rows(self) -> list[PointingRow]:
+        """One row a part, "all" last."""
+        return self._rows("part")
+
+    def by_class(self) -> list[PointingRow]:
+        """One row a class, "all" last."""
+        return self._rows("label")
+
+    def _rows(self, key: str) -> list[PointingRow]:
+        names = sorted({getattr(each, key) for each in self.frames})
+        parts = {name: [each for each in self.frames if getattr(each, key) == name] for name in names}
+        return [_row(name, part) for name, part in [*parts.items(), ("all", self.frames)]]
+
+    def summary(self) -> dict[str, Any]:
+        """Rows by part and by class as plain data."""
+        return {
+            "best": BEST,
+            "parts": [vars(each) for each in self.rows()],
+            "classes": [vars(each) for each in self.by_class()[:-1]],
+        }
+
+
+def _row(name: str, frames: Sequence[PointedFrame]) -> PointingRow:
+    def mean(key: str) -> float:
+        return float(np.mean([getattr(each, key) for each in frames]))
+
+    def median(key: str) -> float:
+        return float(np.median([getattr(each, key) for each in frames]))
+
+    units = [each.group if all(other.group for other in frames) else each.path for each in frames]
+    place = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    of = np.array([place[unit] for unit in units])
+    hits = np.bincount(of, weights=[each.highest for each in frames])
+    low, high = bootstrap(
+        lambda hits, frames: np.asarray(hits.sum(-1) / frames.sum(-1)),
+        *(hits, np.bincount(of).astype(float)),
+        vectorized=True,
+    )
+    return PointingRow(
+        name,
+        len({each.path for each in frames}),
+        len(frames),
+        mean("highest"),
+        (low, high),
+        *(mean(key) for key in ("best", "middle", "random")),
+        *(median(key) for key in ("discriminative", "complementary")),
+    )
+
+
+def measure_pointing(
+    recognizer: Recognizer,
+    entries: Sequence[Entry],
+    places: Places,
+    views: Views | None = None,
+    *,
+    workers: int = 1,
+    progress: bool | Progress = True,
+) -> Pointing:
+    """See whether the peaks lie where the action is, and whether the zoomed videos enlarge it.
+
+    Args:
+        recognizer: a trained model on PyTorch.
+        entries: the videos; those of which no place is known are left out.
+        places: where the action is.
+        views: the views; the paper's 30 when not given.
+        workers: decoding processes.
+        progress: show a bar; a function is called with (done, all) videos instead.
+
+    Raises:
+        UserError: the engine is not PyTorch, or no frame of the views has a place.
+    """
+    engine, views = torch_engine(recognizer), views or Views()
+    known = [entry for entry in entries if entry.path in places]
+    decoded = decode_ahead([entry.path for entry in known], recognizer.preprocess, views, workers)
+    frames: list[PointedFrame] = []
+    problems: list[Problem] = []
+    with progress_bar(f"pointing in {len(known)} videos", progress) as report:
+        for done, (entry, video) in enumerate(zip(known, decoded, strict=True), start=1):
+            if isinstance(video, DecodeError):
+                problems.append(Problem(str(entry.path), video.reason))
+            else:
+                frames += _pointed(engine, entry, recognizer.classes[entry.label], video, places[entry.path])
+            report(done, len(known))
+    if not frames:
+        raise UserError(
+            f"no place is known in a frame of the views of {len(entries)} videos: name the table that belongs to them"
+        )
+    return Pointing(frames, problems)
+
+
+def _pointed(
+    engine: TorchEngine, entry: Entry, label: str, video: DecodedViews, places: Mapping[int, list[Place]]
+) -> list[PointedFrame]:
+    """The frames of a video's views whose places are known."""
+    network, found = engine.network, []
+    size, cell = network.preprocess.size, network.model.backbone.cells.stride[1:]
+    regions = [video.region(crop) for crop in range(len(video.offsets))]
+    for numbers, batch in zip(video.clips, video.batches(), strict=True):
+        marked = [(at, number) for at, number in enumerate(numbers.tolist()) if number in places]
+        if not marked:
+            continue
+        peaks, grids = _look(engine, batch)
+        for (crop, region), (at, number) in itertools.product(enumerate(regions), marked):
+            discs = [_Disc.of(place, region, size, cell) for place in places[number]]
+            hits = _holds(discs, peaks[crop, at])
+            found.append(
+                PointedFrame(
+                    *(str(entry.path), entry.group, number, label),
+                    part="+".join(sorted({place.part for place in places[number]})),
+                    highest=bool(hits[0]),
+                    best=bool(hits.any()),
+                    middle=bool(_holds(discs, np.full((1, 2), (size - 1) / 2)).any()),
+                    random=float(_holds(discs, _grid_places(grids.shape[-2], size)).mean()),
+                    discriminative=_enlarged(grids[0, crop, at], discs, size),
+                    complementary=_enlarged(grids[1, crop, at], discs, size),
+                )
+            )
+    return found
+
+
+@torch.inference_mode()
+def _look(engine: TorchEngine, views: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The highest peaks and the zoom of uint8 views (B, T, 3, s, s).
+
+    Returns:
+        (B, T, BEST, 2), x and y in pixels of the network's input, NaN where a frame has fewer peaks; and
+        (2, B, T, g, g, 2), where the discriminative and the complementary video read, in [-1, 1], corners aligned.
+    """
+    network, model = engine.network, engine.network.model
+    first = network.first_pass(views.to(engine.device))
+    responses, peaks = model.respond(first.features, network.preprocess.frames, first.size)
+    attention = model.attention(responses.flatten(0, 1), peaks.flatten(0, 1), mode=model.config.eval_mode)
+    grids = torch.stack([model.sampler.grid(each).unflatten(0, peaks.shape[:2]) for each in attention])
+    values, cells = responses.masked_fill(~peaks, -1).flatten(2).topk(BEST)
+    side = responses.shape[-1]
+    places = torch.stack((cells % side, cells // side), -1) * ((network.preprocess.size - 1) / (side - 1))
+    return places.masked_fill(values[..., None] < 0, torch.nan).cpu().numpy(), grids.float().cpu().numpy()
+
+
+class _Disc(NamedTuple):
+    """A place in pixels of the network's input, where it is an ellipse if the frame was squeezed."""
+
+    centre: np.ndarray  # (2,), x and y
+    reach: np.ndarray  # (2,), its radii, with half a feature cell
+
+    @classmethod
+    def of(cls, place: Place, region: Region, size: int, cell: Sequence[float]) -> _Disc:
+        across, down = size / region.width, size / region.height
+        slack = np.array((cell[1], cell[0])) / 2
+        return cls(
+            np.array(region.in_input(place.x, place.y, size)),
+            place.radius * np.array((across, down)) + slack,
+        )
+
+
+def _holds(discs: Sequence[_Disc], points: np.ndarray) -> np.ndarray:
+    """Whether one of the discs holds each of the points (K, 2): bool (K,)."""
+    inside = [np.square((points - disc.centre) / disc.reach).sum(1) <= 1 for disc in discs]
+    return np.any(inside, axis=0)
+
+
+def _grid_places(grid: int, size: int) -> np.ndarray:
+    """Every place of the attention grid in pixels of the input: (g^2, 2)."""
+    line = np.linspace(0, size - 1, grid)
+    return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+
+
+def _enlarged(grid: np.ndarray, discs: Sequence[_Disc], size: int) -> float:
+    """By how much a zoomed video enlarges the places in area, the largest of several: 1 / |Jacobian| there.
+
+    The grid (g, g, 2) says where the result reads; the step of it that reads nearest to a place shows the place.
+    """
+    step = 2 / (len(grid) - 1)
+    down, right = np.diff(grid, axis=0)[:, :-1] / step, np.diff(grid, axis=1)[:-1] / step
+    area = np.abs(right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0])
+    middle = (grid[:-1, :-1] + grid[1:, 1:]) / 2
+    at = [disc.centre / (size - 1) * 2 - 1 for disc in discs]
+    nearest = [np.unravel_index(np.square(middle - each).sum(-1).argmin(), area.shape) for each in at]
+    return float((1 / np.maximum([area[each] for each in nearest], 1e-3)).max())
