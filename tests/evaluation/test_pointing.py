@@ -19,6 +19,7 @@ from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.video.decode import decode
 from peakzoom.video.sampling import Views, decode_views
+from peakzoom.video.scan import scan
 from peakzoom.video.views import to_input
 
 SHOWN = 5  # a frame of the middle clip of four in twelve
@@ -160,3 +161,18 @@ def test_what_cannot_be_measured(tmp_path: Path) -> None:
     places = {absent.path: {0: [Place("hand", 1, 1, 1)]}, file: by_pixels(file)}
     found = measure_pointing(recognizer(), [absent, there], places, Views(clips=1, crops=1), workers=0)
     assert [each.path for each in found.problems] == [str(absent.path)] and found.frames
+    assert found.unseen == 12 - 4  # of twelve frames, one clip of four
+
+
+@pytest.mark.parametrize(("name", "videos", "rows"), [("ut_interaction", 48, 63), ("weizmann", 40, 79)])
+def test_places_marked_by_hand_lie_in_their_frames(
+    name: str, videos: int, rows: int, shared_data: Path
+) -> None:
+    table = Path(__file__).parent / "places" / f"{name}.csv"
+    places = read_places(table, shared_data / name)
+    assert len(places) == videos and sum(len(p) for each in places.values() for p in each.values()) == rows
+    for path, frames in places.items():
+        info = scan(path).info
+        for number, marked in frames.items():
+            assert number < info.frames
+            assert all(0 <= each.x < info.width and 0 <= each.y < info.height for each in marked)

@@ -85,9 +85,16 @@ class PointingRow:
 
 @dataclass(frozen=True)
 class Pointing:
-    """The frames of all videos, and what could not be decoded."""
+    """The frames of all videos.
+
+    Attributes:
+        frames: those of the views whose places are known; a frame that two views hold comes twice.
+        unseen: how many frames have a known place but lie in no view.
+        problems: videos that could not be decoded.
+    """
 
     frames: list[PointedFrame]
+    unseen: int
     problems: list[Problem]
 
     def rows(self) -> list[PointingRow]:
@@ -107,6 +114,7 @@ class Pointing:
         """Rows by part and by class as plain data."""
         return {
             "best": BEST,
+            "unseen": self.unseen,
             "parts": [vars(each) for each in self.rows()],
             "classes": [vars(each) for each in self.by_class()[:-1]],
         }
@@ -165,19 +173,21 @@ def measure_pointing(
     known = [entry for entry in entries if entry.path in places]
     decoded = decode_ahead([entry.path for entry in known], recognizer.preprocess, views, workers)
     frames: list[PointedFrame] = []
-    problems: list[Problem] = []
+    unseen, problems = 0, []
     with progress_bar(f"pointing in {len(known)} videos", progress) as report:
         for done, (entry, video) in enumerate(zip(known, decoded, strict=True), start=1):
             if isinstance(video, DecodeError):
                 problems.append(Problem(str(entry.path), video.reason))
             else:
-                frames += _pointed(engine, entry, recognizer.classes[entry.label], video, places[entry.path])
+                known_here = places[entry.path]
+                frames += _pointed(engine, entry, recognizer.classes[entry.label], video, known_here)
+                unseen += len(known_here.keys() - set(video.clips.flatten().tolist()))
             report(done, len(known))
     if not frames:
         raise UserError(
             f"no place is known in a frame of the views of {len(entries)} videos: name the table that belongs to them"
         )
-    return Pointing(frames, problems)
+    return Pointing(frames, unseen, problems)
 
 
 def _pointed(
