@@ -152,7 +152,9 @@ def blur(views: Tensor, sigma: float) -> Tensor:
 def torch_engine(recognizer: Recognizer) -> TorchEngine:
     """The engine, which must be able to say what it attends to; UserError if it is another."""
     if not isinstance(recognizer.engine, TorchEngine):
-        raise UserError(f"what a network attends to is known with engine torch alone, not {recognizer.engine.name}: leave --engine out")
+        raise UserError(
+            f"engine torch alone knows what a network attends to, not {recognizer.engine.name}: leave --engine out"
+        )
     return recognizer.engine
 
 
