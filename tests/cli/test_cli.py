@@ -183,6 +183,8 @@ def test_no_command(call: Call) -> None:
         ("predict {run} {clips} --jsonl {clips}", "exists"),
         ("predict {run} {clips} --jsonl {tmp}/no/such/folder.jsonl", "no folder"),
         ("evaluate {run} --faithfulness --cascade", "ask for one of them"),
+        ("evaluate {run} --places {clips} --shard 1/2", "--places is for all"),
+        ("evaluate {run} --places {clips}", "has no column 'frame'"),
         ("explain {run}", "Missing argument"),
         ("explain {tmp}/gone {video}", "does not exist"),
         ("explain {run} {tmp}/gone.mp4 --out {new}", "no such file"),
@@ -547,12 +549,26 @@ def test_every_nasty_file_is_explained_or_refused(run: Path, shared_data: Path) 
         assert (np.diff(evidence.times) >= 0).all() and evidence.end >= evidence.times[-1], file
 
 
-def test_evaluate_with_faithfulness(call: Call, run: Path, tmp_path: Path) -> None:
-    result = call("evaluate", run, "--out", tmp_path / "e", "--faithfulness", *QUICK)
+def test_evaluate_where_it_looks(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
+    """Faithfulness and pointing: printed, written, and in the card."""
+    out, places = tmp_path / "e", clips / "places.csv"
+    result = call("evaluate", run, "--out", out, "--faithfulness", "--places", places, *QUICK)
     assert result.code == 0 and "attended less random" in result.out and "attended less centre" in result.out
-    told = json.loads((tmp_path / "e" / "faithfulness.json").read_text())
-    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    told, metrics, pointing = (
+        json.loads((out / f"{name}.json").read_text()) for name in ("faithfulness", "metrics", "pointing")
+    )
     assert told["classes"][-1]["class"] == "all" and told["classes"][-1]["videos"] == metrics["videos"]
+    with (out / "pointing.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    everything = pointing["parts"][-1]
+    assert everything["frames"] == len(rows) > 0 and everything["name"] == "all"
+    assert everything["highest"] == pytest.approx(np.mean([row["highest"] == "True" for row in rows]))
+    # One middle clip of 8 frames is seen of each of the videos, which have 12.
+    assert len(rows) == 8 * metrics["videos"]
+    assert f"{4 * metrics['videos']} frames of the table lie in no view" in result.err
+    card = (run / "joint" / "best" / "README.md").read_text(encoding="utf-8")
+    assert f"Whether its attention lies where the action is: in {everything['highest']:.1%}" in card
+    assert "Whether its attention is true: where 20% of each frame are blurred" in card
 
 
 def test_report(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
@@ -767,6 +783,7 @@ def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert result.code == 0
     for name in ("T-CNN alone", "original", "discriminative", "complementary", "spatial: fused"):
         assert name in result.out
+    assert "Where the attention lies" in result.out and (out / "evaluation-tcnn" / "pointing.json").exists()
     assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
     for stage in ("tcnn", "joint"):
         scored = json.loads((out / f"evaluation-{stage}" / "metrics.json").read_text())

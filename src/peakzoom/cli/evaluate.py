@@ -26,8 +26,12 @@ from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
+    from peakzoom.data.entries import VideoSet
     from peakzoom.evaluation.faithfulness import Faithfulness
+    from peakzoom.evaluation.pointing import Pointing
     from peakzoom.evaluation.results import Evaluation
+    from peakzoom.inference.recognizer import Recognizer
+    from peakzoom.video.sampling import Views
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class Amount:
             help="Also blur what is attended to, and as much elsewhere: six times the work again.",
         ),
     ] = False
+    places: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of where the action is: also measure whether the attention lies there.",
+            show_default=False,
+        ),
+    ] = None
     resume: Annotated[
         bool, typer.Option(help="Go on with a stopped evaluation, or with what shards have scored.")
     ] = False
@@ -57,13 +68,15 @@ class Amount:
         Raises:
             UserError: it is none, or options exclude one another.
         """
-        if self.faithfulness and cascade:
-            raise UserError("--faithfulness needs every view and --cascade stops early: ask for one of them")
+        given = {"--faithfulness": self.faithfulness, "--places": self.places}
+        looks = next((name for name, value in given.items() if value), None)
+        if looks and cascade:
+            raise UserError(f"{looks} needs every view and --cascade stops early: ask for one of them")
         if self.shard is None:
             return None
-        if self.faithfulness or self.resume:
+        if looks or self.resume:
             raise UserError(
-                "--shard scores a part of the videos, --faithfulness and --resume are for all: leave one out"
+                f"--shard scores a part of the videos, {looks or '--resume'} is for all: leave one of them out"
             )
         number, _, count = self.shard.partition("/")
         if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
@@ -96,6 +109,7 @@ def evaluate(
         start_early()
     from peakzoom.evaluation.evaluate import evaluate as test
     from peakzoom.evaluation.evaluate import score_shard
+    from peakzoom.evaluation.files import write_pointing
     from peakzoom.evaluation.unfinished import part_of
 
     averaged, part = views.views(), amount.part(computing.cascade)
@@ -114,12 +128,16 @@ def evaluate(
             "Next, when every shard is done: the same command with --resume in place of --shard"
         )
         return
+    pointing = _pointing(recognizer, videos, averaged, workers, amount.places) if amount.places else None
     result = test(
         *(recognizer, videos, target, averaged, workers),
         resume=amount.resume,
         faithfulness=amount.faithfulness,
     )
     _report(result, f"{split} videos, {views.num_clips} x {views.crops} views", target)
+    if pointing:
+        write_pointing(target, pointing)
+        show_pointing(pointing)
     if recognizer.weights and Path(run).is_dir():
         _renew_card(run, target)
 
@@ -152,6 +170,38 @@ def _report(result: Evaluation, tested: str, target: Path) -> None:
     if result.faithfulness:
         _show_faithfulness(result.faithfulness)
     answer(f"Scores, tables and pictures: {target}")
+
+
+def _pointing(recognizer: Recognizer, videos: VideoSet, views: Views, workers: int, table: Path) -> Pointing:
+    """Measured first: a table that does not fit the videos is refused before they are all scored."""
+    from peakzoom.data.places import read_places
+    from peakzoom.evaluation.pointing import measure_pointing
+
+    entries = videos.with_classes(recognizer.classes).entries
+    return measure_pointing(recognizer, entries, read_places(table), views, workers=workers)
+
+
+def show_pointing(found: Pointing) -> None:
+    """Print whether the attention lies where the action is, a row a part."""
+    from peakzoom.evaluation.pointing import BEST
+
+    show_table(
+        f"Where the attention lies: shares of {len(found.frames)} frames, and by how much it is enlarged",
+        ("part", "frames", "highest peak", "95%", f"{BEST} highest", "middle", "random", "D", "C"),
+        (
+            (
+                *(row.name, row.frames, f"{row.highest:.1%}", "{:.0%} to {:.0%}".format(*row.interval)),
+                *(f"{share:.1%}" for share in (row.best, row.middle, row.random)),
+                *(f"{times:.1f}x" for times in (row.discriminative, row.complementary)),
+            )
+            for row in found.rows()
+        ),
+        strong="all",
+    )
+    if found.unseen:
+        say(
+            f"{found.unseen} frames of the table lie in no view and are not counted: more --num-clips see more"
+        )
 
 
 def _show_faithfulness(measured: Faithfulness) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from peakzoom.cli.console import answer, show_table
+from peakzoom.cli.evaluate import show_pointing
 
 
 def quickstart(
@@ -25,17 +26,18 @@ def quickstart(
     began = time.monotonic()
     from peakzoom.cli.quickstart_run import quickstart as run
 
-    tcnn, joint, figure = run(out, seed, train_clips, test_clips, workers)
-    branches = {"T-CNN alone (stage 1)": tcnn.fused}
-    branches |= {f"T-CNN + spatial: {name}": branch for name, branch in joint.branches.items()}
+    found = run(out, seed, train_clips, test_clips, workers)
+    branches = {"T-CNN alone (stage 1)": found.tcnn.fused}
+    branches |= {f"T-CNN + spatial: {name}": branch for name, branch in found.joint.branches.items()}
     show_table(
         "Held-out performers and backgrounds",
         ("network", "top-1", "mean class accuracy"),
         ((name, f"{branch.top1:.1%}", f"{branch.mean_class:.1%}") for name, branch in branches.items()),
         strong="T-CNN + spatial: fused",
     )
+    show_pointing(found.pointing)
     answer(
-        f"Where it looked: {figure}\nTable, scores, confusion: {out / 'evaluation-joint'}\n"
+        f"Where it looked: {found.figure}\nTable, scores, confusion: {out / 'evaluation-joint'}\n"
         f"Model: {out / 'run'}, for instance: peakzoom predict {out / 'run'} CLIP.mp4\n"
         f"Took {time.monotonic() - began:.0f} s."
     )

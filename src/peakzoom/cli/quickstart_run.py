@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peakzoom.data.entries import Entry
 from peakzoom.data.layouts.manifest import read_manifest
+from peakzoom.data.places import read_places
 from peakzoom.data.runs import STAGES
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.evaluation.evaluate import choose_videos, evaluate
+from peakzoom.evaluation.files import write_pointing
+from peakzoom.evaluation.pointing import Pointing, measure_pointing
 from peakzoom.evaluation.results import Evaluation
 from peakzoom.explanation import explain
 from peakzoom.explanation.draw import draw_middles
@@ -25,6 +28,7 @@ from peakzoom.video.sampling import Views
 from peakzoom.video.views import Augment
 
 FRAMES, FPS = 24, 10.0  # 2.4 seconds: at least two periods of every action
+VIEWS = Views(clips=2, crops=1)  # of a test clip
 DIFFICULTY = 0.2  # a camera that trembles a little, some bystanders, few idle postures
 
 log = logging.getLogger(__name__)
@@ -58,27 +62,37 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
     draw_middles(seen, titles).savefig(file, dpi=110)
 
 
-def quickstart(
-    out: Path, seed: int, train_clips: int, test_clips: int, workers: int
-) -> tuple[Evaluation, Evaluation, Path]:
-    """Render, train, evaluate into ``out``, a new folder; returns the evaluations of both stages and the figure."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a quickstart found: accuracies of both stages, where stage 2's attention lies, and the figure of it."""
+
+    tcnn: Evaluation
+    joint: Evaluation
+    pointing: Pointing
+    figure: Path
+
+
+def quickstart(out: Path, seed: int, train_clips: int, test_clips: int, workers: int) -> Outcome:
+    """Render, train, evaluate and draw into ``out``, a new folder."""
     check_new_folder(out)
     log.info(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
     spec = DatasetSpec(train_clips, test_clips, frames=FRAMES, fps=FPS, difficulty=DIFFICULTY, seed=seed)
     with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
         clips = render_dataset(out / "clips", spec, workers, progress)
-    data = read_manifest(clips / "clips.csv")
+    data, places = read_manifest(clips / "clips.csv"), read_places(clips / "places.csv")
     run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0))
     write_missing_cards(run)
     test = choose_videos(data, run)
-    results = []
+    found: dict[str, tuple[Evaluation, Pointing]] = {}
     for stage in STAGES:
         log.info(f"testing {stage} on {len(test.entries)} clips of held-out performers and backgrounds")
-        folder = out / f"evaluation-{stage}"
-        results.append(evaluate(load(run / stage), test, folder, Views(clips=2, crops=1)))
+        folder, recognizer = out / f"evaluation-{stage}", load(run / stage)
+        result = evaluate(recognizer, test, folder, VIEWS)
+        pointing = measure_pointing(recognizer, test.entries, places, VIEWS)
+        write_pointing(folder, pointing)
         update_card(run / stage / "best", [folder])
+        found[stage] = result, pointing
     figure = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test.entries)}
-    draw_attention(load(run), [first[label] for label in sorted(first)][:6], figure)
-    tcnn, joint = results
-    return tcnn, joint, figure
+    draw_attention(load(run), [first[label] for label in sorted(first)], figure)
+    return Outcome(found["tcnn"][0], *found["joint"], figure)

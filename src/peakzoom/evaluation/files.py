@@ -11,6 +11,7 @@ What an evaluation leaves in its folder::
     confusion.csv .png    rows are true classes, columns the fused prediction
     problems.csv          videos without a score, and why
     faithfulness.csv .json  where it was asked for, see :mod:`peakzoom.evaluation.faithfulness`
+    pointing.csv .json      the same, see :mod:`peakzoom.evaluation.pointing`
 
 With the early exit there is the fused prediction alone, and in place of views.npz::
 
@@ -39,6 +40,7 @@ from peakzoom.video.sampling import Views
 
 if TYPE_CHECKING:  # what only reads these files needs neither torchmetrics nor matplotlib
     from peakzoom.evaluation.faithfulness import Faithfulness
+    from peakzoom.evaluation.pointing import Pointing
     from peakzoom.evaluation.results import Evaluation, Scored
 
 
@@ -140,6 +142,13 @@ def write_faithfulness(out: Path, found: Faithfulness) -> None:
     _write_json(out / "faithfulness.json", found.summary())
 
 
+def write_pointing(out: Path, found: Pointing) -> None:
+    """Write ``pointing.csv``, a row a frame, and ``pointing.json``, means of parts and classes."""
+    frames = [asdict(each) for each in found.frames]
+    write_csv(out / "pointing.csv", list(frames[0]), (each.values() for each in frames))
+    _write_json(out / "pointing.json", found.summary())
+
+
 def _write_json(file: Path, values: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
@@ -155,6 +164,17 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     summary: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return summary
+
+
+def read_attention(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """``faithfulness.json`` and ``pointing.json``; None for what was not measured.
+
+    Raises:
+        OSError, ValueError: one is damaged.
+    """
+    files = (folder / "faithfulness.json", folder / "pointing.json")
+    faithful, pointing = (json.loads(each.read_text("utf-8")) if each.exists() else None for each in files)
+    return faithful, pointing
 
 
 def read_outcomes(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import STAGES, data_name, read_metrics, run_videos
 from peakzoom.display.markup import plain
-from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_outcomes, read_summary
+from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_attention, read_outcomes, read_summary
 from peakzoom.evaluation.stats import Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
@@ -42,6 +42,8 @@ class Tested:
     groups: int | None  # None where not every video has one
     by_groups: tuple[float, float] | None  # 95% interval of the fused prediction
     early_exit: tuple[float, float] | None  # views of a video that stages 1 and 2 saw; None: both saw all
+    faithful: Mapping[str, Any] | None  # what the evaluation wrote of it, where it was measured
+    pointing: Mapping[str, Any] | None
 
     def rows(self) -> list[list[str]]:
         """Branch, top-1, its interval, top-5 and mean class accuracy, as text."""
@@ -135,6 +137,7 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
     right, groups = read_outcomes(folder)
     count = len(set(groups)) if all(groups) else None
     effort = metrics.get("cascade")
+    faithful, pointing = read_attention(folder)
     return Tested(
         data=plain(last_part(str(metrics["data"]))),
         splits={str(name): int(number) for name, number in metrics["splits"].items()},
@@ -151,6 +154,8 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
         groups=count,
         by_groups=bootstrap_interval(right["fused"], groups=groups) if (count or 0) >= GROUPS else None,
         early_exit=(float(effort["views"]), float(effort["closer"])) if effort else None,
+        faithful=faithful,
+        pointing=pointing["parts"][-1] if pointing else None,
     )
 
 
