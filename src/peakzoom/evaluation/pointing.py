@@ -170,7 +170,8 @@ def measure_pointing(
         UserError: the engine is not PyTorch, or no frame of the views has a place.
     """
     engine, views = torch_engine(recognizer), views or Views()
-    known = [entry for entry in entries if entry.path in places]
+    at = {path.resolve(): frames for path, frames in places.items()}
+    known = [entry for entry in entries if entry.path.resolve() in at]
     decoded = decode_ahead([entry.path for entry in known], recognizer.preprocess, views, workers)
     frames: list[PointedFrame] = []
     unseen, problems = 0, []
@@ -179,9 +180,9 @@ def measure_pointing(
             if isinstance(video, DecodeError):
                 problems.append(Problem(str(entry.path), video.reason))
             else:
-                known_here = places[entry.path]
-                frames += _pointed(engine, entry, recognizer.classes[entry.label], video, known_here)
-                unseen += len(known_here.keys() - set(video.clips.flatten().tolist()))
+                here = at[entry.path.resolve()]
+                frames += _pointed(engine, entry, recognizer.classes[entry.label], video, here)
+                unseen += len(here.keys() - set(video.clips.flatten().tolist()))
             report(done, len(known))
     if not frames:
         raise UserError(
