@@ -7,8 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elsewhere import begin, peakzoom
 
 from peakzoom.hub import push as hub
 from peakzoom.inference.recognizer import load
@@ -24,15 +23,8 @@ from peakzoom.model.load import digest
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
-PREDICT = """
-import json, sys
-import peakzoom
-from peakzoom.inference.recognizer import Views, Recognizer
-loaded = [peakzoom.load(sys.argv[1], "cpu"), Recognizer.of(peakzoom.PeakZoom.from_pretrained(sys.argv[1]), "cpu")]
-scores = [each.predict(sys.argv[2], Views(clips=2)).scores["fused"].tolist() for each in loaded]
-print(json.dumps({"scores": scores, "classes": loaded[0].classes}))
-"""
 QUICK = Views(clips=2)
+ANEW = ("huggingface_hub", "peakzoom")  # the client reads its settings once, when it is imported
 
 
 @pytest.fixture
@@ -64,22 +56,25 @@ def lay_out(cache: Path, name: str, saved: Path) -> Path:
     return snapshot
 
 
-def in_a_process(code: str, *arguments: object, **environment: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "PYTHONIOENCODING": "utf-8",
-            **environment,
-        },
-        check=False,
+def tell_scores(name: str, clip: str, file: str) -> None:
+    """What either way to load a model by its name finds."""
+    import peakzoom
+    from peakzoom.inference.recognizer import Recognizer
+    from peakzoom.video.sampling import Views
+
+    loaded = [peakzoom.load(name, "cpu"), Recognizer.of(peakzoom.PeakZoom.from_pretrained(name), "cpu")]
+    scores = [each.predict(clip, Views(clips=2)).scores["fused"].tolist() for each in loaded]
+    Path(file).write_text(json.dumps({"scores": scores, "classes": loaded[0].classes}), encoding="utf-8")
+
+
+def found_elsewhere(name: str, clip: Path, folder: Path, **environment: str) -> dict[str, Any]:
+    said, file = folder / "said", folder / "found.json"
+    child = begin(
+        *(tell_scores, name, str(clip), str(file)), err=said, env={**os.environ, **environment}, anew=ANEW
     )
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    child.join()
+    assert child.exitcode == 0, said.read_text("utf-8")
+    return dict(json.loads(file.read_text("utf-8")))
 
 
 def test_from_a_folder_in_the_hub_s_layout(run: Path, clip: Path, tmp_path: Path) -> None:
@@ -87,9 +82,8 @@ def test_from_a_folder_in_the_hub_s_layout(run: Path, clip: Path, tmp_path: Path
     recognizer = load(run, "cpu")
     recognizer.model.save_pretrained(tmp_path / "saved")
     lay_out(tmp_path / "cache", "anna/kitchen.actions", tmp_path / "saved")
-    found = in_a_process(
-        PREDICT, "anna/kitchen.actions", clip, HF_HUB_CACHE=str(tmp_path / "cache"), HF_HUB_OFFLINE="1"
-    )
+    where = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    found = found_elsewhere("anna/kitchen.actions", clip, tmp_path, **where)
     expected = recognizer.predict(clip, QUICK).scores["fused"].tolist()
     assert found["scores"] == [expected, expected] and found["classes"] == recognizer.classes
 
@@ -191,17 +185,10 @@ def served() -> Iterator[Hub]:
     thread.join()
 
 
-def push(*arguments: object, **environment: str) -> tuple[int, str, str]:
+def push(*arguments: object, **environment: str) -> tuple[int | None, str, str]:
     """``peakzoom push`` in a process of its own: the client reads its settings once."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    done = subprocess.run(
-        [sys.executable, "-c", "from peakzoom.cli import main; main()", "push", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    return peakzoom("push", *arguments, env={**kept, **environment}, anew=ANEW)
 
 
 def test_to_the_hub_and_back(run: Path, clip: Path, tmp_path: Path, served: Hub) -> None:
@@ -228,7 +215,7 @@ def test_to_the_hub_and_back(run: Path, clip: Path, tmp_path: Path, served: Hub)
     assert served.files["README.md"] == card == (run / "joint" / "best" / "README.md").read_bytes()
     expected = load(run, "cpu").predict(clip, QUICK).scores["fused"].tolist()
     for offline in ("0", "1"):
-        found = in_a_process(PREDICT, "anna/kitchen", clip, **where, HF_HUB_OFFLINE=offline)
+        found = found_elsewhere("anna/kitchen", clip, tmp_path, **where, HF_HUB_OFFLINE=offline)
         assert found["scores"] == [expected, expected]
 
 

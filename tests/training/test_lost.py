@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from elsewhere import begin
 from tiny import longer, made
 
 from peakzoom.apps.batch.worker import Notes
@@ -91,14 +91,8 @@ def trained_until(data: VideoSet, recipe: Recipe, out: Path, at: int) -> None:
 def test_a_training_killed_at_random_moments(
     clip_data: VideoSet, recipe: Recipe, whole: Path, tmp_path: Path
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["peakzoom.training.train", "peakzoom.evaluation.evaluate", "peakzoom.cli", "pytest"]
-    )
-
     def start(out: Path, at: int) -> int | None:
-        child = context.Process(target=trained_until, args=(clip_data, recipe, out, at))
-        child.start()
+        child = begin(trained_until, clip_data, recipe, out, at)
         child.join()
         return child.exitcode
 

@@ -487,7 +487,7 @@ def test_held_out_groups_are_test_videos(clip_data: VideoSet, tiny: Recipe, tmp_
     [
         ({"model": "resnet"}, {}, "tcnn_xs"),
         ({"attention_per": "pixel"}, {}, "frame, clip"),
-        ({"tcnn": StageSettings(1, "sgd", 0.0, 0.0)}, {}, "learning rate tcnn.lr is 0"),
+        ({"tcnn": StageSettings(1, "sgd", 0.0, 0.0)}, {}, r"tcnn\.lr is 0\.0"),
         ({}, {"patience": 2}, "--set patience needs validation"),
         ({}, {"steps": ("joint",)}, "--init"),
         ({}, {"init": "no/such/run"}, "does not exist"),
