@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from peakzoom.data.datasets import open_data
 from peakzoom.data.entries import VideoSet
 from peakzoom.data.synthetic.clips import write_clip
 from peakzoom.data.synthetic.scene import ClipSpec
+from peakzoom.model import PeakZoom
 from peakzoom.training.recipes import Recipe
 
 
@@ -85,6 +87,33 @@ def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFact
     train(clip_data, tiny, out, options)
     write_missing_cards(out)
     return out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def converted_once() -> Iterator[None]:
+    """A network is traced and converted once for all tests that want its graph: that takes twenty seconds.
+
+    They belong into one process, so they are marked with :data:`GRAPH`.
+    """
+    try:
+        from peakzoom.inference.engines import onnx, openvino
+    except ImportError:  # without the extra export; its tests skip themselves
+        yield
+        return
+    from peakzoom.model.load import digest
+
+    true, graphs = onnx.to_onnx, {}
+
+    def once(model: PeakZoom) -> bytes:
+        key = digest(model), json.dumps(model._hub_mixin_config, sort_keys=True, default=str)
+        if key not in graphs:
+            graphs[key] = true(model)
+        return graphs[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx, "to_onnx", once)
+        patch.setattr(openvino, "to_onnx", once)
+        yield
 
 
 class DecodesHere:

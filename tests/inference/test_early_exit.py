@@ -180,6 +180,8 @@ def test_no_more_is_expected_to_be_lost_than_allowed(noisy: tuple[np.ndarray, ..
     )
     assert found.full.changed == found.full.loss_bound == 0
     assert found.full.multiply_adds == pytest.approx(12 * 3.5)
+    if loss == 1.0:
+        assert found == calibrate(original, fused, labels, order, work, loss)
     best = frontier(found.points)
     for one, other in pairwise(best):
         assert one.multiply_adds < other.multiply_adds and one.accuracy < other.accuracy
@@ -188,7 +190,7 @@ def test_no_more_is_expected_to_be_lost_than_allowed(noisy: tuple[np.ndarray, ..
 def test_what_is_expected_is_what_new_videos_lose() -> None:
     """Thresholds from 400 videos, over many draws; what they lose on 4,000 others, on average, is what was allowed."""
     lost = []
-    for seed in range(20):
+    for seed in range(10):
         random = np.random.default_rng(seed)
         labels = random.integers(0, 5, 4400)
         hit = np.eye(5)[labels][:, None]
@@ -201,7 +203,7 @@ def test_what_is_expected_is_what_new_videos_lose() -> None:
         others = replay(course(original[400:], order), course(fused[400:], order), chosen.thresholds)
         full = fused[400:].astype(np.float64).sum(1).argmax(1)
         lost.append(100 * float((full == labels[400:]).mean() - (others.predicted == labels[400:]).mean()))
-    assert np.mean(lost) <= 1.0 + 2 * np.std(lost) / math.sqrt(20)
+    assert np.mean(lost) <= 1.0 + 2 * np.std(lost) / math.sqrt(10)
 
 
 def test_more_loss_is_never_more_work(noisy: tuple[np.ndarray, ...]) -> None:
@@ -214,14 +216,14 @@ def test_more_loss_is_never_more_work(noisy: tuple[np.ndarray, ...]) -> None:
 
 
 def test_risk_and_loss_are_those_of_other_orders(noisy: tuple[np.ndarray, ...]) -> None:
-    """Of a few videos, against loops over orders drawn here; and the same seed gives the same calibration."""
+    """Of a few videos, against loops over orders drawn here."""
     original, fused, labels = (each[:10] for each in noisy)
     found = calibrate(original, fused, labels, view_order(4, 3), Work(1, 2), 100.0)
     full = fused.astype(np.float64).sum(1).argmax(1)
     chances = probabilities(fused.mean(1), labels)
     courses = [course(each, view_order(4, 3)) for each in (original, fused)]
     random = np.random.default_rng(7)
-    for point in found.points[:: len(found.points) // 12]:
+    for point in found.points[:: len(found.points) // 5]:
         answers = np.array(
             [
                 [
@@ -236,7 +238,6 @@ def test_risk_and_loss_are_those_of_other_orders(noisy: tuple[np.ndarray, ...]) 
         lost, here = (100 * (chances[rows, full] - chances[rows, each]) for each in (answers, own))
         both = (each.mean() + 1.645 * each.std() / math.sqrt(10) for each in (lost.mean(0), here))
         assert point.loss_bound == pytest.approx(max(both), abs=5)
-    assert found == calibrate(original, fused, labels, view_order(4, 3), Work(1, 2), 100.0)
     assert found.full.risk == found.full.loss_bound == 0
 
 
@@ -313,9 +314,9 @@ def test_what_is_done_is_what_was_replayed(run: Path, clip_data: VideoSet) -> No
     kinds = set()
     for thresholds in (
         Thresholds(most, first, second)
-        for most in (0, 1, 3, 12)
+        for most in (0, 3, 12)
         for first in [*map(float, np.quantile(courses[0].lead[:, :3], [0.2, 0.6])), math.inf]
-        for second in (0.02, 0.1, math.inf)
+        for second in (0.02, math.inf)
     ):
         expected = replay(*courses, thresholds)
         for video in range(len(test)):

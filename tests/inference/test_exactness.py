@@ -169,6 +169,7 @@ def test_by_watching_one_window(recognizer: Recognizer, videos: list[Entry]) -> 
 # Engines and batches ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("graph")
 @pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
 def test_a_view_and_its_neighbours_in_a_batch(
     recognizer: Recognizer, run: Path, videos: list[Entry], name: str
@@ -197,6 +198,7 @@ def test_a_view_and_its_neighbours_in_a_batch(
         assert torch.equal(again[branch], logits)  # and asked again, the same to the last bit
 
 
+@pytest.mark.xdist_group("graph")
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_an_engine_is_as_exact_as_pytorch_about_ways_to_ask(
     run: Path, videos: list[Entry], alone: dict[str, Prediction], name: str
@@ -277,22 +279,35 @@ def test_a_prediction_does_not_depend_on_the_order_of_its_clips(
 # Seeds -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_in_another_process_with_other_workers(clips: Path, tmp_path: Path) -> None:
-    small = "--size 32 --epochs 2 --joint-epochs 1 --batch-size 6"
-    small += " --set preprocess.frames=4 --set stride=2 --set preprocess.zoom_source=1"
-    weights = []
-    for seed, workers in (("3", "0"), ("3", "2"), ("4", "0")):
-        out = tmp_path / f"{seed}-{workers}"
-        command = ["train", str(clips / "clips.csv"), "--out", str(out), *small.split(), "--seed", seed]
-        subprocess.run(
-            [
-                *[sys.executable, "-c", "from peakzoom.cli import main; main()", *command],
-                *["--workers", workers, "--set", "accelerator=cpu", "--set", "cache=off"],
-            ],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            check=True,
-            capture_output=True,
-        )
-        weights.append([file.read_bytes() for file in sorted(out.rglob("*.safetensors"))])
-        assert len(weights[-1]) == 4
-    assert weights[0] == weights[1] != weights[2]
+def test_the_same_seed_in_another_process_with_other_workers(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = (
+        "--size 32 --set preprocess.frames=4 --set stride=2 --set preprocess.zoom_source=1 --set width=0.25"
+    )
+    plain = "--epochs 2 --joint-epochs 1 --batch-size 6 --set accelerator=cpu --set cache=off"
+
+    def command(seed: int, workers: int) -> list[str]:
+        chosen = [
+            "--seed",
+            str(seed),
+            "--workers",
+            str(workers),
+            "--out",
+            str(tmp_path / f"{seed}-{workers}"),
+        ]
+        return ["train", str(clips / "clips.csv"), *small.split(), *plain.split(), *chosen]
+
+    for seed in (3, 4):
+        monkeypatch.setattr(sys, "argv", ["peakzoom", *command(seed, 0)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 0
+    other = [sys.executable, "-c", "from peakzoom.cli import main; main()", *command(3, 1)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(other, env=environment, check=True, capture_output=True)
+    here, there, different = (
+        [file.read_bytes() for file in sorted((tmp_path / run).rglob("*.safetensors"))]
+        for run in ("3-0", "3-1", "4-0")
+    )
+    assert len(here) == 4 and here == there != different

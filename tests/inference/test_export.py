@@ -26,16 +26,17 @@ from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess, to_input
 
+GRAPH = pytest.mark.xdist_group("graph")
 onnx = pytest.importorskip("onnx", reason="pip install '.[export]'")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 SETTINGS = [  # backbone, frames, size, zoom_source and what else
-    ("tcnn", 16, 64, 1, {}),
+    ("tcnn", 16, 64, 1, {"branches": ("original", "complementary")}),
     ("tcnn_xs", 8, 48, 2, {"attention_per": "clip", "response": "evidence", "erase": 0.15}),
     ("tcnn_xs", 5, 32, 1, {"branches": ("original",)}),
-    ("tsm", 8, 64, 1, {"branches": ("original", "complementary")}),
 ]
+SAME_LAYERS = ("tcnn_s", "tcnn_s_local")  # as tcnn_xs and tcnn_xs_local, and more of them
 
 
 @torch.inference_mode()
@@ -47,7 +48,7 @@ def close(model: PeakZoom, found: dict[str, Tensor], clips: Tensor) -> None:
         torch.testing.assert_close(found[name], logits, rtol=1e-3, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in DEEP and name != "c3d"])
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in (*DEEP, *SAME_LAYERS, "c3d")])
 def test_every_network_becomes_one_graph_for_any_number_of_clips(backbone: str) -> None:
     model = trained(backbone, 8, 64)
     program = trace(model).module()
@@ -90,6 +91,7 @@ def batches(data: VideoSet, preprocess: Preprocess) -> Iterator[Tensor]:
     return views_of([each.path for each in data.entries], preprocess, 3)
 
 
+@GRAPH
 @pytest.mark.parametrize("to,name", [("onnx", "m.onnx"), ("openvino", "m.xml"), ("torch", "m.pt2")])
 def test_written_files_are_whole(run: Path, clip_data: VideoSet, tmp_path: Path, to: str, name: str) -> None:
     recognizer = load(run, "cpu")
@@ -113,6 +115,7 @@ def test_written_files_are_whole(run: Path, clip_data: VideoSet, tmp_path: Path,
         load(tmp_path / name, device="cuda")
 
 
+@GRAPH
 def test_onnx_needs_nothing_of_ours(run: Path, clip_data: VideoSet, tmp_path: Path) -> None:
     """What docs/export.md promises: the file and ONNX Runtime alone."""
     recognizer = load(run, "cpu")
@@ -201,6 +204,7 @@ def test_description_survives_json() -> None:
             Description.from_json(damaged, "x")
 
 
+@GRAPH
 def test_from_the_command_line(run: Path, tmp_path: Path) -> None:
     home = tmp_path / "run"
     shutil.copytree(run, home)

@@ -156,12 +156,17 @@ def read_early_exit(file: Path) -> EarlyExit:
         ) from error
 
 
+def only_torch(engine: str) -> UserError:
+    """Another engine cannot stop after the first pass."""
+    return UserError(
+        f"the early exit runs on engine torch, not on {engine}: name a run and leave --engine out"
+    )
+
+
 def two_stages(engine: Engine) -> TorchEngine:
     """The same engine; UserError if it cannot stop after the first pass, or its model has no original branch."""
     if not isinstance(engine, TorchEngine):
-        raise UserError(
-            f"the early exit runs on engine torch, not on {engine.name}: name a run and leave --engine out"
-        )
+        raise only_torch(engine.name)
     if "original" not in engine.network.model.branches:
         raise UserError("the early exit starts with the original branch, and this model has none")
     return engine

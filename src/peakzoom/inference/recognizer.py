@@ -22,6 +22,7 @@ from peakzoom.inference.early_exit import (
     FILE,
     FOLDER,
     EarlyExit,
+    only_torch,
     read_early_exit,
     score_in_stages,
     two_stages,
@@ -267,6 +268,8 @@ def load_quietly(
         file = Path(name)
         built = open_exported(file, engine, device, precision)
     else:
+        if cascade and engine not in (None, "torch"):
+            raise only_torch(str(engine))  # before a minute of conversion
         if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
             model = read_from_hub(name)
         else:
@@ -274,6 +277,6 @@ def load_quietly(
         built = build_engine(model.eval(), engine or "torch", device, precision)
     early_exit = None
     if cascade:
-        two_stages(built)  # refuses an engine that cannot stop early as that, not for its missing thresholds
+        two_stages(built)  # refuses an exported file as that, not for its missing thresholds
         early_exit = read_early_exit(Path(name) / FOLDER / FILE)
     return Recognizer(built, model, file, early_exit)
