@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from explanation.colours import NAMES, middle_of, recognizer, write_squares
 
 from peakzoom.data.entries import VideoSet
+from peakzoom.explanation.draw import Painter
 from peakzoom.explanation.evidence import Evidence
 from peakzoom.explanation.look import _starts, explain
 from peakzoom.inference.recognizer import Recognizer, load
@@ -221,11 +224,51 @@ def test_the_answer_is_that_of_predict_and_attention_that_of_the_network(
         np.testing.assert_allclose(look.heat[0] / 255, seen.responses[0, 0], atol=0.51 / 255 + 1e-4)
         peaks = seen.peaks[0, 0].nonzero().numpy()
         np.testing.assert_array_equal(look.places[:, 1:], peaks)
+        assert not look.further.any()
         frame = int(np.flatnonzero(evidence._shown[:, 0] == number)[0])
         _, marked, sides = evidence.attention(frame)
         np.testing.assert_array_equal(marked[:, :2], peaks)
         np.testing.assert_allclose(sides[0], seen.q_dis[0, 0], atol=1e-4)
         np.testing.assert_allclose(sides[1], seen.q_com[0, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("per", ["frame", "clip"])
+@pytest.mark.parametrize("seed", range(3))
+def test_further_peaks_are_those_that_erasing_adds(per: str, seed: int, clip_data: VideoSet) -> None:
+    torch.manual_seed(seed)
+    pre = Preprocess(size=64, frames=4, canvas=(64, 64), test_canvas=True)
+    settings = {"attention_per": per, "response": "evidence", "preprocess": pre.to_dict()}
+    model = PeakZoom("tcnn_xs", 3, erase=0.15, width=0.25, classes=NAMES, **settings).eval()
+    plain = copy.deepcopy(model)
+    plain.config = replace(plain.config, erase=0.0)
+    file, added = clip_data.entries[-1].path, 0
+    for look in explain(Recognizer.of(model, "cpu"), file, views=ONE).clips:
+        clip = decode(file, None, pre.canvas).frames[look.start : look.start + 4][None]
+        with torch.no_grad():
+            seen = plain(*to_input(clip, pre), attention=True).attention
+        assert seen is not None
+        frame, row, column = look.places.T
+        np.testing.assert_array_equal(look.further, ~seen.peaks[0].numpy()[frame, row, column])
+        added += look.further.sum()
+    assert added
+
+
+@pytest.mark.parametrize("score", [0.0, 0.2, 1 / 3, 0.6, 1.0])
+def test_heat_fades_to_none_at_a_guess(score: float, tmp_path: Path) -> None:
+    file = write_squares(tmp_path / "v.mov", lambda _: [("red", 0.3, 0.5)])
+    evidence = explain(recognizer(), file, views=ONE)
+    evidence.scores[:] = (1 - score) / 2
+    evidence.scores[:, NAMES.index(evidence.target)] = score
+    assert evidence.confidence(0) == pytest.approx(max(0, (score - 1 / 3) / (2 / 3)))
+    painter = Painter(evidence, 1.0)
+    pixels = next(evidence.video.frames(np.array([0]), painter.size))[1]
+    heat, _, _ = evidence.attention(0)
+    rows = slice(painter.top, painter.top + painter.height)
+    crop = pixels[rows, painter.left : painter.left + painter.width].float()
+    change = (painter._heated(crop, heat, evidence.confidence(0)) - crop).abs()
+    full = (painter._heated(crop, heat, 1.0) - crop).abs()
+    torch.testing.assert_close(change, evidence.confidence(0) * full, rtol=1e-4, atol=1e-3)
+    assert full.max() > 20
 
 
 def test_json_holds_every_peak(run: Path, clip_data: VideoSet) -> None:
@@ -245,6 +288,7 @@ def test_json_holds_every_peak(run: Path, clip_data: VideoSet) -> None:
             "class",
             "response",
             "side",
+            "further",
         }
         assert each["side"] == ("discriminative" if each["response"] >= 0.5 else "complementary")
 

@@ -68,13 +68,13 @@ class Painter:
         crop = pixels[rows, columns].permute(2, 0, 1)[None].float()
         zoomed = self.sampler(crop, attention).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         overlay = pixels.float() * 0.45  # what the network was not shown is dark
-        overlay[rows, columns] = self._heated(crop[0].permute(1, 2, 0), heat)
+        overlay[rows, columns] = self._heated(crop[0].permute(1, 2, 0), heat, self.evidence.confidence(frame))
         image = Image.fromarray(overlay.round().to(torch.uint8).numpy())
         self._mark(image, peaks)
         return [np.asarray(image), *zoomed.numpy()]
 
-    def _heated(self, crop: Tensor, heat: np.ndarray) -> Tensor:
-        """The view under its response: the more response, the more of the colour."""
+    def _heated(self, crop: Tensor, heat: np.ndarray, confidence: float) -> Tensor:
+        """The view under its response: more of the colour for more response, and none where the class is a guess."""
         whole = F.interpolate(
             torch.from_numpy(heat)[None, None].float(),
             (self.height, self.width),
@@ -82,7 +82,7 @@ class Painter:
             align_corners=True,
         )[0, 0]
         colour = INFERNO[whole.long()]
-        share = 0.65 * (whole / 255)[..., None]
+        share = 0.65 * confidence * (whole / 255)[..., None]
         return crop * (1 - share) + colour * share
 
     def _mark(self, image: Image.Image, peaks: np.ndarray) -> None:
@@ -91,13 +91,13 @@ class Painter:
             box = (self.left, self.top, self.left + self.width - 1, self.top + self.height - 1)
             draw.rectangle(box, outline="white")
         last = self.evidence.model.config.grid - 1
-        for row, column, response in sorted(peaks.tolist(), key=lambda each: each[2]):
+        for row, column, response, further in sorted(peaks.tolist(), key=lambda each: each[2]):
             x = self.left + column / last * (self.width - 1)
             y = self.top + row / last * (self.height - 1)
             colour = BRANCH_COLOURS[BRANCHES[0] if response >= 0.5 else BRANCHES[1]]
             radius = self.radius * (0.6 + 0.6 * response)
-            draw.circle((x, y), radius + 1.5, fill="black")
-            draw.circle((x, y), radius, fill=colour)
+            draw.circle((x, y), radius + 1.5, fill=None if further else "black", outline="black", width=2)
+            draw.circle((x, y), radius, fill=None if further else colour, outline=colour, width=2)
 
 
 def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:

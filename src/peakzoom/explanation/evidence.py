@@ -33,6 +33,7 @@ class Peak:
     y: float
     response: float  # in [0, 1], Eq. 4; also the probability of the discriminative branch (Eq. 5)
     label: str  # the class that adds most to the response there
+    further: bool  # no peak of the response itself, but of what is left where its peaks are erased
 
     @property
     def branch(self) -> str:
@@ -51,6 +52,7 @@ class Peak:
             "class": self.label,
             "response": round(self.response, 4),
             "side": self.branch,
+            "further": self.further,
         }
 
 
@@ -64,6 +66,7 @@ class ClipEvidence:
     places: np.ndarray  # int64 (P, 3): frame, row and column of each peak
     values: np.ndarray  # float32 (P,), the response there
     labels: np.ndarray  # int64 (P,), the class that speaks there
+    further: np.ndarray  # bool (P,), see Peak
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,19 @@ class Evidence:
             frame[:] = 0
         return np.stack((which, frame), 1)
 
+    def confidence(self, frame: int) -> float:
+        """How far the score of the evidence's class lies above guessing in a frame of the file: from 0 to 1."""
+        classes = self.prediction.classes
+        guess = 1 / len(classes) if len(classes) > 1 else 0.0
+        return max(0.0, (float(self.scores[frame, classes.index(self.target)]) - guess) / (1 - guess))
+
     def attention(self, frame: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
         """What the network saw in a frame of the file.
 
         Returns:
-            The response, uint8 (g, g); its peaks, float (P, 3): row, column, response; and the attention of the
-            discriminative and the complementary branch, float (2, g, g).
+            The response, uint8 (g, g); its peaks, float (P, 4): row, column, response, 1 for a further peak and 0 for
+            one of the response itself; and the attention of the discriminative and the complementary branch, float
+            (2, g, g).
         """
         which, inner = self._shown[frame]
         clip, grid = self.clips[which], self.model.config.grid
@@ -152,7 +162,11 @@ class Evidence:
         device = attention.beta_dis.device
         with torch.no_grad():
             branches = attention(response.to(device), (response > 0).to(device), mode="expected")
-        return clip.heat[inner], np.column_stack((places, values)), torch.cat(branches).cpu()
+        return (
+            clip.heat[inner],
+            np.column_stack((places, values, clip.further[here])),
+            torch.cat(branches).cpu(),
+        )
 
     @cached_property
     def peaks(self) -> list[Peak]:
@@ -169,7 +183,8 @@ class Evidence:
                 _, row, column = clip.places[each].tolist()
                 x, y = self.region.place(row, column, grid, size)
                 label = self.prediction.classes[int(clip.labels[each])]
-                found.append(Peak(first, last, start, end, x, y, float(clip.values[each]), label))
+                response, further = float(clip.values[each]), bool(clip.further[each])
+                found.append(Peak(first, last, start, end, x, y, response, label, further))
         return found
 
     def best(self, most: int = 5) -> list[int]:

@@ -28,6 +28,7 @@ from peakzoom.explanation.evidence import ClipEvidence, Evidence
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.inference.recognizer import Recognizer
+from peakzoom.model.response import find_peaks
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import needed_for
 from peakzoom.utils.progress import Progress, progress_bar
@@ -144,8 +145,10 @@ def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None
         responses, peaks = respond_to(model, first.features, frames, first.size, target)
         labels = torch.full_like(peaks, target, dtype=torch.int64)
     scores = frame_probabilities(model, first.features, frames)
+    # A further peak's response is lowered, below what is around it.
+    further = peaks & ~find_peaks(responses)
     only = slice(1) if model.config.attention_per == "clip" else slice(None)
-    responses, peaks, labels = (each[0, only].cpu() for each in (responses, peaks, labels))
+    responses, peaks, labels, further = (each[0, only].cpu() for each in (responses, peaks, labels, further))
     return ClipEvidence(
         start,
         scores[0].float().cpu().numpy(),
@@ -153,4 +156,5 @@ def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None
         peaks.nonzero().numpy(),
         responses[peaks].float().numpy(),
         labels[peaks].numpy(),
+        further[peaks].numpy(),
     )
