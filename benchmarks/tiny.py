@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.video.views import Augment, Preprocess
@@ -32,6 +34,11 @@ def longer(tcnn: int, joint: int) -> Recipe:
     short = recipe()
     stages = replace(short.tcnn, epochs=tcnn), replace(short.joint, epochs=joint)
     return replace(short, width=0.25, tcnn=stages[0], joint=stages[1])
+
+
+def undrawn(_: object) -> Figure:
+    """In the place of a training's curves, which take longer than such a training."""
+    return Figure()
 
 
 def render(folder: Path) -> Path:

@@ -15,7 +15,7 @@ import pytest
 # Before anything imports the hub's client, which reads it once: no test asks the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from tiny import recipe, render
+from tiny import recipe, render, undrawn
 
 from peakzoom.data.datasets import open_data
 from peakzoom.data.entries import VideoSet
@@ -78,13 +78,16 @@ def tiny() -> Recipe:
 @pytest.fixture(scope="session")
 def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with both stages trained; do not write into it."""
+    from peakzoom.display.figures import curves_figure
     from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.options import Options
     from peakzoom.training.train import train
 
     out = tmp_path_factory.mktemp("runs") / "run"
     options = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False)
-    train(clip_data, tiny, out, options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peakzoom.training.log.curves_figure", curves_figure)  # whatever a module asks for
+        train(clip_data, tiny, out, options)
     write_missing_cards(out)
     return out
 
@@ -113,6 +116,14 @@ def converted_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx, "to_onnx", once)
         patch.setattr(openvino, "to_onnx", once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_curves() -> Iterator[None]:
+    """Trainings of this module draw none, which takes longer than they do; ``run`` has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peakzoom.training.log.curves_figure", undrawn)
         yield
 
 

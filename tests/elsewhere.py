@@ -13,9 +13,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tiny import undrawn
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["peakzoom.training.train", "peakzoom.evaluation.evaluate", "peakzoom.cli", "pytest"]
+    [
+        "peakzoom.training.train",
+        "peakzoom.evaluation.evaluate",
+        "peakzoom.hub.card",
+        "peakzoom.cli",
+        "torch.utils.tensorboard",
+        "pytest",
+    ]
 )
 
 
@@ -54,6 +63,20 @@ def command(*words: str) -> None:
 
     sys.argv = ["peakzoom", *words]
     main()
+
+
+def quick_command(*words: str) -> None:
+    """A training without its curves and cards, which other tests look at."""
+    quick()
+    command(*words)
+
+
+def quick() -> None:
+    from peakzoom.hub import card
+    from peakzoom.training import log
+
+    vars(log)["curves_figure"] = undrawn
+    vars(card)["write_missing_cards"] = lambda _: None
 
 
 def _work(

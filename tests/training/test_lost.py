@@ -15,15 +15,17 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from elsewhere import begin
+from elsewhere import begin, command, quick
 from tiny import longer, made
 
 from peakzoom.apps.batch.worker import Notes
@@ -31,6 +33,7 @@ from peakzoom.cli import main
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.evaluation.evaluate import evaluate, part_of, score_shard
 from peakzoom.evaluation.faithfulness import measure_faithfulness
+from peakzoom.evaluation.results import Evaluation
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.training.checkpoints import newest, read_checkpoint
@@ -42,6 +45,8 @@ from peakzoom.utils import durable
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import Journal, settings_file, whole_lines
 from peakzoom.video.sampling import DecodedViews, Views
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 OPTIONS = Options(val_fraction=0.3, workers=0, accelerator="cpu", progress=False)
 ONE = replace(OPTIONS, steps=("tcnn",))
@@ -81,7 +86,8 @@ def trained_until(data: VideoSet, recipe: Recipe, out: Path, at: int) -> None:
         if calls == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.setprofile(count)
+    quick()
+    sys.setprofile(count if at else None)  # which takes longer than the training
     go_on(data, recipe, out)
     sys.setprofile(None)
     out.with_suffix(".calls").write_text(str(calls))
@@ -100,12 +106,12 @@ def test_a_training_killed_at_random_moments(
     assert made(tmp_path / "undisturbed") == made(whole)
     every = int((tmp_path / "undisturbed.calls").read_text())
     draw, ends = random.Random(6), []
-    for _ in range(4):
+    for _ in range(3):
         ends.append(start(tmp_path / "run", int(draw.uniform(0.1, 0.45) * every)))
         if not ends[-1]:
             break
     assert ends.count(-signal.SIGKILL) >= 2 and set(ends) <= {-signal.SIGKILL, 0}
-    assert start(tmp_path / "run", -1) == 0 and made(tmp_path / "run") == made(whole)
+    assert start(tmp_path / "run", 0) == 0 and made(tmp_path / "run") == made(whole)
 
 
 class Power(BaseException):
@@ -656,7 +662,7 @@ def dying(after: int) -> Callable[[Recognizer, DecodedViews], Prediction]:
     return scoring
 
 
-@pytest.mark.parametrize("after,torn", [(0, 0), (1, 1), (3, 40), (5, 0)])
+@pytest.mark.parametrize("after,torn", [(0, 0), (3, 40), (5, 1)])
 def test_an_evaluation_goes_on(
     recognizer: Recognizer,
     videos: VideoSet,
@@ -734,7 +740,7 @@ def test_the_disk_is_full_while_evaluating(
     assert files(tmp_path / "out") == scores
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 9])
+@pytest.mark.parametrize("count", [1, 3, 9])
 def test_shards_count_every_video_once(
     recognizer: Recognizer,
     videos: VideoSet,
@@ -768,41 +774,52 @@ def test_shards_count_every_video_once(
         score_shard(recognizer, videos, tmp_path / "b", (count + 1, count), FEW)
 
 
-@pytest.mark.parametrize("after", [2, 5])
+@pytest.fixture(scope="module")
+def faithful(
+    recognizer: Recognizer, videos: VideoSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Evaluation]:
+    out = tmp_path_factory.mktemp("faithful") / "out"
+    return out, evaluate(recognizer, videos, out, FEW, progress=False, faithfulness=True)
+
+
+def test_the_broken_one_takes_no_draw_from_those_behind_it(
+    recognizer: Recognizer, videos: VideoSet, faithful: tuple[Path, Evaluation]
+) -> None:
+    """The fourth."""
+    whole = faithful[1].faithfulness
+    assert whole is not None
+    assert str(videos.entries[3].path) not in [each.path for each in whole.drops]
+    others = [each for each in videos.entries if each != videos.entries[3]]
+    assert measure_faithfulness(recognizer, others, FEW, progress=False).drops == whole.drops
+
+
 def test_faithfulness_goes_on(
     recognizer: Recognizer,
     videos: VideoSet,
     scores: dict[str, bytes],
+    faithful: tuple[Path, Evaluation],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    after: int,
 ) -> None:
-    """Killed while it blurs so many videos; the broken one is the fourth, and takes no draw from those behind it."""
-    call = partial(evaluate, recognizer, videos, views=FEW, faithfulness=True)
+    """Killed after it blurred three videos: the broken one is the first to be met when it goes on."""
+    call = partial(evaluate, recognizer, videos, tmp_path / "out", FEW, faithfulness=True)
     told: list[tuple[int, int]] = []
 
     def dying(*each: int) -> None:
         told.append(each)
-        if len(told) == 7 + after:  # the first seven are scores
+        if len(told) == 7 + 3:  # the first seven are scores
             raise Power
 
-    whole = call(tmp_path / "whole", progress=False)
     with pytest.raises(Power):
-        call(tmp_path / "out", progress=dying)
+        call(progress=dying)
     assert not (tmp_path / "out").exists()
     told.clear()
-    found = call(tmp_path / "out", progress=lambda *each: told.append(each), resume=True)
-    assert told == [(done, 7) for done in range(after + 1, 8)]
+    found = call(progress=lambda *each: told.append(each), resume=True)
+    assert told == [(done, 7) for done in range(4, 8)]
     made = files(tmp_path / "out")
-    assert made == files(tmp_path / "whole") and not part_of(tmp_path / "out").exists()
+    assert made == files(faithful[0]) and not part_of(tmp_path / "out").exists()
     assert {"faithfulness.csv", "faithfulness.json"} == made.keys() - scores.keys()
     assert scores.items() <= made.items()
-    assert found.faithfulness == whole.faithfulness and found.faithfulness is not None
-    assert str(videos.entries[3].path) not in [each.path for each in found.faithfulness.drops]
-    alone = measure_faithfulness(
-        recognizer, [each for each in videos.entries if each != videos.entries[3]], FEW, progress=False
-    )
-    assert alone.drops == found.faithfulness.drops
+    assert found.faithfulness == faithful[1].faithfulness and found.faithfulness is not None
 
 
 def test_a_shard_that_is_still_running_is_waited_for(
@@ -818,25 +835,31 @@ def test_a_shard_that_is_still_running_is_waited_for(
         evaluate(recognizer, videos, out, FEW, progress=False, resume=True)
 
 
+@pytest.fixture(scope="module")
+def evaluated(run: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[object], Path]:
+    """A command but for its folder, and what it leaves; of a copy of the run, for the model card is renewed."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(run, folder / "run")
+    command = ["evaluate", folder / "run", clips / "clips.csv", *QUICK, "--out"]
+    with pytest.MonkeyPatch.context() as patch:
+        assert call(patch, *command, folder / "whole") == 0
+    return command, folder / "whole"
+
+
 def test_evaluations_and_shards_from_the_command_line(
-    run: Path,
-    clips: Path,
+    evaluated: tuple[list[object], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = ["evaluate", run, clips / "clips.csv", *QUICK, "--out"]
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)  # the model card is renewed
-    command[1] = copy
-    assert call(monkeypatch, *command, tmp_path / "whole") == 0
+    command, whole = evaluated
     for number in (1, 2, 3, 4):
         assert call(monkeypatch, *command, tmp_path / "out", "--shard", f"{number}/4") == 0
     assert "Shard 4/4: 1 of 6 videos scored" in capsys.readouterr().out
     assert call(monkeypatch, *command, tmp_path / "out") == 2
     assert "go on with --resume" in capsys.readouterr().err
     assert call(monkeypatch, *command, tmp_path / "out", "--resume") == 0
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert files(tmp_path / "out") == files(whole)
     for wrong in ("5/4", "0/4", "2", "a/b", "1/2/3"):
         assert call(monkeypatch, *command, tmp_path / "c", "--shard", wrong) == 2
         assert f"--shard is {wrong!r}" in capsys.readouterr().err
@@ -844,53 +867,42 @@ def test_evaluations_and_shards_from_the_command_line(
     assert not (tmp_path / "c").exists() and not part_of(tmp_path / "c").exists()
 
 
-# Run in a process of its own: it goes on from its first line when the other shard has one too.
-TOGETHER = """
-import sys, time
-from pathlib import Path
-from peakzoom.cli import main
-from peakzoom.utils.journal import Journal
+def beside(other: str, *words: str) -> None:
+    """In a process of its own: it goes on from its first line when the other shard has one too."""
+    add = Journal.add
 
-other, add = Path(sys.argv.pop(1)), Journal.add
+    def adding(self: Journal, line: dict[str, Any]) -> None:
+        add(self, line)
+        late = time.monotonic() + 60
+        while not (Path(other).exists() and Path(other).stat().st_size):
+            assert time.monotonic() < late, "the other shard has not begun"
+            time.sleep(0.01)
 
-def adding(self, line):
-    add(self, line)
-    late = time.monotonic() + 60
-    while not (other.exists() and other.stat().st_size):
-        assert time.monotonic() < late, "the other shard has not begun"
-        time.sleep(0.01)
-
-Journal.add = adding
-main()
-"""
+    Journal.add = adding  # type: ignore[method-assign]
+    command(*words)
 
 
 def test_shards_by_two_processes_at_the_same_time(
-    run: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: tuple[list[object], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy, out = tmp_path / "run", tmp_path / "out"
-    shutil.copytree(run, copy)  # the model card is renewed
-    command = ["evaluate", copy, clips / "clips.csv", *QUICK, "--out"]
-    assert call(monkeypatch, *command, tmp_path / "whole") == 0
+    (asked, whole), out = evaluated, tmp_path / "out"
     lines = [part_of(out) / f"shard-{number}-of-2.jsonl" for number in (1, 2)]
     both = [
-        subprocess.Popen(
-            [sys.executable, "-c", TOGETHER, other, *map(str, command), out, "--shard", f"{number}/2"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        begin(
+            beside,
+            *map(str, [other, *asked, out, "--shard", f"{number}/2"]),
+            err=tmp_path / f"said-{number}",
         )
         for number, other in ((1, lines[1]), (2, lines[0]))
     ]
-    for process in both:
-        said = process.communicate()[1]
-        assert process.returncode == 0, said
-    with (tmp_path / "whole" / "scores.csv").open(newline="", encoding="utf-8") as stream:
+    for number, child in enumerate(both, 1):
+        child.join()
+        assert child.exitcode == 0, (tmp_path / f"said-{number}").read_text("utf-8")
+    with (whole / "scores.csv").open(newline="", encoding="utf-8") as stream:
         videos = sorted({row["path"] for row in csv.DictReader(stream)})
     scored = [line["path"] for file in lines for line in whole_lines(file.read_bytes())[0]]
     assert sorted(scored) == videos and len(videos) == 6
     scoring: list[Path] = []
     monkeypatch.setattr(Recognizer, "score", lambda self, views: scoring.append(views.path))
-    assert call(monkeypatch, *command, out, "--resume") == 0
-    assert not scoring and files(out) == files(tmp_path / "whole") and not part_of(out).exists()
+    assert call(monkeypatch, *asked, out, "--resume") == 0
+    assert not scoring and files(out) == files(whole) and not part_of(out).exists()

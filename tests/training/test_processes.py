@@ -6,17 +6,21 @@ import csv
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from elsewhere import begin, quick_command
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import SequentialSampler
 
 from peakzoom.data.entries import VideoSet
@@ -26,6 +30,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.training import distributed
 from peakzoom.training.check import check_settings
 from peakzoom.training.distributed import LOST, SharedDropout, Slice, first_process_logs, launched
+from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
@@ -34,7 +39,7 @@ SMALL = (
     "--size 32 --set preprocess.frames=4 --set stride=2 --set preprocess.zoom_source=1 --set width=0.25 "
     "--epochs 1 --joint-epochs 2 --batch-size 4"
 )
-PLAIN = "--workers 0 --set accelerator=cpu --precision 64-true"
+PLAIN = "--workers 0 --set cache=off --set accelerator=cpu --precision 64-true"
 
 
 @pytest.mark.parametrize("videos,batch,world", [(13, 4, 2), (12, 4, 4), (5, 6, 3), (1, 2, 2), (100, 12, 3)])
@@ -114,26 +119,28 @@ def test_what_several_processes_cannot_do(clip_data: VideoSet, tiny: Recipe) -> 
 # Two processes against one ---------------------------------------------------------------------------------------
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-
-
-PEAKZOOM = ("-m", "peakzoom")
-
-
-def start(
-    processes: int, *arguments: object, program: tuple[str, ...] = PEAKZOOM
-) -> subprocess.CompletedProcess[str]:
-    """``peakzoom train`` in so many processes: by torchrun where there are several."""
-    many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [
-        sys.executable,
-        *(many if processes > 1 else []),
-        *program,
-        "train",
-        *map(str, arguments),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+def together(processes: int, folder: Path, work: Callable[..., object], *arguments: object) -> list[str]:
+    """Call a function in so many processes as torchrun starts them; what each wrote, once all ended well."""
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = []
+    for rank in range(processes):
+        of_torchrun = {
+            **{name: str(rank) for name in ("RANK", "LOCAL_RANK")},
+            **{name: str(processes) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
+            **{"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            "TORCHELASTIC_RUN_ID": "made by a test",
+        }
+        env = {**os.environ, **(of_torchrun if processes > 1 else {})}
+        said = folder / f"said-{rank}"
+        ranks.append((begin(work, *map(str, arguments), out=said, err=said, env=env), said))
+    for child, _ in ranks:
+        child.join()
+    found = [said.read_text("utf-8") for _, said in ranks]
+    assert [child.exitcode for child, _ in ranks] == [0] * processes, "\n\n".join(found)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -153,32 +160,25 @@ def listed(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "list.csv"
 
 
-# Batch norms that stay as they are: each process has its own statistics, which no single process has.
-FROZEN = """
-from peakzoom.cli import main
-from torch.nn.modules.batchnorm import _BatchNorm
-
-_BatchNorm.training = property(lambda self: False, lambda self, value: None)
-main()
-"""
+def frozen(*words: str) -> None:
+    """Batch norms stay as they are: each process has its own statistics, which no single process has."""
+    _BatchNorm.training = property(lambda self: False, lambda self, value: None)  # type: ignore[assignment]
+    quick_command(*words)
 
 
 @pytest.fixture(scope="module")
 def pair(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """The same training by one process and by two."""
-    made, script = {}, tmp_path_factory.mktemp("frozen") / "frozen.py"
-    script.write_text(FROZEN)
+    made = {}
     for processes in (1, 2):
-        made[processes] = tmp_path_factory.mktemp("pair") / "run"
-        done = start(
-            processes,
-            *(listed, "--root", "/", "--out", made[processes], *SMALL.split(), *PLAIN.split()),
-            *("--set", "cache=off"),
-            program=(str(script),),
+        folder = tmp_path_factory.mktemp("pair")
+        made[processes] = folder / "run"
+        said = together(
+            *(processes, folder / "said", frozen, "train", listed, "--root", "/", "--out", made[processes]),
+            *(*SMALL.split(), *PLAIN.split()),
         )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("Next: peakzoom evaluate") == 1
-        assert done.stderr.count("joint epoch 2/2") == 1
+        assert "".join(said).count("Next: peakzoom evaluate") == 1
+        assert "".join(said).count("joint epoch 2/2") == 1
     return made
 
 
@@ -211,59 +211,42 @@ def test_two_processes_have_the_weights_of_one(pair: dict[int, Path]) -> None:
             torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-7, msg=f"{stage}: {name}")
 
 
-# The second process's loss alone is spoiled, in its second step. One that is stopped by that says so in a file, and
-# waits for the other one's, so that torchrun does not end the other before it could.
-SPOILED = """
-import os, sys, time
-from pathlib import Path
-from peakzoom.cli import main
-from peakzoom.utils.errors import UserError
-from peakzoom.model import PeakZoom
-from peakzoom.training.train import Training
+def spoiled(folder: str, *words: str) -> None:
+    """The second process's loss alone is spoiled, in its second step. One that is stopped by that says so in a file,
+    and waits for the other one's: no process ends because the other has gone."""
+    loss, check, calls = PeakZoom.loss, Training._check_finite, 0
 
-folder, rank = Path(sys.argv.pop(1)), os.environ["RANK"]
-loss, check, calls = PeakZoom.loss, Training._check_finite, 0
+    def spoiling(*arguments: Any, **options: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        made = loss(*arguments, **options)
+        return made * float("nan") if os.environ["RANK"] == "1" and calls == 2 else made
 
-def spoiled(self, *arguments, **options):
-    global calls
-    calls += 1
-    made = loss(self, *arguments, **options)
-    return made * float("nan") if rank == "1" and calls == 2 else made
+    def checking(self: Training) -> None:
+        try:
+            check(self)
+        except UserError as error:
+            Path(folder, os.environ["RANK"]).write_text(f"{self.global_step} {error}")
+            late = time.monotonic() + 60
+            while len(list(Path(folder).iterdir())) < 2 and time.monotonic() < late:
+                time.sleep(0.01)
+            raise
 
-def checking(self):
-    try:
-        check(self)
-    except UserError:
-        (folder / rank).write_text(str(self.global_step))
-        late = time.monotonic() + 10
-        while len(list(folder.iterdir())) < 2 and time.monotonic() < late:
-            time.sleep(0.01)
-        raise
-
-PeakZoom.loss, Training._check_finite = spoiled, checking
-main()
-"""
+    PeakZoom.loss, Training._check_finite = spoiling, checking  # type: ignore[method-assign]
+    with pytest.raises(SystemExit) as left:
+        quick_command(*words)
+    assert left.value.code == 2
 
 
 def test_a_loss_of_one_process_that_is_no_number_ends_all(listed: Path, tmp_path: Path) -> None:
-    script, folder = tmp_path / "spoiled.py", tmp_path / "stopped"
-    script.write_text(SPOILED)
+    folder = tmp_path / "stopped"
     folder.mkdir()
-    asked = [
-        listed,
-        "--root",
-        "/",
-        "--out",
-        tmp_path / "run",
-        *SMALL.split(),
-        *PLAIN.split(),
-        "--set",
-        "cache=off",
-    ]
-    done = start(2, *asked, program=(str(script), str(folder)))
-    assert done.returncode != 0
-    assert "error: the loss is no longer a finite number in epoch 1, step 1" in done.stderr
-    assert {file.name: file.read_text() for file in folder.iterdir()} == {"0": "1", "1": "1"}
+    said = together(
+        *(2, tmp_path / "said", spoiled, folder, "train", listed, "--root", "/", "--out", tmp_path / "run"),
+        *(*SMALL.split(), *PLAIN.split()),
+    )
+    assert "error: the loss is no longer a finite number in epoch 1, step 1" in said[0]
+    assert {file.name: file.read_text().split()[0] for file in folder.iterdir()} == {"0": "1", "1": "1"}
     assert not (tmp_path / "run" / "tcnn" / "best").exists()
 
 
@@ -280,12 +263,15 @@ def test_a_killed_process_ends_the_other_and_both_go_on_as_if_nothing_had_been(
 ) -> None:
     """In float32: a float64 training that is taken up is off by some 1e-7, in one process as in two."""
     out, log = tmp_path / "run", tmp_path / "log"
-    rest = [*SMALL.split(), *PLAIN.split(), "--precision", "32-true", "--set", "cache=off"]
-    command = [listed, "--root", "/", "--out", out, *rest]
+    rest = [*SMALL.split(), *PLAIN.split(), "--precision", "32-true"]
+    words = ["train", listed, "--root", "/", "--out", out, *rest]
     many = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with log.open("w") as stream:
         child = subprocess.Popen(
-            [*many, *PEAKZOOM, "train", *map(str, command)], stdout=stream, stderr=stream, env=environment()
+            [*many, "-m", "peakzoom", *map(str, words)],
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         )
     try:
         while not (out / "joint" / "checkpoints" / "last.ckpt").exists():
@@ -307,9 +293,8 @@ def test_a_killed_process_ends_the_other_and_both_go_on_as_if_nothing_had_been(
     assert "rank      : 0 (" in cause and "exitcode  : -9" in cause
     assert not (out / "joint" / "best").exists()
 
-    for more in ([*command, "--resume"], [*command[:4], tmp_path / "whole", *rest]):
-        done = start(2, *more)
-        assert done.returncode == 0, done.stderr
+    together(2, tmp_path / "resumed", quick_command, *words, "--resume")
+    together(2, tmp_path / "undisturbed", quick_command, *words[:5], tmp_path / "whole", *rest)
     whole, resumed = (
         (tmp_path / run / "joint/last/model.safetensors").read_bytes() for run in ("whole", "run")
     )

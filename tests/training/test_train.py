@@ -7,8 +7,8 @@ import json
 import logging
 import math
 import os
+import runpy
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from elsewhere import begin, command, quick, quick_command
 from safetensors.torch import load_file, save_file
+from tiny import longer
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from peakzoom.data import loading
 from peakzoom.data.cache import FrameCache
@@ -39,9 +42,18 @@ from peakzoom.training.train import train
 from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import Guard
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 Said = Callable[[], list[str]]  # the fixture: what has been logged
 PLAIN = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False)
 TCNN = replace(PLAIN, steps=("tcnn",))
+VALIDATED = replace(PLAIN, val_fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def small() -> Recipe:
+    """``tiny`` with a quarter of the channels."""
+    return longer(1, 1)
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -131,7 +143,8 @@ def test_the_run_folder_holds_what_its_page_says(run: Path, clip_data: VideoSet)
         for name in ("checkpoints/last.ckpt", "best/model.safetensors", "best/config.json"):
             assert (run / stage / name).stat().st_size > 0
         assert (run / stage / "last" / "model.safetensors").exists()
-        assert (run / stage / "curves.png").read_bytes().startswith(b"\x89PNG")
+        curves = (run / stage / "curves.png").read_bytes()
+        assert curves.startswith(b"\x89PNG") and len(curves) > 10_000  # of an empty sheet it is 2,000
         assert any((run / stage / "tensorboard").iterdir())
         (row,) = read_metrics(run / stage / "metrics.csv")
         assert row["epoch"] == 1 and 0 <= row["train_accuracy"] <= 1 and row["train_loss"] > 0
@@ -167,7 +180,7 @@ def test_videos_csv_and_the_validation_groups(run: Path, clip_data: VideoSet) ->
 
 
 def test_test_videos_are_never_looked_at(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip_data: VideoSet, small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     looked: list[Path] = []
@@ -180,28 +193,28 @@ def test_test_videos_are_never_looked_at(
 
     monkeypatch.setattr(Guard, "run", watched)
     test = {entry.path for entry in clip_data.entries if entry.split == "test"}
-    tiny = replace(
-        tiny, preprocess=replace(tiny.preprocess, zoom_source=2)
+    small = replace(
+        small, preprocess=replace(small.preprocess, zoom_source=2)
     )  # frames larger than the first step needs
-    train(clip_data, tiny, tmp_path / "on", TCNN)
-    train(clip_data, tiny, tmp_path / "off", replace(TCNN, cache="off"))
+    train(clip_data, small, tmp_path / "on", TCNN)
+    train(clip_data, small, tmp_path / "off", replace(TCNN, cache="off"))
     assert len(test) == 6 and len(set(looked)) == 18 and not test & set(looked)
     kept = {file.name for file in (tmp_path / "cache" / "peakzoom" / "frames").glob("*.npy")}
-    store = FrameCache(tmp_path / "cache" / "peakzoom" / "frames", tiny.preprocess.stored_canvas)
+    store = FrameCache(tmp_path / "cache" / "peakzoom" / "frames", small.preprocess.stored_canvas)
     assert len(kept) == 18 and not {store.file(path).name for path in test} & kept
     assert weights(tmp_path / "on") == weights(tmp_path / "off")  # and the cache changes nothing
 
 
-def test_a_validation_split_of_the_data_is_taken(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
+def test_a_validation_split_of_the_data_is_taken(clip_data: VideoSet, small: Recipe, tmp_path: Path) -> None:
     entries = [entry for entry in clip_data.entries if entry.split == "train"]
     marked = [replace(entry, split="val" if i < 4 else None) for i, entry in enumerate(entries)]
-    train(replace(clip_data, entries=marked), tiny, tmp_path / "run", replace(TCNN, val_fraction=0.5))
+    train(replace(clip_data, entries=marked), small, tmp_path / "run", replace(TCNN, val_fraction=0.5))
     split = {row["path"]: row["split"] for row in rows(tmp_path / "run" / "videos.csv")}
     assert [split[str(entry.path)] for entry in marked] == ["val"] * 4 + ["train"] * 14
 
 
-def test_best_is_the_epoch_of_the_best_score(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
-    out = train(clip_data, epochs(tiny, 4, 1), tmp_path / "run", replace(TCNN, val_fraction=0.3))
+def test_best_is_the_epoch_of_the_best_score(clip_data: VideoSet, small: Recipe, tmp_path: Path) -> None:
+    out = train(clip_data, epochs(small, 4, 1), tmp_path / "run", replace(TCNN, val_fraction=0.3))
     scores = [row["val_score"] for row in read_metrics(out / "tcnn" / "metrics.csv")]
     assert len(scores) == 4
     best = torch.load(out / "tcnn" / "checkpoints" / "best.ckpt", weights_only=True)
@@ -215,37 +228,41 @@ def test_best_is_the_epoch_of_the_best_score(clip_data: VideoSet, tiny: Recipe, 
     assert same == (np.argmax(scores) == 3)
 
 
-def test_patience(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
-    options = replace(TCNN, val_fraction=0.3, patience=1)
-    frozen = replace(tiny, tcnn=replace(tiny.tcnn, epochs=9, lr=1e-30, final_lr=1e-30))
+def test_patience(
+    clip_data: VideoSet, small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network that stays as it is, no epoch after the first is better."""
+    as_it_is = property(lambda self: False, lambda self, value: None)
+    monkeypatch.setattr(_BatchNorm, "training", as_it_is, raising=False)
+    options = replace(TCNN, val_fraction=0.3, patience=2)
+    frozen = replace(small, tcnn=replace(small.tcnn, epochs=9, lr=1e-30, final_lr=1e-30))
     out = train(clip_data, frozen, tmp_path / "run", options)
-    assert len(read_metrics(out / "tcnn" / "metrics.csv")) < 9
+    assert len(read_metrics(out / "tcnn" / "metrics.csv")) == 3
 
 
 # Stopping and going on -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def unbroken(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    return train(clip_data, epochs(tiny, 3, 2), out, replace(PLAIN, val_fraction=0.2))
+    return train(clip_data, longer(3, 2), out, VALIDATED)
 
 
 @pytest.mark.parametrize(
     "stage,stop,error",
-    [("tcnn", 1, KeyboardInterrupt), ("tcnn", 2, RuntimeError), ("joint", 1, KeyboardInterrupt)],
+    [("tcnn", 2, RuntimeError), ("joint", 1, KeyboardInterrupt)],
 )
 def test_a_resumed_training_is_bit_for_bit_the_one_never_stopped(
     unbroken: Path,
     clip_data: VideoSet,
-    tiny: Recipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     stage: str,
     stop: int,
     error: type[BaseException],
 ) -> None:
-    arguments = (clip_data, epochs(tiny, 3, 2), tmp_path / "run", replace(PLAIN, val_fraction=0.2))
+    arguments = (clip_data, longer(3, 2), tmp_path / "run", VALIDATED)
     start = Training.on_train_batch_start
 
     def stopping(self: Training, batch: loading.Batch, batch_idx: int) -> None:
@@ -270,48 +287,43 @@ def test_a_resumed_training_is_bit_for_bit_the_one_never_stopped(
 def test_a_killed_process_goes_on_bit_for_bit(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peakzoom.cli import main
+    """The command, killed once its first checkpoint is there, whatever it does just then."""
 
-    def command(out: str, *more: str) -> list[str]:
+    def words(out: str, *more: str) -> list[str]:
         small = (
-            "--size 32 --set preprocess.frames=4 --set stride=2 --epochs 6 --joint-epochs 1 --batch-size 6"
+            "--size 32 --set preprocess.frames=4 --set stride=2 --epochs 4 --joint-epochs 1 --batch-size 6 "
+            "--set preprocess.zoom_source=1 --set width=0.25"
         )
-        plain = "--set preprocess.zoom_source=1 --val-fraction 0 --workers 0 --set accelerator=cpu"
-        return [
-            "train",
-            str(clips / "clips.csv"),
-            "--out",
-            str(tmp_path / out),
-            *small.split(),
-            *plain.split(),
-            *more,
-        ]
+        plain = "--val-fraction 0 --workers 0 --set accelerator=cpu"
+        where = ["train", str(clips / "clips.csv"), "--out", str(tmp_path / out)]
+        return [*where, *small.split(), *plain.split(), *more]
 
     def call(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["peakzoom", *arguments])
         with pytest.raises(SystemExit) as left:
-            main()
+            command(*arguments)
         assert left.value.code == 0
 
-    code = "from peakzoom.cli import main; main()"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, *command("killed")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    monkeypatch.setattr("peakzoom.hub.card.write_missing_cards", lambda _: None)
+    monkeypatch.setattr(sys, "argv", [])  # and put back what the command sets
+    child = begin(quick_command, *words("killed"))
     file = tmp_path / "killed" / "tcnn" / "checkpoints" / "last.ckpt"
     while not file.exists():
-        assert child.poll() is None, "it ended before its first checkpoint"
-        time.sleep(0.01)
+        assert child.is_alive(), "it ended before its first checkpoint"
+        time.sleep(0.001)
     child.kill()
-    child.wait()
-    assert not (tmp_path / "killed" / "joint" / "best").exists()
-    call(*command("killed", "--resume"))
-    call(*command("whole"))
+    child.join()
+    assert child.exitcode == -signal.SIGKILL and not (tmp_path / "killed" / "joint" / "best").exists()
+    call(*words("killed", "--resume"))
+    call(*words("whole"))
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
     assert len(weights(tmp_path / "whole")) == 4
-    call(*command("killed", "--resume"))  # nothing is left to do
+    call(*words("killed", "--resume"))  # nothing is left to do
+
+
+def by_script(*words: str) -> None:
+    sys.argv = list(words)
+    quick()
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def test_two_processes_train_together(clips: Path, clip_data: VideoSet, tmp_path: Path) -> None:
@@ -321,19 +333,23 @@ def test_two_processes_train_together(clips: Path, clip_data: VideoSet, tmp_path
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     script = tmp_path / "peakzoom"  # Lightning starts the other process by the name of this one's script
     script.write_text("from peakzoom.cli import main\n\nif __name__ == '__main__':\n    main()\n")
-    small = "--size 32 --set preprocess.frames=4 --epochs 1 --joint-epochs 1 --batch-size 4 --workers 0 --set cache=off"
-    out = tmp_path / "run"
-    command = ["train", tmp_path / "list.csv", "--root", "/", "--out", out, *small.split()]
-    done = subprocess.run(
-        [sys.executable, script, *command, "--set", "accelerator=cpu", "--set", "devices=2"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
+    small = (
+        "--size 32 --set preprocess.frames=4 --set preprocess.zoom_source=1 --set width=0.25 "
+        "--epochs 1 --joint-epochs 1 --batch-size 4 --workers 0 --set cache=off"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Next: peakzoom evaluate") == 1
-    assert done.stderr.count("joint epoch 1/1") == 1
+    out, said, shown = (tmp_path / name for name in ("run", "said", "shown"))
+    words = ["train", tmp_path / "list.csv", "--root", "/", "--out", out, *small.split()]
+    child = begin(
+        by_script,
+        *map(str, [script, *words, "--set", "accelerator=cpu", "--set", "devices=2"]),
+        out=shown,
+        err=said,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    child.join()
+    assert child.exitcode == 0, said.read_text("utf-8")
+    assert shown.read_text("utf-8").count("Next: peakzoom evaluate") == 1
+    assert said.read_text("utf-8").count("joint epoch 1/1") == 1
     assert len(weights(out)) == 4 and len(rows(out / "videos.csv")) == 25
     assert [row["path"] for row in rows(out / "problems.csv")] == [str(tmp_path / "broken.mp4")]
     assert load(out).classes == clip_data.classes
@@ -389,9 +405,9 @@ def mixed(tmp_path: Path, make_clip: Callable[..., Path]) -> Path:
 
 @pytest.mark.parametrize("cached", ["auto", "off"])
 def test_unequal_classes_sizes_rates_and_a_broken_file(
-    mixed: Path, tiny: Recipe, tmp_path: Path, cached: str, said: Said
+    mixed: Path, small: Recipe, tmp_path: Path, cached: str, said: Said
 ) -> None:
-    recipe = replace(tiny, same_rate=True, stride=None, reach=0.8)
+    recipe = replace(small, same_rate=True, stride=None, reach=0.8)
     out = train(open_data(mixed), recipe, tmp_path / "run", replace(PLAIN, cache=cached, val_fraction=0.15))
     (problem,) = rows(out / "problems.csv")
     assert problem["path"] == str(mixed / "nod" / "broken.mp4") and "\n" not in problem["reason"]
@@ -406,7 +422,7 @@ def test_unequal_classes_sizes_rates_and_a_broken_file(
 
 
 def test_a_file_that_breaks_while_training_is_listed(
-    tmp_path: Path, make_clip: Callable[..., Path], tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_clip: Callable[..., Path], small: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [
         make_clip(tmp_path / name / f"{i}.mp4", name, seed=i) for name in ("wave", "nod") for i in range(3)
@@ -424,7 +440,7 @@ def test_a_file_that_breaks_while_training_is_listed(
         start(self, batch, batch_idx)
 
     monkeypatch.setattr(Training, "on_train_batch_start", breaking)
-    recipe = epochs(replace(tiny, batch_size=2), 3, 1)
+    recipe = epochs(replace(small, batch_size=2), 3, 1)
     out = train(data, recipe, tmp_path / "run", replace(PLAIN, cache="off"))
     listed = rows(out / "problems.csv")
     assert {Path(row["path"]) for row in listed} == {*paths[:2], tmp_path / "val.mp4"}
@@ -436,7 +452,7 @@ def test_a_file_that_breaks_while_training_is_listed(
     assert len(weights(out)) == 4
 
 
-def test_no_video_can_be_validated(tmp_path: Path, make_clip: Callable[..., Path], tiny: Recipe) -> None:
+def test_no_video_can_be_validated(tmp_path: Path, make_clip: Callable[..., Path], small: Recipe) -> None:
     data = VideoSet(["wave", "nod"], [], [], "data")
     data.entries += [
         Entry(make_clip(tmp_path / f"{i}.mp4", data.classes[i % 2], seed=i), i % 2) for i in range(4)
@@ -444,37 +460,37 @@ def test_no_video_can_be_validated(tmp_path: Path, make_clip: Callable[..., Path
     (tmp_path / "bad.mp4").write_bytes(b"")
     data.entries.append(Entry(tmp_path / "bad.mp4", 0, "val"))
     for cached in ("off", "on"):
-        out = train(data, epochs(tiny, 2, 1), tmp_path / cached, replace(TCNN, cache=cached, patience=None))
+        out = train(data, epochs(small, 2, 1), tmp_path / cached, replace(TCNN, cache=cached, patience=None))
         assert [row["path"] for row in rows(out / "problems.csv")] == [str(tmp_path / "bad.mp4")]
         kept = weights(out)
         assert kept["tcnn/best/model.safetensors"] == kept["tcnn/last/model.safetensors"]
 
 
-def test_nothing_can_be_decoded(tmp_path: Path, tiny: Recipe) -> None:
+def test_nothing_can_be_decoded(tmp_path: Path, small: Recipe) -> None:
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).write_bytes(b"no video")
     data = VideoSet(["a", "b"], [Entry(tmp_path / "a.mp4", 0), Entry(tmp_path / "b.mp4", 1)], [], "bad")
     with pytest.raises(UserError, match="none of 2 videos could be decoded"):
-        train(data, tiny, tmp_path / "run", PLAIN)
+        train(data, small, tmp_path / "run", PLAIN)
     with pytest.raises(UserError, match="no training videos"):
-        train(VideoSet(["a"], [Entry(tmp_path / "a.mp4", 0, "test")], [], "x"), tiny, tmp_path / "r", PLAIN)
+        train(VideoSet(["a"], [Entry(tmp_path / "a.mp4", 0, "test")], [], "x"), small, tmp_path / "r", PLAIN)
 
 
 def test_a_row_listed_twice_is_still_trained_on(
-    tmp_path: Path, make_clip: Callable[..., Path], tiny: Recipe
+    tmp_path: Path, make_clip: Callable[..., Path], small: Recipe
 ) -> None:
     paths = [make_clip(tmp_path / f"{name}.mp4", name) for name in ("wave", "nod")]
     text = "path,label\n" + "".join(f"{path},{path.stem}\n" for path in [*paths, paths[0]])
     (tmp_path / "list.csv").write_text(text)
-    out = train(open_data(tmp_path / "list.csv"), tiny, tmp_path / "run", TCNN)
+    out = train(open_data(tmp_path / "list.csv"), small, tmp_path / "run", TCNN)
     assert len(rows(out / "videos.csv")) == 2 and len(rows(out / "problems.csv")) == 1
 
 
-def test_held_out_groups_are_test_videos(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
+def test_held_out_groups_are_test_videos(clip_data: VideoSet, small: Recipe, tmp_path: Path) -> None:
     group = clip_data.entries[0].group
     assert group is not None
     data = replace(clip_data, entries=hold_out_groups(clip_data.entries, [group]))
-    out = train(data, tiny, tmp_path / "run", TCNN)
+    out = train(data, small, tmp_path / "run", TCNN)
     for row in rows(out / "videos.csv"):
         assert (row["split"] == "test") == (row["group"] == group)
 
@@ -544,7 +560,7 @@ def test_a_precision_that_this_cpu_only_imitates_is_logged(
 
 
 def test_changes_that_a_device_makes_give_the_same_weights(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip_data: VideoSet, small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, run on the CPU, where the pixels are the same to the bit."""
 
@@ -552,12 +568,12 @@ def test_changes_that_a_device_makes_give_the_same_weights(
         defer = property(lambda _: True, lambda *_: None)  # type: ignore[assignment]
 
     options = replace(PLAIN, steps=("tcnn",))
-    train(clip_data, tiny, tmp_path / "here", options)
+    train(clip_data, small, tmp_path / "here", options)
     monkeypatch.setattr("peakzoom.training.train.ViewMaker", Deferring)
     moved: list[bool] = []
     to = Batch.to
     monkeypatch.setattr(Batch, "to", lambda self, *how: moved.append(bool(self.changes)) or to(self, *how))
-    train(clip_data, tiny, tmp_path / "there", options)
+    train(clip_data, small, tmp_path / "there", options)
     assert True in moved
     one, other = (
         load_file(tmp_path / name / "tcnn" / "last" / "model.safetensors") for name in ("here", "there")
@@ -566,10 +582,10 @@ def test_changes_that_a_device_makes_give_the_same_weights(
 
 
 def test_a_loss_that_is_no_number_ends_the_training(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip_data: VideoSet, small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And leaves the epochs before it: the checkpoint of the first is whole, no weights are called trained."""
-    recipe = replace(tiny, tcnn=replace(tiny.tcnn, epochs=3))
+    recipe = replace(small, tcnn=replace(small.tcnn, epochs=3))
     run = Training._run
 
     def broken(self: Training, *arguments: object) -> object:
@@ -681,9 +697,9 @@ def test_training_on_from_a_run_of_other_classes(
 
 
 def test_the_joint_step_starts_where_the_first_ended(
-    run: Path, clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+    run: Path, clip_data: VideoSet, small: Recipe, tmp_path: Path
 ) -> None:
-    frozen = replace(tiny, joint=replace(tiny.joint, lr=1e-30, final_lr=1e-30))
+    frozen = replace(small, joint=replace(small.joint, lr=1e-30, final_lr=1e-30))
     out = train(clip_data, frozen, tmp_path / "run", PLAIN)
     first = PeakZoom.from_pretrained(str(out / "tcnn" / "best")).backbone
     second = PeakZoom.from_pretrained(str(out / "joint" / "best")).backbone
@@ -705,7 +721,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, run: Path) -> None:
             load(path)
 
 
-def test_problems_of_the_list_are_told_too(clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
+def test_problems_of_the_list_are_told_too(clip_data: VideoSet, small: Recipe, tmp_path: Path) -> None:
     data = replace(clip_data, problems=[Problem("gone.mp4", "listed, but there is no such file")])
-    out = train(data, tiny, tmp_path / "run", TCNN)
+    out = train(data, small, tmp_path / "run", TCNN)
     assert rows(out / "problems.csv") == [{"path": "gone.mp4", "reason": "listed, but there is no such file"}]
