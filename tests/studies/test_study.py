@@ -41,12 +41,18 @@ def folds(clip_data: VideoSet) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
+def short(tiny: Recipe) -> Recipe:
+    """Of four frames, for there are a dozen trainings."""
+    return replace(tiny, preprocess=replace(tiny.preprocess, frames=4))
+
+
+@pytest.fixture(scope="module")
 def study(
-    clip_data: VideoSet, tiny: Recipe, folds: list[list[str]], tmp_path_factory: pytest.TempPathFactory
+    clip_data: VideoSet, short: Recipe, folds: list[list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Study:
     """A T-CNN and a baseline, with and without spatial attention, on two folds."""
     arms = [*ARMS, Arm("r3d_18", BRANCHES, 0.125)]
-    made = Study(tmp_path_factory.mktemp("studies") / "one", clip_data, arms, tiny, OPTIONS, QUICK)
+    made = Study(tmp_path_factory.mktemp("studies") / "one", clip_data, arms, short, OPTIONS, QUICK)
     made.run(group_folds(clip_data, folds), [0])
     return made
 
@@ -109,7 +115,7 @@ def test_all_rows_of_a_network_start_from_the_same_weights(study: Study, folds: 
 def test_what_is_done_is_not_done_again(
     study: Study,
     clip_data: VideoSet,
-    tiny: Recipe,
+    short: Recipe,
     folds: list[list[str]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -118,7 +124,7 @@ def test_what_is_done_is_not_done_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr("peakzoom.studies.study.train", refuse)
-    again = Study(study.out, clip_data, ARMS, tiny, OPTIONS, QUICK)
+    again = Study(study.out, clip_data, ARMS, short, OPTIONS, QUICK)
     caplog.set_level(logging.INFO, "peakzoom")
     again.run(group_folds(clip_data, folds), [0])
     assert caplog.messages == ["4 of 4 trainings were done before"] and again.predictions == study.predictions
@@ -126,14 +132,14 @@ def test_what_is_done_is_not_done_again(
 
 def test_a_killed_study_goes_on(
     clip_data: VideoSet,
-    tiny: Recipe,
+    short: Recipe,
     folds: list[list[str]],
     tmp_path: Path,
     study: Study,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     half = group_folds(clip_data, folds)[:1]
-    first = Study(tmp_path / "two", clip_data, ARMS, tiny, OPTIONS, QUICK)
+    first = Study(tmp_path / "two", clip_data, ARMS, short, OPTIONS, QUICK)
 
     def stop(line: str) -> None:
         if "1 of 2 trainings" in line:
@@ -144,7 +150,7 @@ def test_a_killed_study_goes_on(
         with pytest.raises(KeyboardInterrupt):
             first.run(half, [0])
     (tmp_path / "two" / "runs" / half[0].name / "seed-0" / "tcnn_xsx0.25-ODC").mkdir()  # killed right there
-    second = Study(tmp_path / "two", clip_data, ARMS, tiny, OPTIONS, QUICK)
+    second = Study(tmp_path / "two", clip_data, ARMS, short, OPTIONS, QUICK)
     assert len({prediction.arm for prediction in second.predictions}) == 1
     second.run(half, [0])
     whole = [
@@ -157,14 +163,14 @@ def test_a_killed_study_goes_on(
 
 def test_two_processes_share_a_study(
     clip_data: VideoSet,
-    tiny: Recipe,
+    short: Recipe,
     folds: list[list[str]],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """While one is at a network of a fold, the other takes the next one; neither loses what the other has found."""
     both = group_folds(clip_data, folds)
-    mine, other = (Study(tmp_path / "shared", clip_data, ARMS[:1], tiny, OPTIONS, QUICK) for _ in range(2))
+    mine, other = (Study(tmp_path / "shared", clip_data, ARMS[:1], short, OPTIONS, QUICK) for _ in range(2))
     caplog.set_level(logging.INFO, "peakzoom")
     home = tmp_path / "shared" / "runs" / both[0].name / "seed-0"
     with FileLock(home / "tcnn_xsx0.25.lock"):
@@ -181,12 +187,14 @@ def test_two_processes_share_a_study(
     assert len(mine.predictions) == sum(entry.group in folds[0] + folds[1] for entry in clip_data.entries)
 
 
-def test_another_question_is_refused(study: Study, clip_data: VideoSet, tiny: Recipe, tmp_path: Path) -> None:
-    def begin(out: Path, data: VideoSet = clip_data, recipe: Recipe = tiny, **other: Any) -> None:
+def test_another_question_is_refused(
+    study: Study, clip_data: VideoSet, short: Recipe, tmp_path: Path
+) -> None:
+    def begin(out: Path, data: VideoSet = clip_data, recipe: Recipe = short, **other: Any) -> None:
         Study(out, data, **{"arms": ARMS, "recipe": recipe, "options": OPTIONS, "views": QUICK, **other})
 
     with pytest.raises(UserError, match="begun with another recipe"):
-        begin(study.out, recipe=replace(tiny, dropout=0.1))
+        begin(study.out, recipe=replace(short, dropout=0.1))
     with pytest.raises(UserError, match="begun with another videos"):
         begin(study.out, replace(clip_data, entries=clip_data.entries[1:]))
     with pytest.raises(UserError, match="begun with another views"):
@@ -323,10 +331,10 @@ def test_rows_are_compared_by_whole_groups_too() -> None:
     assert test.difference == pytest.approx(30) and test.p == pytest.approx(2 / 2**3)
 
 
-def test_nothing_is_complete(study: Study, clip_data: VideoSet, tiny: Recipe) -> None:
+def test_nothing_is_complete(study: Study, clip_data: VideoSet, short: Recipe) -> None:
     arms = [Arm("tcnn_xs", branches, 0.25) for branches in ABLATION]
     with pytest.raises(UserError, match="no fold has every row"):
-        write_report(Study(study.out, clip_data, arms, tiny, OPTIONS, QUICK))
+        write_report(Study(study.out, clip_data, arms, short, OPTIONS, QUICK))
 
 
 def test_costs_of_a_baseline_with_and_without_attention(tiny: Recipe) -> None:
