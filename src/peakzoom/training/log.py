@@ -17,6 +17,7 @@ from peakzoom.utils.durable import whole, write_csv
 
 log = logging.getLogger(__name__)
 
+DRAW_AFTER = 15.0  # seconds: a plot takes a second, and short epochs would wait for it
 SHOWN = (  # in the line: the column, its name there, its form
     ("train_loss", "loss", ".3f"),
     ("train_accuracy", "accuracy", ".1%"),
@@ -44,7 +45,7 @@ class EpochLog(Callback):
 
     def __init__(self, folder: Path, name: str, lines: bool) -> None:
         self.file, self.name, self.lines = folder / "metrics.csv", name, lines
-        self.began = time.monotonic()
+        self.began = self.drawn = time.monotonic()
         self.first = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -69,8 +70,8 @@ class EpochLog(Callback):
         rows = [*(old for old in read_metrics(self.file) if old["epoch"] <= epoch), row]
         columns = list(dict.fromkeys(name for each in rows for name in each))
         write_csv(self.file, columns, ([each.get(name, "") for name in columns] for each in rows))
-        with whole(self.file.with_name("curves.png"), "wb") as stream:
-            curves_figure({self.name: rows}).savefig(stream, dpi=110, format="png")
+        if time.monotonic() - self.drawn > DRAW_AFTER:
+            self._draw()
         if self.lines:
             left = (trainer.max_epochs or 0) - epoch - 1
             seconds = (time.monotonic() - self.began) / (epoch + 1 - self.first) * left
@@ -78,3 +79,12 @@ class EpochLog(Callback):
             log.info(
                 f"{self.name} epoch {epoch + 1}/{trainer.max_epochs}: {', '.join(shown)}, {seconds:.0f} s left"
             )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero and self.file.exists():
+            self._draw()
+
+    def _draw(self) -> None:
+        with whole(self.file.with_name("curves.png"), "wb") as stream:
+            curves_figure({self.name: read_metrics(self.file)}).savefig(stream, dpi=110, format="png")
+        self.drawn = time.monotonic()
