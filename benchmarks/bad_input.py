@@ -84,8 +84,8 @@ def flips(clips: Sequence[Path], count: int, seed: int, folder: Path) -> Iterato
         yield _put(folder / f"flip{number}{clip.suffix}", bytes(data))
 
 
-def odd(clip: Path, folder: Path) -> Iterator[Path]:
-    """What is no clip, or hardly one, or is named so that it might not be found."""
+def odd(clip: Path, folder: Path, huge: bool = True) -> Iterator[Path]:
+    """What is no clip, or hardly one, or has an odd name; ``huge`` frames take seconds a file."""
     yield _put(folder / "empty.mp4", b"")
     (folder / "folder.mp4").mkdir()
     yield folder / "folder.mp4"
@@ -102,7 +102,13 @@ def odd(clip: Path, folder: Path) -> Iterator[Path]:
     yield _write(folder / "one frame.mp4", 64, 64, 1)
     yield many_frames_claimed(folder)
     yield huge_frames_claimed(folder)
-    yield _write(folder / "16K.avi", 8640, 15360, 3, "png", pixels="gray")  # about as large as FFmpeg allows
+    if huge:
+        yield huge_frames(folder)
+
+
+def huge_frames(folder: Path, frames: int = 3) -> Path:
+    """Frames about as large as FFmpeg allows."""
+    return _write(folder / "16K.avi", 8640, 15360, frames, "png", pixels="gray")
 
 
 def many_frames_claimed(folder: Path) -> Path:

@@ -81,8 +81,8 @@ def mutated(data: bytes, draw: random.Random, pieces: tuple[bytes, ...] = ()) ->
     return bytes(found)
 
 
-def fuzz(seconds: float, seed: int, keep: Path | None = None) -> Counter[str]:
-    """Outcomes; what is none of the allowed ones is raised, and its file kept."""
+def fuzz(seconds: float, seed: int, keep: Path | None = None, mutants: float = float("inf")) -> Counter[str]:
+    """Outcomes of so many mutants, or of so many seconds; what is no allowed one is raised, and its file kept."""
     counts: Counter[str] = Counter()
     end = time.monotonic() + seconds
     with TemporaryDirectory() as name, guards() as (guard,):
@@ -91,7 +91,7 @@ def fuzz(seconds: float, seed: int, keep: Path | None = None) -> Counter[str]:
         for each in "abc":
             (folder / f"{each}.mp4").write_bytes(clips[0])
         number = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end and number < mutants:
             draw = random.Random(f"{seed} {number}")
             video = number % 2 == 0
             data = mutated(draw.choice(clips), draw) if video else mutated(MANIFEST, draw, PIECES)

@@ -19,10 +19,7 @@ from peakzoom.data.check import check
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.evaluation.evaluate import score_videos
 from peakzoom.inference.prediction import Prediction
-from peakzoom.inference.recognizer import Recognizer, load
-from peakzoom.training.options import Options
-from peakzoom.training.recipes import Recipe
-from peakzoom.training.train import train
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video import guard
 from peakzoom.video.sampling import Views
@@ -35,26 +32,36 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="makes pipes and
 
 @pytest.fixture(scope="module")
 def bad_files(clip_data: VideoSet, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Odd files, 24 clips cut off and 36 with bytes flipped."""
+    """Odd files, 12 clips cut off, 18 with bytes flipped, and one of which the end is damaged."""
     folder = tmp_path_factory.mktemp("bad")
     clips = [each.path for each in clip_data.entries[:5]]
+    damaged = bytearray(clips[0].read_bytes())
+    place = damaged.index(b"mdat")
+    damaged[place + 2000 : place + 2600] = bytes(600)
+    (folder / "damaged.mp4").write_bytes(damaged)
     return [
-        *bad_input.odd(clips[0], folder),
-        *bad_input.cuts(clips, 24, 1, folder),
-        *bad_input.flips(clips, 36, 2, folder),
+        *bad_input.odd(clips[0], folder, huge=False),
+        *bad_input.cuts(clips, 12, 1, folder),
+        *bad_input.flips(clips, 18, 2, folder),
+        folder / "damaged.mp4",
     ]
 
 
 @pytest.fixture(scope="module")
-def recognizer(run: Path) -> Recognizer:
-    return load(run, "cpu")
+def recognizer() -> Recognizer:
+    """With random weights: what comes of a file is no question of what was learnt."""
+    return bad_input.recognizer()
 
 
 @pytest.fixture
-def marked(clip_data: VideoSet, bad_files: list[Path]) -> VideoSet:
+def marked(recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path]) -> VideoSet:
     """Bad files between good ones, all of the first class but the good."""
     entries = [Entry(path, 0) for path in bad_files]
-    return replace(clip_data, entries=[*clip_data.entries[:9], *entries, *clip_data.entries[9:]])
+    return replace(
+        clip_data,
+        classes=recognizer.classes,
+        entries=[*clip_data.entries[:9], *entries, *clip_data.entries[9:]],
+    )
 
 
 def is_line(text: str) -> bool:
@@ -92,7 +99,7 @@ def test_every_way_in_tells_the_same(
     assert lost == unreadable and 5 < len(lost) < len(bad_files)
     assert not lost & {str(entry.path) for entry in clip_data.entries}
     assert len(scored.predictions) + len(lost) == len(marked.entries)
-    for path in bad_files[:30]:
+    for path in [*bad_files[:6], *bad_files[14:24], bad_files[-1]]:
         try:
             *_, last = watch(recognizer, path)
         except UserError as error:
@@ -103,60 +110,57 @@ def test_every_way_in_tells_the_same(
         assert (str(path) in unreadable) == is_line(said) == bool(said), (path, said)
 
 
-@pytest.mark.parametrize(
-    "way,every", [("evaluate", 2), ("train", 7), ("train, cached", 7), ("explain", 24), ("web page", 24)]
-)
+def some_of(bad_files: list[Path], every: int) -> list[Path]:
+    """One of the odd names, all of the other odd files, and every so many-th of the clips that are cut or flipped."""
+    return [*bad_files[:6], bad_files[8], *bad_files[14:18], *bad_files[18:-1:every], bad_files[-1]]
+
+
+@pytest.mark.parametrize("way", ["evaluate", "explain", "web page"])
 def test_other_ways_in(
-    recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path, way: str, every: int
+    recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path, way: str
 ) -> None:
     """What the benchmark asks of each: one answer or one line a file, and good files as if they were alone."""
+    good = [each.path for each in clip_data.entries[-8:]]
+    files = some_of(bad_files, 2 if way == "evaluate" else 30)
     if way == "web page":
         pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
-    good = [each.path for each in clip_data.entries[-8:]]
-    files = [*bad_files[:6], bad_files[8], *bad_files[14:18], *bad_files[19::every]]  # no 16K, one odd name
-    if way == "web page":
         files = [file for file in files if os.path.isfile(file)]  # noqa: PTH113 - what a browser can send
     found = bad_input.WAYS[way](recognizer, good, files, tmp_path)
     assert found.total() == len(files) and found["stopped"] == 0
-    assert found["prediction"] >= 4 and found["reason"] >= 2 and (found["with a problem"] or every == 24), (
-        found
-    )
+    assert found["prediction"] >= 3 and found["reason"] >= 2 and found["with a problem"], found
 
 
-def test_a_training_without_a_cache_lists_what_one_with_it_does(
-    clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+def test_trainings(
+    recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path
 ) -> None:
-    """A clip of which the end is damaged is used in part, and that is said."""
-    damaged = tmp_path / "damaged.mp4"
-    data = bytearray(clip_data.entries[0].path.read_bytes())
-    place = data.index(b"mdat")
-    data[place + 2000 : place + 2600] = bytes(600)
-    damaged.write_bytes(data)
-    entries = [Entry(damaged, 0, "train"), *clip_data.entries]
-    listed = []
-    for cache in ("on", "off"):
-        options = Options(
-            val_fraction=0, workers=0, accelerator="cpu", progress=False, cache=cache, steps=("tcnn",)
-        )
-        out = tmp_path / cache
-        train(replace(clip_data, entries=entries), tiny, out, options)
-        listed.append((out / "problems.csv").read_text(encoding="utf-8"))
-    assert listed[0] == listed[1] and listed[0].startswith(
-        f"path,reason\n{damaged},used in part: decoding stopped"
-    )
+    """The same, without a cache and with it: both list the same files, and say the same of those they use in part."""
+    good = [each.path for each in clip_data.entries[-8:]]
+    files, listed = some_of(bad_files, 4), []
+    for way in ("train", "train, cached"):
+        found = bad_input.WAYS[way](recognizer, good, files, tmp_path / way)
+        assert found.total() == len(files) and found["stopped"] == 0
+        assert found["prediction"] >= 4 and found["reason"] >= 2 and found["with a problem"], found
+        listed.append(bad_input.problems_in(tmp_path / way / "one" / "problems.csv"))
+    assert listed[0].keys() == listed[1].keys()
+    in_part = [
+        {file: text for file, text in each.items() if text.startswith("used in part")} for each in listed
+    ]
+    assert in_part[0] == in_part[1]
+    assert in_part[0][str(bad_files[-1])].startswith("used in part: decoding stopped")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux alone")
-def test_huge_frames_are_stopped(bad_files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """16K frames of 133 MB each, decoded with less memory than three of them take."""
-    huge = next(each for each in bad_files if each.name == "16K.avi")
-    assert guard.guarded(huge, scan, huge).info.frames == 3
+def test_huge_frames_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """16K frames of 133 MB each, decoded with less memory than one of them takes."""
+    huge = bad_input.huge_frames(tmp_path, 2)
+    assert guard.guarded(huge, scan, huge).info.frames == 2
     monkeypatch.setenv(guard.MEGABYTES_NAME, "60")
     with pytest.raises(DecodeError, match="needed more than 60 MB and was stopped"):
         guard.guarded(huge, scan, huge)
 
 
 def test_mutants() -> None:
-    """The fuzz target for some seconds; what it must not find is raised."""
-    counts = fuzz(8, seed=0)
+    """Some hundred of the fuzz target's; what it must not find is raised."""
+    counts = fuzz(float("inf"), seed=0, mutants=200)
+    assert counts.total() == 200
     assert {"video: result", "video: reason", "manifest: result", "manifest: reason"} <= set(counts)

@@ -30,6 +30,26 @@ def command(*words: object) -> int:
     return app([str(word) for word in words], standalone_mode=False) or 0
 
 
+# Options of that version that are keys of --set today.
+KEYS = {
+    "--width": "width",
+    "--frames": "preprocess.frames",
+    "--stride": "stride",
+    "--accelerator": "accelerator",
+    "--cache": "cache",
+}
+
+
+def as_asked_now(words: list[str]) -> list[str]:
+    """The same options and values, in today's words."""
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return [
+        each
+        for option, value in pairs
+        for each in (("--set", f"{KEYS[option]}={value}") if option in KEYS else (option, value))
+    ]
+
+
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked archive; do not write into it."""
@@ -98,17 +118,29 @@ def test_an_evaluation_gives_a_report(old: Path, tmp_path: Path) -> None:
     assert any(run.rglob("report.html"))
 
 
+class StoppedError(Exception):
+    """Instead of a training."""
+
+
+def stop(*_: object, **__: object) -> None:
+    raise StoppedError
+
+
 def test_a_killed_training_goes_on(
     old: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The old version was killed in the second stage; paths have changed since, and nothing else."""
     run = tmp_path / "run"
     shutil.copytree(old / "killed", run)
-    words = (
-        (old / "asked.json").read_text().replace('"--cache", "off"', '"--set", "cache=off"')
-    )  # as it is asked now
-    asked = ["train", old / "clips" / "clips.csv", *json.loads(words)]
-    assert command(*asked, "--out", tmp_path / "new") == 0
+    asked = [
+        "train",
+        old / "clips" / "clips.csv",
+        *as_asked_now(json.loads((old / "asked.json").read_text())),
+    ]
+    with pytest.MonkeyPatch.context() as patch:  # what is asked is written down before the first step
+        patch.setattr("peakzoom.training.train._fit", stop)
+        with pytest.raises(StoppedError):
+            command(*asked, "--out", tmp_path / "new")
     config = json.loads((run / "config.json").read_text())
     config["data"] = json.loads((tmp_path / "new" / "config.json").read_text())["data"]
     (run / "config.json").write_text(json.dumps(config))
