@@ -13,9 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import settings_file
+from peakzoom.video import guard
 from peakzoom.video.sampling import Views
 
 FEW = Views(clips=2, crops=1)
@@ -68,15 +68,14 @@ class Shelf(AbstractFileSystem):
         name = path.stem
         log = path.parent / f"{name}.log"
         done = log.read_text().splitlines() if log.exists() else []
-        if name == "always" or (name == "once" and not done):
+        ill = not (path.parent / "cured").exists()
+        if name.startswith(("always", "once", "hang")) and ill and not (name.startswith("once") and done):
             with log.open("a") as stream:
                 stream.write(f"{os.getppid()} {os.getpid()}\\n")
-            if not (path.parent / "cured").exists():
+            if not name.startswith("hang"):
                 os.kill(os.getppid(), signal.SIGKILL)
-                time.sleep(600)
-        if name == "hang":
             time.sleep(600)
-        if name == "shy" and not (path.parent / "cured").exists():
+        if name == "shy" and ill:
             raise ConnectionError("the storage is busy")
         shutil.copy(path, lpath)
 '''
@@ -97,6 +96,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         import fsspec
 
         fsspec.register_implementation("shelf", importlib.import_module("shelf").Shelf, clobber=True)
+        guard._end_idle()  # processes that decode and began without it
         yield
 
 
@@ -168,59 +168,15 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 # With Ray ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder(
-    cluster: None,
-    run: Path,
-    folder: Path,
-    expected: dict[str, Prediction | DecodeError],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Labelled, refused, gone on with."""
-    out = tmp_path / "labels"
-    command = ["predict", run, folder, folder / "a.mp4", "--on", "ray", "--out", out, *QUICK]
-    assert call(monkeypatch, *command) == 1
-    said = capsys.readouterr()
-    assert said.out == f"{out}: 8 files\n"
-    lines = said.err.splitlines()
-    assert len(lines) == 2 and lines[0].startswith(f"{folder / 'broken.mp4'}: no prediction: ")
-    assert lines[1] == "1 of 8 files gave no prediction"
-    rows = rows_of(out)
-    assert rows.keys() == {"a", "b", "c", "d", "e", "f", "\\udcff", "broken"}
-    for name, row in rows.items():
-        check(row, expected[{"\\udcff": "\udcff"}.get(name, name)])
-        assert row["path"].startswith(f"{folder}/") and row["size"] > 0
-    # What readers meet: Parquet alone, partitions that are text, and what the scores are of.
-    assert all(file.suffix == ".parquet" for file in out.rglob("*") if file.is_file())
-    assert sorted(each.name for each in tmp_path.iterdir() if "labels" in each.name) == [
-        *["labels", "labels.settings.json"]
-    ]
-    sure = pq.read_table(out, columns=["path", "score"], filters=[("score", ">", 0.0)])
-    lost = pq.read_table(out, columns=["path", "error"], filters=[("error", "!=", "")])
-    assert len(sure) == 7 and lost.to_pylist() == [
-        {"path": str(folder / "broken.mp4"), "error": rows["broken"]["error"]}
-    ]
-    about = json.loads(pq.read_schema(next(out.rglob("*.parquet"))).metadata[b"peakzoom"])
-    recognizer = load(run, "cpu")
-    assert about == json.loads(json.dumps(recognizer.settings(FEW)))
-    assert about == json.loads(settings_file(out).read_text())
+def named(address: str, name: str, fits: Callable[[str], bool]) -> str:
+    """That name with a number behind it, so that the file's partition fits."""
+    numbers = (f"{name}{number}" for number in range(10_000))
+    return next(each for each in numbers if fits(part_of(Item(f"{address}/{each}.mp4", 1, ""))))
 
-    files = {file: file.read_bytes() for file in out.rglob("*.parquet")}
-    for other, reason in [
-        (command, "go on with it by --resume"),
-        ([*command, "--resume", "--crops", "2"], "begun with another views"),
-        ([*command, "--resume", "--precision", "bf16-mixed"], "begun with another precision"),
-        (["predict", run / "tcnn", *command[2:], "--resume"], "begun with another weights"),
-    ]:
-        assert call(monkeypatch, *other) == 2
-        assert reason in capsys.readouterr().err
-    assert {file: file.read_bytes() for file in out.rglob("*.parquet")} == files
 
-    # Nothing is left to do, and nothing is touched.
-    assert call(monkeypatch, *command, "--resume") == 1
-    assert "8 of 8 files were predicted before" in capsys.readouterr().err
-    assert {file: file.read_bytes() for file in out.rglob("*.parquet")} == files
+def processes_in(log: Path) -> list[list[int]]:
+    """Who asked the storage for a file that does harm: the worker and its process that decodes, each time."""
+    return [[int(pid) for pid in line.split()] for line in log.read_text().splitlines()]
 
 
 def alive(pid: int) -> bool:
@@ -238,120 +194,175 @@ def wait_until(what: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def hand_out_here(batches: Sequence[Sequence[Item]], job: Job) -> Iterator[dict[str, Any]]:
+    """In place of Ray: one worker, in this process."""
+    here = Worker(job)
+    for items in batches:
+        yield answered(here(given(list(items))))
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
-def test_workers_that_are_killed(
+def test_a_folder_and_a_storage_whose_files_kill_workers(
     cluster: None,
     run: Path,
     folder: Path,
     expected: dict[str, Prediction | DecodeError],
     tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One file kills its worker once, one always, and one cannot be fetched; the others have their predictions."""
+    """One file kills its worker once, one always, and one cannot be fetched; the others have their predictions.
+
+    Labelled by Ray, refused, and gone on with by a worker in this process.
+    """
     storage, out = tmp_path / "storage", tmp_path / "labels"
     storage.mkdir()
-    names = dict(zip(["a", "once", "b", "always", "d", "shy", "e"], "abdefde", strict=True))
+    address = f"shelf://{storage}"
+    always = named(address, "always", "f".__eq__)
+    once = named(address, "once", "f".__eq__)  # in the same batch, which loses three workers and not four
+    names = {"stays": "a", once: "b", "goes": "b", always: "d", "shy": "e", "changes": "f"}
     for name, of in names.items():
         shutil.copy(folder / f"{of}.mp4", storage / f"{name}.mp4")
-    address, options = f"shelf://{storage}", LabelOptions(workers=2, batch=9, device="cpu")
-    found = label(run, address, out, FEW, options, progress=False)
-    assert (found.videos, found.before, found.failed) == (7, 0, 2)
-    assert sum(": no prediction: " in record.getMessage() for record in caplog.records) == 2
+    here = {"a", "b", "c", "d", "e", "f", "\\udcff", "broken"}
+    command = ["predict", run, folder, folder / "a.mp4", address, "--on", "ray", "--out", out, *QUICK]
+    assert call(monkeypatch, *command, "--workers", 1) == 1
+    said = capsys.readouterr()
+    # Ray has its own to say of workers that are lost, from a thread: even on the same line.
+    assert f"{out}: 14 files\n" in said.out and said.err.count(": no prediction: ") == 3
+    for file in (folder / "broken.mp4", f"{address}/{always}.mp4", f"{address}/shy.mp4"):
+        assert f"{file}: no prediction: " in said.err
+    assert "3 of 14 files gave no prediction\n" in said.err
     rows = rows_of(out)
-    assert rows.keys() == names.keys()
-    for name in names.keys() - {"always", "shy"}:
+    assert rows.keys() == here | names.keys()
+    for name in here:
+        check(rows[name], expected[{"\\udcff": "\udcff"}.get(name, name)])
+        assert rows[name]["path"].startswith(f"{folder}/") and rows[name]["size"] > 0
+    for name in names.keys() - {always, "shy"}:
         check(rows[name], expected[names[name]])
-    assert rows["once"]["path"] == f"{address}/once.mp4"
-    assert rows["once"]["changed"] == f"tag-{(storage / 'once.mp4').stat().st_size}"
-    assert (rows["always"]["error"], rows["always"]["fault"]) == (LOST, "worker")
+    assert rows[once]["path"] == f"{address}/{once}.mp4"
+    assert rows[once]["changed"] == f"tag-{(storage / f'{once}.mp4').stat().st_size}"
+    assert (rows[always]["error"], rows[always]["fault"]) == (LOST, "worker")
     assert rows["shy"]["error"] == "copying failed: the storage is busy" and rows["shy"]["fault"] == "storage"
-    killed = {
-        name: [
-            [int(pid) for pid in line.split()] for line in (storage / f"{name}.log").read_text().splitlines()
-        ]
-        for name in ("once", "always")
-    }
-    assert len(killed["once"]) == 1 and len(killed["always"]) in (TRIES, 1 + TRIES)
-    assert found.lost == len(killed["once"]) + len(killed["always"])
+    killed = {name: processes_in(storage / f"{name}.log") for name in (once, always)}
+    assert len(killed[once]) == 1 and len(killed[always]) in (TRIES, 1 + TRIES)
+    assert f"{len(killed[once]) + len(killed[always])} workers were lost and started anew" in said.err
     pids = [pid for each in killed.values() for pids in each for pid in pids]
     wait_until(lambda: not any(map(alive, pids)))  # workers, and their processes that decode
 
+    # What readers meet: Parquet alone, partitions that are text, and what the scores are of.
+    assert all(file.suffix == ".parquet" for file in out.rglob("*") if file.is_file())
+    assert sorted(each.name for each in tmp_path.iterdir() if "labels" in each.name) == [
+        *["labels", "labels.settings.json"]
+    ]
+    sure = pq.read_table(out, columns=["path", "score"], filters=[("score", ">", 0.0)])
+    failed = pq.read_table(out, columns=["path", "error"], filters=[("error", "!=", "")])
+    assert len(sure) == 11 and len(failed) == 3
+    assert {"path": str(folder / "broken.mp4"), "error": rows["broken"]["error"]} in failed.to_pylist()
+    about = json.loads(pq.read_schema(next(out.rglob("*.parquet"))).metadata[b"peakzoom"])
+    recognizer = load(run, "cpu")
+    assert about == json.loads(json.dumps(recognizer.settings(FEW)))
+    assert about == json.loads(settings_file(out).read_text())
+
+    files = {file: file.read_bytes() for file in out.rglob("*.parquet")}
+    for other, reason in [
+        (command, "go on with it by --resume"),
+        ([*command, "--resume", "--crops", "2"], "begun with another views"),
+        ([*command, "--resume", "--precision", "bf16-mixed"], "begun with another precision"),
+        (["predict", run / "tcnn", *command[2:], "--resume"], "begun with another weights"),
+    ]:
+        assert call(monkeypatch, *other) == 2
+        assert reason in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in out.rglob("*.parquet")} == files
+
     # Another time those two may do better; one file has come, one has gone, and one is not what it was.
+    monkeypatch.setattr("peakzoom.apps.batch.label._hand_out", hand_out_here)
     (storage / "cured").touch()
-    names |= {"a": "f", "new": "b"}
-    for name in ("a", "new"):
+    names |= {"changes": "a", "new": "b"}
+    for name in ("changes", "new"):
         shutil.copy(folder / f"{names[name]}.mp4", storage / f"{name}.mp4")
-    (storage / "b.mp4").unlink()
-    told: list[tuple[int, int]] = []
+    (storage / "goes.mp4").unlink()
+    shown: list[tuple[int, int]] = []
     before = rows
-    found = label(
-        *(run, address, out, FEW, options),
-        resume=True,
-        progress=lambda *each: told.append(each),
-    )
-    assert found == Labelled(7, 3, 0, 0) and told[0] == (3, 7) and told[-1] == (7, 7)
+    asked = (run, [folder, address], out, FEW, LabelOptions(workers=2, device="cpu"))
+    found = label(*asked, resume=True, progress=lambda *each: shown.append(each))
+    assert found == Labelled(14, 10, 1, 0) and shown[0] == (10, 14) and shown[-1] == (14, 14)
     rows = rows_of(out)
-    assert rows.keys() == names.keys()
+    assert rows.keys() == here | names.keys()
     for name, row in rows.items():
-        check(row, expected[names[name]])
-        assert name in ("a", "always", "shy", "new") or row == before[name]
+        if name in names:
+            check(row, expected[names[name]])
+        assert name in ("changes", always, "shy", "new") or row == before[name]
+
+    # Nothing is left to do, and nothing is touched.
+    files = {file: file.read_bytes() for file in out.rglob("*.parquet")}
+    assert call(monkeypatch, *command, "--resume") == 1
+    said = capsys.readouterr()
+    assert said.out == f"{out}: 14 files\n" and "14 of 14 files were predicted before" in said.err
+    assert {file: file.read_bytes() for file in out.rglob("*.parquet")} == files
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_a_driver_that_is_ended(
-    cluster: None, run: Path, folder: Path, tmp_path: Path, sign: signal.Signals
+    cluster: None,
+    run: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sign: signal.Signals,
 ) -> None:
-    """Its workers and what they have started end with it, and the same goes on."""
-    camera, out, mark = tmp_path / "camera", tmp_path / "labels", uuid.uuid4().hex
-    camera.mkdir()
-    count = 100  # some seconds of work after the first batch, or the driver might be done before it is ended
-    for index in range(count):
-        shutil.copy(folder / f"{'abdef'[index % 5]}.mp4", camera / f"{index:03}.mp4")
+    """Its worker and what that has started end with it, and the same goes on.
+
+    One driver starts Ray itself; one uses a Ray that runs. Neither can be done before it is ended: the last file that
+    the worker asks for is one that never comes.
+    """
+    storage, out = tmp_path / "storage", tmp_path / "labels"
+    storage.mkdir()
+    address = f"shelf://{storage}"
+    names = [named(address, "a", PARTS[0].__eq__), named(address, "hang", PARTS[-1].__eq__)]
+    for name in names:
+        shutil.copy(folder / "a.mp4", storage / f"{name}.mp4")
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*os.environ["PYTHONPATH"].split(os.pathsep), *sys.path]),
+    }
+    if sign == signal.SIGINT:
+        env["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     # What a shell starts in its background ignores Ctrl-C, and so would whatever that starts: the driver.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     driver = subprocess.Popen(
         [
-            *(sys.executable, "-m", "peakzoom", "predict", str(run), str(camera)),
+            *(sys.executable, "-m", "peakzoom", "predict", str(run), address),
             *("--on", "ray", "--out", str(out), "--workers", "1", *QUICK),
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MARK": mark},
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     signal.signal(signal.SIGINT, before)
-    wait_until(lambda: any(out.rglob("*.parquet")) or driver.poll() is not None)
+    log = storage / f"{names[1]}.log"
+    wait_until(lambda: (log.exists() and log.read_text().endswith("\n")) or driver.poll() is not None)
+    ((worker_pid, decoder),) = processes_in(log)
+    assert alive(worker_pid) and alive(decoder)
     driver.send_signal(sign)
     _, said = driver.communicate()
     if sign == signal.SIGINT:
         assert driver.returncode == 130 and said.startswith("stopped; ") and said.count("\n") == 1
     else:
         assert driver.returncode == -signal.SIGKILL and said == ""
-
-    def left() -> list[str]:
-        """Of workers and their processes that decode; two of Ray's own agents take a minute to end."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark.encode() in (process / "environ").read_bytes() and alive(int(process.name)):
-                    found.append((process / "cmdline").read_text(errors="replace"))
-            except OSError:
-                continue
-        return [each for each in found if "MapWorker" in each or "peakzoom.video.guard" in each]
-
-    wait_until(lambda: not left())
+    wait_until(lambda: not alive(worker_pid) and not alive(decoder))
     kept = rows_of(out)
-    assert 0 < len(kept) < count
-    if sign == signal.SIGINT:
-        return
+    assert list(kept) == [names[0]]
     # What a kill leaves is in no reader's way, and gone in the end.
-    assert len(list(tmp_path.glob("labels/_drafts-*"))) == 1
-    found = label(run, camera, out, FEW, LabelOptions(device="cpu"), resume=True, progress=False)
-    assert found == Labelled(count, len(kept), 0, 0)
+    assert len(list(tmp_path.glob("labels/_drafts-*"))) == (sign == signal.SIGKILL)
+    (storage / "cured").touch()
+    monkeypatch.setattr("peakzoom.apps.batch.label._hand_out", hand_out_here)
+    found = label(run, address, out, FEW, LabelOptions(device="cpu"), resume=True, progress=False)
+    assert found == Labelled(2, 1, 0, 0)
     rows = rows_of(out)
-    assert len(rows) == count and kept.items() <= rows.items()
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["camera", "labels", "labels.settings.json"]
+    assert kept.items() <= rows.items() and rows.keys() == set(names)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["labels", "labels.settings.json", "storage"]
     assert not list(out.glob("_*"))
 
 
