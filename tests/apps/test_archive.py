@@ -41,6 +41,8 @@ from peakzoom.utils.journal import settings_file
 from peakzoom.video import guard
 from peakzoom.video.sampling import Views
 
+pytestmark = pytest.mark.xdist_group("ray")  # a cluster starts once
+
 FEW = Views(clips=2, crops=1)
 QUICK = ["--num-clips", "2", "--crops", "1", "--device", "cpu"]
 SHELF = '''
