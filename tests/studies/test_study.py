@@ -26,7 +26,8 @@ from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
-pytestmark = pytest.mark.usefixtures("no_curves")
+# Eight trainings, once.
+pytestmark = [pytest.mark.xdist_group("study"), pytest.mark.usefixtures("no_curves")]
 
 ARMS = [Arm("tcnn_xs", BRANCHES[:1], 0.25), Arm("tcnn_xs", BRANCHES, 0.25)]
 OPTIONS = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False)

@@ -36,7 +36,7 @@ def test_what_is_left_out_has_its_default() -> None:
     [
         ("batch_size = 16", "batchsize = 16", r"a recipe has no batchsize: did you mean batch_size\?$"),
         ("width = 1.0", "lr = 0.1", r"a recipe has no lr: did you mean tcnn.lr or joint.lr\?$"),
-        ("width = 1.0", "colour = 1", "a recipe has no colour$"),
+        ("width = 1.0", "colour = 1", "a recipe has no colour; peakzoom recipe small prints all keys$"),
         ('model = "tcnn_xs"', 'model = "tcnnxs"', r"model is 'tcnnxs', .* trn: did you mean tcnn_xs\?$"),
         ('model = "tcnn_xs"', "", "does not say model$"),
         ("epochs = 50", "", "does not say tcnn.epochs$"),
@@ -117,7 +117,7 @@ STAGE = {
 PAIRS = ("0.0,1.0", "-1.0,1.0", "1.0,0.5", "nan,1.0", "0.5,nan", "0.5,inf")
 BAD = {
     **{f"{stage}.{key}": bad for stage in ("tcnn", "joint") for key, bad in STAGE.items()},
-    **{f"preprocess.{key}": COUNTS for key in ("size", "frames", "stride", "zoom_source")},
+    **{f"preprocess.{key}": COUNTS for key in ("size", "frames", "zoom_source")},
     "preprocess.fps": ABOVE_ZERO,
     "preprocess.canvas": ("95,200", "200,95", "0,0"),
     "preprocess.mean": ("0.5,0.5,1.5", "nan,0.5,0.5"),

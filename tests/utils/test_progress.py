@@ -22,13 +22,13 @@ from peakzoom.video.sampling import Views
 
 COUNT = """
 import time
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import print_result, say
 from peakzoom.utils.progress import progress_bar
 with progress_bar("counting [/b] :smile:") as report:
     for done in range(1, 4):
         report(done, 3)
         time.sleep(0.15)
-        answer(f"result {done}")
+        print_result(f"result {done}")
         say(f"line {done}")
 print("counted")
 """

@@ -30,7 +30,7 @@ from peakzoom.cli import (
     train,
     watch,
 )
-from peakzoom.cli.console import INTERRUPTED, answer, say, show_log
+from peakzoom.cli.console import INTERRUPTED, print_result, say, show_log
 from peakzoom.utils.durable import is_full, no_room
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import missing_extra
@@ -46,7 +46,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        answer(f"peakzoom {__version__}")
+        print_result(f"peakzoom {__version__}")
         raise typer.Exit
 
 
@@ -97,7 +97,7 @@ def _sentence(error: Exception) -> str | None:
         context: Any = getattr(error, "ctx", None)
         option = getattr(error, "option_name", None)
         with_set = context and any(each.name == "settings" for each in context.command.params)
-        if with_set and option and (by_set := recipe.as_set(option)):
+        if with_set and option and (by_set := recipe.as_set(option, sys.argv)):
             return f"{option} is given as {by_set}"
         message = " ".join(error.format_message().split()).rstrip(".")
         return f"{message}; see '{context.command_path if context else 'peakzoom'} --help'"

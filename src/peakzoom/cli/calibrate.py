@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import videos_to_score
 from peakzoom.cli.options import (
@@ -84,13 +84,13 @@ def calibrate(
     target.mkdir()
     result.save(recognizer, averaged, target)
     _report(result, averaged.clips * averaged.crops, recognizer.model.zooms)
-    answer(f"The thresholds, all that were tried, and their plot: {target}")
+    print_result(f"The thresholds, all that were tried, and their plot: {target}")
 
 
 def _report(result: Calibration, views: int, branches: bool) -> None:
     """What the early exit saves, and what it may lose."""
     best, full = result.chosen, result.full
-    answer(
+    print_result(
         f"{result.videos} videos, every view{' in stage 2' if branches else ''}: {full.accuracy:.1%}, "
         f"{full.multiply_adds:.4g} G multiply-adds a video\n"
         f"early exit: {best.accuracy:.1%}, {best.multiply_adds:.4g} G ({best.multiply_adds / full.multiply_adds:.1%}); "

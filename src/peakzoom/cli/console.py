@@ -28,7 +28,7 @@ def say(line: str) -> None:
     _print(err_console, line)
 
 
-def answer(text: str) -> None:
+def print_result(text: str) -> None:
     """Lines of a result, to standard output."""
     _print(out_console, text)
 

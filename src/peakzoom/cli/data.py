@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from peakzoom.cli.console import answer, show_table
+from peakzoom.cli.console import print_result, show_table
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new
 from peakzoom.cli.options import DataArg, DataOptions
@@ -47,7 +47,7 @@ def check(
     counts = f"{len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
     _show_classes(report, f"{videos.name}: {counts}")
     rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
-    answer(
+    print_result(
         "frames and seconds: least - median - most\n"
         f"frames per second: {_first(rates, 6, 'other rates')}\n"
         f"variable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}\n"
@@ -88,9 +88,9 @@ def _first(texts: list[str], most: int, others: str) -> str:
 def _list_some(lines: list[str], most: int, rest: str = "") -> None:
     """Print the first lines, and how many more there are."""
     for line in lines[:most]:
-        answer(f"  {line}")
+        print_result(f"  {line}")
     if len(lines) > most:
-        answer(f"  and {len(lines) - most} more{rest}")
+        print_result(f"  and {len(lines) - most} more{rest}")
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,16 @@ class SyntheticOptions:
     performers: Annotated[int, typer.Option(min=1, help="Different figures.")] = 24
     backgrounds: Annotated[int, typer.Option(min=1, help="Different places.")] = 24
     test_share: Annotated[
-        float, typer.Option(help="Of performers and places, that only test clips show.")
+        float, typer.Option(help="Share of performers and places that only test clips show.")
     ] = 0.25
-    frames: Annotated[int, typer.Option(min=1, help="Of a clip.")] = 32
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a clip.")] = 32
     fps: Annotated[float, typer.Option(min=0.01, help="Frames a second.")] = 15.0
     difficulty: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Of camera, clutter, bystanders and noise.")
+        float, typer.Option(min=0.0, max=1.0, help="How much camera motion, clutter, bystanders and noise.")
     ] = 0.5
     height: Annotated[int, typer.Option(help="In pixels, even.")] = 192
     width: Annotated[int, typer.Option(help="In pixels, even.")] = 256
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
 
 
 @grouped
@@ -131,7 +131,7 @@ def render(
         folder = render_dataset(out, DatasetSpec(**vars(wanted)), workers, progress)
     listed = folder / "clips.csv"
     following = f"train {listed} --out RUN" if wanted.train_clips else f"evaluate RUN {listed}"
-    answer(f"List: {listed}\nNext: peakzoom {following}")
+    print_result(f"List: {listed}\nNext: peakzoom {following}")
 
 
 def prepare(
@@ -154,7 +154,7 @@ def prepare(
     official = OFFICIAL[name]
     with progress_bar("unpacking files") as progress:
         prepared = look(official, root, progress)
-    answer(
+    print_result(
         f"{official.title}: {prepared.found:,} of {official.videos:,} videos, "
         f"{prepared.classes} of {official.classes} classes"
     )
@@ -163,12 +163,14 @@ def prepare(
         parts = (f"{part:,} of {whole:,}" for part, whole in zip(split.found, split.listed, strict=True))
         rows.append((split.number, *parts))
     show_table("", ("split", "training", "test"), rows)
-    answer(f"videos: {prepared.videos}\nlists: {prepared.lists}\nmissing videos: {len(prepared.missing)}")
+    print_result(
+        f"videos: {prepared.videos}\nlists: {prepared.lists}\nmissing videos: {len(prepared.missing)}"
+    )
     _list_some(
         [f"{path}: {_uses(uses)}" for path, uses in prepared.missing.items()], SHOWN_MISSING, OUT_LISTS
     )
     if prepared.problems:
-        answer(f"other problems: {len(prepared.problems)}")
+        print_result(f"other problems: {len(prepared.problems)}")
     _list_some([f"{problem.path}: {problem.reason}" for problem in prepared.problems], SHOWN)
     if out is not None:
         header = ["path", *(f"split{split.number}" for split in prepared.splits)]
@@ -176,7 +178,7 @@ def prepare(
             out, header, ((path, *(use or "" for use in uses)) for path, uses in prepared.missing.items())
         )
     check_data, train = prepared.commands
-    answer(f"Next: {check_data}\n      {train}")
+    print_result(f"Next: {check_data}\n      {train}")
     if not prepared.complete:
         raise typer.Exit(1)
 

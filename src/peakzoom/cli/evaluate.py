@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peakzoom.cli.console import answer, say, show_table
+from peakzoom.cli.console import print_result, say, show_table
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside, videos_to_score
 from peakzoom.cli.options import (
@@ -41,7 +41,6 @@ class Amount:
     faithfulness: Annotated[
         bool,
         typer.Option(
-            "--faithfulness",
             help="Also blur what is attended to, and as much elsewhere: six times the work again.",
         ),
     ] = False
@@ -123,7 +122,7 @@ def evaluate(
     if part:
         count, before = score_shard(recognizer, videos, target, part, averaged, workers)
         already = f" ({before} of them before)" if before else ""
-        answer(
+        print_result(
             f"Shard {amount.shard}: {count} of {len(videos.entries)} videos scored{already} into {part_of(target)}\n"
             "Next, when every shard is done: the same command with --resume in place of --shard"
         )
@@ -158,7 +157,7 @@ def _report(result: Evaluation, tested: str, target: Path) -> None:
         ((name, result.counts[name], f"{share:.1%}") for name, share in result.fused.per_class.items()),
     )
     if spent := result.effort:
-        answer(
+        print_result(
             f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them in stage 2: "
             f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
             f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of a full test"
@@ -169,7 +168,7 @@ def _report(result: Evaluation, tested: str, target: Path) -> None:
         )
     if result.faithfulness:
         _show_faithfulness(result.faithfulness)
-    answer(f"Scores, tables and pictures: {target}")
+    print_result(f"Scores, tables and pictures: {target}")
 
 
 def _pointing(recognizer: Recognizer, videos: VideoSet, views: Views, workers: int, table: Path) -> Pointing:
@@ -216,7 +215,7 @@ def _show_faithfulness(measured: Faithfulness) -> None:
     for kind in KINDS[1:]:
         test = measured.test(kind)
         low, high = test.interval
-        answer(
+        print_result(
             f"attended less {kind}: {test.difference:+.1f} points of score ({low:+.1f} to {high:+.1f}, "
             f"p = {test.p:.2g}, {test.count} {test.units})"
         )
@@ -230,7 +229,7 @@ def _renew_card(run: str, evaluation: Path) -> None:
     file = find_model(run) / FILE
     try:
         if update_card(file.parent, [evaluation]):
-            answer(f"Model card: {file}")
+            print_result(f"Model card: {file}")
         else:
             say(f"{file} was edited and is left as it is, without these accuracies: remove it for a new one")
     except OSError as error:
@@ -252,4 +251,4 @@ def report(
     from peakzoom.evaluation.files import find_evaluation
     from peakzoom.evaluation.report.page import write_report
 
-    answer(f"Page: {write_report(find_evaluation(run), out)}")
+    print_result(f"Page: {write_report(find_evaluation(run), out)}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside
 from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, output_option
@@ -57,13 +57,13 @@ def explain(
             say(f"{video}: {evidence.prediction.problem}")
         files = explanation.save(evidence, folder)
     for best, score in evidence.prediction.top(3):
-        answer(f"{best}  {score:.4f}")
+        print_result(f"{best}  {score:.4f}")
     index, count = evidence.crop
-    answer(
+    print_result(
         f"Evidence for {evidence.target} in {evidence.end:.1f} s: {len(evidence.peaks)} peaks, "
         f"crop {index} of {count} (counted from 0)"
     )
     if not evidence.model.zooms:
-        answer("This model has the original branch alone: it does not look at the zoomed videos.")
+        print_result("This model has the original branch alone: it does not look at the zoomed videos.")
     for file in files:
-        answer(str(file))
+        print_result(str(file))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import print_result, say
 from peakzoom.cli.inputs import find_videos
 from peakzoom.utils.errors import UserError
 
@@ -56,12 +56,12 @@ def export(
         raise UserError(f"{run} does not know its videos: name some to compare on with --check")
     say(f"exporting to {to} and comparing on real clips")
     exported = write(recognizer.model, to, file, views_of(paths, recognizer.preprocess), tolerance)
-    answer(
+    print_result(
         f"Largest difference of a logit on {exported.clips} clips: {exported.difference:.1e} "
         f"(logits up to {exported.scale:.3g}, {tolerance:g} allowed)"
     )
     for each in exported.files:
-        answer(f"{each} ({each.stat().st_size / 1e6:.1f} MB)")
+        print_result(f"{each} ({each.stat().st_size / 1e6:.1f} MB)")
 
 
 def push(
@@ -77,4 +77,4 @@ def push(
     from peakzoom.hub.push import push as upload
 
     url = upload(run, name, private)
-    answer(f"{url}\nTo load it: peakzoom.load({name!r})")
+    print_result(f"{url}\nTo load it: peakzoom.load({name!r})")

@@ -41,7 +41,7 @@ DataArg = Annotated[Path, typer.Argument(help=DATA_HELP, show_default=False)]
 RunArg = Annotated[str, typer.Argument(help=RUN_HELP, show_default=False)]
 DeviceOpt = Annotated[str, hardware_option(help="auto, cpu, cuda, mps ...")]
 PrecisionOpt = Annotated[
-    Precision, hardware_option(help="Of engine torch; half is faster on GPUs and on some CPUs.")
+    Precision, hardware_option(help="Precision of engine torch; half is faster on GPUs and on some CPUs.")
 ]
 DecodersOpt = Annotated[
     int, hardware_option(min=0, help="Decoding processes; 0 decodes without a time limit.")
@@ -54,7 +54,10 @@ ModelOpt = Annotated[
     ),
 ]
 ValFractionOpt = Annotated[
-    float, data_option(min=0.0, max=0.9, help="Of the training videos; 0 keeps the last epoch.")
+    float,
+    data_option(
+        min=0.0, max=0.9, help="Share of the training videos to validate on; 0: none, the last epoch is kept."
+    ),
 ]
 
 
@@ -138,15 +141,17 @@ class RecipeOptions:
         ),
     ] = "small"
     epochs: Annotated[
-        int | None, training_option(help="Of stage 1, the network.", show_default="50, paper: 150")
+        int | None, training_option(help="Epochs of stage 1, the network.", show_default="50, paper: 150")
     ] = None
     joint_epochs: Annotated[
-        int | None, training_option(help="Of stage 2, the branches.", show_default="25, paper: 150")
+        int | None, training_option(help="Epochs of stage 2, the branches.", show_default="25, paper: 150")
     ] = None
     batch_size: Annotated[int | None, training_option(help="Clips in a batch.", show_default="16")] = None
     lr: Annotated[
         float | None,
-        training_option(help="Highest of both stages.", show_default="0.002, then 0.001; paper: 0.1"),
+        training_option(
+            help="Highest learning rate of each stage.", show_default="0.002, then 0.001; paper: 0.1"
+        ),
     ] = None
     size: Annotated[
         int | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new, find_videos
 from peakzoom.cli.options import CascadeOptions, RunArg, ViewOptions, hardware_option, output_option
@@ -106,7 +106,7 @@ def _label(
         say(f"{labelled.before} of {labelled.videos} files were predicted before")
     if labelled.lost:
         say(f"{labelled.lost} workers were lost and started anew")
-    answer(f"{results.out}: {labelled.videos} files")
+    print_result(f"{results.out}: {labelled.videos} files")
     return labelled.videos, labelled.failed
 
 
@@ -153,7 +153,7 @@ def _predict(
             if journal:
                 journal.add(line)
             if results.jsonl == STDOUT:
-                answer(json.dumps(line))
+                print_result(json.dumps(line))
             elif not isinstance(result, DecodeError):
                 _print_prediction(result, results.top)
     return len(paths), failed
@@ -172,7 +172,7 @@ def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> list[Path]:
 
 
 def _print_prediction(prediction: Prediction, top: int) -> None:
-    answer(printable(prediction.path))
+    print_result(printable(prediction.path))
     width = max(len(name) for name in prediction.classes)
     for name, score in prediction.top(top):
-        answer(f"  {name:<{width}}  {score:.4f}")
+        print_result(f"  {name:<{width}}  {score:.4f}")

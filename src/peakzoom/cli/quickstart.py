@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from peakzoom.cli.console import answer, show_table
+from peakzoom.cli.console import print_result, show_table
 from peakzoom.cli.evaluate import show_pointing
 
 
 def quickstart(
     out: Annotated[Path, typer.Option(help="New folder for clips, run and results.")] = Path("quickstart"),
-    seed: Annotated[int, typer.Option(min=0, help="Of everything.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
     train_clips: Annotated[int, typer.Option(min=1, help="Synthetic clips to train on.")] = 400,
     test_clips: Annotated[int, typer.Option(min=1, help="Synthetic clips to test on.")] = 120,
     workers: Annotated[int, typer.Option(help="Processes that render and decode.")] = 2,
@@ -36,7 +36,7 @@ def quickstart(
         strong="T-CNN + spatial: fused",
     )
     show_pointing(found.pointing)
-    answer(
+    print_result(
         f"Where it looked: {found.figure}\nTable, scores, confusion: {out / 'evaluation-joint'}\n"
         f"Model: {out / 'run'}, for instance: peakzoom predict {out / 'run'} CLIP.mp4\n"
         f"Took {time.monotonic() - began:.0f} s."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from peakzoom.cli.console import answer
+from peakzoom.cli.console import print_result
 from peakzoom.cli.options import MachineOptions, RecipeOptions
 from peakzoom.utils.errors import UserError
 
@@ -37,10 +39,10 @@ def recipe(
     from peakzoom.training.recipe_text import recipe_to_toml
     from peakzoom.training.recipes import RECIPES
 
-    answer(recipe_to_toml(RECIPES[name]()))
-    answer("# --set also takes what is no part of a recipe:")
+    print_result(recipe_to_toml(RECIPES[name]()))
+    print_result("# --set also takes what is no part of a recipe:")
     for key, meaning in OPTION_KEYS.items():
-        answer(f"# {key}: {meaning}")
+        print_result(f"# {key}: {meaning}")
 
 
 def recipe_and_options(
@@ -64,28 +66,40 @@ def recipe_and_options(
         if wanted.lr is not None:
             given |= {f"{name}.lr": wanted.lr, f"{name}.final_lr": min(stage.final_lr, wanted.lr)}
     if wanted.size is not None:
-        pre = recipe.preprocess
-        canvas = [round(side * wanted.size / pre.size) for side in pre.canvas]
-        given |= {"preprocess.size": wanted.size, "preprocess.canvas": canvas}
+        given["preprocess.size"] = wanted.size
+    own = {*vars(wanted), *vars(machine), *values}
     for text in wanted.settings or ():
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UserError(f"--set is {text!r}, expected KEY=VALUE, as dropout=0.2")
+        if key in own and key not in (*KEYS, *OPTION_KEYS):
+            raise UserError(f"--set has no {key}, which is an option: --{key.replace('_', '-')} {value}")
         check_key(key, (*KEYS, *OPTION_KEYS), "--set")
+        if key == "preprocess.size" and wanted.size is not None:
+            raise UserError(f"--size is {wanted.size} and --set preprocess.size is {value}: give one of them")
         if key in OPTION_KEYS:
             values[key] = read_value(get_type_hints(Options)[key], value, key)
         else:
             given[key] = value
+    if "preprocess.size" in given and "preprocess.canvas" not in given:  # as large beside the input as it was
+        size = read_value(int, given["preprocess.size"], "preprocess.size")
+        scale = size / recipe.preprocess.size
+        given["preprocess.canvas"] = [round(side * scale) for side in recipe.preprocess.canvas]
     return with_values(recipe, given), Options(**asdict(machine), **values)
 
 
-def as_set(option: str) -> str | None:
-    """How the value of an option that does not exist is given by ``--set``; None where that has no such key."""
+def as_set(option: str, words: Sequence[str]) -> str | None:
+    """How an option that does not exist is given by ``--set``; None where that has no such key.
+
+    Its value is looked for among the words of the command line.
+    """
     from peakzoom.training.recipe_text import KEYS
 
     name = option.removeprefix("--").removeprefix("no-").replace("-", "_")
     keys = [key for key in (*KEYS, *OPTION_KEYS) if key.rpartition(".")[2] == name]
-    value = "false" if option.startswith("--no-") else "VALUE"
+    after = next((word for before, word in pairwise(words) if before == option), "-")
+    joined = next((word.partition("=")[2] for word in words if word.startswith(f"{option}=")), None)
+    value = "false" if option.startswith("--no-") else joined or ("VALUE" if after.startswith("-") else after)
     return f"--set {min(keys, key=len)}={value}" if keys else None
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from peakzoom.apps.serve.limits import Limits
-from peakzoom.cli.console import answer, say
+from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import find_videos
 from peakzoom.cli.options import EngineOptions, RunArg, view_option
@@ -56,7 +56,7 @@ def serve(
         clips = _test_videos(run)
     views = Views("paper", num_clips, crops)
     with server(recognizer, views, limits, host=host, port=port, examples=clips) as address:
-        answer(address)
+        print_result(address)
         say("Ctrl-C stops it; what was uploaded is removed then.")
         while True:
             time.sleep(3600)

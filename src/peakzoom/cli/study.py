@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peakzoom.cli.console import answer
+from peakzoom.cli.console import print_result
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import names_of, whole_numbers
 from peakzoom.cli.options import (
@@ -43,9 +43,7 @@ class StudyOptions:
     fold: Annotated[
         list[str] | None, data_option(help="Groups to test on together, as 1,11; once for each fold.")
     ] = None
-    leave_one_group_out: Annotated[
-        bool, data_option("--leave-one-group-out", help="Every group is a fold.")
-    ] = False
+    leave_one_group_out: Annotated[bool, data_option(help="Every group is a fold.")] = False
     split_numbers: Annotated[
         str | None, data_option(help="Official splits as folds, as 1,2,3 (UCF101, HMDB51).")
     ] = None
@@ -215,5 +213,5 @@ def _report(study: Study, rounds: int = 0) -> None:
     from peakzoom.studies.report import write_report
 
     text, figure = write_report(study, rounds)
-    answer(text)
-    answer(f"Table: {study.out / 'table.md'} and .csv; figure: {figure}")
+    print_result(text)
+    print_result(f"Table: {study.out / 'table.md'} and .csv; figure: {figure}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from peakzoom.cli.console import answer
+from peakzoom.cli.console import print_result
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import names_of
 from peakzoom.cli.options import (
@@ -45,7 +45,7 @@ def train(
         Literal["both", "tcnn", "joint"],
         training_option(help="tcnn: stage 1 alone; joint: stage 2 alone, from --init."),
     ] = "both",
-    seed: Annotated[int, training_option(min=0, help="Of weights, order, crops and splits.")] = 0,
+    seed: Annotated[int, training_option(min=0, help="Seed of weights, order, crops and splits.")] = 0,
     machine: MachineOptions,
     out: Annotated[Path, output_option(help="New folder for the run.", show_default=False)],
     resume: Annotated[bool, output_option(help="Go on with the training in --out.")] = False,
@@ -74,4 +74,4 @@ def train(
     if is_main_process():
         write_missing_cards(out)
         tested = any(entry.split == "test" for entry in videos.entries)
-        answer(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
+        print_result(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))

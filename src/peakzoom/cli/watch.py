@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeAlias
 import typer
 
 from peakzoom.apps.watch.options import WatchOptions
-from peakzoom.cli.console import INTERRUPTED, answer, say
+from peakzoom.cli.console import INTERRUPTED, print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.options import EngineOptions, RunArg, output_option
 from peakzoom.utils.durable import check_new_folder
@@ -110,7 +110,7 @@ def _show(record: Record, add_event: AddEvent | None) -> None:
     if isinstance(record, Event) and add_event:
         add_event(record)
         times = f"{clock_time(record.start)}  {clock_time(record.end)}"
-        answer(f"{times}  {record.name}  {record.score:.4f}")
+        print_result(f"{times}  {record.name}  {record.score:.4f}")
     elif isinstance(record, Break | SourceProblem):
         say(f"{clock_time(record.time)}  {record.reason}")
     elif isinstance(record, Dropped):

@@ -79,7 +79,7 @@ def write_evaluation(
     )
     write_csv(out / "per_class.csv", ["class", "videos", *branches], rows)
     counts = ([name, *row] for name, row in zip(classes, result.confusion.tolist(), strict=True))
-    write_csv(out / "confusion.csv", ["true \\ answer", *classes], counts)
+    write_csv(out / "confusion.csv", ["true \\ predicted", *classes], counts)
     problems = ((each.path, each.reason) for each in result.problems)
     write_csv(out / "problems.csv", ["path", "reason"], problems)
     confusion_figure(result.confusion, classes).savefig(out / "confusion.png", dpi=110)

@@ -38,7 +38,10 @@ def class_response_maps(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def frame_scores(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Class scores of each slice alone: y = GAP(slice) W^T + b (Sec. 2.1).
+    """Class scores of each slice alone: y = GAP(slice) W^T + b (Sec. 2.1), as the paper writes them.
+
+    The classifier is linear, so they are the means of the class maps and the bias: the network takes them from its maps
+    (:meth:`~peakzoom.model.network.PeakZoom.class_maps`).
 
     Args:
         features: (B, C, T', h, w).

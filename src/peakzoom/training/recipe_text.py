@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from difflib import get_close_matches
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -25,8 +26,9 @@ else:
 NONE = "none"
 EXPECTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 TABLES: dict[str, Any] = {name: kind for name, kind in get_type_hints(Recipe).items() if is_dataclass(kind)}
-# The type of every value by its key.
+# The type of every value by its key. The frame stride is the recipe's own: it may hang on the data.
 KEYS = flat(get_type_hints(Recipe) | {name: get_type_hints(kind) for name, kind in TABLES.items()})
+del KEYS["preprocess.stride"]
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
@@ -34,7 +36,8 @@ def recipe_to_toml(recipe: Recipe) -> str:
     values = asdict(recipe)
     lines = [f"{name} = {_written(value)}" for name, value in values.items() if name not in TABLES]
     for name in TABLES:
-        lines += ["", f"[{name}]", *(f"{key} = {_written(value)}" for key, value in values[name].items())]
+        keys = (key for key in values[name] if f"{name}.{key}" in KEYS)
+        lines += ["", f"[{name}]", *(f"{key} = {_written(values[name][key])}" for key in keys)]
     return "\n".join(lines) + "\n"
 
 
@@ -56,14 +59,21 @@ def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     Raises:
         UserError: a key is unknown, a value has the wrong type or is out of range.
     """
-    return _recipe({**flat(asdict(recipe)), **values})
+    own = {key: value for key, value in flat(asdict(recipe)).items() if key in KEYS}
+    return _recipe({**own, **values})
 
 
 def check_key(key: str, known: Collection[str], whose: str) -> None:
     """UserError if a key is none of the known ones; it names the one that is meant."""
     if key not in known:
-        same = [each for each in known if each.rpartition(".")[2] == key]
-        raise UserError(f"{whose} has no {key}{did_you_mean(key, known, same)}")
+        table, _, name = key.rpartition(".")
+        last = {each: each.rpartition(".")[2] for each in known}
+        names = [name] if name in last.values() else get_close_matches(name, last.values(), n=1)
+        like = [each for each in known if last[each] in names]
+        if table:  # one of them, in the table that is most like it
+            like = get_close_matches(key, like, n=1, cutoff=0.0)
+        meant = did_you_mean(key, known, like)
+        raise UserError(f"{whose} has no {key}{meant or '; peakzoom recipe small prints all keys'}")
 
 
 def read_value(kind: Any, value: Any, key: str) -> Any:

@@ -19,4 +19,6 @@ class Limits:
     seconds: Annotated[float, limit_option(min=0.1, help="Longest video.")] = 60.0
     files: Annotated[int, limit_option(min=1, help="Most files in the batch tab.")] = 20
     waiting: Annotated[int, limit_option(min=1, help="Most requests that wait.")] = 50
-    minutes: Annotated[int, limit_option(min=1, help="After which uploads and results are removed.")] = 10
+    minutes: Annotated[
+        int, limit_option(min=1, help="Minutes after which uploads and results are removed.")
+    ] = 10
