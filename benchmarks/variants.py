@@ -1,14 +1,15 @@
-"""What ``localise.py`` tries: networks, poolings and losses, each named by what it changes of today's network.
+"""What ``localise.py`` tries: networks, poolings and losses, each named by what it changes of ``tcnn_xs``.
 
-A name is a list such as ``field=local,stride=8,pool=best:2``; what it does not mention is as in the quickstart: half
-the width, cells 16 pixels apart, the full field, motion in the input, the mean of all cells and of all slices. Every
-one keeps Eq. 1: the logits are a pooling of the class maps of one linear classifier, and the same maps are looked at.
+A name is a list such as ``field=local,stride=8,pool=best:2``; what it does not mention is as in the quickstart before
+it took the local network ("today"): half the width, cells 16 pixels apart, the full field, motion in the input, the
+mean of all cells and of all slices. Every one keeps Eq. 1: the logits are a pooling of the class maps of one linear
+classifier, and the same maps are looked at.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from peakzoom.model.geometry import CellGeometry
 from peakzoom.model.pooling import pool_cells, quiet_loss
 from peakzoom.model.response import class_response_maps, evidence_map
 
-RECIPE = quick_recipe()
+RECIPE = replace(quick_recipe(), batch_size=16)  # as all rows of docs/results.md were trained
 L, B, M = "field=local,stride=8", "pool=best:2", "0.5*mean+0.5*best:2"
 GRID = [  # the most telling first
     "today", f"{L},pool={M},extra=quiet:1", f"{L},pool=peaks,extra=quiet:0.3", f"{L},pool=peaks",

@@ -125,12 +125,13 @@ def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
 
 def draw_middles(evidence: Sequence[Evidence], titles: Sequence[str]) -> Figure:
     """The middle frame of some videos, a row each: frame, response and peaks, the two zoomed frames."""
-    figure = Figure(figsize=(10, 2.55 * len(evidence) + 0.3), layout="constrained")
+    tallest = max(each.info.height / each.info.width for each in evidence)
+    figure = Figure(figsize=(10, (2.35 * tallest + 0.15) * len(evidence) + 0.3), layout="constrained")
     axes = figure.subplots(len(evidence), 4, squeeze=False)
     for axis, name in zip(axes[0], ROWS, strict=True):
         axis.set_title(name, fontsize=10, color=INK)
     for row, each, title in zip(axes, evidence, titles, strict=True):
-        row[0].set_ylabel(title, fontsize=9, color=INK, parse_math=False)
+        row[0].set_ylabel(title, fontsize=7.5, color=INK, parse_math=False)
         _show(each, np.array([each.info.frames // 2]), row[None])
     return figure
 
