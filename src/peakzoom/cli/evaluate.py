@@ -109,7 +109,7 @@ def evaluate(
     from peakzoom.evaluation.evaluate import evaluate as test
     from peakzoom.evaluation.evaluate import score_shard
     from peakzoom.evaluation.files import write_pointing
-    from peakzoom.evaluation.unfinished import part_of
+    from peakzoom.evaluation.unfinished import check_out, part_of
 
     averaged, part = views.views(), amount.part(computing.cascade)
     recognizer = computing.load(run)
@@ -127,6 +127,7 @@ def evaluate(
             "Next, when every shard is done: the same command with --resume in place of --shard"
         )
         return
+    check_out(target, amount.resume)  # before the videos are looked at
     pointing = _pointing(recognizer, videos, averaged, workers, amount.places) if amount.places else None
     result = test(
         *(recognizer, videos, target, averaged, workers),

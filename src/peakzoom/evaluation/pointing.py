@@ -24,7 +24,7 @@ from torch import Tensor
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.data.places import Place, Places
 from peakzoom.evaluation.faithfulness import torch_engine
-from peakzoom.evaluation.stats import bootstrap
+from peakzoom.evaluation.stats import RESAMPLES, bootstrap_interval
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
@@ -127,21 +127,15 @@ def _row(name: str, frames: Sequence[PointedFrame]) -> PointingRow:
     def median(key: str) -> float:
         return float(np.median([getattr(each, key) for each in frames]))
 
-    units = [each.group if all(other.group for other in frames) else each.path for each in frames]
-    place = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
-    of = np.array([place[unit] for unit in units])
-    hits = np.bincount(of, weights=[each.highest for each in frames])
-    low, high = bootstrap(
-        lambda hits, frames: np.asarray(hits.sum(-1) / frames.sum(-1)),
-        *(hits, np.bincount(of).astype(float)),
-        vectorized=True,
-    )
+    grouped = all(each.group for each in frames)
+    units = [each.group if grouped else each.path for each in frames]
+    hits = np.array([each.highest for each in frames])
     return PointingRow(
         name,
         len({each.path for each in frames}),
         len(frames),
         mean("highest"),
-        (low, high),
+        bootstrap_interval(hits, groups=units, resamples=RESAMPLES),
         *(mean(key) for key in ("best", "middle", "random")),
         *(median(key) for key in ("discriminative", "complementary")),
     )
