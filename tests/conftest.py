@@ -93,6 +93,16 @@ def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session", autouse=True)
+def decoders_are_kept() -> Iterator[None]:
+    """A process that decodes serves the next test too: each takes two seconds to start."""
+    from peakzoom.video import guard
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard, "KEPT", 3)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def converted_once() -> Iterator[None]:
     """A network is traced and converted once for all tests that want its graph: that takes twenty seconds.
 

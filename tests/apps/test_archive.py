@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -26,11 +25,12 @@ pytest.importorskip("ray", reason="labelling on Ray is an extra")
 
 import pyarrow.parquet as pq
 import ray
+from elsewhere import begin, command
 
 from peakzoom.apps.batch import worker
-from peakzoom.apps.batch.cluster import Plan, plan_for
+from peakzoom.apps.batch.cluster import WorkerPlan, plan_for
 from peakzoom.apps.batch.label import Labelled, _sort_out, label
-from peakzoom.apps.batch.listing import Item, find_items, from_json, to_json
+from peakzoom.apps.batch.listing import ListedVideo, find_items, from_json, to_json
 from peakzoom.apps.batch.table import PARTS, Known, batches_of, new_drafts, part_of, read_known, remove_rows
 from peakzoom.apps.batch.worker import LOST, TRIES, Job, LabelOptions, Worker
 from peakzoom.cli import main
@@ -173,7 +173,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def named(address: str, name: str, fits: Callable[[str], bool]) -> str:
     """That name with a number behind it, so that the file's partition fits."""
     numbers = (f"{name}{number}" for number in range(10_000))
-    return next(each for each in numbers if fits(part_of(Item(f"{address}/{each}.mp4", 1, ""))))
+    return next(each for each in numbers if fits(part_of(ListedVideo(f"{address}/{each}.mp4", 1, ""))))
 
 
 def processes_in(log: Path) -> list[list[int]]:
@@ -196,7 +196,7 @@ def wait_until(what: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def hand_out_here(batches: Sequence[Sequence[Item]], job: Job) -> Iterator[dict[str, Any]]:
+def hand_out_here(batches: Sequence[Sequence[ListedVideo]], job: Job) -> Iterator[dict[str, Any]]:
     """In place of Ray: one worker, in this process."""
     here = Worker(job)
     for items in batches:
@@ -303,6 +303,15 @@ def test_a_folder_and_a_storage_whose_files_kill_workers(
     assert {file: file.read_bytes() for file in out.rglob("*.parquet")} == files
 
 
+def command_with_shelf(folder: str, *words: str) -> None:
+    """A command in a process of its own, which was forked before there was that protocol."""
+    import fsspec
+
+    sys.path.insert(0, folder)
+    fsspec.register_implementation("shelf", importlib.import_module("shelf").Shelf, clobber=True)
+    command(*words)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_a_driver_that_is_ended(
@@ -330,29 +339,23 @@ def test_a_driver_that_is_ended(
     }
     if sign == signal.SIGINT:
         env["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    # What a shell starts in its background ignores Ctrl-C, and so would whatever that starts: the driver.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    driver = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "peakzoom", "predict", str(run), address),
-            *("--on", "ray", "--out", str(out), "--workers", "1", *QUICK),
-        ],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    signal.signal(signal.SIGINT, before)
+    said = tmp_path / "said"
+    words = ("predict", run, address, "--on", "ray", "--out", out, "--workers", "1", *QUICK)
+    shelf_folder = Path(importlib.import_module("shelf").__file__ or "").parent
+    driver = begin(command_with_shelf, str(shelf_folder), *map(str, words), err=said, env=env)
     log = storage / f"{names[1]}.log"
-    wait_until(lambda: (log.exists() and log.read_text().endswith("\n")) or driver.poll() is not None)
+    wait_until(lambda: (log.exists() and log.read_text().endswith("\n")) or not driver.is_alive())
     ((worker_pid, decoder),) = processes_in(log)
     assert alive(worker_pid) and alive(decoder)
-    driver.send_signal(sign)
-    _, said = driver.communicate()
+    assert driver.pid is not None
+    os.kill(driver.pid, sign)
+    driver.join()
     if sign == signal.SIGINT:
-        assert driver.returncode == 130 and said.startswith("stopped; ") and said.count("\n") == 1
+        assert driver.exitcode == 130 and said.read_text().startswith("stopped; ")
+        assert said.read_text().count("\n") == 1
     else:
-        assert driver.returncode == -signal.SIGKILL and said == ""
+        assert driver.exitcode == -signal.SIGKILL and said.read_text() == ""
+    said.unlink()
     wait_until(lambda: not alive(worker_pid) and not alive(decoder))
     kept = rows_of(out)
     assert list(kept) == [names[0]]
@@ -380,7 +383,7 @@ def job(run: Path, tmp_path: Path) -> Job:
     recognizer = load(run, "cpu")
     settings = json.loads(json.dumps(recognizer.settings(FEW)))
     options = LabelOptions(device="cpu")
-    return Job(str(run), options, FEW, settings, new_drafts(tmp_path / "out"), Plan(1, 1, 0))
+    return Job(str(run), options, FEW, settings, new_drafts(tmp_path / "out"), WorkerPlan(1, 1, 0))
 
 
 @pytest.fixture(autouse=True)
@@ -390,7 +393,7 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def given(items: list[Item]) -> dict[str, Any]:
+def given(items: list[ListedVideo]) -> dict[str, Any]:
     return {"batch": to_json(items)}
 
 
@@ -503,7 +506,7 @@ def test_files_of_a_storage_that_give_no_answer(
 
 
 def test_a_file_that_this_machine_lacks(job: Job, folder: Path, tmp_path: Path) -> None:
-    items = [Item(str(tmp_path / "gone.mp4"), 9, "1"), *find_items([folder / "a.mp4"])]
+    items = [ListedVideo(str(tmp_path / "gone.mp4"), 9, "1"), *find_items([folder / "a.mp4"])]
     for item in items:  # they are of different partitions
         Worker(job)(given([item]))
     row = rows_of(tmp_path / "out")["gone"]
@@ -525,7 +528,7 @@ def test_a_full_disk_is_a_sentence(
 
 
 def test_batches_are_of_one_partition_and_leave_out_nothing() -> None:
-    items = [Item(f"/videos/{number}.mp4", number, "") for number in range(500)]
+    items = [ListedVideo(f"/videos/{number}.mp4", number, "") for number in range(500)]
     for most in (1, 7, 64):
         batches = batches_of(items, most)
         assert sorted(item.size or 0 for batch in batches for item in batch) == list(range(500))
@@ -587,9 +590,9 @@ def test_videos_are_found_once(folder: Path, shelf: None, monkeypatch: pytest.Mo
     ],
 )
 def test_what_is_labelled_again(size: int | None, changed: str, fault: str | None, again: bool) -> None:
-    item = Item("/a.mp4", 9, "a")
+    item = ListedVideo("/a.mp4", 9, "a")
     row = Known(Path("x.parquet"), size, changed, "why" if fault else None, fault)
-    waiting, old, failed = _sort_out([item, Item("/b.mp4", 1, "")], {"/a.mp4": row, "/gone.mp4": row})
+    waiting, old, failed = _sort_out([item, ListedVideo("/b.mp4", 1, "")], {"/a.mp4": row, "/gone.mp4": row})
     assert [each.path for each in waiting] == (["/a.mp4", "/b.mp4"] if again else ["/b.mp4"])
     assert list(old) == (["/a.mp4"] if again else []) and failed == (fault == "file")
 
@@ -630,18 +633,18 @@ def test_addresses_with_nothing(
 @pytest.mark.parametrize(
     "nodes,workers,gpu,plan",
     [
-        ([(2, 0)], None, False, Plan(2, 1, 0)),
-        ([(2, 0)], 1, False, Plan(1, 2, 0)),
-        ([(16, 0), (16, 0)], 3, False, Plan(3, 8, 0)),
-        ([(16, 0), (4, 0)], 2, False, Plan(2, 8, 0)),
-        ([(0, 0), (5, 0)], 2, False, Plan(2, 2, 0)),
-        ([(4, 0), (32, 4), (16, 4)], None, True, Plan(8, 4, 1)),
-        ([(32, 4)], 3, True, Plan(3, 8, 1)),
-        ([(1, 2)], None, True, Plan(2, 1, 1)),
+        ([(2, 0)], None, False, WorkerPlan(2, 1, 0)),
+        ([(2, 0)], 1, False, WorkerPlan(1, 2, 0)),
+        ([(16, 0), (16, 0)], 3, False, WorkerPlan(3, 8, 0)),
+        ([(16, 0), (4, 0)], 2, False, WorkerPlan(2, 8, 0)),
+        ([(0, 0), (5, 0)], 2, False, WorkerPlan(2, 2, 0)),
+        ([(4, 0), (32, 4), (16, 4)], None, True, WorkerPlan(8, 4, 1)),
+        ([(32, 4)], 3, True, WorkerPlan(3, 8, 1)),
+        ([(1, 2)], None, True, WorkerPlan(2, 1, 1)),
     ],
 )
 def test_how_cores_are_shared_out(
-    nodes: list[tuple[int, int]], workers: int | None, gpu: bool, plan: Plan
+    nodes: list[tuple[int, int]], workers: int | None, gpu: bool, plan: WorkerPlan
 ) -> None:
     assert plan_for(nodes, workers, gpu) == plan
     with pytest.raises(UserError, match="ask for fewer"):

@@ -30,6 +30,7 @@ from peakzoom.training.recipes import Recipe, paper, small
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.sampling import Views
 
+pytestmark = pytest.mark.usefixtures("no_curves")
 ESCAPE = "\x1b"
 QUICK = ["--num-clips", "1", "--crops", "1", "--device", "cpu"]
 

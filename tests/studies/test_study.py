@@ -17,7 +17,7 @@ from filelock import FileLock
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.files import read_scores
 from peakzoom.model.config import BRANCHES
-from peakzoom.studies.arms import ABLATION, Arm, group_folds, one_group_each
+from peakzoom.studies.arms import ABLATION_BRANCHES, Arm, group_folds, one_group_each
 from peakzoom.studies.predictions import ArmPrediction, complete, read_predictions, results
 from peakzoom.studies.report import costs, table, write_report
 from peakzoom.studies.study import Study, Task
@@ -333,7 +333,7 @@ def test_rows_are_compared_by_whole_groups_too() -> None:
 
 
 def test_nothing_is_complete(study: Study, clip_data: VideoSet, short: Recipe) -> None:
-    arms = [Arm("tcnn_xs", branches, 0.25) for branches in ABLATION]
+    arms = [Arm("tcnn_xs", branches, 0.25) for branches in ABLATION_BRANCHES]
     with pytest.raises(UserError, match="no fold has every row"):
         write_report(Study(study.out, clip_data, arms, short, OPTIONS, QUICK))
 

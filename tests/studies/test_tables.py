@@ -13,7 +13,7 @@ from matplotlib.text import Annotation
 from peakzoom.evaluation.stats import PairedTest
 from peakzoom.inference.cost import Timing
 from peakzoom.studies.figures import plot_ablation, plot_cost
-from peakzoom.studies.tables import ABLATION, COMPARISON, Cost, Row, to_markdown, write_rows
+from peakzoom.studies.tables import ABLATION_COLUMNS, COMPARISON_COLUMNS, Cost, Row, to_markdown, write_rows
 
 ALL = ("original", "discriminative", "complementary")
 TEST = PairedTest(3.3333, (-1.06, 7.7), 0.0614, 5, 40, 3, "clips", 48, True)
@@ -55,7 +55,7 @@ def cells(markdown: str) -> list[list[str]]:
 
 
 def test_comparison_as_written_by_hand() -> None:
-    assert to_markdown([ALONE, SPATIAL], COMPARISON, ["One note.", "Another."]) == (
+    assert to_markdown([ALONE, SPATIAL], COMPARISON_COLUMNS, ["One note.", "Another."]) == (
         "| network | accuracy, % | 95% interval | NLL, nats | G multiply-adds | M parameters | ms a clip "
         "| difference, points | p |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
@@ -67,7 +67,7 @@ def test_comparison_as_written_by_hand() -> None:
 
 
 def test_ablation_leaves_what_is_not_there_empty() -> None:
-    head, _, alone, spatial = cells(to_markdown([ALONE, SPATIAL], ABLATION, []))
+    head, _, alone, spatial = cells(to_markdown([ALONE, SPATIAL], ABLATION_COLUMNS, []))
     assert head[:6] == ["network", "O", "D", "C", "fused", "seed spread"]
     assert alone[:6] == ["T-CNN", "66.7", "", "", "66.7", "1.2"]
     assert spatial[:6] == ["T-CNN + spatial", "68.0", "61.0", "100.0", "70.0", ""]

@@ -85,7 +85,7 @@ def ablate(
     Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
     from peakzoom.model.config import LETTERS
-    from peakzoom.studies.arms import ABLATION, Arm
+    from peakzoom.studies.arms import ABLATION_BRANCHES, Arm
     from peakzoom.studies.study import Study
 
     chosen, options = recipe_and_options(recipe, machine, model, val_fraction=val_fraction)
@@ -94,7 +94,7 @@ def ablate(
     videos, folds = _folds(data, reading, study)
     arms = [
         Arm(chosen.model, branches, chosen.width, " + ".join(LETTERS[name] for name in branches))
-        for branches in ABLATION
+        for branches in ABLATION_BRANCHES
     ]
     begun = Study(out, videos, arms, chosen, options, averaged, init)
     begun.run(folds, seeds)

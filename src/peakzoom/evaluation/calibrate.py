@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +37,14 @@ class Course(NamedTuple):
     best: np.ndarray  # int (V, n), which it is
 
 
-def course(scores: np.ndarray, order: Sequence[int]) -> Course:
-    """Add up the scores of views, (V, n, S), in an order."""
+def course(scores: np.ndarray, order: Sequence[int] | np.ndarray, videos: np.ndarray | None = None) -> Course:
+    """Add up the scores of views, (V, n, S), in one order; or in R orders, (R, n), of ``videos``, int (R,)."""
+    videos = np.arange(len(scores)) if videos is None else videos
+    orders = np.broadcast_to(np.asarray(order), (len(videos), scores.shape[1]))
     parts = []
-    for start in range(0, len(scores), CHUNK):
-        total = scores[start : start + CHUNK, list(order)].astype(np.float64).cumsum(1)
+    for start in range(0, len(videos), CHUNK):
+        some = slice(start, start + CHUNK)
+        total = scores[videos[some, None], orders[some]].astype(np.float64).cumsum(1)
         parts.append((lead_of(total), total.argmax(-1)))
     return Course(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
@@ -204,40 +207,40 @@ def _candidates(views: int, branches: bool) -> list[Thresholds]:
     return sorted(found, key=lambda each: each == Thresholds())
 
 
-def _orders(original: np.ndarray, fused: np.ndarray, order: Sequence[int]) -> Iterator[tuple[Course, Course]]:
-    """The scores of both in the given order, then in others, where every video's views have one of their own."""
-    yield course(original, order), course(fused, order)
+def _courses(original: np.ndarray, fused: np.ndarray, order: Sequence[int]) -> tuple[Course, Course]:
+    """Both courses: V rows in the given order, then V rows for each draw of other orders, one a video."""
     count, views = original.shape[:2]
     random = np.random.default_rng(0)
-    for _ in range(-(-REPLAYS // count) - 1):
-        places = random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)[..., None]
-        first, second = (np.take_along_axis(each, places, axis=1) for each in (original, fused))
-        yield course(first, range(views)), course(second, range(views))
+    orders = [np.tile(order, (count, 1))] + [
+        random.permuted(np.tile(np.arange(views), (count, 1)), axis=1)
+        for _ in range(-(-REPLAYS // count) - 1)
+    ]
+    videos, places = np.tile(np.arange(count), len(orders)), np.concatenate(orders)
+    return course(original, places, videos), course(fused, places, videos)
 
 
 def _point(
     thresholds: Thresholds,
-    orders: Sequence[tuple[Course, Course]],
+    courses: tuple[Course, Course],
     labels: np.ndarray,
     chances: np.ndarray,
     work: Work,
 ) -> Point:
     """Replay thresholds in all orders; ``chances`` are the :func:`probabilities` of the labels."""
-    full = orders[0][1].best[:, -1]  # what the full test predicts
+    full = courses[1].best[: len(labels), -1]  # what the full test predicts
+    found = replay(*courses, thresholds)
+    predicted = found.predicted.reshape(-1, len(labels))  # a row an order, the given one first
+    own = Replay(*(each[: len(labels)] for each in found))
     rows = np.arange(len(labels))
-    own, *others = (replay(*order, thresholds) for order in orders)
-    changed, lost = [], []
-    for each in (own, *others):
-        changed.append(float((each.predicted != full).mean()))
-        lost.append(100 * (chances[rows, full] - chances[rows, each.predicted]))
+    lost = 100 * (chances[rows, full] - chances[rows, predicted])
     correct = own.predicted == labels
     return Point(
         **asdict(thresholds),
         accuracy=float(correct.mean()),
         changed=int((own.predicted != full).sum()),
         lost=int(((full == labels) & ~correct).sum()),
-        risk=float(np.mean(changed)),
-        loss_bound=max(_bound(lost[0]), _bound(np.mean(lost, axis=0))),
+        risk=float((predicted != full).mean(1).mean()),
+        loss_bound=max(_bound(lost[0]), _bound(lost.mean(0))),
         views=float(own.views.mean()),
         stage2_views=float(own.stage2_views.mean()),
         passes_per_view=float((own.views + 2 * own.stage2_views).sum() / own.views.sum()),
@@ -270,13 +273,13 @@ def calibrate(
         loss: allowed, in points of accuracy.
         progress: show a bar; a function is called with (done, all) instead.
     """
-    orders, chances = list(_orders(original, fused, order)), probabilities(fused.mean(1), labels)
+    courses, chances = _courses(original, fused, order), probabilities(fused.mean(1), labels)
     # Where the original branch is the only one, its scores are the fused ones, and there is no stage 2.
     tried = _candidates(original.shape[1], branches=not np.array_equal(original, fused))
     points: list[Point] = []
     with progress_bar(f"trying {len(tried)} thresholds", progress) as report:
         for thresholds in tried:
-            points.append(_point(thresholds, orders, labels, chances, work))
+            points.append(_point(thresholds, courses, labels, chances, work))
             report(len(points), len(tried))
     full = points[-1]  # nothing changes
     least = full.accuracy - loss / 100 - 1e-9

@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peakzoom.display.figures import INK, MUTED, shortened
-from peakzoom.explanation.evidence import BRANCHES, Evidence
+from peakzoom.explanation.evidence import ZOOMED, Evidence
 from peakzoom.model.zoom import ZoomSampler
 
-BRANCH_COLOURS = {BRANCHES[0]: "#22d3ee", BRANCHES[1]: "#fb923c"}
-ROWS = ("frame", "response, peaks", *BRANCHES)
+ZOOM_COLOURS = {ZOOMED[0]: "#22d3ee", ZOOMED[1]: "#fb923c"}
+ROWS = ("frame", "response, peaks", *ZOOMED)
 LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
 PANE_HEIGHT, PANES_WIDTH = 360, 1440  # at most
 NARROWEST = 720  # video: the time line of a narrower one cannot be read
@@ -94,7 +94,7 @@ class Painter:
         for row, column, response, further in sorted(peaks.tolist(), key=lambda each: each[2]):
             x = self.left + column / last * (self.width - 1)
             y = self.top + row / last * (self.height - 1)
-            colour = BRANCH_COLOURS[BRANCHES[0] if response >= 0.5 else BRANCHES[1]]
+            colour = ZOOM_COLOURS[ZOOMED[0] if response >= 0.5 else ZOOMED[1]]
             radius = self.radius * (0.6 + 0.6 * response)
             draw.circle((x, y), radius + 1.5, fill=None if further else "black", outline="black", width=2)
             draw.circle((x, y), radius, fill=None if further else colour, outline=colour, width=2)
@@ -211,8 +211,8 @@ class EvidenceVideo:
             self._margin + painter.size[1] + painter.width + 2 * GAP,
         ]
         widths = (painter.size[1], painter.width, painter.width)
-        for left, wide, name in zip(self._places, widths, ("video", *BRANCHES), strict=True):
-            colour = BRANCH_COLOURS.get(name)
+        for left, wide, name in zip(self._places, widths, ("video", *ZOOMED), strict=True):
+            colour = ZOOM_COLOURS.get(name)
             at = left + 2
             if colour and wide > 40:
                 draw.circle((left + 8, HEAD + TITLE / 2), 5, fill=colour, outline="black")

@@ -18,7 +18,7 @@ from peakzoom.video.sampling import Region
 from peakzoom.video.scan import VideoInfo
 from peakzoom.video.views import Preprocess
 
-BRANCHES = ("discriminative", "complementary")  # those that see a zoomed video
+ZOOMED = ("discriminative", "complementary")  # those that see a zoomed video
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Peak:
     @property
     def branch(self) -> str:
         """The branch that the place is likelier to be enlarged for: discriminative from 0.5 on."""
-        return BRANCHES[0] if self.response >= 0.5 else BRANCHES[1]
+        return ZOOMED[0] if self.response >= 0.5 else ZOOMED[1]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; seconds and pixels to a thousandth and a tenth."""

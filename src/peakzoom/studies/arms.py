@@ -12,7 +12,13 @@ from peakzoom.studies.predictions import Key
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
 
-ABLATION = (BRANCHES[:1], BRANCHES[:2], (BRANCHES[0], BRANCHES[2]), BRANCHES[1:], BRANCHES)  # Table 4
+ABLATION_BRANCHES = (
+    BRANCHES[:1],
+    BRANCHES[:2],
+    (BRANCHES[0], BRANCHES[2]),
+    BRANCHES[1:],
+    BRANCHES,
+)  # Table 4
 
 
 @dataclass(frozen=True)

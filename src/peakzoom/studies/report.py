@@ -13,7 +13,7 @@ from peakzoom.studies.arms import Arm
 from peakzoom.studies.figures import plot_ablation, plot_cost
 from peakzoom.studies.predictions import ArmPrediction, Key, complete, results
 from peakzoom.studies.study import Study
-from peakzoom.studies.tables import ABLATION, COMPARISON, Cost, Row, to_markdown, write_rows
+from peakzoom.studies.tables import ABLATION_COLUMNS, COMPARISON_COLUMNS, Cost, Row, to_markdown, write_rows
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.start import build
 from peakzoom.utils.errors import UserError
@@ -43,7 +43,7 @@ def write_report(study: Study, rounds: int = 0) -> tuple[str, Path]:
             f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
             f"cpu, {torch.get_num_threads()} threads."
         )
-    text = to_markdown(rows, COMPARISON if measured else ABLATION, notes)
+    text = to_markdown(rows, COMPARISON_COLUMNS if measured else ABLATION_COLUMNS, notes)
     (study.out / "table.md").write_text(text, encoding="utf-8")
     write_rows(study.out / "table.csv", rows)
     figure = study.out / ("cost.png" if measured else "ablation.png")

@@ -105,8 +105,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
 }
 
 # Columns of the paper's Tables 2 and 3, and of Table 4.
-COMPARISON = ("label", "accuracy", "interval", "nll", "macs", "parameters", "ms", "difference", "p")
-ABLATION = ("label", *BRANCHES, "fused", "spread", "interval", "nll", "difference", "p")
+COMPARISON_COLUMNS = ("label", "accuracy", "interval", "nll", "macs", "parameters", "ms", "difference", "p")
+ABLATION_COLUMNS = ("label", *BRANCHES, "fused", "spread", "interval", "nll", "difference", "p")
 
 
 def to_markdown(rows: Sequence[Row], columns: Sequence[str], notes: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ from peakzoom.utils.progress import is_watched
 
 log = logging.getLogger(__name__)
 
-Parts = dict[str, list[Entry]]  # videos by what they are for: "train", "val", "test"
+Splits = dict[str, list[Entry]]  # videos by what they are for: "train", "val", "test"
 
 
 def train(
@@ -94,7 +94,7 @@ def train(
     return out
 
 
-def _split(data: VideoSet, options: Options) -> Parts:
+def _split(data: VideoSet, options: Options) -> Splits:
     """All videos by what they are for."""
     parts = {part: [each for each in data.entries if each.split == part] for part in ("train", "val", "test")}
     parts["train"] += [entry for entry in data.entries if entry.split is None]
@@ -105,7 +105,7 @@ def _split(data: VideoSet, options: Options) -> Parts:
     return parts
 
 
-def _recorded(data: VideoSet, parts: Parts, recipe: Recipe, options: Options) -> dict[str, Any]:
+def _recorded(data: VideoSet, parts: Splits, recipe: Recipe, options: Options) -> dict[str, Any]:
     """What ``config.json`` holds, and a resumed run must have too."""
     videos = [[str(entry.path.absolute()), entry.label, part] for part, all in parts.items() for entry in all]
     return {
@@ -116,7 +116,7 @@ def _recorded(data: VideoSet, parts: Parts, recipe: Recipe, options: Options) ->
     }
 
 
-def _list_videos(out: Path, data: VideoSet, parts: Parts, frames: Frames) -> Parts:
+def _list_videos(out: Path, data: VideoSet, parts: Splits, frames: Frames) -> Splits:
     """Write down every video and every problem; returns the parts without the videos that cannot be decoded."""
     used = {part: [entry for entry in all if entry.path not in frames.lost] for part, all in parts.items()}
     lost = [entry for part in ("train", "val") for entry in parts[part] if entry.path in frames.lost]
@@ -133,7 +133,7 @@ def _list_videos(out: Path, data: VideoSet, parts: Parts, frames: Frames) -> Par
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRun:
     """One stage of a training: its name, folder, settings, and the clips that it trains on and validates with."""
 
     name: str
@@ -149,7 +149,7 @@ class Stage:
         return self.recipe.joint if self.name == "joint" else self.recipe.tcnn
 
 
-def _stage(name: str, out: Path, recipe: Recipe, options: Options, parts: Parts, frames: Frames) -> Stage:
+def _stage(name: str, out: Path, recipe: Recipe, options: Options, parts: Splits, frames: Frames) -> StageRun:
     """Random clips to train on, three clips of each video to validate."""
     canvas = recipe.preprocess.stored_canvas
     if name == "tcnn":  # it zooms nowhere and needs no larger frames
@@ -161,10 +161,10 @@ def _stage(name: str, out: Path, recipe: Recipe, options: Options, parts: Parts,
     val_set = (
         ClipDataset(parts["val"], ViewMaker(pre, clips=3, canvas=canvas), cached) if parts["val"] else None
     )
-    return Stage(name, out / name, recipe, options, train_set, val_set)
+    return StageRun(name, out / name, recipe, options, train_set, val_set)
 
 
-def _build(stage: Stage, classes: Sequence[str]) -> Training:
+def _build(stage: StageRun, classes: Sequence[str]) -> Training:
     """The network with the weights that it starts from, as Lightning trains it."""
     recipe, options = stage.recipe, stage.options
     joint = stage.name == "joint"
@@ -176,7 +176,7 @@ def _build(stage: Stage, classes: Sequence[str]) -> Training:
     return Training(model, recipe, stage.settings, options.seed, weight)
 
 
-def _trainer(stage: Stage) -> L.Trainer:
+def _trainer(stage: StageRun) -> L.Trainer:
     """Lightning's trainer with what is written and shown of a stage."""
     settings, options, folder = stage.settings, stage.options, stage.folder
     if options.patience is not None and stage.val_set is None:
@@ -217,7 +217,7 @@ def _trainer(stage: Stage) -> L.Trainer:
     )
 
 
-def _fit(stage: Stage, trainer: L.Trainer, training: Training) -> list[Problem]:
+def _fit(stage: StageRun, trainer: L.Trainer, training: Training) -> list[Problem]:
     """Train a stage, or go on with it; returns the videos that could not be decoded, or not whole."""
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device.type
     if device == "cpu":

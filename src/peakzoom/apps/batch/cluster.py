@@ -15,7 +15,7 @@ from peakzoom.video.container import one_line
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorkerPlan:
     """How a cluster's cores are shared out."""
 
     workers: int
@@ -23,7 +23,7 @@ class Plan:
     gpus: int  # of each worker, 0 or 1
 
 
-def plan_for(nodes: Sequence[tuple[int, int]], workers: int | None, on_gpu: bool) -> Plan:
+def plan_for(nodes: Sequence[tuple[int, int]], workers: int | None, on_gpu: bool) -> WorkerPlan:
     """Workers and their cores: as many cores each as all of the workers can have.
 
     Args:
@@ -35,18 +35,18 @@ def plan_for(nodes: Sequence[tuple[int, int]], workers: int | None, on_gpu: bool
         UserError: there are fewer cores or GPUs than workers.
 
     >>> plan_for([(16, 0), (8, 0)], 6, on_gpu=False)
-    Plan(workers=6, threads=4, gpus=0)
+    WorkerPlan(workers=6, threads=4, gpus=0)
     """
     kind, have = ("GPU", [gpus for _, gpus in nodes]) if on_gpu else ("core", [cores for cores, _ in nodes])
     workers = workers or max(1, sum(have))
     if workers > sum(have):
         raise UserError(f"{workers} workers need a {kind} each, and there are {sum(have)}: ask for fewer")
     if on_gpu:
-        return Plan(workers, max(1, min(cores // gpus for cores, gpus in nodes if gpus)), 1)
+        return WorkerPlan(workers, max(1, min(cores // gpus for cores, gpus in nodes if gpus)), 1)
     threads = max(have)
     while sum(cores // threads for cores in have) < workers:
         threads -= 1
-    return Plan(workers, threads, 0)
+    return WorkerPlan(workers, threads, 0)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from peakzoom.apps.batch.cluster import connected, plan_for
-from peakzoom.apps.batch.listing import Item, find_items, is_address, to_json
+from peakzoom.apps.batch.listing import ListedVideo, find_items, is_address, to_json
 from peakzoom.apps.batch.table import Known, batches_of, new_drafts, read_known, remove_drafts, remove_rows
 from peakzoom.apps.batch.worker import Job, LabelOptions, Worker
 from peakzoom.inference.engines.eager import TorchEngine
@@ -162,9 +162,11 @@ def _prepare(run: str, views: Views | None, options: LabelOptions) -> Job:
     return Job(run, replace(options, device=device), views, settings, Path(), plan)
 
 
-def _sort_out(items: Sequence[Item], known: dict[str, Known]) -> tuple[list[Item], dict[str, Known], int]:
+def _sort_out(
+    items: Sequence[ListedVideo], known: dict[str, Known]
+) -> tuple[list[ListedVideo], dict[str, Known], int]:
     """Videos to label, rows that are to go before that, and how many of the other videos have no prediction."""
-    waiting: list[Item] = []
+    waiting: list[ListedVideo] = []
     old: dict[str, Known] = {}
     failed = 0
     for item in items:
@@ -179,13 +181,13 @@ def _sort_out(items: Sequence[Item], known: dict[str, Known]) -> tuple[list[Item
     return waiting, old, failed
 
 
-def _has_changed(item: Item, row: Known) -> bool:
+def _has_changed(item: ListedVideo, row: Known) -> bool:
     """Judged by what was known both times: a storage may tell less of a file when it lists many."""
     pairs = ((item.size, row.size), (item.changed or None, row.changed or None))
     return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
-def _hand_out(batches: Sequence[Sequence[Item]], job: Job) -> Iterator[dict[str, Any]]:
+def _hand_out(batches: Sequence[Sequence[ListedVideo]], job: Job) -> Iterator[dict[str, Any]]:
     """Have Ray Data label batches; yields what workers report of each, in any order.
 
     Ray Data starts lost workers anew, and their batches, without end; what puts an end to it is in

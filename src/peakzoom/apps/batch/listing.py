@@ -28,7 +28,7 @@ MARKS = (
 
 
 @dataclass(frozen=True)
-class Item:
+class ListedVideo:
     """A video of an archive."""
 
     path: str  # absolute path on this machine, or address with its protocol
@@ -41,17 +41,17 @@ class Item:
         return self.path.encode("utf-8", "backslashreplace").decode()
 
 
-def to_json(items: Sequence[Item]) -> str:
+def to_json(items: Sequence[ListedVideo]) -> str:
     """One line, whatever bytes the names have."""
     return json.dumps([asdict(item) for item in items])
 
 
-def from_json(text: str) -> list[Item]:
+def from_json(text: str) -> list[ListedVideo]:
     """What :func:`to_json` wrote."""
-    return [Item(**each) for each in json.loads(text)]
+    return [ListedVideo(**each) for each in json.loads(text)]
 
 
-def digest(items: Sequence[Item]) -> str:
+def digest(items: Sequence[ListedVideo]) -> str:
     """A name for these videos with this content."""
     return hashlib.sha256(to_json(items).encode()).hexdigest()[:32]
 
@@ -80,7 +80,7 @@ def open_storage(address: str) -> tuple[Any, str]:
     return storage, path
 
 
-def find_items(addresses: Iterable[str | Path]) -> list[Item]:
+def find_items(addresses: Iterable[str | Path]) -> list[ListedVideo]:
     """Every video under files, folders and addresses, each once, in their order.
 
     A file is taken whatever its name is; in folders, files that end as videos do (``VIDEO_SUFFIXES``).
@@ -88,7 +88,7 @@ def find_items(addresses: Iterable[str | Path]) -> list[Item]:
     Raises:
         UserError: an address is not there, cannot be read, or holds no video.
     """
-    found: dict[str, Item] = {}
+    found: dict[str, ListedVideo] = {}
     for address in map(str, addresses):
         items = _remote(address) if is_address(address) else _local(Path(address))
         inside = {item.path: item for item in items}
@@ -98,15 +98,15 @@ def find_items(addresses: Iterable[str | Path]) -> list[Item]:
     return list(found.values())
 
 
-def _local(path: Path) -> Iterator[Item]:
+def _local(path: Path) -> Iterator[ListedVideo]:
     if not path.exists():
         raise UserError(f"{printable(path)} does not exist: expected a video file, a folder or an address")
     for file in videos_below(path) if path.is_dir() else [path]:
         facts = file.stat()
-        yield Item(os.path.abspath(file), facts.st_size, str(facts.st_mtime_ns))  # noqa: PTH100 - follows no link
+        yield ListedVideo(os.path.abspath(file), facts.st_size, str(facts.st_mtime_ns))  # noqa: PTH100 - follows no link
 
 
-def _remote(address: str) -> Iterator[Item]:
+def _remote(address: str) -> Iterator[ListedVideo]:
     storage, start = open_storage(address)
     if "file" in ([storage.protocol] if isinstance(storage.protocol, str) else storage.protocol):
         yield from _local(Path(start))
@@ -120,7 +120,7 @@ def _remote(address: str) -> Iterator[Item]:
     for path, fact in sorted(facts.items()):
         if path == start or _ends_as_video(path):
             mark = next((fact[name] for name in MARKS if fact.get(name) is not None), "")
-            yield Item(storage.unstrip_protocol(path), fact.get("size"), str(mark))
+            yield ListedVideo(storage.unstrip_protocol(path), fact.get("size"), str(mark))
 
 
 def _facts(storage: Any, start: str) -> dict[str, dict[str, Any]]:

@@ -39,7 +39,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peakzoom.apps.batch.listing import Item, digest
+from peakzoom.apps.batch.listing import ListedVideo, digest
 from peakzoom.utils.durable import draft_of, sync
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.video.container import one_line
@@ -72,14 +72,14 @@ def schema(settings: dict[str, Any]) -> Any:
     return pa.schema(columns, metadata={KEY: json.dumps(settings).encode()})
 
 
-def part_of(item: Item) -> str:
+def part_of(item: ListedVideo) -> str:
     """The partition: by the address alone, so that a video stays in it."""
     return PARTS[hashlib.sha256(item.shown.encode()).digest()[0] % len(PARTS)]
 
 
-def batches_of(items: Iterable[Item], most: int) -> list[list[Item]]:
+def batches_of(items: Iterable[ListedVideo], most: int) -> list[list[ListedVideo]]:
     """Videos that are labelled and written together: of one partition, in their order, at most so many."""
-    parts: dict[str, list[Item]] = defaultdict(list)
+    parts: dict[str, list[ListedVideo]] = defaultdict(list)
     for item in items:
         parts[part_of(item)].append(item)
     return [inside[at : at + most] for inside in parts.values() for at in range(0, len(inside), most)]
@@ -101,7 +101,9 @@ def remove_drafts(out: Path) -> None:
         shutil.rmtree(gone)
 
 
-def write_rows(drafts: Path, items: Sequence[Item], rows: Sequence[dict[str, Any]], columns: Any) -> None:
+def write_rows(
+    drafts: Path, items: Sequence[ListedVideo], rows: Sequence[dict[str, Any]], columns: Any
+) -> None:
     """Write the rows of a batch, whose videos are of one partition; done once more, they replace themselves."""
     import pyarrow as pa
 
@@ -117,12 +119,12 @@ def _write(table: Any, drafts: Path, file: Path) -> None:
         pq.write_table(table, draft)
 
 
-def row_of(item: Item) -> dict[str, Any]:
+def row_of(item: ListedVideo) -> dict[str, Any]:
     """What every row says of its video."""
     return {"path": item.shown, "size": item.size, "changed": item.changed}
 
 
-def row_without_prediction(item: Item, reason: str, fault: str) -> dict[str, Any]:
+def row_without_prediction(item: ListedVideo, reason: str, fault: str) -> dict[str, Any]:
     """The row of a video that gave no prediction."""
     return {**row_of(item), "error": printable(reason), "fault": fault}
 

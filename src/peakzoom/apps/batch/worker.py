@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from peakzoom.apps.batch.cluster import Plan
-from peakzoom.apps.batch.listing import Item, digest, from_json, is_address, open_storage
+from peakzoom.apps.batch.cluster import WorkerPlan
+from peakzoom.apps.batch.listing import ListedVideo, digest, from_json, is_address, open_storage
 from peakzoom.apps.batch.table import row_of, row_without_prediction, schema, write_rows
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
@@ -74,7 +74,7 @@ class Job:
     views: Views
     settings: dict[str, Any]  # of the driver's own model: the worker's must have the same
     drafts: Path  # the driver's folder of them
-    plan: Plan
+    plan: WorkerPlan
 
 
 class Notes:
@@ -150,7 +150,7 @@ class Worker:
             report = {"crashed": traceback.format_exc()}
         return {"report": json.dumps(report)}
 
-    def _label(self, items: Sequence[Item]) -> dict[str, Any]:
+    def _label(self, items: Sequence[ListedVideo]) -> dict[str, Any]:
         """Write the rows of a batch; returns what was lost and what has failed."""
         with Notes(self._job.drafts / f"{digest(items)}.jsonl") as notes:
             lost = notes.tries[-1]
@@ -174,11 +174,11 @@ class Worker:
         errors = [(item.path, row["error"]) for item, row in zip(items, rows, strict=True)]
         return {"failed": [each for each in errors if each[1] is not None], "lost": lost}
 
-    def _predict(self, items: Sequence[Item]) -> Iterator[Prediction | DecodeError]:
+    def _predict(self, items: Sequence[ListedVideo]) -> Iterator[Prediction | DecodeError]:
         workers, ahead = self._decoders, max(2, self._decoders)
         return self._recognizer.predict_files(items, self._job.views, workers, ahead, self._decode)
 
-    def _decode(self, guard: Guard | None, item: Item) -> DecodedViews:
+    def _decode(self, guard: Guard | None, item: ListedVideo) -> DecodedViews:
         assert guard is not None  # there is one decoder or more
         how = (self._recognizer.preprocess, self._job.views, guard)
         if not is_address(item.path):
@@ -209,7 +209,7 @@ def copy_to(address: str, copy: Path) -> None:
         raise DecodeError(address, f"copying failed: {one_line(error)}") from error
 
 
-def _row(item: Item, found: Prediction | DecodeError) -> dict[str, Any]:
+def _row(item: ListedVideo, found: Prediction | DecodeError) -> dict[str, Any]:
     """What the table says of a video."""
     if isinstance(found, DecodeError):
         fault = "storage" if isinstance(found, NotFetchedError) else "file"

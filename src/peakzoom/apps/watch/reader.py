@@ -31,10 +31,10 @@ class Pending:
     due: float | None
 
 
-Item: TypeAlias = Pending | Dropped | Break | SourceProblem
+Waiting: TypeAlias = Pending | Dropped | Break | SourceProblem
 
 
-def drop_late(waiting: deque[Item | BaseException | None], lag: float) -> None:
+def drop_late(waiting: deque[Waiting | BaseException | None], lag: float) -> None:
     """Drop all waiting windows but the newest, once the oldest and the newest end more than ``lag`` seconds apart.
 
     So, while a live source runs, a prediction is at most about ``lag`` seconds old however slow scoring is, and
@@ -68,10 +68,10 @@ class Backlog:
     def __init__(self, lag: float | None) -> None:
         self.closed = False
         self._lag = lag
-        self._waiting: deque[Item | BaseException | None] = deque()
+        self._waiting: deque[Waiting | BaseException | None] = deque()
         self._changed = threading.Condition()
 
-    def put(self, item: Item | BaseException | None) -> None:
+    def put(self, item: Waiting | BaseException | None) -> None:
         """Add an item; an error is raised where it is taken, and None is the end."""
         with self._changed:
             if self._lag is None:
@@ -81,7 +81,7 @@ class Backlog:
                 drop_late(self._waiting, self._lag)
             self._changed.notify_all()
 
-    def take(self, stop: threading.Event) -> Item | None:
+    def take(self, stop: threading.Event) -> Waiting | None:
         """Wait for the next item; None at the end, or once ``stop`` is set."""
         with self._changed:
             # Wakes again and again: a signal's handler cannot notify, and on Windows none runs during a long wait.

@@ -20,7 +20,7 @@ from peakzoom.inference.prediction import average
 from peakzoom.model import config
 from peakzoom.video.sampling import Views
 
-LETTERS = {**config.LETTERS, "fused": "fused"}
+SHORT_NAMES = {**config.LETTERS, "fused": "fused"}
 BINS = 15
 
 
@@ -46,7 +46,7 @@ def subsets(scores: Scores) -> list[SubsetRow]:
     for size in range(1, len(scores.parts) + 1):
         for chosen in combinations(scores.parts, size):
             mean = sum((scores.means[name] for name in chosen), np.zeros(())) / size
-            rows.append(("+".join(LETTERS[name] for name in chosen), mean))
+            rows.append(("+".join(SHORT_NAMES[name] for name in chosen), mean))
     rows.append(("fused", scores.means["fused"]))
     original = scores.right("original") if "original" in scores.parts else None
     found = []

@@ -23,7 +23,7 @@ from peakzoom.evaluation.report.branches import (
     WEAK,
     SceneryRow,
 )
-from peakzoom.evaluation.report.numbers import BINS, LETTERS, Numbers, confusion_matrix, measure_all
+from peakzoom.evaluation.report.numbers import BINS, SHORT_NAMES, Numbers, confusion_matrix, measure_all
 from peakzoom.evaluation.report.plots import (
     plot_branches_by_class,
     plot_lines,
@@ -120,7 +120,7 @@ def to_html(numbers: Numbers, pictures: Path) -> str:
         percent=lambda value: "-" if value is None else f"{value:.1%}",
         number=lambda value: "-" if value is None else f"{value:.3f}",
         interval=lambda each: "-" if each.value is None else f"{each.low:.1%} - {each.high:.1%}",
-        letter=LETTERS.get,
+        letter=SHORT_NAMES.get,
         counted=_counted,
         places=_places,
     )
