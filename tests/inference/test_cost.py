@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from peakzoom.inference import cost
 from peakzoom.inference.cost import Timing, multiply_adds, parameters, time_per_clip, width_for
 from peakzoom.model import BACKBONES, CellGeometry, PeakZoom
-from peakzoom.model.backbones import VideoNetwork, tcnn, tcnn_xs
+from peakzoom.model.backbones import VideoNetwork, tcnn, tcnn_16, tcnn_local, tcnn_xs
 from peakzoom.utils.errors import UserError
 
 
@@ -71,7 +71,15 @@ def test_a_convolution_by_hand(
     assert multiply_adds(Small(channels, kernel, stride, groups), frames, size) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("build,frames,size,wanted", [(tcnn, 16, 224, 15.84), (tcnn_xs, 16, 96, 1.007)])
+@pytest.mark.parametrize(
+    "build,frames,size,wanted",
+    [
+        (tcnn, 16, 224, 15.84),
+        (tcnn_16, 16, 224, 15.758),
+        (tcnn_local, 16, 224, 15.824),
+        (tcnn_xs, 16, 96, 1.007),
+    ],
+)
 def test_stated_figures(build: Callable[..., VideoNetwork], frames: int, size: int, wanted: float) -> None:
     with torch.device("meta"):
         network = build(101)

@@ -32,11 +32,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 SETTINGS = [  # backbone, frames, size, zoom_source and what else
-    ("tcnn", 16, 64, 1, {"branches": ("original", "complementary")}),
+    ("tcnn_xs", 16, 48, 1, {"branches": ("original", "complementary")}),
     ("tcnn_xs", 8, 48, 2, {"attention_per": "clip", "response": "evidence", "erase": 0.15}),
     ("tcnn_xs", 5, 32, 1, {"branches": ("original",)}),
 ]
-SAME_LAYERS = ("tcnn_s", "tcnn_s_local")  # as tcnn_xs and tcnn_xs_local, and more of them
+SAME_LAYERS = ("tcnn_s", "tcnn_s_local", "tcnn_local")  # as tcnn_xs and tcnn_xs_local, and more of them
 
 
 @torch.inference_mode()

@@ -135,9 +135,12 @@ def blur(network: nn.Module, side: float) -> nn.Module:
     return network.eval()
 
 
+PAPER = ("tcnn", "tcnn_16", "tcnn_local")  # readings of Table 1
+
+
 def backbone(name: str) -> nn.Module:
     """The named size; the paper's with few channels, which is the same geometry."""
-    return TCNN(2, width=1 / 32) if name == "tcnn" else BACKBONES[name](2)
+    return BACKBONES[name](2, width=1 / 32) if name in PAPER else BACKBONES[name](2)
 
 
 def raw_response(network: nn.Module, video: torch.Tensor, grid: int) -> torch.Tensor:
@@ -152,6 +155,8 @@ def raw_response(network: nn.Module, video: torch.Tensor, grid: int) -> torch.Te
     [
         ("tcnn", (224, 224)),
         ("tcnn", (224, 288)),
+        ("tcnn_16", (224, 224)),
+        ("tcnn_local", (224, 224)),
         ("tcnn_s", (128, 128)),
         ("tcnn_s", (96, 96)),
         ("tcnn_xs", (128, 128)),
@@ -185,7 +190,9 @@ def test_a_patch_is_found_where_it_is(name: str, size: tuple[int, int]) -> None:
         assert abs(error[:, axis].mean()) < 0.015 * size[axis], (axis, error[:, axis].mean())
 
 
-@pytest.mark.parametrize(("name", "side"), [("tcnn", 64), ("tcnn_s", 48), ("tcnn_xs", 48)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("tcnn", 64), ("tcnn_16", 64), ("tcnn_local", 64), ("tcnn_s", 48), ("tcnn_xs", 48)]
+)
 @pytest.mark.parametrize("frames", [16, 8])
 def test_a_flash_is_found_when_it_is(name: str, side: int, frames: int) -> None:
     """A bright frame: the response is strongest in time within half a slice of it, and centred on it on average."""
@@ -223,10 +230,14 @@ def test_the_paper_s_network_sees_every_fourth_frame() -> None:
     assert frames_seen(backbone("tcnn").eval()) == [0, 4, 8, 12]
 
 
-@pytest.mark.parametrize("name", ["tcnn_s", "tcnn_xs"])
-def test_every_frame_reaches_the_features(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("tcnn", {"every_frame": True}), ("tcnn_16", {}), ("tcnn_local", {}), ("tcnn_s", {}), ("tcnn_xs", {})],
+)
+def test_every_frame_reaches_the_features(name: str, options: dict[str, bool]) -> None:
     torch.manual_seed(0)
-    assert frames_seen(BACKBONES[name](2, motion=False).eval()) == list(range(16))
+    width = 1 / 8 if name in PAPER else 1
+    assert frames_seen(BACKBONES[name](2, width=width, motion=False, **options).eval()) == list(range(16))
 
 
 @pytest.mark.parametrize(

@@ -124,5 +124,5 @@ def _layers(backbone: TCNN) -> list[list[Any]]:
     layers = [[each] for each in convolutions(backbone.stem)]
     for block in backbone.blocks:
         assert isinstance(block, Block)
-        layers += [convolutions(block.conv1, block.shortcut), convolutions(block.conv2)]
+        layers += [convolutions(block.conv1, block.shortcut), *([each] for each in convolutions(block.conv2))]
     return layers

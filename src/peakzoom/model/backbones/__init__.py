@@ -10,13 +10,24 @@ from peakzoom.model.backbones.i3d import I3D
 from peakzoom.model.backbones.p3d import P3D
 from peakzoom.model.backbones.r2plus1d import R2Plus1D
 from peakzoom.model.backbones.r3d import R3D
-from peakzoom.model.backbones.tcnn import TCNN, tcnn, tcnn_s, tcnn_s_local, tcnn_xs, tcnn_xs_local
+from peakzoom.model.backbones.tcnn import (
+    TCNN,
+    tcnn,
+    tcnn_16,
+    tcnn_local,
+    tcnn_s,
+    tcnn_s_local,
+    tcnn_xs,
+    tcnn_xs_local,
+)
 from peakzoom.model.backbones.trn import TRN
 from peakzoom.model.backbones.tsm import TSM
 from peakzoom.model.backbones.tsn import TSN
 
 BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "tcnn": tcnn,
+    "tcnn_16": tcnn_16,
+    "tcnn_local": tcnn_local,
     "tcnn_s": tcnn_s,
     "tcnn_xs": tcnn_xs,
     "tcnn_s_local": tcnn_s_local,
@@ -33,4 +44,14 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
 
 FIXED_LENGTH = {"trn"}  # networks for one number of frames, which they take as ``frames``
 
-__all__ = ["BACKBONES", "FIXED_LENGTH", "TCNN", "VideoNetwork", "tcnn", "tcnn_s", "tcnn_xs"]
+__all__ = [
+    "BACKBONES",
+    "FIXED_LENGTH",
+    "TCNN",
+    "VideoNetwork",
+    "tcnn",
+    "tcnn_16",
+    "tcnn_local",
+    "tcnn_s",
+    "tcnn_xs",
+]

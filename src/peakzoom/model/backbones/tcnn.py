@@ -7,9 +7,12 @@ so which frames a stage may look at was chosen by architecture search. It is alw
 The paper prints channels and dilations but neither kernels nor strides; docs/choices.md has the reconstruction
 (15.84 G multiply-adds at 16 x 224 x 224; the paper says 15.78). So reconstructed, "only some of the frames" is meant
 literally: a 1 x 3 x 3 convolution of temporal stride 2 drops every other frame, even dilations never fetch one that
-was dropped, and of 16 frames the network sees 0, 4, 8 and 12. The smaller networks set ``every_frame``, which gives
-the convolutions that stride in time a 3 x 3 x 3 kernel; slice t' stays centred on frame 4 t'. They set ``motion``
-too (:mod:`peakzoom.model.backbones.motion`).
+was dropped, and of 16 frames the network sees 0, 4, 8 and 12. ``every_frame`` gives the convolutions that stride in
+time a 3 x 3 x 3 kernel; slice t' stays centred on frame 4 t'.
+
+The printed cost does not decide: other kernels and strides fit it as well and see all 16 frames. Two of them are here,
+:func:`tcnn_16` and :func:`tcnn_local`. The smaller networks set ``every_frame`` and ``motion``
+(:mod:`peakzoom.model.backbones.motion`).
 """
 
 from __future__ import annotations
@@ -45,11 +48,14 @@ class Plan:
     Attributes:
         stem: channels of its two convolutions.
         stages: what follows.
+        stem_stride: in time, of the first convolution.
         every_frame: give convolutions that stride in time a 3 x 3 x 3 kernel, so that no frame is dropped unseen.
         motion: let the stem see, beside each frame, its difference from the clip's mean frame, where whatever stands
             still is gone (docs/results.md has the gain on small data).
         local: the second convolution of each block sees time alone, 3 x 1 x 1: a cell then sees a part of a person
             rather than the whole.
+        factored: the second convolution of each block is (2+1)D: 1 x 3 x 3, batch norm and ReLU, then 3 x 1 x 1. Every
+            block sees time, by a dilation of 1 where the table has none.
     """
 
     stem: int
@@ -57,6 +63,8 @@ class Plan:
     every_frame: bool = False
     motion: bool = False
     local: bool = False
+    factored: bool = False
+    stem_stride: int = 2
 
 
 PAPER = Plan(
@@ -69,6 +77,32 @@ PAPER = Plan(
         Stage(288, (0, 2, 2, 0), (2, 1)),  # 4 x 7 x 7
         Stage(512, (0, 2)),  # 4 x 7 x 7
     ),
+)
+PAPER_16 = Plan(  # 15.76 G; output 4 x 7 x 7 as above
+    32,
+    (
+        Stage(64, (0,)),  # 16 x 56 x 56
+        Stage(96, (0,), (1, 2)),  # 16 x 28 x 28
+        Stage(160, (0, 4, 4, 4, 0, 4), (2, 2)),  # 8 x 14 x 14
+        Stage(224, (0, 2, 4), (1, 2)),  # 8 x 7 x 7
+        Stage(288, (0, 2, 2, 0), (2, 1)),  # 4 x 7 x 7
+        Stage(512, (0, 2)),  # 4 x 7 x 7
+    ),
+    factored=True,
+    stem_stride=1,
+)
+PAPER_LOCAL = Plan(  # 15.82 G
+    32,
+    (
+        Stage(64, (0,), (1, 2)),  # 16 x 28 x 28
+        Stage(96, (0,)),  # 16 x 28 x 28
+        Stage(160, (0, 4, 4, 4, 0, 4), (2, 2)),  # 8 x 14 x 14
+        Stage(224, (0, 2, 4)),  # 8 x 14 x 14
+        Stage(288, (0, 2, 2, 0)),  # 8 x 14 x 14
+        Stage(512, (0, 2), (1, 2)),  # 8 x 7 x 7
+    ),
+    local=True,
+    stem_stride=1,
 )
 S = Plan(  # half the depth and width
     24,
@@ -144,8 +178,11 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = ConvBN(channels_in, channels, stride, dilation=int(plan.every_frame and stride[0] > 1))
-        if plan.local:
-            self.conv2 = ConvBN(channels, channels, dilation=max(dilation, 1), kernel=1)
+        self.conv2: nn.Module
+        if plan.local or plan.factored:
+            time = ConvBN(channels, channels, dilation=max(dilation, 1), kernel=1)
+            space = (ConvBN(channels, channels), nn.ReLU(inplace=True)) if plan.factored else ()
+            self.conv2 = nn.Sequential(*space, time) if space else time
         else:
             self.conv2 = ConvBN(channels, channels, dilation=dilation)
         same = channels_in == channels and stride == (1, 1)
@@ -181,13 +218,18 @@ class TCNN(VideoNetwork):
         plan = replace(plan, **changes)
         channels, first = scaled(plan.stem, width), MotionConvBN if plan.motion else ConvBN
         self.stem = nn.Sequential(
-            first(6 if plan.motion else 3, channels, (2, 2), dilation=int(plan.every_frame)),
+            first(
+                6 if plan.motion else 3,
+                channels,
+                (plan.stem_stride, 2),
+                dilation=int(plan.every_frame and plan.stem_stride > 1),
+            ),
             nn.ReLU(inplace=True),
             ConvBN(channels, channels, (1, 2)),
             nn.ReLU(inplace=True),
         )
         # An odd kernel padded by half its length leaves cell 0 on input pixel 0; only strides add up.
-        cells = CellGeometry((2, 4, 4))
+        cells = CellGeometry((plan.stem_stride, 4, 4))
         blocks: list[nn.Module] = []
         for stage in plan.stages:
             time, space = stage.stride[0], cells.step(stage.stride[1], max_stride)
@@ -212,6 +254,16 @@ class TCNN(VideoNetwork):
 def tcnn(num_classes: int, **kwargs: Any) -> TCNN:
     """The paper's network: 31 M parameters, 15.84 G multiply-adds at 16 x 224 x 224, stride 32."""
     return TCNN(num_classes, **kwargs)
+
+
+def tcnn_16(num_classes: int, **kwargs: Any) -> TCNN:
+    """Another reading of Table 1, which sees all 16 frames: 23.5 M parameters, 15.76 G at 16 x 224 x 224, stride 32."""
+    return TCNN(num_classes, **{"plan": PAPER_16, **kwargs})
+
+
+def tcnn_local(num_classes: int, **kwargs: Any) -> TCNN:
+    """A third reading, which sees all 16 frames and parts of a person: 13 M parameters, 15.82 G, stride 32."""
+    return TCNN(num_classes, **{"plan": PAPER_LOCAL, **kwargs})
 
 
 def tcnn_s(num_classes: int, **kwargs: Any) -> TCNN:
