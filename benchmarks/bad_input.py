@@ -106,9 +106,9 @@ def odd(clip: Path, folder: Path, huge: bool = True) -> Iterator[Path]:
         yield huge_frames(folder)
 
 
-def huge_frames(folder: Path, frames: int = 3) -> Path:
-    """Frames about as large as FFmpeg allows."""
-    return _write(folder / "16K.avi", 8640, 15360, frames, "png", pixels="gray")
+def huge_frames(folder: Path, frames: int = 3, height: int = 8640) -> Path:
+    """Frames 16,000 pixels wide; of 8,640 lines they are about as large as FFmpeg allows."""
+    return _write(folder / "16K.avi", height, 15360, frames, "png", pixels="gray")
 
 
 def many_frames_claimed(folder: Path) -> Path:

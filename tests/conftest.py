@@ -24,6 +24,25 @@ from peakzoom.data.synthetic.scene import ClipSpec
 from peakzoom.model import PeakZoom
 from peakzoom.training.recipes import Recipe
 
+# What takes longest begins first, so that no process ends with it alone.
+LONG = (
+    "test_archive.py",
+    "test_export.py",
+    "test_exactness.py",
+    "test_cli.py",
+    "test_lost.py",
+    "test_docs.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests run in one process, where what its fixtures make is made once (``--dist loadgroup``)."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
@@ -94,11 +113,12 @@ def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session", autouse=True)
 def decoders_are_kept() -> Iterator[None]:
-    """A process that decodes serves the next test too: each takes two seconds to start."""
+    """A process that decodes serves the next tests too, for each takes two seconds to start."""
     from peakzoom.video import guard
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guard, "KEPT", 3)
+        patch.setattr(guard, "RENEW_AFTER", 5000)
         yield
 
 

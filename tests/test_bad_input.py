@@ -151,11 +151,11 @@ def test_trainings(
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux alone")
 def test_huge_frames_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """16K frames of 133 MB each, decoded with less memory than one of them takes."""
-    huge = bad_input.huge_frames(tmp_path, 2)
+    """Frames of 33 MB each, decoded with less memory than one of them takes."""
+    huge = bad_input.huge_frames(tmp_path, 2, 2160)
     assert guard.guarded(huge, scan, huge).info.frames == 2
-    monkeypatch.setenv(guard.MEGABYTES_NAME, "60")
-    with pytest.raises(DecodeError, match="needed more than 60 MB and was stopped"):
+    monkeypatch.setenv(guard.MEGABYTES_NAME, "20")
+    with pytest.raises(DecodeError, match="needed more than 20 MB and was stopped"):
         guard.guarded(huge, scan, huge)
 
 

@@ -69,9 +69,8 @@ class Shelf(AbstractFileSystem):
         path = Path(self._strip_protocol(rpath))
         name = path.stem
         log = path.parent / f"{name}.log"
-        done = log.read_text().splitlines() if log.exists() else []
         ill = not (path.parent / "cured").exists()
-        if name.startswith(("always", "once", "hang")) and ill and not (name.startswith("once") and done):
+        if name.startswith(("always", "hang")) and ill:
             with log.open("a") as stream:
                 stream.write(f"{os.getppid()} {os.getpid()}\\n")
             if not name.startswith("hang"):
@@ -213,7 +212,7 @@ def test_a_folder_and_a_storage_whose_files_kill_workers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One file kills its worker once, one always, and one cannot be fetched; the others have their predictions.
+    """One file kills its worker each time, and one cannot be fetched; the others have their predictions.
 
     Labelled by Ray, refused, and gone on with by a worker in this process.
     """
@@ -221,8 +220,8 @@ def test_a_folder_and_a_storage_whose_files_kill_workers(
     storage.mkdir()
     address = f"shelf://{storage}"
     always = named(address, "always", "f".__eq__)
-    once = named(address, "once", "f".__eq__)  # in the same batch, which loses three workers and not four
-    names = {"stays": "a", once: "b", "goes": "b", always: "d", "shy": "e", "changes": "f"}
+    beside = named(address, "beside", "f".__eq__)  # in the same batch
+    names = {"stays": "a", beside: "b", "goes": "b", always: "d", "shy": "e", "changes": "f"}
     for name, of in names.items():
         shutil.copy(folder / f"{of}.mp4", storage / f"{name}.mp4")
     here = {"a", "b", "c", "d", "e", "f", "\\udcff", "broken"}
@@ -241,14 +240,14 @@ def test_a_folder_and_a_storage_whose_files_kill_workers(
         assert rows[name]["path"].startswith(f"{folder}/") and rows[name]["size"] > 0
     for name in names.keys() - {always, "shy"}:
         check(rows[name], expected[names[name]])
-    assert rows[once]["path"] == f"{address}/{once}.mp4"
-    assert rows[once]["changed"] == f"tag-{(storage / f'{once}.mp4').stat().st_size}"
+    assert rows[beside]["path"] == f"{address}/{beside}.mp4"
+    assert rows[beside]["changed"] == f"tag-{(storage / f'{beside}.mp4').stat().st_size}"
     assert (rows[always]["error"], rows[always]["fault"]) == (LOST, "worker")
     assert rows["shy"]["error"] == "copying failed: the storage is busy" and rows["shy"]["fault"] == "storage"
-    killed = {name: processes_in(storage / f"{name}.log") for name in (once, always)}
-    assert len(killed[once]) == 1 and len(killed[always]) in (TRIES, 1 + TRIES)
-    assert f"{len(killed[once]) + len(killed[always])} workers were lost and started anew" in said.err
-    pids = [pid for each in killed.values() for pids in each for pid in pids]
+    killed = processes_in(storage / f"{always}.log")
+    assert len(killed) == 1 + TRIES
+    assert f"{len(killed)} workers were lost and started anew" in said.err
+    pids = [pid for each in killed for pid in each]
     wait_until(lambda: not any(map(alive, pids)))  # workers, and their processes that decode
 
     # What readers meet: Parquet alone, partitions that are text, and what the scores are of.
@@ -350,9 +349,9 @@ def test_a_driver_that_is_ended(
     assert driver.pid is not None
     os.kill(driver.pid, sign)
     driver.join()
-    if sign == signal.SIGINT:
-        assert driver.exitcode == 130 and said.read_text().startswith("stopped; ")
-        assert said.read_text().count("\n") == 1
+    if sign == signal.SIGINT:  # Ray may have its own to say
+        assert driver.exitcode == 130, said.read_text()
+        assert said.read_text().count("stopped; ") == 1 and "Traceback" not in said.read_text()
     else:
         assert driver.exitcode == -signal.SIGKILL and said.read_text() == ""
     said.unlink()
@@ -408,13 +407,16 @@ def test_a_batch_goes_on_where_it_was_lost(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Lost with the third video each time: it costs itself; no other is looked at twice once it is known."""
+    """Lost with the third video each time: it costs itself; no other is looked at twice once it is known.
+
+    The first is lost once, and has its prediction.
+    """
     items = find_items([folder / f"{name}.mp4" for name in "abdef"])
     score, seen = Recognizer.score, []
 
     def scoring(self: Recognizer, views: Any) -> Prediction:
         seen.append(views.video.info.path.stem)
-        if seen[-1] == "d":
+        if seen[-1] == "d" or seen == ["a"]:
             raise Gone
         return score(self, views)
 
@@ -426,7 +428,7 @@ def test_a_batch_goes_on_where_it_was_lost(
         **{"done": 5, "failed": [[str(folder / "d.mp4"), LOST]]},
         "lost": 1 + TRIES,
     }
-    assert seen == ["a", "b", "d", "d", "d", "e", "f"]
+    assert seen == ["a", "a", "b", "d", "d", "e", "f"]
     rows = rows_of(tmp_path / "out")
     assert (rows["d"]["error"], rows["d"]["fault"]) == (LOST, "worker")
     for name in "abef":

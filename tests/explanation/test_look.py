@@ -261,7 +261,7 @@ def test_heat_fades_to_none_at_a_guess(score: float, tmp_path: Path) -> None:
     evidence.scores[:, NAMES.index(evidence.target)] = score
     assert evidence.confidence(0) == pytest.approx(max(0, (score - 1 / 3) / (2 / 3)))
     painter = Painter(evidence, 1.0)
-    pixels = next(evidence.video.frames(np.array([0]), painter.size))[1]
+    ((_, pixels),) = evidence.video.frames(np.array([0]), painter.size)
     heat, _, _ = evidence.attention(0)
     rows = slice(painter.top, painter.top + painter.height)
     crop = pixels[rows, painter.left : painter.left + painter.width].float()

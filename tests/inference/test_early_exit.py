@@ -303,7 +303,7 @@ def test_what_is_done_is_what_was_replayed(run: Path, clip_data: VideoSet) -> No
     recognizer = load(run, "cpu")
     views = Views(clips=4, crops=3)
     order = view_order(4, 3)
-    test = [each for each in clip_data.entries if each.split == "test"]
+    test = [each for each in clip_data.entries if each.split == "test"][:4]
     full = score_videos(recognizer, replace(clip_data, entries=test), views)
     scores = {
         name: np.stack([each.views[name] for each in full.predictions]) for name in ("original", "fused")

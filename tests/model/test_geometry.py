@@ -135,12 +135,12 @@ def blur(network: nn.Module, side: float) -> nn.Module:
     return network.eval()
 
 
-PAPER = ("tcnn", "tcnn_16", "tcnn_local")  # readings of Table 1
+READINGS = ("tcnn", "tcnn_16", "tcnn_local")  # of Table 1
 
 
 def backbone(name: str) -> nn.Module:
     """The named size; the paper's with few channels, which is the same geometry."""
-    return BACKBONES[name](2, width=1 / 32) if name in PAPER else BACKBONES[name](2)
+    return BACKBONES[name](2, width=1 / 32) if name in READINGS else BACKBONES[name](2)
 
 
 def raw_response(network: nn.Module, video: torch.Tensor, grid: int) -> torch.Tensor:
@@ -236,7 +236,7 @@ def test_the_paper_s_network_sees_every_fourth_frame() -> None:
 )
 def test_every_frame_reaches_the_features(name: str, options: dict[str, bool]) -> None:
     torch.manual_seed(0)
-    width = 1 / 8 if name in PAPER else 1
+    width = 1 / 8 if name in READINGS else 1
     assert frames_seen(BACKBONES[name](2, width=width, motion=False, **options).eval()) == list(range(16))
 
 
