@@ -1,19 +1,22 @@
 """What the API pages need of the docstrings: references as links, and each thing once.
 
 In a docstring a reference is written as Python's tools write and read it,
-``:func:`~peakzoom.inference.cost.width_for```. What a package imports from its modules has its entry there, and not a
-second one in the package.
+``:func:`~peakzoom.inference.cost.width_for```, and a page of the documentation as ``docs/method.md, section 2``. What a
+package imports from its modules has its entry there, and not a second one in the package.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from griffe import Alias, AliasResolutionError, Extension, Module, NameResolutionError, Object
 
 ROLE = re.compile(r":(?:py:)?(?:func|class|meth|data|mod|attr|exc):`(~?)([\w.]+)`")
 CODE = re.compile(r"::(?=\n\s*\n|$)")  # a block of code follows
+PAGE = re.compile(r"docs/([\w-]+)\.md(?:,\s+section\s+(\d+(?:\.\d+)?))?")
+DOCS = Path(__file__).resolve().parents[1]
 
 
 class Roles(Extension):
@@ -36,10 +39,24 @@ def _rewrite(obj: Object, package: Module) -> None:
             except (AliasResolutionError, KeyError, NameResolutionError) as error:
                 raise ValueError(f"{obj.path} refers to {match[2]}, and there is no such thing") from error
 
-        obj.docstring.value = CODE.sub(":", ROLE.sub(link, obj.docstring.value))
+        text = PAGE.sub(_page_link, ROLE.sub(link, obj.docstring.value))
+        obj.docstring.value = CODE.sub(":", text)
     for member in obj.members.values():
         if not isinstance(member, Alias):
             _rewrite(member, package)
+
+
+def _page_link(match: re.Match[str]) -> str:
+    """From a page of the API to another page and its numbered section."""
+    page, section = match.groups()
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    if section is None:
+        return f"[{page}](../{page}.md)"
+    title = re.search(rf"^#+ ({re.escape(section)}\.? .+)$", text, re.MULTILINE)
+    if title is None:
+        raise ValueError(f"docs/{page}.md has no section {section}")
+    anchor = re.sub(r"[^\w\- ]", "", title[1].lower()).replace(" ", "-")
+    return f"[{page}, section {section}](../{page}.md#{anchor})"
 
 
 def _path(obj: Object, name: str) -> str:
