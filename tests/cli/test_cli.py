@@ -796,7 +796,7 @@ def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert result.code == 0
     for name in ("T-CNN alone", "original", "discriminative", "complementary", "spatial: fused"):
         assert name in result.out
-    assert "Where the attention lies" in result.out and (out / "evaluation-tcnn" / "pointing.json").exists()
+    assert "Where the attention lies" in result.out and (out / "evaluation-joint" / "pointing.json").exists()
     assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
     for stage in ("tcnn", "joint"):
         scored = json.loads((out / f"evaluation-{stage}" / "metrics.json").read_text())

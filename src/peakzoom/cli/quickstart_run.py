@@ -87,16 +87,16 @@ def quickstart(out: Path, seed: int, train_clips: int, test_clips: int, workers:
     run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0))
     write_missing_cards(run)
     test = choose_videos(data, run)
-    found: dict[str, tuple[Evaluation, Pointing]] = {}
+    found: dict[str, Evaluation] = {}
     for stage in STAGES:
         log.info(f"testing {stage} on {len(test.entries)} clips of held-out performers and backgrounds")
         folder, recognizer = out / f"evaluation-{stage}", load(run / stage)
-        result = evaluate(recognizer, test, folder, VIEWS)
-        pointing = measure_pointing(recognizer, test.entries, places, VIEWS)
-        write_pointing(folder, pointing)
+        found[stage] = evaluate(recognizer, test, folder, VIEWS)
+        if stage == STAGES[-1]:
+            pointing = measure_pointing(recognizer, test.entries, places, VIEWS)
+            write_pointing(folder, pointing)
         update_card(run / stage / "best", [folder])
-        found[stage] = result, pointing
     figure = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test.entries)}
-    draw_attention(load(run), [first[label] for label in sorted(first)], figure)
-    return Outcome(found["tcnn"][0], *found["joint"], figure)
+    draw_attention(recognizer, [first[label] for label in sorted(first)], figure)
+    return Outcome(found["tcnn"], found["joint"], pointing, figure)
