@@ -306,6 +306,8 @@ def command_with_shelf(folder: str, *words: str) -> None:
     """A command in a process of its own, which was forked before there was that protocol."""
     import fsspec
 
+    # What a shell starts in its background ignores Ctrl-C, and so does whatever that starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, folder)
     fsspec.register_implementation("shelf", importlib.import_module("shelf").Shelf, clobber=True)
     command(*words)
