@@ -4,7 +4,7 @@ Table 1 has channels and dilations, and neither kernels nor strides. Tried here:
 and dilated; five spatial strides of 2 (224 pixels become 7), the first of them at the first convolution; up to two
 temporal ones; strides stand at the first convolution of the stem, at its second, or open a stage. A reading counts if
 every dilation of the table reaches another slice. Printed: how many readings there are, how many lie near the printed
-cost, and which frames of 16 these see. Seconds, without a network.
+cost, and which frames of 16 these see. Some seconds: no network is built.
 
     python benchmarks/readings.py
     python benchmarks/readings.py --within 0.02 --list
@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from itertools import combinations, product
 from typing import NamedTuple
 
+from peakzoom.model.backbones.tcnn import PAPER
+
 PRINTED = 15.78
-STAGES = (
-    (64, (0,)),
-    (96, (0,)),
-    (160, (0, 4, 4, 4, 0, 4)),
-    (224, (0, 2, 4)),
-    (288, (0, 2, 2, 0)),
-    (512, (0, 2)),
-)
-KINDS = ("1x3x3", "3x1x1", "2+1", "3x3x3")  # of a second convolution; dilated ones see time, so not the first
+KINDS = {  # of a second convolution: kernels in time and space
+    "1x3x3": ((1, 3),),
+    "3x1x1": ((3, 1),),
+    "2+1": ((1, 3), (3, 1)),
+    "3x3x3": ((3, 3),),
+}
+DILATED = ("3x1x1", "2+1", "3x3x3")  # those that see time
 PLACES = 8  # for strides: two convolutions of the stem, six stages
 
 
@@ -62,7 +62,7 @@ def count(reading: Reading) -> Counted | None:
     def second(channels: int, dilation: int) -> bool:
         nonlocal slices
         kind = reading.dilated if dilation else reading.plain
-        for time, space in {"2+1": ((1, 3), (3, 1))}.get(kind, ((int(kind[0]), int(kind[-1])),)):
+        for time, space in KINDS[kind]:
             convolve(channels, channels, time, space)
             if time == 3:
                 step, last = max(dilation, 1), len(slices)
@@ -75,11 +75,11 @@ def count(reading: Reading) -> Counted | None:
         return True
 
     stride(0)
-    convolve(3, 32, 1, 3)
+    convolve(3, PAPER.stem, 1, 3)
     stride(1)
-    convolve(32, 32, 1, 3)
-    before = 32
-    for place, (channels, dilations) in enumerate(STAGES, start=2):
+    convolve(PAPER.stem, PAPER.stem, 1, 3)
+    before = PAPER.stem
+    for place, (channels, dilations, _) in enumerate(PAPER.stages, start=2):
         for index, dilation in enumerate(dilations):
             entering = slices, side
             if index == 0:
@@ -97,7 +97,7 @@ def readings() -> Iterator[Reading]:
     """All that are tried."""
     times = [each for number in range(3) for each in combinations(range(PLACES), number)]
     spaces = [(0, *each) for each in combinations(range(1, PLACES), 4)]
-    for plain, dilated, space, time in product(KINDS, KINDS[1:], spaces, times):
+    for plain, dilated, space, time in product(KINDS, DILATED, spaces, times):
         yield Reading(plain, dilated, space, time)
 
 

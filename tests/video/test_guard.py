@@ -147,7 +147,9 @@ def test_processes_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     guard.close()
 
 
-def test_one_process_is_kept() -> None:
+def test_one_process_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    module._end_idle()
+    monkeypatch.setattr(module, "KEPT", 1)  # as it is outside the tests
     first = guarded(FILE, bad.pid)
     assert guarded(FILE, bad.pid) == first
     with guards(2) as two:

@@ -78,32 +78,17 @@ PAPER = Plan(
         Stage(512, (0, 2)),  # 4 x 7 x 7
     ),
 )
-PAPER_16 = Plan(  # 15.76 G; output 4 x 7 x 7 as above
-    32,
-    (
-        Stage(64, (0,)),  # 16 x 56 x 56
-        Stage(96, (0,), (1, 2)),  # 16 x 28 x 28
-        Stage(160, (0, 4, 4, 4, 0, 4), (2, 2)),  # 8 x 14 x 14
-        Stage(224, (0, 2, 4), (1, 2)),  # 8 x 7 x 7
-        Stage(288, (0, 2, 2, 0), (2, 1)),  # 4 x 7 x 7
-        Stage(512, (0, 2)),  # 4 x 7 x 7
-    ),
-    factored=True,
-    stem_stride=1,
-)
-PAPER_LOCAL = Plan(  # 15.82 G
-    32,
-    (
-        Stage(64, (0,), (1, 2)),  # 16 x 28 x 28
-        Stage(96, (0,)),  # 16 x 28 x 28
-        Stage(160, (0, 4, 4, 4, 0, 4), (2, 2)),  # 8 x 14 x 14
-        Stage(224, (0, 2, 4)),  # 8 x 14 x 14
-        Stage(288, (0, 2, 2, 0)),  # 8 x 14 x 14
-        Stage(512, (0, 2), (1, 2)),  # 8 x 7 x 7
-    ),
-    local=True,
-    stem_stride=1,
-)
+
+
+def _another_reading(*strides: tuple[int, int], **changes: bool) -> Plan:
+    """The table's channels and dilations with other strides of the stages, and none in time of the stem."""
+    stages = tuple(stage._replace(stride=stride) for stage, stride in zip(PAPER.stages, strides, strict=True))
+    return replace(PAPER, stages=stages, stem_stride=1, **changes)
+
+
+# Both have 16 slices before stage 4; outputs are 4 x 7 x 7 and 8 x 7 x 7.
+PAPER_16 = _another_reading((1, 1), (1, 2), (2, 2), (1, 2), (2, 1), (1, 1), factored=True)
+PAPER_LOCAL = _another_reading((1, 2), (1, 1), (2, 2), (1, 1), (1, 1), (1, 2), local=True)
 S = Plan(  # half the depth and width
     24,
     (
@@ -170,6 +155,11 @@ class MotionConvBN(ConvBN):
         return norm(convolve_with_motion(video, conv))
 
 
+def _time_alone(channels: int, dilation: int) -> ConvBN:
+    """3 x 1 x 1."""
+    return ConvBN(channels, channels, dilation=max(dilation, 1), kernel=1)
+
+
 class Block(nn.Module):
     """Two convolutions and a shortcut; ReLU follows the first batch norm and the sum."""
 
@@ -179,10 +169,11 @@ class Block(nn.Module):
         super().__init__()
         self.conv1 = ConvBN(channels_in, channels, stride, dilation=int(plan.every_frame and stride[0] > 1))
         self.conv2: nn.Module
-        if plan.local or plan.factored:
-            time = ConvBN(channels, channels, dilation=max(dilation, 1), kernel=1)
-            space = (ConvBN(channels, channels), nn.ReLU(inplace=True)) if plan.factored else ()
-            self.conv2 = nn.Sequential(*space, time) if space else time
+        if plan.factored:
+            space, relu = ConvBN(channels, channels), nn.ReLU(inplace=True)
+            self.conv2 = nn.Sequential(space, relu, _time_alone(channels, dilation))
+        elif plan.local:
+            self.conv2 = _time_alone(channels, dilation)
         else:
             self.conv2 = ConvBN(channels, channels, dilation=dilation)
         same = channels_in == channels and stride == (1, 1)
