@@ -5,11 +5,12 @@ STAMP := .venv/.complete
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint house format docs docs-serve audit bench clean
+.PHONY: help quickstart test test-all lint house format docs docs-serve audit bench clean
 
 help:
 	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
-	@echo 'make test         run the tests on all cores (PYTEST_ARGS="-n 0 tests/model" to choose)'
+	@echo 'make test         run the tests on all cores, without the slow ones (PYTEST_ARGS="-n 0 tests/model" to choose)'
+	@echo 'make test-all     run every test, as CI does'
 	@echo 'make lint         ruff, mypy, import-linter and the bounds of the house, changing nothing'
 	@echo 'make house        lines of each room of src/peakzoom, and what is over its bound'
 	@echo 'make format       let ruff sort imports and lay out the code'
@@ -33,9 +34,16 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)
 	$(BIN)/peakzoom quickstart $(ARGS)
 
-# One process a core, one thread each: teams of threads of several processes would wait for one another.
+# One process a core, one thread each: teams of threads of several processes would wait for one another. Tests start
+# many processes, so that what one has compiled is kept for the others.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+
+# Without those marked slow: clusters, whole conversions, large files.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(STAMP)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

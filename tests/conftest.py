@@ -8,30 +8,32 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:  # pytest-xdist's controller, which runs no test, need not wait for PyTorch
+    from peakzoom.data.entries import VideoSet
+    from peakzoom.model import PeakZoom
+    from peakzoom.training.recipes import Recipe
+
 # Before anything imports the hub's client, which reads it once: no test asks the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
-
-from tiny import recipe, render, undrawn
-
-from peakzoom.data.datasets import open_data
-from peakzoom.data.entries import VideoSet
-from peakzoom.data.synthetic.clips import write_clip
-from peakzoom.data.synthetic.scene import ClipSpec
-from peakzoom.model import PeakZoom
-from peakzoom.training.recipes import Recipe
 
 # What takes longest begins first, so that no process ends with it alone.
 LONG = (
     "test_archive.py",
     "test_export.py",
-    "test_exactness.py",
     "test_cli.py",
     "test_lost.py",
+    "test_processes.py",
+    "test_train.py",
     "test_docs.py",
+    "test_exactness.py",
+    "test_serve.py",
+    "test_bad_input.py",
+    "test_inference.py",
+    "test_guard.py",
 )
 
 
@@ -66,18 +68,24 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""
+    from tiny import render
+
     return render(tmp_path_factory.mktemp("synthetic") / "clips")
 
 
 @pytest.fixture(scope="session")
 def clip_data(clips: Path) -> VideoSet:
     """The synthetic clips as a list with splits and groups."""
+    from peakzoom.data.datasets import open_data
+
     return open_data(clips / "clips.csv")
 
 
 @pytest.fixture(scope="session")
 def make_clip() -> Callable[..., Path]:
     """Write one clip: path, action, and any field of ``ClipSpec``."""
+    from peakzoom.data.synthetic.clips import write_clip
+    from peakzoom.data.synthetic.scene import ClipSpec
 
     def make(path: Path, action: str = "wave", **fields: object) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +99,8 @@ def make_clip() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny() -> Recipe:
     """A recipe that needs a second: 32 x 32 pixels, 8 frames, one epoch of each stage."""
+    from tiny import recipe
+
     return recipe()
 
 
@@ -113,13 +123,30 @@ def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session", autouse=True)
 def decoders_are_kept() -> Iterator[None]:
-    """A process that decodes serves the next tests too, for each takes two seconds to start."""
+    """A process that decodes serves the next tests too, and is forked: each takes three seconds to start."""
+    from elsewhere import decoder
+
     from peakzoom.video import guard
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guard, "KEPT", 3)
         patch.setattr(guard, "RENEW_AFTER", 5000)
+        patch.setattr(guard, "_begin", decoder)
         yield
+
+
+@pytest.fixture(scope="module")
+def started_decoders() -> Iterator[None]:
+    """Processes that decode are started as a user's are, and not forked."""
+    from elsewhere import START
+
+    from peakzoom.video import guard
+
+    with pytest.MonkeyPatch.context() as patch:
+        guard._end_idle()
+        patch.setattr(guard, "_begin", START)
+        yield
+        guard._end_idle()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -152,6 +179,8 @@ def converted_once() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def no_curves() -> Iterator[None]:
     """Trainings of this module draw none, which takes longer than they do; ``run`` has them."""
+    from tiny import undrawn
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("peakzoom.training.log.curves_figure", undrawn)
         yield

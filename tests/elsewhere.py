@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from tiny import undrawn
+
+from peakzoom.video import guard
+from peakzoom.video.guard_child import serve
+
+START = guard._begin
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -77,6 +85,51 @@ def quick() -> None:
 
     vars(log)["curves_figure"] = undrawn
     vars(card)["write_missing_cards"] = lambda _: None
+
+
+def decoder(megabytes: float) -> subprocess.Popen[bytes]:
+    """What :mod:`peakzoom.video.guard` starts, forked; but a worker of a loader, which may not fork, starts it."""
+    if multiprocessing.current_process().daemon:
+        return START(megabytes)
+    return cast("subprocess.Popen[bytes]", _Forked(megabytes))
+
+
+class _Forked:
+    """As much of a ``Popen`` as a guard asks of its process."""
+
+    def __init__(self, megabytes: float) -> None:
+        (given, stdin), (stdout, made) = os.pipe(), os.pipe()
+        ends = [Connection(given), Connection(made)]
+        self._process = CONTEXT.Process(
+            target=_decode, args=(megabytes, dict(os.environ), *ends), daemon=True
+        )
+        self._process.start()
+        for end in ends:
+            end.close()
+        self.stdin, self.stdout = os.fdopen(stdin, "wb", 0), os.fdopen(stdout, "rb")
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _decode(megabytes: float, env: dict[str, str], requests: Connection, results: Connection) -> None:
+    for number, end in enumerate((requests, results)):
+        os.dup2(end.fileno(), number)
+        end.close()
+    os.environ.clear()
+    os.environ.update(env)
+    serve(megabytes)
 
 
 def _work(

@@ -115,6 +115,7 @@ def some_of(bad_files: list[Path], every: int) -> list[Path]:
     return [*bad_files[:6], bad_files[8], *bad_files[14:18], *bad_files[18:-1:every], bad_files[-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["evaluate", "explain", "web page"])
 def test_other_ways_in(
     recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path, way: str
@@ -130,6 +131,7 @@ def test_other_ways_in(
     assert found["prediction"] >= 3 and found["reason"] >= 2 and found["with a problem"], found
 
 
+@pytest.mark.slow
 def test_trainings(
     recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path
 ) -> None:
@@ -149,6 +151,7 @@ def test_trainings(
     assert in_part[0][str(bad_files[-1])].startswith("used in part: decoding stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux alone")
 def test_huge_frames_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames of 33 MB each, decoded with less memory than one of them takes."""

@@ -291,7 +291,12 @@ def runnable(page: Path) -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if runnable(page) or blocks(page, "python")],
+    [
+        # The first page of the site repeats README.
+        pytest.param(page, marks=[pytest.mark.slow] if page.name == "index.md" else [])
+        for page in PAGES
+        if runnable(page) or blocks(page, "python")
+    ],
     ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
 def test_pages_run(

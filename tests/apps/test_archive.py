@@ -102,8 +102,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def cluster(shelf: None) -> Iterator[None]:
-    """Ray with two cores, whatever this machine has; workers compute on one thread each."""
+def cluster(shelf: None, started_decoders: None) -> Iterator[None]:
+    """Ray with two cores, whatever this machine has; workers compute on one thread each, and are killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -202,6 +202,7 @@ def hand_out_here(batches: Sequence[Sequence[ListedVideo]], job: Job) -> Iterato
         yield answered(here(given(list(items))))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
 def test_a_folder_and_a_storage_whose_files_kill_workers(
     cluster: None,
@@ -313,6 +314,7 @@ def command_with_shelf(folder: str, *words: str) -> None:
     command(*words)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_a_driver_that_is_ended(
@@ -402,6 +404,7 @@ def answered(row: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(row["report"]))
 
 
+@pytest.mark.slow
 def test_a_batch_goes_on_where_it_was_lost(
     job: Job,
     folder: Path,
@@ -474,6 +477,7 @@ def test_what_a_worker_refuses(job: Job, run: Path, folder: Path) -> None:
         assert reason in told["refused"] and "\n" not in told["refused"]
 
 
+@pytest.mark.usefixtures("started_decoders")  # which know the protocol
 @pytest.mark.parametrize(
     "name,reason,fault",
     [

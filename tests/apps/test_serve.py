@@ -280,7 +280,9 @@ def address(recognizer: Recognizer, clip_data: VideoSet) -> Iterator[str]:
         yield at
 
 
-@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
+@pytest.fixture(
+    params=[(1280, 900), pytest.param((390, 844), marks=pytest.mark.slow)], ids=["desktop", "phone"]
+)
 def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     width, height = request.param
     opened = browser.new_page(viewport={"width": width, "height": height})
@@ -366,6 +368,7 @@ def test_no_file(page: Page) -> None:
     page.get_by_text("No clip came").first.wait_for(timeout=30_000)
 
 
+@pytest.mark.slow
 def test_the_camera(browser: Browser, address: str) -> None:
     """What a browser records (WebM without a length in its header) is recognised."""
     page = browser.new_page(permissions=["camera", "microphone"])

@@ -90,8 +90,8 @@ def test_one_window_is_one_clip_of_predict(
     [
         ("ucf101_v_BaseballPitch_g01_c01.avi", None, 3),
         ("ucf101_v_BaseballPitch_g01_c01.avi", 7.5, 1),
-        ("decord_kinetics_flipping_a_pancake.mkv", 7.5, 1),
-        ("mmskeleton_ta_chi.mp4", 7.5, 3),
+        pytest.param("decord_kinetics_flipping_a_pancake.mkv", 7.5, 1, marks=pytest.mark.slow),
+        pytest.param("mmskeleton_ta_chi.mp4", 7.5, 3, marks=pytest.mark.slow),
     ],
 )
 def test_windows_of_real_clips(shared_data: Path, name: str, fps: float | None, stride: int) -> None:

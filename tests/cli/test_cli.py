@@ -541,6 +541,7 @@ def result_or_reason(ask: Callable[..., T], file: Path) -> tuple[T | None, str |
         return None, error.reason
 
 
+@pytest.mark.slow
 def test_every_nasty_file_is_explained_or_refused(run: Path, shared_data: Path) -> None:
     """Turned, odd, variable, cut off: what predicts also explains, and what does not gives the same reason.
 
@@ -624,6 +625,7 @@ def refuse(*args: object, **kwargs: object) -> None:
     raise AssertionError("trained again")
 
 
+@pytest.mark.slow
 def test_ablate(call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("ablate", clips / "clips.csv", "--out", tmp_path / "study", "--set", "width=0.25", *TINY)
     first = call(*command)
@@ -647,6 +649,7 @@ def test_ablate(call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert "begun with another options" in mistake(call(*command, "--val-fraction", 0.2))
 
 
+@pytest.mark.slow
 def test_compare(
     call: Call, clips: Path, clip_data: VideoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -787,6 +790,7 @@ def test_help_needs_no_torch() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: object) -> None:
     from peakzoom.cli import quickstart_run as quickstart
 

@@ -443,6 +443,7 @@ def test_missing_cards_are_written_and_no_other(copied: Path) -> None:
     assert sorted(each.name for each in (copied / "again").iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.slow
 def test_cards_need_no_extra(run: Path) -> None:
     code = """
 import sys

@@ -299,6 +299,7 @@ class Counting:
         return self.engine.stage2(first_pass)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_what_was_replayed(run: Path, clip_data: VideoSet) -> None:
     recognizer = load(run, "cpu")
     views = Views(clips=4, crops=3)

@@ -168,6 +168,7 @@ def test_by_watching_one_window(recognizer: Recognizer, videos: list[Entry]) -> 
 # Engines and batches ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("graph")
 @pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
 def test_a_view_and_its_neighbours_in_a_batch(
@@ -197,6 +198,7 @@ def test_a_view_and_its_neighbours_in_a_batch(
         assert torch.equal(again[branch], logits)  # and asked again, the same to the last bit
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("graph")
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_an_engine_is_as_exact_as_pytorch_about_ways_to_ask(
@@ -214,6 +216,7 @@ def test_an_engine_is_as_exact_as_pytorch_about_ways_to_ask(
             np.testing.assert_allclose(found.scores[branch], values, rtol=0, atol=TOLERANCE / 2)
 
 
+@pytest.mark.slow
 def test_half_precision_is_as_exact_about_ways_to_ask(
     run: Path, videos: list[Entry], alone: dict[str, Prediction], tmp_path: Path, clip_data: VideoSet
 ) -> None:
@@ -281,6 +284,7 @@ def test_a_prediction_does_not_depend_on_the_order_of_its_clips(
 # Seeds -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_curves")
 def test_the_same_seed_in_another_process_with_other_workers(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -33,14 +33,20 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 SETTINGS = [  # backbone, frames, size, zoom_source and what else; all that differs of the engines
-    (
+    pytest.param(
         *("tcnn_xs", 8, 48, 2),
         {"branches": BRANCHES[:2], "attention_per": "clip", "response": "evidence", "erase": 0.15},
+        marks=pytest.mark.slow,
     ),
     ("tcnn_xs", 5, 32, 1, {"branches": ("original",)}),
 ]
-SPATIAL = {"tcnn": BRANCHES, "tsn": BRANCHES[::2]}  # of the other networks the original alone
-SAME_LAYERS = ("tcnn_s", "tcnn_s_local", "tcnn_local")  # as tcnn_xs and tcnn_xs_local, and more of them
+SPATIAL = {"tcnn": BRANCHES, "tsm": BRANCHES[::2]}  # of the other networks the original alone
+SAME_LAYERS = (
+    "tcnn_s",
+    "tcnn_s_local",
+    "tcnn_local",
+    "tsn",
+)  # as tcnn_xs, tcnn_xs_local and tsm, which have them
 
 
 @torch.inference_mode()
@@ -52,6 +58,7 @@ def close(model: PeakZoom, found: dict[str, Tensor], clips: Tensor) -> None:
         torch.testing.assert_close(found[name], logits, rtol=1e-3, atol=1e-4 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in (*DEEP, *SAME_LAYERS, "c3d")])
 def test_every_network_becomes_one_graph_for_any_number_of_clips(backbone: str) -> None:
     model = trained(backbone, 8, 64, branches=SPATIAL.get(backbone, BRANCHES[:1]))
@@ -95,6 +102,7 @@ def batches(data: VideoSet, preprocess: Preprocess) -> Iterator[Tensor]:
     return views_of([each.path for each in data.entries], preprocess, 3)
 
 
+@pytest.mark.slow
 @GRAPH
 @pytest.mark.parametrize("to,name", [("onnx", "m.onnx"), ("openvino", "m.xml"), ("torch", "m.pt2")])
 def test_written_files_are_whole(run: Path, clip_data: VideoSet, tmp_path: Path, to: str, name: str) -> None:
@@ -119,6 +127,7 @@ def test_written_files_are_whole(run: Path, clip_data: VideoSet, tmp_path: Path,
         load(tmp_path / name, device="cuda")
 
 
+@pytest.mark.slow
 @GRAPH
 def test_onnx_needs_nothing_of_ours(run: Path, clip_data: VideoSet, tmp_path: Path) -> None:
     """What docs/export.md promises: the file and ONNX Runtime alone."""
@@ -208,6 +217,7 @@ def test_description_survives_json() -> None:
             Description.from_json(damaged, "x")
 
 
+@pytest.mark.slow
 @GRAPH
 def test_from_the_command_line(run: Path, tmp_path: Path) -> None:
     home = tmp_path / "run"

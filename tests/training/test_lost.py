@@ -93,6 +93,7 @@ def trained_until(data: VideoSet, recipe: Recipe, out: Path, at: int) -> None:
     out.with_suffix(".calls").write_text(str(calls))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_a_training_killed_at_random_moments(
     clip_data: VideoSet, recipe: Recipe, whole: Path, tmp_path: Path

@@ -182,6 +182,7 @@ def pair(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Pa
     return made
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(pair: dict[int, Path]) -> None:
     """Dropout, crops, the split of peaks and class weights are on.
 
@@ -255,6 +256,7 @@ def environment_of(process: int) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="looks for the processes as Linux lists them"
 )

@@ -471,6 +471,7 @@ def test_timeline(
 # -- Real files
 
 
+@pytest.mark.slow
 def test_odd_files_of_three_projects(shared_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lines = (shared_data / "nasty" / "report.txt").read_text().splitlines()
     assert len(lines) == 58

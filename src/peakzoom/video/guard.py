@@ -69,6 +69,15 @@ def _number(name: str, default: float) -> float:
     return number
 
 
+def _begin(megabytes: float) -> subprocess.Popen[bytes]:
+    """A process that decodes, which reads requests and writes results once it has imported what it needs."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from peakzoom.video.guard_child import serve; "
+        f"serve({megabytes!r})"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 class Guard:
     """One process that decodes; one thread at a time may use it."""
 
@@ -91,13 +100,7 @@ class Guard:
             return
         self._end()
         self._megabytes = decode_megabytes()
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from peakzoom.video.guard_child import serve; "
-            f"serve({self._megabytes!r})"
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._process = _begin(self._megabytes)
         self._ready, self._files = False, 0
 
     def run(

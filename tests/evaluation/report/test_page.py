@@ -169,6 +169,7 @@ def test_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
         assert name in seen
 
 
+@pytest.mark.slow
 def test_many_classes(tmp_path: Path) -> None:
     folder = write_folder(make_scores(150, ALL, 1, 1, 101), tmp_path / "e")
     page = read_page(write_report(folder))
