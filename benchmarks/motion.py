@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from peakzoom.cli.quickstart_run import quick_recipe
 from peakzoom.data.cache import CachedVideo, FrameCache, fill
 from peakzoom.data.datasets import open_data
 from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.model.backbones import motion
 from peakzoom.model.backbones.tcnn import TCNN, tcnn_xs
+from peakzoom.training.recipes import quickstart
 from peakzoom.video.views import Preprocess, to_input
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--difficulty", type=float, default=0.3)
     arguments = parser.parse_args()
-    augment = quick_recipe().augment
+    augment = quickstart().augment
     pre = Preprocess(size=96, canvas=(108, 108), stride=2)
     with tempfile.TemporaryDirectory() as folder:
         root = render_dataset(

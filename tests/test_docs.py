@@ -181,7 +181,7 @@ def check_other(words: list[str]) -> None:
     """A command line of another program: what it names must be in this repository."""
     program, *rest = words
     if program == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert [word for word in rest if "=" not in word and word not in targets] == []
         assert [
             file for file in re.findall(r"[\w/]+\.py", shlex.join(rest)) if not (ROOT / file).is_file()

@@ -792,9 +792,9 @@ def test_help_needs_no_torch() -> None:
 
 @pytest.mark.slow
 def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: object) -> None:
-    from peakzoom.cli import quickstart_run as quickstart
+    from peakzoom.training.recipes import RECIPES
 
-    monkeypatch.setattr(quickstart, "quick_recipe", lambda: tiny)
+    monkeypatch.setitem(RECIPES, "quickstart", lambda: tiny)
     out = tmp_path / "quick"
     result = call("quickstart", "--out", out, "--train-clips", "10", "--test-clips", "10", "--workers", "1")
     assert result.code == 0

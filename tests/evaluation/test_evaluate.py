@@ -9,14 +9,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
+from peakzoom.data.places import read_places
 from peakzoom.data.runs import run_videos
+from peakzoom.evaluation import evaluate as evaluation
+from peakzoom.evaluation import pointing
 from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.files import read_scores
+from peakzoom.evaluation.pointing import measure_pointing
 from peakzoom.evaluation.results import Scored, measure, summarise
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError, UserError
@@ -327,6 +332,47 @@ def test_each_video_is_decoded_once(
     )
     evaluate(recognizer, replace(clip_data, entries=test_set[:3]), tmp_path / "out")
     assert looked == [(entry.path, decode_views) for entry in test_set[:3]]
+
+
+def test_pointing_is_measured_on_the_same_decode_and_again_where_it_was_stopped(
+    recognizer: Recognizer,
+    clips: Path,
+    clip_data: VideoSet,
+    test_set: list[Entry],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few, places = Views(clips=1, crops=1), read_places(clips / "places.csv")
+    data = replace(clip_data, entries=test_set, places=places)
+    expected = measure_pointing(recognizer, test_set, places, few, workers=0, progress=False)
+    opened: list[Path] = []
+    true = evaluation.decode_ahead
+
+    def counted(paths: list[Path], *others: Any) -> Any:
+        opened.extend(paths)
+        return true(paths, *others)
+
+    for module in (evaluation, pointing):
+        monkeypatch.setattr(module, "decode_ahead", counted)
+    whole = evaluate(recognizer, data, tmp_path / "whole", few, 0, progress=False)
+    assert whole.pointing == expected and opened == [each.path for each in test_set]
+
+    def stop(done: int, _: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(recognizer, data, tmp_path / "again", few, 0, progress=stop)
+    assert not (tmp_path / "again").exists()
+    opened.clear()
+    resumed = evaluate(recognizer, data, tmp_path / "again", few, 0, progress=False, resume=True)
+    assert resumed.pointing == expected
+    assert sorted(opened) == sorted(each.path for each in test_set)  # also those that had their scores, once
+    for name in ("pointing.csv", "pointing.json", "scores.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(UserError, match="no place is known"):
+        evaluate(recognizer, replace(data, places={tmp_path / "x.mp4": {}}), tmp_path / "none", few, 0)
+    assert not (tmp_path / "none.part").exists()
 
 
 def test_a_run_knows_its_training_videos_from_any_folder(

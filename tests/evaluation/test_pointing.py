@@ -9,8 +9,8 @@ import pytest
 import torch
 from explanation.colours import NAMES, middle_of, recognizer, write_squares
 
-from peakzoom.data.entries import Entry
-from peakzoom.data.places import COLUMNS, Place, read_places
+from peakzoom.data.entries import Entry, Place
+from peakzoom.data.places import COLUMNS, read_places
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.data.synthetic.scene import telling_part
 from peakzoom.evaluation.pointing import Pointing, measure_pointing

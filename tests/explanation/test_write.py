@@ -146,6 +146,24 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     figure.savefig(tmp_path / "middles.png")  # fails where names are read as formulas
 
 
+@pytest.mark.parametrize(
+    ("branches", "columns", "said"),
+    [
+        (("original", "discriminative", "complementary"), 4, ""),
+        (("original", "discriminative"), 3, "does not see the complementary video"),
+        (("original", "complementary"), 3, "does not see the discriminative video"),
+        (("original",), 4, "does not see the zoomed videos"),
+    ],
+)
+def test_a_picture_of_what_a_model_looks_at(
+    tmp_path: Path, branches: tuple[str, ...], columns: int, said: str
+) -> None:
+    evidence = explain(recognizer(branches=branches), write_squares(tmp_path / "v.mov", still), views=ONE)
+    assert headline(evidence).endswith(said)
+    shown = [axis.get_title() for axis in draw_middles([evidence], ["row"]).axes]
+    assert len(shown) == columns and all(name in shown for name in branches[1:])
+
+
 @pytest.mark.parametrize("times", [[0.0], [0, 0, 0], [0, 0.04, 0.04, 0.04, 0.08], [0, 1, 2.5]])
 def test_ticks_advance(times: list[float]) -> None:
     ticks = _ticks(np.array(times, dtype=np.float64))

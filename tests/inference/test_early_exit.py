@@ -326,7 +326,7 @@ def test_what_is_done_is_what_was_replayed(run: Path, clip_data: VideoSet) -> No
             found, effort = score_in_stages(engine, decoded[video], early_exit)  # type: ignore[arg-type]
             assert effort == Effort(expected.views[video], expected.stage2_views[video])
             assert effort == (engine.first, engine.second)
-            assert effort.passes == engine.first + 2 * engine.second
+            assert early_exit.work.passes(*effort) == engine.first + 2 * engine.second
             assert found.argmax() == expected.predicted[video] and found.sum() == pytest.approx(1)
             looked = order[: effort.stage2_views or effort.views]
             total = scores["fused" if effort.stage2_views else "original"][video, looked].sum(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import (
     BACKBONES,
     TCNN,
@@ -30,6 +32,7 @@ from peakzoom.model import (
 )
 from peakzoom.model.backbones import FIXED_LENGTH, motion
 from peakzoom.model.backbones.motion import MOTION_GAIN, convolve_with_motion, with_motion
+from peakzoom.video.views import Preprocess
 
 WIDTH = 1 / 16
 CLASSES = 4
@@ -385,6 +388,39 @@ def test_attention_is_the_equations_one_after_the_other() -> None:
         wanted = ref.zoom(clips[0, :, 1:2].transpose(0, 1).numpy(), ref.zoom_grid(q[1:2]))
         np.testing.assert_allclose(zoomed[0, :, 1].numpy(), wanted[0], atol=1e-3)
         assert np.abs(wanted[0] - clips[0, :, 1].numpy()).max() > 0.05, "nothing was zoomed"
+
+
+@pytest.mark.parametrize("per", ["clip", "frame"])
+@pytest.mark.parametrize(
+    "branches", [each for count in (1, 2) for each in combinations(BRANCHES[:3], count)], ids="+".join
+)
+def test_fewer_branches_see_the_same_and_cost_no_pass(branches: tuple[str, ...], per: str) -> None:
+    """Each branch of fewer against the same branch of all three, trained and at inference; counting clips seen."""
+    pre = Preprocess(size=64, frames=4, canvas=(64, 64)).to_dict()
+    settings = {"preprocess": pre, "attention_per": per, "width": WIDTH}
+    whole, model = (
+        PeakZoom("tcnn_xs", CLASSES, branches=each, **settings) for each in (BRANCHES[:3], branches)
+    )
+    whole, model = whole.eval(), model.eval()
+    given = {name: value for name, value in whole.state_dict().items() if not name.startswith("fc_fused")}
+    missing, _ = model.load_state_dict(given, strict=False)
+    assert all(name.startswith("fc_fused") for name in missing)
+    clips, seen = video(2, 4, (64, 64)), []
+    first_of(model.backbone).register_forward_hook(lambda _module, inputs, _out: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        expected, found = whole(clips, attention=True), model(clips, attention=model.zooms)
+        zoomed = [name for name in branches if name != "original"]
+        assert seen == [2, *([2 * len(zoomed)] if zoomed else [])]
+        views = (clips.transpose(1, 2) * 255).clamp(0, 255).to(torch.uint8)
+        at_inference = InferenceNetwork(whole)(views), InferenceNetwork(model)(views)
+    assert list(found.logits()) == [*branches, "fused"] == list(at_inference[1])
+    for name in branches:
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+        torch.testing.assert_close(at_inference[1][name], at_inference[0][name])
+    for name in BRANCHES[1:3] if model.zooms else ():
+        shown = getattr(found.attention, name)
+        assert (shown is None) == (name not in branches)
+        assert shown is None or torch.equal(shown, getattr(expected.attention, name))
 
 
 def test_branches_are_the_same_network_on_the_zoomed_videos() -> None:

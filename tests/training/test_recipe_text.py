@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from peakzoom.cli.quickstart_run import quick_recipe
 from peakzoom.training.recipe_text import recipe_from_toml, recipe_to_toml, with_values
 from peakzoom.training.recipes import RECIPES, Recipe
 from peakzoom.utils.errors import UserError
 
-ALL = [*(make() for make in RECIPES.values()), quick_recipe()]
+ALL = [make() for make in RECIPES.values()]
 
 
 @pytest.mark.parametrize("recipe", ALL, ids=lambda recipe: recipe.name)

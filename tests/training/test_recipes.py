@@ -7,13 +7,12 @@ from dataclasses import asdict
 
 import pytest
 
-from peakzoom.cli.quickstart_run import quick_recipe
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.config import BRANCHES
 from peakzoom.training.recipes import RECIPES, Recipe, paper
 from peakzoom.video.views import Preprocess
 
-ALL = {**{name: make() for name, make in RECIPES.items()}, "quickstart": quick_recipe()}
+ALL = {name: make() for name, make in RECIPES.items()}
 
 
 def test_the_paper_s_recipe_is_section_3_1() -> None:

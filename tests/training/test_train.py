@@ -707,6 +707,25 @@ def test_the_joint_step_starts_where_the_first_ended(
         assert torch.equal(one, other), name
 
 
+def test_batch_norms_that_are_frozen_keep_the_statistics_of_stage_1(
+    run: Path, clip_data: VideoSet, tiny: Recipe, tmp_path: Path
+) -> None:
+    """In both stages of a training that takes up another's; and a recipe without the key is recorded without it."""
+    recipe = replace(tiny, joint=replace(tiny.joint, frozen_norms=True))
+    out = train(clip_data, recipe, tmp_path / "run", replace(PLAIN, steps=("joint",), init=str(run / "tcnn")))
+    first, frozen, moved = (
+        PeakZoom.from_pretrained(str(each)).backbone.state_dict()
+        for each in (run / "tcnn" / "best", out / "joint" / "best", run / "joint" / "best")
+    )
+    norms = [name for name in first if name.endswith(("running_mean", "running_var"))]
+    assert len(norms) > 10 and all(torch.equal(frozen[name], first[name]) for name in norms)
+    assert not any(torch.equal(moved[name], first[name]) for name in norms)
+    weights = [name for name in first if name.endswith("weight")]
+    assert not any(torch.equal(frozen[name], first[name]) for name in weights)
+    asked = [json.loads((each / "config.json").read_text())["recipe"] for each in (run, out)]
+    assert "frozen_norms" not in asked[0]["joint"] and asked[1]["joint"]["frozen_norms"] is True
+
+
 def test_pickled_weights_are_refused(tmp_path: Path, run: Path) -> None:
     folder = tmp_path / "pickled"
     folder.mkdir()

@@ -79,7 +79,7 @@ def calibrate(
         np.stack([each.views[name] for each in scored.predictions]) for name in ("original", "fused")
     )
     labels = np.array([each.label for each in scored.entries])
-    work = Work(*multiply_adds_by_pass(recognizer.model))
+    work = Work(*multiply_adds_by_pass(recognizer.model), len(recognizer.model.zoomed))
     result = choose(original, fused, labels, view_order(averaged.clips, averaged.crops), work, loss)
     target.mkdir()
     result.save(recognizer, averaged, target)

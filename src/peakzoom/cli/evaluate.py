@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,12 +26,9 @@ from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.data.entries import VideoSet
     from peakzoom.evaluation.faithfulness import Faithfulness
     from peakzoom.evaluation.pointing import Pointing
     from peakzoom.evaluation.results import Evaluation
-    from peakzoom.inference.recognizer import Recognizer
-    from peakzoom.video.sampling import Views
 
 
 @dataclass(frozen=True)
@@ -106,9 +103,9 @@ def evaluate(
     """
     if workers:
         start_early()
+    from peakzoom.data.places import read_places
     from peakzoom.evaluation.evaluate import evaluate as test
     from peakzoom.evaluation.evaluate import score_shard
-    from peakzoom.evaluation.files import write_pointing
     from peakzoom.evaluation.unfinished import check_out, part_of
 
     averaged, part = views.views(), amount.part(computing.cascade)
@@ -128,16 +125,14 @@ def evaluate(
         )
         return
     check_out(target, amount.resume)  # before the videos are looked at
-    pointing = _pointing(recognizer, videos, averaged, workers, amount.places) if amount.places else None
+    if amount.places:
+        videos = replace(videos, places=read_places(amount.places))
     result = test(
         *(recognizer, videos, target, averaged, workers),
         resume=amount.resume,
         faithfulness=amount.faithfulness,
     )
     _report(result, f"{split} videos, {views.num_clips} x {views.crops} views", target)
-    if pointing:
-        write_pointing(target, pointing)
-        show_pointing(pointing)
     if recognizer.weights and Path(run).is_dir():
         _renew_card(run, target)
 
@@ -169,16 +164,9 @@ def _report(result: Evaluation, tested: str, target: Path) -> None:
         )
     if result.faithfulness:
         _show_faithfulness(result.faithfulness)
+    if result.pointing:
+        show_pointing(result.pointing)
     print_result(f"Scores, tables and pictures: {target}")
-
-
-def _pointing(recognizer: Recognizer, videos: VideoSet, views: Views, workers: int, table: Path) -> Pointing:
-    """Measured first: a table that does not fit the videos is refused before they are all scored."""
-    from peakzoom.data.places import read_places
-    from peakzoom.evaluation.pointing import measure_pointing
-
-    entries = videos.with_classes(recognizer.classes).entries
-    return measure_pointing(recognizer, entries, read_places(table), views, workers=workers)
 
 
 def show_pointing(found: Pointing) -> None:

@@ -63,7 +63,7 @@ def explain(
         f"Evidence for {evidence.target} in {evidence.end:.1f} s: {len(evidence.peaks)} peaks, "
         f"crop {index} of {count} (counted from 0)"
     )
-    if not evidence.model.zooms:
-        print_result("This model has the original branch alone: it does not look at the zoomed videos.")
+    if evidence.unseen:
+        print_result(f"This model does not look at {evidence.unseen}.")
     for file in files:
         print_result(str(file))

@@ -35,7 +35,8 @@ def quickstart(
         ((name, f"{branch.top1:.1%}", f"{branch.mean_class:.1%}") for name, branch in branches.items()),
         strong="T-CNN + spatial: fused",
     )
-    show_pointing(found.pointing)
+    if found.joint.pointing:
+        show_pointing(found.joint.pointing)
     print_result(
         f"Where it looked: {found.figure}\nTable, scores, confusion: {out / 'evaluation-joint'}\n"
         f"Model: {out / 'run'}, for instance: peakzoom predict {out / 'run'} CLIP.mp4\n"

@@ -12,47 +12,23 @@ from peakzoom.data.places import read_places
 from peakzoom.data.runs import STAGES
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.evaluation.evaluate import choose_videos, evaluate
-from peakzoom.evaluation.files import write_pointing
-from peakzoom.evaluation.pointing import Pointing, measure_pointing
 from peakzoom.evaluation.results import Evaluation
 from peakzoom.explanation import explain
 from peakzoom.explanation.draw import draw_middles
 from peakzoom.hub.card import update_card, write_missing_cards
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.training.options import Options
-from peakzoom.training.recipes import Recipe, small
+from peakzoom.training.recipes import RECIPES
 from peakzoom.training.train import train
 from peakzoom.utils.durable import check_new_folder
 from peakzoom.utils.progress import progress_bar
 from peakzoom.video.sampling import Views
-from peakzoom.video.views import Augment
 
 FRAMES, FPS = 24, 10.0  # 2.4 seconds: at least two periods of every action
 VIEWS = Views(clips=2, crops=1)  # of a test clip
 DIFFICULTY = 0.2  # a camera that trembles a little, some bystanders, few idle postures
 
 log = logging.getLogger(__name__)
-
-
-def quick_recipe() -> Recipe:
-    """``small`` at half its width, with the local T-CNN, whose class maps mark the action: minutes on two cores.
-
-    Small batches make more steps of the same work. Crops stay mild, because the figure fills the frame and the telling
-    foot or head would be cut off.
-    """
-    recipe = small()
-    return replace(
-        recipe,
-        name="quickstart",
-        model="tcnn_xs_local",
-        quiet=1.0,
-        width=0.5,
-        dropout=0.2,
-        batch_size=8,
-        tcnn=replace(recipe.tcnn, epochs=10, min_steps=0),
-        joint=replace(recipe.joint, epochs=2, min_steps=0),
-        augment=Augment(area=(0.85, 1.0), aspect=(0.9, 1.1), brightness=0.2, contrast=0.2),
-    )
 
 
 def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> None:
@@ -68,11 +44,10 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a quickstart found: accuracies of both stages, where stage 2's attention lies, and the figure of it."""
+    """What a quickstart found: accuracies of both stages, of stage 2 also where its attention lies, and the figure."""
 
     tcnn: Evaluation
     joint: Evaluation
-    pointing: Pointing
     figure: Path
 
 
@@ -83,20 +58,18 @@ def quickstart(out: Path, seed: int, train_clips: int, test_clips: int, workers:
     spec = DatasetSpec(train_clips, test_clips, frames=FRAMES, fps=FPS, difficulty=DIFFICULTY, seed=seed)
     with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
         clips = render_dataset(out / "clips", spec, workers, progress)
-    data, places = read_manifest(clips / "clips.csv"), read_places(clips / "places.csv")
-    run = train(data, quick_recipe(), out / "run", Options(seed=seed, val_fraction=0.0))
+    data = read_manifest(clips / "clips.csv")
+    run = train(data, RECIPES["quickstart"](), out / "run", Options(seed=seed, val_fraction=0.0))
     write_missing_cards(run)
     test = choose_videos(data, run)
     found: dict[str, Evaluation] = {}
     for stage in STAGES:
         log.info(f"testing {stage} on {len(test.entries)} clips of held-out performers and backgrounds")
         folder, recognizer = out / f"evaluation-{stage}", load(run / stage)
-        found[stage] = evaluate(recognizer, test, folder, VIEWS)
-        if stage == STAGES[-1]:
-            pointing = measure_pointing(recognizer, test.entries, places, VIEWS)
-            write_pointing(folder, pointing)
+        places = read_places(clips / "places.csv") if stage == STAGES[-1] else None
+        found[stage] = evaluate(recognizer, replace(test, places=places), folder, VIEWS)
         update_card(run / stage / "best", [folder])
     figure = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test.entries)}
     draw_attention(recognizer, [first[label] for label in sorted(first)], figure)
-    return Outcome(found["tcnn"], found["joint"], pointing, figure)
+    return Outcome(found["tcnn"], found["joint"], figure)

@@ -30,7 +30,9 @@ OPTION_KEYS = {
 
 
 def recipe(
-    name: Annotated[Literal["small", "paper"], typer.Argument(help="Which one.", show_default=False)],
+    name: Annotated[
+        Literal["small", "paper", "quickstart"], typer.Argument(help="Which one.", show_default=False)
+    ],
 ) -> None:
     """Print a recipe as TOML: all keys of --set with their values, to be edited and given as --recipe FILE.toml.
 

@@ -11,9 +11,10 @@ network that has seen one knows the others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from peakzoom.utils.errors import UserError
 
@@ -36,12 +37,25 @@ class Problem:
     reason: str
 
 
+class Place(NamedTuple):
+    """A disc that holds what acts in a frame, in pixels of the frame as displayed."""
+
+    part: str  # as "hand"
+    x: float
+    y: float
+    radius: float
+
+
+Places = Mapping[Path, Mapping[int, "list[Place]"]]  # of each video, of each of its frames that is marked
+
+
 @dataclass
 class VideoSet:
     """Labelled videos of one data set.
 
     An entry's ``label`` is a position in ``classes``. What was left out is in ``problems``, one by one; ``notes`` say
-    how the set was read, a sentence each; ``name`` is what reports call it.
+    how the set was read, a sentence each; ``name`` is what reports call it. ``places`` say where the action is, where
+    that is known (:func:`~peakzoom.data.places.read_places`).
     """
 
     classes: list[str]
@@ -49,6 +63,7 @@ class VideoSet:
     problems: list[Problem]
     name: str
     notes: list[str] = field(default_factory=list)
+    places: Places | None = None
 
     def counts(self) -> dict[str, int]:
         """Videos of each class, in class order, zeros included."""

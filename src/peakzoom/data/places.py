@@ -12,25 +12,13 @@ The path starts from the table's folder. Frames count from 0; x, y and the radiu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
+from peakzoom.data.entries import Place, Places
 from peakzoom.data.layouts.lists import read_table
 from peakzoom.utils.errors import UserError
 
 COLUMNS = ("path", "frame", "part", "x", "y", "radius")
-
-Places = Mapping[Path, Mapping[int, "list[Place]"]]  # of each video, of each of its frames that is marked
-
-
-class Place(NamedTuple):
-    """A disc that holds what acts."""
-
-    part: str  # as "hand"
-    x: float
-    y: float
-    radius: float
 
 
 def read_places(file: str | Path, root: str | Path | None = None) -> Places:

@@ -243,7 +243,7 @@ def _point(
         loss_bound=max(_bound(lost[0]), _bound(lost.mean(0))),
         views=float(own.views.mean()),
         stage2_views=float(own.stage2_views.mean()),
-        passes_per_view=float((own.views + 2 * own.stage2_views).sum() / own.views.sum()),
+        passes_per_view=float(np.sum(work.passes(own.views, own.stage2_views)) / own.views.sum()),
         multiply_adds=float(np.mean(work.of(own.views, own.stage2_views))),
     )
 

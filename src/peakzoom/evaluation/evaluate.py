@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from peakzoom.data.entries import Problem, VideoSet
 from peakzoom.evaluation.faithfulness import measure_faithfulness, torch_engine
 from peakzoom.evaluation.files import write_evaluation
+from peakzoom.evaluation.pointing import PointingGame, play
 from peakzoom.evaluation.results import Evaluation, Scored, summarise
 from peakzoom.evaluation.unfinished import (
     BLURRED,
@@ -35,7 +36,9 @@ from peakzoom.utils.durable import explain_full_disk, read_csv, sync, whole_fold
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Progress, progress_bar
-from peakzoom.video.sampling import Views
+from peakzoom.video.sampling import DecodedViews, Views, decode_ahead
+
+Note = Callable[[int, "DecodedViews | DecodeError", "Prediction | DecodeError"], None]
 
 
 def choose_videos(data: VideoSet, run: Path | None, split: str = "test") -> VideoSet:
@@ -78,28 +81,30 @@ def score_videos(
     workers: int = 1,
     progress: bool | Progress = True,
     known: Mapping[int, Prediction | DecodeError] | None = None,
-    journal: Journal | None = None,
-    places: Sequence[int] | None = None,
+    note: Note | None = None,
+    chosen: Sequence[int] | None = None,
 ) -> Scored:
     """Predict labelled videos; the first arguments are as of :func:`evaluate`.
 
-    ``places`` are those of the videos that are meant, in ``data``; all when not given. ``known`` has results that are
-    there already, by place; the others are noted in ``journal``.
+    ``chosen`` are the numbers in ``data`` of the videos that are meant; all when not given. ``known`` has results that
+    are there already, by number; of each of the others ``note`` is told number, views and result.
     """
-    entries = data.with_classes(recognizer.classes).entries
-    places = range(len(entries)) if places is None else places
+    entries, views = data.with_classes(recognizer.classes).entries, recognizer.choose_views(views)
+    chosen = range(len(entries)) if chosen is None else chosen
     results = dict(known or {})
-    missing = [place for place in places if place not in results]
-    predicted = recognizer.predict_files([entries[place].path for place in missing], views, workers)
-    with progress_bar(f"testing on {len(places)} videos", progress) as report:
-        for place, result in zip(missing, predicted, strict=True):
-            results[place] = result
-            if journal:
-                add_line(journal, place, result)
-            report(len(results), len(places))
+    missing = [number for number in chosen if number not in results]
+    decoded = decode_ahead(
+        [entries[number].path for number in missing], recognizer.preprocess, views, workers
+    )
+    with progress_bar(f"testing on {len(chosen)} videos", progress) as report:
+        for number, video in zip(missing, decoded, strict=True):
+            results[number] = result = video if isinstance(video, DecodeError) else recognizer.score(video)
+            if note:
+                note(number, video, result)
+            report(len(results), len(chosen))
     scored = Scored([], [], list(data.problems))
-    for place in places:
-        entry, result = entries[place], results[place]
+    for number in chosen:
+        entry, result = entries[number], results[number]
         if isinstance(result, DecodeError):
             scored.problems.append(Problem(str(entry.path), result.reason))
             continue
@@ -125,7 +130,8 @@ def evaluate(
     Args:
         recognizer: the model.
         data: the videos, all of its entries; :func:`choose_videos` leaves those of a split that the model was not
-            trained on.
+            trained on. Where they have ``places``, the pointing game is played on the same views
+            (:mod:`peakzoom.evaluation.pointing`).
         out: folder, new or empty.
         views: views of a video; the paper's 30 when not given.
         workers: decoding processes.
@@ -141,7 +147,10 @@ def evaluate(
     check_out(out, resume)
     if faithfulness:
         torch_engine(recognizer)
-    data.with_classes(recognizer.classes)  # refuses before a folder is made
+    entries = data.with_classes(
+        recognizer.classes
+    ).entries  # refuses before a folder is made, as the next line does
+    game = PointingGame(recognizer, entries, data.places) if data.places is not None else None
     part = part_of(out)
     with explain_full_disk(out, "go on with --resume"):
         if part.exists() and not resume:  # without one score in it
@@ -152,10 +161,19 @@ def evaluate(
         known = gather_shards(part, settings, recognizer.classes)
         with Journal(part / OWN, settings, resume) as journal:
             known |= read_lines(journal.lines, recognizer.classes)
-            scored = score_videos(recognizer, data, views, workers, progress, known, journal)
+
+            def note(number: int, video: DecodedViews | DecodeError, found: Prediction | DecodeError) -> None:
+                add_line(journal, number, found)
+                if game:
+                    game.look(entries[number], video)
+
+            scored = score_videos(recognizer, data, views, workers, progress, known, note)
         if not scored.predictions:
             shutil.rmtree(part)
         result = summarise(scored, recognizer.classes, recognizer.early_exit)
+        if game:
+            play(game, views, workers, progress)  # with those that were scored before
+            result = replace(result, pointing=game.result())
         if faithfulness:
             with Journal(part / BLURRED, settings, resume) as journal:
                 measured = measure_faithfulness(
@@ -209,9 +227,13 @@ def score_shard(
     with explain_full_disk(out, "run it again"):
         part_of(out).mkdir(parents=True, exist_ok=True)
         sync(out.parent)
-        places = range(number - 1, len(data.entries), count)
+        chosen = range(number - 1, len(data.entries), count)
         settings = journal_settings(recognizer, data, views)
         with Journal(part_of(out) / f"shard-{number}-of-{count}.jsonl", settings, resume=True) as journal:
             known = read_lines(journal.lines, recognizer.classes)
-            score_videos(recognizer, data, views, workers, progress, known, journal, places)
-    return len(places), len(known)
+            score_videos(
+                *(recognizer, data, views, workers, progress, known),
+                note=lambda number, _, found: add_line(journal, number, found),
+                chosen=chosen,
+            )
+    return len(chosen), len(known)

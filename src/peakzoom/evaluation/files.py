@@ -97,6 +97,8 @@ def write_evaluation(
     _write_json(out / "metrics.json", summary)
     if result.faithfulness is not None:
         write_faithfulness(out, result.faithfulness)
+    if result.pointing is not None:
+        write_pointing(out, result.pointing)
 
 
 def _write_scores(file: Path, scored: Scored, branches: list[str], classes: list[str]) -> None:
@@ -128,7 +130,12 @@ def _write_views(file: Path, scored: Scored, branches: list[str]) -> None:
 
 def _write_efforts(file: Path, scored: Scored, early_exit: EarlyExit) -> None:
     rows = (
-        [each.path, *each.effort, each.effort.passes, repr(early_exit.work.of(*each.effort))]
+        [
+            each.path,
+            *each.effort,
+            early_exit.work.passes(*each.effort),
+            repr(early_exit.work.of(*each.effort)),
+        ]
         for each in scored.predictions
         if each.effort
     )

@@ -15,14 +15,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.data.entries import Entry, Problem
-from peakzoom.data.places import Place, Places
+from peakzoom.data.entries import Entry, Place, Places, Problem
 from peakzoom.evaluation.faithfulness import torch_engine
 from peakzoom.evaluation.stats import RESAMPLES, bootstrap_interval
 from peakzoom.inference.engines.eager import TorchEngine
@@ -163,26 +163,68 @@ def measure_pointing(
     Raises:
         UserError: the engine is not PyTorch, or no frame of the views has a place.
     """
-    engine, views = torch_engine(recognizer), views or Views()
-    at = {path.resolve(): frames for path, frames in places.items()}
-    known = [entry for entry in entries if entry.path.resolve() in at]
-    decoded = decode_ahead([entry.path for entry in known], recognizer.preprocess, views, workers)
-    frames: list[PointedFrame] = []
-    unseen, problems = 0, []
-    with progress_bar(f"pointing in {len(known)} videos", progress) as report:
-        for done, (entry, video) in enumerate(zip(known, decoded, strict=True), start=1):
-            if isinstance(video, DecodeError):
-                problems.append(Problem(str(entry.path), video.reason))
-            else:
-                here = at[entry.path.resolve()]
-                frames += _pointed(engine, entry, recognizer.classes[entry.label], video, here)
-                unseen += len(here.keys() - set(video.clips.flatten().tolist()))
-            report(done, len(known))
-    if not frames:
-        raise UserError(
-            f"no place is known in a frame of the views of {len(entries)} videos: name the table that belongs to them"
+    game = PointingGame(recognizer, entries, places)
+    play(game, views or Views(), workers, progress)
+    return game.result()
+
+
+class PointingGame:
+    """The pointing game on videos that somebody decodes: :func:`play`, or an evaluation, which shows it each.
+
+    Args:
+        recognizer, entries, places: as of :func:`measure_pointing`.
+    """
+
+    def __init__(self, recognizer: Recognizer, entries: Sequence[Entry], places: Places) -> None:
+        self.recognizer, self.engine = recognizer, torch_engine(recognizer)
+        self.places = {path.resolve(): frames for path, frames in places.items()}
+        self.entries = [entry for entry in entries if entry.path.resolve() in self.places]
+        self.videos = len(entries)
+        if not self.entries:
+            raise self._nothing()
+        self._seen: dict[Path, tuple[list[PointedFrame], int] | Problem] = {}
+
+    @property
+    def missing(self) -> list[Entry]:
+        """The videos with places that it has not been shown."""
+        return [entry for entry in self.entries if entry.path not in self._seen]
+
+    def look(self, entry: Entry, video: DecodedViews | DecodeError) -> None:
+        """Play on a video's views; one without a place is passed over."""
+        if (here := self.places.get(entry.path.resolve())) is None:
+            return
+        if isinstance(video, DecodeError):
+            self._seen[entry.path] = Problem(str(entry.path), video.reason)
+            return
+        frames = _pointed(self.engine, entry, self.recognizer.classes[entry.label], video, here)
+        self._seen[entry.path] = frames, len(here.keys() - set(video.clips.flatten().tolist()))
+
+    def result(self) -> Pointing:
+        """Of the videos so far, in the order of the entries; UserError if no frame of theirs has a place."""
+        seen = [self._seen[entry.path] for entry in self.entries if entry.path in self._seen]
+        problems = [each for each in seen if isinstance(each, Problem)]
+        played = [each for each in seen if not isinstance(each, Problem)]
+        frames = list(itertools.chain.from_iterable(found for found, _ in played))
+        if not frames:
+            raise self._nothing()
+        return Pointing(frames, sum(unseen for _, unseen in played), problems)
+
+    def _nothing(self) -> UserError:
+        return UserError(
+            f"no place is known in a frame of the views of {self.videos} videos: name the table that belongs to them"
         )
-    return Pointing(frames, unseen, problems)
+
+
+def play(game: PointingGame, views: Views, workers: int = 1, progress: bool | Progress = True) -> None:
+    """Decode the videos that a game has not been shown, and show it them."""
+    entries, pre = game.missing, game.recognizer.preprocess
+    if not entries:
+        return
+    decoded = decode_ahead([entry.path for entry in entries], pre, views, workers)
+    with progress_bar(f"pointing in {len(entries)} videos", progress) as report:
+        for done, (entry, video) in enumerate(zip(entries, decoded, strict=True), start=1):
+            game.look(entry, video)
+            report(done, len(entries))
 
 
 def _pointed(

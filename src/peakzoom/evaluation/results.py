@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from peakzoom.evaluation.faithfulness import Faithfulness
+    from peakzoom.evaluation.pointing import Pointing
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Evaluation:
     problems: list[Problem]
     effort: MeanEffort | None = None  # of the early exit
     faithfulness: Faithfulness | None = None  # where it was asked for
+    pointing: Pointing | None = None  # where it is known where the action is
 
     @property
     def fused(self) -> BranchResult:
@@ -157,7 +159,7 @@ def mean_effort(predictions: Sequence[Prediction], early_exit: EarlyExit) -> Mea
     return MeanEffort(
         float(views.mean()),
         float(closer.mean()),
-        float((views + 2 * closer).sum() / views.sum()),
+        float(np.sum(early_exit.work.passes(views, closer)) / views.sum()),
         float(spent.sum() / views.sum()),
         float(spent.mean()),
         float(early_exit.work.of(every, every)),

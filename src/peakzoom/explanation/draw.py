@@ -115,7 +115,7 @@ def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
         axis.set_ylabel(name, fontsize=9, color=INK)
     for axis, number in zip(axes[0], wanted, strict=True):
         axis.set_title(f"{evidence.times[number]:.2f} s", fontsize=9, color=INK)
-    _show(evidence, wanted, axes.T)
+    _show(evidence, wanted, axes.T, range(len(ROWS)))
     axis = lower.subplots()
     timeline(evidence, axis)
     for number in wanted:
@@ -124,24 +124,27 @@ def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
 
 
 def draw_middles(evidence: Sequence[Evidence], titles: Sequence[str]) -> Figure:
-    """The middle frame of some videos, a row each: frame, response and peaks, the two zoomed frames."""
+    """The middle frame of some videos, a row each: frame, response and peaks, the zoomed frames that models look at."""
+    seen = {name for each in evidence for name in each.model.zoomed} or set(ZOOMED)
+    shown = [at for at, name in enumerate(ROWS) if name not in ZOOMED or name in seen]
     tallest = max(each.info.height / each.info.width for each in evidence)
-    figure = Figure(figsize=(10, (2.35 * tallest + 0.15) * len(evidence) + 0.3), layout="constrained")
-    axes = figure.subplots(len(evidence), 4, squeeze=False)
-    for axis, name in zip(axes[0], ROWS, strict=True):
-        axis.set_title(name, fontsize=10, color=INK)
+    size = (2.5 * len(shown), (2.35 * tallest + 0.15) * len(evidence) + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(evidence), len(shown), squeeze=False)
+    for axis, at in zip(axes[0], shown, strict=True):
+        axis.set_title(ROWS[at], fontsize=10, color=INK)
     for row, each, title in zip(axes, evidence, titles, strict=True):
         row[0].set_ylabel(title, fontsize=7.5, color=INK, parse_math=False)
-        _show(each, np.array([each.info.frames // 2]), row[None])
+        _show(each, np.array([each.info.frames // 2]), row[None], shown)
     return figure
 
 
-def _show(evidence: Evidence, wanted: np.ndarray, axes: np.ndarray) -> None:
-    """Frames of a file into axes (frames, 4)."""
+def _show(evidence: Evidence, wanted: np.ndarray, axes: np.ndarray, shown: Sequence[int]) -> None:
+    """Frames of a file into axes (frames, len(shown)): of :data:`ROWS`, those that are shown."""
     painter = Painter(evidence, min(2.0, 300 / max(evidence.info.height, evidence.info.width)))
     for place, (number, pixels) in enumerate(evidence.video.frames(wanted, painter.size)):
         pictures = [pixels.numpy(), *painter.paint(number, pixels)]
-        for axis, picture in zip(axes[place], pictures, strict=True):
+        for axis, picture in zip(axes[place], (pictures[at] for at in shown), strict=True):
             axis.imshow(picture)
             axis.set_xticks([])
             axis.set_yticks([])
@@ -182,7 +185,7 @@ def headline(evidence: Evidence) -> str:
     if evidence.target_given:
         own = evidence.prediction.scores["fused"][evidence.prediction.classes.index(evidence.target)]
         line += f"   ·   evidence for {shortened(evidence.target, 40)}  {own:.2f}"
-    return line if evidence.model.zooms else f"{line}   ·   this model does not see the zoomed videos"
+    return f"{line}   ·   this model does not see {evidence.unseen}" if evidence.unseen else line
 
 
 class EvidenceVideo:

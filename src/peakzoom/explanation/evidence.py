@@ -12,6 +12,7 @@ from torch import Tensor
 
 from peakzoom.inference.prediction import Prediction
 from peakzoom.model import PeakZoom
+from peakzoom.model.config import BRANCHES
 from peakzoom.video.clips import clip_span
 from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Region
@@ -137,6 +138,14 @@ class Evidence:
         if len(self.clips[0].heat) == 1:
             frame[:] = 0
         return np.stack((which, frame), 1)
+
+    @property
+    def unseen(self) -> str:
+        """What the model does not look at, as "the complementary video"; "" if it sees both zoomed videos."""
+        missing = [name for name in BRANCHES[1:] if name not in self.model.zoomed]
+        if len(missing) == len(BRANCHES[1:]):
+            return "the zoomed videos"
+        return f"the {missing[0]} video" if missing else ""
 
     def confidence(self, frame: int) -> float:
         """How far the score of the evidence's class lies above guessing in a frame of the file: from 0 to 1."""

@@ -64,10 +64,15 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Work:
-    """Multiply-adds of one view, in G."""
+    """Multiply-adds of one view, in G, and passes through the network."""
 
     stage1: float
-    stage2: float  # of the two zoomed videos, beside stage 1
+    stage2: float  # of the zoomed videos, beside stage 1
+    zoomed: int = 2  # how many those are
+
+    def passes(self, views: np.ndarray | float, stage2_views: np.ndarray | float) -> np.ndarray | float:
+        """Of a video: one a view, and one for each zoomed video."""
+        return views + self.zoomed * stage2_views
 
     def of(self, views: np.ndarray | float, stage2_views: np.ndarray | float) -> np.ndarray | float:
         """Of a video."""
@@ -143,7 +148,7 @@ def read_early_exit(file: Path) -> EarlyExit:
                 int(limits[key["stage1_views"]]),
                 *(math.inf if lead is None else float(lead) for lead in leads),
             ),
-            Work(float(work[key["stage1"]]), float(work[key["stage2"]])),
+            Work(float(work[key["stage1"]]), float(work[key["stage2"]]), int(work.get("zoomed", 2))),
             str(values["weights"]),
             Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
             str(values["precision"]),

@@ -95,8 +95,7 @@ class InferenceNetwork(nn.Module):
         """The same from a first pass."""
         pooled = {"original": self.model.gather(first.features)}
         if self.model.zooms:
-            both = self.model.gather(self._features(self.zoom(first)))
-            pooled["discriminative"], pooled["complementary"] = both.unflatten(0, (2, -1)).unbind()
+            pooled |= self.model.by_branch(self.model.gather(self._features(self.zoom(first))))
         return self.model.classify(pooled).logits()
 
     def first_pass(self, views: Tensor) -> FirstPass:
@@ -106,7 +105,7 @@ class InferenceNetwork(nn.Module):
         return FirstPass(features, video if source is None else source, (video.shape[3], video.shape[4]))
 
     def zoom(self, first: FirstPass) -> Tensor:
-        """What lies between the passes: the zoomed videos (2 B, 3, T, H, W), first the discriminative ones."""
+        """What lies between the passes: the zoomed videos (N B, 3, T, H, W), one branch after the other."""
         model, config = self.model, self.model.config
         slices, average = model.slice_responses(first.features), config.attention_per == "clip"
         where = model.backbone.cells, self.preprocess.frames, first.size, config.grid

@@ -21,12 +21,7 @@ class Effort(NamedTuple):
     """What a prediction with the early exit took (:mod:`peakzoom.inference.early_exit`)."""
 
     views: int
-    stage2_views: int  # of these, those that went through the network twice more; files call them "closer"
-
-    @property
-    def passes(self) -> int:
-        """Passes through the network."""
-        return self.views + 2 * self.stage2_views
+    stage2_views: int  # of these, those whose zoomed videos were seen too; files call them "closer"
 
 
 BAR = "#3b82f6"  # of a notebook's table, seen on white and on black

@@ -3,7 +3,7 @@
 The original video goes through the backbone. Its class responses give each frame two attention maps. The frames
 resampled by them are the discriminative and the complementary video, which go through the same backbone as one batch
 of 2 B. Each branch has a classifier of its own; a fourth reads the pooled features of all three, and its prediction is
-the network's.
+the network's. A network with fewer branches makes and sees no video of the others.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Attention:
     peaks: Tensor  # (B, T, g, g) bool
     q_dis: Tensor  # (B, T, g, g) attention of the discriminative branch
     q_com: Tensor  # (B, T, g, g) attention of the complementary branch
-    discriminative: Tensor  # (B, 3, T, H, W), the zoomed video
-    complementary: Tensor  # (B, 3, T, H, W)
+    discriminative: Tensor | None  # (B, 3, T, H, W), the zoomed video; None without its branch
+    complementary: Tensor | None  # (B, 3, T, H, W)
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,14 @@ class PeakZoom(nn.Module, Pretrained):
         self.fc_fused = nn.Linear(channels * count, classes) if count > 1 else nn.Identity()
 
     @property
+    def zoomed(self) -> tuple[str, ...]:
+        """The branches that see a zoomed video: those of the second pass, in its order."""
+        return tuple(name for name in self.branches if name != "original")
+
+    @property
     def zooms(self) -> bool:
         """Whether there is a second pass at all; the original branch alone has none."""
-        return self.branches != ("original",)
+        return bool(self.zoomed)
 
     def forward(
         self,
@@ -156,15 +161,19 @@ class PeakZoom(nn.Module, Pretrained):
             if phi is None:
                 phi = self.draw_phi(len(video), frames)
             q_dis, q_com, zoomed = self.zoom(video if source is None else source, responses, peaks, size, phi)
-            both = self.gather(self.backbone.features(zoomed))
-            pooled["discriminative"], pooled["complementary"] = both.chunk(2)
+            pooled |= self.by_branch(self.gather(self.backbone.features(zoomed)))
             if attention:
-                seen = Attention(responses, peaks, q_dis, q_com, *zoomed.chunk(2))
+                videos = self.by_branch(zoomed)
+                seen = Attention(responses, peaks, q_dis, q_com, *(videos.get(name) for name in BRANCHES[1:]))
         elif attention:
             raise ValueError("this model has the original branch alone: it zooms nowhere")
         chosen = self.training and self.pool != "mean"
         maps = class_response_maps(features, self.backbone.fc.weight) if chosen else None
         return replace(self.classify(pooled), attention=seen, maps=maps)
+
+    def by_branch(self, zoomed: Tensor) -> dict[str, Tensor]:
+        """What the second pass made of N zoomed videos a clip, (N B, ...), as (B, ...) for each of the N branches."""
+        return dict(zip(self.zoomed, zoomed.unflatten(0, (len(self.zoomed), -1)), strict=True))
 
     @torch.no_grad()
     def respond(self, features: Tensor, frames: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -247,7 +256,8 @@ class PeakZoom(nn.Module, Pretrained):
             phi: (B, T, g, g) draws of Eq. 5; peaks are split by the mode of ``train()`` or ``eval()`` when not given.
 
         Returns:
-            q_dis, q_com (B, T, g, g), and (2 B, 3, T, H, W): the discriminative videos, then the complementary ones.
+            q_dis, q_com (B, T, g, g), and (N B, 3, T, H, W): the videos of each of the N branches that see one, in the
+            order of :attr:`zoomed`.
         """
         batch, frames = source.shape[0], source.shape[2]
         mode = self.config.train_mode if self.training else self.config.eval_mode
@@ -261,7 +271,9 @@ class PeakZoom(nn.Module, Pretrained):
             None if phi is None else phi.flatten(0, 1),
             mode=mode if phi is None else "sample",
         )
-        zoomed = self.sampler(images, torch.cat((q_dis, q_com)), size)  # (2 B, 3 T, H, W) or (2 B T, 3, H, W)
+        maps = {"discriminative": q_dis, "complementary": q_com}
+        wanted = torch.cat([maps[name] for name in self.zoomed])
+        zoomed = self.sampler(images, wanted, size)  # (N B, 3 T, H, W) or (N B T, 3, H, W)
         zoomed = (
             zoomed.unflatten(1, (3, frames)) if clip else zoomed.unflatten(0, (-1, frames)).transpose(1, 2)
         )

@@ -77,6 +77,12 @@ class Training(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scale, "interval": "step"}}
 
+    def on_train_epoch_start(self) -> None:
+        if self.settings.frozen_norms:  # after Lightning's train()
+            for part in self.model.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout and the split of peaks draw anew from (seed, step), so a resumed run draws what it would have. Every
         # process draws for the whole batch and takes its part, so their number changes nothing. (0: older draws.)

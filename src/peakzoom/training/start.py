@@ -57,8 +57,10 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
         preprocess=recipe.preprocess.to_dict(),
     )
     model = PeakZoom(recipe.model, config=config)
-    if not model.zooms:
-        model.attention.requires_grad_(False)  # unused: several processes would wait for its gradients
+    betas = {"discriminative": model.attention.beta_dis, "complementary": model.attention.beta_com}
+    for name, beta in betas.items():
+        if name not in model.zoomed:
+            beta.requires_grad_(False)  # unused: several processes would wait for its gradient
     return model
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from peakzoom.data.entries import Place
 from peakzoom.data.places import COLUMNS as PLACE_COLUMNS
-from peakzoom.data.places import Place
 from peakzoom.data.synthetic.people import ACTIONS
 from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames, telling_part
 from peakzoom.utils.durable import write_csv
