@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from peakzoom.data.entries import Problem, VideoSet
+from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.evaluation.faithfulness import measure_faithfulness, torch_engine
 from peakzoom.evaluation.files import write_evaluation
 from peakzoom.evaluation.pointing import PointingGame, play
@@ -149,25 +149,17 @@ def evaluate(
         torch_engine(recognizer)
     entries = data.with_classes(
         recognizer.classes
-    ).entries  # refuses before a folder is made, as the next line does
+    ).entries  # this and the next refuse before a folder is made
     game = PointingGame(recognizer, entries, data.places) if data.places is not None else None
     part = part_of(out)
     with explain_full_disk(out, "go on with --resume"):
-        if part.exists() and not resume:  # without one score in it
-            shutil.rmtree(part)
-        part.mkdir(parents=True, exist_ok=True)
-        sync(part.parent)
+        _open_part(part, resume)
         settings = journal_settings(recognizer, data, views)
         known = gather_shards(part, settings, recognizer.classes)
         with Journal(part / OWN, settings, resume) as journal:
             known |= read_lines(journal.lines, recognizer.classes)
-
-            def note(number: int, video: DecodedViews | DecodeError, found: Prediction | DecodeError) -> None:
-                add_line(journal, number, found)
-                if game:
-                    game.look(entries[number], video)
-
-            scored = score_videos(recognizer, data, views, workers, progress, known, note)
+            told = _told_to(journal, game, entries)
+            scored = score_videos(recognizer, data, views, workers, progress, known, told)
         if not scored.predictions:
             shutil.rmtree(part)
         result = summarise(scored, recognizer.classes, recognizer.early_exit)
@@ -184,6 +176,25 @@ def evaluate(
             write_evaluation(draft, result, scored, _about(recognizer, data, views), recognizer.early_exit)
         shutil.rmtree(part)
     return result
+
+
+def _open_part(part: Path, resume: bool) -> None:
+    """The folder of an unfinished evaluation; one that is not gone on with has no score in it."""
+    if part.exists() and not resume:
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    sync(part.parent)
+
+
+def _told_to(journal: Journal, game: PointingGame | None, entries: Sequence[Entry]) -> Note:
+    """What is done with each result: a line in the journal, and a look for the pointing game if there is one."""
+
+    def note(number: int, video: DecodedViews | DecodeError, result: Prediction | DecodeError) -> None:
+        add_line(journal, number, result)
+        if game:
+            game.look(entries[number], video)
+
+    return note
 
 
 def _about(recognizer: Recognizer, data: VideoSet, views: Views) -> dict[str, Any]:
