@@ -130,8 +130,7 @@ def evaluate(
     Args:
         recognizer: the model.
         data: the videos, all of its entries; :func:`choose_videos` leaves those of a split that the model was not
-            trained on. Where they have ``places``, the pointing game is played on the same views
-            (:mod:`peakzoom.evaluation.pointing`).
+            trained on. Where they have ``places``, :class:`PointingGame` is played on the same views.
         out: folder, new or empty.
         views: views of a video; the paper's 30 when not given.
         workers: decoding processes.
@@ -147,9 +146,7 @@ def evaluate(
     check_out(out, resume)
     if faithfulness:
         torch_engine(recognizer)
-    entries = data.with_classes(
-        recognizer.classes
-    ).entries  # this and the next refuse before a folder is made
+    entries = data.with_classes(recognizer.classes).entries  # refuses before a folder is made
     game = PointingGame(recognizer, entries, data.places) if data.places is not None else None
     part = part_of(out)
     with explain_full_disk(out, "go on with --resume"):
