@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -85,6 +86,11 @@ def quick() -> None:
 
     vars(log)["curves_figure"] = undrawn
     vars(card)["write_missing_cards"] = lambda _: None
+
+
+def forget() -> None:
+    """End the server, so that the next process is forked from one that starts with the environment of then."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def decoder(megabytes: float) -> subprocess.Popen[bytes]:

@@ -25,7 +25,7 @@ pytest.importorskip("ray", reason="labelling on Ray is an extra")
 
 import pyarrow.parquet as pq
 import ray
-from elsewhere import begin, command
+from elsewhere import begin, command, forget
 
 from peakzoom.apps.batch import worker
 from peakzoom.apps.batch.cluster import WorkerPlan, plan_for
@@ -106,6 +106,7 @@ def cluster(shelf: None, started_decoders: None) -> Iterator[None]:
     """Ray with two cores, whatever this machine has; workers compute on one thread each, and are killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        forget()  # a process that was forked from an older server finds no cluster
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         yield
         ray.shutdown()

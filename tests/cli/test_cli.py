@@ -119,7 +119,7 @@ def test_no_command(call: Call) -> None:
         ("train {tmp}/empty --out {new}", "no videos"),
         ("train {tmp}/loose --out {new}", "no class folders"),
         ("train {tmp}/single --out {new}", "one class"),
-        ("train {clips} --out {new} --recipe large", "small, or a file|paper, or a file"),
+        ("train {clips} --out {new} --recipe large", "expected paper, small, quickstart, or a file"),
         ("train {clips} --out {new} --recipe {clips}", "no TOML"),
         ("train {clips} --out {new} --recipe {tmp}/empty", "or a file"),
         ("train {clips} --out {new} --model resnet", "tcnn_xs"),

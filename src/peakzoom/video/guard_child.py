@@ -35,7 +35,10 @@ def serve(megabytes: float) -> None:
     _bound_memory(megabytes)
     write(results, packed(("ready", None)))
     while True:
-        _work(waiting.get(), results)
+        try:
+            _work(waiting.get(), results)
+        except BrokenPipeError:  # the parent has gone, and nobody waits for the rest
+            os._exit(0)
 
 
 def _listen(requests: BinaryIO, waiting: SimpleQueue[Any]) -> None:
