@@ -710,7 +710,7 @@ def test_the_joint_step_starts_where_the_first_ended(
 def test_batch_norms_that_are_frozen_keep_the_statistics_of_stage_1(
     run: Path, clip_data: VideoSet, tiny: Recipe, tmp_path: Path
 ) -> None:
-    """In both stages of a training that takes up another's; and a recipe without the key is recorded without it."""
+    """The weights move, the statistics stay; and a recipe without the key is recorded without it."""
     recipe = replace(tiny, joint=replace(tiny.joint, frozen_norms=True))
     out = train(clip_data, recipe, tmp_path / "run", replace(PLAIN, steps=("joint",), init=str(run / "tcnn")))
     first, frozen, moved = (

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from peakzoom.inference.prediction import Prediction
 from peakzoom.model import PeakZoom
-from peakzoom.model.config import BRANCHES
 from peakzoom.video.clips import clip_span
 from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Region
@@ -142,8 +141,8 @@ class Evidence:
     @property
     def unseen(self) -> str:
         """What the model does not look at, as "the complementary video"; "" if it sees both zoomed videos."""
-        missing = [name for name in BRANCHES[1:] if name not in self.model.zoomed]
-        if len(missing) == len(BRANCHES[1:]):
+        missing = [name for name in ZOOMED if name not in self.model.zoomed]
+        if len(missing) == len(ZOOMED):
             return "the zoomed videos"
         return f"the {missing[0]} video" if missing else ""
 

@@ -217,7 +217,7 @@ class Recognizer:
         ahead: int = 2,
         decode: Callable[[Guard | None, Given], DecodedViews] | None = None,
     ) -> Iterator[Prediction | DecodeError]:
-        """The loop under :meth:`predict_many`, evaluations, the command line, the page and archives.
+        """The loop under :meth:`predict_many`, the command line, the page and archives.
 
         ``views`` are as for :meth:`predict`, the rest as for :func:`peakzoom.video.sampling.decode_ahead`. Yields for
         each file in order its prediction or its error.

@@ -201,10 +201,10 @@ def small() -> Recipe:
 def quickstart() -> Recipe:
     """``small`` at half its width, with the local T-CNN, whose class maps mark the action: minutes on two cores.
 
-    Eight frames, spread over the clip, leave time for twice the epochs of sixteen. Stage 2 leaves the complementary
-    branch out, which costs a pass and took accuracy (docs/results.md), and keeps the statistics of stage 1: a few
-    epochs are too few to find their mixture. Crops stay mild, because the figure fills the frame and the telling foot
-    or head would be cut off.
+    Eight frames, spread over the clip, cost half of sixteen and leave time for more epochs. Stage 2 leaves out the
+    complementary branch, which costs a pass and alone was below the T-CNN (docs/results.md), and keeps the batch norms'
+    statistics of stage 1. Crops stay mild, because the figure fills the frame and the telling foot or head would be cut
+    off.
     """
     recipe = small()
     return replace(
