@@ -132,8 +132,10 @@ class Pupil:
         right = (logits.argmax(1) == self.label).float().mean()
         self.result += torch.stack((loss.detach(), right))
 
-    def step(self, video: Tensor, label: Tensor) -> None:
-        self.rate.fill_(self.settings.lr * schedule(self.done, self.steps, self.settings))
+    def step(self, video: Tensor, label: Tensor, spent: float) -> None:
+        """``spent``: share of the time, where that is what ends the training."""
+        at = max(self.done, int(spent * self.steps))
+        self.rate.fill_(self.settings.lr * schedule(at, self.steps, self.settings))
         self.done += 1
         if self.stream is None:
             self.video, self.label = video, label
@@ -214,6 +216,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tests", type=int, default=1024, help="clips to test on")
     parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--within", type=float, default=1e9, help="minutes in which the learning rate falls")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
     until, device = time.time() + 60 * asked.minutes, torch.device(asked.device)
@@ -243,7 +246,7 @@ def main() -> None:
             pick = stored[-1] if not turn else stored[int(torch.randint(len(stored), (1,), generator=draw))]
             video = views(pick[0], draw)
             for pupil in pupils:
-                pupil.step(video, pick[1])
+                pupil.step(video, pick[1], (time.time() - began) / (60 * asked.within))
             for pupil in pupils:
                 pupil.join()
         at += 1
@@ -256,7 +259,7 @@ def main() -> None:
             log.write(json.dumps(row) + "\n")
             log.flush()
             print(json.dumps(row), flush=True)
-        if time.time() > until:
+        if time.time() > until or time.time() - began > 60 * asked.within:
             break
     for pupil in pupils:
         draft = asked.out / f"{pupil.name}.part"

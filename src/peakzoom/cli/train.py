@@ -34,7 +34,10 @@ def train(
     test_groups: Annotated[str | None, data_option(help="Groups to set aside for testing, as 4,8,9.")] = None,
     model: ModelOpt = None,
     init: Annotated[
-        str | None, network_option(help="Trained model to start from; other classes get a new head.")
+        str | None,
+        network_option(
+            help="Trained model to start from, or none: from scratch. Where none is named, weights that come with peakzoom are taken if they fit the network."
+        ),
     ] = None,
     weights: Annotated[
         str | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -13,9 +14,10 @@ from torch.nn import functional as F
 
 from peakzoom.model.load import find_model
 from peakzoom.model.precision import slow_in
+from peakzoom.model.starts import expect_start, start_of
 from peakzoom.model.weights import load_weights
 from peakzoom.training.log import quiet_lightning
-from peakzoom.training.options import Options
+from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe, check_recipe, expect, expect_word
 from peakzoom.training.start import build
 from peakzoom.utils.errors import UserError
@@ -47,8 +49,11 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
     """The weights to start from: at most one source, and it is there and fits."""
     if options.init and options.weights:
         raise UserError("--init and --weights exclude one another: the T-CNN starts from one of them")
-    if options.init:
-        find_model(options.init)
+    init = None if options.init == FROM_SCRATCH else options.init
+    if init and start_of(init) and not Path(init).exists():
+        expect_start(init, recipe.model, recipe.width)
+    elif init:
+        find_model(init)
     elif "tcnn" not in options.steps:
         also = ", and --weights is for stage 1" if options.weights else ""
         raise UserError(

@@ -8,6 +8,8 @@ from typing import Any
 from peakzoom.data.runs import STAGES
 from peakzoom.training.distributed import launched
 
+FROM_SCRATCH = "none"  # as a start
+
 
 @dataclass(frozen=True)
 class Options:
@@ -24,7 +26,9 @@ class Options:
         sync_batch_norm: batch norms take their statistics from the clips of all GPUs, not of each one's own.
         patience: epochs without a better validation before a stage stops; None = never.
         steps: which stages to train: "tcnn" is stage 1, "joint" is stage 2.
-        init: weights to start the T-CNN from (a run folder, a saved model); a head of other classes is made new.
+        init: weights to start the T-CNN from (a run folder, a saved model, a name of
+            :func:`peakzoom.model.starts.starts`); a head of other classes is made new. None: those that come with the
+            package, where they fit; "none": from scratch.
         weights: a public weight file to start it from instead, see :func:`peakzoom.model.weights.load_weights`.
         progress: show how far the training is: by bars where there is a terminal or a notebook, else by a line an
             epoch in the log.
@@ -65,6 +69,8 @@ class Options:
         values = asdict(self)
         for name in ("workers", "progress", "cache"):
             del values[name]
+        if values["init"] == FROM_SCRATCH:
+            values["init"] = None  # as runs have it that were begun before anything came with the package
         # Runs that were begun before there were these options do not have them:
         for name, default in (("weights", None), ("sync_batch_norm", False)):
             if values[name] == default:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from peakzoom.data.entries import Entry
 from peakzoom.model import PeakZoom, PeakZoomConfig
 from peakzoom.model.backbones import FIXED_LENGTH
 from peakzoom.model.load import find_model, read_model
+from peakzoom.model.starts import fitting_start, start_of
 from peakzoom.model.weights import load_weights
-from peakzoom.training.options import Options
+from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
@@ -64,13 +66,29 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
     return model
 
 
+def resolved(options: Options, recipe: Recipe) -> Options:
+    """The options with the start that they come to: where none is named, the package's own if one fits."""
+    if options.init is not None or options.weights or "tcnn" not in options.steps:
+        return options
+    pre = recipe.preprocess
+    start = fitting_start(recipe.model, recipe.width, pre.mean, pre.std)
+    return replace(options, init=start.name if start else FROM_SCRATCH)
+
+
 def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Preprocess) -> None:
-    """Give a network the weights of ``trained``, this run's stage 1, or those that the options name, if any.
+    """Give a network the weights of ``trained``, this run's stage 1, or those that the options come to, if any.
 
     All its heads then start from its backbone's.
     """
-    if trained or options.init:
-        start_from(model, trained or str(options.init))
+    init = None if options.init == FROM_SCRATCH else options.init
+    if trained is None and init and (start := start_of(init)) and not Path(init).exists():
+        load_weights(model.backbone, start.file)
+        log.info(
+            f"starts from {start.name}, which comes with peakzoom and was trained on generated clips only "
+            "(--init none: from scratch)"
+        )
+    elif trained or init:
+        start_from(model, trained or str(init))
     elif options.weights:
         for line in load_weights(model.backbone, options.weights):
             log.info(line)

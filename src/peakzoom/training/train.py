@@ -37,7 +37,7 @@ from peakzoom.training.log import EpochLog
 from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
-from peakzoom.training.start import build, class_weights, set_start
+from peakzoom.training.start import build, class_weights, resolved, set_start
 from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
@@ -71,6 +71,7 @@ def train(
         return "go on with --resume" if (out / "config.json").exists() else "begin anew"
 
     with explain_full_disk(out, way_out), first_process_logs():
+        options = resolved(options, recipe)
         parts = _split(data, options)
         check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
         if is_main_process():
