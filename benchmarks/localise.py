@@ -68,7 +68,7 @@ class Worker:
         self.folder, self.out, self.device, self.until, self.mode = folder, out, device, until, mode
         self.tests: dict[float, Test] = {}
         self.data: dict[str, Clips] = {}
-        self.pace = 0.004 if device.type == "cuda" else 1.0  # seconds a step, as the last job had it
+        self.pace = 0.004 if device.type == "cuda" else 0.1  # seconds a step, as the last job had it
 
     def clips(self, name: str, count: int | None) -> Clips:
         key = f"{name} {count}"
