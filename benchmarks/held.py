@@ -4,7 +4,9 @@ Frames are kept as a training caches them (216 x 216, uint8) and cropped, mirror
 by the draws of a recipe. Test clips are the middle crop at the network's size, with the place of the acting part.
 
     python benchmarks/held.py CLIPS --train 400 --test 400 --workers 16      # quickstart's settings; CLIPS is a folder
-    python benchmarks/held.py CLIPS --real WEIZMANN/clips.csv                # adds CLIPS/real-WEIZMANN.npz
+    python benchmarks/held.py CLIPS --train 0 --real WEIZMANN/clips.csv      # adds CLIPS/real-weizmann.npy
+
+Networks of another size than 96 pixels: ``HELD_SIZE=224`` before this command and before those that read its clips.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +33,20 @@ from peakzoom.data.synthetic.people import ACTIONS
 from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_part
 from peakzoom.training.recipes import small
 from peakzoom.video.clips import clip_indices, clip_span
-from peakzoom.video.decode import decode
-from peakzoom.video.views import Augment, draw_change, resize
+from peakzoom.video.decode import HOLD_BYTES, decode
+from peakzoom.video.scan import scan
+from peakzoom.video.views import Augment, Preprocess, draw_change, resize
 
-PRE = small().preprocess
+
+def _preprocess(size: int) -> Preprocess:
+    """Recipe small's; at another size with a canvas as much wider than the crop, and frames no larger than it."""
+    pre = small().preprocess
+    canvas = size * pre.canvas[0] // pre.size
+    return pre if size == pre.size else replace(pre, size=size, canvas=(canvas, canvas), zoom_source=1)
+
+
+PRE = _preprocess(int(os.environ.get("HELD_SIZE", "96")))  # what starts a process hands it on
+DRAWN = (192, 256) if PRE.size <= 128 else (256, 342)  # height and width of rendered clips
 SIDE = PRE.stored_canvas[0]  # of the frames that are kept
 MARGIN = (PRE.canvas[0] - PRE.size) // 2  # pixels of the canvas on each side of the middle crop
 TEST_DIFFICULTIES = (0.2, 0.5, 0.7)
@@ -64,6 +77,11 @@ def _render(job: tuple[ClipSpec, Path, int, bool]) -> dict[str, Any]:
     return row
 
 
+def _length(path: Path) -> int:
+    """Frames of a file, counted by decoding."""
+    return scan(path, HOLD_BYTES).info.frames
+
+
 def _decode(job: tuple[Path, Path, int]) -> int:
     path, file, number = job
     torch.set_num_threads(1)
@@ -76,7 +94,9 @@ def _array(file: Path, shape: tuple[int, ...]) -> None:
     np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape).flush()
 
 
-def render(folder: Path, train: int, test: int, seed: int, workers: int, first: int = 400) -> None:
+def render(
+    folder: Path, train: int, test: int, seed: int, workers: int, difficulties: Sequence[float], first: int
+) -> None:
     """Write test clips of each difficulty and training clips, the ``first`` of these before all others.
 
     ``NAME.json`` is written when ``NAME.npy`` is whole; ``train.json`` lists as many clips as are there so far.
@@ -84,11 +104,20 @@ def render(folder: Path, train: int, test: int, seed: int, workers: int, first: 
     folder.mkdir(parents=True, exist_ok=True)
 
     def of_split(wanted: str, difficulty: float) -> list[ClipSpec]:
-        like = DatasetSpec(train, test, frames=FRAMES, fps=FPS, difficulty=difficulty, seed=seed)
+        like = DatasetSpec(
+            train,
+            test,
+            height=DRAWN[0],
+            width=DRAWN[1],
+            frames=FRAMES,
+            fps=FPS,
+            difficulty=difficulty,
+            seed=seed,
+        )
         return [spec for _, split, spec in like.clips() if split == wanted]
 
     plans: list[tuple[str, list[ClipSpec], int]] = []
-    for difficulty in TEST_DIFFICULTIES:
+    for difficulty in difficulties:
         plans.append((f"test-{difficulty}", of_split("test", difficulty), 0))
     every = of_split("train", DIFFICULTY)
     plans.insert(1, ("train", every[:first], 0))
@@ -116,11 +145,10 @@ def read_real(table: Path, folder: Path, workers: int) -> None:
     classes = sorted(set(labels))
     array = folder / f"real-{table.parent.name}.npy"
     folder.mkdir(parents=True, exist_ok=True)
-    longest = 200
-    _array(array, (len(rows), longest, 3, SIDE, SIDE))
+    paths = [table.parent / row["path"] for row in rows]
     with ProcessPoolExecutor(workers) as pool:
-        jobs = [(table.parent / row["path"], array, number) for number, row in enumerate(rows)]
-        lengths = list(pool.map(_decode, jobs))
+        _array(array, (len(rows), max(pool.map(_length, paths, chunksize=2)), 3, SIDE, SIDE))
+        lengths = list(pool.map(_decode, [(path, array, number) for number, path in enumerate(paths)]))
     found = [
         {"label": classes.index(label), "group": row["group"], "frames": frames}
         for label, row, frames in zip(labels, rows, lengths, strict=True)
@@ -234,8 +262,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("clips", type=Path)
-    parser.add_argument("--train", type=int, default=400)
+    parser.add_argument("--train", type=int, default=400, help="rendered clips; 0: none, for tests neither")
     parser.add_argument("--test", type=int, default=400, help="of each difficulty")
+    parser.add_argument("--difficulties", default=",".join(map(str, TEST_DIFFICULTIES)), help="of the tests")
+    parser.add_argument(
+        "--first", type=int, default=400, help="training clips that can be read before the others"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--real", type=Path, action="append", default=[])
@@ -243,7 +275,9 @@ def main() -> None:
     for table in asked.real:
         read_real(table, asked.clips, asked.workers)
     if asked.train:
-        render(asked.clips, asked.train, asked.test, asked.seed, asked.workers)
+        difficulties = [float(each) for each in asked.difficulties.split(",")]
+        settings = (asked.train, asked.test, asked.seed, asked.workers, difficulties, asked.first)
+        render(asked.clips, *settings)
 
 
 if __name__ == "__main__":

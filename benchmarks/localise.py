@@ -20,136 +20,34 @@ import argparse
 import json
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.multiprocessing as multiprocessing
-from held import PRE, TEST_DIFFICULTIES, Clips, Draws, draw, middle, read, training_views
-from measuring import Test, answers, cost, measured
+from folds import Folds, cross_validated
+from held import TEST_DIFFICULTIES, Clips, draw, read
+from measuring import Test, cost, measured
 from pointing import controls
-from torch import Tensor
-from torch.nn import functional as F
-from variants import GRID, RECIPE, Variant, loss_of, network, parse
+from trainings import MODES, Training, quickest, trained
+from variants import GRID, RECIPE, network, parse
 
-from peakzoom.training.module import schedule
 from peakzoom.training.recipes import small
-from peakzoom.video.clips import even_clips
 
 BATCH = RECIPE.batch_size
-REAL_EPOCHS, REAL_CLIPS = 60, 4  # of a fold, and test clips of a video
 PATIENCE = 60  # seconds that a fold waits for the weights it starts from
-
-
-class Training:
-    """One training, a step at a time; on a GPU in a stream of its own, replaying one recorded step."""
-
-    def __init__(self, net: Any, variant: Variant, clips: Clips, draws: Draws, half: bool = False) -> None:
-        self.net, self.variant, self.frames, self.draws = net.train(), variant, clips.frames, draws
-        self.half = half
-        self.steps, self.done = len(draws.frames), 0
-        device = clips.frames.device
-        stage = replace(RECIPE.tcnn, lr=variant.lr)
-        rates = [variant.lr * schedule(step, self.steps, stage) for step in range(self.steps)]
-        self.rates = torch.tensor(rates, device=device)
-        self.rate, self.at = self.rates[0].clone(), torch.zeros(1, dtype=torch.int64, device=device)
-        self.weights = self._annealed(device) if variant.anneal else None
-        decayed = [value for value in net.parameters() if value.dim() > 1]
-        spared = [value for value in net.parameters() if value.dim() <= 1]
-        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-        on_gpu = device.type == "cuda"
-        options: dict[str, Any] = {"fused": True, "capturable": True} if on_gpu else {"foreach": False}
-        self.optimizer = torch.optim.AdamW(groups, lr=self.rate, weight_decay=stage.weight_decay, **options)
-        self.stream = torch.cuda.Stream(device) if on_gpu else None
-        self.graph: Any = None
-
-    def _annealed(self, device: torch.device) -> Tensor:
-        """(steps, cells): weights of the cells from the highest to the lowest at each step."""
-        last, cells = int(self.variant.pool.split(":")[1]), (PRE.size // self.variant.stride) ** 2
-        table = torch.zeros((self.steps, cells))
-        for step in range(self.steps):
-            share = min(1.0, step / (self.variant.anneal * self.steps))
-            count = max(last, round(cells * (last / cells) ** share))
-            table[step, :count] = 1 / count
-        return table.to(device)
-
-    def step(self) -> None:
-        def now(table: Tensor) -> Tensor:
-            return table.index_select(0, self.at)[0]
-
-        self.rate.copy_(now(self.rates))
-        draws = self.draws
-        with torch.no_grad():
-            video = training_views(self.frames, now(draws.frames), now(draws.crop), now(draws.colour))
-        weights = None if self.weights is None else now(self.weights)
-        with torch.autocast(video.device.type, torch.bfloat16, enabled=self.half):
-            loss = loss_of(self.net, self.variant, video, now(draws.labels), weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.at += 1
-
-    def record(self) -> None:
-        """Take the first steps as they are, then record one."""
-        if self.stream is None or self.graph is not None:
-            return
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            for _ in range(3):
-                self.step()
-                self.done += 1
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, stream=self.stream):
-                self.step()
-        except RuntimeError:
-            print(f"not recorded, so slow: {traceback.format_exc()}", flush=True)
-            return
-        self.graph = graph
-
-    def advance(self) -> bool:
-        """A step further; whether there was one."""
-        if self.done >= self.steps:
-            return False
-        if self.graph is not None:
-            with torch.cuda.stream(self.stream):
-                self.graph.replay()
-        else:
-            self.step()
-        self.done += 1
-        return True
-
-
-def trained(trainings: Sequence[Training]) -> float:
-    """Take all steps of several trainings, in turn; seconds."""
-    began = time.monotonic()
-    torch.backends.cudnn.benchmark = True
-    for each in trainings:
-        each.record()
-    turn = 0
-    while sum(each.advance() for each in trainings):  # each of them, where `any` would stop at the first
-        turn += 1
-        if turn % 50 == 0 and trainings[0].stream is not None:
-            for each in trainings:  # no further ahead of the GPU than that
-                each.stream.synchronize()  # type: ignore[union-attr]
-    if trainings[0].stream is not None:
-        torch.cuda.synchronize()
-    return time.monotonic() - began
 
 
 @dataclass(frozen=True)
 class Job:
-    """A variant's trainings that share everything but the seed; or, with ``real``, its folds."""
+    """A variant's trainings that share everything but the seed."""
 
     name: str
     seeds: tuple[int, ...]
     clips: int
     epochs: int
-    real: str = ""
-    start: str = ""  # file of weights to begin the folds with
 
     @property
     def steps(self) -> int:
@@ -166,18 +64,17 @@ def rounded(row: dict[str, Any]) -> dict[str, Any]:
 class Worker:
     """One process: takes jobs until there are none, or no time."""
 
-    def __init__(self, folder: Path, out: Path, device: torch.device, until: float, half: bool) -> None:
-        self.folder, self.out, self.device, self.until, self.half = folder, out, device, until, half
-        self.tests = {
-            each: Test.of(read(folder, f"test-{each}", device, patience=120)) for each in TEST_DIFFICULTIES
-        }
+    def __init__(self, folder: Path, out: Path, device: torch.device, until: float, mode: str) -> None:
+        self.folder, self.out, self.device, self.until, self.mode = folder, out, device, until, mode
+        self.tests: dict[float, Test] = {}
         self.data: dict[str, Clips] = {}
-        self.pace = 0.004 if device.type == "cuda" else 1.0  # seconds a step, as the last job had it
+        self.pace = 0.004 if device.type == "cuda" else 0.1  # seconds a step, as the last job had it
 
     def clips(self, name: str, count: int | None) -> Clips:
         key = f"{name} {count}"
         if key not in self.data:
-            self.data.clear()  # one set at a time
+            if not name.startswith("real-"):
+                self.data.clear()  # one set at a time
             self.data[key] = read(self.folder, name, self.device, count, patience=120)
         return self.data[key]
 
@@ -190,13 +87,19 @@ class Worker:
 
     def rendered(self, job: Job) -> None:
         variant, clips = parse(job.name), self.clips("train", job.clips)
+        if not self.tests:
+            held = {
+                each: read(self.folder, f"test-{each}", self.device, patience=120)
+                for each in TEST_DIFFICULTIES
+            }
+            self.tests = {each: Test.of(of) for each, of in held.items()}
         trainings = []
         for seed in job.seeds:
             torch.manual_seed(seed)
             net = network(variant, 10).to(self.device)
             steps = job.clips * job.epochs // BATCH
             draws = draw(clips, range(job.clips), steps, BATCH, 1, RECIPE.augment, seed)
-            trainings.append(Training(net, variant, clips, draws, self.half))
+            trainings.append(Training(net, variant, clips, draws, self.mode))
         seconds = trained(trainings)
         self.pace = seconds / job.steps
         known = {"variant": job.name, "clips": job.clips, "epochs": job.epochs, **cost(variant, 10)}
@@ -214,52 +117,18 @@ class Worker:
                 flush=True,
             )
 
-    def folds(self, job: Job) -> None:
-        """Real clips: every group, or every two of many, is tested by a training on the others."""
-        variant, clips, recipe = parse(job.name), self.clips(f"real-{job.real}", None), small()
-        lengths = torch.tensor(clips.lengths, dtype=torch.float)
-        span = recipe.reach * float(lengths.median())
-        stride = max(1, round((span - 1) / (PRE.frames - 1)))
-        groups = sorted({row["group"] for row in clips.rows})
-        apart = len(groups) if len(groups) <= 12 else len(groups) // 2
-        classes = int(clips.labels.max()) + 1
-        began = time.monotonic()
-        for seed in job.seeds:
-            torch.manual_seed(seed)
-            held, trainings = [], []
-            for fold in range(apart):
-                out = set(groups[fold::apart])
-                held.append([n for n, row in enumerate(clips.rows) if row["group"] in out])
-                inside = [n for n, row in enumerate(clips.rows) if row["group"] not in out]
-                net = network(variant, classes)
-                if job.start:
-                    state = torch.load(job.start, map_location="cpu")
-                    net.load_state_dict({k: v for k, v in state.items() if "fc." not in k}, strict=False)
-                steps = max(recipe.tcnn.min_steps, REAL_EPOCHS * len(inside) // BATCH)
-                draws = draw(clips, inside, steps, BATCH, stride, recipe.augment, seed * 100 + fold)
-                trainings.append(Training(net.to(self.device), variant, clips, draws, self.half))
-            for first in range(0, apart, 5):
-                trained(trainings[first : first + 5])
-            chances, labels = [], []
-            for each, numbers in zip(trainings, held, strict=True):
-                net = each.net.eval()
-                for number in numbers:
-                    at = even_clips(clips.lengths[number], PRE.frames, stride, REAL_CLIPS)
-                    at = torch.from_numpy(at).to(self.device)
-                    views = torch.stack([middle(clips.frames[number][one]) for one in at])
-                    chances.append(answers(net, variant, views)[0].softmax(1).mean(0))
-                    labels.append(int(clips.labels[number]))
-            every, truth = torch.stack(chances), torch.tensor(labels, device=self.device)
-            row = {
-                "variant": job.name, "real": job.real, "start": bool(job.start), "seed": seed, "clips": len(labels),
-                "start clips": job.clips, "stride": stride, "epochs": REAL_EPOCHS,
-                "right": int((every.argmax(1) == truth).sum()),
-                "accuracy": 100 * float((every.argmax(1) == truth).float().mean()),
-                "nats": float(F.nll_loss(every.clamp(min=1e-9).log(), truth)),
-                "seconds": time.monotonic() - began,
-            }  # fmt: skip
-            self.write(row)
-            print(row, flush=True)
+    def folds(self, job: Folds) -> None:
+        if job.start_clips:
+            self.wait_for(Path(job.weights))
+        clips = self.clips(f"real-{job.real}", None)
+        row, steps = cross_validated(job, clips, self.mode)
+        self.pace = row["seconds"] / steps
+        self.write(row)
+        print(
+            f"{job.real} {job.start or 'scratch'} s{job.seed} {job.name}: {row['right']} of {row['clips']}, "
+            f"{row['nats']:.3f} nats, {steps} steps in {row['seconds']:.1f} s",
+            flush=True,
+        )
 
     def run(self, jobs: Any) -> None:
         while True:
@@ -267,14 +136,14 @@ class Worker:
                 job = jobs.get(timeout=2)
             except Exception:  # noqa: BLE001 -- queue.Empty, or the end of the process that filled it
                 return
-            steps = 300 * 10 if job.real else job.steps
-            if time.time() + 1.2 * self.pace * steps > self.until:
+            if time.time() + 1.2 * self.pace * job.steps > self.until:
                 print(f"left out, no time: {job}", flush=True)
                 continue
             try:
-                if job.start:
-                    self.wait_for(Path(job.start))
-                (self.folds if job.real else self.rendered)(job)
+                if isinstance(job, Folds):
+                    self.folds(job)
+                else:
+                    self.rendered(job)
             except Exception:  # noqa: BLE001 -- one variant's fault must not end the others
                 print(f"failed: {job}\n{traceback.format_exc()}", flush=True)
                 if self.device.type == "cuda":
@@ -292,34 +161,35 @@ def work(jobs: Any, *settings: Any) -> None:
     Worker(*settings).run(jobs)
 
 
-def timed(folder: Path, device: torch.device, half: bool) -> float:
-    """Seconds of a step of the second variant of the grid, one training alone."""
-    variant = parse(GRID[1])
-    clips = read(folder, "train", device, BATCH, patience=120)
-    draws = draw(clips, range(BATCH), 60, BATCH, 1, RECIPE.augment, 0)
-    training = Training(network(variant, 10).to(device), variant, clips, draws, half)
-    training.record()
-    began = time.monotonic()
-    while training.advance():
-        pass
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.monotonic() - began) / 57
+def maker(name: str, clips: Clips) -> Callable[[str], Training]:
+    """Makes short trainings of a variant in a mode, to be timed."""
+    variant, numbers = parse(name), range(len(clips.rows))
+    draws = draw(clips, numbers, 60, BATCH, 1, RECIPE.augment, 0)
+    classes, device = int(clips.labels.max()) + 1, clips.frames.device
+    return lambda mode: Training(network(variant, classes).to(device), variant, clips, draws, mode)
 
 
-def jobs_of(asked: argparse.Namespace) -> list[Job]:
-    """All that was asked for, the fewest clips first, real clips last."""
+def starts_of(asked: argparse.Namespace) -> list[tuple[str, str]]:
+    """Labels and files of weights, scratch first."""
+    named = [each.split("=", 1) for each in asked.start]
+    return [*([] if asked.no_scratch else [("", "")]), *((label, file) for label, file in named)]
+
+
+def jobs_of(asked: argparse.Namespace) -> list[Job | Folds]:
+    """All that was asked for, the fewest clips first, real clips last, and of these a whole seed before the next."""
     seeds = tuple(int(seed) for seed in asked.seeds.split(","))
     names = asked.variant or GRID
     counts = [int(count) for count in asked.train.split(",") if count]
-    found = [Job(name, seeds, count, asked.epochs) for count in counts for name in names]
-    rendered = list(found)
-    if asked.real:
-        found += [Job(name, seeds, 0, 0, asked.real) for name in names]
-        for job in rendered:
-            for seed in seeds:
-                start = asked.out.with_suffix("") / f"{job.name}-{job.clips}-{job.epochs}-{seed}.pt"
-                found.append(Job(job.name, (seed,), job.clips, 0, asked.real, str(start)))
+    found: list[Job | Folds] = [Job(name, seeds, count, asked.epochs) for count in counts for name in names]
+    for seed in seeds:
+        for real in asked.real.split(",") if asked.real else ():
+            for name in names:
+                what = (name, real, seed, asked.real_epochs, asked.real_least)
+                for label, file in starts_of(asked):
+                    found.append(Folds(*what, label, file))
+                for count in counts:
+                    start = asked.out.with_suffix("") / f"{name}-{count}-{asked.epochs}-{seed}.pt"
+                    found.append(Folds(*what, "rendered", str(start), count))
     return found
 
 
@@ -333,32 +203,47 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--train", default="400", help="numbers of training clips; none: real clips alone")
-    parser.add_argument("--real", default="", help="name of real clips in the folder")
+    parser.add_argument("--real", default="", help="names of real clips in the folder, such as weizmann")
+    parser.add_argument("--real-epochs", type=int, default=small().tcnn.epochs, help="of a fold")
+    parser.add_argument("--real-least", type=int, default=small().tcnn.min_steps, help="steps of a fold")
+    parser.add_argument(
+        "--start",
+        action="append",
+        default=[],
+        metavar="LABEL=FILE",
+        help="folds also begin with these weights (.pt, .safetensors), which fit every variant; may be given again",
+    )
+    parser.add_argument(
+        "--no-scratch", action="store_true", help="folds only from --start, or from rendered weights"
+    )
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="float32")
+    parser.add_argument("--mode", choices=["auto", *MODES], default=MODES[0], help="auto: the quickest here")
+    parser.add_argument("--timed", type=int, default=40, help="steps to find that out")
     asked = parser.parse_args()
-    until, device = time.time() + 60 * asked.minutes, torch.device(asked.device)
-    half = asked.precision == "bfloat16"
-    if asked.precision == "auto":
-        torch.backends.cudnn.benchmark = True
-        spent = {each: timed(asked.clips, device, each) for each in (False, True)}
-        half = spent[True] < 0.7 * spent[False]
-        print(
-            f"a step: {1000 * spent[False]:.2f} ms, in bfloat16 {1000 * spent[True]:.2f} ms: bfloat16 is {half}"
+    until, device, mode = time.time() + 60 * asked.minutes, torch.device(asked.device), asked.mode
+    if mode == "auto":
+        few = read(
+            asked.clips, f"real-{asked.real.split(',')[0]}" if asked.real else "train", device, BATCH, 120
         )
+        mode, _ = quickest(maker((asked.variant or GRID)[-1], few), steps=asked.timed)
+        print(f"mode: {mode}", flush=True)
+        del few
     asked.out.with_suffix("").mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     jobs = context.Queue()
     for job in jobs_of(asked):
         jobs.put(job)
-    settings = (asked.clips, asked.out, device, until, half)
+    settings = (asked.clips, asked.out, device, until, mode)
     processes = [context.Process(target=work, args=(jobs, *settings)) for _ in range(asked.processes)]
     for process in processes:
         process.start()
-    test = Test.of(read(asked.clips, f"test-{TEST_DIFFICULTIES[0]}", torch.device("cpu"), patience=120))
-    print("controls", {slack: controls(test.truth, test.moves, slack) for slack in (4.0, 8.0)}, flush=True)
+    if asked.train:
+        test = Test.of(read(asked.clips, f"test-{TEST_DIFFICULTIES[0]}", torch.device("cpu"), patience=120))
+        print(
+            "controls", {slack: controls(test.truth, test.moves, slack) for slack in (4.0, 8.0)}, flush=True
+        )
     for process in processes:
         process.join()
 

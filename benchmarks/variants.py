@@ -73,7 +73,7 @@ class Variant:
         extra: weight of another loss, as ``name:weight``: two, of the mean of all cells; cell, of every cell alone; tv,
             entropy, of the map of the true class; quiet, of cells that are not among the upper quarter and yet
             answer.
-        motion, padding, width, smoothing, lr: as their names say.
+        motion, padding, width, smoothing, dropout, lr: as their names say.
     """
 
     field: str = "full"
@@ -90,6 +90,7 @@ class Variant:
     padding: str = "zeros"
     width: float = RECIPE.width
     smoothing: float = RECIPE.tcnn.label_smoothing
+    dropout: float = RECIPE.dropout
     lr: float = RECIPE.tcnn.lr
 
 
@@ -165,7 +166,7 @@ def unweighed(variant: Variant, classes: int) -> Any:
     net = tcnn_xs(
         classes,
         width=variant.width,
-        dropout=RECIPE.dropout,
+        dropout=variant.dropout,
         max_stride=variant.stride,
         local=variant.field != "full",
         motion=bool(variant.motion),
@@ -190,9 +191,9 @@ def unweighed(variant: Variant, classes: int) -> Any:
     return net
 
 
-def dropped(features: Tensor) -> Tensor:
+def dropped(features: Tensor, share: float) -> Tensor:
     """Channels of whole clips left out, as dropout before the classifier leaves them out of the mean."""
-    kept = F.dropout(features.new_ones(features.shape[:2]), RECIPE.dropout)
+    kept = F.dropout(features.new_ones(features.shape[:2]), share)
     return features * kept[..., None, None, None]
 
 
@@ -259,7 +260,7 @@ def loss_of(
 ) -> Tensor:
     """The loss of a batch in training."""
     features = net.features(video)
-    maps = class_response_maps(dropped(features), net.fc.weight)
+    maps = class_response_maps(dropped(features, variant.dropout), net.fc.weight)
     shown = maps
     if variant.hide:
         shown = maps.masked_fill(torch.rand_like(maps[:, :1]) < variant.hide, -1e4)
