@@ -36,7 +36,7 @@ CASES = (  # backbone, size, branches
     ("tsm", 224, ALONE),
     ("i3d", 224, ALONE),
 )
-COLUMNS = ("trained", "torch", "onnx", "openvino", "half")
+TIMES = ("trained", "torch", "onnx", "openvino", "half")
 HEADER = (
     "| network | branches | clips | G multiply-adds a clip | as trained, ms | torch, ms | onnx, ms | openvino, ms "
     "| torch in bfloat16, ms | best in float32 against as trained | its GFLOP/s | of the matrix product's "
@@ -94,7 +94,7 @@ def rows(rounds: int, device: torch.device) -> Iterator[str]:
             letters = "".join(name[0].upper() for name in branches)
             yield (
                 f"| {backbone}, {size} | {letters} | {batch} | {counts[0]:.2f} ({counts[1]:.2f} computed) | "
-                + " | ".join(cell(spent[name]) if name in spent else "" for name in COLUMNS)
+                + " | ".join(cell(spent[name]) if name in spent else "" for name in TIMES)
                 + f" | {best}, {medians['trained'] / medians[best]:.2f} | {reached:.0f} | {reached / most:.2f} "
                 f"| {medians['trained'] / medians['half']:.2f} |"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peakzoom.apps.watch.events import COLUMNS, Event, Merger, clock_time, cue, event_files
+from peakzoom.apps.watch.events import EVENT_COLUMNS, Event, Merger, clock_time, cue, event_files
 
 Said = tuple[float, float, str | None, float]  # start, end, class, score of a window
 NAMES = [None, "wave", "kick", "nod"]
@@ -145,9 +145,9 @@ def test_table_and_chapters(tmp_path: Path) -> None:
     assert cues[1][:2] == (1_000_000, 1_001_500) and cues[-1][:2] == (360_000_250, 360_000_251)
     with (tmp_path / "events.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert tuple(rows[0]) == COLUMNS and [row["class"] for row in rows] == [*ODD, "blink"]
+    assert tuple(rows[0]) == EVENT_COLUMNS and [row["class"] for row in rows] == [*ODD, "blink"]
     assert rows[1] == dict(
-        zip(COLUMNS, ("1000.000", "1001.500", ODD[1], "0.7000", "0.9000", "3"), strict=True)
+        zip(EVENT_COLUMNS, ("1000.000", "1001.500", ODD[1], "0.7000", "0.9000", "3"), strict=True)
     )
     with pytest.raises(FileExistsError), event_files(tmp_path):
         pass

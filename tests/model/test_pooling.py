@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import BACKBONES, PeakZoom, class_response_maps
-from peakzoom.model.geometry import is_backbone
-from peakzoom.model.pooling import drop_channels, pool_cells, quiet_loss
+from peakzoom.model.geometry import CellGeometry, is_backbone
+from peakzoom.model.pooling import drop_channels, gather, pool_cells, quiet_loss, score
 from peakzoom.video.views import Preprocess, to_input
 
 CLASSES, SIZE, FRAMES = 4, 48, 8
@@ -149,6 +149,32 @@ def test_a_saved_network_pools_as_it_did(tmp_path: Path) -> None:
     video = maps(1, 3, FRAMES, SIZE, SIZE)
     with torch.no_grad():
         assert torch.equal(again(video).fused, model(video).fused)
+
+
+class Own(nn.Module):
+    """The least that is a backbone, and perhaps more."""
+
+    cells, num_features = CellGeometry((1, 4, 4)), 8
+
+    def __init__(self, **more: object) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Conv3d(3, 8, (1, 4, 4), stride=(1, 4, 4)), nn.Linear(8, CLASSES)
+        for name, value in more.items():
+            setattr(self, name, value)
+
+    def features(self, video: Tensor) -> Tensor:
+        return self.body(video)
+
+
+def test_a_backbone_of_ones_own_is_averaged_unless_it_names_a_pooling() -> None:
+    layer = {"pool": nn.AdaptiveAvgPool3d(1)}  # what many networks call their pooling layer
+    for more, pool in (({}, "mean"), (layer, "mean"), ({"pool": "peaks"}, "peaks")):
+        torch.manual_seed(0)
+        model, video = PeakZoom(Own(**more), CLASSES).eval(), maps(1, 3, FRAMES, SIZE, SIZE)
+        with torch.no_grad():
+            features = model.backbone.features(video)
+            logits = model(video).original
+        assert torch.equal(logits, score(gather(features, pool), model.backbone.fc, pool))
 
 
 def test_a_local_cell_sees_less_and_costs_less() -> None:

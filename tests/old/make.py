@@ -21,12 +21,12 @@ import time
 from pathlib import Path
 
 NETWORK = ["--width", "0.1", "--size", "32", "--frames", "8", "--stride", "1", "--batch-size", "4"]
-STAGES = ["--epochs", "1", "--joint-epochs", "3"]
+EPOCHS = ["--epochs", "1", "--joint-epochs", "3"]
 MACHINE = ["--workers", "0", "--accelerator", "cpu", "--cache", "off"]
 
 
 # Without validation there is no best checkpoint, which would be needed beside the last one.
-KILLED = [*NETWORK, *STAGES, "--val-fraction", "0", *MACHINE]
+KILLED = [*NETWORK, *EPOCHS, "--val-fraction", "0", *MACHINE]
 UNNEEDED = ("tensorboard", "curves.png", "confusion.png", "curve.*", "previous.ckpt", "best.ckpt", "last")
 
 
@@ -78,7 +78,7 @@ def main() -> None:
         keep_two_classes(clips / "clips.csv")
         kill_in_second_stage(clips / "clips.csv", killed)
         call(
-            "train", clips / "clips.csv", "--out", run, *NETWORK, *STAGES, "--val-fraction", "0.25", *MACHINE
+            "train", clips / "clips.csv", "--out", run, *NETWORK, *EPOCHS, "--val-fraction", "0.25", *MACHINE
         )
         call("calibrate", run, "--loss", "100", "--device", "cpu")
         call("evaluate", run, "--device", "cpu")

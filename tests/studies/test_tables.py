@@ -13,11 +13,18 @@ from matplotlib.text import Annotation
 from peakzoom.evaluation.stats import PairedTest
 from peakzoom.inference.cost import Timing
 from peakzoom.studies.figures import plot_ablation, plot_cost
-from peakzoom.studies.tables import ABLATION_COLUMNS, COMPARISON_COLUMNS, Cost, Row, to_markdown, write_rows
+from peakzoom.studies.tables import (
+    ABLATION_COLUMNS,
+    COMPARISON_COLUMNS,
+    Cost,
+    TableRow,
+    to_markdown,
+    write_rows,
+)
 
 ALL = ("original", "discriminative", "complementary")
 TEST = PairedTest(3.3333, (-1.06, 7.7), 0.0614, 5, 40, 3, "clips", 48, True)
-ALONE = Row(
+ALONE = TableRow(
     label="T-CNN",
     model="tcnn_xs",
     branches=("original",),

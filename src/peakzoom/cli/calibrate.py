@@ -12,7 +12,6 @@ from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
-    FULL,
     DataOptions,
     DecodersOpt,
     DeviceOpt,
@@ -41,7 +40,7 @@ def calibrate(
     views: ViewOptions,
     workers: DecodersOpt = 1,
     device: DeviceOpt = "auto",
-    precision: PrecisionOpt = FULL,
+    precision: PrecisionOpt = "32-true",
     reading: DataOptions,
 ) -> None:
     """Choose thresholds of the early exit from validation videos: less work, the same predictions.

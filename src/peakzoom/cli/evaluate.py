@@ -13,7 +13,6 @@ from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside, videos_to_score
 from peakzoom.cli.options import (
     DATA_HELP,
-    FULL,
     CascadeOptions,
     DataOptions,
     DecodersOpt,
@@ -107,6 +106,7 @@ def evaluate(
     from peakzoom.evaluation.evaluate import evaluate as test
     from peakzoom.evaluation.evaluate import score_shard
     from peakzoom.evaluation.unfinished import check_out, part_of
+    from peakzoom.model.precision import FULL
 
     averaged, part = views.views(), amount.part(computing.cascade)
     recognizer = computing.load(run)

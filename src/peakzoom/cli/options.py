@@ -31,7 +31,6 @@ output_option = partial(typer.Option, rich_help_panel="Output")
 Engine = Literal["torch", "onnx", "openvino"]
 Layout = Literal["auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Lightning's names
-FULL: Precision = "32-true"
 
 DATA_HELP = (
     "Folder of class subfolders; CSV/TSV manifest (path, label, split, group); UCF101, HMDB51, Kinetics."
@@ -111,7 +110,7 @@ class EngineOptions:
     engine: Annotated[
         Engine | None, hardware_option(help="Default: torch, or what an exported file needs.")
     ] = None
-    precision: PrecisionOpt = FULL
+    precision: PrecisionOpt = "32-true"
 
     def load(self, run: str) -> Recognizer:
         """The trained model, ready for files; UserError where nothing is there, or it cannot be computed so."""

@@ -61,7 +61,11 @@ class CellGeometry:
 
 @runtime_checkable
 class Backbone(Protocol):
-    """What the three branches need of a video network; any module that has it will do."""
+    """What the three branches need of a video network; any module that has it will do.
+
+    A module that chooses among its cells says how by ``pool``, a string (:mod:`peakzoom.model.pooling`); of one without
+    it the mean of the features is classified, as in the paper.
+    """
 
     cells: CellGeometry  # where the feature cells sit in the input
     num_features: int  # channels C of the features

@@ -304,8 +304,8 @@ class PeakZoom(nn.Module, Pretrained):
     @property
     def pool(self) -> str:
         """How the cells of a class map make its score, see :mod:`peakzoom.model.pooling`."""
-        how: str = getattr(self.backbone, "pool", "mean")
-        return how
+        how = getattr(self.backbone, "pool", None)
+        return how if isinstance(how, str) else "mean"  # many networks have a layer of that name
 
     def gather(self, features: Tensor) -> Tensor:
         """What the classifiers read of features (B, C, T', h, w): their means (B, C); all, where cells are chosen."""

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from peakzoom.display.figures import INK, MUTED
 from peakzoom.model.config import BRANCHES
-from peakzoom.studies.tables import Row
+from peakzoom.studies.tables import TableRow
 
 # Most colour-blind readers can tell neighbours apart.
 PALETTE = (
@@ -27,7 +27,7 @@ DPI = 200
 BAR_WIDTH = 0.2  # of the distance between two rows
 
 
-def plot_cost(rows: Sequence[Row], file: Path) -> None:
+def plot_cost(rows: Sequence[TableRow], file: Path) -> None:
     """Accuracy against multiply-adds of rows whose cost is known, as a PNG (or what the file's suffix says).
 
     Rows of one backbone share a colour. A hollow sign is a backbone alone, a filled one has spatial attention, and an
@@ -66,7 +66,7 @@ def _scale_costs(axis: Axes, costs: Sequence[float]) -> None:
         axis.xaxis.set_major_formatter("{x:g}")
 
 
-def plot_ablation(rows: Sequence[Row], file: Path) -> None:
+def plot_ablation(rows: Sequence[TableRow], file: Path) -> None:
     """Bars of the original, discriminative, complementary and fused accuracy of each row (paper, Table 4).
 
     The fused accuracy has its interval. Bars need not start at 0, where all would look alike; the axis says where.
@@ -89,7 +89,7 @@ def plot_ablation(rows: Sequence[Row], file: Path) -> None:
     figure.savefig(file, dpi=DPI)
 
 
-def _draw_bars(axis: Axes, place: int, row: Row, start: float) -> float:
+def _draw_bars(axis: Axes, place: int, row: TableRow, start: float) -> float:
     """One row's bars with their figures above; the height of the tallest, with its interval."""
     names = [name for name in (*BRANCHES, "fused") if name in row.branch_accuracies]
     top = 0.0

@@ -54,7 +54,7 @@ class ArmPrediction:
         return (*self.arm, *self.cell)
 
 
-COLUMNS = [field.name for field in fields(ArmPrediction)]
+PREDICTION_COLUMNS = [field.name for field in fields(ArmPrediction)]
 
 
 def read_predictions(file: Path) -> list[ArmPrediction]:
@@ -64,8 +64,10 @@ def read_predictions(file: Path) -> list[ArmPrediction]:
         UserError: it has other columns.
     """
     rows = read_csv(file)
-    if rows and list(rows[0]) != COLUMNS:
-        raise UserError(f"{file} has the columns {', '.join(rows[0])}, expected {', '.join(COLUMNS)}")
+    if rows and list(rows[0]) != PREDICTION_COLUMNS:
+        raise UserError(
+            f"{file} has the columns {', '.join(rows[0])}, expected {', '.join(PREDICTION_COLUMNS)}"
+        )
     kinds = {"width": float, "seed": int, "score": float}
     return [
         ArmPrediction(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in rows
@@ -74,7 +76,7 @@ def read_predictions(file: Path) -> list[ArmPrediction]:
 
 def write_predictions(file: Path, predictions: Iterable[ArmPrediction]) -> None:
     """Write an ``answers.csv`` whole or not at all."""
-    write_csv(file, COLUMNS, map(astuple, predictions))
+    write_csv(file, PREDICTION_COLUMNS, map(astuple, predictions))
 
 
 def complete(predictions: Sequence[ArmPrediction], arms: Sequence[Key]) -> list[ArmPrediction]:

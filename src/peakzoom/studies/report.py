@@ -13,7 +13,14 @@ from peakzoom.studies.arms import Arm
 from peakzoom.studies.figures import plot_ablation, plot_cost
 from peakzoom.studies.predictions import ArmPrediction, Key, complete, results
 from peakzoom.studies.study import Study
-from peakzoom.studies.tables import ABLATION_COLUMNS, COMPARISON_COLUMNS, Cost, Row, to_markdown, write_rows
+from peakzoom.studies.tables import (
+    ABLATION_COLUMNS,
+    COMPARISON_COLUMNS,
+    Cost,
+    TableRow,
+    to_markdown,
+    write_rows,
+)
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.start import build
 from peakzoom.utils.errors import UserError
@@ -64,7 +71,7 @@ def costs(arms: Sequence[Arm], recipe: Recipe, classes: Sequence[str], rounds: i
 
 def table(
     kept: Sequence[ArmPrediction], arms: Sequence[Arm], measured: Mapping[Key, Cost] | None = None
-) -> list[Row]:
+) -> list[TableRow]:
     """One row an arm, from :func:`~peakzoom.studies.predictions.complete` predictions."""
     found, labels = results(kept), {arm.key: arm.label for arm in arms}
     rows = []
@@ -72,7 +79,7 @@ def table(
         result = found[arm.key]
         of_seeds = {name: right.mean(1) for name, right in result.right.items()}
         rows.append(
-            Row(
+            TableRow(
                 label=arm.label,
                 model=arm.model,
                 branches=arm.branches,

@@ -1,7 +1,7 @@
 """Tables 2 to 4 of the paper for any experiment: one row a network, as Markdown to read and CSV to compute with.
 
-The Markdown rounds; the CSV has every digit. Accuracies are in [0, 1] in a :class:`Row` and in the CSV, and in percent
-in the Markdown; differences are in points everywhere.
+The Markdown rounds; the CSV has every digit. Accuracies are in [0, 1] in a :class:`TableRow` and in the CSV, and in
+percent in the Markdown; differences are in points everywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One network in one table."""
 
     label: str  # what a reader calls it
@@ -57,7 +57,7 @@ def _figures(value: float, count: int) -> str:
     return f"{value:#.{count}g}".rstrip(".")
 
 
-def _accuracy(row: Row) -> str:
+def _accuracy(row: TableRow) -> str:
     return _percent(row.accuracy) + ("" if row.spread is None else f" ± {_percent(row.spread)}")
 
 
@@ -76,20 +76,20 @@ def _p(test: PairedTest) -> str:
     return "< 0.001" if test.p < 0.001 else f"{test.p:.3f}" if test.p < 0.1 else f"{test.p:.2f}"
 
 
-def _of_branch(name: str) -> Callable[[Row], str]:
+def _of_branch(name: str) -> Callable[[TableRow], str]:
     return lambda row: _percent(row.branch_accuracies.get(name))
 
 
-def _of_cost(text: Callable[[Cost], str]) -> Callable[[Row], str]:
+def _of_cost(text: Callable[[Cost], str]) -> Callable[[TableRow], str]:
     return lambda row: text(row.cost) if row.cost else ""
 
 
-def _of_test(text: Callable[[PairedTest], str]) -> Callable[[Row], str]:
+def _of_test(text: Callable[[PairedTest], str]) -> Callable[[TableRow], str]:
     return lambda row: text(row.test) if row.test else ""
 
 
 # Of each column: its head, and a row's cell.
-COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
+TABLE_COLUMNS: dict[str, tuple[str, Callable[[TableRow], str]]] = {
     "label": ("network", lambda row: row.label),
     "accuracy": ("accuracy, %", _accuracy),
     "interval": ("95% interval", lambda row: " to ".join(map(_percent, row.interval))),
@@ -109,18 +109,18 @@ COMPARISON_COLUMNS = ("label", "accuracy", "interval", "nll", "macs", "parameter
 ABLATION_COLUMNS = ("label", *BRANCHES, "fused", "spread", "interval", "nll", "difference", "p")
 
 
-def to_markdown(rows: Sequence[Row], columns: Sequence[str], notes: Sequence[str]) -> str:
-    """A table in GitHub's Markdown, of some of ``COLUMNS``, with the notes as paragraphs below it."""
+def to_markdown(rows: Sequence[TableRow], columns: Sequence[str], notes: Sequence[str]) -> str:
+    """A table in GitHub's Markdown, of some of ``TABLE_COLUMNS``, with the notes as paragraphs below it."""
     lines = [
-        [COLUMNS[name][0] for name in columns],
+        [TABLE_COLUMNS[name][0] for name in columns],
         ["---" if name == "label" else "---:" for name in columns],
-        *([COLUMNS[name][1](row) for name in columns] for row in rows),
+        *([TABLE_COLUMNS[name][1](row) for name in columns] for row in rows),
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return "\n\n".join([table, *notes]) + "\n"
 
 
-def write_rows(file: Path, rows: Sequence[Row]) -> None:
+def write_rows(file: Path, rows: Sequence[TableRow]) -> None:
     """All values of the rows as CSV; what was not measured is an empty cell.
 
     Accuracies, spread and interval are in [0, 1]; ``branches`` are joined by "+".

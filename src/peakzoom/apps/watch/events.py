@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from peakzoom.video.clips import TIMESTAMP_ROUNDING
 
-COLUMNS = ("start", "end", "class", "score", "peak", "windows")  # of events.csv
+EVENT_COLUMNS = ("start", "end", "class", "score", "peak", "windows")  # of events.csv
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def event_files(folder: Path) -> Iterator[Callable[[Event], None]]:
         (folder / "chapters.vtt").open("x", encoding="utf-8", newline="\n", buffering=1) as chapters,
     ):
         rows = csv.writer(table)
-        rows.writerow(COLUMNS)
+        rows.writerow(EVENT_COLUMNS)
         chapters.write("WEBVTT\n\n")
 
         def add(event: Event) -> None:

@@ -10,7 +10,7 @@ from peakzoom.data.layouts.files import folder_at, is_video, walk
 from peakzoom.data.layouts.lists import MISSING, SPLIT_NAMES, nothing_usable, read_table, split_name
 from peakzoom.utils.errors import UserError
 
-COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
 def read_kinetics(file: str | Path, root: str | Path | None = None) -> VideoSet:
@@ -25,8 +25,10 @@ def read_kinetics(file: str | Path, root: str | Path | None = None) -> VideoSet:
     file = Path(file).expanduser()
     root = file.parent if root is None else folder_at(root)
     columns, rows = read_table(file)
-    if not set(COLUMNS) <= set(columns):
-        raise UserError(f"{file} has the columns {some(columns)} in its first line, expected {some(COLUMNS)}")
+    if not set(KINETICS_COLUMNS) <= set(columns):
+        raise UserError(
+            f"{file} has the columns {some(columns)} in its first line, expected {some(KINETICS_COLUMNS)}"
+        )
     problems: list[Problem] = []
     videos: dict[str, list[Path]] = defaultdict(list)
     for path in filter(is_video, walk(root, problems)):

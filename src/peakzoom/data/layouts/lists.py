@@ -24,10 +24,11 @@ LIST_FOLDERS = (".", "ucfTrainTestlist", "testTrainMulti_7030_splits", "splits",
 DELIMITERS = (",", "\t", ";", "|")
 MISSING = "listed, but there is no such file"
 
-Row = tuple[str, dict[str, str], int]  # "<file>, line <n>"; values by column, "" where none; number of fields
+# "<file>, line <n>"; values by column, "" where none; number of fields.
+CsvRow = tuple[str, dict[str, str], int]
 
 
-def read_table(file: Path) -> tuple[list[str], list[Row]]:
+def read_table(file: Path) -> tuple[list[str], list[CsvRow]]:
     """Columns (lower case) and rows of a CSV file, whose delimiter is the one most frequent in the first line."""
     text = read_text(file, "a CSV file")
     if not text.strip():

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from peakzoom.model.backbones.base import VideoNetwork, check_video, scaled
 from peakzoom.model.geometry import CellGeometry
 
-STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))  # channels inside, blocks, spatial stride
+# Channels inside, blocks, spatial stride.
+RESIDUAL_STAGES = ((64, 3, 1), (128, 8, 2), (256, 36, 2), (512, 3, 2))
 EXPANSION = 4  # a bottleneck's channels out over those inside
 KINDS = "ABC"
 
@@ -101,7 +102,7 @@ class P3D(VideoNetwork):
         self, num_classes: int, width: float = 1.0, dropout: float = 0.5, max_stride: int = 32
     ) -> None:
         super().__init__()
-        cells, channels = CellGeometry((1, 1, 1)), scaled(STAGES[0][0], width)
+        cells, channels = CellGeometry((1, 1, 1)), scaled(RESIDUAL_STAGES[0][0], width)
         step = cells.step(2, max_stride)
         stem = (1, step, step)
         self.conv1_custom = nn.Conv3d(3, channels, (1, 7, 7), stride=stem, padding=(0, 3, 3), bias=False)
@@ -115,8 +116,8 @@ class P3D(VideoNetwork):
         cells = cells.then((2, window, window), pool)
         stages: list[nn.Sequential] = []
         count = 0
-        for index, (published, blocks, stride) in enumerate(STAGES):
-            inside, last = scaled(published, width), index == len(STAGES) - 1
+        for index, (published, blocks, stride) in enumerate(RESIDUAL_STAGES):
+            inside, last = scaled(published, width), index == len(RESIDUAL_STAGES) - 1
             step = cells.step(stride, max_stride)
             # The 3 x 3 convolutions are padded by 1 and stand on their middle: only strides and pools move cells.
             cells = cells.then(1, (1, step, step))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import nn
 
 from peakzoom.model.backbones.base import scaled
-from peakzoom.model.backbones.r3d import R3D, STAGES
+from peakzoom.model.backbones.r3d import R3D, RESIDUAL_STAGES
 
 STEM_BETWEEN = 45  # channels between the two halves of the stem, as published for 64 channels
 
@@ -21,7 +21,7 @@ class R2Plus1D(R3D):
     @staticmethod
     def make_stem(channels: int, stride: int) -> nn.Sequential:
         """1 x 7 x 7, then 3 x 1 x 1, each with batch norm and ReLU."""
-        between = scaled(STEM_BETWEEN, channels / STAGES[0][0])
+        between = scaled(STEM_BETWEEN, channels / RESIDUAL_STAGES[0][0])
         return nn.Sequential(
             nn.Conv3d(3, between, (1, 7, 7), stride=(1, stride, stride), padding=(0, 3, 3), bias=False),
             nn.BatchNorm3d(between),

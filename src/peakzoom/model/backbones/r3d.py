@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from peakzoom.model.backbones.base import VideoNetwork, check_video, scaled
 from peakzoom.model.geometry import CellGeometry
 
-STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride, in time and space, of conv2 to conv5
+# Channels and stride, in time and space, of conv2 to conv5.
+RESIDUAL_STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 BLOCKS = 2  # a stage
 
 
@@ -60,12 +61,12 @@ class R3D(VideoNetwork):
         self, num_classes: int, width: float = 1.0, dropout: float = 0.0, max_stride: int = 32
     ) -> None:
         super().__init__()
-        channels = scaled(STAGES[0][0], width)
+        channels = scaled(RESIDUAL_STAGES[0][0], width)
         step = 2 if max_stride >= 2 else 1
         self.stem = self.make_stem(channels, step)
         cells = CellGeometry((1, 1, 1)).then((3, 7, 7), (1, step, step), (1, 3, 3))
         stages: list[nn.Sequential] = []
-        for published, time in STAGES:
+        for published, time in RESIDUAL_STAGES:
             wide = scaled(published, width)
             space = cells.step(time, max_stride)
             blocks = [ResidualBlock(channels, wide, (time, space), self.make_conv)]

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from peakzoom.model.backbones.base import VideoNetwork, check_video, scaled
 from peakzoom.model.geometry import CellGeometry
 
-STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # planes and blocks of layer1 to layer4
+RESIDUAL_STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # planes and blocks of layer1 to layer4
 EXPANSION = 4  # a block ends on this many times its planes
 
 
@@ -71,7 +71,7 @@ class TSN(VideoNetwork):
         self.maxpool = nn.MaxPool2d(3, stride=step, padding=1)
         cells = cells.then((1, 3, 3), (1, step, step), (0, 1, 1))
         stages = []
-        for index, (published, count) in enumerate(STAGES):
+        for index, (published, count) in enumerate(RESIDUAL_STAGES):
             planes, step, blocks = scaled(published, width), cells.step(2 if index else 1, max_stride), []
             for number in range(count):
                 blocks.append(Bottleneck(channels, planes, step if number == 0 else 1))
