@@ -297,6 +297,10 @@ def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iter
     opened.close()
 
 
+def box(page: Page, selector: str) -> dict[str, float]:
+    return page.locator(selector).first.bounding_box()
+
+
 def answer_of(page: Page) -> str:
     page.wait_for_function("document.querySelector('#prediction textarea').value.length > 0", timeout=60_000)
     return page.input_value("#prediction textarea")
@@ -319,6 +323,10 @@ def test_one_clip(page: Page, recognizer: Recognizer, clip_data: VideoSet) -> No
     for branch, values in expected.scores.items():
         assert branch in shown and f"{float(values.max()):.3f}" in shown
     page.wait_for_function("[...document.images].some(i => i.naturalWidth > 600)", timeout=30_000)
+    clip, camera = (box(page, f"#clip{part}") for part in ("", " [aria-label='Capture from camera']"))
+    assert camera["y"] + camera["height"] <= clip["y"] + clip["height"]  # not clipped
+    download, shown = (box(page, f"#evidence-video {part}") for part in ("[aria-label=Download]", "video"))
+    assert download["y"] + download["height"] <= shown["y"]  # it covers nothing of the video
 
 
 def test_several_files(page: Page, recognizer: Recognizer, clip_data: VideoSet, tmp_path: Path) -> None:

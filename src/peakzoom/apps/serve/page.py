@@ -29,6 +29,8 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
+# The clip leaves room for the buttons below it; those of the evidence lie above it, not on what it shows.
+STYLE = "#clip video { max-height: 15rem; } #evidence-video, #evidence-figure img { padding-top: 2rem; }"
 SESSIONS = 256  # that Gradio remembers, 60 kB each; it would keep 10,000, and nothing here needs one
 
 
@@ -56,7 +58,7 @@ def _one_clip_tab(service: Service, examples: Sequence[Path]) -> None:
                 sources=["upload", "webcam"],
                 include_audio=True,  # to leave it out Gradio would call a program named ffmpeg
                 webcam_options=gr.WebcamOptions(mirror=False),
-                height=300,
+                elem_id="clip",
             )
             choices = [PREDICTED, *service.recognizer.classes]
             target = gr.Dropdown(choices, value=PREDICTED, label="Evidence for")
@@ -70,13 +72,21 @@ def _one_clip_tab(service: Service, examples: Sequence[Path]) -> None:
                 interactive=False,
             )
     gr.Markdown("What the network saw, as a video and as a figure:")
-    video = gr.Video(show_label=False, interactive=False, autoplay=True, loop=True, buttons=["download"])
+    video = gr.Video(
+        show_label=False,
+        interactive=False,
+        autoplay=True,
+        loop=True,
+        buttons=["download"],
+        elem_id="evidence-video",
+    )
     figure = gr.Image(
         show_label=False,
         interactive=False,
         type="filepath",
         format="png",
         buttons=["download", "fullscreen"],
+        elem_id="evidence-figure",
     )
     if examples:
         gr.Examples([[str(each)] for each in examples], [clip], label="Clips to try")
@@ -212,6 +222,7 @@ def server(
                 theme=gr.themes.Base(
                     font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
                 ),
+                css=STYLE,
                 strict_cors=True,
             )
         except OSError as error:

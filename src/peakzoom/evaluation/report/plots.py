@@ -84,7 +84,7 @@ def plot_reliability(bins: Sequence[Bin], file: Path) -> None:
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="score = accuracy")
     top.plot(scores, accuracies, "o-", color=COLOURS["train"], linewidth=1.4, markersize=6, label="videos")
     top.set_ylabel("accuracy", fontsize=9)
-    top.legend(frameon=False, fontsize=9, loc="upper left")
+    top.legend(frameon=False, fontsize=9, loc="best")
     bottom.bar(scores, counts, width=0.028, color=COLOURS["train"])
     bottom.set_ylabel("videos", fontsize=9)
     bottom.set_ylim(0, max(counts) * 1.1)
