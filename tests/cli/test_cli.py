@@ -22,9 +22,12 @@ from terminal import environment, in_terminal
 
 import peakzoom
 from peakzoom import cli
+from peakzoom.cli.evaluate import show_pointing
 from peakzoom.data.entries import VideoSet
+from peakzoom.evaluation.pointing import PointedFrame, Pointing
 from peakzoom.hub.card import update_card
 from peakzoom.inference.recognizer import load
+from peakzoom.model.config import BRANCHES
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, paper, small
 from peakzoom.utils.errors import DecodeError
@@ -581,6 +584,14 @@ def test_evaluate_where_it_looks(call: Call, run: Path, clips: Path, tmp_path: P
     card = (run / "joint" / "best" / "README.md").read_text(encoding="utf-8")
     assert f"Whether its attention lies where the action is: in {everything['highest']:.1%}" in card
     assert "Whether its attention is true: where 20% of each frame are blurred" in card
+
+
+def test_the_pointing_table_has_the_branches_that_the_network_has(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = PointedFrame("a.mp4", None, 0, "wave", "hand", True, True, False, 0.1, 2.5, 1.5)
+    found = Pointing([frame], 0, [])
+    for branches, shown in ((BRANCHES[:2], ("2.5x",)), (BRANCHES, ("2.5x", "1.5x"))):
+        show_pointing(found, branches)
+        assert tuple(re.findall(r"\d\.\dx", capsys.readouterr().out)) == 2 * shown  # of the hand, and of all
 
 
 def test_report(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -165,22 +166,25 @@ def _report(result: Evaluation, tested: str, target: Path) -> None:
     if result.faithfulness:
         _show_faithfulness(result.faithfulness)
     if result.pointing:
-        show_pointing(result.pointing)
+        show_pointing(result.pointing, result.branches)
     print_result(f"Scores, tables and pictures: {target}")
 
 
-def show_pointing(found: Pointing) -> None:
-    """Print whether the attention lies where the action is, a row a part."""
+def show_pointing(found: Pointing, branches: Collection[str]) -> None:
+    """Print whether the attention lies where the action is, a row a part; enlarged as those branches see it."""
     from peakzoom.evaluation.pointing import BEST
+    from peakzoom.model.config import BRANCHES, LETTERS
 
+    zoomed = [name for name in BRANCHES[1:] if name in branches]
+    letters = [LETTERS[name] for name in zoomed]
     show_table(
         f"Where the attention lies: shares of {len(found.frames)} frames, and by how much it is enlarged",
-        ("part", "frames", "highest peak", "95%", f"{BEST} highest", "middle", "random", "D", "C"),
+        ("part", "frames", "highest peak", "95%", f"{BEST} highest", "middle", "random", *letters),
         (
             (
                 *(row.name, row.frames, f"{row.highest:.1%}", "{:.0%} to {:.0%}".format(*row.interval)),
                 *(f"{share:.1%}" for share in (row.best, row.middle, row.random)),
-                *(f"{times:.1f}x" for times in (row.discriminative, row.complementary)),
+                *(f"{getattr(row, name):.1f}x" for name in zoomed),
             )
             for row in found.rows()
         ),

@@ -36,7 +36,7 @@ def quickstart(
         strong="T-CNN + spatial: fused",
     )
     if found.joint.pointing:
-        show_pointing(found.joint.pointing)
+        show_pointing(found.joint.pointing, found.joint.branches)
     print_result(
         f"Where it looked: {found.figure}\nTable, scores, confusion: {out / 'evaluation-joint'}\n"
         f"Model: {out / 'run'}, for instance: peakzoom predict {out / 'run'} CLIP.mp4\n"
