@@ -36,7 +36,8 @@ def train(
     init: Annotated[
         str | None,
         network_option(
-            help="Trained model to start from, or none: from scratch. Where none is named, weights that come with peakzoom are taken if they fit the network."
+            help="Trained model to start from, or none: from scratch. Where none is named, weights that come with "
+            "peakzoom are taken if they fit the network."
         ),
     ] = None,
     weights: Annotated[

@@ -1,7 +1,7 @@
 """Start weights that come with the package.
 
-They were trained on composed clips alone (:mod:`peakzoom.data.synthetic.composed`): nobody was filmed, and no licence of
-a data set hangs on them. ``scripts/start.py`` makes them again.
+They were trained on composed clips alone (:mod:`peakzoom.data.synthetic.composed`): nobody was filmed, and no licence
+of a data set hangs on them. ``scripts/start.py`` makes them again.
 """
 
 from __future__ import annotations
