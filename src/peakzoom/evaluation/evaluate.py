@@ -87,7 +87,7 @@ def score_videos(
     """Predict labelled videos; the first arguments are as of :func:`evaluate`.
 
     ``chosen`` are the numbers in ``data`` of the videos that are meant; all when not given. ``known`` has results that
-    are there already, by number; of each of the others ``note`` is told number, views and result.
+    are there already, by number; of each of the others ``note`` gets number, views and result.
     """
     entries, views = data.with_classes(recognizer.classes).entries, recognizer.choose_views(views)
     chosen = range(len(entries)) if chosen is None else chosen
@@ -155,8 +155,8 @@ def evaluate(
         known = gather_shards(part, settings, recognizer.classes)
         with Journal(part / OWN, settings, resume) as journal:
             known |= read_lines(journal.lines, recognizer.classes)
-            told = _told_to(journal, game, entries)
-            scored = score_videos(recognizer, data, views, workers, progress, known, told)
+            note = _noting(journal, game, entries)
+            scored = score_videos(recognizer, data, views, workers, progress, known, note)
         if not scored.predictions:
             shutil.rmtree(part)
         result = summarise(scored, recognizer.classes, recognizer.early_exit)
@@ -183,7 +183,7 @@ def _open_part(part: Path, resume: bool) -> None:
     sync(part.parent)
 
 
-def _told_to(journal: Journal, game: PointingGame | None, entries: Sequence[Entry]) -> Note:
+def _noting(journal: Journal, game: PointingGame | None, entries: Sequence[Entry]) -> Note:
     """What is done with each result: a line in the journal, and a look for the pointing game if there is one."""
 
     def note(number: int, video: DecodedViews | DecodeError, result: Prediction | DecodeError) -> None:
