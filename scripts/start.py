@@ -1,20 +1,27 @@
 """Makes the start weights that come with the package, from a seed alone: on clips that are composed while it trains.
 
-Every network sees the same clips, which loader processes paint as they are needed, each once and once more from a small
-store, cropped and stretched in time anew. It stops after ``--minutes`` and goes on where it was when called again.
+Loader processes paint the clips as they are needed, and every network sees the same ones: each clip once as it comes
+and then again from a store of the last 64 batches, cropped and slowed anew. A run stops after ``--minutes`` and goes on
+where it was when the same command comes again; one that is killed goes on from its last line in log.jsonl.
 
-    python scripts/start.py runs/start --clips 200000 --workers 15        # a GPU: ten minutes
-    python scripts/start.py runs/start --clips 60000 --workers 2          # two cores: some hours, in pieces if need be
+    python scripts/start.py runs/start --clips 57600 --again 3 --workers 11                # a GPU: 5 minutes
+    python scripts/start.py runs/start --clips 57600 --again 3 --workers 2 --minutes 60    # two cores: hours, in pieces
 
-Writes NETWORK.pt (all that going on needs), log.jsonl, and at the end NETWORK.safetensors in half precision.
+The first made the weights in ``src/peakzoom/weights`` on an H200, in 4.3 minutes beside other work. There the learning
+rate fell by time (``--within 4.3``) and not by clips, so that a repetition comes close to them, but not bit for bit.
+
+Writes NETWORK.pt (what going on needs) and log.jsonl, and at the end what the package holds: NETWORK.safetensors, with
+kernels in half precision and without the classifier, and cards.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,43 +210,103 @@ def batches(seed: int, first: int, last: int, size: int, workers: int) -> Iterat
     yield from loader
 
 
-def main() -> None:
+def resume(out: Path, pupils: list[Pupil], wanted: dict[str, Any]) -> int:
+    """Go on with what is in a folder, if anything is; returns the painted batches that all networks have seen."""
+    done = set()
+    for pupil in pupils:
+        file = out / f"{pupil.name}.pt"
+        state = torch.load(file, map_location=pupil.device) if file.exists() else None
+        if state and state["wanted"] != wanted:
+            sys.exit(f"{file} was begun with {state['wanted']}, not {wanted}: name another folder")
+        if state:
+            pupil.resume(state)
+        done.add(pupil.done)
+    if len(done) > 1:  # killed between two files, or another choice of networks
+        sys.exit(
+            f"the networks in {out} have seen {sorted(done)} batches: train those of one number together"
+        )
+    return done.pop() // wanted["again"]
+
+
+def save(out: Path, pupils: list[Pupil], wanted: dict[str, Any]) -> None:
+    """All that going on needs, each file whole or not at all."""
+    drafts = [out / f"{pupil.name}.part" for pupil in pupils]
+    for pupil, draft in zip(pupils, drafts, strict=True):
+        torch.save({**pupil.state(), "wanted": wanted}, draft)
+    for draft in drafts:
+        draft.replace(draft.with_suffix(".pt"))
+
+
+def publish(out: Path, pupil: Pupil, card: dict[str, Any]) -> None:
+    """Write a network's weights without its classifier, and its card into cards.json, as the package holds them."""
+    weights = {
+        key: halved(value).contiguous().cpu()
+        for key, value in pupil.net.state_dict().items()
+        if not key.startswith("fc.")
+    }
+    file, cards = out / f"{pupil.name}.safetensors", out / "cards.json"
+    save_file(weights, file)
+    network, width = NETWORKS[pupil.name]
+    known = json.loads(cards.read_text(encoding="utf-8")) if cards.exists() else {}
+    known[pupil.name] = {
+        "network": network,
+        "width": width,
+        "mean": PRE.mean,
+        "std": PRE.std,
+        "size": SIZE,
+        "frames": FRAMES,
+        "classes": len(CLASSES),
+        **card,
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+    ordered = {name: known[name] for name in NETWORKS if name in known}
+    cards.write_text(json.dumps(ordered, indent=2) + "\n", encoding="utf-8")
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--clips", type=int, default=200_000, help="that are painted")
-    parser.add_argument("--again", type=int, default=2, help="how often each is shown")
+    parser.add_argument("--clips", type=int, default=57_600, help="that are painted")
+    parser.add_argument("--again", type=int, default=3, help="how often each is shown")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tests", type=int, default=1024, help="clips to test on")
-    parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--within", type=float, default=1e9, help="minutes in which the learning rate falls")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="after which it stops, to go on another time"
+    )
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=1e9,
+        help="minutes in which the learning rate falls, however many clips",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    asked = parser.parse_args()
-    until, device = time.time() + 60 * asked.minutes, torch.device(asked.device)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    asked = arguments(words)
+    began, device = time.time(), torch.device(asked.device)
     torch.backends.cudnn.benchmark = True
     asked.out.mkdir(parents=True, exist_ok=True)
     rounds = asked.clips // asked.batch
+    wanted = {name: vars(asked)[name] for name in ("clips", "again", "batch", "seed")}
     pupils = [
         Pupil(name, device, asked.batch, rounds * asked.again, asked.seed)
         for name in asked.networks.split(",")
     ]
-    begun = 0
-    for pupil in pupils:
-        file = asked.out / f"{pupil.name}.pt"
-        if file.exists():
-            pupil.resume(torch.load(file, map_location=device))
-            begun = pupil.done // asked.again
+    at = begun = resume(asked.out, pupils, wanted)
     stored: list[tuple[Tensor, Tensor]] = []
     draw = torch.Generator().manual_seed(asked.seed + begun)
     log = (asked.out / "log.jsonl").open("a")
-    began, at, every = time.time(), begun, max(1, 6400 // asked.batch)
-    for clips, label in batches(
-        asked.seed, begun * asked.batch, rounds * asked.batch, asked.batch, asked.workers
-    ):
+    every = max(1, 6400 // asked.batch)
+    painted = batches(asked.seed, begun * asked.batch, rounds * asked.batch, asked.batch, asked.workers)
+    over, since = at == rounds, at
+    for clips, label in painted:
         fresh = (clips.to(device, non_blocking=True), label.to(device, non_blocking=True))
         stored = [*stored[-63:], fresh]
         for turn in range(asked.again):
@@ -250,28 +317,30 @@ def main() -> None:
             for pupil in pupils:
                 pupil.join()
         at += 1
-        if at % every == 0 or at == rounds:
-            count = every * asked.again
-            row = {"clips": at * asked.batch, "seconds": round(time.time() - began, 1)}
+        minutes = (time.time() - began) / 60
+        over = at == rounds or minutes > asked.within
+        if over or at % every == 0 or minutes > asked.minutes:
+            count = (at - since) * asked.again
+            row: dict[str, Any] = {"clips": at * asked.batch, "seconds": round(60 * minutes, 1)}
             for pupil in pupils:
                 loss, right = pupil.read()
                 row[pupil.name] = [round(loss / count, 3), round(100 * right / count, 1)]
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            since = at
+            save(asked.out, pupils, wanted)
+            print(json.dumps(row), file=log, flush=True)
             print(json.dumps(row), flush=True)
-        if time.time() > until or time.time() - began > 60 * asked.within:
+        if over or minutes > asked.minutes:
             break
-    for pupil in pupils:
-        draft = asked.out / f"{pupil.name}.part"
-        torch.save(pupil.state(), draft)
-        draft.replace(asked.out / f"{pupil.name}.pt")
+    log.close()
+    if not over:
+        print(f"{at * asked.batch} of {asked.clips} clips; the same command goes on")
+        return
     held = list(batches(asked.seed + 1000, 0, asked.tests, asked.batch, asked.workers))
     for pupil in pupils:
-        print(
-            f"{pupil.name}: {tested(pupil, held):.1f}% of {asked.tests} clips that it did not see", flush=True
-        )
-        weights = {key: halved(value).contiguous().cpu() for key, value in pupil.net.state_dict().items()}
-        save_file(weights, asked.out / f"{pupil.name}.safetensors")
+        accuracy = tested(pupil, held)
+        print(f"{pupil.name}: {accuracy:.1f}% of {asked.tests} clips that it did not see", flush=True)
+        shown = {"clips": at * asked.batch, "shown": asked.again, "seed": asked.seed}
+        publish(asked.out, pupil, {**shown, "tests": asked.tests, "accuracy": round(accuracy, 1)})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from peakzoom.utils.extras import missing_extra
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = (ROOT / "benchmarks", ROOT / "docs" / "make", ROOT / ".ci")
+FOLDERS = (ROOT / "benchmarks", ROOT / "scripts", ROOT / "docs" / "make", ROOT / ".ci")
 PROGRAMS = sorted(file for folder in FOLDERS for file in folder.rglob("*.py"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from peakzoom.studies.report import costs, table, write_report
 from peakzoom.studies.study import Study, Task
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
+from peakzoom.training.start import resolved
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
@@ -201,7 +203,9 @@ def test_another_question_is_refused(
     with pytest.raises(UserError, match="begun with another views"):
         begin(study.out, views=Views(clips=2))
     trained = next(study.out.glob("runs/*/*/tcnn_xsx0.25"))
-    with pytest.raises(UserError, match="begun with another pre-trained"):
+    with pytest.raises(
+        UserError, match="begun with another pre-trained: go on with --init none, from scratch"
+    ):
         begin(study.out, init={"tcnn_xs": str(trained)})
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(UserError, match="holds no study"):
@@ -211,6 +215,62 @@ def test_another_question_is_refused(
     with pytest.raises(UserError, match="patience needs validation videos"):
         begin(tmp_path / "new", options=replace(OPTIONS, patience=1))
     assert not (tmp_path / "new").exists()
+
+
+def test_all_networks_start_from_the_packages_weights_or_none_does(
+    clip_data: VideoSet,
+    short: Recipe,
+    folds: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    has, same, has_none = Arm("tcnn_xs_local", BRANCHES[:1], 0.5), Arm("tcnn_xs", BRANCHES, 0.5), ARMS[0]
+    package = "networks that have weights in peakzoom, and without --init"
+    caplog.set_level(logging.INFO, "peakzoom")
+
+    def begin(out: str, *arms: Arm, **init: Any) -> Study:
+        caplog.clear()
+        return Study(tmp_path / out, clip_data, arms, short, OPTIONS, QUICK, **init)
+
+    def recorded(study: Study) -> object:
+        return json.loads((study.out / "study.json").read_text())["pre-trained"]
+
+    inits: list[str | None] = []
+
+    def noted(data: VideoSet, recipe: Recipe, out: Path, options: Options, resume: bool) -> Path:
+        inits.append(resolved(options, recipe).init)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("peakzoom.studies.study.train", noted)
+
+    def first_init(study: Study) -> str | None:
+        with pytest.raises(KeyboardInterrupt):
+            study.run(group_folds(clip_data, folds), [0])
+        return inits.pop()
+
+    both = begin("both", has, same)
+    assert len(caplog.messages) == 1 and "all networks start from the weights that come with" in caplog.text
+    assert recorded(both) == "weights of peakzoom" and first_init(both) == "tcnn_xs_local-0.5"
+    mixed = begin("mixed", has, has_none)
+    assert caplog.messages == [
+        "all networks start from scratch: no weights that come with peakzoom fit tcnn_xs at width 0.25"
+    ]
+    assert recorded(mixed) is False and first_init(mixed) == "none"
+    scratch = begin("scratch", has, same, init={})
+    assert caplog.messages == [] and recorded(scratch) is False and first_init(scratch) == "none"
+
+    begin("both", has, same)
+    begin("mixed", has, has_none, init={})
+    for out, arms, init, way_out in (
+        ("both", (has, has_none), {}, package),  # a network more, which has none
+        ("both", (has, same), {"init": {}}, package),
+        ("scratch", (has, same), {}, "--init none, from scratch as it was begun"),
+    ):
+        with pytest.raises(
+            UserError, match=f"with another pre-trained: go on with {way_out}, or use another"
+        ):
+            begin(out, *arms, **init)
 
 
 def test_folds(clip_data: VideoSet, folds: list[list[str]]) -> None:

@@ -29,6 +29,7 @@ from peakzoom.cli import (
     study,
     train,
     watch,
+    weights,
 )
 from peakzoom.cli.console import INTERRUPTED, print_result, say, show_log
 from peakzoom.utils.durable import is_full, no_room
@@ -63,6 +64,7 @@ for command in (
     quickstart.quickstart,
     train.train,
     recipe.recipe,
+    weights.weights,
     evaluate.evaluate,
     predict.predict,
     explain.explain,
@@ -79,8 +81,8 @@ for command in (
 data_app = typer.Typer(
     help="Look at data sets, unpack official ones, make a synthetic one.", no_args_is_help=True
 )
-for command in (data.check, data.prepare, data.render):
-    data_app.command()(command)
+for on_data in (data.check, data.prepare, data.render):
+    data_app.command()(on_data)
 app.add_typer(data_app, name="data")
 
 

@@ -25,6 +25,7 @@ from peakzoom.inference.cost import multiply_adds_by_pass, parameters
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import WEIGHTS, find_model, read_model
 from peakzoom.model.precision import FULL
+from peakzoom.model.starts import start_of
 from peakzoom.utils.durable import write_text
 from peakzoom.video.views import Preprocess
 
@@ -72,6 +73,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
         parts=_parts(facts),
         input=_input_rows(preprocess) if preprocess else None,
         settings=[*_flat(recipe), *_flat(options)],
+        start=start_of(options["init"]) if options.get("init") else None,
         full=FULL,
         validation_videos=len(facts.split("val")),
         limits=[limit for limit in (_people(facts), _separation(facts), _few_videos(facts)) if limit],

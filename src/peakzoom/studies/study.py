@@ -34,8 +34,9 @@ from peakzoom.model.config import BRANCHES
 from peakzoom.studies.arms import Arm, Fold
 from peakzoom.studies.predictions import FILE, ArmPrediction, read_predictions, write_predictions
 from peakzoom.training.check import check_settings
-from peakzoom.training.options import Options
+from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe
+from peakzoom.training.start import resolved
 from peakzoom.training.train import train
 from peakzoom.utils.durable import read_csv, write_csv, write_text
 from peakzoom.utils.errors import UserError
@@ -44,6 +45,13 @@ from peakzoom.video.sampling import Views
 
 # Options that may differ when going on.
 FREE = ("seed", "steps", "init", "weights", "workers", "progress", "cache")
+FROM_PACKAGE = "weights of peakzoom"
+# By what study.json says of "pre-trained", how a study is gone on with that was begun so.
+PRE_TRAINED: dict[bool | str, str] = {
+    False: "--init none, from scratch as it was begun",
+    True: "the --init NAME=RUN that it was begun with",
+    FROM_PACKAGE: "networks that have weights in peakzoom, and without --init",
+}
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +82,8 @@ class Study:
         recipe: of all arms; its model, width and branches are the arms'.
         options: of all trainings; ``seed``, ``steps``, ``init`` and ``weights`` are the study's.
         views: views of a test video.
-        init: for each network the model to start stage 1 from, where there is one.
+        init: for each network the trained model to start stage 1 from; none for any: all from scratch. None: all start
+            from the weights that come with the package, if those fit every network, else all from scratch.
 
     Raises:
         UserError: a training would be refused, or the folder is no study, or one of other data, recipe, options or
@@ -92,11 +101,15 @@ class Study:
         init: Mapping[str, str] | None = None,
     ) -> None:
         self.out, self.data, self.arms, self.recipe = Path(out), data, arms, recipe
-        self.options, self.views, self.init = options, views, init or {}
+        self.options, self.views = options, views
+        recipes = {arm.folder: arm.recipe(recipe) for arm in arms}
+        missing = [each for each in recipes.values() if resolved(Options(), each).init == FROM_SCRATCH]
+        self.from_package = init is None and not missing
+        self.init = init or {}
         # Before the study has a folder: a mistake there would stay part of it.
-        for network in {arm.folder: arm for arm in arms}.values():
-            start = replace(options, init=self.init.get(network.model))
-            check_settings(network.recipe(recipe), start, data.classes, validates=options.val_fraction > 0)
+        for each in recipes.values():
+            start = resolved(replace(options, init=self._init(each.model)), each)
+            check_settings(each, start, data.classes, validates=options.val_fraction > 0)
         self.root = Path(os.path.commonpath([str(entry.path.absolute().parent) for entry in data.entries]))
         videos = sorted([self._name(entry), data.classes[entry.label]] for entry in data.entries)
         settings = {
@@ -105,10 +118,25 @@ class Study:
             "recipe": replace(recipe, model="", width=1.0, branches=()).recorded(),
             "options": {key: value for key, value in asdict(self.options).items() if key not in FREE},
             "views": asdict(self.views),
-            "pre-trained": bool(self.init),
+            "pre-trained": FROM_PACKAGE if self.from_package else bool(self.init),
         }
         _open(self.out, settings)
+        if self.from_package:
+            log.info(
+                "all networks start from the weights that come with peakzoom, which were trained on generated clips "
+                "only (--init none: from scratch)"
+            )
+        elif init is None:
+            first = missing[0]
+            log.info(
+                f"all networks start from scratch: no weights that come with peakzoom fit {first.model} at width "
+                f"{first.width:g}"
+            )
         self.predictions = read_predictions(self.out / FILE)
+
+    def _init(self, model: str) -> str | None:
+        """What stage 1 of a network starts from, as in the options of a training."""
+        return None if self.from_package else self.init.get(model, FROM_SCRATCH)
 
     def _name(self, entry: Entry) -> str:
         return entry.path.absolute().relative_to(self.root).as_posix()
@@ -156,7 +184,7 @@ class Study:
         recipe = arm.recipe(self.recipe)
         first, second = home / arm.folder, home / f"{arm.folder}-{arm.letters}"
         seconds = {}
-        for run, step, init in ((first, "tcnn", self.init.get(arm.model)), (second, "joint", str(first))):
+        for run, step, init in ((first, "tcnn", self._init(arm.model)), (second, "joint", str(first))):
             began = time.monotonic()
             options = replace(
                 self.options, seed=task.seed, steps=(step,), init=init, weights=None, progress=False
@@ -238,9 +266,12 @@ def _open(out: Path, settings: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a folder with --out")
     if file.exists():
-        if changed := changed_settings(json.loads(file.read_text(encoding="utf-8")), settings):
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if changed := changed_settings(before, settings):
+            was = before.get("pre-trained", False)
+            way_out = "the same" if was == settings["pre-trained"] else PRE_TRAINED[was]
             raise UserError(
-                f"{out} was begun with another {changed}: go on with the same, or use another --out"
+                f"{out} was begun with another {changed}: go on with {way_out}, or use another --out"
             )
         return
     if out.exists() and any(out.iterdir()):

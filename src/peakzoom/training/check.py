@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import lightning as L
 import torch
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from peakzoom.model.load import find_model
 from peakzoom.model.precision import slow_in
-from peakzoom.model.starts import expect_start, start_of
+from peakzoom.model.starts import expect_fit, start_of
 from peakzoom.model.weights import load_weights
 from peakzoom.training.log import quiet_lightning
 from peakzoom.training.options import FROM_SCRATCH, Options
@@ -28,7 +27,8 @@ log = logging.getLogger(__name__)
 def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], validates: bool) -> None:
     """Refuse what would be refused after hours of decoding; log what is not refused but should be known.
 
-    ``classes`` are the data's, ``validates`` says whether there are validation videos.
+    ``options`` are :func:`~peakzoom.training.start.resolved`, ``classes`` are the data's, ``validates`` says whether
+    there are validation videos.
 
     Raises:
         UserError: a setting that is unknown, impossible here, or excluded by another one.
@@ -50,8 +50,9 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
     if options.init and options.weights:
         raise UserError("--init and --weights exclude one another: the T-CNN starts from one of them")
     init = None if options.init == FROM_SCRATCH else options.init
-    if init and start_of(init) and not Path(init).exists():
-        expect_start(init, recipe.model, recipe.width)
+    if init and (start := start_of(init)):
+        expect_fit(start, recipe.model, recipe.width, recipe.preprocess.mean, recipe.preprocess.std)
+        start.expect_whole()
     elif init:
         find_model(init)
     elif "tcnn" not in options.steps:

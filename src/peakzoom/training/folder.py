@@ -17,6 +17,7 @@ from peakzoom.data.runs import NAME_FILE, read_metrics
 from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
 from peakzoom.training.checkpoints import BEST, read_checkpoint
+from peakzoom.training.options import FROM_SCRATCH
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings
@@ -46,9 +47,12 @@ def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
             raise UserError(f"{out} is not empty: --resume goes on with it, another --out begins anew")
         if not file.exists():
             raise UserError(f"{out} holds no training to resume: config.json is missing")
-        if changed := changed_settings(json.loads(file.read_text(encoding="utf-8")), config):
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if changed := changed_settings(before, config):
+            was, now = (_start_option(each.get("options", {})) for each in (before, config))
+            there, way_out = ("", "the same") if was == now else (f": {was} there, {now} here", was)
             raise UserError(
-                f"{out} was begun with another {changed}; resume with the same, or use another --out"
+                f"{out} was begun with another {changed}{there}; resume with {way_out}, or use another --out"
             )
     elif resume:
         raise UserError(f"{out} does not exist or is empty: there is nothing to resume")
@@ -57,6 +61,12 @@ def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
         write_text(file, json.dumps(config, indent=2) + "\n")
     if not (out / "command.txt").exists():  # or a run was killed between the two
         write_text(out / "command.txt", shlex.join(sys.argv) + "\n")
+
+
+def _start_option(options: Mapping[str, Any]) -> str:
+    """The option that says which weights a run starts from, as ``config.json`` has its value."""
+    weights, init = options.get("weights"), options.get("init")
+    return f"--weights {weights}" if weights else f"--init {init or FROM_SCRATCH}"
 
 
 def write_lists(out: Path, data: VideoSet, parts: Mapping[str, Sequence[Entry]]) -> None:

@@ -28,7 +28,7 @@ class Options:
         steps: which stages to train: "tcnn" is stage 1, "joint" is stage 2.
         init: weights to start the T-CNN from (a run folder, a saved model, a name of
             :func:`peakzoom.model.starts.starts`); a head of other classes is made new. None: those that come with the
-            package, where they fit; "none": from scratch.
+            package, where they fit (:func:`peakzoom.training.start.resolved`); "none": from scratch.
         weights: a public weight file to start it from instead, see :func:`peakzoom.model.weights.load_weights`.
         progress: show how far the training is: by bars where there is a terminal or a notebook, else by a line an
             epoch in the log.

@@ -67,8 +67,16 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
 
 
 def resolved(options: Options, recipe: Recipe) -> Options:
-    """The options with the start that they come to: where none is named, the package's own if one fits."""
-    if options.init is not None or options.weights or "tcnn" not in options.steps:
+    """The options with the ``init`` that they come to, which is None no more in a training of stage 1 by itself.
+
+    Where none is given, it is the name of the package's start that fits the network, or "none". A folder goes before a
+    start of the same name, and is then given as "./NAME", so that a name alone is always the start.
+    """
+    if options.init is not None:
+        if start_of(options.init) and Path(options.init).exists():
+            return replace(options, init=f"./{options.init}")
+        return options
+    if options.weights or "tcnn" not in options.steps:
         return options
     pre = recipe.preprocess
     start = fitting_start(recipe.model, recipe.width, pre.mean, pre.std)
@@ -76,19 +84,22 @@ def resolved(options: Options, recipe: Recipe) -> Options:
 
 
 def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Preprocess) -> None:
-    """Give a network the weights of ``trained``, this run's stage 1, or those that the options come to, if any.
+    """Give a network the weights of ``trained``, this run's stage 1, or those of the options, if any.
 
-    All its heads then start from its backbone's.
+    The options are :func:`resolved`. All heads of the network then start from its backbone's.
     """
-    init = None if options.init == FROM_SCRATCH else options.init
-    if trained is None and init and (start := start_of(init)) and not Path(init).exists():
-        load_weights(model.backbone, start.file)
+    if trained is not None:
+        start_from(model, trained)
+    elif options.init == FROM_SCRATCH:
+        log.info("starts from scratch")
+    elif options.init and (start := start_of(options.init)):
+        start.load(model.backbone)
         log.info(
             f"starts from {start.name}, which comes with peakzoom and was trained on generated clips only "
             "(--init none: from scratch)"
         )
-    elif trained or init:
-        start_from(model, trained or str(init))
+    elif options.init:
+        start_from(model, options.init)
     elif options.weights:
         for line in load_weights(model.backbone, options.weights):
             log.info(line)
