@@ -59,6 +59,7 @@ RUN = {
     "predict": QUICK,
     "report": [],
     "recipe": [],
+    "weights": [],
 }
 # Command lines that are only read: a pattern of the whole line, with its page in front, and why. The first one counts.
 READ = {
