@@ -219,7 +219,7 @@ def test_no_command(call: Call) -> None:
         ("ablate {tmp}/classes --out {new}", "no test videos"),
         ("ablate {tmp}/classes --out {new} --leave-one-group-out", "without one"),
         ("ablate {clips} --out {new} --init tcnn_s={run}", "expected NAME=RUN with NAME one of tcnn_xs"),
-        ("ablate {clips} --out {new} --init tcnn_xs={tmp}/gone", "does not exist"),
+        ("ablate {clips} --out {new} --init tcnn_xs_local={tmp}/gone", "does not exist"),
         ("ablate {clips} --out {new} --lr 0", "tcnn.lr is 0.0"),
         ("ablate {clips} --out {new} --set preprocess.std=1,2,3", "above 0 up to 1"),
         ("ablate {clips} --out {new} --crops 0", "at least 1"),
@@ -343,7 +343,7 @@ def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -
 
     from peakzoom.model import BACKBONES
 
-    public = BACKBONES["tcnn_xs"](400, width=0.25).state_dict()
+    public = BACKBONES["tcnn_xs_local"](400, width=0.25).state_dict()
     save_file(public, tmp_path / "k400.safetensors")
     tiny = "--size 32 --epochs 1 --batch-size 9 --workers 0"
     tiny += " --set preprocess.frames=4 --set accelerator=cpu --set width=0.25"

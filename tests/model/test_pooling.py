@@ -216,6 +216,20 @@ def test_the_local_networks_are_the_small_ones_with_what_makes_maps_mark_the_act
     assert torch.equal(network(clip), plain(clip))
 
 
+@pytest.mark.parametrize("first", [1, 3, 4])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_quiet_loss_of_parts_of_a_batch_adds_up_to_that_of_the_batch(first: int, weighted: bool) -> None:
+    some, bias = maps(5, CLASSES, 2, 4, 6), torch.randn(CLASSES)
+    some[2] = 0  # all cells are alike, so none of this clip's is silent
+    target = torch.arange(5) % CLASSES
+    weight = torch.rand(CLASSES) + 0.1 if weighted else None
+    shares = torch.ones(5) if weight is None else weight[target]
+    parts = [slice(None, first), slice(first, None)]
+    losses = [quiet_loss(some[part], bias, target[part], class_weight=weight) for part in parts]
+    together = sum(loss * shares[part].sum() for loss, part in zip(losses, parts, strict=True)) / shares.sum()
+    torch.testing.assert_close(quiet_loss(some, bias, target, class_weight=weight), together)
+
+
 def test_the_quiet_loss_is_added_to_eq_8_in_training_alone() -> None:
     torch.manual_seed(0)
     model = PeakZoom("tcnn_xs_local", CLASSES, width=0.25, dropout=0.0, branches=("original",))

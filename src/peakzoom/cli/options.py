@@ -48,8 +48,8 @@ DecodersOpt = Annotated[
 ModelOpt = Annotated[
     str | None,
     network_option(
-        help="tcnn (paper), tcnn_s, tcnn_xs, or a baseline: r3d_18, tsm, i3d ...",
-        show_default="tcnn_xs, paper: tcnn",
+        help="tcnn (paper), tcnn_s, tcnn_xs_local, or a baseline: r3d_18, tsm, i3d ...",
+        show_default="tcnn_xs_local, paper: tcnn",
     ),
 ]
 ValFractionOpt = Annotated[

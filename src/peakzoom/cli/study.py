@@ -55,7 +55,7 @@ class StudyOptions:
 class Compared:
     """Which networks stand side by side."""
 
-    models: Annotated[str, typer.Option(help="Networks, as tcnn_xs,r3d_18,tsm.")] = "tcnn_xs"
+    models: Annotated[str, typer.Option(help="Networks, as tcnn_xs,r3d_18,tsm.")] = "tcnn_xs_local"
     spatial: Annotated[
         str, typer.Option(help="Which of them also with spatial attention: all, none, or names.")
     ] = "all"

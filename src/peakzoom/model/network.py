@@ -343,7 +343,8 @@ class PeakZoom(nn.Module, Pretrained):
             for value in logits.values()
         ]
         if quiet and output.maps is not None:
-            losses.append(quiet * quiet_loss(output.maps, self.backbone.fc.bias, target))
+            bias = self.backbone.fc.bias
+            losses.append(quiet * quiet_loss(output.maps, bias, target, class_weight=class_weight))
         return torch.stack(losses).sum()
 
     @torch.no_grad()

@@ -86,18 +86,22 @@ def class_scores(features: Tensor, weight: Tensor, how: str) -> Tensor:
     return pool_cells(class_response_maps(features, weight), how).mean(2)
 
 
-def quiet_loss(maps: Tensor, bias: Tensor, target: Tensor, speakers: float = 0.25) -> Tensor:
+def quiet_loss(
+    maps: Tensor, bias: Tensor, target: Tensor, speakers: float = 0.25, class_weight: Tensor | None = None
+) -> Tensor:
     """How far cells that do not speak for the true class are from a score of nothing: a loss beside the classifier's.
 
     In each slice, the share ``speakers`` of the cells where the true class stands out most from the mean of all
     classes may say what they like. Of every other cell's own softmax the cross-entropy with equal chances is taken;
-    the mean over those cells is lowest, log S, where none of them prefers a class.
+    the mean over those cells of a clip is lowest, log S, where none of them prefers a class. The loss is the mean over
+    the clips, so that several processes share it as they share a cross-entropy.
 
     Args:
         maps: (B, S, T', h, w) class response maps, in training.
         bias: (S,), the classifier's.
         target: (B,) int64, the true classes.
         speakers: in [0, 1).
+        class_weight: (S,), how much a clip of each class counts; as in ``torch.nn.functional.cross_entropy``.
     """
     index = target[:, None, None, None, None].expand(-1, 1, *maps.shape[2:])
     speaks = (maps.gather(1, index)[:, 0] - maps.mean(1)).detach()  # (B, T', h, w)
@@ -105,4 +109,8 @@ def quiet_loss(maps: Tensor, bias: Tensor, target: Tensor, speakers: float = 0.2
     level = ordered[..., int((1 - speakers) * ordered.shape[2]), None, None]
     silent = (speaks < level).to(maps.dtype)
     surprise = -(maps + bias[:, None, None, None]).log_softmax(1).mean(1)
-    return (surprise * silent).sum() / silent.sum().clamp(min=1)
+    clips = (surprise * silent).sum((1, 2, 3)) / silent.sum((1, 2, 3)).clamp(min=1)
+    if class_weight is None:
+        return clips.mean()
+    weight = class_weight[target]
+    return (weight * clips).sum() / weight.sum()
