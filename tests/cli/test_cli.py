@@ -23,11 +23,13 @@ from terminal import environment, in_terminal
 import peakzoom
 from peakzoom import cli
 from peakzoom.cli.evaluate import show_pointing
+from peakzoom.cli.study import _starts
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.pointing import PointedFrame, Pointing
 from peakzoom.hub.card import update_card
 from peakzoom.inference.recognizer import load
 from peakzoom.model.config import BRANCHES
+from peakzoom.model.starts import starts
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, paper, small
 from peakzoom.utils.errors import DecodeError
@@ -87,7 +89,16 @@ def mistake(result: Result) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *(["quickstart"], ["train"], ["recipe"], ["evaluate"], ["predict"], ["explain"], ["watch"]),
+        *(
+            ["quickstart"],
+            ["train"],
+            ["recipe"],
+            ["weights"],
+            ["evaluate"],
+            ["predict"],
+            ["explain"],
+            ["watch"],
+        ),
         *(["report"], ["serve"], ["calibrate"], ["export"], ["push"], ["ablate"], ["compare"]),
         *(["data", "check"], ["data", "render"]),
     ],
@@ -418,6 +429,25 @@ def test_what_a_training_is_asked_for(
         assert printed.code == 0 and printed.err == ""
         (tmp_path / "mine.toml").write_text(printed.out)
         assert chosen("--recipe", str(tmp_path / "mine.toml"))[0] == recipe
+
+
+def test_weights_are_listed_in_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peakzoom.cli.console.out_console.width", 80)
+    result = call("weights")
+    assert result.code == 0 and result.err == ""
+    lines = result.out.splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in result.out
+    for start in starts():
+        (row,) = (line for line in lines if f" {start.name} " in line)
+        assert f" {start.network} " in row and f"{start.card['accuracy']:.1f}%" in row
+    assert "Apache-2.0" in lines[0] and "--init none trains from scratch" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, None), ("none", {}), ("tcnn_xs=a, tsm=b", {"tcnn_xs": "a", "tsm": "b"})]
+)
+def test_what_the_networks_of_a_study_start_from(text: str | None, expected: dict[str, str] | None) -> None:
+    assert _starts(text, ["tcnn_xs", "tsm"]) == expected
 
 
 def test_the_defaults_that_help_shows_are_the_recipes(call: Call) -> None:

@@ -48,7 +48,13 @@ class StudyOptions:
         str | None, data_option(help="Official splits as folds, as 1,2,3 (UCF101, HMDB51).")
     ] = None
     seeds: Annotated[str, typer.Option(help="As 0,1,2.")] = "0,1,2"
-    init: Annotated[str | None, typer.Option(help="Start from trained networks: NAME=RUN,NAME=RUN.")] = None
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from trained networks: NAME=RUN,NAME=RUN. none: from scratch. Where none is named, all start "
+            "from weights that come with peakzoom, if every network has some."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -172,10 +178,14 @@ def _width(name: str, cost: float, recipe: Recipe) -> float:
     return width_for(make, cost, recipe.preprocess.frames, recipe.preprocess.size)
 
 
-def _starts(text: str | None, models: list[str]) -> dict[str, str]:
-    """The trained model that each network starts from, out of NAME=RUN,NAME=RUN; none where none is named."""
+def _starts(text: str | None, models: list[str]) -> dict[str, str] | None:
+    """The trained model that each network starts from, out of NAME=RUN,NAME=RUN; none where that is asked for."""
+    from peakzoom.training.options import FROM_SCRATCH
+
+    if text is None:
+        return None
     init: dict[str, str] = {}
-    for part in names_of(text or ""):
+    for part in names_of(text) if text != FROM_SCRATCH else ():
         name, _, run = part.partition("=")
         if name not in models or not run:
             raise UserError(f"--init has {part!r}, expected NAME=RUN with NAME one of {', '.join(models)}")
