@@ -136,7 +136,7 @@ class RecipeOptions:
         str,
         training_option(
             metavar="NAME|FILE",
-            help="small: from scratch on small data; paper: Sec. 3.1; or a TOML file (see 'peakzoom recipe').",
+            help="small: small data; paper: Sec. 3.1; or a TOML file (see 'peakzoom recipe').",
         ),
     ] = "small"
     epochs: Annotated[
