@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,9 @@ KEYS = {
     "--accelerator": "accelerator",
     "--cache": "cache",
 }
+
+
+AS_IT_WAS = ["--set", "quiet=0", "--model", "tcnn_xs"]  # recipe small took another network then
 
 
 def as_asked_now(words: list[str]) -> list[str]:
@@ -137,6 +141,9 @@ def test_a_killed_training_goes_on(
         old / "clips" / "clips.csv",
         *as_asked_now(json.loads((old / "asked.json").read_text())),
     ]
+    with pytest.raises(UserError, match=re.escape(f"resume with {' '.join(AS_IT_WAS)}")):
+        command(*asked, "--out", run, "--resume")
+    asked += AS_IT_WAS
     with pytest.MonkeyPatch.context() as patch:  # what is asked is written down before the first step
         patch.setattr("peakzoom.training.train._fit", stop)
         with pytest.raises(StoppedError):

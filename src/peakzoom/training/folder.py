@@ -18,11 +18,15 @@ from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
 from peakzoom.training.checkpoints import BEST, read_checkpoint
 from peakzoom.training.options import FROM_SCRATCH
+from peakzoom.training.recipes import flat
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings
 
 log = logging.getLogger(__name__)
+
+NOTHING = 0  # what a recipe has of a key that its file leaves out
+OWN_OPTIONS = {"--set name": "--recipe", "--set model": "--model", "--set batch_size": "--batch-size"}
 
 
 def training_curves(run: str | Path) -> Figure:
@@ -49,10 +53,9 @@ def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
             raise UserError(f"{out} holds no training to resume: config.json is missing")
         before = json.loads(file.read_text(encoding="utf-8"))
         if changed := changed_settings(before, config):
-            was, now = (_start_option(each.get("options", {})) for each in (before, config))
-            there, way_out = ("", "the same") if was == now else (f": {was} there, {now} here", was)
+            differing, way_out = _differing(before, config)
             raise UserError(
-                f"{out} was begun with another {changed}{there}; resume with {way_out}, or use another --out"
+                f"{out} was begun with another {changed}{differing}; resume with {way_out}, or use another --out"
             )
     elif resume:
         raise UserError(f"{out} does not exist or is empty: there is nothing to resume")
@@ -61,6 +64,35 @@ def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
         write_text(file, json.dumps(config, indent=2) + "\n")
     if not (out / "command.txt").exists():  # or a run was killed between the two
         write_text(out / "command.txt", shlex.join(sys.argv) + "\n")
+
+
+def _differing(before: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str]:
+    """What of a recipe and of the start differs, and the options with which a run goes on, as parts of a sentence."""
+    there, here = (
+        {
+            **{f"--set {key}": value for key, value in flat(each.get("recipe") or {}).items()},
+            "": _start_option(each.get("options", {})),
+        }
+        for each in (before, json.loads(json.dumps(config)))
+    )
+    keys = [key for key in there.keys() | here.keys() if there.get(key, NOTHING) != here.get(key, NOTHING)]
+    if not keys:
+        return "", "the same"
+
+    if "--set name" in keys:  # nothing else needs to be said
+        keys = ["--set name"]
+
+    def option(of: Mapping[str, Any], key: str) -> str:
+        value = of.get(key, NOTHING)
+        if not key:
+            return str(value)
+        if key in OWN_OPTIONS:
+            return f"{OWN_OPTIONS[key]} {value}"
+        return f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}"
+
+    shown = sorted(keys, reverse=True)[:4]
+    differing = "; ".join(f"{option(there, key)} there, {option(here, key)} here" for key in shown)
+    return f": {differing}", " ".join(option(there, key) for key in shown)
 
 
 def _start_option(options: Mapping[str, Any]) -> str:

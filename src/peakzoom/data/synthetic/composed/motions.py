@@ -1,7 +1,7 @@
 """What figures do: a table of classes, each a change of poses over time.
 
-A class is made of who moves (one figure, two, a figure with a thing), which part, in which direction and how often; no
-still frame tells it, for what comes in one direction has a class that is its reverse, and resting poses are shared.
+A class is made of who moves (one figure, two, a figure with a thing), which part, in which direction and how often. A
+still frame seldom tells it: what comes in one direction has a class that is its reverse, and resting poses are shared.
 """
 
 from __future__ import annotations

@@ -1,0 +1,101 @@
+"""What the settings of the attention do to what the complementary branch sees, before any joint training.
+
+Takes the T-CNN of a run (stage 1) and lets every branch answer with its classifier, as ``attention.py`` does. A row is
+one change of the settings; accuracy and mean negative log-likelihood (nats) of O, D, C, the mean of O and D, and the
+mean of the three, on the run's test videos.
+
+    python benchmarks/complementary.py runs/a --clips 2 --videos 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attention as forms
+import numpy as np
+import torch
+
+from peakzoom.data.runs import run_videos
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.model.attention import SparseAttention
+from peakzoom.video.sampling import Views, decode_views
+
+NAMES = ("original", "discriminative", "complementary", "O + D", "O + D + C")
+
+
+class Even(SparseAttention):
+    """Without Eq. 6's 1 / R: a complementary peak weighs as much as its share, so that faint ones do not outweigh."""
+
+    def forward(self, response: Any, peaks: Any, phi: Any = None, *, mode: str | None = None) -> Any:
+        return super().forward(response.clamp(min=0.5), peaks, phi, mode=mode)
+
+
+def change(**values: float | str) -> Callable[[Any], None]:
+    def set_values(model: Any) -> None:
+        for key, value in values.items():
+            if isinstance(value, float) and key.startswith("beta"):
+                getattr(model.attention, key).data.fill_(value)
+            else:
+                setattr(model.attention, key, value)
+
+    return set_values
+
+
+def even(model: Any) -> None:
+    model.attention.__class__ = Even
+
+
+SETTINGS: dict[str, Callable[[Any], None]] = {
+    "as it is (0.424, base 0.09)": change(),
+    "beta_com 0.127, as D's": change(beta_com=0.127),
+    "beta_com 0.25": change(beta_com=0.25),
+    "beta_com 0.6": change(beta_com=0.6),
+    "base 0.3": change(base=0.3),
+    "base 1": change(base=1.0),
+    "base 3": change(base=3.0),
+    "responses of 0.5 at least": even,
+    "beta_com 0.127, base 0.3": change(beta_com=0.127, base=0.3),
+}
+
+
+def test(run: Path, setting: Callable[[Any], None], clips: int, videos: int) -> dict[str, list[float]]:
+    """Right or not, and NLL, of each answer."""
+    model = forms.three_branches(run, "evidence, erase", 2)
+    setting(model)
+    recognizer = Recognizer.of(model, "cpu")
+    answers: dict[str, list[float]] = {}
+    tested = [entry for entry in run_videos(run).entries if entry.split == "test"][:videos]
+    for entry in tested:
+        views = decode_views(entry.path, recognizer.preprocess, Views(clips=clips, crops=1))
+        scores = dict(recognizer.score(views).scores)
+        scores["O + D"] = (scores["original"] + scores["discriminative"]) / 2
+        scores["O + D + C"] = np.mean([scores[name] for name in NAMES[:3]], axis=0)
+        for name in NAMES:
+            answers.setdefault(name, []).append(float(scores[name].argmax() == entry.label))
+            answers.setdefault(f"{name} NLL", []).append(-float(np.log(scores[name][entry.label])))
+    return answers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--clips", type=int, default=2, help="of a video, middle crop")
+    parser.add_argument("--videos", type=int, default=400)
+    asked = parser.parse_args()
+    torch.set_grad_enabled(False)
+    print("| setting | " + " | ".join(NAMES) + " |\n|" + "---|" * (len(NAMES) + 1))
+    for name, setting in SETTINGS.items():
+        answers = test(asked.run, setting, asked.clips, asked.videos)
+        cells = [f"{100 * np.mean(answers[key]):.1f} ({np.mean(answers[f'{key} NLL']):.3f})" for key in NAMES]
+        print("| " + " | ".join([name, *cells]) + " |")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
