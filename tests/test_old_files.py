@@ -41,7 +41,14 @@ KEYS = {
 }
 
 
-AS_IT_WAS = ["--set", "quiet=0", "--model", "tcnn_xs"]  # recipe small took another network then
+AS_IT_WAS = [
+    "--set",
+    "quiet=0",
+    "--model",
+    "tcnn_xs",
+    "--set",
+    "faintest=0.001",
+]  # recipe small is another now
 
 
 def as_asked_now(words: list[str]) -> list[str]:

@@ -170,10 +170,12 @@ def sparse_attention(
     beta_dis: float = 0.127,
     beta_com: float = 0.424,
     base: float = 0.09,
+    faintest: float = 0.0,
 ) -> tuple[Array, Array]:
     """Q = base + sum of A_i over its set (Eq. 7), A_i = R_i exp(-d^2 / (R_i beta_1^2)) in P_dis and
     (1 / R_i) exp(-d^2 / (R_i beta_2^2)) in P_com (Eq. 6); d between cells as a fraction of the grid side: cells / g, as
-    in S3N, whose sigma is theta times the grid's size. All (N, g, g). R here is never tiny: no clamp."""
+    in S3N, whose sigma is theta times the grid's size. All (N, g, g). R here is never tiny.
+    ``faintest``, beside the paper: the least that R counts as in A_i."""
     number, height, width = response.shape
     q_dis = np.full(response.shape, base, dtype=np.float64)
     q_com = np.full(response.shape, base, dtype=np.float64)
@@ -184,6 +186,7 @@ def sparse_attention(
                     continue
                 r = float(response[n, yi, xi])
                 in_dis, in_com = split_weights(r, mode, 0.0 if phi is None else float(phi[n, yi, xi]))
+                r = max(r, faintest)
                 for y in range(height):
                     for x in range(width):
                         d2 = ((y - yi) / height) ** 2 + ((x - xi) / width) ** 2

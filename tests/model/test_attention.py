@@ -72,6 +72,18 @@ def test_other_constants() -> None:
             np.testing.assert_allclose(q, r, rtol=1e-11)
 
 
+@pytest.mark.parametrize("faintest", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("mode", MODES)
+def test_faint_peaks_count_as_the_faintest(mode: str, faintest: float) -> None:
+    response, peaks, phi = case(3, 9, torch.float64, 0.2, seed=4)
+    got = run(double(mode=mode, faintest=faintest), response, peaks, phi if mode == "sample" else None)
+    wanted = ref.sparse_attention(response.numpy(), peaks.numpy(), phi.numpy(), mode, faintest=faintest)
+    for q, r in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(q, r, rtol=1e-11)
+    most = peaks.flatten(1).sum(1).max().item() / faintest  # no peak weighs more than 1 / faintest
+    assert got[1].max() <= 0.09 + most + 1e-9
+
+
 def test_published_constants_and_learnable_betas() -> None:
     module = SparseAttention()
     assert isinstance(module.beta_dis, nn.Parameter) and isinstance(module.beta_com, nn.Parameter)
@@ -141,7 +153,7 @@ def test_tiny_responses_stay_finite(mode: str, value: float) -> None:
     peaks[:, 0, 0] = True
     phi = torch.full((2, 9, 9), 0.5)
     module = SparseAttention(mode=mode)
-    assert module.eps > 0
+    assert module.faintest > 0
     q_dis, q_com = module.eval()(response, peaks, phi if mode == "sample" else None)
     assert q_dis.isfinite().all() and q_com.isfinite().all()
     (q_dis.sum() + q_com.sum()).backward()

@@ -647,7 +647,10 @@ def test_further_peaks_are_those_of_the_function(attention_per: str) -> None:
     assert torch.equal(seen.peaks, peaks) and (peaks & ~find_peaks(placed)).any()
 
 
-@pytest.mark.parametrize(("option", "value"), [("response", "peaks"), ("erase", -0.1), ("erase", 1.0)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("response", "peaks"), ("erase", -0.1), ("erase", 1.0), ("faintest", 0.0), ("faintest", 1.1)],
+)
 def test_forms_that_do_not_exist(option: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{option} is "):
         build(**{option: value})

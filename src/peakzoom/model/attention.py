@@ -25,20 +25,26 @@ class SparseAttention(nn.Module):
             because they write 2 sigma^2 where Eq. 6 has R beta^2).
         beta_com: first width of the complementary ones, learnable (0.3 times sqrt 2).
         base: attention where there is no peak (Ding et al.).
+        faintest: Eq. 6 divides by R; responses below this count as this, once it is decided where a peak falls. A
+            larger one keeps faint peaks from outweighing the clear ones in the complementary branch.
         mode: how peaks are split unless ``forward`` says otherwise: "sample" by phi ~ U(0, 1), as in training;
             "expected" counts every peak in both branches with its probability of falling there, the mean of Eq. 5-7
             over phi; "threshold" by phi = 0.5.
     """
 
-    eps = 1e-3  # Eq. 6 divides by R: responses below this count as this
-
     def __init__(
-        self, beta_dis: float = 0.127, beta_com: float = 0.424, base: float = 0.09, mode: str = "expected"
+        self,
+        beta_dis: float = 0.127,
+        beta_com: float = 0.424,
+        base: float = 0.09,
+        mode: str = "expected",
+        faintest: float = 1e-3,
     ) -> None:
         super().__init__()
         self.beta_dis = nn.Parameter(torch.tensor(float(beta_dis)))
         self.beta_com = nn.Parameter(torch.tensor(float(beta_com)))
         self.base = base
+        self.faintest = faintest
         self.mode = mode
 
     def forward(
@@ -65,7 +71,7 @@ class SparseAttention(nn.Module):
             value = response.flatten(1).gather(1, cell)
             share = self._share(value, response, cell, phi, mode or self.mode)
 
-            value = value.clamp(min=self.eps)
+            value = value.clamp(min=self.faintest)
             side = response.shape[1]
             apart = _squared_distances(side, response.dtype, response.device)
             row, column = apart[cell // side], apart[cell % side]  # (N, K, g)

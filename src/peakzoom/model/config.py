@@ -34,6 +34,7 @@ class PeakZoomConfig:
         beta_dis: first width of the discriminative Gaussians, see :class:`~peakzoom.model.SparseAttention`.
         beta_com: first width of the complementary Gaussians.
         base: attention where there is no peak.
+        faintest: responses of peaks below this count as this in Eq. 6, which divides by them.
         train_mode: how peaks are split in ``train()``: one of :data:`~peakzoom.model.attention.MODES`.
         eval_mode: how peaks are split in ``eval()``.
         attention_per: "frame" gives every frame a warp of its own (paper); "clip" averages the responses over time
@@ -59,6 +60,7 @@ class PeakZoomConfig:
     beta_dis: float = 0.127
     beta_com: float = 0.424
     base: float = 0.09
+    faintest: float = 1e-3
     train_mode: str = "sample"
     eval_mode: str = "expected"
     attention_per: str = "frame"
@@ -84,5 +86,7 @@ class PeakZoomConfig:
             raise ValueError(
                 f"erase is {self.erase}, expected 0 or more and less than 1, a fraction of the frame"
             )
+        if not 0 < self.faintest <= 1:
+            raise ValueError(f"faintest is {self.faintest}, expected more than 0 and at most 1, a response")
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise ValueError(f"{len(self.classes)} class names for {self.num_classes} classes")

@@ -98,6 +98,8 @@ class PeakZoom(nn.Module, Pretrained):
 
         self.backbone_name = backbone if isinstance(backbone, str) else type(backbone).__name__
         self._hub_mixin_config = asdict(config)  # becomes config.json
+        if config.faintest == PeakZoomConfig.faintest:
+            del self._hub_mixin_config["faintest"]  # as files have it that were written before there was one
         if isinstance(backbone, str):
             if backbone not in BACKBONES:
                 raise UserError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
@@ -111,7 +113,9 @@ class PeakZoom(nn.Module, Pretrained):
         if TYPE_CHECKING:
             assert isinstance(backbone, Backbone)
         self.backbone = backbone
-        self.attention = SparseAttention(config.beta_dis, config.beta_com, config.base, config.eval_mode)
+        self.attention = SparseAttention(
+            config.beta_dis, config.beta_com, config.base, config.eval_mode, config.faintest
+        )
         self.sampler = ZoomSampler(config.grid)
 
         # The original branch's classifier is the backbone's own (Eq. 1 uses it); a lone branch needs no fusion.

@@ -18,14 +18,15 @@ from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
 from peakzoom.training.checkpoints import BEST, read_checkpoint
 from peakzoom.training.options import FROM_SCRATCH
-from peakzoom.training.recipes import flat
+from peakzoom.training.recipes import Recipe, flat
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings
 
 log = logging.getLogger(__name__)
 
-NOTHING = 0  # what a recipe has of a key that its file leaves out
+# What a recipe has of a key that its file leaves out.
+LEFT_OUT = {"--set quiet": 0, "--set faintest": Recipe.faintest}
 OWN_OPTIONS = {"--set name": "--recipe", "--set model": "--model", "--set batch_size": "--batch-size"}
 
 
@@ -75,7 +76,11 @@ def _differing(before: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[st
         }
         for each in (before, json.loads(json.dumps(config)))
     )
-    keys = [key for key in there.keys() | here.keys() if there.get(key, NOTHING) != here.get(key, NOTHING)]
+    keys = [
+        key
+        for key in there.keys() | here.keys()
+        if there.get(key, LEFT_OUT.get(key)) != here.get(key, LEFT_OUT.get(key))
+    ]
     if not keys:
         return "", "the same"
 
@@ -83,7 +88,7 @@ def _differing(before: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[st
         keys = ["--set name"]
 
     def option(of: Mapping[str, Any], key: str) -> str:
-        value = of.get(key, NOTHING)
+        value = of.get(key, LEFT_OUT.get(key))
         if not key:
             return str(value)
         if key in OWN_OPTIONS:

@@ -60,7 +60,7 @@ class Recipe:
         branches: of stage 2; the original alone is the T-CNN trained on as long (paper, Table 4).
         tcnn, joint: stage 1 and stage 2.
         class_balance: exponent b of the loss weights (N / (S n_c))^b; 0 = every video counts the same.
-        attention_per, response, erase: see :class:`~peakzoom.model.PeakZoom`.
+        attention_per, response, erase, faintest: see :class:`~peakzoom.model.PeakZoom`.
         quiet: weight of the loss that asks cells which do not speak for a clip's class to prefer none, in networks
             that choose among their cells (:func:`~peakzoom.model.pooling.quiet_loss`).
         same_rate: bring videos to their median rate when their rates differ.
@@ -83,6 +83,7 @@ class Recipe:
     attention_per: str = "frame"
     response: str = "gate"
     erase: float = 0.0
+    faintest: float = 1e-3
     quiet: float = 0.0
     same_rate: bool = False
 
@@ -91,6 +92,8 @@ class Recipe:
         values = asdict(self)
         if not self.quiet:
             del values["quiet"]
+        if self.faintest == Recipe.faintest:
+            del values["faintest"]
         for stage in (values["tcnn"], values["joint"]):
             if not stage["frozen_norms"]:
                 del stage["frozen_norms"]
@@ -120,6 +123,7 @@ MEAN: Range = ("from 0 to 1, as pixels are", lambda mean: all(0 <= each <= 1 for
 STD: Range = ("above 0 up to 1, as pixels are", lambda std: all(0 < each <= 1 for each in std))
 # Of values by key, without the name of the stage; a value that is None needs no range.
 RANGES: dict[str, Range] = {
+    "faintest": ("more than 0 and at most 1, a response", lambda value: 0 < value <= 1),
     **dict.fromkeys(("epochs", "batch_size", "max_stride", "stride"), COUNT),
     **dict.fromkeys(("width", "reach", "lr", "clip_gradient", "preprocess.fps"), POSITIVE),
     **dict.fromkeys(("min_steps", "final_lr", "weight_decay", "class_balance", "quiet"), NOT_NEGATIVE),
@@ -198,6 +202,7 @@ def small() -> Recipe:
         attention_per="clip",
         response="evidence",
         erase=0.15,
+        faintest=0.5,
         quiet=1.0,
         same_rate=True,
     )
@@ -215,6 +220,7 @@ def quickstart() -> Recipe:
     return replace(
         recipe,
         name="quickstart",
+        faintest=Recipe.faintest,  # it has no complementary branch
         width=0.5,
         dropout=0.2,
         preprocess=replace(recipe.preprocess, frames=8),

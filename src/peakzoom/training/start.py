@@ -55,6 +55,7 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
         attention_per=recipe.attention_per,
         response=recipe.response,
         erase=recipe.erase,
+        faintest=recipe.faintest,
         classes=tuple(classes),
         preprocess=recipe.preprocess.to_dict(),
     )
