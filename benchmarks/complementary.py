@@ -21,17 +21,9 @@ import torch
 
 from peakzoom.data.runs import run_videos
 from peakzoom.inference.recognizer import Recognizer
-from peakzoom.model.attention import SparseAttention
 from peakzoom.video.sampling import Views, decode_views
 
 NAMES = ("original", "discriminative", "complementary", "O + D", "O + D + C")
-
-
-class Even(SparseAttention):
-    """Without Eq. 6's 1 / R: a complementary peak weighs as much as its share, so that faint ones do not outweigh."""
-
-    def forward(self, response: Any, peaks: Any, phi: Any = None, *, mode: str | None = None) -> Any:
-        return super().forward(response.clamp(min=0.5), peaks, phi, mode=mode)
 
 
 def change(**values: float | str) -> Callable[[Any], None]:
@@ -45,10 +37,6 @@ def change(**values: float | str) -> Callable[[Any], None]:
     return set_values
 
 
-def even(model: Any) -> None:
-    model.attention.__class__ = Even
-
-
 SETTINGS: dict[str, Callable[[Any], None]] = {
     "as it is (0.424, base 0.09)": change(),
     "beta_com 0.127, as D's": change(beta_com=0.127),
@@ -57,7 +45,7 @@ SETTINGS: dict[str, Callable[[Any], None]] = {
     "base 0.3": change(base=0.3),
     "base 1": change(base=1.0),
     "base 3": change(base=3.0),
-    "responses of 0.5 at least": even,
+    "faintest 0.5": change(faintest=0.5),
     "beta_com 0.127, base 0.3": change(beta_com=0.127, base=0.3),
 }
 

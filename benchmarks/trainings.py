@@ -14,7 +14,7 @@ from held import PRE, Clips, Draws, training_views
 from torch import Tensor
 from variants import RECIPE, Variant, loss_of
 
-from peakzoom.training.module import schedule
+from peakzoom.training.module import decayed_and_spared, schedule
 
 # Of a step: what it computes in, and whether by 2-D convolutions (flat.py). The earlier ones are preferred.
 MODES = ("float32", "flat-float32", "bfloat16", "flat-bfloat16")
@@ -35,12 +35,11 @@ class Training:
         self.rates = torch.tensor(rates, device=device)
         self.rate, self.at = self.rates[0].clone(), torch.zeros(1, dtype=torch.int64, device=device)
         self.weights = self._annealed(device) if variant.anneal else None
-        decayed = [value for value in net.parameters() if value.dim() > 1]
-        spared = [value for value in net.parameters() if value.dim() <= 1]
-        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
         on_gpu = device.type == "cuda"
         options: dict[str, Any] = {"fused": True, "capturable": True} if on_gpu else {"foreach": False}
-        self.optimizer = torch.optim.AdamW(groups, lr=self.rate, weight_decay=stage.weight_decay, **options)
+        self.optimizer = torch.optim.AdamW(
+            decayed_and_spared(net), lr=self.rate, weight_decay=stage.weight_decay, **options
+        )
         self.stream = torch.cuda.Stream(device) if on_gpu else None
         self.graph: Any = None
 

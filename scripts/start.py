@@ -37,7 +37,7 @@ from peakzoom.data.synthetic.composed.scene import CLASSES, compose
 from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.pooling import drop_channels, gather, quiet_loss, score
 from peakzoom.model.response import class_response_maps
-from peakzoom.training.module import schedule
+from peakzoom.training.module import decayed_and_spared, schedule
 from peakzoom.training.recipes import StageSettings, small
 
 NETWORKS = {  # name of the file: backbone, width
@@ -107,13 +107,10 @@ class Pupil:
         self.net: Any = BACKBONES[backbone](len(CLASSES), **options).to(device).train()
         self.settings = replace(SETTINGS, lr=SETTINGS.lr / (1 if width < 1 else 1.5))
         self.rate = torch.tensor(self.settings.lr, device=device)
-        decayed = [value for value in self.net.parameters() if value.dim() > 1]
-        spared = [value for value in self.net.parameters() if value.dim() <= 1]
-        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
         on_gpu = device.type == "cuda"
         fast: dict[str, Any] = {"fused": True, "capturable": True} if on_gpu else {"foreach": False}
         self.optimizer = torch.optim.AdamW(
-            groups, lr=self.rate, weight_decay=self.settings.weight_decay, **fast
+            decayed_and_spared(self.net), lr=self.rate, weight_decay=self.settings.weight_decay, **fast
         )
         self.done = 0
         self.video = torch.zeros((batch, 3, FRAMES, SIZE, SIZE), device=device)

@@ -18,15 +18,14 @@ from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
 from peakzoom.training.checkpoints import BEST, read_checkpoint
 from peakzoom.training.options import FROM_SCRATCH
-from peakzoom.training.recipes import Recipe, flat
+from peakzoom.training.recipes import LEFT_OUT, flat
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings
 
 log = logging.getLogger(__name__)
 
-# What a recipe has of a key that its file leaves out.
-LEFT_OUT = {"--set quiet": 0, "--set faintest": Recipe.faintest}
+SHOWN = 4  # differing settings that a sentence names, at most
 OWN_OPTIONS = {"--set name": "--recipe", "--set model": "--model", "--set batch_size": "--batch-size"}
 
 
@@ -71,16 +70,14 @@ def _differing(before: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[st
     """What of a recipe and of the start differs, and the options with which a run goes on, as parts of a sentence."""
     there, here = (
         {
-            **{f"--set {key}": value for key, value in flat(each.get("recipe") or {}).items()},
+            **{
+                f"--set {key}": value for key, value in {**LEFT_OUT, **flat(each.get("recipe") or {})}.items()
+            },
             "": _start_option(each.get("options", {})),
         }
         for each in (before, json.loads(json.dumps(config)))
     )
-    keys = [
-        key
-        for key in there.keys() | here.keys()
-        if there.get(key, LEFT_OUT.get(key)) != here.get(key, LEFT_OUT.get(key))
-    ]
+    keys = [key for key in there.keys() | here.keys() if there.get(key) != here.get(key)]
     if not keys:
         return "", "the same"
 
@@ -88,15 +85,17 @@ def _differing(before: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[st
         keys = ["--set name"]
 
     def option(of: Mapping[str, Any], key: str) -> str:
-        value = of.get(key, LEFT_OUT.get(key))
+        value = of.get(key)
         if not key:
             return str(value)
         if key in OWN_OPTIONS:
             return f"{OWN_OPTIONS[key]} {value}"
         return f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}"
 
-    shown = sorted(keys, reverse=True)[:4]
+    shown = sorted(keys, reverse=True)[:SHOWN]
     differing = "; ".join(f"{option(there, key)} there, {option(here, key)} here" for key in shown)
+    if len(keys) > SHOWN:
+        return f": {differing}; and {len(keys) - SHOWN} more", "the same"
     return f": {differing}", " ".join(option(there, key) for key in shown)
 
 

@@ -33,15 +33,19 @@ def schedule(step: int, steps: int, settings: StageSettings) -> float:
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def decayed_and_spared(network: nn.Module) -> list[dict[str, Any]]:
+    """AdamW's groups: kernels are decayed; biases, batch norms and the two betas are spared."""
+    decayed = [value for value in network.parameters() if value.dim() > 1]
+    spared = [value for value in network.parameters() if value.dim() <= 1]
+    return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+
+
 def make_optimizer(model: PeakZoom, settings: StageSettings) -> Optimizer:
     """SGD decays every weight, as the paper's would; AdamW spares biases, batch norms and the two betas."""
     if settings.optimizer == "sgd":
         return SGD(model.parameters(), settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
     assert settings.optimizer == "adamw", settings.optimizer
-    decayed = [value for value in model.parameters() if value.dim() > 1]
-    spared = [value for value in model.parameters() if value.dim() <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-    return AdamW(groups, settings.lr, weight_decay=settings.weight_decay)
+    return AdamW(decayed_and_spared(model), settings.lr, weight_decay=settings.weight_decay)
 
 
 class Training(L.LightningModule):

@@ -1,7 +1,7 @@
 """Training recipes: plain data, one function each.
 
-``paper`` is Sec. 3.1 as printed. ``small`` is for small data from scratch on a small machine; docs/results.md has what
-came out with it. ``quickstart`` is what ``peakzoom quickstart`` trains with.
+``paper`` is Sec. 3.1 as printed. ``small`` is for small data on a small machine; docs/results.md has what came out with
+it. ``quickstart`` is what ``peakzoom quickstart`` trains with.
 """
 
 from __future__ import annotations
@@ -90,14 +90,16 @@ class Recipe:
     def recorded(self) -> dict[str, Any]:
         """As plain data, for a run to be compared with; runs that began before there was a key do not have it."""
         values = asdict(self)
-        if not self.quiet:
-            del values["quiet"]
-        if self.faintest == Recipe.faintest:
-            del values["faintest"]
-        for stage in (values["tcnn"], values["joint"]):
-            if not stage["frozen_norms"]:
-                del stage["frozen_norms"]
+        for key, default in LEFT_OUT.items():
+            stage, _, name = key.rpartition(".")
+            part = values[stage] if stage else values
+            if part[name] == default:
+                del part[name]
         return values
+
+
+# What is not recorded where it has this value: keys that older runs do not have.
+LEFT_OUT = {"quiet": 0, "faintest": Recipe.faintest, "tcnn.frozen_norms": False, "joint.frozen_norms": False}
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,8 +214,8 @@ def quickstart() -> Recipe:
     """The local T-CNN at half its width, whose class maps mark the action: minutes on two cores.
 
     It starts from the weights that come with the package, so that a few epochs do. Eight frames, spread over the clip,
-    cost half of sixteen. Stage 2 leaves out the complementary branch, which costs a pass and alone is far below the
-    T-CNN (docs/results.md), and keeps the batch norms' statistics of stage 1. Crops stay mild, because the figure fills
+    cost half of sixteen. Stage 2 leaves out the complementary branch, which costs a pass and added nothing
+    (docs/results.md), and keeps the batch norms' statistics of stage 1. Crops stay mild, because the figure fills
     the frame and the telling foot or head would be cut off.
     """
     recipe = small()

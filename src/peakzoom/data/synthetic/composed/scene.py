@@ -25,9 +25,9 @@ class Scene:
     Attributes:
         label: index into :data:`CLASSES`.
         ends: (T, N, 2, 2), of tapered capsules; ``radii`` (T, N, 2), ``depth`` (T, N), ``colours`` (N, 3).
-        shapes: textured ones, painted below the capsules or, the first ``above``, over them.
+        shapes: textured ones, painted below the capsules, the first over the others; ``shape_colours`` (M, 2, 3).
         camera: (T, 3): x, y, and the zoom (1 is none) of all that is painted.
-        noise: seeds and strengths of what is random in the picture.
+        place: random numbers of the background, the light and the recording.
     """
 
     label: int
