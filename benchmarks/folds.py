@@ -17,7 +17,7 @@ from measuring import answers
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
-from trainings import Training, trained
+from trainings import OfVariant, trained
 from variants import RECIPE, network, parse
 
 from peakzoom.data.entries import ordered
@@ -89,7 +89,7 @@ def folds_of(clips: Clips) -> list[list[int]]:
 
 
 @torch.no_grad()
-def chances(training: Training, clips: Clips, numbers: list[int], stride: int) -> Tensor:
+def chances(training: OfVariant, clips: Clips, numbers: list[int], stride: int) -> Tensor:
     """Probabilities of each class, (clips, S), means over the test clips of each video."""
     views = []
     for number in numbers:
@@ -115,7 +115,7 @@ def cross_validated(job: Folds, clips: Clips, mode: str) -> tuple[dict[str, Any]
                 begin_with(net, Path(job.weights))
             length = max(job.least, job.epochs * len(inside) // BATCH)
             draws = draw(clips, inside, length, BATCH, stride, recipe.augment, job.seed * 100 + fold)
-            trainings.append(Training(net.to(device), variant, clips, draws, mode))
+            trainings.append(OfVariant(net.to(device), variant, clips, draws, mode))
             steps += length
         trained(trainings)
         for training, numbers in zip(trainings, tested[first:], strict=False):

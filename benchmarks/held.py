@@ -53,11 +53,15 @@ TEST_DIFFICULTIES = (0.2, 0.5, 0.7)
 CLASSES = list(ACTIONS)
 
 
+def middle_source(frames: Tensor) -> Tensor:
+    """The middle crop as it is stored, uint8: (T, 3, 216, 216) -> (T, 3, 192, 192)."""
+    edge = MARGIN * PRE.zoom_source
+    return frames[..., edge : SIDE - edge, edge : SIDE - edge]
+
+
 def middle(frames: Tensor) -> Tensor:
     """The middle crop at the network's size, uint8: (T, 3, 216, 216) -> (T, 3, 96, 96)."""
-    edge = MARGIN * PRE.zoom_source
-    cropped = frames[..., edge : SIDE - edge, edge : SIDE - edge].float()
-    return F.avg_pool2d(cropped, PRE.zoom_source).round_().to(torch.uint8)
+    return F.avg_pool2d(middle_source(frames).float(), PRE.zoom_source).round_().to(torch.uint8)
 
 
 def _render(job: tuple[ClipSpec, Path, int, bool]) -> dict[str, Any]:
@@ -238,8 +242,8 @@ def normalised(views: Tensor) -> Tensor:
     return ((views - 255 * PRE.mean[0]) / (255 * PRE.std[0])).transpose(1, 2)
 
 
-def training_views(frames: Tensor, chosen: Tensor, crop: Tensor, colour: Tensor) -> Tensor:
-    """What a network sees of a batch in training, (B, 3, T, s, s).
+def training_sources(frames: Tensor, chosen: Tensor, crop: Tensor, colour: Tensor) -> Tensor:
+    """The frames that zoomed videos of a batch are read from in training, (B, 3, T, s, s), normalised.
 
     Args:
         frames: uint8 (N, F, 3, S, S).
@@ -250,11 +254,20 @@ def training_views(frames: Tensor, chosen: Tensor, crop: Tensor, colour: Tensor)
     images = flat.view(batch, length * 3, SIDE, SIDE).float()
     side = PRE.source_size
     grid = F.affine_grid(crop, [batch, 1, side, side], align_corners=False)
-    views = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    views = F.avg_pool2d(views, PRE.zoom_source).unflatten(1, (length, 3))
+    views = F.grid_sample(images, grid, padding_mode="border", align_corners=False).unflatten(1, (length, 3))
     mean = views.mean((1, 2, 3, 4), keepdim=True)
     gain, contrast = colour[:, 0, None, None, None, None], colour[:, 1, None, None, None, None]
     return normalised((gain * (contrast * (views - mean) + mean)).clamp(0, 255))
+
+
+def smaller(sources: Tensor) -> Tensor:
+    """What a network sees of these, (B, 3, T, s, s)."""
+    return F.avg_pool3d(sources, (1, PRE.zoom_source, PRE.zoom_source))
+
+
+def training_views(frames: Tensor, chosen: Tensor, crop: Tensor, colour: Tensor) -> Tensor:
+    """What a network sees of a batch in training, (B, 3, T, s, s)."""
+    return smaller(training_sources(frames, chosen, crop, colour))
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from folds import Folds, cross_validated
 from held import TEST_DIFFICULTIES, Clips, draw, read
 from measuring import Test, cost, measured
 from pointing import controls
-from trainings import MODES, Training, quickest, trained
+from trainings import MODES, OfVariant, quickest, trained
 from variants import GRID, RECIPE, network, parse
 
 from peakzoom.training.recipes import small
@@ -99,7 +99,7 @@ class Worker:
             net = network(variant, 10).to(self.device)
             steps = job.clips * job.epochs // BATCH
             draws = draw(clips, range(job.clips), steps, BATCH, 1, RECIPE.augment, seed)
-            trainings.append(Training(net, variant, clips, draws, self.mode))
+            trainings.append(OfVariant(net, variant, clips, draws, self.mode))
         seconds = trained(trainings)
         self.pace = seconds / job.steps
         known = {"variant": job.name, "clips": job.clips, "epochs": job.epochs, **cost(variant, 10)}
@@ -161,12 +161,12 @@ def work(jobs: Any, *settings: Any) -> None:
     Worker(*settings).run(jobs)
 
 
-def maker(name: str, clips: Clips) -> Callable[[str], Training]:
+def maker(name: str, clips: Clips) -> Callable[[str], OfVariant]:
     """Makes short trainings of a variant in a mode, to be timed."""
     variant, numbers = parse(name), range(len(clips.rows))
     draws = draw(clips, numbers, 60, BATCH, 1, RECIPE.augment, 0)
     classes, device = int(clips.labels.max()) + 1, clips.frames.device
-    return lambda mode: Training(network(variant, classes).to(device), variant, clips, draws, mode)
+    return lambda mode: OfVariant(network(variant, classes).to(device), variant, clips, draws, mode)
 
 
 def starts_of(asked: argparse.Namespace) -> list[tuple[str, str]]:

@@ -100,20 +100,29 @@ def real(rows: Rows) -> str:
     )
 
 
-def paired(one: Rows, other: Rows) -> str:
-    """The first less the second, over the seeds that both have."""
+def differences(one: Rows, other: Rows) -> tuple[np.ndarray, np.ndarray, list[str], str]:
+    """Of each clip, over the seeds that both have: points, nats less, its group, and the name of its set."""
     seeds = {row["seed"] for row in one} & {row["seed"] for row in other}
     both = [
         outcomes(sorted((row for row in rows if row["seed"] in seeds), key=lambda row: row["seed"]))
         for rows in (one, other)
     ]
-    groups = both[0][2]
-    right = paired_test(100 * (both[0][0].mean(0) - both[1][0].mean(0)), groups)
-    nats = paired_test(both[1][1].mean(0) - both[0][1].mean(0), groups)
+    points = 100 * (both[0][0].mean(0) - both[1][0].mean(0))
+    return points, both[1][1].mean(0) - both[0][1].mean(0), both[0][2], one[0]["real"]
+
+
+def paired(sets: list[tuple[Rows, Rows]]) -> str:
+    """The first less the second; of several sets of clips, all clips together."""
+    found = [differences(one, other) for one, other in sets]
+    one, other = sets[0]
+    groups = [f"{name} {group}" for _, _, each, name in found for group in each]
+    right = paired_test(np.concatenate([points for points, *_ in found]), groups)
+    nats = paired_test(np.concatenate([less for _, less, *_ in found]), groups)
     starts = [f"{start_of(rows[0])}, {rows[0]['epochs']}" for rows in (one, other)]
     cells = [
-        one[0]["variant"], other[0]["variant"], one[0]["real"], " against ".join(dict.fromkeys(starts)),
-        f"{right.difference:+.1f}", f"{right.interval[0]:+.1f} to {right.interval[1]:+.1f}", f"{right.p:.3f}",
+        one[0]["variant"], other[0]["variant"], " + ".join(name for *_, name in found),
+        " against ".join(dict.fromkeys(starts)), f"{right.difference:+.1f}",
+        f"{right.interval[0]:+.1f} to {right.interval[1]:+.1f}", f"{right.p:.3f}",
         f"{right.better}, {right.equal}, {right.worse}", f"{nats.difference:+.3f}",
         f"{nats.interval[0]:+.3f} to {nats.interval[1]:+.3f}", f"{nats.p:.3f}",
     ]  # fmt: skip
@@ -167,6 +176,9 @@ def main() -> None:
     parser.add_argument("found", type=Path, nargs="+")
     parser.add_argument("--sort", choices=["pointing", "accuracy", "name"], default="pointing")
     parser.add_argument("--pair", nargs=2, action="append", default=[], metavar="VARIANT")
+    parser.add_argument(
+        "--pooled", action="store_true", help="test each pair over all sets of clips together, too"
+    )
     asked = parser.parse_args()
     groups: dict[tuple[Any, ...], Rows] = defaultdict(list)
     for file in asked.found:
@@ -188,7 +200,12 @@ def main() -> None:
     if folds := of("real"):
         print(f"\n{REAL}\n" + "\n".join(map(real, folds)))
         with_outcomes = [rows for rows in folds if "outcomes" in rows[0]]
-        tests = [paired(*both) for names in asked.pair for both in pairs(with_outcomes, names)]
+        tests = []
+        for names in asked.pair:
+            both = list(pairs(with_outcomes, names))
+            tests += [paired([each]) for each in both]
+            if asked.pooled and len(both) > 1:
+                tests.append(paired(both))
         print(f"\n{PAIRS}\n" + "\n".join(tests) if tests else "")
     if readings := of("reading"):
         print(f"\n{READINGS}\n" + "\n".join(map(reading, readings)))

@@ -26,7 +26,7 @@ from localise import rounded
 from measuring import Test, measured
 from pointing import controls
 from torch.utils.flop_counter import FlopCounterMode
-from trainings import MODES, Training, quickest, trained
+from trainings import MODES, OfVariant, quickest, trained
 from variants import RECIPE, Variant
 
 from peakzoom.model.backbones.tcnn import TCNN, tcnn, tcnn_16, tcnn_local
@@ -55,12 +55,12 @@ class Bench:
         made = READINGS[reading](classes, width=self.asked.width, dropout=self.asked.dropout, motion=motion)
         return made.to(self.device, memory_format=torch.channels_last_3d)
 
-    def training(self, reading: str, motion: bool, steps: int, seed: int, mode: str) -> Training:
+    def training(self, reading: str, motion: bool, steps: int, seed: int, mode: str) -> OfVariant:
         torch.manual_seed(seed)
         net = self.network(reading, motion)
         numbers = range(len(self.clips.rows))
         draws = draw(self.clips, numbers, steps, self.asked.batch, 1, RECIPE.augment, seed)
-        return Training(net, self.variant, self.clips, draws, mode)
+        return OfVariant(net, self.variant, self.clips, draws, mode)
 
     def quickest(self, reading: str) -> tuple[str, float]:
         """How a step of a reading is quickest, with motion, and its seconds."""
@@ -68,7 +68,7 @@ class Bench:
         modes = [self.asked.mode] if self.asked.mode != "auto" else ["bfloat16", "flat-bfloat16"]
         steps = self.asked.timed
 
-        def make(mode: str) -> Training:
+        def make(mode: str) -> OfVariant:
             return self.training(reading, True, steps + 4, 0, mode)
 
         return quickest(make, modes, steps=steps, search=self.asked.search)

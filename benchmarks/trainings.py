@@ -15,26 +15,25 @@ from torch import Tensor
 from variants import RECIPE, Variant, loss_of
 
 from peakzoom.training.module import decayed_and_spared, schedule
+from peakzoom.training.recipes import StageSettings
 
 # Of a step: what it computes in, and whether by 2-D convolutions (flat.py). The earlier ones are preferred.
 MODES = ("float32", "flat-float32", "bfloat16", "flat-bfloat16")
 
 
 class Training:
-    """One training, a step at a time; on a GPU in a stream of its own, replaying one recorded step."""
+    """One training, a step at a time; on a GPU in a stream of its own, replaying one recorded step.
 
-    def __init__(self, net: Any, variant: Variant, clips: Clips, draws: Draws, mode: str = MODES[0]) -> None:
-        if mode.startswith("flat") and can_flatten(net):
-            flatten(net)
-        self.net, self.variant, self.frames, self.draws = net.train(), variant, clips.frames, draws
-        self.half = mode.endswith("bfloat16")
+    What is trained, and the loss of a batch, are a subclass's.
+    """
+
+    def __init__(self, net: Any, stage: StageSettings, clips: Clips, draws: Draws, half: bool) -> None:
+        self.net, self.frames, self.draws, self.half = net.train(), clips.frames, draws, half
         self.steps, self.done = len(draws.frames), 0
         device = clips.frames.device
-        stage = replace(RECIPE.tcnn, lr=variant.lr)
-        rates = [variant.lr * schedule(step, self.steps, stage) for step in range(self.steps)]
+        rates = [stage.lr * schedule(step, self.steps, stage) for step in range(self.steps)]
         self.rates = torch.tensor(rates, device=device)
         self.rate, self.at = self.rates[0].clone(), torch.zeros(1, dtype=torch.int64, device=device)
-        self.weights = self._annealed(device) if variant.anneal else None
         on_gpu = device.type == "cuda"
         options: dict[str, Any] = {"fused": True, "capturable": True} if on_gpu else {"foreach": False}
         self.optimizer = torch.optim.AdamW(
@@ -43,27 +42,18 @@ class Training:
         self.stream = torch.cuda.Stream(device) if on_gpu else None
         self.graph: Any = None
 
-    def _annealed(self, device: torch.device) -> Tensor:
-        """(steps, cells): weights of the cells from the highest to the lowest at each step."""
-        last, cells = int(self.variant.pool.split(":")[1]), (PRE.size // self.variant.stride) ** 2
-        table = torch.zeros((self.steps, cells))
-        for step in range(self.steps):
-            share = min(1.0, step / (self.variant.anneal * self.steps))
-            count = max(last, round(cells * (last / cells) ** share))
-            table[step, :count] = 1 / count
-        return table.to(device)
+    def now(self, table: Tensor) -> Tensor:
+        """This step's row of a table."""
+        return table.index_select(0, self.at)[0]
+
+    def loss(self) -> Tensor:
+        """Of this step's batch."""
+        raise NotImplementedError
 
     def step(self) -> None:
-        def now(table: Tensor) -> Tensor:
-            return table.index_select(0, self.at)[0]
-
-        self.rate.copy_(now(self.rates))
-        draws = self.draws
-        with torch.no_grad():
-            video = training_views(self.frames, now(draws.frames), now(draws.crop), now(draws.colour))
-        weights = None if self.weights is None else now(self.weights)
-        with torch.autocast(video.device.type, torch.bfloat16, enabled=self.half):
-            loss = loss_of(self.net, self.variant, video, now(draws.labels), weights)
+        self.rate.copy_(self.now(self.rates))
+        with torch.autocast(self.frames.device.type, torch.bfloat16, enabled=self.half):
+            loss = self.loss()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -103,6 +93,37 @@ class Training:
             self.step()
         self.done += 1
         return True
+
+
+class OfVariant(Training):
+    """A T-CNN alone, as a variant trains it."""
+
+    def __init__(self, net: Any, variant: Variant, clips: Clips, draws: Draws, mode: str = MODES[0]) -> None:
+        if mode.startswith("flat") and can_flatten(net):
+            flatten(net)
+        stage = replace(RECIPE.tcnn, lr=variant.lr)
+        super().__init__(net, stage, clips, draws, mode.endswith("bfloat16"))
+        self.variant = variant
+        self.weights = self._annealed(clips.frames.device) if variant.anneal else None
+
+    def _annealed(self, device: torch.device) -> Tensor:
+        """(steps, cells): weights of the cells from the highest to the lowest at each step."""
+        last, cells = int(self.variant.pool.split(":")[1]), (PRE.size // self.variant.stride) ** 2
+        table = torch.zeros((self.steps, cells))
+        for step in range(self.steps):
+            share = min(1.0, step / (self.variant.anneal * self.steps))
+            count = max(last, round(cells * (last / cells) ** share))
+            table[step, :count] = 1 / count
+        return table.to(device)
+
+    def loss(self) -> Tensor:
+        draws = self.draws
+        with torch.no_grad():
+            video = training_views(
+                self.frames, self.now(draws.frames), self.now(draws.crop), self.now(draws.colour)
+            )
+        weights = None if self.weights is None else self.now(self.weights)
+        return loss_of(self.net, self.variant, video, self.now(draws.labels), weights)
 
 
 def trained(trainings: Sequence[Training], search: bool = True) -> float:

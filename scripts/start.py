@@ -6,9 +6,11 @@ where it was when the same command comes again; one that is killed goes on from 
 
     python scripts/start.py runs/start --clips 57600 --again 3 --workers 11                # a GPU: 5 minutes
     python scripts/start.py runs/start --clips 57600 --again 3 --workers 2 --minutes 60    # two cores: hours, in pieces
+    python scripts/start.py runs/more --networks tcnn_xs_local-1 --clips 87104 --again 4 --workers 14
 
-The first made the weights in ``src/peakzoom/weights`` on an H200, in 4.3 minutes beside other work. There the learning
-rate fell by time (``--within 4.3``) and not by clips, so that a repetition comes close to them, but not bit for bit.
+The first made the weights in ``src/peakzoom/weights`` on an H200, in 4.3 minutes beside other work, and the third those
+of tcnn_xs_local-1, in 4.5 minutes beside two more networks. There the learning rate fell by time (``--within``) and
+not by clips, so that a repetition comes close to them, but not bit for bit.
 
 Writes NETWORK.pt (what going on needs) and log.jsonl, and at the end what the package holds: NETWORK.safetensors, with
 kernels in half precision and without the classifier, and cards.json.

@@ -27,8 +27,9 @@ def weights() -> None:
     columns = ("--init", "network", "width", "weights\n(M)", "MB", "clips", "top-1")
     show_table(f"Start weights, licence {LICENCE}", columns, rows)
     card = starts()[0].card
+    shown = " or ".join(map(str, sorted({start.card["shown"] for start in starts()})))
     print_result(
-        f"clips: generated ones that it was trained on, each shown {card['shown']} times.\n"
+        f"clips: generated ones that it was trained on, each shown {shown} times.\n"
         f"top-1: on {card['tests']:,} further ones of the same {card['classes']} classes.\n"
         "licence: that of peakzoom. Nobody was filmed, and no data set's licence hangs on\n"
         "these weights.\n"
