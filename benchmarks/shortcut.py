@@ -3,13 +3,13 @@
 A nearest neighbour on these three numbers. Without folds, each sequence is left out in turn, and the test sequences
 of the page once:
 
-    python benchmarks/shortcut.py ../shared/data/ut_interaction/clips.csv
+    python benchmarks/shortcut.py UT_INTERACTION/clips.csv
 
 With ``--folds``, the sequences of a fold are left out together, any number of them, as `peakzoom compare` does it.
 The accuracy is pooled over all clips of the folds, with its 95% interval by bootstrap over clips, and over whole
 sequences, whose clips are not independent (``peakzoom.evaluation.stats``). Ten folds of two sequences, one of each set:
 
-    python benchmarks/shortcut.py ../shared/data/ut_interaction/clips.csv \\
+    python benchmarks/shortcut.py UT_INTERACTION/clips.csv \\
         --folds 1,11 2,12 3,13 4,14 5,15 6,16 7,17 8,18 9,19 10,20
 """
 

@@ -27,7 +27,7 @@ from peakzoom import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-WITH_LINKS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+WITH_LINKS = [*PAGES, ROOT / "benchmarks" / "results.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 TINY = [
     *[
