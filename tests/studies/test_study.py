@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.files import read_scores
+from peakzoom.model import PeakZoom
 from peakzoom.model.config import BRANCHES
 from peakzoom.studies.arms import ABLATION_BRANCHES, Arm, group_folds, one_group_each
 from peakzoom.studies.predictions import ArmPrediction, complete, read_predictions, results
@@ -204,6 +206,8 @@ def test_another_question_is_refused(
         begin(study.out, replace(clip_data, entries=clip_data.entries[1:]))
     with pytest.raises(UserError, match="begun with another views"):
         begin(study.out, views=Views(clips=2))
+    with pytest.raises(UserError, match="begun with another --equal: go on with the same"):
+        begin(study.out, arms=[replace(arm, equal="passes") for arm in ARMS])
     trained = next(study.out.glob("runs/*/*/tcnn_xsx0.25"))
     with pytest.raises(
         UserError, match="begun with another pre-trained: go on with --init none, from scratch"
@@ -410,3 +414,18 @@ def test_costs_of_a_baseline_with_and_without_attention(tiny: Recipe) -> None:
 def test_predictions_are_read_back_as_written(study: Study) -> None:
     assert read_predictions(study.out / "answers.csv") == study.predictions
     assert read_predictions(study.out / "none.csv") == []
+
+
+@pytest.mark.parametrize("branches", ABLATION_BRANCHES)
+def test_rows_have_as_many_passes_or_as_many_epochs(branches: tuple[str, ...], short: Recipe) -> None:
+    """Passes are counted with a network, which says how often its video network ran."""
+    recipe = replace(short, branches=BRANCHES, joint=replace(short.joint, epochs=24, min_steps=6))
+    model = PeakZoom("tcnn_xs", num_classes=2, branches=branches, width=0.25, attention_per="clip").eval()
+    seen: list[int] = []
+    features = model.backbone.features
+    model.backbone.features = lambda video: seen.append(len(video)) or features(video)  # type: ignore[method-assign]
+    model(torch.rand(1, 3, 4, 32, 32))
+    alike, as_long = Arm("tcnn_xs", branches), Arm("tcnn_xs", branches, equal="passes")
+    assert alike.recipe(recipe).joint == recipe.joint
+    longer = as_long.recipe(recipe).joint
+    assert (longer.epochs * sum(seen), longer.min_steps * sum(seen)) == (3 * 24, 3 * 6)

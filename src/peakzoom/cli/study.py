@@ -48,6 +48,13 @@ class StudyOptions:
         str | None, data_option(help="Official splits as folds, as 1,2,3 (UCF101, HMDB51).")
     ] = None
     seeds: Annotated[str, typer.Option(help="As 0,1,2.")] = "0,1,2"
+    equal: Annotated[
+        str,
+        typer.Option(
+            help="What all rows have alike in stage 2: passes through the network, or epochs, as before peakzoom had "
+            "this option."
+        ),
+    ] = "passes"
     init: Annotated[
         str | None,
         typer.Option(
@@ -91,15 +98,23 @@ def ablate(
     Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
     from peakzoom.model.config import LETTERS
-    from peakzoom.studies.arms import ABLATION_BRANCHES, Arm
+    from peakzoom.studies.arms import ABLATION_BRANCHES, EQUAL, Arm
     from peakzoom.studies.study import Study
+    from peakzoom.training.recipes import expect_word
 
     chosen, options = recipe_and_options(recipe, machine, model, val_fraction=val_fraction)
     averaged, seeds = views.views(), whole_numbers(study.seeds, "--seeds")
     init = _starts(study.init, [chosen.model])
+    expect_word("--equal", study.equal, EQUAL)
     videos, folds = _folds(data, reading, study)
     arms = [
-        Arm(chosen.model, branches, chosen.width, " + ".join(LETTERS[name] for name in branches))
+        Arm(
+            chosen.model,
+            branches,
+            chosen.width,
+            " + ".join(LETTERS[name] for name in branches),
+            study.equal,
+        )
         for branches in ABLATION_BRANCHES
     ]
     begun = Study(out, videos, arms, chosen, options, averaged, init)
@@ -129,10 +144,12 @@ def compare(
     --leave-one-group-out`
     """
     from peakzoom.model.config import BRANCHES
-    from peakzoom.studies.arms import Arm
+    from peakzoom.studies.arms import EQUAL, Arm
     from peakzoom.studies.study import Study
+    from peakzoom.training.recipes import expect_word
 
     chosen, options = recipe_and_options(recipe, machine, val_fraction=val_fraction)
+    expect_word("--equal", study.equal, EQUAL)
     averaged, seeds = views.views(), whole_numbers(study.seeds, "--seeds")
     wanted, also = _networks(compared.models, compared.spatial)
     init = _starts(study.init, wanted)
@@ -141,9 +158,9 @@ def compare(
     for name in wanted:
         width = chosen.width if compared.cost is None else _width(name, compared.cost, chosen)
         label = name if width == 1 else f"{name} x {width:g}"
-        arms.append(Arm(name, BRANCHES[:1], width, label))
+        arms.append(Arm(name, BRANCHES[:1], width, label, study.equal))
         if name in also:
-            arms.append(Arm(name, BRANCHES, width, f"{label} + spatial"))
+            arms.append(Arm(name, BRANCHES, width, f"{label} + spatial", study.equal))
     begun = Study(out, videos, arms, chosen, options, averaged, init)
     begun.run(folds, seeds)
     _report(begun, compared.rounds)

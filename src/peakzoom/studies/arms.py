@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from peakzoom.data.entries import VideoSet, ordered
@@ -21,14 +21,31 @@ ABLATION_BRANCHES = (
 )  # Table 4
 
 
+EQUAL = ("passes", "epochs")
+
+
+def passes(branches: Collection[str]) -> int:
+    """How often a network of these branches runs its video network on a clip: branches that zoom need the original."""
+    return 1 + len(set(branches) - set(BRANCHES[:1]))
+
+
 @dataclass(frozen=True)
 class Arm:
-    """One row of a table: a network, and the branches that it has in stage 2 of its training."""
+    """One row of a table: a network, and the branches that it has in stage 2 of its training.
+
+    Attributes:
+        model, width: of the network.
+        branches: of stage 2.
+        label: what a reader calls the row.
+        equal: what the rows of a table have in common in stage 2: "epochs", the recipe's; or "passes" through the video
+            network, those of the recipe's branches, so that the original alone has three times the epochs of all three.
+    """
 
     model: str
     branches: tuple[str, ...] = BRANCHES
     width: float = 1.0
-    label: str = ""  # what a reader calls the row
+    label: str = ""
+    equal: str = "epochs"
 
     @property
     def letters(self) -> str:
@@ -52,7 +69,13 @@ class Arm:
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """A study's recipe for this arm."""
-        return replace(recipe, model=self.model, width=self.width, branches=self.branches)
+        joint = recipe.joint
+        if self.equal == "passes":
+            longer = passes(recipe.branches) / passes(self.branches)
+            joint = replace(
+                joint, epochs=round(joint.epochs * longer), min_steps=round(joint.min_steps * longer)
+            )
+        return replace(recipe, model=self.model, width=self.width, branches=self.branches, joint=joint)
 
 
 @dataclass(frozen=True)

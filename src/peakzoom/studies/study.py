@@ -1,9 +1,9 @@
 """Tables of many trainings: every network, with every set of branches, on every fold, with every seed.
 
 The paper's Table 4 (which branches) and Tables 2 and 3 (which networks) are both made so. In each fold and with each
-seed a network is first trained alone (stage 1); every row then goes on from these weights for the same number of
-epochs, on the same clips in the same order, with its own branches (stage 2). So the row of the original branch alone
-is a network trained as long as one with spatial attention, and the difference between the two is the attention.
+seed a network is first trained alone (stage 1); every row then goes on from these weights with its own branches (stage
+2), for as many passes through the network or for as many epochs. So the row of the original branch alone is a network
+trained as long as one with spatial attention, and the difference between the two is the attention.
 
 A study may be made in pieces, one after the other or several at once: folds, seeds and networks that ``answers.csv``
 holds are not trained again, others may be added later, and a table is over the folds and seeds that all its rows have.
@@ -120,6 +120,9 @@ class Study:
             "views": asdict(self.views),
             "pre-trained": FROM_PACKAGE if self.from_package else bool(self.init),
         }
+        equal = ", ".join(sorted({arm.equal for arm in arms}))
+        if equal != Arm.equal:  # older studies do not say it
+            settings["--equal"] = equal
         _open(self.out, settings)
         if self.from_package:
             log.info(
