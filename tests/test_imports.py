@@ -32,6 +32,7 @@ LAZY: dict[str, dict[str, str]] = {
     "inference/prediction.py": {"peakzoom.display.figures": MATPLOTLIB},
     "video/guard_child.py": {
         "peakzoom.video.decode": QUIET,
+        "peakzoom.video.faults": QUIET,
         "resource": "not on Windows",
         "torch": QUIET,
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -45,6 +46,10 @@ def is_refused(path: Path) -> None:
 
 def slip(*_: object) -> None:
     raise KeyError("a bug")
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def shown(path: Path) -> None:

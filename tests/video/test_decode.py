@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+import odd_videos
 import pytest
 import torch
 import torch.nn.functional as F
@@ -144,6 +145,31 @@ def test_display_matrix(tmp_path: Path, degrees: int, mirror: str | None) -> Non
     assert small.shape == (2, 3, 10, 30)
     corners = expected[:: expected.shape[0] - 1, :: expected.shape[1] - 1]
     np.testing.assert_array_equal(channels_last(small[0])[::9, ::29], corners)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_beside_side_data_that_pyav_does_not_know(tmp_path: Path, orientation: int) -> None:
+    """EXIF says where the stored picture's first row and column are on display (its table of eight)."""
+    path = odd_videos.write(tmp_path / "v.avi", change=odd_videos.with_exif(orientation))
+    plain = odd_videos.write(tmp_path / "plain.avi")
+    stored = channels_last(decode(plain).frames)
+    across = stored.swapaxes(1, 2)
+    expected = {
+        1: stored,
+        2: stored[:, :, ::-1],
+        3: stored[:, ::-1, ::-1],
+        4: stored[:, ::-1],
+        5: across,
+        6: across[:, :, ::-1],
+        7: across[:, ::-1, ::-1],
+        8: across[:, ::-1],
+    }[orientation]
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    assert any(kind.type.name.startswith("KIND_") for kind in frame.side_data)
+    video = decode(path)
+    assert video.info.problem is None and video.info.frames == 12
+    np.testing.assert_array_equal(channels_last(video.frames), expected)
 
 
 def test_pixels_are_made_square(tmp_path: Path) -> None:

@@ -79,9 +79,12 @@ def test_errors_travel_as_themselves(guard: Guard) -> None:
     assert (one.value.path, one.value.reason) == (FILE, "is no video")
     with pytest.raises(UserError, match=r"^some\.mp4 is refused$"):
         guard.run(FILE, bad.is_refused, FILE)
-    with pytest.raises(KeyError, match="a bug") as bug:
+    with pytest.raises(DecodeError, match=r"^some\.mp4: cannot be decoded: KeyError: 'a bug'$") as bug:
         guard.run(FILE, bad.slip)
     assert "in slip" in str(bug.value.__cause__)  # the other process's traceback
+    with pytest.raises(OSError, match="No space left") as full:  # which is no fault of the file
+        guard.run(FILE, bad.full_disk)
+    assert "in full_disk" in str(full.value.__cause__)
     assert guard.run(FILE, bad.pid) == before  # none of them costs a new process
 
 

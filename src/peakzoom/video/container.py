@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -117,6 +118,16 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     return round(math.atan2(b, a) / (math.pi / 2)) % 4, bool(a * d - b * c < 0)
 
 
-def one_line(error: Exception) -> str:
+def _new_kind(kinds: type[SideDataType], number: int) -> SideDataType:
+    """A kind of side data that this PyAV has no name for (EXIF, LCEVC): asked for any of a frame's, it lists all."""
+    kind = object.__new__(kinds)
+    vars(kind).update(_name_=f"KIND_{number}", _value_=number)
+    return kind
+
+
+SideDataType._missing_ = classmethod(_new_kind)  # type: ignore[method-assign,assignment]  # what enum asks
+
+
+def one_line(error: BaseException) -> str:
     """What the system or FFmpeg says, without error numbers and file names."""
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.container import decoded_frames, one_line, open_file, orientation
+from peakzoom.video.faults import reason_of
 from peakzoom.video.scan import Scan, VideoInfo, scan
 
 # From the timestamps of all frames, float64 (n,), to the wanted frame numbers: any shape, duplicates allowed.
@@ -100,26 +101,27 @@ def frames_of(
         DecodeError: a frame cannot be converted, or the file gives fewer frames than when it was scanned.
     """
     info = scanned.info
-    target = _target_size(size, info)
-    numbers = deque((np.arange(info.frames) if wanted is None else wanted).tolist())
-    reformatter = VideoReformatter()  # keeps libswscale's tables from frame to frame
-    source = _read(info.path, scanned.stream) if scanned.held is None else _release(scanned.held)
-    for number, frame in enumerate(source):
-        if not numbers:
-            break
-        if number != numbers[0]:
-            continue
-        numbers.popleft()
-        try:
-            pixels = to_rgb(frame, target, (info.height, info.width), reformatter)
-        except MemoryError:
-            raise
-        except (av.FFmpegError, ValueError) as error:
-            what = f"frame {number} ({frame.format.name}) cannot be converted to RGB"
-            raise DecodeError(info.path, f"{what}: {one_line(error)}") from error
-        yield number, pixels
-    if numbers:
-        raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
+    with reason_of(info.path):
+        target = _target_size(size, info)
+        numbers = deque((np.arange(info.frames) if wanted is None else wanted).tolist())
+        reformatter = VideoReformatter()  # keeps libswscale's tables from frame to frame
+        source = _read(info.path, scanned.stream) if scanned.held is None else _release(scanned.held)
+        for number, frame in enumerate(source):
+            if not numbers:
+                break
+            if number != numbers[0]:
+                continue
+            numbers.popleft()
+            try:
+                pixels = to_rgb(frame, target, (info.height, info.width), reformatter)
+            except MemoryError:
+                raise
+            except (av.FFmpegError, ValueError) as error:
+                what = f"frame {number} ({frame.format.name}) cannot be converted to RGB"
+                raise DecodeError(info.path, f"{what}: {one_line(error)}") from error
+            yield number, pixels
+        if numbers:
+            raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
 
 
 def _read(path: Path, stream: int) -> Iterator[av.VideoFrame]:

@@ -121,8 +121,9 @@ class Guard:
             doing: what the work is, in a :class:`DecodeError` that says that it took too much.
 
         Raises:
-            DecodeError: the file took too long or too much memory, or the process crashed.
-            Exception: whatever ``work`` raises.
+            DecodeError: the file took too long or too much memory, the process crashed, or ``work`` raised what it
+                should not (:func:`peakzoom.video.faults.reason_of`); its traceback is the cause.
+            UserError, OSError: as ``work`` raises them. The latter is of the system and not of the decoder.
         """
         seconds = decode_seconds(path, size)
         self._doing = doing
@@ -183,7 +184,7 @@ class Guard:
         folder = None  # from which relative paths start; it may have been removed
         with suppress(FileNotFoundError):
             folder = str(Path.cwd())
-        message = packed((work, arguments, many, folder))
+        message = packed((work, arguments, many, folder, str(path)))
         try:
             self._send(message)
         except OSError:  # it has died in between, of the file before or of something else: once more
@@ -232,7 +233,7 @@ class Guard:
             timer.cancel()
         if kind == "error":
             error, trace = value
-            if not isinstance(error, UserError):
+            if trace:
                 error.__cause__ = RuntimeError(f"in the decoding process:\n{trace}")
             raise error
         return kind == "item", value

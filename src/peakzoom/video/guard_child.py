@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, NoReturn
 
+from peakzoom.utils.errors import UserError
 from peakzoom.video.messages import OUT_OF_MEMORY, Message, packed, read, write
 
 
@@ -49,7 +50,7 @@ def _listen(requests: BinaryIO, waiting: SimpleQueue[Any]) -> None:
         except EOFError:
             os._exit(0)
         except Exception as error:  # noqa: BLE001 - say, a function that cannot be imported here
-            waiting.put((_raise, (error,), False, None))
+            waiting.put((_raise, (error,), False, None, ""))
 
 
 def _raise(error: Exception) -> NoReturn:
@@ -57,26 +58,31 @@ def _raise(error: Exception) -> NoReturn:
 
 
 def _work(request: Any, results: BinaryIO) -> None:
-    work, arguments, many, folder = request
+    from peakzoom.video.faults import reason_of
+
+    work, arguments, many, folder, path = request
     try:
         if folder is not None:  # relative paths start where the caller is now
             os.chdir(folder)
-        if many:
-            for item in work(*arguments):
-                write(results, packed(("item", item)))
-            message = packed(("end", None))
-        else:
-            message = packed(("result", work(*arguments)))
+        with reason_of(path, system=False):
+            if many:
+                for item in work(*arguments):
+                    write(results, packed(("item", item)))
+                message = packed(("end", None))
+            else:
+                message = packed(("result", work(*arguments)))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except Exception as error:  # noqa: BLE001 - raised in the parent
         if "DefaultCPUAllocator" in str(error):  # PyTorch's word for it
             os._exit(OUT_OF_MEMORY)
-        message = _packed_error(error, traceback.format_exc())
+        foreseen = isinstance(error, UserError) and isinstance(error.__cause__, OSError | UserError | None)
+        message = _packed_error(error, "" if foreseen else traceback.format_exc())
     write(results, message)
 
 
 def _packed_error(error: Exception, trace: str) -> Message:
+    """What went wrong; the traceback is empty where it helps nobody."""
     try:
         message = packed(("error", (error, trace)))
         pickle.loads(message[0], buffers=message[1])

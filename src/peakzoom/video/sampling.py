@@ -15,6 +15,7 @@ from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import HOLD_BYTES, Video, convert
+from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import Guard
 from peakzoom.video.parallel import in_order
 from peakzoom.video.scan import Scan, scan
@@ -122,12 +123,13 @@ def decode_views(
 
 def views_of(scanned: Scan, preprocess: Preprocess, views: Views) -> DecodedViews:
     """The views of a file that is scanned already."""
-    base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps)
-    clips = base[CLIP_RULES[views.rule](len(base), preprocess.frames, preprocess.stride, views.clips)]
-    video = convert(scanned, clips, preprocess.test_size)
-    side = preprocess.source_size
-    offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, views.crops)
-    return DecodedViews(video, clips, offsets, side)
+    with reason_of(scanned.info.path):
+        base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps)
+        clips = base[CLIP_RULES[views.rule](len(base), preprocess.frames, preprocess.stride, views.clips)]
+        video = convert(scanned, clips, preprocess.test_size)
+        side = preprocess.source_size
+        offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, views.crops)
+        return DecodedViews(video, clips, offsets, side)
 
 
 def decode_ahead(

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.container import decoded_frames, displayed_shape, one_line, open_file, untried_stream
+from peakzoom.video.faults import reason_of
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,14 @@ def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan
     """
     path = Path(path)
     reasons: list[str] = []  # one for each stream that gave none
-    while True:
-        with open_file(path) as container:  # opened anew for each stream: going back would be a seek
-            stream = untried_stream(container, path, reasons)
-            found = _scan_stream(path, container, stream, hold_bytes, most)
-        if isinstance(found, Scan):
-            return found
-        reasons.append(found)
+    with reason_of(path):
+        while True:
+            with open_file(path) as container:  # opened anew for each stream: going back would be a seek
+                stream = untried_stream(container, path, reasons)
+                found = _scan_stream(path, container, stream, hold_bytes, most)
+            if isinstance(found, Scan):
+                return found
+            reasons.append(found)
 
 
 def _scan_stream(

@@ -31,6 +31,7 @@ from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import add_line, changed_settings, open_lines
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.container import one_line
+from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import Guard
 from peakzoom.video.sampling import DecodedViews, Views, decode_views
 
@@ -180,6 +181,10 @@ class Worker:
 
     def _decode(self, guard: Guard | None, item: ListedVideo) -> DecodedViews:
         assert guard is not None  # there is one decoder or more
+        with reason_of(item.path):
+            return self._fetched(guard, item)
+
+    def _fetched(self, guard: Guard, item: ListedVideo) -> DecodedViews:
         how = (self._recognizer.preprocess, self._job.views, guard)
         if not is_address(item.path):
             try:

@@ -16,6 +16,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.utils.memory import return_freed_memory
+from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import Guard
 from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import DecodedViews, Views, decode_views
@@ -117,10 +118,12 @@ class Service:
 
     def _decode(self, guard: Guard | None, path: str | Path) -> DecodedViews:
         """The views of a file that may be predicted; DecodeError for any other."""
-        file, preprocess = self._admit(path), self.recognizer.preprocess
-        decoded = decode_views(file, preprocess, self.views, guard, self._most_frames)
-        self._check_length(decoded.video.info)
-        return decoded
+        with reason_of(path):
+            decoded = decode_views(
+                self._admit(path), self.recognizer.preprocess, self.views, guard, self._most_frames
+            )
+            self._check_length(decoded.video.info)
+            return decoded
 
     def _new_folder(self) -> Path:
         folder = self.folder / "results" / uuid4().hex  # which nobody guesses

@@ -141,9 +141,11 @@ class Reader:
             self._read()
         except BaseException as caught:  # noqa: BLE001 - raised again by Backlog.take
             error = caught
-        finally:
+        try:
             self._source.close()
-            self._backlog.put(error)
+        except BaseException as caught:  # noqa: BLE001 - as above
+            error = error or caught
+        self._backlog.put(error)
 
     def _read(self) -> None:
         for item in self._source.items:

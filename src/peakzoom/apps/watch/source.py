@@ -44,6 +44,7 @@ from peakzoom.video.container import (
     untried_stream,
 )
 from peakzoom.video.decode import to_rgb
+from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import streamed
 
 # FFmpeg's protocols that may be named, and whether a source of each is live.
@@ -135,6 +136,11 @@ def _in_process(source: str | Path, size: SizeOf) -> Iterator[tuple[str, bool, f
 def open_here(source: str | Path, size: SizeOf) -> Source:
     """:func:`open_source` in this process, whatever it is; frames are converted when that is asked for."""
     place = _place(source)
+    with reason_of(place.name):
+        return _source_at(place, size)
+
+
+def _source_at(place: _Place, size: SizeOf) -> Source:
     container, stream, ahead, rest = _open_stream(place)
     frames = [each for each in ahead if isinstance(each, av.VideoFrame)]
     base = float(stream.time_base or 0)
@@ -153,14 +159,21 @@ def open_here(source: str | Path, size: SizeOf) -> Source:
 
     def convert(frame: Frame) -> Tensor:
         assert isinstance(frame, av.VideoFrame)
-        try:
-            return to_rgb(frame, target, displayed, reformatter)
-        except (av.FFmpegError, ValueError) as error:
-            what = f"a frame ({frame.format.name}) cannot be converted to RGB"
-            raise DecodeError(place.name, f"{what}: {one_line(error)}") from error
+        with reason_of(place.name):
+            try:
+                return to_rgb(frame, target, displayed, reformatter)
+            except MemoryError:
+                raise
+            except (av.FFmpegError, ValueError) as error:
+                what = f"a frame ({frame.format.name}) cannot be converted to RGB"
+                raise DecodeError(place.name, f"{what}: {one_line(error)}") from error
 
-    items = chain(problems, _timed(chain(ahead, rest), Timeline(rate, clock), base))
-    return Source(place.name, place.live, rate, *displayed, items, convert, container.close)
+    def items() -> Iterator[SourceItem]:
+        with reason_of(place.name):
+            yield from problems
+            yield from _timed(chain(ahead, rest), Timeline(rate, clock), base)
+
+    return Source(place.name, place.live, rate, *displayed, items(), convert, container.close)
 
 
 def _timed(decoded: Iterator[Decoded], timeline: Timeline, base: float) -> Iterator[SourceItem]:

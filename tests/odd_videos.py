@@ -1,0 +1,78 @@
+"""Videos that are odd in one way each, written packet by packet; what they show is known."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+
+Change = Callable[[int, bytes], bytes]  # a packet's number and data to the data that is written
+
+
+def shown(number: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """What frame ``number`` shows: uint8 (height, width, 3). Its quarters differ, and so do neighbouring frames."""
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[:, :, 0] = np.linspace(30, 220, width)
+    picture[:, :, 1] = np.linspace(220, 60, height)[:, None]
+    picture[:, :, 2] = 7 * number % 200
+    left = 5 * number % (width - 8)
+    picture[height // 3 : height // 3 + 8, left : left + 8] = 250
+    return picture
+
+
+def write(
+    path: Path,
+    codec: str = "mjpeg",
+    frames: int = 12,
+    size: tuple[int, int] = (48, 64),
+    change: Change = lambda number, data: data,
+    options: Mapping[str, str] | None = None,
+) -> Path:
+    """A video at 25 frames a second; ``change`` may put other data into its packets."""
+    with av.open(str(path), "w") as container:
+        add(container, codec, frames, size, change, options)
+    return path
+
+
+def add(
+    container: av.container.OutputContainer,
+    codec: str,
+    frames: int,
+    size: tuple[int, int] = (48, 64),
+    change: Change = lambda number, data: data,
+    options: Mapping[str, str] | None = None,
+) -> VideoStream:
+    """The same as a stream of a file that is being written."""
+    stream = container.add_stream(codec, rate=25, options=dict(options or {}))
+    assert isinstance(stream, VideoStream)
+    pixels = {"mjpeg": "yuvj420p", "png": "rgb24"}.get(codec, "yuv420p")
+    stream.height, stream.width, stream.pix_fmt = *size, pixels
+    packets = []
+    for number in range(frames):
+        frame = av.VideoFrame.from_ndarray(shown(number, *size), format="rgb24")
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+        packets += stream.encode(frame)
+    for number, packet in enumerate([*packets, *stream.encode()]):
+        changed = av.Packet(change(number, bytes(packet)))
+        changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+        changed.duration, changed.is_keyframe, changed.stream = packet.duration, packet.is_keyframe, stream
+        container.mux(changed)
+    return stream
+
+
+def with_exif(orientation: int) -> Change:
+    """JPEG with the orientation of a camera (EXIF tag 0x112, 1 to 8): side data that PyAV has no name for."""
+    entry = struct.pack("<HHIHH", 0x112, 3, 1, orientation, 0)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    segment = b"Exif\0\0" + tiff
+
+    def change(number: int, data: bytes) -> bytes:
+        assert data[:2] == b"\xff\xd8"
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+
+    return change
