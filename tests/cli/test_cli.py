@@ -31,7 +31,7 @@ from peakzoom.inference.recognizer import load
 from peakzoom.model.config import BRANCHES
 from peakzoom.model.starts import starts
 from peakzoom.training.options import Options
-from peakzoom.training.recipes import Recipe, paper, small
+from peakzoom.training.recipes import Recipe, paper, small, spatial
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.sampling import Views
 
@@ -133,7 +133,7 @@ def test_no_command(call: Call) -> None:
         ("train {tmp}/empty --out {new}", "no videos"),
         ("train {tmp}/loose --out {new}", "no class folders"),
         ("train {tmp}/single --out {new}", "one class"),
-        ("train {clips} --out {new} --recipe large", "expected paper, small, quickstart, or a file"),
+        ("train {clips} --out {new} --recipe large", "expected small, spatial, paper, quickstart, or a file"),
         ("train {clips} --out {new} --recipe {clips}", "no TOML"),
         ("train {clips} --out {new} --recipe {tmp}/empty", "or a file"),
         ("train {clips} --out {new} --model resnet", "tcnn_xs"),
@@ -456,7 +456,7 @@ def test_the_defaults_that_help_shows_are_the_recipes(call: Call) -> None:
     for option, default in (
         ("--model", f"{a.model}, paper: {b.model}"),
         ("--epochs", f"{a.tcnn.epochs}, paper: {b.tcnn.epochs}"),
-        ("--joint-epochs", f"{a.joint.epochs}, paper: {b.joint.epochs}"),
+        ("--joint-epochs", f"{a.joint.epochs}, spatial: {spatial().joint.epochs}, paper: {b.joint.epochs}"),
         ("--lr", f"{a.tcnn.lr}, then {a.joint.lr}; paper: {b.joint.lr}"),
         ("--size", f"{a.preprocess.size}, paper: {b.preprocess.size}"),
     ):

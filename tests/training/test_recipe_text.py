@@ -49,7 +49,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("canvas = [108, 108]", "canvas = 108", "preprocess.canvas is 108, expected a list of 2 values$"),
         ("canvas = [108, 108]", "canvas = [64, 64]", r"canvas is \(64, 64\), expected two sides of at least 96"),
         ('optimizer = "adamw"', 'optimizer = "adam"', r"tcnn.optimizer is 'adam', .*: did you mean adamw\?$"),
-        ('"complementary"]', '"complement"]', r"branches is 'complement', .*: did you mean complementary\?$"),
+        ('branches = ["original"]', 'branches = ["complement"]', "branches is 'complement', .* mean complementary"),
         ("[joint]", "[joint", "the recipe is no TOML: .*line"),
         ("[joint]", "[join]", "a recipe has no join.epochs: did you mean joint.epochs"),
     ],

@@ -136,14 +136,15 @@ class RecipeOptions:
         str,
         training_option(
             metavar="NAME|FILE",
-            help="small: small data; paper: Sec. 3.1; or a TOML file (see 'peakzoom recipe').",
+            help="small: small data, the network alone; spatial: the same with three branches; paper: Sec. 3.1; or "
+            "a TOML file (see 'peakzoom recipe').",
         ),
     ] = "small"
     epochs: Annotated[
         int | None, training_option(help="Epochs of stage 1, the network.", show_default="50, paper: 150")
     ] = None
     joint_epochs: Annotated[
-        int | None, training_option(help="Epochs of stage 2, the branches.", show_default="25, paper: 150")
+        int | None, training_option(help="Epochs of stage 2.", show_default="75, spatial: 25, paper: 150")
     ] = None
     batch_size: Annotated[int | None, training_option(help="Clips in a batch.", show_default="16")] = None
     lr: Annotated[

@@ -31,7 +31,8 @@ OPTION_KEYS = {
 
 def recipe(
     name: Annotated[
-        Literal["small", "paper", "quickstart"], typer.Argument(help="Which one.", show_default=False)
+        Literal["small", "spatial", "paper", "quickstart"],
+        typer.Argument(help="Which one.", show_default=False),
     ],
 ) -> None:
     """Print a recipe as TOML: all keys of --set with their values, to be edited and given as --recipe FILE.toml.

@@ -54,9 +54,9 @@ def train(
     out: Annotated[Path, output_option(help="New folder for the run.", show_default=False)],
     resume: Annotated[bool, output_option(help="Go on with the training in --out.")] = False,
 ) -> None:
-    """Train on your own videos: the video network first (stage 1), then all three branches from it (stage 2).
+    """Train on your own videos: the video network first (stage 1), then the recipe's branches from it (stage 2).
 
-    Examples: `peakzoom train clips/ --out runs/first`,
+    Examples: `peakzoom train clips/ --out runs/first`, `peakzoom train clips/ --recipe spatial --out runs/zoom`,
     `peakzoom train UCF-101 --splits ucfTrainTestlist --recipe paper --init k400 --out runs/ucf1` and
     `peakzoom train clips/ --size 128 --set dropout=0.2 --set preprocess.fps=15 --out runs/second`
     """

@@ -73,7 +73,7 @@ class Arm:
         if self.equal == "passes":
             longer = passes(recipe.branches) / passes(self.branches)
             joint = replace(
-                joint, epochs=round(joint.epochs * longer), min_steps=round(joint.min_steps * longer)
+                joint, epochs=max(1, round(joint.epochs * longer)), min_steps=round(joint.min_steps * longer)
             )
         return replace(recipe, model=self.model, width=self.width, branches=self.branches, joint=joint)
 

@@ -1,4 +1,4 @@
-"""Training in two stages, as the paper: the T-CNN first, then all three branches from it (docs/method.md, section 6).
+"""Training in two stages, as the paper: the T-CNN first, then the branches from it (docs/method.md, section 6).
 
 :func:`train` is the whole way: check, open the run, decode, then build, fit and save each stage. Lightning carries the
 loop; docs/runs.md lists the files. What is read again is written whole or not at all (:mod:`peakzoom.utils.durable`),
@@ -28,6 +28,7 @@ from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.data.runs import STAGES
 from peakzoom.data.splits import split_validation
+from peakzoom.model.config import BRANCHES
 from peakzoom.training.check import check_settings
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
 from peakzoom.training.distributed import LOST, first_process_logs, is_main_process
@@ -153,7 +154,7 @@ class StageRun:
 def _stage(name: str, out: Path, recipe: Recipe, options: Options, parts: Splits, frames: Frames) -> StageRun:
     """Random clips to train on, three clips of each video to validate."""
     canvas = recipe.preprocess.stored_canvas
-    if name == "tcnn":  # it zooms nowhere and needs no larger frames
+    if name == "tcnn" or recipe.branches == BRANCHES[:1]:  # it zooms nowhere and needs no larger frames
         recipe = replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1))
     pre, cached = recipe.preprocess, frames.cached
     train_set = ClipDataset(
