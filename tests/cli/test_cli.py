@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -371,6 +372,42 @@ def test_training_from_public_weights(call: Call, clips: Path, tmp_path: Path) -
     assert load(tmp_path / "run").preprocess.std == (0.25, 0.25, 0.25)
     assert "another options" in mistake(call(*command, "--resume"))
     assert call(*command, "--weights", tmp_path / "k400.safetensors", "--resume").code == 0
+
+
+def test_a_plain_folder_is_tested_too(
+    call: Call, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos of a folder without a list: a fifth is for the test, unless a run was begun without one."""
+    seen: list[Counter[str | None]] = []
+
+    def train(data: VideoSet, *_: object) -> None:
+        seen.append(Counter(entry.split for entry in data.entries))
+
+    monkeypatch.setattr("peakzoom.training.train.train", train)
+    for name, count in (("kick", 6), ("wave", 9)):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for number in range(count):
+            shutil.copyfile(next(clips.rglob("*.mp4")), tmp_path / "clips" / name / f"{number}.mp4")
+
+    def divided(*words: object, data: Path = tmp_path / "clips") -> tuple[int, str]:
+        result = call("train", data, "--out", tmp_path / "run", *words)
+        assert result.code == 0, result.err
+        return seen[-1]["test"], result.out + result.err
+
+    share, said = divided()
+    assert share == 3 and "3 of 15 videos are set aside for testing and never looked at" in said
+    assert "TEST_DATA" not in said
+    assert divided("--seed", 5)[0] == 3 and divided("--test-fraction", 0.4)[0] == 6
+    share, said = divided("--test-fraction", 0)
+    assert share == 0 and "TEST_DATA" in said
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "videos.csv").write_text("path,label,split\nkick/0.mp4,kick,train\n")
+    assert divided("--resume")[0] == 0
+    (tmp_path / "run" / "videos.csv").write_text("path,label,split\nkick/0.mp4,kick,test\n")
+    assert divided("--resume")[0] == 3
+    command = ("train", clips / "clips.csv", "--out", tmp_path / "new", "--test-fraction", 0.3)
+    assert "names its test videos" in mistake(call(*command))
+    assert "exclude one another" in mistake(call(*command, "--test-groups", "a"))
 
 
 def test_what_a_training_is_asked_for(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from peakzoom.data.datasets import open_data
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.layouts.hmdb51 import read_hmdb51
 from peakzoom.data.layouts.ucf101 import read_ucf101
-from peakzoom.data.splits import hold_out_groups, split_validation
+from peakzoom.data.splits import FEWEST, hold_out_groups, hold_out_share, split_validation, usual_share
 from peakzoom.utils.errors import UserError
 
 
@@ -173,3 +174,39 @@ def test_hold_out_groups():
         hold_out_groups([e for e in entries if e.group], ["1", "2", "10"])
     with pytest.raises(UserError, match="manifest"):
         hold_out_groups(make([2, 2]), ["1"])
+
+
+@pytest.mark.parametrize("counts", [[FEWEST] * 2, [10, 30], [7, 9, 40], [100] * 12])
+@pytest.mark.parametrize("group_size", [None, 1, 2, 5])
+def test_a_share_is_held_out_for_the_test(counts: list[int], group_size: int | None) -> None:
+    entries = [replace(entry, split=None) for entry in make(counts, group_size)]
+    entries[0] = replace(entries[0], split="val")  # as some manifests have it
+    held = hold_out_share(entries, None)
+    if group_size == min(counts):  # a class in one piece
+        assert held == entries
+        return
+    assert Counter(each.path for each in held) == Counter(each.path for each in entries)
+    test = [each for each in held if each.split == "test"]
+    before = {each.path: each.split for each in entries}
+    assert all(each.split == before[each.path] for each in held if each.split != "test")
+    assert 0.1 * len(entries) <= len(test) <= 0.34 * len(entries)
+    assert set(range(len(counts))) == {each.label for each in held if each.split != "test"}
+    tested, trained = ({e.group for e in held if (e.split == "test") == wanted} for wanted in (True, False))
+    assert not (tested & trained) - {None}
+    assert hold_out_share(entries[::-1], None) == held[: len(held) - len(test)][::-1] + test[::-1]
+
+
+def test_too_few_videos_are_not_divided_unasked(caplog: pytest.LogCaptureFixture) -> None:
+    entries = make([FEWEST - 1, 40])
+    with caplog.at_level("INFO"):
+        assert hold_out_share(entries, None) == entries and usual_share(entries, 0.15, "val") == 0
+    assert [line.message.partition(":")[0] for line in caplog.records] == [
+        f"no videos are set aside for {purpose}" for purpose in ("testing", "validation")
+    ]
+    assert "a class has only 4 (--test-fraction 0.2" in caplog.records[0].message
+    assert len([each for each in hold_out_share(entries, 0.25) if each.split == "test"]) == 11
+    assert hold_out_share(entries, 0) == entries
+    with pytest.raises(
+        UserError, match=r"^nothing can be set aside for testing from 2 videos: .*--test-fraction 0$"
+    ):
+        hold_out_share(make([1, 1]), 0.5)

@@ -53,9 +53,12 @@ ModelOpt = Annotated[
     ),
 ]
 ValFractionOpt = Annotated[
-    float,
+    float | None,
     data_option(
-        min=0.0, max=0.9, help="Share of the training videos to validate on; 0: none, the last epoch is kept."
+        min=0.0,
+        max=0.9,
+        help="Share of the training videos to validate on; 0: none, the last epoch is kept.",
+        show_default="0.15; 0 where a class has fewer than 5",
     ),
 ]
 

@@ -17,7 +17,6 @@ from peakzoom.cli.options import (
     MachineOptions,
     ModelOpt,
     RecipeOptions,
-    ValFractionOpt,
     ViewOptions,
     data_option,
     output_option,
@@ -31,6 +30,12 @@ if TYPE_CHECKING:
     from peakzoom.studies.study import Study
     from peakzoom.training.recipes import Recipe
 
+StudyValFractionOpt = Annotated[
+    float,
+    data_option(
+        min=0.0, max=0.9, help="Share of the training videos to validate on; 0: none, the last epoch is kept."
+    ),
+]
 OutOpt = Annotated[
     Path, output_option("--out", help="Folder of the study, new or begun.", show_default=False)
 ]
@@ -87,7 +92,7 @@ def ablate(
     reading: LayoutOptions,
     model: ModelOpt = None,
     recipe: RecipeOptions,
-    val_fraction: ValFractionOpt = 0.0,
+    val_fraction: StudyValFractionOpt = 0.0,
     views: ViewOptions,
     machine: MachineOptions,
 ) -> None:
@@ -131,7 +136,7 @@ def compare(
     study: StudyOptions,
     reading: LayoutOptions,
     recipe: RecipeOptions,
-    val_fraction: ValFractionOpt = 0.0,
+    val_fraction: StudyValFractionOpt = 0.0,
     views: ViewOptions,
     machine: MachineOptions,
 ) -> None:

@@ -22,6 +22,7 @@ from peakzoom.cli.options import (
     training_option,
 )
 from peakzoom.cli.recipe import recipe_and_options
+from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 
@@ -30,8 +31,17 @@ def train(
     data: DataArg,
     *,
     reading: DataOptions,
-    val_fraction: ValFractionOpt = 0.15,
+    val_fraction: ValFractionOpt = None,
     test_groups: Annotated[str | None, data_option(help="Groups to set aside for testing, as 4,8,9.")] = None,
+    test_fraction: Annotated[
+        float | None,
+        data_option(
+            min=0.0,
+            max=0.9,
+            help="Share of the videos to set aside for testing, whole groups where groups are known; 0: none.",
+            show_default="0.2 where the data name no test videos; 0 where a class has fewer than 5",
+        ),
+    ] = None,
     model: ModelOpt = None,
     init: Annotated[
         str | None,
@@ -62,7 +72,7 @@ def train(
     """
     start_early()
     from peakzoom.data.runs import STAGES
-    from peakzoom.data.splits import hold_out_groups
+    from peakzoom.data.splits import hold_out_groups, hold_out_share
     from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.distributed import is_main_process
     from peakzoom.training.train import train as run
@@ -71,11 +81,29 @@ def train(
     recipe, options = recipe_and_options(
         wanted, machine, model, seed=seed, val_fraction=val_fraction, steps=parts, init=init, weights=weights
     )
+    if test_groups is not None and test_fraction is not None:
+        raise UserError("--test-groups and --test-fraction exclude one another: give one of them")
     videos = reading.videos(data, reading.split_number)
     if test_groups is not None:
         videos = replace(videos, entries=hold_out_groups(videos.entries, names_of(test_groups)))
+    elif all(entry.split != "test" for entry in videos.entries):
+        share = 0.0 if test_fraction is None and resume and _tests_nothing(out) else test_fraction
+        videos = replace(videos, entries=hold_out_share(videos.entries, share))
+    elif test_fraction is not None:
+        raise UserError(
+            f"--test-fraction is {test_fraction:g}, but {videos.name} names its test videos: leave the option out"
+        )
     run(videos, recipe, out, options, resume)
     if is_main_process():
         write_missing_cards(out)
         tested = any(entry.split == "test" for entry in videos.entries)
         print_result(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
+
+
+def _tests_nothing(run: Path) -> bool:
+    """Whether a run was begun without test videos, as runs on a plain folder were once."""
+    from peakzoom.utils.durable import read_csv
+
+    return (run / "videos.csv").exists() and all(
+        row["split"] != "test" for row in read_csv(run / "videos.csv")
+    )

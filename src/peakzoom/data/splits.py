@@ -1,22 +1,68 @@
-"""Dividing labelled videos: part of the training videos for validation, or whole groups for the test.
+"""Dividing labelled videos: a share for validation or for the test, or named groups for the test.
 
 Groups, what they are and why they stay whole: :mod:`peakzoom.data.entries`.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from peakzoom.data.entries import Entry, ordered, some
 from peakzoom.utils.errors import UserError
 
+log = logging.getLogger(__name__)
 
-def split_validation(entries: list[Entry], fraction: float, seed: int) -> tuple[list[Entry], list[Entry]]:
-    """Sets part of the training videos aside for validation: ``(train, val)``, with ``split`` set to these.
+FEWEST = 5  # videos of a class from which some can be set aside unasked
+PURPOSES = {"val": ("validation", "--val-fraction"), "test": ("testing", "--test-fraction")}
+
+
+def usual_share(entries: Sequence[Entry], share: float, split: str) -> float:
+    """The share to set aside where nobody said one; 0, with a line that says so, where it would leave too little."""
+    counts = Counter(entry.label for entry in entries)
+    purpose, option = PURPOSES[split]
+    if counts and min(counts.values()) < FEWEST:
+        log.info(
+            f"no videos are set aside for {purpose}: a class has only {min(counts.values())} ({option} {share:g} sets "
+            "some aside all the same)"
+        )
+        return 0.0
+    if counts and not _choose(list(entries), share, random.Random(0)):
+        log.info(f"no videos are set aside for {purpose}: every group holds the last videos of a class")
+        return 0.0
+    return share
+
+
+def hold_out_share(entries: list[Entry], fraction: float | None) -> list[Entry]:
+    """The same entries, a share of them with split "test", the same ones whatever the seed of a training.
+
+    Args:
+        entries: none of them with split "test".
+        fraction: of all videos, divided as :func:`split_validation` does; None is a fifth, or none at all where a class
+            has fewer than ``FEWEST`` videos or every group is needed.
+
+    Raises:
+        UserError: as :func:`split_validation`.
+    """
+    share = usual_share(entries, 0.2, "test") if fraction is None else fraction
+    if not share:
+        return entries
+    train, test = split_validation(entries, share, 0, "test")
+    log.info(
+        f"{len(test)} of {len(entries)} videos are set aside for testing and never looked at (--test-fraction 0: none)"
+    )
+    before = {entry.path: entry.split for entry in entries}
+    return [*(replace(entry, split=before[entry.path]) for entry in train), *test]
+
+
+def split_validation(
+    entries: list[Entry], fraction: float, seed: int, split: str = "val"
+) -> tuple[list[Entry], list[Entry]]:
+    """Sets part of the training videos aside: ``(train, val)``, with ``split`` set to these, or to "test".
 
     A group goes wholly to one side. Class shares stay near: in random order, and again until nothing changes, a
     group is set aside, or given back, if that brings the validation counts v_c nearer to fraction * n_c (the sum over
@@ -28,17 +74,17 @@ def split_validation(entries: list[Entry], fraction: float, seed: int) -> tuple[
         UserError: fraction outside [0, 1), or no group or video that can go without emptying a class.
     """
     if not 0 <= fraction < 1:
-        raise UserError(f"the validation fraction is {fraction}, expected 0 or more and less than 1")
+        raise UserError(f"{PURPOSES[split][1]} is {fraction:g}, expected 0 or more and less than 1")
     chosen: set[int] = set()
     if fraction > 0 and entries:
         chosen = _choose(entries, fraction, random.Random(seed))
         if not chosen:
             raise UserError(
-                f"nothing can be set aside for validation from {len(entries)} videos: every group (or video) holds the "
-                f"last training videos of a class; add videos, or list a validation split"
+                f"nothing can be set aside for {PURPOSES[split][0]} from {len(entries)} videos: every group (or video) "
+                f"holds the last training videos of a class; add videos, or give {PURPOSES[split][1]} 0"
             )
     train = [replace(entry, split="train") for i, entry in enumerate(entries) if i not in chosen]
-    val = [replace(entry, split="val") for i, entry in enumerate(entries) if i in chosen]
+    val = [replace(entry, split=split) for i, entry in enumerate(entries) if i in chosen]
     return train, val
 
 

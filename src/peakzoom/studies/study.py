@@ -109,7 +109,7 @@ class Study:
         # Before the study has a folder: a mistake there would stay part of it.
         for each in recipes.values():
             start = resolved(replace(options, init=self._init(each.model)), each)
-            check_settings(each, start, data.classes, validates=options.val_fraction > 0)
+            check_settings(each, start, data.classes, validates=options.val_fraction != 0)
         self.root = Path(os.path.commonpath([str(entry.path.absolute().parent) for entry in data.entries]))
         videos = sorted([self._name(entry), data.classes[entry.label]] for entry in data.entries)
         settings = {

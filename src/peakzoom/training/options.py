@@ -18,7 +18,7 @@ class Options:
     Attributes:
         seed: of weights, order, crops and splits.
         val_fraction: share of the training videos held back for choosing the epoch; 0 trains on all and keeps the
-            last epoch.
+            last epoch. None: 0.15, or 0 where a class has fewer than five.
         cache: "auto", "on" or "off".
         workers: loader processes; None = one less than the processors.
         accelerator, devices, num_nodes, precision: Lightning's; where ``torchrun`` started the processes, devices
@@ -35,7 +35,7 @@ class Options:
     """
 
     seed: int = 0
-    val_fraction: float = 0.15
+    val_fraction: float | None = None
     cache: str = "auto"
     workers: int | None = None
     accelerator: str = "auto"

@@ -27,7 +27,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.data.runs import STAGES
-from peakzoom.data.splits import split_validation
+from peakzoom.data.splits import split_validation, usual_share
 from peakzoom.model.config import BRANCHES
 from peakzoom.training.check import check_settings
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
@@ -47,6 +47,7 @@ from peakzoom.utils.progress import is_watched
 
 log = logging.getLogger(__name__)
 
+USUAL = 0.15  # of the training videos, to validate on
 Splits = dict[str, list[Entry]]  # videos by what they are for: "train", "val", "test"
 
 
@@ -72,7 +73,7 @@ def train(
         return "go on with --resume" if (out / "config.json").exists() else "begin anew"
 
     with explain_full_disk(out, way_out), first_process_logs():
-        options = resolved(options, recipe)
+        options = _with_share(resolved(options, recipe), data)
         parts = _split(data, options)
         check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
         if is_main_process():
@@ -94,6 +95,15 @@ def train(
                 save_stage(training.model, stage.folder)
             trainer.strategy.barrier()  # stage 2 starts from these weights
     return out
+
+
+def _with_share(options: Options, data: VideoSet) -> Options:
+    """The options with the share of videos to validate on that they come to."""
+    if options.val_fraction is not None:
+        return options
+    splits = {entry.split for entry in data.entries}
+    trained = [entry for entry in data.entries if entry.split in ("train", None)]
+    return replace(options, val_fraction=USUAL if "val" in splits else usual_share(trained, USUAL, "val"))
 
 
 def _split(data: VideoSet, options: Options) -> Splits:
