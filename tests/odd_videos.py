@@ -76,3 +76,15 @@ def with_exif(orientation: int) -> Change:
         return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
 
     return change
+
+
+def zero_packet(path: Path, number: int) -> Path:
+    """Put zeros in the place of a packet of the first stream, in a file that stores packets whole."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        data = bytes(packets[number])
+        assert sum(bytes(packet) == data for packet in packets) == 1
+    stored = path.read_bytes()
+    assert stored.count(data) == 1
+    path.write_bytes(stored.replace(data, bytes(len(data))))
+    return path

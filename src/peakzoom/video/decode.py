@@ -26,8 +26,9 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from torch import Tensor
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.container import decoded_frames, one_line, open_file, orientation
+from peakzoom.video.container import one_line, open_file, orientation
 from peakzoom.video.faults import reason_of
+from peakzoom.video.packets import Losses, decoded_frames
 from peakzoom.video.scan import Scan, VideoInfo, scan
 
 # From the timestamps of all frames, float64 (n,), to the wanted frame numbers: any shape, duplicates allowed.
@@ -125,14 +126,11 @@ def frames_of(
 
 
 def _read(path: Path, stream: int) -> Iterator[av.VideoFrame]:
-    """Second pass: the same frames again, up to where the first pass broke off."""
+    """Second pass: the same frames again; those missing since then are noticed by the caller."""
     with open_file(path) as container:
-        try:
-            yield from decoded_frames(
-                container, next(s for s in container.streams.video if s.index == stream)
-            )
-        except (av.FFmpegError, StopIteration):
-            return  # the first pass has reported it; frames missing since then are noticed by the caller
+        for each in container.streams.video:
+            if each.index == stream:
+                yield from decoded_frames(container, each, Losses())  # the first pass has reported those
 
 
 def _release(held: deque[av.VideoFrame]) -> Iterator[av.VideoFrame]:

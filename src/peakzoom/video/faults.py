@@ -25,8 +25,12 @@ def reason_of(path: str | Path, system: bool = True) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        ffmpeg = isinstance(error, av.FFmpegError)
-        if isinstance(error, OSError) and not (ffmpeg or system):
+        if isinstance(error, OSError) and not (system or isinstance(error, av.FFmpegError)):
             raise
-        kind = "" if ffmpeg or isinstance(error, OSError) else f"{type(error).__name__}: "
-        raise DecodeError(path, f"cannot be decoded: {kind}{one_line(error)}") from error
+        raise DecodeError(path, f"cannot be decoded: {told(error)}") from error
+
+
+def told(error: Exception) -> str:
+    """What FFmpeg or the system says, in one line; of other errors also the kind, which may be all that helps."""
+    kind = "" if isinstance(error, av.FFmpegError | OSError) else f"{type(error).__name__}: "
+    return kind + one_line(error)

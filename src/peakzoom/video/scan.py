@@ -19,8 +19,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.container import decoded_frames, displayed_shape, one_line, open_file, untried_stream
+from peakzoom.video.container import displayed_shape, open_file, untried_stream
 from peakzoom.video.faults import reason_of
+from peakzoom.video.packets import Losses, decoded_frames
 
 
 @dataclass(frozen=True)
@@ -89,29 +90,22 @@ def _scan_stream(
         return "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
     held: deque[av.VideoFrame] | None = deque()
     first: av.VideoFrame | None = None
-    held_bytes = damaged = 0
+    held_bytes, losses = 0, Losses()
     ticks: list[tuple[int | None, int | None]] = []  # when to show, when to decode; units of the time base
-    problems: list[str] = []
-    try:
-        for frame in decoded_frames(container, stream):
-            first = first or frame
-            ticks.append((frame.pts, frame.dts))
-            if most is not None and len(ticks) > most:
-                raise DecodeError(path, f"has more than {most} frames, which is the most that is taken here")
-            damaged += frame.is_corrupt
-            held_bytes += sum(plane.buffer_size for plane in frame.planes)  # as stored, padding included
-            if held is not None and held_bytes <= hold_bytes:
-                held.append(frame)
-            else:
-                held = None
-    except MemoryError:  # FFmpeg's own, which is of both kinds: it says nothing about the file
-        raise
-    except av.FFmpegError as error:
-        problems.append(f"decoding stopped after {len(ticks)} frames: {one_line(error)}")
+    for frame in decoded_frames(container, stream, losses):
+        first = first or frame
+        ticks.append((frame.pts, frame.dts))
+        if most is not None and len(ticks) > most:
+            raise DecodeError(path, f"has more than {most} frames, which is the most that is taken here")
+        held_bytes += sum(plane.buffer_size for plane in frame.planes)  # as stored, padding included
+        if held is not None and held_bytes <= hold_bytes:
+            held.append(frame)
+        else:
+            held = None
     if first is None:
-        return f"no frame can be decoded: {problems[0]}" if problems else "its video stream holds no frame"
-    if damaged:
-        problems.append(f"frames decoded with damage: {damaged} of {len(ticks)}")
+        why = losses.why()
+        return f"no frame can be decoded: {why}" if why else "its video stream holds no frame"
+    problems = losses.lines()
 
     rate = float(stream.average_rate or 0)
     times, stated = frame_times(

@@ -6,8 +6,8 @@ kept. Pixels and order are the same. What differs, because nobody knows what com
 * **Time** is seconds since the first frame. A file's first frames decide which of its clocks is believed; a stream's
   is that of presentation (:mod:`peakzoom.apps.watch.timeline`). Where time jumps back, or no frame comes for long (a
   camera that was away), there is a :class:`Break`: frames before and after it are never joined.
-* **Damage** does not end it: a packet that cannot be decoded is counted and left out, as players do. Only a failure
-  of reading itself is the end.
+* **Damage** is said when the first packet is lost, and not only at the end. A stream or a camera ends where reading it
+  fails.
 
 A file may refer to nothing else, as in decoding. An address is opened only where the user names one, and may refer to
 other addresses (a playlist does) but to no file.
@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.container import (
-    decode_on_one_thread,
     displayed_shape,
     one_line,
     open_file,
@@ -46,6 +44,7 @@ from peakzoom.video.container import (
 from peakzoom.video.decode import to_rgb
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import streamed
+from peakzoom.video.packets import Losses, decoded_frames
 
 # FFmpeg's protocols that may be named, and whether a source of each is live.
 PROTOCOLS = {
@@ -247,14 +246,15 @@ def _open_stream(place: _Place) -> tuple[InputContainer, VideoStream, list[Decod
             if stream.codec_context is None:  # which PyAV's types leave out
                 reason = "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
             else:
-                rest = _decoded(container, stream)
+                losses = Losses()
+                rest = _decoded(container, stream, losses, not place.is_file)
                 ahead = _look_ahead(rest, 1 if place.live else LOOKAHEAD)
                 if any(isinstance(each, av.VideoFrame) for each in ahead):
                     opened.pop_all()
                     return container, stream, ahead, rest
                 reason = "its video stream holds no frame"
-                if ahead:
-                    reason = f"no frame can be decoded: {ahead[0]}"
+                if why := losses.why(_reason):
+                    reason = f"no frame can be decoded: {why}"
         if not place.is_file:  # only a file can be opened again for its next stream
             raise DecodeError(place.name, reason)
         reasons.append(reason)
@@ -291,38 +291,15 @@ def _open(place: _Place) -> InputContainer:
         raise DecodeError(place.name, f"cannot be opened: {_reason(error)}") from error
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[Decoded]:
-    """Frames in order of presentation; between them, one line for each failure."""
-    decode_on_one_thread(stream)
-    frames = damaged = broken = 0
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.BlockingIOError:  # a camera that has no new frame yet
-            time.sleep(0.005)
-            packets = container.demux(stream)
-            continue
-        except av.FFmpegError as error:
-            yield f"reading stopped after {frames} frames: {_reason(error)}"
-            break
-        if packet is None:
-            break
-        try:
-            for frame in packet.decode():
-                assert isinstance(frame, av.VideoFrame)
-                frames, damaged = frames + 1, damaged + frame.is_corrupt
-                yield frame
-        except av.EOFError:  # the decoder has given its last frame
-            continue
-        except av.FFmpegError as error:
-            broken += 1
-            if broken == 1:
-                yield f"a packet cannot be decoded and is left out after {frames} frames: {_reason(error)}"
-    if broken > 1:
-        yield f"packets that could not be decoded: {broken}"
-    if damaged:
-        yield f"frames decoded with damage: {damaged} of {frames}"
+def _decoded(container: InputContainer, stream: VideoStream, losses: Losses, live: bool) -> Iterator[Decoded]:
+    """Frames in order of presentation; between them a line where the first is lost, and at the end all that was."""
+    said: list[str] = []
+    for frame in decoded_frames(container, stream, losses, live):
+        if losses.first and not said:
+            said = losses.lines(_reason)[:1]
+            yield from said
+        yield frame
+    yield from (line for line in losses.lines(_reason) if line not in said)
 
 
 def _reason(error: Exception) -> str:

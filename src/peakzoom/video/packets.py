@@ -1,0 +1,140 @@
+"""A stream's packets become frames; what cannot be decoded is left out and counted, as players do.
+
+Frames that depend on a lost one are what the decoder makes of them; it marks some of them as damaged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from peakzoom.video.faults import told
+
+UNREADABLE = 10  # times in a row that reading fails, after which it has ended; mpv's demux_lavf.c has it so
+UNDECODABLE = 10_000  # packets in a row that cannot be decoded, after which the rest is noise
+# Codecs of which a packet is a frame. Of others it may be none (MPEG-4's N-VOP) or one that is not shown (VP8).
+ONE_EACH = frozenset({"h264", "hevc", "vp9", "av1"})
+CAMERA_WAIT = 0.005  # seconds until a camera is asked for its next frame again
+
+
+@dataclass
+class Losses:
+    """What came of a stream so far, and what did not."""
+
+    frames: int = 0
+    damaged: int = 0  # of them, by the decoder's own word
+    packets: int = 0  # that could not be read or decoded
+    silent: int = 0  # that neither gave a frame nor an error, where each should give one
+    first: tuple[int, Exception] | None = None  # frames before the first of those, and what was wrong with it
+    ended: tuple[int, str, Exception] | None = None  # frames before the early end, what ended, and why
+
+    def lost(self, error: Exception, packets: int = 1) -> None:
+        """Count packets."""
+        self.packets += packets
+        self.first = self.first or (self.frames, error)
+
+    def why(self, reason: Callable[[Exception], str] = told) -> str | None:
+        """The first thing that went wrong, in one line; None if nothing did."""
+        error = self.first[1] if self.first else self.ended[2] if self.ended else None
+        return reason(error) if error else None
+
+    def lines(self, reason: Callable[[Exception], str] = told) -> list[str]:
+        """All that went wrong, a line each; ``reason`` says what an error means."""
+        said = []
+        if self.first:
+            frames, error = self.first
+            what = "a packet cannot be decoded and is left out"
+            if self.packets > 1:
+                what = f"{self.packets} packets cannot be decoded and are left out, the first"
+            said.append(f"{what} after {frames} frames: {reason(error)}")
+        if self.silent:
+            said.append(f"packets that gave no frame: {self.silent}")
+        if self.ended:
+            frames, what, error = self.ended
+            said.append(f"{what} stopped after {frames} frames: {reason(error)}")
+        if self.damaged:
+            said.append(f"frames decoded with damage: {self.damaged} of {self.frames}")
+        return said
+
+
+def decoded_frames(
+    container: InputContainer, stream: VideoStream, losses: Losses, live: bool = False
+) -> Iterator[av.VideoFrame]:
+    """All frames of a freshly opened stream, in the decoder's output order; what is lost is noted in ``losses``.
+
+    A file is read on where reading fails for a while. A ``live`` source is waited for, and ends where reading fails.
+    """
+    decode_on_one_thread(stream)
+    failed = good = 0
+    in_fields = stream.codec_context.codec.canonical_name not in ONE_EACH
+    for packet in _packets(container, stream, losses, live):
+        try:
+            frames = stream.decode(packet)
+        except av.EOFError:  # the decoder has given its last frame
+            continue
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - counted; PyAV's own are among them
+            losses.lost(error)
+            failed += 1
+            if failed == UNDECODABLE:
+                losses.ended = losses.frames, f"{UNDECODABLE:,} packets in a row failed, so decoding", error
+                return
+            continue
+        failed = 0 if frames else failed
+        good += bool(packet and packet.size and not packet.is_discard)
+        for frame in frames:
+            losses.frames += 1
+            losses.damaged += frame.is_corrupt
+            in_fields |= frame.interlaced_frame  # of which two packets may be one frame
+            yield frame
+    losses.silent = 0 if in_fields else max(good - losses.frames, 0)
+
+
+def _packets(
+    container: InputContainer, stream: VideoStream, losses: Losses, live: bool
+) -> Iterator[Packet[VideoStream] | None]:
+    """Packets as they are stored; the last one, or None, has the decoder give what it holds back."""
+    unread = 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except MemoryError:  # FFmpeg's own, which is of both kinds: it says nothing about the file
+            raise
+        except av.FFmpegError as error:
+            packets = container.demux(stream)
+            if live and isinstance(error, av.BlockingIOError):  # a camera that has no new frame yet
+                time.sleep(CAMERA_WAIT)
+                continue
+            unread += 1
+            if live or unread == UNREADABLE:
+                losses.ended = losses.frames, "reading", error
+                yield None
+                return
+            failure = error
+            continue
+        if packet is None:
+            return
+        if unread and packet.size:
+            losses.lost(failure, unread)
+        elif unread:  # nothing has come after it
+            losses.ended = losses.frames, "reading", failure
+        unread = 0
+        last = packet.pts is packet.dts is packet.pos is None
+        if (
+            packet.size or last
+        ):  # an empty one in between is a frame that was never stored, and would end the decoder
+            yield packet
+
+
+def decode_on_one_thread(stream: VideoStream) -> None:
+    """Workers decode many files at once, small frames gain nothing from more threads, and AUTO threading can hang."""
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1  # for decoders with threads of their own (dav1d)
