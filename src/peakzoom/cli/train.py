@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from peakzoom.cli.console import print_result
 from peakzoom.cli.grouped import grouped
@@ -24,6 +24,9 @@ from peakzoom.cli.options import (
 from peakzoom.cli.recipe import recipe_and_options
 from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
+
+if TYPE_CHECKING:
+    from peakzoom.data.entries import VideoSet
 
 
 @grouped
@@ -72,7 +75,6 @@ def train(
     """
     start_early()
     from peakzoom.data.runs import STAGES
-    from peakzoom.data.splits import hold_out_groups, hold_out_share
     from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.distributed import is_main_process
     from peakzoom.training.train import train as run
@@ -81,23 +83,34 @@ def train(
     recipe, options = recipe_and_options(
         wanted, machine, model, seed=seed, val_fraction=val_fraction, steps=parts, init=init, weights=weights
     )
-    if test_groups is not None and test_fraction is not None:
-        raise UserError("--test-groups and --test-fraction exclude one another: give one of them")
-    videos = reading.videos(data, reading.split_number)
-    if test_groups is not None:
-        videos = replace(videos, entries=hold_out_groups(videos.entries, names_of(test_groups)))
-    elif all(entry.split != "test" for entry in videos.entries):
-        share = 0.0 if test_fraction is None and resume and _tests_nothing(out) else test_fraction
-        videos = replace(videos, entries=hold_out_share(videos.entries, share))
-    elif test_fraction is not None:
-        raise UserError(
-            f"--test-fraction is {test_fraction:g}, but {videos.name} names its test videos: leave the option out"
-        )
+    read = reading.videos(data, reading.split_number)
+    videos = _with_tests(read, test_groups, test_fraction, untested=resume and _tests_nothing(out))
     run(videos, recipe, out, options, resume)
     if is_main_process():
         write_missing_cards(out)
         tested = any(entry.split == "test" for entry in videos.entries)
         print_result(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
+
+
+def _with_tests(videos: VideoSet, groups: str | None, share: float | None, untested: bool) -> VideoSet:
+    """The videos, some groups or a share of them set aside for testing if the data do not say which.
+
+    ``untested``: they belong to a run that was begun without test videos, and by default goes on so.
+    """
+    from peakzoom.data.splits import hold_out_groups, hold_out_share
+
+    if groups is not None and share is not None:
+        raise UserError("--test-groups and --test-fraction exclude one another: give one of them")
+    if groups is not None:
+        return replace(videos, entries=hold_out_groups(videos.entries, names_of(groups)))
+    if all(entry.split != "test" for entry in videos.entries):
+        wanted = 0.0 if share is None and untested else share
+        return replace(videos, entries=hold_out_share(videos.entries, wanted))
+    if share is not None:
+        raise UserError(
+            f"--test-fraction is {share:g}, but {videos.name} names its test videos: leave the option out"
+        )
+    return videos
 
 
 def _tests_nothing(run: Path) -> bool:
