@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from peakzoom.data.entries import Problem, VideoSet
 from peakzoom.evaluation.calibrate import calibrate
 from peakzoom.evaluation.results import BranchResult, Evaluation, MeanEffort
-from peakzoom.evaluation.stats import share
 from peakzoom.inference.early_exit import Work
 from peakzoom.inference.prediction import Effort, Prediction
 from peakzoom.inference.recognizer import Recognizer, load
@@ -148,26 +147,28 @@ def evaluation(classes: int) -> Evaluation:
     counts = dict(zip(names, confusion.sum(1).tolist(), strict=True))
     right, videos = int(np.trace(confusion)), int(confusion.sum())
     each = {name: float(confusion[i, i] / confusion[i].sum()) for i, name in enumerate(names)}
-    fused = BranchResult(float(np.float32(right / videos)), 1.0, 0.75, each)
+    fused = BranchResult(float(np.float32(right / videos)), 1.0, 0.75, each, (0.5, 0.9))
     return Evaluation({"original": replace(fused, top1=0.0), "fused": fused}, confusion, counts, [])
 
 
 def test_an_evaluation_as_html() -> None:
     result = evaluation(4)
     page = read(result._repr_html_())
-    expected = share(10, 13)
-    assert expected.low is not None and expected.high is not None
-    interval = f"{expected.low:.1%} to {expected.high:.1%}"
-    none = share(0, 13)
     assert page.rows[:3] == [
-        ["prediction", "top-1", "95% interval", "top-5", "mean class"],
-        ["original", "0.0%", f"0.0% to {none.high:.1%}", "100.0%", "75.0%"],
-        ["fused", f"{10 / 13:.1%}", interval, "100.0%", "75.0%"],
+        ["prediction", "top-1", "95% interval", "mean class"],
+        ["original", "0.0%", "50.0% to 90.0%", "75.0%"],
+        ["fused", f"{10 / 13:.1%}", "50.0% to 90.0%", "75.0%"],
     ]
+    assert read(evaluation(6)._repr_html_()).rows[2][3:] == ["100.0%", "75.0%"]  # top-5 says something there
     assert page.rows[4:6] == [["<c0>", "4", "25.0%"], ["<c1>", "2", "100.0%"]]
-    assert "13 videos" in page.text and "files" not in page.text and "details" not in result._repr_html_()
+    assert (
+        "13 videos; intervals are Wilson's" in page.text
+        and "files" not in page.text
+        and "details" not in result._repr_html_()
+    )
     worse = replace(result, problems=[Problem("a", "b")], effort=MeanEffort(3.5, 1.25, 1, 1, 1, 1))
     text = read(worse._repr_html_()).text
+    assert "by bootstrap over 12 whole groups" in read(replace(result, groups=12)._repr_html_()).text
     assert "1 files are missing" in text and "3.5 views on average, 1.2 of them" in text
     assert "<details><summary>31 classes</summary>" in evaluation(31)._repr_html_()
 

@@ -23,6 +23,8 @@ from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.files import read_scores
 from peakzoom.evaluation.pointing import measure_pointing
 from peakzoom.evaluation.results import Scored, measure, summarise
+from peakzoom.evaluation.stats import bootstrap_interval
+from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import CLIP_RULES
@@ -191,6 +193,37 @@ def test_measure_against_counting(classes: int, seed: int) -> None:
     }
     assert result.per_class == pytest.approx(shares)
     assert result.mean_class == pytest.approx(np.mean(list(shares.values())))
+    right = order[:, 0] == labels
+    assert result.interval == pytest.approx(wilson(int(right.sum()), 50))
+    groups = [f"g{index // 4}" for index in range(50)]
+    assert measure(scores, labels, names, groups).interval == bootstrap_interval(right, groups)
+
+
+def wilson(right: int, videos: int, z: float = 1.959964) -> tuple[float, float]:
+    """As Wilson (1927) has it."""
+    p, n = right / videos, videos
+    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+
+
+@pytest.mark.parametrize("known", [0, 9, 10, 25])
+def test_intervals_draw_whole_groups_where_there_are_enough(known: int) -> None:
+    entries = [Entry(Path(f"{n}.mp4"), n % 2, "test", f"g{n % known}" if known else None) for n in range(60)]
+    rng = np.random.default_rng(known)
+    predictions = [
+        Prediction(entry.path, ["a", "b"], {"fused": rng.dirichlet([1, 1])}, {}, None) for entry in entries
+    ]
+    result = summarise(Scored(predictions, entries, []), ["a", "b"])
+    right = np.array(
+        [each.scores["fused"].argmax() == e.label for each, e in zip(predictions, entries, strict=True)]
+    )
+    assert result.groups == (known if known >= 10 else 0)
+    expected = (
+        bootstrap_interval(right, [entry.group for entry in entries])
+        if known >= 10
+        else wilson(int(right.sum()), 60)
+    )
+    assert result.fused.interval == pytest.approx(expected)
 
 
 # Bad files -------------------------------------------------------------------------------------------------------

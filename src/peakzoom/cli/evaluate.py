@@ -139,15 +139,9 @@ def evaluate(
 
 
 def _report(result: Evaluation, tested: str, target: Path) -> None:
-    show_table(
-        f"{sum(result.counts.values())} {tested}",
-        ("prediction", "top-1", "top-5", "mean class"),
-        (
-            (name, f"{branch.top1:.1%}", f"{branch.top5:.1%}", f"{branch.mean_class:.1%}")
-            for name, branch in result.branches.items()
-        ),
-        strong="fused",
-    )
+    head, rows = result.table()
+    show_table(f"{sum(result.counts.values())} {tested}", head, rows, strong="fused")
+    print_result(f"The {result.intervals}")
     show_table(
         "Fused prediction, class by class",
         ("class", "videos", "accuracy"),

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.display.figures import confusion_figure
 from peakzoom.display.html import block_html, folded_html, name_html, row_html, table_html
-from peakzoom.evaluation.stats import share
+from peakzoom.evaluation.stats import GROUPS, bootstrap_interval, share_of
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
 from peakzoom.utils.errors import UserError
@@ -34,6 +34,7 @@ class BranchResult:
     top5: float
     mean_class: float
     per_class: dict[str, float]  # classes with at least one video
+    interval: tuple[float, float] = (0.0, 1.0)  # 95%, of top1
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,27 @@ class Evaluation:
     effort: MeanEffort | None = None  # of the early exit
     faithfulness: Faithfulness | None = None  # where it was asked for
     pointing: Pointing | None = None  # where it is known where the action is
+    groups: int = 0  # that the intervals draw whole; 0: Wilson's intervals, which take videos as independent
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows: the accuracies of every branch as text. Of five classes or fewer, top-5 says nothing."""
+        five = len(self.counts) > 5
+        head = ["prediction", "top-1", "95% interval", *(["top-5"] if five else []), "mean class"]
+        rows = []
+        for name, branch in self.branches.items():
+            low, high = branch.interval
+            top5 = [f"{branch.top5:.1%}"] if five else []
+            rows.append(
+                [name, f"{branch.top1:.1%}", f"{low:.1%} to {high:.1%}", *top5, f"{branch.mean_class:.1%}"]
+            )
+        return head, rows
+
+    @property
+    def intervals(self) -> str:
+        """How the intervals were made, in words."""
+        if self.groups:
+            return f"intervals are by bootstrap over {self.groups} whole groups"
+        return "intervals are Wilson's and take videos as independent"
 
     @property
     def fused(self) -> BranchResult:
@@ -60,18 +82,15 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """Accuracies of every branch with their intervals, then the fused prediction's class by class."""
         videos = sum(self.counts.values())
-        head = row_html(["prediction"], ["top-1", "95% interval", "top-5", "mean class"], "th")
-        rows = []
-        for name, branch in self.branches.items():
-            interval = share(round(branch.top1 * videos), videos).interval
-            figures = [f"{branch.top1:.1%}", interval, f"{branch.top5:.1%}", f"{branch.mean_class:.1%}"]
-            rows.append(row_html([name_html(name)], figures))
+        names, branches = self.table()
+        head = row_html(names[:1], names[1:], "th")
+        rows = [row_html([name_html(name)], figures) for name, *figures in branches]
         each = [
             row_html([name_html(name)], [str(self.counts[name]), f"{value:.1%}"])
             for name, value in self.fused.per_class.items()
         ]
         classes = table_html(row_html(["class"], ["videos", "fused accuracy"], "th"), each)
-        lines = [f"<b>{videos} videos</b>; intervals are Wilson's and take videos as independent"]
+        lines = [f"<b>{videos} videos</b>; {self.intervals}"]
         if self.problems:
             lines.append(f"{len(self.problems)} files are missing, broken or used in part")
         if self.effort:
@@ -82,14 +101,19 @@ class Evaluation:
         )
 
 
-def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> BranchResult:
+def measure(
+    scores: np.ndarray, labels: np.ndarray, classes: Sequence[str], groups: Sequence[str] | None = None
+) -> BranchResult:
     """Accuracies from scores.
 
     Args:
         scores: (V, S) of V videos.
         labels: int (V,).
         classes: S names.
+        groups: of the videos, drawn whole for the interval; None takes videos as independent (Wilson).
     """
+    right = scores.argmax(1) == labels
+    wilson = share_of(right)
     predicted, target = torch.from_numpy(scores), torch.from_numpy(labels)
 
     def accuracy(average: Literal["micro", "none"], top_k: int = 1) -> Tensor:
@@ -102,6 +126,7 @@ def measure(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> B
         top5=float(accuracy("micro", min(5, len(classes)))),
         mean_class=float(each[present].mean()),
         per_class={classes[index]: float(each[index]) for index in present},
+        interval=bootstrap_interval(right, groups) if groups else (wilson.low or 0.0, wilson.high or 0.0),
     )
 
 
@@ -127,14 +152,17 @@ def summarise(scored: Scored, classes: Sequence[str], early_exit: EarlyExit | No
         name: np.stack([each.scores[name] for each in scored.predictions])
         for name in scored.predictions[0].scores
     }
+    known = [entry.group for entry in scored.entries if entry.group is not None]
+    groups = known if len(known) == len(labels) and len(set(known)) >= GROUPS else None
     fused = torch.from_numpy(stacked["fused"].argmax(1))
     confusion = multiclass_confusion_matrix(fused, torch.from_numpy(labels), num_classes=len(classes))
     return Evaluation(
-        {name: measure(scores, labels, classes) for name, scores in stacked.items()},
+        {name: measure(scores, labels, classes, groups) for name, scores in stacked.items()},
         confusion.numpy(),
         {name: int((labels == index).sum()) for index, name in enumerate(classes)},
         list(scored.problems),
         mean_effort(scored.predictions, early_exit) if early_exit else None,
+        groups=len(set(groups or ())),
     )
 
 

@@ -15,13 +15,12 @@ from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import STAGES, data_name, read_metrics, run_videos
 from peakzoom.display.markup import plain
 from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_attention, read_outcomes, read_summary
-from peakzoom.evaluation.stats import Share, bootstrap_interval, share_of
+from peakzoom.evaluation.stats import GROUPS, Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import read_csv
 
-GROUPS = 10  # at least, for an interval over whole groups: with fewer a bootstrap is much too narrow
 SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
 
 
