@@ -11,15 +11,16 @@ from itertools import combinations
 from math import log, nan
 
 import numpy as np
+from scipy import stats
 from scipy.special import rel_entr
 
 from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.stats import Share, bootstrap, share, share_of
 
-HIGH_SCORE = 0.5  # above it no other class can have more
+SURE, ENOUGH = 0.95, 20  # of so many other videos that are predicted as surely, the share that is right
 FEW = 5  # fewer videos, or fewer right or wrong predictions, and the page draws no conclusion
 MOST_DOUBTS = 20
-LABEL_DOUBTFUL, UNSURE, WEAK = "label doubtful", "unsure", "agreed, low score"
+LABEL_DOUBTFUL, UNSURE, WEAK = "label doubtful", "unsure", "agreed"
 
 
 # Disagreement ----------------------------------------------------------------------------------------------------
@@ -131,14 +132,33 @@ def disagreement(scores: Scores) -> Disagreement | None:
     return Disagreement(levels, pairs, quantiles, value, low, high, kinds, doubts)
 
 
+def believed(scores: Scores) -> np.ndarray:
+    """Whether predictions as sure as each video's are nearly always right, bool (V,).
+
+    A prediction is as sure as the lowest of its branches' highest scores, where all branches and the fused prediction
+    agree. It is believed where, of at least ``ENOUGH`` other videos that are predicted as surely or more so, the share
+    ``SURE`` is right. A model that guesses has no such scores, however high they are.
+    """
+    stacked = np.stack([scores.means[name] for name in (*scores.parts, "fused")])
+    agree = (stacked.argmax(2) == stacked.argmax(2)[0]).all(0)
+    surety = np.where(agree, stacked.max(2).min(0), -1.0)
+    right = scores.right("fused")
+    found = np.zeros(len(surety), dtype=bool)
+    for video in np.flatnonzero(agree).tolist():
+        others = surety >= surety[video]
+        others[video] = False
+        found[video] = others.sum() >= ENOUGH and right[others].mean() >= SURE
+    return found
+
+
 def _doubts(scores: Scores, apart: np.ndarray) -> tuple[dict[str, int], list[Doubt]]:
     """Videos whose fused prediction is not the label: counts by kind, and those to look at first."""
-    doubts = []
+    doubts, sure = [], believed(scores)
     for video in np.flatnonzero(~scores.right("fused")).tolist():
         rows = {name: scores.means[name][video] for name in (*scores.parts, "fused")}
         answers = {name: scores.classes[int(row.argmax())] for name, row in rows.items()}
         tops = {name: float(row.max()) for name, row in rows.items()}
-        kind = WEAK if min(tops.values()) < HIGH_SCORE else LABEL_DOUBTFUL
+        kind = LABEL_DOUBTFUL if sure[video] else WEAK
         if len(set(answers.values())) > 1:
             kind = UNSURE
         label = scores.classes[int(scores.labels[video])]
@@ -166,11 +186,18 @@ class SceneryRow:
     hint: str  # "scenery?", "few videos" (fewer than ``FEW``, no conclusion) or empty
 
 
+def _is_worse(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the first is right less often than the second, beyond chance; bool (V,) each."""
+    lost, won = int((other & ~one).sum()), int((one & ~other).sum())
+    return lost > won and float(stats.binomtest(lost, lost + won).pvalue) < 0.05
+
+
 def scenery(scores: Scores) -> list[SceneryRow] | None:
     """Classes that the complementary view alone predicts as well as every other branch; None without that branch.
 
-    "scenery?" means: at least ``FEW`` videos, as many right predictions by C as by each of the others, and so many that
-    guessing (one in S) lies below Wilson's interval.
+    "scenery?" means: at least ``FEW`` videos, as many right predictions by C as by each of the others, so many that
+    guessing (one in S) lies below Wilson's interval, and C is worse than the fused prediction in the other classes (p
+    below 0.05, sign test): where it is not, C sees what the others see, and says nothing about any class.
     """
     if "complementary" not in scores.parts or len(scores.parts) < 2:
         return None
@@ -183,7 +210,11 @@ def scenery(scores: Scores) -> list[SceneryRow] | None:
         hint = ""
         if alone.videos < FEW:
             hint = "few videos"
-        elif alone.right >= max(counts.values()) and (alone.low or 0.0) > 1 / len(scores.classes):
+        elif (
+            alone.right >= max(counts.values())
+            and (alone.low or 0.0) > 1 / len(scores.classes)
+            and _is_worse(right["complementary"][~here], right["fused"][~here])
+        ):
             hint = "scenery?"
         rows.append(SceneryRow(scores.classes[index], alone.videos, counts, hint))
     return rows

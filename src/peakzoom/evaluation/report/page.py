@@ -16,9 +16,10 @@ from peakzoom.display.figures import confusion_figure
 from peakzoom.display.markup import plain
 from peakzoom.evaluation.files import read_evaluation
 from peakzoom.evaluation.report.branches import (
+    ENOUGH,
     FEW,
-    HIGH_SCORE,
     LABEL_DOUBTFUL,
+    SURE,
     UNSURE,
     WEAK,
     SceneryRow,
@@ -134,7 +135,7 @@ def to_html(numbers: Numbers, pictures: Path) -> str:
         ),
         pictures={file.name: _embedded(file) for file in pictures.glob("*.png")},
         kinds={"label_doubtful": LABEL_DOUBTFUL, "unsure": UNSURE, "weak": WEAK},
-        limits={"few": FEW, "high_score": HIGH_SCORE, "bins": BINS, "drawn": MOST_DRAWN},
+        limits={"few": FEW, "sure": f"{SURE:.0%}", "enough": ENOUGH, "bins": BINS, "drawn": MOST_DRAWN},
         bootstrap={"resamples": RESAMPLES, "seed": SEED},
     )
 
