@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import pytest
 import torch
 
 import peakzoom
+from peakzoom.apps.watch.records import ScoredWindow
+from peakzoom.apps.watch.watch import watch
 from peakzoom.data.entries import VideoSet
+from peakzoom.explanation.look import explain
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import find_model
@@ -221,6 +225,29 @@ def test_very_short_videos(
     )
     assert prediction.views["fused"].shape == (6, 2)
     assert np.isfinite(prediction.scores["fused"]).all()
+
+
+@pytest.mark.parametrize(("file_fps", "brought"), [(30.0, True), (20.0, False), (16.0, False), (8.0, True)])
+def test_a_video_of_another_rate_is_brought_to_that_of_the_training(
+    tmp_path: Path, make_clip: Callable[..., Path], file_fps: float, brought: bool
+) -> None:
+    """Within 1.2 times the rate the frames stay as they are; else all is as if that rate had been asked for."""
+    like = Preprocess(size=32, frames=4, canvas=(32, 32))
+    noted, asked = replace(like, trained_fps=18.0), replace(like, fps=18.0)
+    path = make_clip(tmp_path / "a.mp4", frames=24, fps=file_fps)
+    found, wanted = (decode_views(path, pre, Views(clips=3)) for pre in (noted, asked if brought else like))
+    np.testing.assert_array_equal(found.clips, wanted.clips)
+    assert torch.equal(found.video.frames, wanted.video.frames)
+    assert Preprocess.from_dict(noted.to_dict()).fps_for(file_fps) == (18.0 if brought else None)
+    seen = []
+    for pre in (noted, asked if brought else like):
+        torch.manual_seed(0)
+        model = PeakZoom("tcnn_xs", 2, width=0.25, preprocess=pre.to_dict(), attention_per="clip").eval()
+        recognizer = Recognizer.of(model, "cpu")
+        evidence = explain(recognizer, path, views=Views(clips=1), progress=False)
+        windows = [each.scores.tolist() for each in watch(recognizer, path) if isinstance(each, ScoredWindow)]
+        seen.append((evidence.base.tolist(), [asdict(each) for each in evidence.peaks], windows))
+    assert seen[0] == seen[1] and len(seen[0][2]) > 2
 
 
 def test_extreme_shapes(tmp_path: Path, make_clip: Callable[..., Path], recognizer: Recognizer) -> None:

@@ -91,7 +91,7 @@ def explain(
             crop = int(scores.reshape(-1, len(offsets)).mean(0).argmax())
         if not 0 <= crop < len(offsets):
             raise UserError(f"crop is {crop}, expected 0 to {len(offsets) - 1}: there are {len(offsets)}")
-        base = frames_at(video.path, video.scan.timestamps, pre.fps)
+        base = frames_at(video.path, video.scan.timestamps, pre.fps_for(video.scan.info.fps))
         with progress_bar(f"looking at {video.path.name}", progress) as report:
             clips = [
                 _see(network, view, start, None if target is None else classes.index(target))

@@ -27,7 +27,7 @@ from peakzoom.model.load import WEIGHTS, find_model, read_model
 from peakzoom.model.precision import FULL
 from peakzoom.model.starts import start_of
 from peakzoom.utils.durable import write_text
-from peakzoom.video.views import Preprocess
+from peakzoom.video.views import FASTER, Preprocess
 
 FILE = "README.md"
 TEMPLATE = "card.md.j2"
@@ -184,6 +184,8 @@ def _input_rows(pre: Preprocess) -> list[list[str]]:
         height, width = pre.stored_canvas
         resized = f"{height} x {width} pixels, whatever their shape"
     rate = f"videos are first brought to {pre.fps:g} frames a second" if pre.fps else "of the file"
+    if pre.trained_fps and not pre.fps:
+        rate = f"of the file; more than {FASTER} times {pre.trained_fps:g} a second or less than it: brought to that"
     source = f"{pre.zoom_source} times the size" if pre.zoom_source > 1 else "the input"
     return [
         ["size", f"{pre.size} x {pre.size} pixels"],

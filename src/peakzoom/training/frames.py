@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from peakzoom.utils.progress import progress_bar
 from peakzoom.video.clips import clip_span
 from peakzoom.video.guard import guarded
 from peakzoom.video.scan import VideoInfo, probe
-from peakzoom.video.views import Preprocess
+from peakzoom.video.views import Preprocess, differ
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +90,22 @@ def _probe(sample: Sequence[Path]) -> list[VideoInfo]:
 
 
 def _with_rate(recipe: Recipe, infos: Sequence[VideoInfo]) -> Preprocess:
-    """Videos of different rates are brought to the median one, where the recipe wants that."""
+    """Videos of different rates are brought to the median one, where the recipe wants that; one rate is noted."""
     pre = recipe.preprocess
     rates = [info.fps for info in infos if info.fps > 0]
-    if recipe.same_rate and pre.fps is None and rates and max(rates) > 1.2 * min(rates):
-        pre = replace(pre, fps=float(np.median(rates)))
+    if pre.fps is not None or not rates:
+        return pre
+    median = statistics.median_low(rates)  # one that some video has
+    if not differ(rates):
+        return replace(pre, trained_fps=median)
+    found = f"frame rates differ ({min(rates):.3g} to {max(rates):.3g})"
+    if not recipe.same_rate:
         log.info(
-            f"frame rates differ ({min(rates):.3g} to {max(rates):.3g}): all videos are taken at {pre.fps:.3g} a second"
+            f"{found}, and videos are taken as they are: --set same_rate=true brings them to {median:.3g}"
         )
-    return pre
+        return pre
+    log.info(f"{found}: all videos are taken at {median:.3g} a second")
+    return replace(pre, fps=median)
 
 
 def _with_stride(recipe: Recipe, pre: Preprocess, length: float) -> Preprocess:

@@ -99,7 +99,13 @@ class Recipe:
 
 
 # What is not recorded where it has this value: keys that older runs do not have.
-LEFT_OUT = {"quiet": 0, "faintest": Recipe.faintest, "tcnn.frozen_norms": False, "joint.frozen_norms": False}
+LEFT_OUT: dict[str, Any] = {
+    "quiet": 0,
+    "faintest": Recipe.faintest,
+    "tcnn.frozen_norms": False,
+    "joint.frozen_norms": False,
+    "preprocess.trained_fps": None,
+}
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +133,9 @@ STD: Range = ("above 0 up to 1, as pixels are", lambda std: all(0 < each <= 1 fo
 RANGES: dict[str, Range] = {
     "faintest": ("more than 0 and at most 1, a response", lambda value: 0 < value <= 1),
     **dict.fromkeys(("epochs", "batch_size", "max_stride", "stride"), COUNT),
-    **dict.fromkeys(("width", "reach", "lr", "clip_gradient", "preprocess.fps"), POSITIVE),
+    **dict.fromkeys(
+        ("width", "reach", "lr", "clip_gradient", "preprocess.fps", "preprocess.trained_fps"), POSITIVE
+    ),
     **dict.fromkeys(("min_steps", "final_lr", "weight_decay", "class_balance", "quiet"), NOT_NEGATIVE),
     **dict.fromkeys(("warmup", "label_smoothing", "dropout", "erase"), SHARE),
     **dict.fromkeys(("augment.brightness", "augment.contrast"), CHANGE),

@@ -124,7 +124,7 @@ def decode_views(
 def views_of(scanned: Scan, preprocess: Preprocess, views: Views) -> DecodedViews:
     """The views of a file that is scanned already."""
     with reason_of(scanned.info.path):
-        base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps)
+        base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps_for(scanned.info.fps))
         clips = base[CLIP_RULES[views.rule](len(base), preprocess.frames, preprocess.stride, views.clips)]
         video = convert(scanned, clips, preprocess.test_size)
         side = preprocess.source_size

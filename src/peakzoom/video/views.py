@@ -7,7 +7,7 @@ is. A *view* is a crop of a clip; testing averages over ten clips times three cr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,14 @@ from peakzoom.video.clips import resample
 LONG, MOST_REPEATS = 100_000, 100
 
 
+FASTER = 1.2  # more than that, and two frame rates show an action at another tempo
+
+
+def differ(rates: Collection[float]) -> bool:
+    """Whether frame rates are too far apart to be taken alike."""
+    return max(rates) > FASTER * min(rates)
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How clips are made; saved with a model, which is fed with the same again when it is loaded.
@@ -35,6 +43,9 @@ class Preprocess:
         frames, stride: T, frames of a clip, and their distance in frames.
         fps: rate to which videos are brought first, by showing at each time the frame then on display; None takes
             frames as they are stored (paper).
+        trained_fps: rate of the videos that the network was trained on, where they were taken as stored and had about
+            the same one. A file whose rate is more than ``FASTER`` times higher or lower is brought to it, for an
+            action at another tempo may be another action; None where that is not known.
         canvas: (height, width) to which every frame is resized before training crops, whatever its shape (paper:
             256 x 342).
         test_canvas: testing does so too, so that neither the size nor the aspect ratio of a file can be read from its
@@ -49,6 +60,7 @@ class Preprocess:
     frames: int = 16
     stride: int = 1
     fps: float | None = None
+    trained_fps: float | None = None
     canvas: tuple[int, int] = (256, 342)
     test_canvas: bool = False
     zoom_source: int = 1
@@ -81,6 +93,12 @@ class Preprocess:
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
         }
+
+    def fps_for(self, file_fps: float | None) -> float | None:
+        """The rate to which a file of a rate (0 or None: unknown) is brought first; None: it stays as it is."""
+        if self.fps is not None or not self.trained_fps or not file_fps:
+            return self.fps
+        return self.trained_fps if differ([file_fps, self.trained_fps]) else None
 
     @property
     def source_size(self) -> int:

@@ -75,14 +75,15 @@ def _records(
     clock: Callable[[], float],
 ) -> Iterator[Record]:
     pre, live = recognizer.preprocess, options.live or source.live
+    fps = pre.fps_for(source.rate)
     windows: Windows[Frame, Tensor] = Windows(
-        pre.frames, pre.stride, pre.fps, source.rate, options.every, source.convert
+        pre.frames, pre.stride, fps, source.rate, options.every, source.convert
     )
     backlog = Backlog(options.lag if live else None)
     reader = Reader(source, windows, backlog, options, clock)
     merger, begun = Merger(options.gap), clock()
     end, scored, dropped = 0.0, 0, 0
-    rate = pre.fps or source.rate
+    rate = fps or source.rate
     yield Started(
         source=source.name,
         live=live,
@@ -92,7 +93,7 @@ def _records(
         classes=recognizer.classes,
         frames=pre.frames,
         stride=pre.stride,
-        fps=pre.fps,
+        fps=fps,
         window=windows.span / rate if rate else None,
         every=options.every or (windows.hop / rate if rate else None),
     )
