@@ -148,18 +148,22 @@ def evaluation(classes: int) -> Evaluation:
     right, videos = int(np.trace(confusion)), int(confusion.sum())
     each = {name: float(confusion[i, i] / confusion[i].sum()) for i, name in enumerate(names)}
     fused = BranchResult(float(np.float32(right / videos)), 1.0, 0.75, each, (0.5, 0.9))
-    return Evaluation({"original": replace(fused, top1=0.0), "fused": fused}, confusion, counts, [])
+    none = replace(fused, top1=0.0)
+    return Evaluation({"original": none, "discriminative": none, "fused": fused}, confusion, counts, [])
 
 
 def test_an_evaluation_as_html() -> None:
     result = evaluation(4)
     page = read(result._repr_html_())
+    one = replace(evaluation(4), branches={name: evaluation(4).fused for name in ("original", "fused")})
+    assert [row[0] for row in read(one._repr_html_()).rows[:3]] == ["prediction", "original", "class"]
+    del page.rows[2]  # the discriminative branch is as the original here
     assert page.rows[:3] == [
         ["prediction", "top-1", "95% interval", "mean class"],
         ["original", "0.0%", "50.0% to 90.0%", "75.0%"],
         ["fused", f"{10 / 13:.1%}", "50.0% to 90.0%", "75.0%"],
     ]
-    assert read(evaluation(6)._repr_html_()).rows[2][3:] == ["100.0%", "75.0%"]  # top-5 says something there
+    assert read(evaluation(6)._repr_html_()).rows[3][3:] == ["100.0%", "75.0%"]  # top-5 says something there
     assert page.rows[4:6] == [["<c0>", "4", "25.0%"], ["<c1>", "2", "100.0%"]]
     assert (
         "13 videos; intervals are Wilson's" in page.text

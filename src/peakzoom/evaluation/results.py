@@ -51,11 +51,16 @@ class Evaluation:
     groups: int = 0  # that the intervals draw whole; 0: Wilson's intervals, which take videos as independent
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Head and rows: the accuracies of every branch as text. Of five classes or fewer, top-5 says nothing."""
+        """Head and rows: the accuracies of every branch as text.
+
+        Of five classes or fewer, top-5 says nothing; of one branch, neither does the row of the fused prediction.
+        """
         five = len(self.counts) > 5
         head = ["prediction", "top-1", "95% interval", *(["top-5"] if five else []), "mean class"]
         rows = []
         for name, branch in self.branches.items():
+            if name == "fused" and len(self.branches) == 2:
+                continue
             low, high = branch.interval
             top5 = [f"{branch.top5:.1%}"] if five else []
             rows.append(
