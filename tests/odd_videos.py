@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,35 +35,45 @@ def write(
     options: Mapping[str, str] | None = None,
 ) -> Path:
     """A video at 25 frames a second; ``change`` may put other data into its packets."""
+    return write_streams(path, Stream(codec, frames, size, change, options or {}))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One of several in a file; ``setup`` may mark it."""
+
+    codec: str = "mjpeg"
+    frames: int = 12
+    size: tuple[int, int] = (48, 64)
+    change: Change = lambda number, data: data
+    options: Mapping[str, str] = field(default_factory=dict)
+    setup: Callable[[VideoStream], None] = lambda stream: None
+
+
+def write_streams(path: Path, *streams: Stream) -> Path:
+    """A video with several streams, in this order."""
     with av.open(str(path), "w") as container:
-        add(container, codec, frames, size, change, options)
+        made = []
+        for each in streams:
+            stream = container.add_stream(each.codec, rate=25, options=dict(each.options))
+            assert isinstance(stream, VideoStream)
+            pixels = {"mjpeg": "yuvj420p", "png": "rgb24"}.get(each.codec, "yuv420p")
+            stream.height, stream.width, stream.pix_fmt = *each.size, pixels
+            each.setup(stream)
+            made.append(stream)
+        for each, stream in zip(streams, made, strict=True):
+            packets = []
+            for number in range(each.frames):
+                frame = av.VideoFrame.from_ndarray(shown(number, *each.size), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                packets += stream.encode(frame)
+            for number, packet in enumerate([*packets, *stream.encode()]):
+                changed = av.Packet(each.change(number, bytes(packet)))
+                changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+                changed.duration, changed.is_keyframe = packet.duration, packet.is_keyframe
+                changed.stream = stream
+                container.mux(changed)
     return path
-
-
-def add(
-    container: av.container.OutputContainer,
-    codec: str,
-    frames: int,
-    size: tuple[int, int] = (48, 64),
-    change: Change = lambda number, data: data,
-    options: Mapping[str, str] | None = None,
-) -> VideoStream:
-    """The same as a stream of a file that is being written."""
-    stream = container.add_stream(codec, rate=25, options=dict(options or {}))
-    assert isinstance(stream, VideoStream)
-    pixels = {"mjpeg": "yuvj420p", "png": "rgb24"}.get(codec, "yuv420p")
-    stream.height, stream.width, stream.pix_fmt = *size, pixels
-    packets = []
-    for number in range(frames):
-        frame = av.VideoFrame.from_ndarray(shown(number, *size), format="rgb24")
-        frame.pts, frame.time_base = number, Fraction(1, 25)
-        packets += stream.encode(frame)
-    for number, packet in enumerate([*packets, *stream.encode()]):
-        changed = av.Packet(change(number, bytes(packet)))
-        changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
-        changed.duration, changed.is_keyframe, changed.stream = packet.duration, packet.is_keyframe, stream
-        container.mux(changed)
-    return stream
 
 
 def with_exif(orientation: int) -> Change:

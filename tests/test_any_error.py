@@ -39,6 +39,7 @@ VIEWS = Views(clips=2, crops=1)
 # Every call that leads into the decoder or works on what it gave: module and name.
 CALLS = [
     "peakzoom.video.scan.open_file",
+    "peakzoom.video.scan.stream_order",
     "peakzoom.video.scan.untried_stream",
     "peakzoom.video.scan.decoded_frames",
     "peakzoom.video.scan.displayed_shape",
@@ -261,7 +262,7 @@ def test_every_way_in(
 
 
 @pytest.mark.parametrize(
-    "call", ["decode_on_one_thread", "displayed_shape", "to_rgb", "choose_clock", "_stamps"]
+    "call", ["stream_order", "decoded_frames", "displayed_shape", "to_rgb", "choose_clock", "_stamps"]
 )
 @pytest.mark.usefixtures("decodes_here")
 def test_every_call_of_watching(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
@@ -52,21 +50,6 @@ def open_file(path: Path) -> InputContainer:
         container.close()
         raise DecodeError(path, "is a text file or a playlist, not a video")
     return container
-
-
-def untried_stream(container: InputContainer, path: str | Path, reasons: Sequence[str]) -> VideoStream:
-    """The first video stream after those that gave no frame, for a reason each; cover art is none.
-
-    Raises:
-        DecodeError: there is none, or none is left.
-    """
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        cover = ", only a picture" if container.streams.video else ""
-        raise DecodeError(path, f"holds no video stream{cover}")
-    if len(reasons) == len(streams):
-        raise DecodeError(path, reasons[0])
-    return streams[len(reasons)]
 
 
 @dataclass(frozen=True)

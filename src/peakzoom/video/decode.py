@@ -66,8 +66,7 @@ def decode(
     """Decodes a file and converts the wanted frames to RGB.
 
     Args:
-        path: a file in any format that FFmpeg reads; its first video stream that gives a frame counts, cover
-            art does not.
+        path: a file in any format that FFmpeg reads; of several video streams see :mod:`peakzoom.video.streams`.
         select: the frames to keep, given the timestamps of all (see `Select`); None = all.
         size: of the frames (see `Size`), also where the stored size changes mid-stream. One bilinear, antialiased
             resize leads from stored to wanted pixels.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -19,9 +19,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.container import displayed_shape, open_file, untried_stream
+from peakzoom.video.container import displayed_shape, open_file
 from peakzoom.video.faults import reason_of
 from peakzoom.video.packets import Losses, decoded_frames
+from peakzoom.video.streams import choice, stream_order, untried_stream
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,31 @@ def probe(path: str | Path) -> VideoInfo:
 def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan:
     """Decodes a whole file once: counts, times and looks for damage, and holds frames as long as they fit.
 
-    The first video stream that gives a frame counts. DecodeError if there is no frame, or more than ``most``.
+    Of several video streams the first in order that gives a frame counts (:mod:`peakzoom.video.streams`). DecodeError
+    if there is no frame, or more than ``most``.
     """
     path = Path(path)
+    order: list[int] = []  # of its streams
     reasons: list[str] = []  # one for each stream that gave none
     with reason_of(path):
         while True:
             with open_file(path) as container:  # opened anew for each stream: going back would be a seek
-                stream = untried_stream(container, path, reasons)
+                if not order:
+                    order = stream_order(container, path)
+                    if len(order) > 1:
+                        continue
+                stream = untried_stream(container, path, order, reasons)
                 found = _scan_stream(path, container, stream, hold_bytes, most)
-            if isinstance(found, Scan):
-                return found
+                if isinstance(found, Scan):
+                    return _with_problem(found, choice(stream, order, reasons))
             reasons.append(found)
+
+
+def _with_problem(scanned: Scan, line: str | None) -> Scan:
+    if line is None:
+        return scanned
+    told = "; ".join(each for each in (line, scanned.info.problem) if each)
+    return replace(scanned, info=replace(scanned.info, problem=told))
 
 
 def _scan_stream(

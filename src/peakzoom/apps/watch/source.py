@@ -39,12 +39,12 @@ from peakzoom.video.container import (
     displayed_shape,
     one_line,
     open_file,
-    untried_stream,
 )
 from peakzoom.video.decode import to_rgb
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import streamed
 from peakzoom.video.packets import Losses, decoded_frames
+from peakzoom.video.streams import choice, stream_order, untried_stream
 
 # FFmpeg's protocols that may be named, and whether a source of each is live.
 PROTOCOLS = {
@@ -140,12 +140,12 @@ def open_here(source: str | Path, size: SizeOf) -> Source:
 
 
 def _source_at(place: _Place, size: SizeOf) -> Source:
-    container, stream, ahead, rest = _open_stream(place)
+    container, stream, ahead, rest, chosen = _open_stream(place)
     frames = [each for each in ahead if isinstance(each, av.VideoFrame)]
     base = float(stream.time_base or 0)
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     shape, fault = displayed_shape(frames[0], stream)
-    problems = [SourceProblem(0.0, fault, lost=False)] if fault else []
+    problems = [SourceProblem(0.0, line, lost=False) for line in (chosen, fault) if line]
     clock = choose_clock([_stamps(frame, base) for frame in frames])
     if clock is None and len(frames) > 1:
         if not rate:
@@ -236,13 +236,28 @@ def _camera(source: str) -> tuple[str, str] | None:
     return (source, "v4l2") if device else None
 
 
-def _open_stream(place: _Place) -> tuple[InputContainer, VideoStream, list[Decoded], Iterator[Decoded]]:
-    """Open the first video stream that gives a frame; its first frames are decoded."""
+class _Opened(NamedTuple):
+    """A source of which a stream gives frames."""
+
+    container: InputContainer
+    stream: VideoStream
+    ahead: list[Decoded]  # its first frames, and what came between them
+    rest: Iterator[Decoded]
+    choice: str | None  # a line on which stream of several it is
+
+
+def _open_stream(place: _Place) -> _Opened:
+    """Open the first video stream in order that gives a frame."""
+    order: list[int] = []  # of its streams
     reasons: list[str] = []  # one for each stream that gave none
     while True:
         with ExitStack() as opened:
             container = opened.enter_context(_open(place))
-            stream = untried_stream(container, place.name, reasons)
+            if not order:
+                order = stream_order(container, place.name, place.is_file)
+                if place.is_file and len(order) > 1:
+                    continue
+            stream = untried_stream(container, place.name, order, reasons)
             if stream.codec_context is None:  # which PyAV's types leave out
                 reason = "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
             else:
@@ -251,7 +266,7 @@ def _open_stream(place: _Place) -> tuple[InputContainer, VideoStream, list[Decod
                 ahead = _look_ahead(rest, 1 if place.live else LOOKAHEAD)
                 if any(isinstance(each, av.VideoFrame) for each in ahead):
                     opened.pop_all()
-                    return container, stream, ahead, rest
+                    return _Opened(container, stream, ahead, rest, choice(stream, order, reasons))
                 reason = "its video stream holds no frame"
                 if why := losses.why(_reason):
                     reason = f"no frame can be decoded: {why}"
