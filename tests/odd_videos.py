@@ -99,3 +99,40 @@ def zero_packet(path: Path, number: int) -> Path:
     assert stored.count(data) == 1
     path.write_bytes(stored.replace(data, bytes(len(data))))
     return path
+
+
+def add_clean_aperture(path: Path, width: int, height: int, across: int = 0, down: int = 0) -> Path:
+    """Have an H.264 MP4 or MOV show that part of its frames, its middle so many pixels off theirs (atom clap)."""
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"avc1", data.index(b"stsd")) - 4
+    end = entry + int.from_bytes(data[entry : entry + 4], "big")
+    atom = struct.pack(">I4s8i", 40, b"clap", width, 1, height, 1, across, 1, down, 1)
+
+    def grow(start: int, stop: int) -> None:
+        """The size of every box around the new one."""
+        while start < stop:
+            size = int.from_bytes(data[start : start + 4], "big")
+            if start < end <= start + size:
+                data[start : start + 4] = (size + len(atom)).to_bytes(4, "big")
+                inner = 16 if data[start + 4 : start + 8] == b"stsd" else 8
+                if start != entry:
+                    grow(start + inner, start + size)
+            start += size
+
+    moov = data.index(b"moov") - 4
+    assert moov > data.index(b"mdat")  # so that no frame moves
+    grow(moov, len(data))
+    data[end:end] = atom
+    path.write_bytes(data)
+    return path
+
+
+def remux(source: Path, path: Path) -> Path:
+    """The same packets in another kind of file."""
+    with av.open(str(source)) as read, av.open(str(path), "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                written.mux(packet)
+    return path

@@ -21,8 +21,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video import container
 from peakzoom.video import decode as module
+from peakzoom.video import shape
 from peakzoom.video.decode import Video, decode
 from peakzoom.video.scan import frame_times, probe
 
@@ -187,7 +187,7 @@ def test_absurd_pixels_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def wide(stream: VideoStream) -> None:
         stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
 
-    monkeypatch.setattr(container, "MAX_PIXEL_ASPECT", 1.2)
+    monkeypatch.setattr(shape, "MAX_PIXEL_ASPECT", 1.2)
     info = probe(write(tmp_path / "v.mov", setup=wide))
     assert (info.width, info.pixel_aspect) == (64, 1.0) and "1.5 times as wide" in (info.problem or "")
 

@@ -25,7 +25,7 @@ from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import scan
 from peakzoom.video.views import frames_at
 
-FORMAT = 2  # part of every name: raise it when the meaning of the stored frames changes
+FORMAT = 3  # part of every name: raise it when the meaning of the stored frames changes
 DAY = 86_400.0  # seconds
 AUTO_LIMIT = 8 * 2**30  # bytes; "auto" makes no cache larger than this, nor than half of the free disk
 

@@ -3,7 +3,7 @@
 Three rules, each learnt from real files and held by a test:
 
 * **Frames are counted by decoding and kept in the decoder's order** (:mod:`peakzoom.video.scan`).
-* **Frames are what a player shows**: turned and mirrored by the display matrix, with square pixels, in the
+* **Frames are what a player shows**: cropped, turned and mirrored by the display matrix, with square pixels, in the
   colour matrix and range that the file states; where it states none, BT.601 and limited range, as FFmpeg has
   it. HDR transfer curves are not tone-mapped, interlaced lines are not separated, transparency is dropped.
 * **Memory is bounded.** Which frames are wanted depends on their count, which is known only at the end. Until
@@ -26,10 +26,11 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from torch import Tensor
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.container import one_line, open_file, orientation
+from peakzoom.video.container import one_line, open_file
 from peakzoom.video.faults import reason_of
 from peakzoom.video.packets import Losses, decoded_frames
 from peakzoom.video.scan import Scan, VideoInfo, scan
+from peakzoom.video.shape import Crop, orientation
 
 # From the timestamps of all frames, float64 (n,), to the wanted frame numbers: any shape, duplicates allowed.
 Select = Callable[[np.ndarray], np.ndarray]
@@ -113,7 +114,7 @@ def frames_of(
                 continue
             numbers.popleft()
             try:
-                pixels = to_rgb(frame, target, (info.height, info.width), reformatter)
+                pixels = to_rgb(frame, target, (info.height, info.width), reformatter, scanned.crop)
             except MemoryError:
                 raise
             except (av.FFmpegError, ValueError) as error:
@@ -139,16 +140,23 @@ def _release(held: deque[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
 
 def to_rgb(
-    frame: av.VideoFrame, size: tuple[int, int], displayed: tuple[int, int], reformatter: VideoReformatter
+    frame: av.VideoFrame,
+    size: tuple[int, int],
+    displayed: tuple[int, int],
+    reformatter: VideoReformatter,
+    crop: Crop | None = None,
 ) -> Tensor:
     """A decoded frame as displayed, in the wanted (height, width): uint8 (H, W, 3).
 
-    ``displayed`` is the video's own (height, width), by its first frame; the reformatter is the same for all frames.
+    ``displayed`` is the video's own (height, width), by its first frame; the reformatter and ``crop`` are the same for
+    all frames.
     av.FFmpegError or ValueError if the pixel format cannot be converted.
     """
     turns, upside_down = orientation(frame)
     height, width = size[::-1] if turns % 2 else size  # before the turn
-    large = min(displayed) >= LARGE_SHORT_SIDE
+    if crop is not None and not crop.fits(frame.height, frame.width):
+        crop = None
+    large = min(displayed) >= LARGE_SHORT_SIDE and crop is None  # libswscale takes whole frames
     rgb = reformatter.reformat(
         frame,
         width=width if large else None,
@@ -159,6 +167,8 @@ def to_rgb(
         threads=1,
     )
     pixels = torch.from_numpy(rgb.to_ndarray())
+    if crop is not None:
+        pixels = pixels[crop.top : frame.height - crop.bottom, crop.left : frame.width - crop.right]
     if pixels.shape[:2] != (height, width):
         image = pixels.permute(2, 0, 1)[None]  # channels-last: the fast case of torch's uint8 resize
         image = F.interpolate(image, (height, width), mode="bilinear", antialias=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import av
+from av.codec.context import Flags as CodecFlags
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -71,6 +72,8 @@ def decoded_frames(
     A file is read on where reading fails for a while. A ``live`` source is waited for, and ends where reading fails.
     """
     decode_on_one_thread(stream)
+    # Cropped by the codec to the pixel; without the flag the decoder leaves up to 31 columns on the left that are none.
+    stream.codec_context.flags |= CodecFlags.unaligned
     failed = good = 0
     in_fields = stream.codec_context.codec.canonical_name not in ONE_EACH
     for packet in _packets(container, stream, losses, live):

@@ -19,9 +19,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.container import displayed_shape, open_file
+from peakzoom.video.container import open_file
 from peakzoom.video.faults import reason_of
 from peakzoom.video.packets import Losses, decoded_frames
+from peakzoom.video.shape import Crop, displayed_shape
 from peakzoom.video.streams import choice, stream_order, untried_stream
 
 
@@ -58,6 +59,7 @@ class Scan:
     info: VideoInfo
     timestamps: np.ndarray  # float64 (info.frames,), seconds since the first frame
     stream: int  # number of the video stream among all streams of the file
+    crop: Crop | None  # of its stored frames
     held: deque[av.VideoFrame] | None  # the decoded frames, given out once; None where they are not held
 
 
@@ -129,7 +131,7 @@ def _scan_stream(
         problems.append(f"timestamps are missing or out of order, {rate:g} fps assumed")
     fps = (len(times) - 1) / float(times[-1]) if times[-1] > 0 else rate
 
-    shape, slip = displayed_shape(first, stream)
+    shape, slip = displayed_shape(container, stream, first)
     if slip:
         problems.append(slip)
 
@@ -146,7 +148,7 @@ def _scan_stream(
         codec=stream.codec_context.codec.canonical_name,
         problem="; ".join(problems) or None,
     )
-    return Scan(info, times, stream.index, held)
+    return Scan(info, times, stream.index, shape.crop, held)
 
 
 def frame_times(stamps: np.ndarray, rate: float) -> tuple[np.ndarray, bool]:

@@ -36,7 +36,6 @@ from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.container import (
-    displayed_shape,
     one_line,
     open_file,
 )
@@ -44,6 +43,7 @@ from peakzoom.video.decode import to_rgb
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import streamed
 from peakzoom.video.packets import Losses, decoded_frames
+from peakzoom.video.shape import displayed_shape
 from peakzoom.video.streams import choice, stream_order, untried_stream
 
 # FFmpeg's protocols that may be named, and whether a source of each is live.
@@ -144,7 +144,7 @@ def _source_at(place: _Place, size: SizeOf) -> Source:
     frames = [each for each in ahead if isinstance(each, av.VideoFrame)]
     base = float(stream.time_base or 0)
     rate = float(stream.average_rate or stream.guessed_rate or 0)
-    shape, fault = displayed_shape(frames[0], stream)
+    shape, fault = displayed_shape(container, stream, frames[0])
     problems = [SourceProblem(0.0, line, lost=False) for line in (chosen, fault) if line]
     clock = choose_clock([_stamps(frame, base) for frame in frames])
     if clock is None and len(frames) > 1:
@@ -160,7 +160,7 @@ def _source_at(place: _Place, size: SizeOf) -> Source:
         assert isinstance(frame, av.VideoFrame)
         with reason_of(place.name):
             try:
-                return to_rgb(frame, target, displayed, reformatter)
+                return to_rgb(frame, target, displayed, reformatter, shape.crop)
             except MemoryError:
                 raise
             except (av.FFmpegError, ValueError) as error:
