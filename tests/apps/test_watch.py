@@ -624,8 +624,11 @@ def test_a_reader_who_has_seen_enough(run: Path, make_clip: Callable[..., Path],
     assert (child.wait(60), child.stderr.read()) == (141, b"")
 
 
-def test_ctrl_c_ends_it_properly(run: Path, make_clip: Callable[..., Path], tmp_path: Path) -> None:
-    """A pipe that never ends: the lines so far are whole, the open event is closed, the code is 130."""
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_ends_it_properly(
+    run: Path, make_clip: Callable[..., Path], tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    """A pipe that never ends: the lines so far are whole, the open event is closed, the code says what stopped it."""
     path, out = make_clip(tmp_path / "a.mkv", frames=60, fps=10), tmp_path / "out"
     child = start(run, "-", "--threshold", 0, "--gap", 1000, "--device", "cpu", "--out", out)
     assert child.stdin is not None and child.stderr is not None
@@ -634,10 +637,10 @@ def test_ctrl_c_ends_it_properly(run: Path, make_clip: Callable[..., Path], tmp_
     file = out / "windows.jsonl"
     while child.poll() is None and not (file.exists() and file.read_text().count('"window"') >= 2):
         time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(sent)
     err = child.stderr.read().decode()
     child.stdin.close()
-    assert child.wait(60) == 130, err
+    assert child.wait(60) == code, err
     lines = as_json(file.read_text())
     assert lines[-1]["type"] == "end" and lines[-1]["stopped"] and "stopped after" in err
     assert lines[-2]["type"] == "event" and lines[-2]["end"] == lines[-1]["seconds"]

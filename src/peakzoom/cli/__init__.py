@@ -31,7 +31,8 @@ from peakzoom.cli import (
     watch,
     weights,
 )
-from peakzoom.cli.console import INTERRUPTED, print_result, say, show_log
+from peakzoom.cli.console import print_result, say, show_log
+from peakzoom.cli.stop import INTERRUPTED, TERMINATED, heed_sigterm, is_stop
 from peakzoom.utils.durable import is_full, no_room
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import missing_extra
@@ -110,6 +111,7 @@ def main() -> None:
     """Entry point: runs a command and turns users' mistakes into one sentence."""
     warnings.filterwarnings("ignore", module="lightning")
     show_log()
+    terminated = heed_sigterm()
     # A file name need not be text, and a terminal need not know every letter.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -118,13 +120,20 @@ def main() -> None:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except SystemExit as stopped:  # a watch ends in order, and has said so
+        if stopped.code == INTERRUPTED and terminated():
+            sys.exit(TERMINATED)
+        raise
     except Exception as error:
-        if type(error).__name__ != "NoArgsIsHelpError":  # then the help is printed already
-            sentence = _sentence(error)
-            if sentence is None:
-                raise
-            say(f"error: {sentence}")
-        sys.exit(2)
+        if not is_stop(error, terminated):
+            if type(error).__name__ != "NoArgsIsHelpError":  # then the help is printed already
+                sentence = _sentence(error)
+                if sentence is None:
+                    raise
+                say(f"error: {sentence}")
+            sys.exit(2)
+        code = INTERRUPTED
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
         say("stopped; train, evaluate, predict --jsonl and predict --on ray go on with --resume")
+        code = TERMINATED if terminated() else INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)

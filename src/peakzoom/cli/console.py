@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT, as shells count
-
 # No markup and no emoji: a class may be called "[/b]" and a file ":+1:.mp4".
 out_console = Console(markup=False, emoji=False, highlight=False)
 err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)

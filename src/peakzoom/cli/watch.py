@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeAlias
 import typer
 
 from peakzoom.apps.watch.options import WatchOptions
-from peakzoom.cli.console import INTERRUPTED, print_result, say
+from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.options import EngineOptions, RunArg, output_option
+from peakzoom.cli.stop import INTERRUPTED
 from peakzoom.utils.durable import check_new_folder
 from peakzoom.video.guard import start_early
 

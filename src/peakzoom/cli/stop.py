@@ -1,0 +1,44 @@
+"""How a command is stopped: by Ctrl-C, or by SIGTERM, as services, containers and ``kill`` stop a program."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the signal's number, as shells count
+# What PyTorch says of a loader process that is gone, as after a signal to the whole group.
+WORKER_GONE = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
+PATIENCE = 0.5  # seconds in which this process hears a signal that ended one of its own
+
+
+def heed_sigterm() -> Callable[[], bool]:
+    """Let SIGTERM do what Ctrl-C does, so that a command cleans up; the function says whether there was one."""
+    came = threading.Event()
+    own = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:  # a forked process ends as it would have
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        came.set()
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(on_interrupt):  # ignored, as in a shell's background
+            raise KeyboardInterrupt
+        on_interrupt(signal.SIGINT, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+    return came.is_set
+
+
+def is_stop(error: Exception, terminated: Callable[[], bool]) -> bool:
+    """Whether an error comes of a SIGTERM, which may have reached a loader process first."""
+    if isinstance(error, RuntimeError) and WORKER_GONE.search(str(error)):
+        time.sleep(PATIENCE)
+    return terminated()
