@@ -44,6 +44,7 @@ CALLS = [
     "peakzoom.video.scan.decoded_frames",
     "peakzoom.video.scan.displayed_shape",
     "peakzoom.video.scan.frame_times",
+    "peakzoom.video.scan.ConversionCheck",
     "peakzoom.video.decode.open_file",
     "peakzoom.video.decode.decoded_frames",
     "peakzoom.video.decode.VideoReformatter",

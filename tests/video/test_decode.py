@@ -448,7 +448,7 @@ def unusable(kind: str, folder: Path) -> Path:
         ("folder", "is a folder"),
         ("pipe", "is a pipe"),
         ("text", "cannot be read as a video: Invalid data"),
-        ("playlist", "playlist, not a video"),
+        ("playlist", "is a playlist, not a video"),
         ("audio", "holds no video stream"),
         ("audio with cover", "holds no video stream, only a picture"),
         ("unknown codec", "no decoder"),

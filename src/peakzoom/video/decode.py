@@ -22,11 +22,12 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video.container import one_line, open_file
+from peakzoom.video.colour import convertible, rgb_frame
+from peakzoom.video.container import open_file
 from peakzoom.video.faults import reason_of
 from peakzoom.video.packets import Losses, decoded_frames
 from peakzoom.video.scan import Scan, VideoInfo, scan
@@ -113,13 +114,8 @@ def frames_of(
             if number != numbers[0]:
                 continue
             numbers.popleft()
-            try:
+            with convertible(info.path, number, frame):
                 pixels = to_rgb(frame, target, (info.height, info.width), reformatter, scanned.crop)
-            except MemoryError:
-                raise
-            except (av.FFmpegError, ValueError) as error:
-                what = f"frame {number} ({frame.format.name}) cannot be converted to RGB"
-                raise DecodeError(info.path, f"{what}: {one_line(error)}") from error
             yield number, pixels
         if numbers:
             raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
@@ -157,15 +153,7 @@ def to_rgb(
     if crop is not None and not crop.fits(frame.height, frame.width):
         crop = None
     large = min(displayed) >= LARGE_SHORT_SIDE and crop is None  # libswscale takes whole frames
-    rgb = reformatter.reformat(
-        frame,
-        width=width if large else None,
-        height=height if large else None,
-        format="rgb24",
-        interpolation="BILINEAR",  # reaches wider as the frame shrinks; FAST_BILINEAR does not, and aliases
-        dst_color_range=ColorRange.JPEG,  # RGB from 0 to 255
-        threads=1,
-    )
+    rgb = rgb_frame(frame, reformatter, (height, width) if large else None)
     pixels = torch.from_numpy(rgb.to_ndarray())
     if crop is not None:
         pixels = pixels[crop.top : frame.height - crop.bottom, crop.left : frame.width - crop.right]

@@ -19,6 +19,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
+from peakzoom.video.colour import ConversionCheck
 from peakzoom.video.container import open_file
 from peakzoom.video.faults import reason_of
 from peakzoom.video.packets import Losses, decoded_frames
@@ -106,10 +107,11 @@ def _scan_stream(
         return "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
     held: deque[av.VideoFrame] | None = deque()
     first: av.VideoFrame | None = None
-    held_bytes, losses = 0, Losses()
+    held_bytes, losses, check = 0, Losses(), ConversionCheck(path)
     ticks: list[tuple[int | None, int | None]] = []  # when to show, when to decode; units of the time base
     for frame in decoded_frames(container, stream, losses):
         first = first or frame
+        check.look(len(ticks), frame)
         ticks.append((frame.pts, frame.dts))
         if most is not None and len(ticks) > most:
             raise DecodeError(path, f"has more than {most} frames, which is the most that is taken here")

@@ -13,6 +13,9 @@ from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.stream import VideoStream
 
+from peakzoom.video.colour import matrix_slip
+from peakzoom.video.container import logging
+
 # Real pixels are at most a little over 2 wide or high (recordings at half width); a ratio beyond this is a
 # slip of the program that wrote the file, and obeying it would draw the frame out into a line.
 MAX_PIXEL_ASPECT = 4.0
@@ -41,12 +44,8 @@ def container_crop(container: InputContainer, stream: VideoStream) -> Crop | Non
 
     What the codec says itself (H.264's and HEVC's cropping) the decoder has obeyed.
     """
-    before = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)  # as which FFmpeg describes; nothing else is logged in the meantime
-    try:
+    with logging(av.logging.INFO):  # as which FFmpeg describes; nothing else happens in the meantime
         text: str = container.dumps_format()  # type: ignore[attr-defined]  # which the stubs leave out
-    finally:
-        av.logging.set_level(before)
     _, *streams = re.split(r"^  Stream #\d+:(?=\d+)", text, flags=re.MULTILINE)
     for each in streams:
         found = re.search(r"^      Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)\s*$", each, re.MULTILINE)
@@ -70,12 +69,14 @@ class DisplayedShape:
 def displayed_shape(
     container: InputContainer, stream: VideoStream, first: av.VideoFrame
 ) -> tuple[DisplayedShape, str | None]:
-    """How a video is displayed, by its first frame; and a line if the file states impossible pixels or cropping."""
+    """How a video is displayed, by its first frame; and a line if what the file states of it is not obeyed."""
     aspect, slips = float(stream.sample_aspect_ratio or 1), list[str]()
     if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
         slips.append(f"pixels said to be {aspect:g} times as wide as high were taken for square")
         aspect = 1.0
     turns, _ = orientation(first)
+    if slip := matrix_slip(first):
+        slips.append(slip)
     crop = container_crop(container, stream)
     if crop is not None and not crop.fits(first.height, first.width):
         slips.append("cropping that would leave nothing of a frame was not done")

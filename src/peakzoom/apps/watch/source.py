@@ -35,10 +35,7 @@ from torch import Tensor
 from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.video.container import (
-    one_line,
-    open_file,
-)
+from peakzoom.video.container import FORMATS, one_line, open_file
 from peakzoom.video.decode import to_rgb
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import streamed
@@ -301,7 +298,8 @@ def _open(place: _Place) -> InputContainer:
         # Python reads, because Ctrl-C interrupts its reading; without a buffer, whose lock the reader's thread
         # would still hold when the program ends.
         pipe = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - the container holds it
-        return av.open(pipe, mode="r", options={"protocol_whitelist": "pipe"}, metadata_errors="replace")
+        options = {"protocol_whitelist": "", "format_whitelist": FORMATS}
+        return av.open(pipe, mode="r", container_options=options, metadata_errors="replace")
     except (av.FFmpegError, ValueError) as error:
         raise DecodeError(place.name, f"cannot be opened: {_reason(error)}") from error
 
