@@ -25,7 +25,7 @@ from peakzoom.utils.journal import changed_settings
 
 log = logging.getLogger(__name__)
 
-SHOWN = 4  # differing settings that a sentence names, at most
+SHOWN = 8  # differing settings that a sentence names, at most
 OWN_OPTIONS = {"--set name": "--recipe", "--set model": "--model", "--set batch_size": "--batch-size"}
 
 
