@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from peakzoom.training.recipe_text import recipe_from_toml, recipe_to_toml, with_values
-from peakzoom.training.recipes import RECIPES, Recipe
+from peakzoom.training.recipe_text import KEYS, recipe_from_toml, recipe_to_toml, with_values
+from peakzoom.training.recipes import MOST, RECIPES, Recipe, flat, small
 from peakzoom.utils.errors import UserError
 
 ALL = [make() for make in RECIPES.values()]
@@ -145,3 +145,19 @@ def test_no_value_out_of_range_passes(key: str) -> None:
             sentence
         )
         assert "\n" not in sentence and len(sentence) < 160
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_any_value_of_any_key_gives_a_recipe_or_a_sentence(key: str) -> None:
+    """What comes through can be made and trained with: no number is beyond what float32 can multiply."""
+    numbers = ("1e38", "1e300", "1e400", "nan", "-inf", "-1", "0", 10**30, 10**400, 1e38, float("nan"), True)
+    for value in (*numbers, 5000 * "9", "", "x", "[[]]", [], [None], [1e38, 1e38], {}, "1,2,3", None):
+        try:
+            made = flat(asdict(with_values(small(), {key: value})))[key]
+        except UserError as error:
+            made = str(error)
+        assert "\n" not in str(made)
+        assert not isinstance(made, int | float) or -1 <= made <= MOST
+    for text in (f"{key} = {10**400}", f"{key} = {5000 * '['}"):
+        with pytest.raises(UserError):
+            recipe_from_toml(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import read_csv
+from peakzoom.utils.plain import read_object
 
 SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
 
@@ -100,7 +100,7 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
         videos=run_videos(home),
         data=data_name(home),
         problems=len(read_csv(home / "problems.csv")),
-        config=json.loads(config.read_text(encoding="utf-8")) if config.exists() else None,
+        config=read_object(config) if config.exists() else None,
         command=_command(home / "command.txt"),
         stage=stage,
         epochs=len(rows),

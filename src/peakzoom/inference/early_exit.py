@@ -14,7 +14,6 @@ A view adds 1 to the scores in all, so a lead of 1.5 takes two views at least. T
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,10 +28,12 @@ from peakzoom.inference.network import FirstPass
 from peakzoom.inference.prediction import Effort
 from peakzoom.model.precision import FULL
 from peakzoom.utils.errors import UserError, first_line
+from peakzoom.utils.plain import read_object
 from peakzoom.video.sampling import DecodedViews, Views
 
 FILE = "cascade.json"
 FOLDER = "cascade"  # of a run, with that file
+MOST_VIEWS = 10_000  # of a video: no file shall keep a reader busy for ever
 OLD_KEYS = {  # of files written before 0.1.0
     **{"thresholds": "cascade", "stage1_views": "glances", "stage1_lead": "clear", "stage2_lead": "settled"},
     **{"stage1": "first", "stage2": "closer"},
@@ -139,7 +140,7 @@ def read_early_exit(file: Path) -> EarlyExit:
     if not file.exists():
         raise UserError(f"{file} does not exist: 'peakzoom calibrate RUN' makes it")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_object(file)
         key = {name: name if "thresholds" in values else old for name, old in OLD_KEYS.items()}
         limits, work = values[key["thresholds"]], values["work"]
         leads = (limits[key[name]] for name in ("stage1_lead", "stage2_lead"))
@@ -150,15 +151,22 @@ def read_early_exit(file: Path) -> EarlyExit:
             ),
             Work(float(work[key["stage1"]]), float(work[key["stage2"]]), int(work.get("zoomed", 2))),
             str(values["weights"]),
-            Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
+            _views(values),
             str(values["precision"]),
             file,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{file} is damaged or of an older version ({first_line(error)}): remove {file.parent} and run "
             "'peakzoom calibrate' again"
         ) from error
+
+
+def _views(values: dict[str, Any]) -> Views:
+    views = Views(str(values["rule"]), int(values["clips"]), int(values["crops"]))
+    if views.clips * views.crops > MOST_VIEWS:
+        raise UserError(f"{views.clips} clips of {views.crops} crops are more than {MOST_VIEWS} views")
+    return views
 
 
 def only_torch(engine: str) -> UserError:

@@ -34,7 +34,7 @@ from peakzoom.inference.prediction import Prediction, average
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest, find_model, read_from_hub, read_model
 from peakzoom.model.precision import FULL, slow_in
-from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.guard import Guard, guards
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
@@ -274,6 +274,11 @@ def load_quietly(
             model = read_from_hub(name)
         else:
             model = read_model(find_model(path))
+        if not model.preprocess:
+            raise UserError(
+                f"{name} does not say how its clips were made: expected preprocess in its config.json, as 'peakzoom "
+                "train' writes it"
+            )
         built = build_engine(model.eval(), engine or "torch", device, precision)
     early_exit = None
     if cascade:

@@ -7,11 +7,52 @@ from dataclasses import dataclass
 from typing import Any
 
 from peakzoom.model.attention import MODES
+from peakzoom.model.schema import (
+    NAMES,
+    OPTIONS,
+    TABLE,
+    Rule,
+    check_preprocess,
+    expect_all,
+    maybe,
+    number,
+    whole,
+    word,
+)
+from peakzoom.utils.errors import UserError
 
 BRANCHES = ("original", "discriminative", "complementary")
 LETTERS = dict(zip(BRANCHES, "ODC", strict=True))  # as the paper abbreviates them
 RESPONSES = ("gate", "evidence")
 ATTENTION_PER = ("frame", "clip")
+FINITE = 1e6  # as good as without a bound, and no product of such numbers leaves float32
+
+RULES = {
+    "num_classes": whole(1, 1_000_000),
+    "branches": Rule(
+        f"some of {', '.join(BRANCHES)}",
+        lambda value: (
+            isinstance(value, list | tuple) and len(value) > 0 and all(each in BRANCHES for each in value)
+        ),
+    ),
+    "width": number(0, 64, above=True),
+    "backbone_options": maybe(TABLE),
+    "dropout": number(0, 1),
+    "grid": whole(2, 512),
+    "response": word(RESPONSES),
+    "delta": number(-FINITE, FINITE),
+    "top": whole(1, 1_000_000),
+    "erase": Rule("0 or more and less than 1, a fraction of the frame", number(0, 1, below=True).holds),
+    "beta_dis": number(0, FINITE),
+    "beta_com": number(0, FINITE),
+    "base": number(0, FINITE),
+    "faintest": Rule("more than 0 and at most 1, a response", number(0, 1, above=True).holds),
+    "train_mode": word(MODES),
+    "eval_mode": word(MODES),
+    "attention_per": word(ATTENTION_PER),
+    "classes": maybe(NAMES),
+    "preprocess": maybe(TABLE),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +85,7 @@ class PeakZoomConfig:
             network does not read it.
 
     Raises:
-        ValueError: a value that is not one of those above.
+        UserError: a value of another type, or out of its range (:data:`RULES`).
     """
 
     num_classes: int = 400
@@ -68,25 +109,12 @@ class PeakZoomConfig:
     preprocess: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        expect_all(vars(self), RULES)
         for name in ("branches", "classes"):  # config.json has lists
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(value))
-        if not self.branches or set(self.branches) - set(BRANCHES):
-            raise ValueError(f"branches are {list(self.branches)}, expected some of {', '.join(BRANCHES)}")
-        choices = {
-            "response": RESPONSES,
-            "attention_per": ATTENTION_PER,
-            "train_mode": MODES,
-            "eval_mode": MODES,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
-        if not 0 <= self.erase < 1:
-            raise ValueError(
-                f"erase is {self.erase}, expected 0 or more and less than 1, a fraction of the frame"
-            )
-        if not 0 < self.faintest <= 1:
-            raise ValueError(f"faintest is {self.faintest}, expected more than 0 and at most 1, a response")
+        expect_all(self.backbone_options or {}, OPTIONS, "backbone_options.")
+        if self.preprocess:
+            check_preprocess(self.preprocess)
         if self.classes is not None and len(self.classes) != self.num_classes:
-            raise ValueError(f"{len(self.classes)} class names for {self.num_classes} classes")
+            raise UserError(f"{len(self.classes)} class names for {self.num_classes} classes")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -11,9 +10,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from peakzoom.model import PeakZoom
+from peakzoom.model.pretrained import WEIGHTS as WEIGHTS
 from peakzoom.utils.errors import UserError, first_line
-
-WEIGHTS = "model.safetensors"
 
 
 def digest(model: torch.nn.Module) -> str:
@@ -43,8 +41,9 @@ def find_model(path: str | Path) -> Path:
 def read_model(folder: Path) -> PeakZoom:
     """The saved model in a folder; UserError if it is damaged, or no model of this package."""
     try:
-        return PeakZoom.from_pretrained(str(folder))
-    except (SafetensorError, json.JSONDecodeError, RuntimeError, TypeError) as error:
+        model: PeakZoom = PeakZoom.from_pretrained(folder)
+        return model
+    except (SafetensorError, RuntimeError, TypeError) as error:
         raise UserError(f"{folder} is damaged or no model of peakzoom: {first_line(error)}") from error
 
 

@@ -41,6 +41,7 @@ from peakzoom.training.train import train
 from peakzoom.utils.durable import read_csv, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings, hash_of
+from peakzoom.utils.plain import read_object
 from peakzoom.video.sampling import Views
 
 # Options that may differ when going on.
@@ -269,7 +270,7 @@ def _open(out: Path, settings: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a folder with --out")
     if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_object(file)
         if changed := changed_settings(before, settings):
             was = before.get("pre-trained", False)
             way_out = "the same" if was == settings["pre-trained"] else PRE_TRAINED[was]

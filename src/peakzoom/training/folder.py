@@ -22,6 +22,7 @@ from peakzoom.training.recipes import LEFT_OUT, flat
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings
+from peakzoom.utils.plain import read_object
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,11 @@ def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
             raise UserError(f"{out} is not empty: --resume goes on with it, another --out begins anew")
         if not file.exists():
             raise UserError(f"{out} holds no training to resume: config.json is missing")
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_object(file)
+        if odd := [part for part in ("recipe", "options") if not isinstance(before.get(part, {}), dict)]:
+            raise UserError(
+                f"{file} is damaged: {odd[0]} holds no values by name; begin anew in another --out"
+            )
         if changed := changed_settings(before, config):
             differing, way_out = _differing(before, config)
             raise UserError(

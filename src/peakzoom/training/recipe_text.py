@@ -48,9 +48,10 @@ def recipe_from_toml(text: str) -> Recipe:
         UserError: the text is no TOML, a key is unknown or missing, a value has the wrong type or is out of range.
     """
     try:
-        return _recipe(flat(tomllib.loads(text)))
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # no TOML, too many digits, lists within lists
         raise UserError(f"the recipe is no TOML: {error}") from error
+    return _recipe(flat(values))
 
 
 def with_values(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
@@ -96,7 +97,7 @@ def read_value(kind: Any, value: Any, key: str) -> Any:
         return tuple(read_value(inner[0], part, key) for part in parts)
     if type(value) is kind:
         return value
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 10**300:  # more is no float
         return float(value)
     if isinstance(value, str):
         with suppress(ValueError, KeyError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from peakzoom.model import BACKBONES
 from peakzoom.model.config import ATTENTION_PER, BRANCHES, RESPONSES
+from peakzoom.model.schema import check_preprocess
 from peakzoom.utils.errors import UserError, did_you_mean
 from peakzoom.video.views import Augment, Preprocess
 
@@ -120,6 +121,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 Range = tuple[str, Callable[[Any], bool]]
+MOST = 1_000_000  # of any number: far above what anyone trains with, and products of such numbers stay within float32
 COUNT: Range = ("1 or more", lambda value: value >= 1)
 POSITIVE: Range = ("more than 0", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE: Range = ("0 or more", lambda value: 0 <= value < math.inf)
@@ -134,13 +136,14 @@ RANGES: dict[str, Range] = {
     "faintest": ("more than 0 and at most 1, a response", lambda value: 0 < value <= 1),
     **dict.fromkeys(("epochs", "batch_size", "max_stride", "stride"), COUNT),
     **dict.fromkeys(
-        ("width", "reach", "lr", "clip_gradient", "preprocess.fps", "preprocess.trained_fps"), POSITIVE
+        ("reach", "lr", "clip_gradient", "preprocess.fps", "preprocess.trained_fps"), POSITIVE
     ),
     **dict.fromkeys(("min_steps", "final_lr", "weight_decay", "class_balance", "quiet"), NOT_NEGATIVE),
     **dict.fromkeys(("warmup", "label_smoothing", "dropout", "erase"), SHARE),
     **dict.fromkeys(("augment.brightness", "augment.contrast"), CHANGE),
     **{"augment.area": AREA, "augment.aspect": ASPECT, "preprocess.mean": MEAN, "preprocess.std": STD},
     "preprocess.size": ("32 pixels or more", lambda value: value >= 32),
+    "width": ("more than 0 and at most 64", lambda value: 0 < value <= 64),
 }
 WORDS: dict[str, Collection[str]] = {
     "model": BACKBONES,
@@ -163,6 +166,9 @@ def check_recipe(recipe: Recipe) -> None:
         elif name in RANGES and value is not None:
             expected, holds = RANGES[name]
             expect(holds(value), key, value, expected)
+        if isinstance(value, int | float):
+            expect(value <= MOST, key, value, f"at most {MOST}")
+    check_preprocess(recipe.preprocess.to_dict())
     for branch in recipe.branches:
         expect_word("branches", branch, BRANCHES)
     once = len(set(recipe.branches)) == len(recipe.branches) > 0

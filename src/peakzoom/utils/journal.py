@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from peakzoom.utils.durable import sync, write_text
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.plain import read_object
 
 
 def hash_of(value: Any) -> str:
@@ -35,9 +36,9 @@ def check_journal(file: Path, settings: dict[str, Any]) -> None:
     """Refuse (UserError) a journal that was made with other settings, or does not say with which."""
     beside = settings_file(file)
     try:
-        before = json.loads(beside.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        wrong = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
+        before = read_object(beside)
+    except UserError as error:
+        wrong = "damaged" if beside.exists() else "missing"
         raise UserError(
             f"{file} does not say how it was made ({beside.name} is {wrong}): it cannot be resumed: name another"
         ) from error

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import PeakZoom
+from peakzoom.model.schema import NAMES, check_preprocess, expect
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
 
@@ -57,9 +58,13 @@ class Description:
         """Read what :meth:`to_json` wrote; UserError if it is missing or damaged."""
         try:
             values = json.loads(text or "")
-            classes, outputs = (list(map(str, values[each])) for each in ("classes", "outputs"))
-            return cls(classes, Preprocess.from_dict(values["preprocess"]), outputs)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            expect("classes", values["classes"], NAMES)
+            check_preprocess(values["preprocess"])
+            expect("outputs", values["outputs"], NAMES)
+            return cls(
+                list(values["classes"]), Preprocess.from_dict(values["preprocess"]), list(values["outputs"])
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{file} does not name its classes and clips: expected a file that 'peakzoom export' wrote"
             ) from error
