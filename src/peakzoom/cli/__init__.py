@@ -31,11 +31,12 @@ from peakzoom.cli import (
     watch,
     weights,
 )
-from peakzoom.cli.console import print_result, say, show_log
+from peakzoom.cli.console import STANDARD_OUTPUT, print_result, results, say, show_log
 from peakzoom.cli.stop import INTERRUPTED, TERMINATED, heed_sigterm, is_stop
 from peakzoom.utils.durable import is_full, no_room
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import missing_extra
+from peakzoom.utils.system import sentence, system_error
 
 app = typer.Typer(
     name="peakzoom",
@@ -93,9 +94,11 @@ def _sentence(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return missing_extra(error, "this command")
-    if isinstance(error, OSError) and is_full(error):
+    if is_full(error) and getattr(error, "filename", None) != STANDARD_OUTPUT:
         way_out = "make room and run it again, or go on with --resume where there is one"
         return f"{no_room(Path(), error)}: {way_out}"
+    if found := system_error(error):
+        return sentence(found)
     if hasattr(error, "format_message"):  # of Click, which some versions of Typer bring themselves
         context: Any = getattr(error, "ctx", None)
         option = getattr(error, "option_name", None)
@@ -118,6 +121,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
+        with results():
+            sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except SystemExit as stopped:  # a watch ends in order, and has said so
@@ -127,10 +132,10 @@ def main() -> None:
     except Exception as error:
         if not is_stop(error, terminated):
             if type(error).__name__ != "NoArgsIsHelpError":  # then the help is printed already
-                sentence = _sentence(error)
-                if sentence is None:
+                said = _sentence(error)
+                if said is None:
                     raise
-                say(f"error: {sentence}")
+                say(f"error: {said}")
             sys.exit(2)
         code = INTERRUPTED
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others

@@ -20,7 +20,9 @@ from peakzoom.cli.options import (
     ViewOptions,
     data_option,
 )
+from peakzoom.utils.durable import explain_full_disk, whole_folder
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.system import expect_place
 
 if TYPE_CHECKING:
     from peakzoom.evaluation.calibrate import Calibration
@@ -60,6 +62,7 @@ def calibrate(
         raise UserError(
             f"{run} is no folder here, expected a run folder or a saved model: the thresholds are kept inside"
         )
+    expect_place(target)
     if target.exists():
         raise UserError(f"{target} exists: remove it to calibrate again")
     if data is None and split == "test":
@@ -80,8 +83,8 @@ def calibrate(
     labels = np.array([each.label for each in scored.entries])
     work = Work(*multiply_adds_by_pass(recognizer.model), len(recognizer.model.zoomed))
     result = choose(original, fused, labels, view_order(averaged.clips, averaged.crops), work, loss)
-    target.mkdir()
-    result.save(recognizer, averaged, target)
+    with explain_full_disk(target, "calibrate again"), whole_folder(target) as draft:
+        result.save(recognizer, averaged, draft)
     _report(result, averaged.clips * averaged.crops, recognizer.model.zooms)
     print_result(f"The thresholds, all that were tried, and their plot: {target}")
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
 
+from peakzoom.utils.durable import DISK_LOST
+from peakzoom.utils.system import DISK_FULL
+
+PIPE_CLOSED = 141  # exit code where nobody reads the results: 128 + SIGPIPE
+STANDARD_OUTPUT = "standard output"
+
+
+class Unswallowed(Console):
+    """Rich ends the process where nobody reads its lines; whether that is a result, :func:`results` knows."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error on."""
+        raise
+
+
 # No markup and no emoji: a class may be called "[/b]" and a file ":+1:.mp4".
-out_console = Console(markup=False, emoji=False, highlight=False)
+out_console = Unswallowed(markup=False, emoji=False, highlight=False)
 err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
@@ -28,7 +47,28 @@ def say(line: str) -> None:
 
 def print_result(text: str) -> None:
     """Lines of a result, to standard output."""
-    _print(out_console, text)
+    with results():
+        _print(out_console, text)
+
+
+@contextmanager
+def results() -> Iterator[None]:
+    """What is written in the block are results: where nobody reads them any more, the command ends, as shells expect.
+
+    Raises:
+        OSError: standard output takes no more, and the error says so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.EPIPE, *DISK_FULL, *DISK_LOST):
+            raise
+        # Python writes what is held back at its end, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the program that reads our lines has ended, as head does
+            sys.exit(PIPE_CLOSED)
+        error.filename = STANDARD_OUTPUT
+        raise
 
 
 def show_table(
@@ -40,7 +80,8 @@ def show_table(
         table.add_column(column, justify="right" if index else "left")
     for name, *values in rows:
         table.add_row(*map(str, (name, *values)), style="bold" if name == strong else "")
-    out_console.print(table)
+    with results():
+        out_console.print(table)
 
 
 class LogLines(logging.Handler):

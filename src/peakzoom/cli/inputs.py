@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peakzoom.cli.options import DataOptions
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.system import expect_place
 
 if TYPE_CHECKING:
     from peakzoom.data.entries import VideoSet
@@ -54,7 +56,7 @@ def find_videos(files: Iterable[Path]) -> Iterator[Path]:
     from peakzoom.data.layouts.files import videos_below, without_videos
 
     for file in files:
-        if not file.is_dir():
+        if not os.path.isdir(file):  # noqa: PTH112 - Path.is_dir raises where a name is too long
             yield file
             continue
         inside = videos_below(file)
@@ -71,6 +73,8 @@ def beside(run: str) -> Path:
 
 def check_new(file: Path, option: str) -> None:
     """Refuse a file to write that is there, before the work and not after it."""
+    if file.parent.is_dir():
+        expect_place(file)
     if file.exists():
         raise UserError(f"{file} exists: name another file for {option}, or remove it")
     if not file.parent.is_dir():

@@ -20,7 +20,7 @@ from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import RECIPES
 from peakzoom.training.train import train
-from peakzoom.utils.durable import check_new_folder
+from peakzoom.utils.durable import check_new_folder, whole
 from peakzoom.utils.progress import progress_bar
 from peakzoom.video.sampling import Views
 
@@ -39,7 +39,8 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
     for entry, evidence in zip(entries, seen, strict=True):
         name, score = evidence.prediction.top(1)[0]
         titles.append(f"{recognizer.classes[entry.label]}\npredicted: {name} {score:.2f}")
-    draw_middles(seen, titles).savefig(file, dpi=110)
+    with whole(file, "wb") as stream:
+        draw_middles(seen, titles).savefig(stream, dpi=110, format="png")
 
 
 @dataclass(frozen=True)

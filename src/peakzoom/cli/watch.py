@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeAlias
 import typer
 
 from peakzoom.apps.watch.options import WatchOptions
-from peakzoom.cli.console import print_result, say
+from peakzoom.cli.console import print_result, results, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.options import EngineOptions, RunArg, output_option
 from peakzoom.cli.stop import INTERRUPTED
-from peakzoom.utils.durable import check_new_folder
+from peakzoom.utils.durable import check_new_folder, explain_full_disk
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     AddEvent: TypeAlias = Callable[[Event], None]
 
-PIPE_CLOSED = 141  # exit code: 128 + SIGPIPE, as shells count
 SOURCE_HELP = "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input."
 
 
@@ -59,16 +57,11 @@ def watch(
     stop, lost = threading.Event(), False
     records = watch(computing.load(run), source, watching, stop=stop)
     with _set_by_ctrl_c(stop), _outputs(out) as (lines, add_event):
-        try:
-            for record in records:
-                lines.write(json.dumps(to_line(record, top), allow_nan=False) + "\n")
-                lines.flush()
-                lost |= isinstance(record, SourceProblem) and record.lost
-                _show(record, add_event)
-        except BrokenPipeError:  # the program that reads our lines has ended, as head does
-            # Python flushes standard output at its end, which must not fail.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(PIPE_CLOSED)
+        for record in records:
+            lines.write(json.dumps(to_line(record, top), allow_nan=False) + "\n")
+            lines.flush()
+            lost |= isinstance(record, SourceProblem) and record.lost
+            _show(record, add_event)
     if stop.is_set():
         sys.exit(INTERRUPTED)
     if lost:
@@ -79,13 +72,15 @@ def watch(
 def _outputs(out: Path | None) -> Iterator[tuple[TextIO, AddEvent | None]]:
     """Where JSON Lines are written, and what adds to the table and chapters if there is a folder for them."""
     if out is None:
-        yield sys.stdout, None
+        with results():
+            yield sys.stdout, None
         return
     from peakzoom.apps.watch.events import event_files
 
-    out.mkdir(parents=True, exist_ok=True)
-    with event_files(out) as add_event, (out / "windows.jsonl").open("x", encoding="utf-8") as lines:
-        yield lines, add_event
+    with explain_full_disk(out, "watch again, into a new folder"):
+        out.mkdir(parents=True, exist_ok=True)
+        with event_files(out) as add_event, (out / "windows.jsonl").open("x", encoding="utf-8") as lines:
+            yield lines, add_event
 
 
 @contextmanager

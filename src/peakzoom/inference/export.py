@@ -8,6 +8,7 @@ real clips before it gets its name.
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from torch import Tensor
 from peakzoom.inference.engines.base import Description, trace
 from peakzoom.inference.engines.build import open_exported
 from peakzoom.model import PeakZoom
+from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.utils.system import expect_place
 from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess, to_input
 
@@ -56,7 +59,10 @@ def export(
         UserError: the file exists or has another ending, there is no clip, or the logits differ by more.
     """
     check_target(to, file)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
+    with (
+        explain_full_disk(file, "export it again"),
+        tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder,
+    ):
         written = Path(folder) / file.name
         difference, scale, count = compare(model, _write(model, to, written), clips)
         if not count:
@@ -83,6 +89,7 @@ def check_target(to: str, file: Path) -> None:
         raise UserError(f"{file} does not end in {TARGETS[to]}, as a file for {to} must: name another --out")
     if not file.parent.is_dir():
         raise UserError(f"{file.parent} is no folder: make it first, or name another --out")
+    expect_place(file, utf8=True)
     for each in (file, file.with_suffix(".bin")) if to == "openvino" else (file,):
         if each.exists():
             raise UserError(f"{each} exists: name another --out, or remove it")
@@ -129,7 +136,9 @@ def views_of(paths: Sequence[Path], preprocess: Preprocess, videos: int = VIDEOS
 def _write(model: PeakZoom, to: str, file: Path) -> Callable[[Tensor], dict[str, Tensor]]:
     """Write the file, and open it again: from views to logits."""
     if to == "torch":  # PyTorch's reader can unpickle, so peakzoom opens no one else's
-        torch.export.save(trace(model), file, extra_files={ABOUT: Description.of(model).to_json()})
+        stored = io.BytesIO()  # PyTorch's own writer ends the process where a disk is full
+        torch.export.save(trace(model), stored, extra_files={ABOUT: Description.of(model).to_json()})
+        file.write_bytes(stored.getbuffer())
         return torch.export.load(file).module()
     if to == "onnx":
         from peakzoom.inference.engines.onnx import to_onnx

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from peakzoom.display.figures import INK, MUTED
 from peakzoom.model.config import BRANCHES
 from peakzoom.studies.tables import TableRow
+from peakzoom.utils.durable import whole
 
 # Most colour-blind readers can tell neighbours apart.
 PALETTE = (
@@ -53,7 +54,8 @@ def plot_cost(rows: Sequence[TableRow], file: Path) -> None:
     axis.set_ylabel("accuracy, % (bars: 95% interval)", color=INK)
     _clean(axis)
     figure.legend(loc="outside right center", frameon=False, fontsize=9)
-    figure.savefig(file, dpi=DPI)
+    with whole(file, "wb") as stream:
+        figure.savefig(stream, dpi=DPI, format="png")
 
 
 def _scale_costs(axis: Axes, costs: Sequence[float]) -> None:
@@ -86,7 +88,8 @@ def plot_ablation(rows: Sequence[TableRow], file: Path) -> None:
     shown = {name for row in rows for name in row.branch_accuracies}
     signs = [Patch(color=colour, label=name) for name, colour in BARS.items() if name in shown]
     figure.legend(handles=signs, loc="outside lower center", ncols=len(signs), frameon=False, fontsize=9)
-    figure.savefig(file, dpi=DPI)
+    with whole(file, "wb") as stream:
+        figure.savefig(stream, dpi=DPI, format="png")
 
 
 def _draw_bars(axis: Axes, place: int, row: TableRow, start: float) -> float:

@@ -23,6 +23,7 @@ from peakzoom.studies.tables import (
 )
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.start import build
+from peakzoom.utils.durable import write_text
 from peakzoom.utils.errors import UserError
 
 
@@ -51,7 +52,7 @@ def write_report(study: Study, rounds: int = 0) -> tuple[str, Path]:
             f"cpu, {torch.get_num_threads()} threads."
         )
     text = to_markdown(rows, COMPARISON_COLUMNS if measured else ABLATION_COLUMNS, notes)
-    (study.out / "table.md").write_text(text, encoding="utf-8")
+    write_text(study.out / "table.md", text)
     write_rows(study.out / "table.csv", rows)
     figure = study.out / ("cost.png" if measured else "ablation.png")
     (plot_cost if measured else plot_ablation)(rows, figure)

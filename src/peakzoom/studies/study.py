@@ -42,6 +42,7 @@ from peakzoom.utils.durable import read_csv, write_csv, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings, hash_of
 from peakzoom.utils.plain import read_object
+from peakzoom.utils.system import expect_place
 from peakzoom.video.sampling import Views
 
 # Options that may differ when going on.
@@ -267,6 +268,7 @@ def _course(first: Path, second: Path, seconds: dict[str, float]) -> dict[str, A
 def _open(out: Path, settings: dict[str, Any]) -> None:
     """Begin a study in a folder, or check that the one there has the same settings."""
     file = out / "study.json"
+    expect_place(out, utf8=True)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a folder with --out")
     if file.exists():

@@ -23,6 +23,7 @@ from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, wri
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import changed_settings
 from peakzoom.utils.plain import read_object
+from peakzoom.utils.system import expect_place
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def training_curves(run: str | Path) -> Figure:
 def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
     """Make the run folder, or check that a resumed run asks for what the first one did."""
     file = out / "config.json"
+    expect_place(out, utf8=True)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a new folder with --out")
     if out.exists() and any(each.name != file.name + DRAFT for each in out.iterdir()):

@@ -135,9 +135,7 @@ STD: Range = ("above 0 up to 1, as pixels are", lambda std: all(0 < each <= 1 fo
 RANGES: dict[str, Range] = {
     "faintest": ("more than 0 and at most 1, a response", lambda value: 0 < value <= 1),
     **dict.fromkeys(("epochs", "batch_size", "max_stride", "stride"), COUNT),
-    **dict.fromkeys(
-        ("reach", "lr", "clip_gradient", "preprocess.fps", "preprocess.trained_fps"), POSITIVE
-    ),
+    **dict.fromkeys(("reach", "lr", "clip_gradient", "preprocess.fps", "preprocess.trained_fps"), POSITIVE),
     **dict.fromkeys(("min_steps", "final_lr", "weight_decay", "class_balance", "quiet"), NOT_NEGATIVE),
     **dict.fromkeys(("warmup", "label_smoothing", "dropout", "erase"), SHARE),
     **dict.fromkeys(("augment.brightness", "augment.contrast"), CHANGE),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import errno
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,14 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.system import DISK_FULL, expect_place, named, reason_of, system_error
 
-# No room, none left to this user, none in a file of this length.
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DRAFT = ".part"
-# Writers in other languages tell of a full disk in words alone, as safetensors: "No space left ... (os error 28)".
-_FULL_TEXT = re.compile(
-    rf"os error ({'|'.join(map(str, DISK_FULL))})\b|{re.escape(os.strerror(errno.ENOSPC))}", re.I
-)
+DISK_LOST = (errno.EIO, errno.EROFS)  # broken, or made read-only since
 
 
 @contextmanager
@@ -38,7 +33,8 @@ def draft_of(file: Path, draft: Path | None = None) -> Iterator[Path]:
         yield draft
         sync(draft)
         draft.replace(file)
-    except BaseException:
+    except BaseException as error:
+        name_place(error, file)
         with suppress(OSError):
             draft.unlink()
         raise
@@ -81,7 +77,11 @@ def read_csv(file: Path) -> list[dict[str, str]]:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Refuse (UserError) a folder that something would be written over in, before the work and not after it."""
+    """Refuse (UserError) a folder that cannot be written, or that something would be written over in.
+
+    To be called before the work.
+    """
+    expect_place(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: name a new folder with --out")
     if folder.exists() and any(folder.iterdir()):
@@ -98,7 +98,12 @@ def whole_folder(folder: Path, draft: Path | None = None) -> Iterator[Path]:
     if draft.exists():
         shutil.rmtree(draft)
     draft.mkdir(parents=True)
-    yield draft
+    try:
+        yield draft
+    except BaseException as error:
+        name_place(error, folder)
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     for each in [*sorted(draft.rglob("*")), draft]:
         sync(each)
     old = folder.with_name(f"{folder.name}.old{DRAFT}")
@@ -127,9 +132,8 @@ def is_full(error: BaseException) -> bool:
     """Whether an error, or one that it was raised from, says that a disk or a quota is full."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in DISK_FULL:
-            return True
-        if not isinstance(seen, UserError) and _FULL_TEXT.search(str(seen)):
+        found = None if isinstance(seen, UserError) else system_error(seen)
+        if found is not None and found.errno in DISK_FULL:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
@@ -147,6 +151,7 @@ def explain_full_disk(folder: Path, way_out: str | Callable[[], str]) -> Iterato
         raise
     except Exception as error:
         if not is_full(error):
+            name_place(error, folder)
             raise
         out = way_out if isinstance(way_out, str) else way_out()
         raise UserError(f"{no_room(folder, error)}: make room and {out}") from error
@@ -154,9 +159,18 @@ def explain_full_disk(folder: Path, way_out: str | Callable[[], str]) -> Iterato
 
 def no_room(folder: Path, error: BaseException) -> str:
     """What could not be written, where, and how much room there is."""
-    name = getattr(error, "filename", None)
-    reason = getattr(error, "strerror", None) or "no space left on device"
-    return f"{name or folder} could not be written ({reason.lower()}; {room(folder)} free in {folder})"
+    found = system_error(error) or OSError()
+    place = named(found)
+    place = place or folder
+    folder = place if place.is_dir() else place.parent
+    reason = reason_of(found) if found.errno else "no space left on device"
+    return f"{place} could not be written ({reason}; {room(folder)} free in {folder})"
+
+
+def name_place(error: BaseException, path: Path) -> None:
+    """Note what was being written in an error that does not say it: a write to an open file names none."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in (*DISK_FULL, *DISK_LOST):
+        error.filename = str(path)
 
 
 def free_bytes(folder: Path) -> int:

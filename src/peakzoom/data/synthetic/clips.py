@@ -21,9 +21,10 @@ from peakzoom.data.entries import Place
 from peakzoom.data.places import COLUMNS as PLACE_COLUMNS
 from peakzoom.data.synthetic.people import ACTIONS
 from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames, telling_part
-from peakzoom.utils.durable import write_csv
+from peakzoom.utils.durable import draft_of, write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress
+from peakzoom.utils.system import expect_place
 
 COLUMNS = ("path", "label", "split", "group", "background", "seed")  # of clips.csv
 BATCH = 8  # clips that a process is given at once, at most
@@ -98,7 +99,7 @@ class DatasetSpec:
 
 def write_clip(spec: ClipSpec, path: Path) -> None:
     """Write a clip as H.264 in MP4, with PyAV's own encoder; the same bytes for the same specification."""
-    with av.open(str(path), "w") as container:
+    with draft_of(path) as draft, av.open(str(draft), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(spec.fps).limit_denominator(30_000))
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
         # One thread: the processes already fill the machine. Quality 18 leaves no visible loss (x264's documentation).
@@ -131,6 +132,7 @@ def render_dataset(
     """
     root = Path(root)
     plan = list((spec or DatasetSpec()).clips())
+    expect_place(root, utf8=True)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(
             f"{root} is not an empty folder; give a new one, so that nothing is overwritten or mixed up"

@@ -32,7 +32,7 @@ from peakzoom.evaluation.report.plots import (
     plot_shares,
 )
 from peakzoom.evaluation.stats import RESAMPLES, SEED
-from peakzoom.utils.durable import check_new_folder
+from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder
 
 MOST_DRAWN = 120  # classes in the picture of the branches
 WIDE = 1200  # pixels; a wider picture is scrolled instead of made small
@@ -56,14 +56,13 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     check_new_folder(target)
     scores = read_evaluation(folder)
     numbers = measure_all(scores)
-    target.mkdir(parents=True, exist_ok=True)
-    draw(numbers, confusion_matrix(scores), scores.classes, target)
-    (target / "numbers.json").write_text(
-        json.dumps(asdict(numbers), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    page = target / "report.html"
-    page.write_text(to_html(numbers, target), encoding="utf-8")
-    return page
+    with explain_full_disk(target, "write it again"), whole_folder(target) as draft:
+        draw(numbers, confusion_matrix(scores), scores.classes, draft)
+        (draft / "numbers.json").write_text(
+            json.dumps(asdict(numbers), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        (draft / "report.html").write_text(to_html(numbers, draft), encoding="utf-8")
+    return target / "report.html"
 
 
 def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: Path) -> None:
