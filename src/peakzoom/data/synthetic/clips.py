@@ -21,7 +21,7 @@ from peakzoom.data.entries import Place
 from peakzoom.data.places import COLUMNS as PLACE_COLUMNS
 from peakzoom.data.synthetic.people import ACTIONS
 from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames, telling_part
-from peakzoom.utils.durable import draft_of, write_csv
+from peakzoom.utils.durable import DRAFT, draft_of, write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress
 from peakzoom.utils.system import expect_place
@@ -99,7 +99,7 @@ class DatasetSpec:
 
 def write_clip(spec: ClipSpec, path: Path) -> None:
     """Write a clip as H.264 in MP4, with PyAV's own encoder; the same bytes for the same specification."""
-    with draft_of(path) as draft, av.open(str(draft), "w", format="mp4") as container:
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(spec.fps).limit_denominator(30_000))
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
         # One thread: the processes already fill the machine. Quality 18 leaves no visible loss (x264's documentation).
@@ -175,6 +175,8 @@ def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[list[P
 
 
 def _write(spec: ClipSpec, path: Path) -> list[Place]:
-    write_clip(spec, path)
+    # Hidden until it is whole; FFmpeg knows a format by how a name ends.
+    with draft_of(path, path.with_name(f"{DRAFT}.{path.name}")) as draft:
+        write_clip(spec, draft)
     part, centres, radius = telling_part(spec)
     return [Place(part, x, y, radius) for x, y in centres.tolist()]
