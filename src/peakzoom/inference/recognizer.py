@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +31,7 @@ from peakzoom.inference.engines.build import SUFFIXES, build_engine, open_export
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.prediction import Prediction, average
 from peakzoom.model import PeakZoom
-from peakzoom.model.load import digest, find_model, read_from_hub, read_model
+from peakzoom.model.load import digest, find_model, is_on_hub, read_from_hub, read_model
 from peakzoom.model.precision import FULL, slow_in
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress, progress_bar
@@ -270,10 +269,7 @@ def load_quietly(
     else:
         if cascade and engine not in (None, "torch"):
             raise only_torch(str(engine))  # before a minute of conversion
-        if not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-            model = read_from_hub(name)
-        else:
-            model = read_model(find_model(path))
+        model = read_from_hub(name) if is_on_hub(name) else read_model(find_model(path))
         if not model.preprocess:
             raise UserError(
                 f"{name} does not say how its clips were made: expected preprocess in its config.json, as 'peakzoom "

@@ -1,0 +1,65 @@
+"""A name is a folder here or a model of the hub, and a mistyped folder is never asked of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peakzoom.inference.recognizer import load
+from peakzoom.model import PeakZoom
+from peakzoom.model.load import find_model, is_on_hub
+from peakzoom.utils.errors import UserError
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run in it, and no hub."""
+    (tmp_path / "runs" / "quick").mkdir(parents=True)
+    (tmp_path / ".runs" / "quick").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    def asked(*arguments: object, **_: object) -> None:
+        raise AssertionError(f"the hub was asked for {arguments}")
+
+    monkeypatch.setattr("peakzoom.model.pretrained.hf_hub_download", asked)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name,said",
+    [
+        ("runs/quik", "did you mean runs/quick?"),
+        ("rusn/quick", "did you mean runs/quick?"),
+        ("run/quick", "did you mean runs/quick?"),
+        ("Runs/Quick", "did you mean runs/quick?"),
+        ("runs/something-else", "runs is here, so the hub was not asked"),
+        ("./runs/quik", "did you mean runs/quick?"),
+        ("runs/quick/joint/best", "runs/quick/joint/best does not exist"),
+        ("../nothing/at-all", "does not exist"),
+        ("ä/b", "does not exist"),
+        ("a--b/c", "does not exist"),
+        ("-a/b", "does not exist"),
+        ("a/b.", "does not exist"),
+        ("one-word", "does not exist"),
+        ("runs", "holds no trained model"),
+    ],
+)
+def test_what_is_no_name_on_the_hub_stays_here(here: Path, name: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(name, "cpu")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["anna/kitchen-actions", "a_b/c.d", "nobody/quick"])
+def test_what_can_only_be_on_the_hub(here: Path, name: str) -> None:
+    assert is_on_hub(name)
+    with pytest.raises(AssertionError, match="the hub was asked"):
+        load(name, "cpu")
+
+
+def test_a_whole_path_is_compared_too(here: Path) -> None:
+    with pytest.raises(UserError, match=rf"did you mean {here}/runs/quick\?"):
+        find_model(here / "run" / "quik")
+    PeakZoom("tcnn_xs", 2, width=0.125).save_pretrained(here / "runs" / "quick")
+    assert find_model("runs/quick") == Path("runs/quick") and not is_on_hub("runs/quick")
