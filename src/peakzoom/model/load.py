@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
 
 from peakzoom.model import PeakZoom
