@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from peakzoom.cli.stop import heed_sigterm, is_stop
+from peakzoom.cli.stop import heed_sigterm, how_to_go_on, is_stop
 
 MAIN = "from peakzoom.cli import main; main()"
 SMALL = [
@@ -70,7 +70,9 @@ def test_a_training_ends_without_a_traceback(
         child.terminate()
     _, err = child.communicate(timeout=60)
     assert child.returncode == 143, err
-    assert "Traceback" not in err and err.splitlines()[-1].startswith("stopped; train")
+    assert (
+        "Traceback" not in err and err.splitlines()[-1] == "stopped; the same command with --resume goes on"
+    )
 
 
 @pytest.mark.slow
@@ -123,3 +125,20 @@ def test_a_forked_process_ends_as_ever() -> None:
         "status = os.waitpid(child, 0)[1]; sys.exit(0 if os.WTERMSIG(status) == signal.SIGTERM and not came() else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train clips --out a", "stopped; the same command with --resume goes on"),
+        ("evaluate a", "stopped; the same command with --resume goes on"),
+        ("predict a b --jsonl=c", "stopped; the same command with --resume goes on"),
+        ("predict a b --on ray --out d", "stopped; the same command with --resume goes on"),
+        ("predict a b", "stopped"),
+        ("ablate clips --out a", "stopped; the same command goes on"),
+        ("serve a", "stopped"),
+        ("--version", "stopped"),
+    ],
+)
+def test_what_is_said_fits_the_command(line: str, said: str) -> None:
+    assert how_to_go_on(line.split()) == said

@@ -32,7 +32,7 @@ from peakzoom.cli import (
     weights,
 )
 from peakzoom.cli.console import STANDARD_OUTPUT, print_result, results, say, show_log
-from peakzoom.cli.stop import INTERRUPTED, TERMINATED, heed_sigterm, is_stop
+from peakzoom.cli.stop import INTERRUPTED, TERMINATED, heed_sigterm, how_to_go_on, is_stop
 from peakzoom.utils.durable import is_full, no_room
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import missing_extra
@@ -139,6 +139,6 @@ def main() -> None:
             sys.exit(2)
         code = INTERRUPTED
     if code == INTERRUPTED:  # Typer returns it in some versions and raises in others
-        say("stopped; train, evaluate, predict --jsonl and predict --on ray go on with --resume")
+        say(how_to_go_on(sys.argv[1:]))
         code = TERMINATED if terminated() else INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)

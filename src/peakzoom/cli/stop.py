@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the signal's number, as shells count
@@ -35,6 +35,17 @@ def heed_sigterm() -> Callable[[], bool]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)
     return came.is_set
+
+
+def how_to_go_on(words: Sequence[str]) -> str:
+    """What is said at the end of a command line that was stopped."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    given = {word.partition("=")[0] for word in words}
+    if command in ("train", "evaluate") or (command == "predict" and given & {"--jsonl", "--on"}):
+        return "stopped; the same command with --resume goes on"
+    if command in ("ablate", "compare"):
+        return "stopped; the same command goes on"
+    return "stopped"
 
 
 def is_stop(error: Exception, terminated: Callable[[], bool]) -> bool:
