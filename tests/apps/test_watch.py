@@ -570,7 +570,8 @@ def test_damage_is_said_and_written(
     lines = as_json((tmp_path / "out" / "windows.jsonl").read_text())
     problems = [line for line in lines if line["type"] == "problem"]
     assert code == 1 and len(problems) == 2 and all(problem["reason"] in err for problem in problems)
-    assert lines[-1]["seconds"] == pytest.approx(5.0, abs=0.01) and not lines[-1]["stopped"]
+    # Frames are taken at the rate of the model, so the last one ends up to 1/15 of a second later.
+    assert lines[-1]["seconds"] == pytest.approx(5.0, abs=0.07) and not lines[-1]["stopped"]
 
 
 @pytest.mark.parametrize(
