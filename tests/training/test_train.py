@@ -34,6 +34,7 @@ from peakzoom.data.splits import hold_out_groups
 from peakzoom.inference.recognizer import load
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.training.check import check_settings
+from peakzoom.training.folder import alone_in
 from peakzoom.training.module import Training, make_optimizer, schedule
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
@@ -746,3 +747,15 @@ def test_problems_of_the_list_are_told_too(clip_data: VideoSet, small: Recipe, t
     data = replace(clip_data, problems=[Problem("gone.mp4", "listed, but there is no such file")])
     out = train(data, small, tmp_path / "run", TCNN)
     assert rows(out / "problems.csv") == [{"path": "gone.mp4", "reason": "listed, but there is no such file"}]
+
+
+def test_two_at_once_in_one_folder(clip_data: VideoSet, small: Recipe, tmp_path: Path) -> None:
+    """The second gets a sentence, and the folder is free again afterwards."""
+    out = tmp_path / "runs" / "one"
+    with alone_in(out):
+        for resume in (False, True):
+            with pytest.raises(UserError, match=r"one is being written by another process: wait for it"):
+                train(clip_data, small, out, TCNN, resume=resume)
+    assert not list(out.parent.iterdir())
+    with pytest.raises(UserError, match="there is nothing to resume"):
+        train(clip_data, small, out, TCNN, resume=True)

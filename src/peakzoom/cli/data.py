@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +14,7 @@ from peakzoom.cli.inputs import check_new
 from peakzoom.cli.options import DataArg, DataOptions
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import printable
+from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def check(
     data: DataArg,
     *,
     out: Annotated[Path | None, typer.Option(help="Also write the files with problems to this CSV.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = processors(),
     reading: DataOptions,
 ) -> None:
     """Report on a data set: videos per class, lengths, sizes, rates, and every file that cannot be read.
@@ -118,7 +118,7 @@ class SyntheticOptions:
 def render(
     out: Annotated[Path, typer.Argument(help="New folder for the clips.", show_default=False)],
     wanted: SyntheticOptions,
-    workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = processors(),
 ) -> None:
     """Render labelled synthetic clips of moving figures: to try out, or to pre-train on where no videos can be had.
 

@@ -6,7 +6,8 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from peakzoom.training.options import FROM_SCRATCH
 from peakzoom.training.recipes import LEFT_OUT, flat
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
-from peakzoom.utils.journal import changed_settings
+from peakzoom.utils.journal import changed_settings, only_writer
 from peakzoom.utils.plain import read_object
 from peakzoom.utils.system import expect_place
 
@@ -41,6 +42,21 @@ def training_curves(run: str | Path) -> Figure:
     if not files:
         raise UserError(f"{run} holds no training: expected a run folder of 'peakzoom train'")
     return curves_figure({file.parent.name: read_metrics(file) for file in files})
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """No other process trains into a run folder, which need not be there yet, during the block.
+
+    The lock lies in the folder of the runs, beside it; it goes with the process, however that ends.
+
+    Raises:
+        UserError: one does.
+    """
+    expect_place(out, utf8=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        yield
 
 
 def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:

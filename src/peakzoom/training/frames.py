@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.durable import free_bytes
 from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import progress_bar
 from peakzoom.video.clips import clip_span
 from peakzoom.video.guard import guarded
@@ -125,7 +125,7 @@ def _fill(cache: FrameCache, paths: Sequence[Path], options: Options, pre: Prepr
     workers = options.workers
     if workers is None:
         processes, _ = launched() or (1, 1)
-        workers = max(1, (os.cpu_count() or 1) // processes)
+        workers = max(1, processors() // processes)
     # Each process begins elsewhere, and finds there what the others have decoded when it comes to it.
     rank, world = place()
     begin = rank * len(paths) // world

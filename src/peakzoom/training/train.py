@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from peakzoom.model.config import BRANCHES
 from peakzoom.training.check import check_settings
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
 from peakzoom.training.distributed import LOST, first_process_logs, is_main_process
-from peakzoom.training.folder import note_problems, open_run, save_stage, write_lists
+from peakzoom.training.folder import alone_in, note_problems, open_run, save_stage, write_lists
 from peakzoom.training.frames import Frames, decode_all
 from peakzoom.training.log import EpochLog
 from peakzoom.training.module import Training
@@ -43,6 +42,7 @@ from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
 from peakzoom.utils.memory import keep_freed_memory
+from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import is_watched
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,12 @@ def train(
     def way_out() -> str:
         return "go on with --resume" if (out / "config.json").exists() else "begin anew"
 
-    with explain_full_disk(out, way_out), first_process_logs():
+    with explain_full_disk(out, way_out), first_process_logs(), ExitStack() as held:
         options = _with_share(resolved(options, recipe), data)
         parts = _split(data, options)
         check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
         if is_main_process():
+            held.enter_context(alone_in(out))
             open_run(out, _recorded(data, parts, recipe, options), resume)
 
         frames = decode_all([entry.path for entry in parts["train"] + parts["val"]], recipe, options)
@@ -236,7 +237,7 @@ def _fit(stage: StageRun, trainer: L.Trainer, training: Training) -> list[Proble
         keep_freed_memory()
     workers = stage.options.workers
     if workers is None:
-        workers = max(1, ((os.cpu_count() or 2) - 1) // trainer.num_devices)
+        workers = max(1, (processors() - 1) // trainer.num_devices)
     pin = device == "cuda"
     # A GPU changes clips faster than processes can; on a CPU these do it beside the network. Mere crops are made there
     # too, as they are fewer bytes than whole frames.
