@@ -55,7 +55,8 @@ def alone_in(out: Path) -> Iterator[None]:
     """
     expect_place(out, utf8=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with only_writer(out):
+    # Not RUN.lock: a study holds that of each of its runs, from before the training until after the test.
+    with only_writer(out, out.with_name(f".{out.name}.training.lock")):
         yield
 
 

@@ -92,13 +92,15 @@ def open_lines(file: Path) -> tuple[list[dict[str, Any]], IO[bytes]]:
 
 
 @contextmanager
-def only_writer(file: Path) -> Iterator[None]:
+def only_writer(file: Path, lock_file: Path | None = None) -> Iterator[None]:
     """Lock a file or folder, which need not be there yet, against other processes that would write it.
+
+    The lock is ``file`` with ``.lock`` behind it when ``lock_file`` is not given.
 
     Raises:
         UserError: one does.
     """
-    lock = FileLock(file.with_name(file.name + ".lock"))
+    lock = FileLock(lock_file or file.with_name(file.name + ".lock"))
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
