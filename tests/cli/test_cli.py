@@ -405,8 +405,12 @@ def test_a_plain_folder_is_tested_too(
     assert divided("--resume")[0] == 0
     (tmp_path / "run" / "videos.csv").write_text("path,label,split\nkick/0.mp4,kick,test\n")
     assert divided("--resume")[0] == 3
+    with (tmp_path / "listed.csv").open("w") as listed:  # who lists what is for training has decided
+        listed.write("path,label,split\n")
+        listed.writelines(f"clips/{each}.mp4,kick,train\n" for each in ("kick/0", "wave/1"))
+    assert divided(data=tmp_path / "listed.csv")[0] == 0
     command = ("train", clips / "clips.csv", "--out", tmp_path / "new", "--test-fraction", 0.3)
-    assert "names its test videos" in mistake(call(*command))
+    assert "says which videos are for what" in mistake(call(*command))
     assert "exclude one another" in mistake(call(*command, "--test-groups", "a"))
 
 

@@ -42,7 +42,7 @@ def train(
             min=0.0,
             max=0.9,
             help="Share of the videos to set aside for testing, whole groups where groups are known; 0: none.",
-            show_default="0.2 where the data name no test videos; 0 where a class has fewer than 5",
+            show_default="0.2 where the data have no splits; 0 where a class has fewer than 5",
         ),
     ] = None,
     model: ModelOpt = None,
@@ -103,12 +103,12 @@ def _with_tests(videos: VideoSet, groups: str | None, share: float | None, untes
         raise UserError("--test-groups and --test-fraction exclude one another: give one of them")
     if groups is not None:
         return replace(videos, entries=hold_out_groups(videos.entries, names_of(groups)))
-    if all(entry.split != "test" for entry in videos.entries):
+    if all(entry.split is None for entry in videos.entries):
         wanted = 0.0 if share is None and untested else share
         return replace(videos, entries=hold_out_share(videos.entries, wanted))
     if share is not None:
         raise UserError(
-            f"--test-fraction is {share:g}, but {videos.name} names its test videos: leave the option out"
+            f"--test-fraction is {share:g}, but {videos.name} says which videos are for what: leave the option out"
         )
     return videos
 
