@@ -25,8 +25,8 @@ from soak import resident
 from timing import machine
 from visiting import Visitor
 
-from peakzoom.cli.console import INTERRUPTED
 from peakzoom.cli.inputs import find_videos
+from peakzoom.cli.stop import INTERRUPTED
 from peakzoom.inference.recognizer import load
 from peakzoom.video.sampling import Views
 
