@@ -42,6 +42,7 @@ from peakzoom.training.start import class_weights, start_from
 from peakzoom.training.train import train
 from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import Guard
+from peakzoom.video.scan import probe
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
@@ -157,11 +158,14 @@ def test_the_run_folder_holds_what_its_page_says(run: Path, clip_data: VideoSet)
     assert json.loads((run / "config.json").read_text())["options"]["val_fraction"] == 0.2
 
 
-def test_saved_models_know_their_classes_and_preprocessing(run: Path, tiny: Recipe) -> None:
+def test_saved_models_know_their_classes_and_preprocessing(
+    run: Path, tiny: Recipe, clip_data: VideoSet
+) -> None:
+    rate = probe(clip_data.entries[0].path).fps  # all clips have it
     for stage, branches in (("tcnn", 2), ("joint", 4)):
         recognizer = load(run / stage)
         assert recognizer.classes == ["kick", "nod", "wave"]
-        assert recognizer.preprocess == replace(tiny.preprocess, trained_fps=10.0)  # the clips' own
+        assert recognizer.preprocess == replace(tiny.preprocess, trained_fps=rate)
         assert len(recognizer.model.branches) == (1 if branches == 2 else 3)
 
 
