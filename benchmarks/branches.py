@@ -1,7 +1,7 @@
 """What the three branches add to the T-CNN on real clips, at equal passes: the question of the paper's Table 4.
 
 Every group of clips, or every two of many, is tested by networks trained on the others (``folds.py``). For each seed
-the T-CNN of recipe ``small`` is trained from the weights that come with the package; from it each row of ``JOINT`` goes
+the T-CNN of recipe ``spatial`` is trained from the weights that come with the package; from it each row of ``JOINT`` goes
 on, with some of the branches, or with the original alone for as many passes as three branches take, or with peaks that
 are not the clip's own. Each row is a line of JSON with every prediction; ``localised.py`` makes the
 tables and paired tests.
@@ -37,7 +37,7 @@ from trainings import MODES, Training, step_time, trained
 from peakzoom.model import PeakZoom
 from peakzoom.model.config import BRANCHES
 from peakzoom.model.starts import starts
-from peakzoom.training.recipes import Recipe, StageSettings, small
+from peakzoom.training.recipes import Recipe, StageSettings, spatial
 from peakzoom.training.start import build
 from peakzoom.video.clips import even_clips
 from peakzoom.video.views import to_input
@@ -146,7 +146,7 @@ class Study:
 
     def __init__(self, clips: Clips, real: str, seed: int, asked: argparse.Namespace) -> None:
         self.clips, self.real, self.seed, self.asked = clips, real, seed, asked
-        base = small()
+        base = spatial()
         preprocess = replace(base.preprocess, frames=PRE.frames)
         self.recipe = replace(base, width=asked.width, model=asked.model, preprocess=preprocess)
         self.device, self.stride = clips.frames.device, stride_of(clips)
@@ -360,8 +360,8 @@ def main() -> None:
     parser.add_argument("--real", default="ut_interaction,weizmann")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--row", action="append", choices=[*ALONE, *JOINT, "scratch"], help="in place of all")
-    parser.add_argument("--model", default=small().model)
-    parser.add_argument("--width", type=float, default=small().width)
+    parser.add_argument("--model", default=spatial().model)
+    parser.add_argument("--width", type=float, default=spatial().width)
     parser.add_argument("--weights", default="", help="file to start from, in place of the package's")
     parser.add_argument(
         "--label", default="start", help="what the rows call the weights that they start from"

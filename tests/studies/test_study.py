@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -208,6 +209,11 @@ def test_another_question_is_refused(
         begin(study.out, views=Views(clips=2))
     with pytest.raises(UserError, match="begun with another --equal: go on with the same"):
         begin(study.out, arms=[replace(arm, equal="passes") for arm in ARMS])
+    arms = [replace(arm, equal="passes") for arm in ARMS]
+    begin(tmp_path / "passes", arms=arms)
+    with pytest.raises(UserError, match="begun with another --equal"):  # other branches are other epochs
+        begin(tmp_path / "passes", arms=arms, recipe=replace(short, branches=BRANCHES[:2]))
+    shutil.rmtree(tmp_path / "passes")
     trained = next(study.out.glob("runs/*/*/tcnn_xsx0.25"))
     with pytest.raises(
         UserError, match="begun with another pre-trained: go on with --init none, from scratch"

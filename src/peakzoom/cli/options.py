@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -52,14 +52,13 @@ ModelOpt = Annotated[
         show_default="tcnn_xs_local, paper: tcnn",
     ),
 ]
+VAL_FRACTION: dict[str, Any] = {
+    "min": 0.0,
+    "max": 0.9,
+    "help": "Share of the training videos to validate on; 0: none, the last epoch is kept.",
+}
 ValFractionOpt = Annotated[
-    float | None,
-    data_option(
-        min=0.0,
-        max=0.9,
-        help="Share of the training videos to validate on; 0: none, the last epoch is kept.",
-        show_default="0.15; 0 where a class has fewer than 5",
-    ),
+    float | None, data_option(**VAL_FRACTION, show_default="0.15; 0 where a class has fewer than 5")
 ]
 
 

@@ -12,6 +12,7 @@ from peakzoom.cli.console import print_result
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import names_of, whole_numbers
 from peakzoom.cli.options import (
+    VAL_FRACTION,
     DataArg,
     LayoutOptions,
     MachineOptions,
@@ -30,12 +31,7 @@ if TYPE_CHECKING:
     from peakzoom.studies.study import Study
     from peakzoom.training.recipes import Recipe
 
-StudyValFractionOpt = Annotated[
-    float,
-    data_option(
-        min=0.0, max=0.9, help="Share of the training videos to validate on; 0: none, the last epoch is kept."
-    ),
-]
+StudyValFractionOpt = Annotated[float, data_option(**VAL_FRACTION)]
 OutOpt = Annotated[
     Path, output_option("--out", help="Folder of the study, new or begun.", show_default=False)
 ]

@@ -31,7 +31,7 @@ from peakzoom.evaluation.files import read_evaluation
 from peakzoom.hub.card import write_missing_cards
 from peakzoom.inference.recognizer import load
 from peakzoom.model.config import BRANCHES
-from peakzoom.studies.arms import Arm, Fold
+from peakzoom.studies.arms import Arm, Fold, passes
 from peakzoom.studies.predictions import FILE, ArmPrediction, read_predictions, write_predictions
 from peakzoom.training.check import check_settings
 from peakzoom.training.options import FROM_SCRATCH, Options
@@ -114,6 +114,7 @@ class Study:
             check_settings(each, start, data.classes, validates=options.val_fraction != 0)
         self.root = Path(os.path.commonpath([str(entry.path.absolute().parent) for entry in data.entries]))
         videos = sorted([self._name(entry), data.classes[entry.label]] for entry in data.entries)
+        equal = ", ".join(sorted({arm.equal for arm in arms}))
         settings = {
             "videos": f"{len(videos)} videos, {hash_of(videos)}",
             "classes": data.classes,
@@ -122,9 +123,8 @@ class Study:
             "views": asdict(self.views),
             "pre-trained": FROM_PACKAGE if self.from_package else bool(self.init),
         }
-        equal = ", ".join(sorted({arm.equal for arm in arms}))
         if equal != Arm.equal:  # older studies do not say it
-            settings["--equal"] = equal
+            settings["--equal"] = f"{equal}, {passes(recipe.branches)} in an epoch of the recipe"
         _open(self.out, settings)
         if self.from_package:
             log.info(
