@@ -1,10 +1,10 @@
 """What the three branches add to the T-CNN on real clips, at equal passes: the question of the paper's Table 4.
 
 Every group of clips, or every two of many, is tested by networks trained on the others (``folds.py``). For each seed
-the T-CNN of recipe ``spatial`` is trained from the weights that come with the package; from it each row of ``JOINT`` goes
-on, with some of the branches, or with the original alone for as many passes as three branches take, or with peaks that
-are not the clip's own. Each row is a line of JSON with every prediction; ``localised.py`` makes the
-tables and paired tests.
+the T-CNN of recipe ``spatial`` is trained from the weights that come with the package; from it each row of ``JOINT``
+goes on, with some of the branches, or with the original alone for as many passes as three branches take, or with peaks
+that are not the clip's own. Each row is a line of JSON with every prediction; ``localised.py`` makes the tables and
+paired tests.
 
     python benchmarks/held.py clips --train 0 --real UT_INTERACTION/clips.csv --real WEIZMANN/clips.csv
     python benchmarks/branches.py clips --out branches.jsonl --real ut_interaction,weizmann --seeds 0,1,2
