@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peakzoom.data.layouts.files import is_video, videos_below, without_videos
+from peakzoom.data.layouts.files import is_passed_over, is_video, videos_below, without_videos
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.extras import needed_for
 from peakzoom.video.container import one_line
@@ -83,7 +83,8 @@ def open_storage(address: str) -> tuple[Any, str]:
 def find_items(addresses: Iterable[str | Path]) -> list[ListedVideo]:
     """Every video under files, folders and addresses, each once, in their order.
 
-    A file is taken whatever its name is; in folders, files that end as videos do (``VIDEO_SUFFIXES``).
+    A file is taken whatever its name is; in folders, files that end as videos do (``VIDEO_SUFFIXES``) and are not
+    passed over (:func:`~peakzoom.data.layouts.files.walk`).
 
     Raises:
         UserError: an address is not there, cannot be read, or holds no video.
@@ -102,8 +103,13 @@ def _local(path: Path) -> Iterator[ListedVideo]:
     if not path.exists():
         raise UserError(f"{printable(path)} does not exist: expected a video file, a folder or an address")
     for file in videos_below(path) if path.is_dir() else [path]:
-        facts = file.stat()
-        yield ListedVideo(os.path.abspath(file), facts.st_size, str(facts.st_mtime_ns))  # noqa: PTH100 - follows no link
+        address = os.path.abspath(file)  # noqa: PTH100 - follows no link
+        try:
+            facts = file.stat()
+        except OSError:  # a link that leads nowhere, above all: its row says so
+            yield ListedVideo(address, None, "")
+            continue
+        yield ListedVideo(address, facts.st_size, str(facts.st_mtime_ns))
 
 
 def _remote(address: str) -> Iterator[ListedVideo]:
@@ -118,7 +124,8 @@ def _remote(address: str) -> Iterator[ListedVideo]:
     if not facts:
         raise UserError(f"{printable(address)} does not exist or is empty")
     for path, fact in sorted(facts.items()):
-        if path == start or _ends_as_video(path):
+        names = path.removeprefix(start).strip("/").split("/")
+        if path == start or (_ends_as_video(path) and not is_passed_over(names)):
             mark = next((fact[name] for name in MARKS if fact.get(name) is not None), "")
             yield ListedVideo(storage.unstrip_protocol(path), fact.get("size"), str(mark))
 

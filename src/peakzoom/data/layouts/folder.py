@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
-from peakzoom.data.layouts.files import files_in, folder_at, is_video, subfolders, videos_among, walk
+from peakzoom.data.layouts.files import folder_at, is_video, subfolders, videos_among, walk
 from peakzoom.data.layouts.lists import SPLIT_NAMES
 from peakzoom.data.layouts.ucf101 import recording
 from peakzoom.utils.errors import UserError
@@ -23,16 +25,25 @@ def read_folder(root: str | Path) -> VideoSet:
     """
     root = folder_at(root)
     problems: list[Problem] = []
-    parents = _split_folders(root, problems) or {root: None}
+    listed = walk(root, problems)
+    parents = _split_folders(root, listed, problems) or {root: None}
+    inside: dict[Path, list[Path]] = defaultdict(list)  # by class folder
+    beside: list[Path] = []
+    depth = 1 if root in parents else 2  # of class folders
+    for file in listed:
+        below = file.relative_to(root).parts
+        if len(below) > depth:
+            inside[root.joinpath(*below[:depth])].append(file)
+        elif file.parent == root or file.parent in parents:
+            beside.append(file)
     found: list[tuple[str, Path, str | None]] = []
     for parent, split in parents.items():
         for folder in subfolders(parent):
-            videos = videos_among(walk(folder, problems), problems)
+            videos = videos_among(inside[folder], problems)
             found += [(folder.name, file, split) for file in videos]
             if not videos:
                 problems.append(Problem(str(folder), "class folder without a video"))
-    beside = sorted(file for parent in {root, *parents} for file in files_in(parent))
-    loose = videos_among(beside, problems)
+    loose = videos_among(sorted(beside), problems)
     problems += [Problem(str(file), "lies beside the class folders, so it has no class") for file in loose]
     if not found:
         kind = "videos but no class folders" if loose else "no videos"
@@ -53,8 +64,11 @@ def read_folder(root: str | Path) -> VideoSet:
     return VideoSet(classes, entries, problems, root.resolve().name, notes)
 
 
-def _split_folders(root: Path, problems: list[Problem]) -> dict[Path, str | None]:
-    """Folders named like a split that hold folders (a class may be called "train" as well), and their splits."""
+def _split_folders(root: Path, listed: Iterable[Path], problems: list[Problem]) -> dict[Path, str | None]:
+    """Folders named like a split that hold folders (a class may be called "train" as well), and their splits.
+
+    ``listed`` are all files below the root.
+    """
     folders = subfolders(root)
     splits: dict[Path, str | None] = {
         folder: SPLIT_NAMES[folder.name.casefold()]
@@ -62,7 +76,8 @@ def _split_folders(root: Path, problems: list[Problem]) -> dict[Path, str | None
         if folder.name.casefold() in SPLIT_NAMES and subfolders(folder)
     }
     others = [folder for folder in folders if splits and folder not in splits]
-    mixed = [folder.name for folder in others if any(map(is_video, walk(folder, problems)))]
+    filled = {file.relative_to(root).parts[0] for file in listed if is_video(file)}
+    mixed = [folder.name for folder in others if folder.name in filled]
     if mixed:
         raise UserError(
             f"{root} holds split folders ({some(folder.name for folder in splits)}) and other folders with videos "
