@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from peakzoom.cli.stop import heed_sigterm, how_to_go_on, is_stop
+from peakzoom.utils.errors import WorkerGone
 
 MAIN = "from peakzoom.cli import main; main()"
 SMALL = [
@@ -31,13 +33,14 @@ SMALL = [
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def begin(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a command in a session of its own, whose temporary files lie in a folder of the test's."""
     (tmp_path / "temporary").mkdir()
+    begun: list[subprocess.Popen[str]] = []
 
     def start(*words: object, ignores_ctrl_c: bool = False) -> subprocess.Popen[str]:
         before = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " if ignores_ctrl_c else ""
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-c", before + MAIN, *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -50,8 +53,14 @@ def begin(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
                 "GRADIO_ANALYTICS_ENABLED": "False",
             },
         )
+        begun.append(child)
+        return child
 
-    return start
+    yield start
+    for child in begun:  # whose test has failed
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 @pytest.mark.slow
@@ -110,7 +119,7 @@ def test_what_sigterm_does_to_a_process() -> None:
             else:
                 signal.raise_signal(signal.SIGTERM)
             assert came() and is_stop(
-                RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated."), came
+                WorkerGone("a process that loads clips killed by signal: Terminated"), came
             )
         assert heard == [signal.SIGINT]
     finally:

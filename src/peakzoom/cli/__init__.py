@@ -36,7 +36,7 @@ from peakzoom.cli.stop import INTERRUPTED, TERMINATED, heed_sigterm, how_to_go_o
 from peakzoom.utils.durable import is_full, no_room
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import missing_extra
-from peakzoom.utils.system import sentence, system_error
+from peakzoom.utils.system import sentence, system_error, worker_gone
 
 app = typer.Typer(
     name="peakzoom",
@@ -92,6 +92,8 @@ def _sentence(error: Exception) -> str | None:
     """What is wrong, where it is the user's mistake or the disk is full; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
+    if gone := worker_gone(error):
+        return str(gone)
     if isinstance(error, ModuleNotFoundError):
         return missing_extra(error, "this command")
     if is_full(error) and getattr(error, "filename", None) != STANDARD_OUTPUT:

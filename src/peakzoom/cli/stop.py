@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from peakzoom.utils.errors import WorkerGone
+from peakzoom.utils.system import worker_gone
+
 INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the signal's number, as shells count
-# What PyTorch says of a loader process that is gone, as after a signal to the whole group.
-WORKER_GONE = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
 PATIENCE = 0.5  # seconds in which this process hears a signal that ended one of its own
 
 
@@ -50,6 +50,6 @@ def how_to_go_on(words: Sequence[str]) -> str:
 
 def is_stop(error: Exception, terminated: Callable[[], bool]) -> bool:
     """Whether an error comes of a SIGTERM, which may have reached a loader process first."""
-    if isinstance(error, RuntimeError) and WORKER_GONE.search(str(error)):
+    if isinstance(error, WorkerGone) or worker_gone(error):
         time.sleep(PATIENCE)
     return terminated()

@@ -19,6 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 
 from peakzoom.data.cache import CachedVideo, read_cached
 from peakzoom.data.entries import Entry, Problem
+from peakzoom.data.workers import begin_worker
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.clips import even_clips, random_clip
 from peakzoom.video.decode import HOLD_BYTES, convert
@@ -221,4 +222,5 @@ def loader(
         collate_fn=collate,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=begin_worker,
     )

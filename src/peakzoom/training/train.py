@@ -39,11 +39,12 @@ from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.start import build, class_weights, resolved, set_start
 from peakzoom.utils.durable import explain_full_disk
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.journal import hash_of
 from peakzoom.utils.memory import keep_freed_memory
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import is_watched
+from peakzoom.utils.system import LOADER_NEEDS, worker_gone
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +260,7 @@ def _fit(stage: StageRun, trainer: L.Trainer, training: Training) -> list[Proble
 
 @contextmanager
 def _told_ends(trainer: L.Trainer) -> Iterator[None]:
-    """Let Ctrl-C be Ctrl-C, and a process that lost another one say so."""
+    """Let Ctrl-C be Ctrl-C, and a process that lost another one, or one of its loaders, say so."""
     on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
     try:
         yield
@@ -269,7 +270,11 @@ def _told_ends(trainer: L.Trainer) -> Iterator[None]:
         # Lightning makes an exit with code 1 of Ctrl-C and leaves the process deaf to the next one.
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
+    except (ConnectionError, EOFError) as error:  # while it took over a batch
+        raise WorkerGone(f"a process that loads clips is gone: {LOADER_NEEDS}") from error
     except RuntimeError as error:
+        if gone := worker_gone(error):
+            raise gone from error
         if trainer.world_size == 1 or not LOST.search(str(error)):
             raise
         raise UserError(

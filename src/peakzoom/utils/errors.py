@@ -41,6 +41,10 @@ class UserError(ValueError):
     """A mistake that the user can mend; the message is one sentence that says how."""
 
 
+class WorkerGone(UserError):
+    """A process that loads clips is gone: ended from outside, or by itself where it could not go on."""
+
+
 class DecodeError(UserError):
     """A video file that gives no frame at all.
 

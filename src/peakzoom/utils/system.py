@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from peakzoom.utils.errors import UserError, first_line, printable
+from peakzoom.utils.errors import UserError, WorkerGone, first_line, printable
 
 # No room, none left to this user, none in a file of this length.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,6 +29,9 @@ WAYS_OUT = {
     errno.EILSEQ: "give it a name in UTF-8",
     errno.ENOENT: "look at how it is spelled, or make its folder first",
 }
+# What PyTorch says of a loader process that is gone, wherever the program is just then.
+_GONE = re.compile(r"DataLoader worker \(pid.*?((?:is )?killed by signal: \w[\w ]*|exited unexpectedly)")
+LOADER_NEEDS = "if memory or room in /dev/shm is short, --workers 1 needs less of it and --workers 0 none"
 LOOK = "look at that disk, then run it again"
 
 
@@ -56,6 +59,14 @@ def _told(text: str) -> OSError | None:
     if _SHARED.search(text):
         full.filename = "/dev/shm"
     return full
+
+
+def worker_gone(error: BaseException) -> WorkerGone | None:
+    """One sentence, where PyTorch says that a process that loads clips was killed or ended; None for another error."""
+    found = _GONE.search(str(error)) if isinstance(error, RuntimeError) else None
+    if found is None:
+        return None
+    return WorkerGone(f"a process that loads clips {found[1].removeprefix('is ')}: {LOADER_NEEDS}")
 
 
 def named(error: OSError) -> Path | None:
