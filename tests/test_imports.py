@@ -11,6 +11,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "peakzoom"
 
 EXPORT, RAY, MATPLOTLIB = "extra export", "extra ray", "extra train, which brings matplotlib"
+SKLEARN = "extra train, which brings scikit-learn"
 QUIET = "imported by guard_child when nothing that it prints can come between results"
 LAZY: dict[str, dict[str, str]] = {
     "apps/batch/cluster.py": {"ray": RAY, "ray.data": RAY},
@@ -19,6 +20,13 @@ LAZY: dict[str, dict[str, str]] = {
     "apps/batch/table.py": {"pyarrow": RAY, "pyarrow.compute": RAY, "pyarrow.parquet": RAY},
     "data/archives.py": {"rarfile": "extra train; zip and tar archives need none"},
     "evaluation/files.py": {"peakzoom.display.figures": f"{MATPLOTLIB}; model cards only read"},
+    "evaluation/shortcuts.py": {
+        "sklearn.cluster": SKLEARN,
+        "sklearn.linear_model": SKLEARN,
+        "sklearn.model_selection": SKLEARN,
+        "sklearn.pipeline": SKLEARN,
+        "sklearn.preprocessing": SKLEARN,
+    },
     "explanation/__init__.py": {"peakzoom.explanation": MATPLOTLIB, "peakzoom.explanation.draw": MATPLOTLIB},
     "explanation/look.py": {"peakzoom.explanation.write": MATPLOTLIB},
     "inference/engines/build.py": {

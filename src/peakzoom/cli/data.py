@@ -12,6 +12,7 @@ from peakzoom.cli.console import print_result, show_table
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new
 from peakzoom.cli.options import DataArg, DataOptions
+from peakzoom.cli.shortcuts import read_model, show_shortcuts
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import printable
 from peakzoom.utils.processors import processors
@@ -30,20 +31,31 @@ def check(
     data: DataArg,
     *,
     out: Annotated[Path | None, typer.Option(help="Also write the files with problems to this CSV.")] = None,
+    shortcuts: Annotated[
+        bool, typer.Option("--shortcuts", help="Also say what is guessed without seeing any action.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="A run that was evaluated: is its model beyond these shortcuts?"),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Decoding processes.")] = processors(),
     reading: DataOptions,
 ) -> None:
     """Report on a data set: videos per class, lengths, sizes, rates, and every file that cannot be read.
 
-    Example: `peakzoom data check clips/`
+    With --shortcuts or --against, also how often the class of the test videos is guessed from how frequent it is, from
+    numbers of the file, from one still frame, and from where pixels change.
+
+    Examples: `peakzoom data check clips/` and `peakzoom data check clips/ --against runs/mine`
     """
     from peakzoom.data.check import check as look
 
     if out is not None:
         check_new(out, "--out")
+    model = None if against is None else read_model(against)
     videos = reading.videos(data, reading.split_number)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
-        report = look(videos, workers, progress)
+        report = look(videos, workers, progress, glimpses=shortcuts or model is not None)
     counts = f"{len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
     _show_classes(report, f"{videos.name}: {counts}")
     rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
@@ -58,6 +70,8 @@ def check(
     )
     if out is not None:
         write_csv(out, ["path", "reason"], ((problem.path, problem.reason) for problem in report.problems))
+    if report.glimpses:
+        show_shortcuts(videos, report.glimpses, model)
 
 
 def _show_classes(report: Report, title: str) -> None:

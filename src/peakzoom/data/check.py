@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
+from peakzoom.data.glimpses import Glimpse, glimpse
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.progress import Progress
 from peakzoom.video.parallel import each_file
@@ -38,11 +39,22 @@ class Report:
     wrong_headers: int  # videos whose header states another count than they have
     groups: int
     problems: list[Problem]  # missing or unreadable files, and what was wrong with readable ones
+    glimpses: dict[Path, Glimpse]  # of the readable videos, where they were asked for
 
 
-def check(data: VideoSet, workers: int = 1, progress: Progress | None = None) -> Report:
+def check(
+    data: VideoSet, workers: int = 1, progress: Progress | None = None, glimpses: bool = False
+) -> Report:
     """Decode every video once and count; ``progress`` is called with (done, all)."""
-    infos = each_file(probe, [entry.path for entry in data.entries], workers, progress)
+    paths = [entry.path for entry in data.entries]
+    seen: dict[Path, Glimpse] = {}
+    infos: dict[Path, VideoInfo | DecodeError]
+    if glimpses:
+        looked = each_file(glimpse, paths, workers, progress)
+        seen = {path: each for path, each in looked.items() if isinstance(each, Glimpse)}
+        infos = {path: each.info if isinstance(each, Glimpse) else each for path, each in looked.items()}
+    else:
+        infos = each_file(probe, paths, workers, progress)
     problems = list(data.problems)
     for path, info in infos.items():
         if isinstance(info, DecodeError):
@@ -60,6 +72,7 @@ def check(data: VideoSet, workers: int = 1, progress: Progress | None = None) ->
         sum(0 < info.header_frames != info.frames for info in good),
         len({entry.group for entry in data.entries if entry.group is not None}),
         problems,
+        seen,
     )
 
 

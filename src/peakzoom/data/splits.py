@@ -17,6 +17,7 @@ from peakzoom.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
+SHARE = 0.2  # of the videos, for the test
 FEWEST = 5  # videos of a class from which some can be set aside unasked
 PURPOSES = {"val": ("validation", "--val-fraction"), "test": ("testing", "--test-fraction")}
 
@@ -48,7 +49,7 @@ def hold_out_share(entries: list[Entry], fraction: float | None) -> list[Entry]:
     Raises:
         UserError: as :func:`split_validation`.
     """
-    share = usual_share(entries, 0.2, "test") if fraction is None else fraction
+    share = usual_share(entries, SHARE, "test") if fraction is None else fraction
     if not share:
         return entries
     train, test = split_validation(entries, share, 0, "test")

@@ -199,6 +199,21 @@ def read_outcomes(folder: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     return {branch: np.array(values) for branch, values in right.items()}, groups
 
 
+def read_right(folder: Path) -> dict[Path, bool]:
+    """Whether the fused prediction is right, of each video by its absolute path.
+
+    Raises:
+        UserError: ``scores.csv`` is missing or damaged.
+    """
+    with _reading(folder / "scores.csv") as file:
+        rows = [row[:6] for row in _rows(file)[1:]]
+        return {
+            Path(path).resolve(): predicted == name
+            for path, _, name, _, branch, predicted in rows
+            if branch == "fused"
+        }
+
+
 def _rows(file: Path) -> list[list[str]]:
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         return list(csv.reader(stream))

@@ -1,0 +1,120 @@
+"""What ``peakzoom data check --shortcuts`` prints: what a data set gives away, and whether a model is beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from peakzoom.cli.console import print_result, show_table
+from peakzoom.utils.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from peakzoom.data.entries import Entry, VideoSet
+    from peakzoom.data.glimpses import Glimpse
+    from peakzoom.evaluation.shortcuts import Shortcuts
+
+SHOWN = 5  # cameras that are named
+SURE = 0.05  # p of a difference that counts as shown
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an evaluation left: the fused prediction of each test video."""
+
+    name: str
+    right: dict[Path, bool]
+
+
+def read_model(run: Path) -> Model:
+    """The evaluation in a run folder; UserError where there is none, or several."""
+    from peakzoom.evaluation.files import find_evaluation, read_right
+
+    folder = find_evaluation(run)
+    return Model(str(folder), read_right(folder))
+
+
+def show_shortcuts(videos: VideoSet, glimpses: Mapping[Path, Glimpse], model: Model | None) -> None:
+    """Print what is guessed of the test videos without seeing any action, and what follows."""
+    from peakzoom.evaluation.shortcuts import find_shortcuts
+
+    entries = _divided(videos.entries, model)
+    found = find_shortcuts(replace(videos, entries=entries), glimpses)
+    rows = [
+        (each.name, f"{each.top1:.1%}", "{:.1%} to {:.1%}".format(*each.interval)) for each in found.guesses
+    ]
+    title = f"shortcuts ({len(found.entries)} test videos)"
+    show_table(title, ("guessed from", "top-1", "95% interval"), rows)
+    for line in [*_scenery(found), *_cameras(found), *_beyond(found, model)]:
+        print_result(line)
+
+
+def _divided(entries: list[Entry], model: Model | None) -> list[Entry]:
+    """With the test videos of the model; else as the data say, or as a training divides them."""
+    from peakzoom.data.splits import SHARE, split_validation, usual_share
+
+    if model is not None:
+        divided = [
+            replace(entry, split="test" if entry.path.resolve() in model.right else "train")
+            for entry in entries
+        ]
+        if all(entry.split == "train" for entry in divided):
+            raise UserError(f"{model.name} tested none of these videos: name the DATA that it was tested on")
+        return divided
+    if any(entry.split is not None for entry in entries):
+        return entries
+    train, test = split_validation(entries, usual_share(entries, SHARE, "test"), 0, "test")
+    return [*train, *test]
+
+
+def _scenery(found: Shortcuts) -> list[str]:
+    """What beats the most frequent class although it is no action."""
+    from peakzoom.evaluation.shortcuts import MAJORITY, NUMBERS, STILL, paired
+
+    lines = []
+    differing = {
+        NUMBERS: "the files of the classes differ in size, length or rate",
+        STILL: "scenery or people differ between the classes",
+    }
+    for name, why in differing.items():
+        guess, chance = found.guess(name), found.guess(MAJORITY)
+        test = paired(found, guess.right, chance.right)
+        if test.difference > 0 and test.p < SURE:
+            most = "most of" if 1 - guess.top1 <= (1 - chance.top1) / 2 else "part of"
+            lines.append(
+                f"{name}: solves {most} the task ({guess.top1:.1%}, most frequent class {chance.top1:.1%}, p = "
+                f"{test.p:.2g}); {why}, and a model can be right without seeing the action"
+            )
+    return lines
+
+
+def _cameras(found: Shortcuts) -> list[str]:
+    """Cameras that have filmed one class only."""
+    lines = [
+        f"a camera has filmed {printable(each.name)} only: {len(each.videos)} videos ({each.tested} of them in the "
+        f"test) have the background of {printable(each.videos[0])}"
+        for each in found.cameras[:SHOWN]
+    ]
+    if len(found.cameras) > SHOWN:
+        lines.append(f"and {len(found.cameras) - SHOWN} more cameras that have filmed one class only")
+    return lines
+
+
+def _beyond(found: Shortcuts, model: Model | None) -> list[str]:
+    """Whether the model is better than the best shortcut."""
+    if model is None:
+        return []
+    from peakzoom.evaluation.shortcuts import paired
+
+    right = np.array([model.right[entry.path.resolve()] for entry in found.entries])
+    test = paired(found, right, found.best.right)
+    low, high = test.interval
+    beyond = "is beyond" if test.difference > 0 and test.p < SURE else "has not been shown to be beyond"
+    return [
+        f"the model of {model.name} {beyond} these shortcuts: it is right in {right.mean():.1%} of the "
+        f"{len(right)} videos, {found.best.name} in {found.best.top1:.1%} (difference {100 * test.difference:+.1f} "
+        f"points, {100 * low:+.1f} to {100 * high:+.1f}, p = {test.p:.2g} by {test.count} {test.units})"
+    ]
