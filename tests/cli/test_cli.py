@@ -299,7 +299,7 @@ def test_what_is_not_installed_is_named(call: Call, monkeypatch: pytest.MonkeyPa
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
     from peakzoom.data import check
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(check, "check", broken)
