@@ -20,6 +20,7 @@ LAZY: dict[str, dict[str, str]] = {
     "apps/batch/table.py": {"pyarrow": RAY, "pyarrow.compute": RAY, "pyarrow.parquet": RAY},
     "data/archives.py": {"rarfile": "extra train; zip and tar archives need none"},
     "evaluation/files.py": {"peakzoom.display.figures": f"{MATPLOTLIB}; model cards only read"},
+    "evaluation/report/thresholds.py": {"sklearn.metrics": SKLEARN},
     "evaluation/shortcuts.py": {
         "sklearn.cluster": SKLEARN,
         "sklearn.linear_model": SKLEARN,

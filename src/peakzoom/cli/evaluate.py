@@ -229,13 +229,21 @@ def report(
         typer.Argument(help="Folder of an evaluation, or of the run that holds it.", show_default=False),
     ],
     out: Annotated[Path | None, typer.Option(help="New folder; default: report in the evaluation's.")] = None,
+    thresholds: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Show precision, recall and false alarms of this class at each threshold. May be given again.",
+            show_default="both classes, where there are two",
+        ),
+    ] = None,
 ) -> None:
     """Write a page with pictures on one evaluation, from its score files.
 
     Examples: `peakzoom report runs/first` and
-    `peakzoom report runs/first/evaluation-test-paper --out pages/first`
+    `peakzoom report runs/first/evaluation-test-paper --thresholds fall --out pages/first`
     """
     from peakzoom.evaluation.files import find_evaluation
     from peakzoom.evaluation.report.page import write_report
 
-    print_result(f"Page: {write_report(find_evaluation(run), out)}")
+    print_result(f"Page: {write_report(find_evaluation(run), out, thresholds or ())}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.report.branches import Disagreement, SceneryRow, disagreement, scenery
+from peakzoom.evaluation.report.thresholds import Curves, threshold_curves
 from peakzoom.evaluation.stats import Share, bootstrap, mean_class, share, share_of
 from peakzoom.inference.prediction import average
 from peakzoom.model import config
@@ -285,10 +286,11 @@ class Numbers:
     calibration: list[Reliability]
     per_class: list[ClassRow]
     mistakes: list[Mistake]
+    thresholds: list[Curves]
 
 
-def measure_all(scores: Scores) -> Numbers:
-    """All numbers of the page, from the scores alone."""
+def measure_all(scores: Scores, thresholds: Sequence[str] = ()) -> Numbers:
+    """All numbers of the page, from the scores alone; ``thresholds`` as :func:`threshold_curves` takes them."""
     confusion = confusion_matrix(scores)
     return Numbers(
         str(scores.folder),
@@ -305,4 +307,5 @@ def measure_all(scores: Scores) -> Numbers:
         [reliability(name, scores.means[name], scores.labels) for name in reversed(scores.branches)],
         by_class(confusion, scores.classes),
         mistakes(confusion, scores.classes),
+        threshold_curves(scores, thresholds),
     )

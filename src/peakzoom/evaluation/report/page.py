@@ -30,6 +30,7 @@ from peakzoom.evaluation.report.plots import (
     plot_lines,
     plot_reliability,
     plot_shares,
+    plot_thresholds,
 )
 from peakzoom.evaluation.stats import RESAMPLES, SEED
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder
@@ -38,24 +39,26 @@ MOST_DRAWN = 120  # classes in the picture of the branches
 WIDE = 1200  # pixels; a wider picture is scrolled instead of made small
 
 
-def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
+def write_report(folder: str | Path, out: str | Path | None = None, thresholds: Sequence[str] = ()) -> Path:
     """Write the page of one evaluation.
 
     Args:
         folder: the evaluation's.
         out: new or empty folder; ``report`` in the evaluation's when not given.
+        thresholds: classes whose precision, recall and false alarms are shown at each threshold; both of two where none
+            is named.
 
     Returns:
         The HTML file.
 
     Raises:
-        UserError: ``out`` is in use, or the evaluation cannot be read.
+        UserError: ``out`` is in use, the evaluation cannot be read, or it has no such class.
     """
     folder = Path(folder)
     target = Path(out) if out is not None else folder / "report"
     check_new_folder(target)
     scores = read_evaluation(folder)
-    numbers = measure_all(scores)
+    numbers = measure_all(scores, thresholds)
     with explain_full_disk(target, "write it again"), whole_folder(target) as draft:
         draw(numbers, confusion_matrix(scores), scores.classes, draft)
         (draft / "numbers.json").write_text(
@@ -92,6 +95,8 @@ def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: P
         names = [f"{plain(each.name)} ({each.videos})" for each in shown]
         plot_branches_by_class(names, found, out / "classes.png")
     plot_reliability(numbers.calibration[0].bins, out / "calibration.png")
+    for place, curves in enumerate(numbers.thresholds):
+        plot_thresholds(curves, out / f"thresholds{place}.png")
     figure = confusion_figure(confusion, [plain(name) for name in classes])
     figure.savefig(out / "confusion.png", dpi=110)
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from peakzoom.display.figures import BRANCH_COLOURS, COLOURS, INK, MUTED, shortened
 from peakzoom.evaluation.report.numbers import Bin
+from peakzoom.evaluation.report.thresholds import Curves
 from peakzoom.evaluation.stats import Share
 
 BRANCH_MARKERS = {"original": "o", "discriminative": "^", "complementary": "s", "fused": "D"}
@@ -94,6 +95,38 @@ def plot_reliability(bins: Sequence[Bin], file: Path) -> None:
     bottom.spines[["top", "right"]].set_visible(False)
     bottom.set_xlim(-0.02, 1.02)
     bottom.xaxis.set_major_formatter("{x:.0%}")
+    figure.savefig(file, dpi=110)
+
+
+def plot_thresholds(curves: Curves, file: Path) -> None:
+    """Recall, precision and false alarms against the threshold, and against one another, as a PNG."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    by_threshold, tradeoff, roc = figure.subplots(1, 3)
+    series = {
+        "recall": (curves.recall, COLOURS["train"], "-"),
+        "precision": (curves.precision, COLOURS["val"], "--"),
+        "false alarms, of the other videos": (curves.false_alarms, INK, ":"),
+    }
+    for name, (values, colour, line) in series.items():
+        by_threshold.step(
+            curves.thresholds, values, where="post", color=colour, linestyle=line, linewidth=1.6, label=name
+        )
+    by_threshold.legend(frameon=False, fontsize=8, loc="best")
+    by_threshold.set_xlabel("threshold of the score", fontsize=9)
+    tradeoff.plot(curves.recall, curves.precision, color=COLOURS["train"], linewidth=1.6)
+    share = curves.videos / (curves.videos + curves.others)
+    tradeoff.axhline(share, color=MUTED, linewidth=1, linestyle="--", label="at random")
+    tradeoff.set(xlabel="recall", ylabel="precision")
+    roc.step(
+        [0, *curves.false_alarms], [0, *curves.recall], where="post", color=COLOURS["train"], linewidth=1.6
+    )
+    roc.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="at random")
+    roc.set(xlabel="false alarms, of the other videos", ylabel="recall (ROC)")
+    for axis in (tradeoff, roc):
+        axis.legend(frameon=False, fontsize=8, loc="lower right" if axis is roc else "best")
+    for axis in (by_threshold, tradeoff, roc):
+        _share_axis(axis, "x")
+        _share_axis(axis, "y")
     figure.savefig(file, dpi=110)
 
 

@@ -1,0 +1,98 @@
+"""One class as an alarm: what it finds and what it reports falsely at each threshold of its score.
+
+A video is reported as the class where the fused score of that class is at least the threshold, whatever the other
+classes have. With two classes that is all there is to choose; with more, another rule than the highest score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from peakzoom.evaluation.files import Scores
+from peakzoom.evaluation.stats import Share, share
+from peakzoom.utils.errors import UserError, did_you_mean, printable
+
+RECALLS = (0.5, 0.8, 0.9, 0.95, 1.0)  # of the rows of the table
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What comes of one threshold; all intervals are Wilson's."""
+
+    threshold: float
+    recall: Share  # of the class's videos, those reported
+    precision: Share  # of the reported videos, those of the class
+    false_alarms: Share  # of the other videos, those reported
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One class against all others; the four lists have a value for each different score, from high to low."""
+
+    name: str
+    videos: int  # of the class
+    others: int
+    average_precision: float  # mean precision over the recalls, by steps
+    auroc: float  # how often a video of the class scores higher than another one, ties counted half
+    rows: list[Alarm]  # the highest threshold of each recall in ``RECALLS``
+    thresholds: list[float]
+    recall: list[float]
+    precision: list[float]
+    false_alarms: list[float]
+
+
+def threshold_curves(scores: Scores, wanted: Sequence[str] = ()) -> list[Curves]:
+    """Of the classes that are wanted; of both where there are two and none is named.
+
+    Raises:
+        UserError: no class has such a name, or all test videos are of it, or none is.
+    """
+    for name in wanted:
+        if name not in scores.classes:
+            raise UserError(f"no class is called {printable(name)}{did_you_mean(name, scores.classes)}")
+    names = list(dict.fromkeys(wanted)) or (scores.classes if len(scores.classes) == 2 else [])
+    found = []
+    for name in names:
+        of_class = scores.labels == scores.classes.index(name)
+        if of_class.any() and not of_class.all():
+            found.append(_curves(name, scores.means["fused"][:, scores.classes.index(name)], of_class))
+        elif wanted:
+            raise UserError(
+                f"{int(of_class.sum())} of {len(of_class)} test videos are of class {printable(name)}: its thresholds "
+                "need some of it and some others"
+            )
+    return found
+
+
+def _curves(name: str, score: np.ndarray, of_class: np.ndarray) -> Curves:
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+    false_rate, recall, thresholds = (
+        each[1:] for each in roc_curve(of_class, score, drop_intermediate=False)
+    )
+    videos, others = int(of_class.sum()), int((~of_class).sum())
+    right, false = (recall * videos).round().astype(int), (false_rate * others).round().astype(int)
+    rows = []
+    for wanted in RECALLS:
+        place = int(np.argmax(recall >= wanted - 1e-9))
+        found, wrong = int(right[place]), int(false[place])
+        rows.append(
+            Alarm(
+                float(thresholds[place]),
+                share(found, videos),
+                share(found, found + wrong),
+                share(wrong, others),
+            )
+        )
+    return Curves(
+        name,
+        videos,
+        others,
+        float(average_precision_score(of_class, score)),
+        float(roc_auc_score(of_class, score)),
+        rows,
+        *(each.tolist() for each in (thresholds, recall, right / (right + false), false_rate)),
+    )
