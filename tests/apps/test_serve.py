@@ -25,8 +25,9 @@ from peakzoom.video.sampling import DecodedViews, Views
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
 
+from peakzoom.apps.serve.errors import sentence_of
 from peakzoom.apps.serve.limits import Limits
-from peakzoom.apps.serve.page import _sentence, server
+from peakzoom.apps.serve.page import server
 from peakzoom.apps.serve.service import Service, _without_folder, display_name
 from peakzoom.apps.serve.sweeper import Sweeper
 
@@ -159,7 +160,7 @@ def test_names_are_text_wherever_they_are_shown(service: Service, name: str, wri
     path = f"/etc/{name}"
     with pytest.raises(UserError) as refused, _without_folder(path):
         raise DecodeError(Path(path), "cannot be read as a video")
-    assert _sentence(refused.value) == f"{written}: cannot be read as a video."
+    assert sentence_of(refused.value) == f"{written}: cannot be read as a video."
 
     def refuse(_: Service, guard: Guard, path: str | Path) -> DecodedViews:
         raise DecodeError(path, "no")

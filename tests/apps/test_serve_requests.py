@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection
@@ -209,6 +209,102 @@ def test_oversized_and_endless_uploads_end(visitor: Visitor) -> None:
     assert sent < 200_000_000
 
 
+def test_the_server_hears_the_page_alone(address: str, visitor: Visitor, clip: Path) -> None:
+    """The whole server, by each way in; the rules by themselves: test_serve_border.py."""
+    files = {"files": ("a.mp4", clip.read_bytes(), "video/mp4")}
+    before = len(list(uploads_of(visitor).iterdir()))
+    for headers in (
+        {"Host": "evil.example"},
+        {"Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
+        answer = visitor.http.post("upload", files=files, headers=headers)
+        assert answer.status_code == 403 and answer.text.endswith(".")
+        for path in (
+            "",
+            "config",
+            "gradio_api/queue/data",
+            "gradio_api/file=/etc/passwd",
+            "assets/x",
+            "static/x",
+        ):
+            assert httpx.get(address + path, headers=headers, timeout=60).status_code == 403
+    assert len(list(uploads_of(visitor).iterdir())) == before
+    own = address.rstrip("/")
+    assert visitor.http.post("upload", files=files, headers={"Origin": own}).status_code == 200
+    linked = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert httpx.get(own, headers=linked, timeout=60).status_code == 200
+
+
+def uploads_of(visitor: Visitor) -> Path:
+    """Where this server puts them."""
+    return Path(visitor.upload("known.txt", b"known").json()[0]).parents[1]
+
+
+def drafts_in(folder: Path) -> set[Path]:
+    """Whole uploads lie in folders; Gradio also makes empty files for what it passes on."""
+    found = set()
+    for each in folder.iterdir():
+        with suppress(FileNotFoundError):  # gone in between
+            if each.is_file() and each.stat().st_size:
+                found.add(each)
+    return found
+
+
+def test_uploads_that_are_broken_off_are_removed_at_once(address: str, visitor: Visitor) -> None:
+    """By the sender, by a body that is none, or by one that ends in the middle of a file and says it is whole."""
+    folder = uploads_of(visitor)
+    host, port = address.removeprefix("http://").rstrip("/").split(":")
+    part = b'--X\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n' + b"x" * 70_000
+    kind = "multipart/form-data; boundary=X"
+    head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: a.localhost\r\nContent-Type: {kind}\r\n"
+
+    def wait_for_drafts(some: bool) -> None:
+        limit = time.monotonic() + 30
+        while bool(drafts_in(folder)) != some and time.monotonic() < limit:
+            time.sleep(0.01)
+        assert bool(drafts_in(folder)) == some
+
+    for _ in range(3):
+        with socket.create_connection((host, int(port)), timeout=30) as sender:
+            sender.sendall(f"{head}Content-Length: 900000\r\n\r\n".encode() + part)
+            wait_for_drafts(True)
+        wait_for_drafts(False)
+    other = part.replace(b'"files"', b'"other"') + b"\r\n--X--\r\n"
+    text = b'\r\n--X\r\nContent-Disposition: form-data; name="files"\r\n\r\nno file\r\n--X--\r\n'
+    for body in (part, other, part + text, part + b"\r\n--Y"):
+        with suppress(httpx.TransportError):  # the server may hang up when it has seen enough
+            visitor.http.post("upload", content=body, headers={"Content-Type": kind})
+        wait_for_drafts(False)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError(5, "Input/output error"), KeyError(1)]
+)
+def test_an_error_of_the_server_is_a_sentence(
+    visitor: Visitor,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: Callable[[], list[str]],
+    error: Exception,
+) -> None:
+    """The visitor learns nothing of the machine; the log has it all."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("peakzoom.apps.serve.service.write_video", fail)
+    monkeypatch.setattr("peakzoom.apps.serve.service.write_csv", fail)
+    place = as_file(visitor.upload("a.mp4", clip.read_bytes()).json()[0])
+    for found in (visitor.ask(ONE, place, "the prediction"), visitor.ask(SEVERAL, [place])):
+        told = found["output"]["error"]
+        assert (
+            not found["success"] and told.startswith("The server") and told.endswith(", or tell who runs it.")
+        )
+        assert "/" not in told.replace("input/output", "")
+    assert sum(line.startswith("a visitor got no answer") for line in said()) == 2
+
+
 def test_what_is_no_video_is_told_and_never_shown_as_a_page(visitor: Visitor) -> None:
     place = visitor.upload("evil.html", b"<script>window.hit=1</script>", "text/html").json()[0]
     found = visitor.ask(ONE, as_file(place), "the prediction")
@@ -286,6 +382,8 @@ def test_nonsense_is_refused_without_a_word_about_the_server(
     ):
         found = visitor.ask(ONE, *data)
         assert not found["success"] and "Traceback" not in str(found), data
+        told = found["output"]["error"]
+        assert told[0].isupper() and told.endswith(".") and "\n" not in told, data
     many = visitor.ask(SEVERAL, [as_file(place)] * 4)
     assert not many["success"] and "4 files came, expected at most 3" in many["output"]["error"]
     assert not visitor.ask("no such function", as_file(place))["success"]

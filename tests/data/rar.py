@@ -16,13 +16,20 @@ def _block(kind: int, flags: int, body: bytes = b"", data: bytes = b"") -> bytes
     return struct.pack("<H", zlib.crc32(head) & 0xFFFF) + head + data
 
 
-def write_rar(file: Path, contents: dict[str, bytes], mode: int = FILE, method: int = STORED) -> Path:
-    """By the public description of the format (technote.txt of RAR 4)."""
+def write_rar(
+    file: Path,
+    contents: dict[str, bytes],
+    mode: int = FILE,
+    method: int = STORED,
+    unpacked: int | None = None,
+) -> Path:
+    """By the public description of the format (technote.txt of RAR 4); ``unpacked`` is the size that it claims."""
     parts = [b"Rar!\x1a\x07\x00", _block(0x73, 0, bytes(6))]
     for name, data in contents.items():
         raw = name.replace("/", "\\").encode()  # as RAR itself separates
         stamp = (2012 - 1980) << 25 | 10 << 21 | 17 << 16  # 17 October 2012, as MS-DOS writes it
-        numbers = (len(data), len(data), 3, zlib.crc32(data), stamp, 20, method, len(raw), mode)
+        size = len(data) if unpacked is None else unpacked
+        numbers = (len(data), size, 3, zlib.crc32(data), stamp, 20, method, len(raw), mode)
         flags = 0x8000 | (0xE0 if mode == FOLDER else 0)
         parts.append(_block(0x74, flags, struct.pack("<IIBIIBBHI", *numbers) + raw, data))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -155,6 +155,36 @@ def test_space_is_asked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert files_below(tmp_path / "out") == {}
 
 
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.xz", "x.tar.bz2", "x.rar"])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_was_packed_to_a_thousandth_is_refused(tmp_path: Path, name: str, hidden: bool) -> None:
+    """Alone, or behind a file that did not shrink; nothing is written, and nothing was asked of the disk."""
+    archive, zeros = tmp_path / name, bytes(4_000_000 if not hidden else 12_000_000)
+    contents = {**({"real.avi": os.urandom(20_000)} if hidden else {}), "zeros.avi": zeros}
+    if name.endswith(".zip"):
+        write_zip(archive, contents)
+    elif name.endswith(".rar"):
+        shrunk = {path: data[:4000] for path, data in contents.items()}
+        write_rar(archive, shrunk, method=PACKED, unpacked=len(zeros))
+    else:
+        with tarfile.open(archive, f"w:{archive.suffix[1:]}") as tar:
+            for path, data in contents.items():
+                info = tarfile.TarInfo(path)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(UserError, match=r"is not unpacked: .*unpacks to [\d,]{3,} times its size") as error:
+        unpack(archive, tmp_path / "out")
+    one_sentence(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_texts_and_videos_are_not_packed_so(tmp_path: Path) -> None:
+    names = "".join(f"wave/clip_{number:06}.avi 1\n" for number in range(60_000)).encode()
+    contents = {"train.txt": names, "short.txt": b"0" * 500_000, "a.avi": os.urandom(50_000)}
+    unpack(write_zip(tmp_path / "x.zip", contents), tmp_path / "out")
+    assert files_below(tmp_path / "out") == contents
+
+
 def test_new_folder_is_whole_or_absent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wanted = tmp_path / "videos"
 

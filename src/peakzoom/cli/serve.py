@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from peakzoom.apps.serve.border import is_local
 from peakzoom.apps.serve.limits import Limits
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
@@ -17,7 +18,6 @@ from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
 EXAMPLES = 4
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @grouped
@@ -30,6 +30,13 @@ def serve(
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Port to listen on.", show_default="a free one from 7860 on"),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another name that the page is reached by, as through a proxy; may be given several times.",
+            show_default=False,
+        ),
     ] = None,
     examples: Annotated[
         Path | None,
@@ -52,10 +59,18 @@ def serve(
 
     clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
     recognizer = computing.load(run)
-    if not clips and host in LOCAL:
+    if not clips and is_local(host):
         clips = _test_videos(run)
     views = Views("paper", num_clips, crops)
-    with server(recognizer, views, limits, host=host, port=port, examples=clips) as address:
+    with server(
+        recognizer,
+        views,
+        limits,
+        host=host,
+        port=port,
+        examples=clips,
+        allowed_hosts=allowed_host or (),
+    ) as address:
         print_result(address)
         say("Ctrl-C stops it; what was uploaded is removed then.")
         while True:

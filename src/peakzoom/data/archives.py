@@ -1,8 +1,9 @@
 """Archives unpacked safely: zip and tar by Python's own modules, RAR by rarfile.
 
 Every file ends up in the folder, or the whole archive is refused before anything is written: no absolute path, no
-``..``, no link, no device, no file twice, no more than the disk has room for. (tarfile's data filter takes away the
-leading slash of a path and lets links in; that is why the names are checked here.)
+``..``, no link, no device, no file twice, no more than the disk has room for, nothing that was packed to a hundredth
+(videos hardly shrink, but a few bytes can be made to fill a disk). (tarfile's data filter takes away the leading slash
+of a path and lets links in; that is why the names are checked here.)
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from peakzoom.utils.progress import Progress
 # The longest first: "a.tar.gz" is no ".gz".
 SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", ".zip", ".rar")
 UNPACKING = ".peakzoom-unpacking-"  # begins the name of a folder that is not complete yet
+MOST_RATIO = 100  # of unpacked to packed; of a video it is about 1, of lists of names 10
+JUDGED_FROM = 2**20  # unpacked bytes: fewer fill no disk, and a short text may well shrink so
 SPARE = 64 * 2**20  # bytes that stay free on the disk
 # What reading a broken archive raises; zipfile a RuntimeError where there is a password.
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
@@ -99,6 +102,7 @@ class _Member(NamedTuple):
 
     name: str
     size: int  # bytes; reading gives no more
+    packed: int | None  # bytes in the archive, where it says so
     kind: str
     open: Callable[[], IO[bytes]]
 
@@ -116,6 +120,7 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
 
 def _checked(archive: Path, members: Iterator[_Member]) -> dict[str, _Member]:
     files: dict[str, _Member] = {}
+    total, length = 0, archive.stat().st_size
     for member in members:
         path = PurePosixPath(member.name.replace("\\", "/"))  # zip and RAR files may come with backslashes
         refused = f"{archive} is not unpacked: {member.name!r} in it"
@@ -127,7 +132,19 @@ def _checked(archive: Path, members: Iterator[_Member]) -> dict[str, _Member]:
             raise UserError(f"{refused} is there twice")
         if member.kind == "file":
             files[path.as_posix()] = member
+            total += member.size
+            if member.packed is not None:
+                _expect_ratio(f"{refused} unpacks", member.size, member.packed)
+            _expect_ratio(f"{archive} is not unpacked: it unpacks", total, length)
     return files
+
+
+def _expect_ratio(what: str, size: int, packed: int) -> None:
+    if size > max(JUDGED_FROM, MOST_RATIO * packed):
+        raise UserError(
+            f"{what} to {size / max(packed, 1):,.0f} times its size ({size / 1e6:.0f} MB), which no video does: if you "
+            "trust it, unpack it yourself, beside the archive"
+        )
 
 
 def _broken(archive: Path, error: Exception) -> UserError:
@@ -139,7 +156,7 @@ def _zip_members(archive: Path) -> Iterator[Iterator[_Member]]:
     def member(info: zipfile.ZipInfo) -> _Member:
         plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
         kind = "folder" if info.is_dir() else "file" if plain else "link or special file"
-        return _Member(info.filename, info.file_size, kind, partial(zipped.open, info))
+        return _Member(info.filename, info.file_size, info.compress_size, kind, partial(zipped.open, info))
 
     with zipfile.ZipFile(archive) as zipped:
         yield map(member, zipped.infolist())
@@ -150,7 +167,7 @@ def _tar_members(archive: Path) -> Iterator[Iterator[_Member]]:
     def member(info: tarfile.TarInfo) -> _Member:
         link = "link" if info.issym() or info.islnk() else "special file"
         kind = "folder" if info.isdir() else "file" if info.isreg() else link
-        return _Member(info.name, info.size, kind, lambda: cast(IO[bytes], tar.extractfile(info)))
+        return _Member(info.name, info.size, None, kind, lambda: cast(IO[bytes], tar.extractfile(info)))
 
     with tarfile.open(archive) as tar:
         yield map(member, tar)
@@ -164,7 +181,9 @@ def _rar_members(archive: Path) -> Iterator[Iterator[_Member]]:
         # file_redir: RAR 5's links, hard links and copies of another member
         linked = info.is_symlink() or getattr(info, "file_redir", None)
         kind = "folder" if info.is_dir() else "link" if linked else "file"
-        return _Member(info.filename or "", info.file_size or 0, kind, partial(rar.open, info))
+        return _Member(
+            info.filename or "", info.file_size or 0, info.compress_size, kind, partial(rar.open, info)
+        )
 
     try:
         with rarfile.RarFile(archive) as rar:

@@ -7,7 +7,6 @@ browser claims.
 
 from __future__ import annotations
 
-import html
 import os
 import tempfile
 import time
@@ -19,11 +18,13 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from peakzoom.apps.serve.border import Border, listenable
+from peakzoom.apps.serve.errors import HANDLERS, Page, errors_shown
 from peakzoom.apps.serve.limits import Limits
 from peakzoom.apps.serve.service import PREDICTED, Service
 from peakzoom.apps.serve.sweeper import Sweeper, awaited_files
+from peakzoom.apps.serve.uploads import Uploads
 from peakzoom.inference.prediction import best_classes
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
@@ -36,7 +37,7 @@ SESSIONS = 256  # that Gradio remembers, 60 kB each; it would keep 10,000, and n
 
 def build(service: Service, examples: Sequence[Path]) -> gr.Blocks:
     """The page; the examples are files to try, shown below the first tab."""
-    with gr.Blocks(title="peakzoom", analytics_enabled=False) as page:
+    with Page(title="peakzoom", analytics_enabled=False) as page:
         gr.Markdown("# peakzoom\nWhich action is it, and where and when was it seen?")
         with gr.Tab("One clip"):
             _one_clip_tab(service, examples)
@@ -106,22 +107,9 @@ def _several_files_tab(service: Service) -> None:
     )
 
 
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    """Show a mistake in a box, which takes HTML: names of files and classes are text."""
-    try:
-        yield
-    except UserError as error:
-        raise gr.Error(_sentence(error), print_exception=False) from error
-
-
-def _sentence(error: UserError) -> str:
-    return html.escape(str(error), quote=False) + "."
-
-
 def _explain(service: Service, file: str | None, target: str) -> tuple[Any, ...]:
     """What the first tab shows of a clip."""
-    with _errors_shown():
+    with errors_shown():
         if not file:
             raise UserError("No clip came: drop a video file, or record one")
         evidence, video, figure = service.explain(file, target)
@@ -139,7 +127,7 @@ def _explain(service: Service, file: str | None, target: str) -> tuple[Any, ...]
 
 def _predict(service: Service, files: list[str] | None) -> tuple[Any, ...]:
     """What the second tab shows of some files."""
-    with _errors_shown():
+    with errors_shown():
         if not files:
             raise UserError("No file came: choose some videos")
         rows, file = service.table(files)
@@ -159,23 +147,6 @@ def _about(service: Service) -> str:
     )
 
 
-def hang_up(app: ASGIApp) -> ASGIApp:
-    """Close the connection of an upload that was refused as too large.
-
-    Gradio refuses at once, but the server would go on reading what is still sent, for ever if the sender likes.
-    """
-
-    async def served(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_and_close(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 413:
-                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
-            await send(message)
-
-        await app(scope, receive, send_and_close)
-
-    return served
-
-
 @contextmanager
 def server(
     recognizer: Recognizer,
@@ -185,6 +156,7 @@ def server(
     host: str = "127.0.0.1",
     port: int | None = None,
     examples: Sequence[Path] = (),
+    allowed_hosts: Sequence[str] = (),
 ) -> Iterator[str]:
     """The page while the block lasts; gives its address. Uploads and results are removed at the end.
 
@@ -195,38 +167,17 @@ def server(
         host: address to listen on; "0.0.0.0" is every one of this machine.
         port: a free one from 7860 on when not given.
         examples: videos to try.
+        allowed_hosts: other names that the page is reached by, as through a proxy; see
+            :mod:`peakzoom.apps.serve.border`.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the port is taken, or the host is none of this machine's.
     """
-    limits = limits or Limits()
+    limits, host = limits or Limits(), listenable(host)
     with tempfile.TemporaryDirectory(prefix="peakzoom-serve-") as folder, _uploads_go_to(folder):
         service = Service(recognizer, views, limits, Path(folder))
         page = build(service, examples)
-        try:
-            _, local, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                prevent_thread_lock=True,
-                quiet=True,
-                share=False,
-                max_file_size=limits.megabytes * 1_000_000,
-                state_session_capacity=SESSIONS,
-                allowed_paths=[],
-                footer_links=[],
-                ssr_mode=False,
-                enable_monitoring=False,
-                mcp_server=False,
-                app_kwargs={"middleware": [Middleware(hang_up)]},
-                # Gradio's plain theme with the system's fonts: the default one fetches fonts from elsewhere.
-                theme=gr.themes.Base(
-                    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-                ),
-                css=STYLE,
-                strict_cors=True,
-            )
-        except OSError as error:
-            raise UserError(f"port {port} cannot be used, name another with --port: {error}") from error
+        local = _launch(page, limits, host, port, allowed_hosts)
         most = limits.megabytes * limits.waiting  # one of the largest files from each request that waits
         sweeper = Sweeper(service.folder, limits.minutes, most, lambda: awaited_files(page))
         sweeper.sweep(time.time())  # what fails here is seen; in the thread it would not be
@@ -236,6 +187,37 @@ def server(
         finally:
             sweeper.stop()
             page.close(verbose=False)
+
+
+def _launch(
+    page: gr.Blocks, limits: Limits, host: str, port: int | None, allowed_hosts: Sequence[str]
+) -> str:
+    """Start the server in threads of its own; its address."""
+    middleware = [Middleware(Border, host=host, allowed=tuple(allowed_hosts)), Middleware(Uploads)]
+    try:
+        _, local, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            max_file_size=limits.megabytes * 1_000_000,
+            state_session_capacity=SESSIONS,
+            allowed_paths=[],
+            footer_links=[],
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            app_kwargs={"middleware": middleware, "exception_handlers": HANDLERS},
+            # Gradio's plain theme with the system's fonts: the default one fetches fonts from elsewhere.
+            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            css=STYLE,
+            strict_cors=True,
+        )
+    except OSError as error:
+        which = "all ports from 7860 on" if port is None else f"port {port}"
+        raise UserError(f"{which} cannot be used, name another with --port: {error}") from error
+    return str(local)
 
 
 @contextmanager

@@ -1,0 +1,138 @@
+"""Who may ask: the page itself, and no other page that happens to be open in a visitor's browser.
+
+Any page in the world can have its visitor's browser send requests to an address on the visitor's machine. Two ways lead
+here from there, and both are closed:
+
+- a name that the other page's owner points to 127.0.0.1 after the browser has looked at it (DNS rebinding): the
+  request's Host is then that name, so on a local address only local names count, and those that are allowed by hand;
+- a request across origins, such as a form that sends a file: browsers say so, by Sec-Fetch-Site or Origin.
+
+A program that is no browser sends neither of the latter, and may ask: it has no visitor's rights to misuse.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from peakzoom.utils.errors import UserError, first_line, printable
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::(\d+))?")
+PORTS = {"http": 80, "https": 443}
+
+
+def is_local(name: str) -> bool:
+    """Whether a host's name, or address without a port, can only mean the machine that asks.
+
+    >>> is_local("127.0.0.1"), is_local("[::1]"), is_local("localhost"), is_local("127.0.0.1.example.org")
+    (True, True, True, False)
+    """
+    name = _plain(name)
+    address = _address(name)
+    if address is not None:
+        return address.is_loopback
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _plain(name: str) -> str:
+    """The one form of a name that may be written in several."""
+    return name.strip("[]").rstrip(".").lower()
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a name is, if it is one: no server of names can point that elsewhere."""
+    try:
+        return ipaddress.ip_address(_plain(name))
+    except ValueError:
+        return None
+
+
+def listenable(host: str) -> str:
+    """An address that this machine can listen on, as it stands in an address of the web; UserError for any other."""
+    name = host.strip("[]")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listening:
+            listening.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+        raise UserError(
+            f"{printable(host)} is no address of this machine to listen on ({reason.lower()}): give --host 127.0.0.1 "
+            "for this machine alone, or 0.0.0.0 for others too"
+        ) from error
+    return f"[{name}]" if ":" in name else name
+
+
+class Border:
+    """Answers 403 with a sentence to requests that do not come from the page itself; a middleware.
+
+    Args:
+        app: what is behind it.
+        host: address that it listens on. On one of this machine alone a request's Host must be of this machine too.
+        allowed: names of hosts that count beside, as when a proxy leads here; with them, no other name does.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str] = ()) -> None:
+        self.app, self.local = app, is_local(host)
+        self.allowed = {_plain(name) for name in allowed}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it."""
+        why = self._refused(scope) if scope["type"] in ("http", "websocket") else None
+        if why is None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": why})
+        else:  # what is still being sent, an upload above all, is not read
+            await PlainTextResponse(why, 403, {"connection": "close"})(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        host = _HOST.fullmatch(hosts[0].strip()) if len(hosts) == 1 else None
+        if host is None:
+            return "The request does not say which host it is for, as every browser does."
+        if not self._is_known(host[1]):
+            name = printable(_plain(host[1]))[:80]
+            return (
+                f"This page is for {'this machine' if self.local else 'other names'} and was asked for as {name}: if "
+                f"that name is right, start it with --allowed-host {name}."
+            )
+        return None if self._is_own(scope, headers, host) else OTHER_PAGE
+
+    def _is_known(self, name: str) -> bool:
+        if is_local(name) or _plain(name) in self.allowed:
+            return True
+        return not self.local and (not self.allowed or _address(name) is not None)
+
+    def _is_own(self, scope: Scope, headers: Headers, host: re.Match[str]) -> bool:
+        """Whether the page itself asks, a program without a page, or somebody who opens the page."""
+        site = headers.get("sec-fetch-site")
+        if site in ("same-origin", "none"):
+            return True
+        opens = headers.get("sec-fetch-mode") == "navigate" and scope.get("method") in ("GET", "HEAD")
+        if site is not None and not opens:
+            return False
+        origin = headers.get("origin")
+        if origin is None:
+            return True
+        try:
+            found = urlsplit(origin)
+            usual = PORTS[found.scheme]
+            same = (found.hostname, found.port or usual) == (
+                host[1].strip("[]").lower(),
+                int(host[2] or usual),
+            )
+        except (KeyError, ValueError):  # "null", of a page without an address
+            return False
+        return same or _plain(found.hostname or "") in self.allowed
+
+
+OTHER_PAGE = "Another page sent this: open the page of peakzoom itself, and send the file there."
