@@ -12,7 +12,6 @@ Networks of another size than 96 pixels: ``HELD_SIZE=224`` before this command a
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import time
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peakzoom.cli.quickstart_run import DIFFICULTY, FPS, FRAMES
+from peakzoom.data.datasets import open_data
 from peakzoom.data.synthetic.clips import DatasetSpec
 from peakzoom.data.synthetic.people import ACTIONS
 from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_part
@@ -142,23 +142,20 @@ def render(
 
 
 def read_real(table: Path, folder: Path, workers: int) -> None:
-    """Write ``real-NAME.npy`` and ``.json`` from a list of clips (path, class or label, group)."""
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    labels = [row.get("class") or row["label"] for row in rows]
-    classes = sorted(set(labels))
+    """Write ``real-NAME.npy`` and ``.json`` of whatever data set peakzoom reads; NAME is its folder's."""
+    entries = open_data(table).entries
     array = folder / f"real-{table.parent.name}.npy"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [table.parent / row["path"] for row in rows]
+    paths = [entry.path for entry in entries]
     with ProcessPoolExecutor(workers) as pool:
-        _array(array, (len(rows), max(pool.map(_length, paths, chunksize=2)), 3, SIDE, SIDE))
+        _array(array, (len(entries), max(pool.map(_length, paths, chunksize=2)), 3, SIDE, SIDE))
         lengths = list(pool.map(_decode, [(path, array, number) for number, path in enumerate(paths)]))
     found = [
-        {"label": classes.index(label), "group": row["group"], "frames": frames}
-        for label, row, frames in zip(labels, rows, lengths, strict=True)
+        {"label": entry.label, "group": entry.group or str(entry.path), "frames": frames}
+        for entry, frames in zip(entries, lengths, strict=True)
     ]
     array.with_suffix(".json").write_text(json.dumps(found))
-    print(f"{array.stem}: {len(rows)} clips", flush=True)
+    print(f"{array.stem}: {len(entries)} clips", flush=True)
 
 
 @dataclass

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 
 from peakzoom.cli import app, main
+from peakzoom.data.datasets import open_data
 from peakzoom.model import PeakZoom
 
 CLASSES, CLIPS = 6, 2  # of the manifest
@@ -51,17 +52,16 @@ def choose(manifest: Path, folder: Path) -> Path:
 
     No split is given: every clip is trained on and scored, for the record asks what is computed, not how well.
     """
-    with manifest.open(newline="", encoding="utf-8") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
-    named = [(row.get("class") or row["label"], row["path"]) for row in rows]
+    data = open_data(manifest)
+    named = sorted((data.classes[entry.label], entry.path) for entry in data.entries)
     chosen = folder / "clips.csv"
     with chosen.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["path", "label"])
         for label in sorted({label for label, _ in named})[:CLASSES]:
             for path in [path for mine, path in named if mine == label][:CLIPS]:
-                shutil.copy(manifest.parent / path, folder)
-                table.writerow([Path(path).name, label])
+                shutil.copy(path, folder)
+                table.writerow([path.name, label])
     return chosen
 
 

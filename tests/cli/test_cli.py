@@ -311,7 +311,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, clips: Path)
 def test_ctrl_c(call: Call, monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
     from peakzoom.data import check
 
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(check, "check", stopped)
@@ -522,7 +522,8 @@ def test_json_lines(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
     good = sorted(clips.rglob("test_*.mp4"))[:2]
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 80)
     files = [good[0], tmp_path / "broken.mp4", good[1], tmp_path / "gone.mp4"]
-    result = call("predict", run, *files, "--jsonl", tmp_path / "answers.jsonl", *QUICK)
+    written = ["--jsonl", tmp_path / "answers.jsonl", "--csv", tmp_path / "answers.csv"]
+    result = call("predict", run, *files, *written, *QUICK)
     assert result.code == 1 and "2 of 4 files gave no prediction" in result.err
     assert [line for line in result.err.splitlines() if line.startswith(str(tmp_path))] == [
         f"{tmp_path / 'broken.mp4'}: no prediction: {_reason(tmp_path / 'broken.mp4')}",
@@ -535,6 +536,26 @@ def test_json_lines(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
         lines[0]["scores"]["fused"], key=lambda name: -lines[0]["scores"]["fused"][name]
     )
 
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as stream:
+        table = list(csv.DictReader(stream))
+    for line, row in zip(lines, table, strict=True):
+        assert row["file"] == line["file"] and row["problem"] == (
+            line.get("error") or line.get("problem") or ""
+        )
+        if "error" in line:
+            assert not any(value for name, value in row.items() if name not in ("file", "problem"))
+        else:
+            assert row["class"] == line["class"] and float(row["score"]) == line["score"]
+            assert {name: float(row[name]) for name in line["scores"]["fused"]} == line["scores"]["fused"]
+
+    # What was there is in the table too; and it is not written over.
+    again = call("predict", run, *files, *written[:2], "--resume", "--csv", tmp_path / "again.csv", *QUICK)
+    assert (
+        again.code == 1 and (tmp_path / "again.csv").read_bytes() == (tmp_path / "answers.csv").read_bytes()
+    )
+    said = mistake(call("predict", run, good[0], *written[2:], *QUICK))
+    assert "answers.csv exists: name another file for --csv, or remove it" in said
+
     # To standard output instead of tables; and a file alone says what it said among others.
     alone = call("predict", run, good[1], "--jsonl", "-", *QUICK)
     assert alone.code == 0 and alone.err == ""
@@ -543,7 +564,8 @@ def test_json_lines(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
     assert lines[2]["scores"]["fused"] == dict(
         zip(prediction.classes, prediction.scores["fused"].tolist(), strict=True)
     )
-    mistake(call("predict", run, good[0], "--jsonl", tmp_path / "answers.jsonl"))
+    said = mistake(call("predict", run, good[0], "--jsonl", tmp_path / "answers.jsonl"))
+    assert "answers.jsonl exists: name another file for --jsonl, or go on with it by --resume" in said
 
 
 def cli_protocol() -> object:

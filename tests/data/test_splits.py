@@ -165,6 +165,7 @@ def test_hold_out_groups():
         Entry(Path(f"{i}.mp4"), i % 2, "val", group) for i, group in enumerate(["1", "2", "10", None, "2"])
     ]
     assert [e.split for e in hold_out_groups(entries, ["2"])] == ["train", "test", "train", "train", "test"]
+    assert hold_out_groups(entries, "10") == hold_out_groups(entries, ["10"])
     assert [e.path for e in hold_out_groups(entries, ["1", "10"])] == [e.path for e in entries]
     with pytest.raises(UserError, match=r"unknown group '3'; the groups are '1', '2', '10'$"):
         hold_out_groups(entries, ["2", "3"])

@@ -71,11 +71,11 @@ def beside(run: str) -> Path:
     return path if path.is_dir() else path.parent if path.is_file() else Path()
 
 
-def check_new(file: Path, option: str) -> None:
-    """Refuse a file to write that is there, before the work and not after it."""
+def check_new(file: Path, option: str, way_out: str = "remove it") -> None:
+    """Refuse a file to write that is there, before the work and not after it; ``way_out`` ends the sentence."""
     if file.parent.is_dir():
         expect_place(file)
     if file.exists():
-        raise UserError(f"{file} exists: name another file for {option}, or remove it")
+        raise UserError(f"{file} exists: name another file for {option}, or {way_out}")
     if not file.parent.is_dir():
         raise UserError(f"{file.parent} is no folder: make it first, or name another file for {option}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new, find_videos
 from peakzoom.cli.options import CascadeOptions, RunArg, ViewOptions, hardware_option, output_option
-from peakzoom.utils.durable import explain_full_disk
+from peakzoom.utils.durable import explain_full_disk, write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.video.guard import start_early
 
@@ -35,6 +36,12 @@ class Results:
     jsonl: Annotated[
         Path | None, output_option(help="Write JSON Lines here; - for standard output instead of tables.")
     ] = None
+    csv: Annotated[
+        Path | None,
+        output_option(
+            help="Write a table here at the end: file, class, score, and the score of every class."
+        ),
+    ] = None
     on: Annotated[
         Literal["ray"] | None,
         output_option(help="Label an archive with many workers, into the Parquet files of --out."),
@@ -50,8 +57,8 @@ class Results:
             raise UserError(
                 "--on ray and --out go together: name a new folder with --out, add --on ray, or use --jsonl"
             )
-        if self.on and (self.jsonl is not None or self.top != TOP):
-            raise UserError("--on ray writes every score into --out: leave --jsonl and --top out")
+        if self.on and (self.jsonl is not None or self.csv is not None or self.top != TOP):
+            raise UserError("--on ray writes every score into --out: leave --jsonl, --csv and --top out")
         if self.resume and self.on is None and self.jsonl in (None, STDOUT):
             raise UserError("--resume goes on with a file of predictions: name it with --jsonl")
 
@@ -127,18 +134,21 @@ def _predict(
     kept = None if results.jsonl == STDOUT else results.jsonl
     if kept is not None and not results.resume:
         for file in (kept, settings_file(kept)):
-            check_new(file, "--jsonl")
+            check_new(file, "--jsonl", "go on with it by --resume")
+    if results.csv is not None:
+        check_new(results.csv, "--csv")
     recognizer = computing.load(run)
     views = recognizer.choose_views(views)
     paths = waiting = list(find_videos(map(Path, files)))
-    failed, journal = 0, None
+    failed, journal, lines = 0, None, list[dict[str, Any]]()
     with ExitStack() as stack:
         if kept is not None:
             stack.enter_context(explain_full_disk(kept.parent, "go on with --resume"))
             settings = {**recognizer.settings(views), "top": results.top}
             journal = stack.enter_context(Journal(kept, settings, results.resume))
-            failed = sum("error" in line for line in journal.lines)
-            waiting = _remaining(paths, journal.lines)
+            lines = list(journal.lines)
+            failed = sum("error" in line for line in lines)
+            waiting = _remaining(paths, lines)
             if results.resume:
                 say(f"{len(paths) - len(waiting)} of {len(paths)} files were predicted before")
         for path, result in zip(waiting, recognizer.predict_files(waiting, views, workers), strict=True):
@@ -152,11 +162,31 @@ def _predict(
                 line = result.to_dict(results.top)
             if journal:
                 journal.add(line)
+            if results.csv is not None:
+                lines.append(line)
             if results.jsonl == STDOUT:
                 print_result(json.dumps(line))
             elif not isinstance(result, DecodeError):
                 _print_prediction(result, results.top)
+    if results.csv is not None:
+        with explain_full_disk(results.csv.parent, "make room and run it again"):
+            _write_table(results.csv, lines, recognizer.classes)
     return len(paths), failed
+
+
+def _write_table(file: Path, lines: list[dict[str, Any]], classes: Sequence[str]) -> None:
+    """One row a file, a file without a prediction too."""
+    rows = (
+        [
+            line["file"],
+            line.get("class", ""),
+            line.get("score", ""),
+            line.get("error") or line.get("problem") or "",
+        ]
+        + [line["scores"]["fused"][name] if "scores" in line else "" for name in classes]
+        for line in lines
+    )
+    write_csv(file, ["file", "class", "score", "problem", *classes], rows)
 
 
 def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> list[Path]:

@@ -149,13 +149,13 @@ def _choose(entries: list[Entry], fraction: float, rng: random.Random) -> set[in
     return chosen
 
 
-def hold_out_groups(entries: list[Entry], groups: Iterable[str]) -> list[Entry]:
-    """The same entries, with split "test" for those whose group is named and "train" for all others.
+def hold_out_groups(entries: list[Entry], groups: str | Iterable[str]) -> list[Entry]:
+    """The same entries, with split "test" for those whose group is named (one, or several) and "train" for all others.
 
     Raises:
         UserError: a group that no entry has, no group named, or nothing left to train on.
     """
-    wanted = set(groups)
+    wanted = {groups} if isinstance(groups, str) else set(groups)
     known = {entry.group for entry in entries if entry.group is not None}
     listing = f"the groups are {some(ordered(known), 40)}" if known else "no video has one (a manifest can)"
     if unknown := ordered(wanted - known):

@@ -41,7 +41,7 @@ from peakzoom.video.sampling import DecodedViews, Views, decode_ahead
 Note = Callable[[int, "DecodedViews | DecodeError", "Prediction | DecodeError"], None]
 
 
-def choose_videos(data: VideoSet, run: Path | None, split: str = "test") -> VideoSet:
+def choose_videos(data: VideoSet, run: str | Path | None, split: str = "test") -> VideoSet:
     """The videos to test on: never one that the model was trained on, unless asked for by name.
 
     Where the data have splits, those of ``split``. Where they have none, the videos that the run set aside under that
@@ -50,7 +50,7 @@ def choose_videos(data: VideoSet, run: Path | None, split: str = "test") -> Vide
     Raises:
         UserError: there are none, or the data's split is another than the run's and holds videos it was trained on.
     """
-    rows = read_csv(run / "videos.csv") if run is not None else []
+    rows = read_csv(Path(run) / "videos.csv") if run is not None else []
     known = {str(Path(row["path"]).resolve()): row["split"] for row in rows}
     if any(entry.split for entry in data.entries):
         chosen = [entry for entry in data.entries if entry.split == split]
