@@ -114,7 +114,7 @@ def test_one_value_at_a_time(saved: Path, written: dict[str, Any], every: int) -
     counts: Counter[str] = Counter()
     for path, value in list(product(paths(written), VALUES))[::every]:
         counts[outcome(saved, with_value(written, path, value))] += 1
-    assert counts["prediction"] > 30 / every and counts["sentence"] > 500 / every, counts
+    assert counts["prediction"] > 20 / every and counts["sentence"] > 500 / every, counts
 
 
 def test_keys_that_are_missing_or_of_something_else(saved: Path, written: dict[str, Any]) -> None:
