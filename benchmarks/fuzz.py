@@ -11,6 +11,7 @@ the guard, manifests and models are read here. Seeds are small files, made anew;
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import time
@@ -179,7 +180,7 @@ def config(given: Kept, draw: random.Random) -> Path:
     file, settings = given.model / "config.json", json.loads(json.dumps(given.config))
     for _ in range(draw.choice((1, 1, 1, 2, 5))):
         within, key = draw.choice(list(_places(settings)))
-        within[key] = draw.choice(VALUES)
+        within[key] = copy.deepcopy(draw.choice(VALUES))
     text = json.dumps(settings).encode()
     return _written(file, mutated(text, draw, JSON_PIECES) if draw.random() < 0.3 else text)
 
