@@ -84,6 +84,13 @@ class ViewMaker:
     canvas: tuple[int, int] | None = None
     defer: bool = False
 
+    @property
+    def clip_bytes(self) -> int:
+        """Of a clip as it comes out of a loader."""
+        pre = self.preprocess
+        height, width = (self.canvas or pre.stored_canvas) if self.defer else (pre.source_size,) * 2
+        return 3 * pre.frames * height * width
+
     def from_cache(self, entry: Entry, cached: CachedVideo, key: int) -> Sample:
         """A clip of stored frames; DecodeError if they cannot be read."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, key))

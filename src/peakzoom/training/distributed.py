@@ -19,8 +19,13 @@ import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
+from peakzoom.utils.parent import end_with_parent
+
 # What an error says where another process is gone.
 LOST = re.compile("gloo|nccl|connection (closed|reset) by peer", re.IGNORECASE)
+STARTER = (
+    "PEAKZOOM_TRAINING_STARTER"  # in the environment: the process that may start others to train with it
+)
 
 
 class Slice(NamedTuple):
@@ -36,6 +41,16 @@ def launched(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | N
         return None
     here = int(environment["LOCAL_WORLD_SIZE"])
     return here, max(1, int(environment["WORLD_SIZE"]) // here)
+
+
+def end_with_launcher() -> None:
+    """End this process when the one is gone that started it to train together: torchrun, or Lightning in the first one.
+
+    Whoever starts processes by other means may leave them alone.
+    """
+    if launched() or os.environ.get(STARTER) == str(os.getppid()):
+        end_with_parent()
+    os.environ[STARTER] = str(os.getpid())  # Lightning hands it on
 
 
 def place() -> tuple[int, int]:

@@ -27,10 +27,11 @@ from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.data.runs import STAGES
 from peakzoom.data.splits import split_validation, usual_share
+from peakzoom.data.workers import affordable
 from peakzoom.model.config import BRANCHES
 from peakzoom.training.check import check_settings
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
-from peakzoom.training.distributed import LOST, first_process_logs, is_main_process
+from peakzoom.training.distributed import LOST, end_with_launcher, first_process_logs, is_main_process
 from peakzoom.training.folder import alone_in, note_problems, open_run, save_stage, write_lists
 from peakzoom.training.frames import Frames, decode_all
 from peakzoom.training.log import EpochLog
@@ -69,6 +70,7 @@ def train(
         UserError: no videos, a folder that is in use, settings that do not fit, a full disk.
     """
     out, options = Path(out), options or Options()
+    end_with_launcher()
 
     def way_out() -> str:
         return "go on with --resume" if (out / "config.json").exists() else "begin anew"
@@ -244,6 +246,9 @@ def _fit(stage: StageRun, trainer: L.Trainer, training: Training) -> list[Proble
     # too, as they are fewer bytes than whole frames.
     stage.train_set.maker.defer = pin and stage.recipe.augment.computes
     sampler = EpochSampler(len(stage.train_set), stage.options.seed, world)
+    batch_bytes = max(each.maker.clip_bytes for each in (stage.train_set, stage.val_set) if each)
+    batch_bytes *= math.ceil(stage.recipe.batch_size / world)
+    workers = affordable(workers, batch_bytes, trainer.num_devices)
     load = partial(
         loader, batch_size=stage.recipe.batch_size, workers=workers, pin_memory=pin, rank=rank, world=world
     )

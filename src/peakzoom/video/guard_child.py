@@ -16,11 +16,13 @@ from queue import SimpleQueue
 from typing import Any, BinaryIO, NoReturn
 
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.parent import end_with_parent
 from peakzoom.video.messages import OUT_OF_MEMORY, Message, packed, read, write
 
 
 def serve(megabytes: float) -> None:
     """Work on requests until standard input ends, with that much memory beyond what the process has now."""
+    end_with_parent()  # standard input ends too, but not while a process that was forked meanwhile holds it
     requests, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a library prints must not come between results

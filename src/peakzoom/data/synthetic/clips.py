@@ -23,6 +23,7 @@ from peakzoom.data.synthetic.people import ACTIONS
 from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames, telling_part
 from peakzoom.utils.durable import DRAFT, draft_of, write_csv
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.parent import end_with_parent
 from peakzoom.utils.progress import Progress
 from peakzoom.utils.system import expect_place
 
@@ -170,7 +171,8 @@ def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[list[P
         return
     size = max(1, min(BATCH, len(jobs) // (4 * workers)))
     # "spawn" works the same on all systems and carries no threads or locks of the caller over.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         yield from pool.map(_write, *zip(*jobs, strict=True), chunksize=size)
 
 
