@@ -73,6 +73,50 @@ def test_a_killed_run_leaves_nothing_that_counts(video: Path, store: FrameCache)
         assert kept.file.read_bytes() == wanted and not draft.exists()
 
 
+Damage = Callable[[Path], object]
+
+
+def flipped(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-7] ^= 1  # one bit of one pixel
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "suffix, damage",
+    [
+        (".npy", flipped),
+        (".npy", lambda file: file.write_bytes(file.read_bytes()[:-1])),
+        (".npy", lambda file: file.write_bytes(b"\0" * file.stat().st_size)),
+        (".npy", lambda file: file.write_bytes(b"")),
+        (".npy", lambda file: file.unlink()),
+        (".txt", lambda file: file.write_text("8\nfast\n\nx\n")),
+        (".txt", lambda file: file.write_bytes(b"\xff\0" * 20)),
+        (".txt", lambda file: file.write_text("")),
+    ],
+)
+def test_a_damaged_entry_is_decoded_anew_and_counted(
+    video: Path, store: FrameCache, suffix: str, damage: Damage
+) -> None:
+    kept = store.add(video)
+    wanted = kept.file.read_bytes()
+    assert not kept.renewed
+    damage(kept.file.with_suffix(suffix))
+    again = fill(store, [video])[video]
+    assert isinstance(again, CachedVideo) and again.renewed
+    assert again.file.read_bytes() == wanted
+    assert not store.add(video).renewed
+
+
+def test_an_entry_of_a_time_without_digests_is_no_damage(video: Path, store: FrameCache) -> None:
+    kept = store.add(video)
+    notes = kept.file.with_suffix(".txt")
+    notes.write_text("\n".join([*notes.read_text().split("\n")[:3], ""]))
+    wanted, before = kept.file.read_bytes(), kept.file.stat().st_mtime_ns
+    again = store.add(video)
+    assert not again.renewed and again.file.read_bytes() == wanted and again.file.stat().st_mtime_ns != before
+
+
 def test_killed_while_writing(video: Path, store: FrameCache, monkeypatch: pytest.MonkeyPatch) -> None:
     def half(*arguments: object) -> Iterator[object]:
         frames = frames_of(*arguments)  # type: ignore[arg-type]

@@ -159,16 +159,18 @@ def test_a_bad_file_is_a_problem_and_no_other_video(
     assert "\n" not in batch.problems[0][1]
 
 
-def test_a_cache_that_was_emptied_is_a_problem_too(entries: list[Entry], tmp_path: Path) -> None:
+def test_what_a_cache_has_lost_since_is_decoded_anew_and_said(entries: list[Entry], tmp_path: Path) -> None:
     found = fill(FrameCache(tmp_path, PRE.stored_canvas), [entries[0].path, entries[1].path])
     cached = {path: kept for path, kept in found.items() if isinstance(kept, CachedVideo)}
     data = ClipDataset(entries[:2], ViewMaker(PRE, AUGMENT), cached)
     cached[entries[0].path].file.unlink()
     cached[entries[1].path].file.write_bytes(b"\x93NUMPY half")
     for key in (0, 1):
-        problem = data[key]
-        assert isinstance(problem, Problem)
-        assert problem.path == str(entries[key].path) and "cache" in problem.reason
+        sample, decoded = data[key], ClipDataset(entries[:2], data.maker)[key]
+        assert isinstance(sample, Sample) and isinstance(decoded, Sample) and sample.problem
+        assert torch.equal(sample.view, decoded.view) and decoded.problem is None
+        assert sample.problem.path == str(entries[key].path)
+        assert sample.problem.reason.startswith("decoded anew: its frames in the cache cannot be read")
 
 
 def test_nothing_but_bad_files() -> None:

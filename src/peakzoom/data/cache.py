@@ -2,7 +2,9 @@
 
 Training looks at a video once per epoch, and decoding it each time would cost more than a small network does. Each
 video becomes one ``.npy`` file, (n, h, w, 3) uint8, read by memory map. Its name is a digest of the file's path, size
-and time of change and of how frames were made, so an edited file or another size never meets an old entry.
+and time of change and of how frames were made, so an edited file or another size never meets an old entry. Beside it
+lies a ``.txt`` with the number of frames, their rate, the file's problem and the digest of the ``.npy``: an entry that
+its disk has changed is decoded anew.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from peakzoom.data.digests import digest_of
 from peakzoom.utils.durable import DRAFT, whole
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.progress import Progress
@@ -37,12 +41,21 @@ def cache_home() -> Path:
 
 @dataclass(frozen=True)
 class CachedVideo:
-    """A video that was decoded: where its frames are, how many, and what was wrong with it, if anything."""
+    """A video that was decoded.
+
+    Attributes:
+        file: its frames.
+        frames: how many.
+        fps: of the video.
+        problem: what was wrong with it; None = nothing.
+        renewed: its entry was damaged, and has been made anew.
+    """
 
     file: Path
     frames: int
     fps: float
     problem: str | None
+    renewed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,32 +79,50 @@ class FrameCache:
         """Decode a video unless its frames are there already. Errors as :func:`~peakzoom.video.decode.decode`."""
         file = self.file(path)
         notes = file.with_suffix(".txt")
-        if (known := self._known(file, notes)) is not None:
+        known = self._known(file, notes)
+        if isinstance(known, CachedVideo):
             return known
         self.folder.mkdir(parents=True, exist_ok=True)
         scanned = scan(path, HOLD_BYTES)
         base = frames_at(path, scanned.timestamps, self.fps)
         wanted, times = np.unique(base, return_counts=True)  # a low rate shows frames several times
         draft = file.with_suffix(f".{os.getpid()}{DRAFT}")  # several processes may decode the same video
+        header = BytesIO()
+        shape = (len(base), *self.size, 3)
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        digest = hashlib.sha256(header.getvalue())
         with whole(file, "wb", draft) as stream:
+            stream.write(header.getvalue())
             # Frame by frame: a long video has no room in memory.
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(base), *self.size, 3)}
-            np.lib.format.write_array_header_1_0(stream, header)
             for (_, pixels), count in zip(frames_of(scanned, wanted, self.size), times, strict=True):
-                stream.write(pixels.numpy().tobytes() * int(count))
+                frames = pixels.numpy().tobytes() * int(count)
+                digest.update(frames)
+                stream.write(frames)
+        info = scanned.info
         with whole(notes, "w", draft) as stream:  # last: an entry without it does not count
-            stream.write(f"{len(base)}\n{scanned.info.fps!r}\n{scanned.info.problem or ''}\n")
-        return CachedVideo(file, len(base), scanned.info.fps, scanned.info.problem)
+            stream.write(f"{len(base)}\n{info.fps!r}\n{info.problem or ''}\n{digest.hexdigest()}\n")
+        return CachedVideo(file, len(base), info.fps, info.problem, renewed=known)
 
-    def _known(self, file: Path, notes: Path) -> CachedVideo | None:
-        """The entry, if it is there and as long as it says; one that a power cut has shortened is written again."""
+    def _known(self, file: Path, notes: Path) -> CachedVideo | bool:
+        """The entry, if it is there and as it was written; else whether it is damaged, and not merely missing.
+
+        One without a digest, as they were once, counts as missing.
+        """
         try:
-            count, rate, problem = notes.read_text(encoding="utf-8").split("\n")[:3]
+            lines = notes.read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:  # never made, or not to its end
+            return False
+        except (OSError, ValueError):
+            return True
+        if len(lines) == 4:  # three, and what is behind the last line end
+            return False
+        try:
+            count, rate, problem, digest, _ = lines
             found = CachedVideo(file, int(count), float(rate), problem or None)
-            frames = read_cached(found)
+            same = read_cached(found).shape == (found.frames, *self.size, 3) and digest_of(file) == digest
         except (OSError, ValueError, EOFError):
-            return None
-        return found if frames.shape == (found.frames, *self.size, 3) else None
+            return True
+        return found if same else True
 
 
 def read_cached(video: CachedVideo) -> np.ndarray:

@@ -148,10 +148,15 @@ class ClipDataset(Dataset[Sample | Problem]):
         maker = self.maker
         entry = self.entries[key % len(self.entries) if maker.augment else key // maker.clips]
         try:
+            lost = None
             if entry.path in self.cached:
-                return maker.from_cache(entry, self.cached[entry.path], key)
+                try:
+                    return maker.from_cache(entry, self.cached[entry.path], key)
+                except DecodeError as error:  # since it was filled: the clip is decoded, and is the same
+                    lost = Problem(str(entry.path), f"decoded anew: {error.reason}")
             # In a process that a bad file cannot take the loader with.
-            return guarded(entry.path, maker.from_file, entry, key)
+            sample = guarded(entry.path, maker.from_file, entry, key)
+            return sample if lost is None else sample._replace(problem=lost)
         except DecodeError as error:
             return Problem(str(error.path), error.reason)
 

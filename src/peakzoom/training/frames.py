@@ -131,6 +131,11 @@ def _fill(cache: FrameCache, paths: Sequence[Path], options: Options, pre: Prepr
     begin = rank * len(paths) // world
     with progress_bar(f"decoding {len(paths)} videos", options.progress and is_main_process()) as report:
         results = fill(cache, [*paths[begin:], *paths[:begin]], workers, report)
+    if renewed := sum(isinstance(each, CachedVideo) and each.renewed for each in results.values()):
+        log.warning(
+            f"{renewed} of {len(results)} videos were damaged in the cache {cache.folder} and have been decoded anew: "
+            "look at that disk"
+        )
     frames = Frames(pre)
     for path in dict.fromkeys(paths):
         result = results[path]

@@ -1,0 +1,77 @@
+"""Whether two files have the same bytes, and whether one has changed: SHA-256 of what is in them.
+
+Files of the same bytes have the same length, so only those are read that share theirs with another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+from peakzoom.utils.processors import processors
+from peakzoom.utils.progress import Progress
+
+CHUNK = 2**20  # bytes read at once
+
+
+def digests(paths: Sequence[Path], progress: Progress | None = None) -> dict[Path, str]:
+    """SHA-256 of each file, in hex; empty for one that cannot be read. ``progress`` is called with (done, all)."""
+    files = list(dict.fromkeys(paths))
+    found: dict[Path, str] = {}
+    with ThreadPoolExecutor(processors()) as pool:
+        try:
+            for file, digest in zip(files, pool.map(_digest_or_none, files), strict=True):
+                found[file] = digest
+                if progress:
+                    progress(len(found), len(files))
+        except BaseException:  # Ctrl-C above all: the pool would first read everything that is waiting
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return found
+
+
+def same_bytes(paths: Iterable[Path]) -> list[list[Path]]:
+    """Files with the same bytes, two or more each, in the order of the paths; empty files are left out."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        try:
+            by_size[path.stat().st_size].append(path)
+        except OSError:  # its problem is told by whoever decodes it
+            continue
+    alike = [path for size, files in by_size.items() if size and len(files) > 1 for path in files]
+    by_digest: dict[str, list[Path]] = defaultdict(list)
+    for path, digest in digests(alike).items():
+        if digest:
+            by_digest[digest].append(path)
+    return [files for files in by_digest.values() if len(files) > 1]
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of what is in a file, in hex; OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest_or_none(path: Path) -> str:
+    try:
+        facts = path.stat()
+        return (
+            _digest(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+            if path.is_file()
+            else ""
+        )
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=2**18)
+def _digest(path: Path, *_: int) -> str:
+    """Once for each file as it is, for a study trains on the same ones again and again."""
+    return digest_of(path)
