@@ -202,6 +202,56 @@ def test_manifest_errors(tmp_path, text, says):
     assert says in one_sentence(error)
 
 
+@pytest.mark.parametrize(
+    "labels, classes",
+    [
+        (["001", "002", "010"], ["001", "002", "010"]),
+        (["1", "01"], ["01", "1"]),  # two names, not one number
+        (["1e5", "NA", "null", "True", "None", "nan", "-", "0x1F"], None),
+        (["1", "2.0", "10"], ["1", "2", "10"]),  # of a spreadsheet
+        (["1", "2.0", "walk"], ["1", "2.0", "walk"]),
+        (["1.5", "1.50"], ["1.5", "1.50"]),
+        (["٣", "٤"], ["٣", "٤"]),  # digits elsewhere
+        (["1_0", "10"], ["10", "1_0"]),
+        (["9" * 5000, "8"], ["8", "9" * 5000]),
+        (["-1", "a"], ["-1", "a"]),
+        (["a\u2028b", "a\u0085b", "a\x0bb", "a\x1cb", "a\u2029b", "a\nb"], None),
+        (["\x1b[31m", "\u202ex"], None),
+        (["Run", "run", "caf\u00e9", "cafe\u0301"], None),
+    ],
+)
+@pytest.mark.parametrize("column", ["label", "class"])
+def test_labels_are_text(tmp_path, labels, classes, column):
+    touch(tmp_path, *(f"{number}.mp4" for number in range(len(labels))))
+    rows = [f'{number}.mp4,"{label}"' for number, label in enumerate(labels)]
+    data = read_manifest(write(tmp_path / "list.csv", "\n".join([f"path,{column}", *rows])))
+    if column == "class" and classes == ["1", "2", "10"]:
+        classes = ["1", "10", "2.0"]  # a name is no number
+    assert [data.classes[entry.label] for entry in data.entries] == (
+        labels if column == "class" or "2.0" not in labels or "walk" in labels else ["1", "2", "10"]
+    )
+    assert set(data.classes) == set(classes or labels) and data.problems == []
+    if classes:
+        assert data.classes == classes
+
+
+def test_an_empty_label_is_a_problem_and_no_class(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    data = read_manifest(write(tmp_path / "list.csv", "path,label\na.mp4,x\nb.mp4,\nc.mp4,  \n"))
+    assert data.classes == ["x"] and [problem.reason for problem in data.problems] == ["no label"] * 2
+
+
+def test_a_name_in_a_list_may_hold_other_line_ends(tmp_path):
+    lists = make_ucf(tmp_path)
+    write(lists / "classInd.txt", "1 Archery\n2 Hand\u2028stand\x85\n")
+    for file in ("trainlist01.txt", "testlist01.txt"):
+        text = (lists / file).read_text().replace("HandstandPushups/", "Hand\u2028stand/")
+        write(lists / file, text)
+    (tmp_path / "HandstandPushups").rename(tmp_path / "Hand\u2028stand")
+    data = read_ucf101(tmp_path)
+    assert data.classes == ["Archery", "Hand\u2028stand"] and len(data.entries) == 4
+
+
 def test_manifest_that_is_not_utf8(tmp_path):
     with pytest.raises(UserError, match="UTF-8"):
         read_manifest(write(tmp_path / "list.csv", "path,label\nü.mp4,1\n", "latin-1"))

@@ -43,6 +43,9 @@ def check(
 ) -> None:
     """Report on a data set: videos per class, lengths, sizes, rates, and every file that cannot be read.
 
+    It also says what is doubtful: the same bytes in training and test, classes that can hardly be learned, and more. A
+    folder of videos without class folders will do.
+
     With --shortcuts or --against, also how often the class of the test videos is guessed from how frequent it is, from
     numbers of the file, from one still frame, and from where pixels change.
 
@@ -53,9 +56,10 @@ def check(
     if out is not None:
         check_new(out, "--out")
     model = None if against is None else read_model(against)
-    videos = reading.videos(data, reading.split_number)
+    guessing = shortcuts or model is not None
+    videos = reading.videos(data, reading.split_number, to_look=not guessing)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
-        report = look(videos, workers, progress, glimpses=shortcuts or model is not None)
+        report = look(videos, workers, progress, glimpses=guessing)
     counts = f"{len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
     _show_classes(report, f"{videos.name}: {counts}")
     rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
@@ -68,6 +72,9 @@ def check(
     _list_some(
         [f"{printable(problem.path)}: {problem.reason}" for problem in report.problems], SHOWN, OUT_LISTS
     )
+    if report.doubts:
+        print_result("to be looked at before training:")
+    _list_some(report.doubts, SHOWN)
     if out is not None:
         write_csv(out, ["path", "reason"], ((problem.path, problem.reason) for problem in report.problems))
     if report.glimpses:
@@ -102,7 +109,7 @@ def _first(texts: list[str], most: int, others: str) -> str:
 def _list_some(lines: list[str], most: int, rest: str = "") -> None:
     """Print the first lines, and how many more there are."""
     for line in lines[:most]:
-        print_result(f"  {line}")
+        print_result(f"  {printable(line)}")
     if len(lines) > most:
         print_result(f"  and {len(lines) - most} more{rest}")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from peakzoom.data.digests import same_bytes
+from peakzoom.data.doubts import doubts, parts_of
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.glimpses import Glimpse, glimpse
 from peakzoom.utils.errors import DecodeError
@@ -40,6 +42,7 @@ class Report:
     groups: int
     problems: list[Problem]  # missing or unreadable files, and what was wrong with readable ones
     glimpses: dict[Path, Glimpse]  # of the readable videos, where they were asked for
+    doubts: list[str]  # what should be known before training, a sentence each
 
 
 def check(
@@ -73,6 +76,7 @@ def check(
         len({entry.group for entry in data.entries if entry.group is not None}),
         problems,
         seen,
+        doubts(data.classes, parts_of(data), same_bytes(entry.path for entry in data.entries)),
     )
 
 

@@ -42,6 +42,23 @@ def open_data(
             classes with videos; and as the reader of the format does.
     """
     path = Path(path).expanduser()
+    data = open_to_look(path, format, splits, split, root, without_classes=False)
+    present = [name for name, count in data.counts().items() if count]
+    if len(present) < 2:
+        raise UserError(f"{path} has videos of one class only ({present[0]}), expected at least two classes")
+    return data
+
+
+def open_to_look(
+    path: str | Path,
+    format: str = "auto",
+    splits: str | Path | None = None,
+    split: int = 1,
+    root: str | Path | None = None,
+    without_classes: bool = True,
+) -> VideoSet:
+    """The same of a data set that nobody trains on yet: one class will do, or a folder of videos without any."""
+    path = Path(path).expanduser()
     if split not in (1, 2, 3):
         raise UserError(f"split is {split!r}, expected 1, 2 or 3")
     if format not in FORMATS:
@@ -50,7 +67,7 @@ def open_data(
         raise UserError(f"{path} does not exist; pass a folder of class folders or a manifest (CSV)")
     kind = _recognise(path, splits) if format == "auto" else format
     if kind == "folder":
-        data = read_folder(path)
+        data = read_folder(path, without_classes)
         for file in filter(_looks_like_manifest, files_in(path)):
             data.notes.append(f"{file.name} looks like a manifest and was not read; pass the file to use it")
     elif kind == "manifest":
@@ -61,9 +78,6 @@ def open_data(
         data = read_hmdb51(path, splits, split)
     else:
         data = read_kinetics(path, root)
-    present = [name for name, count in data.counts().items() if count]
-    if len(present) < 2:
-        raise UserError(f"{path} has videos of one class only ({present[0]}), expected at least two classes")
     return data
 
 

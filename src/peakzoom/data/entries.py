@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from peakzoom.utils.errors import UserError
 
+NO_CLASS = "(no class)"  # of videos that are looked at and not trained on
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -91,7 +93,7 @@ def ordered(names: Iterable[str]) -> list[str]:
     """Each name once: in numeric order if all are whole numbers, else alphabetical without regard to case."""
     names = set(names)
     if all(name.isascii() and name.isdigit() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
+        return sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
     return sorted(names, key=lambda name: (name.casefold(), name))
 
 

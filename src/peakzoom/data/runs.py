@@ -9,6 +9,7 @@ from pathlib import Path
 
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.utils.durable import read_csv
+from peakzoom.utils.plain import read_object
 
 STAGES = ("tcnn", "joint")
 NAME_FILE = "data.txt"  # what the data are called
@@ -26,12 +27,21 @@ def run_folder(run: str | Path) -> Path | None:
 
 def run_videos(run: Path) -> VideoSet:
     """All videos that a run recorded in ``videos.csv``, each with the split that it had there."""
-    classes = (run / "classes.txt").read_text(encoding="utf-8").splitlines()
+    classes = _classes(run)
     entries = [
         Entry(Path(row["path"]), int(row["label"]), row["split"], row["group"] or None)
         for row in read_csv(run / "videos.csv")
     ]
     return VideoSet(classes, entries, [], data_name(run) or str(run))
+
+
+def _classes(run: Path) -> list[str]:
+    """The names of the classes, letter by letter, from ``config.json``; from ``classes.txt`` where that has none."""
+    file = run / "config.json"
+    found = read_object(file).get("classes") if file.exists() else None
+    if isinstance(found, list) and all(isinstance(name, str) for name in found):
+        return found
+    return (run / "classes.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def data_name(run: Path) -> str | None:

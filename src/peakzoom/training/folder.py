@@ -21,7 +21,7 @@ from peakzoom.training.checkpoints import BEST, read_checkpoint
 from peakzoom.training.options import FROM_SCRATCH
 from peakzoom.training.recipes import LEFT_OUT, flat
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.journal import changed_settings, only_writer
 from peakzoom.utils.plain import read_object
 from peakzoom.utils.system import expect_place
@@ -129,22 +129,53 @@ def _start_option(options: Mapping[str, Any]) -> str:
     return f"--weights {weights}" if weights else f"--init {init or FROM_SCRATCH}"
 
 
-def write_lists(out: Path, data: VideoSet, parts: Mapping[str, Sequence[Entry]]) -> None:
+def expect_unchanged(out: Path, digests: Mapping[Path, str]) -> None:
+    """Refuse to go on with a training one of whose videos has other bytes than when it began.
+
+    Args:
+        out: the run folder; one that was begun before there were digests tells nothing.
+        digests: of the videos, as they are now.
+
+    Raises:
+        UserError: some have changed.
+    """
+    before = {row["path"]: row["digest"] for row in read_csv(out / "videos.csv") if "digest" in row}
+    now = {str(path.absolute()): digest for path, digest in digests.items()}
+    changed = [path for path, digest in now.items() if before.get(path, digest) != digest]
+    if changed:
+        raise UserError(
+            f"{len(changed)} videos have changed since the training in {out} began, first {changed[0]}: put back what "
+            "was there, or begin anew in another --out"
+        )
+
+
+def write_lists(
+    out: Path, data: VideoSet, parts: Mapping[str, Sequence[Entry]], digests: Mapping[Path, str]
+) -> None:
     """The classes, the name of the data, and every video with the part that it is in.
 
-    Paths are absolute: an evaluation from another folder must know its training videos again.
+    Paths are absolute: an evaluation from another folder must know its training videos again. Videos that are not
+    looked at have no digest.
     """
-    write_text(out / "classes.txt", "\n".join(data.classes) + "\n")
-    write_text(out / NAME_FILE, data.name + "\n")
+    write_text(out / "classes.txt", "".join(f"{_on_one_line(name)}\n" for name in data.classes))
+    write_text(out / NAME_FILE, _on_one_line(data.name) + "\n")
     write_csv(
         out / "videos.csv",
-        ["path", "label", "class", "group", "split"],
+        ["path", "label", "class", "group", "split", "digest"],
         (
-            [entry.path.absolute(), entry.label, data.classes[entry.label], entry.group or "", split]
+            [
+                *(entry.path.absolute(), entry.label, data.classes[entry.label], entry.group or "", split),
+                digests.get(entry.path, ""),
+            ]
             for split, entries in parts.items()
             for entry in entries
         ),
     )
+
+
+def _on_one_line(name: str) -> str:
+    """A name as it is, or escaped where it has a line end; ``config.json`` has all as they are."""
+    return name if name.splitlines() in ([name], []) else printable(name)
 
 
 def note_problems(out: Path, problems: Iterable[Problem]) -> None:

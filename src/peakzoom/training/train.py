@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from peakzoom.data.entries import Entry, Problem, VideoSet
+from peakzoom.data.digests import digests, same_bytes
+from peakzoom.data.doubts import doubts
+from peakzoom.data.entries import Entry, Problem, VideoSet, some
 from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.data.runs import STAGES
 from peakzoom.data.splits import split_validation, usual_share
@@ -32,7 +34,14 @@ from peakzoom.model.config import BRANCHES
 from peakzoom.training.check import check_settings
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
 from peakzoom.training.distributed import LOST, end_with_launcher, first_process_logs, is_main_process
-from peakzoom.training.folder import alone_in, note_problems, open_run, save_stage, write_lists
+from peakzoom.training.folder import (
+    alone_in,
+    expect_unchanged,
+    note_problems,
+    open_run,
+    save_stage,
+    write_lists,
+)
 from peakzoom.training.frames import Frames, decode_all
 from peakzoom.training.log import EpochLog
 from peakzoom.training.module import Training
@@ -44,7 +53,7 @@ from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.journal import hash_of
 from peakzoom.utils.memory import keep_freed_memory
 from peakzoom.utils.processors import processors
-from peakzoom.utils.progress import is_watched
+from peakzoom.utils.progress import is_watched, progress_bar
 from peakzoom.utils.system import LOADER_NEEDS, worker_gone
 
 log = logging.getLogger(__name__)
@@ -82,10 +91,11 @@ def train(
         if is_main_process():
             held.enter_context(alone_in(out))
             open_run(out, _recorded(data, parts, recipe, options), resume)
+        known = _look_before(out, data, parts, options)
 
         frames = decode_all([entry.path for entry in parts["train"] + parts["val"]], recipe, options)
         recipe = replace(recipe, preprocess=frames.preprocess)
-        parts = _list_videos(out, data, parts, frames)
+        parts = _list_videos(out, data, parts, frames, known)
 
         for name in (name for name in STAGES if name in options.steps):
             if (out / name / "best" / "model.safetensors").exists():
@@ -132,15 +142,39 @@ def _recorded(data: VideoSet, parts: Splits, recipe: Recipe, options: Options) -
     }
 
 
-def _list_videos(out: Path, data: VideoSet, parts: Splits, frames: Frames) -> Splits:
+def _look_before(out: Path, data: VideoSet, parts: Splits, options: Options) -> dict[Path, str]:
+    """Say what is doubtful of the data, and refuse videos that have changed since the training began.
+
+    Returns the digests of the videos that are looked at.
+    """
+    if not is_main_process():
+        return {}
+    looked_at = [entry.path for entry in parts["train"] + parts["val"]]
+    with progress_bar(f"reading {len(looked_at)} videos", options.progress) as report:
+        found = digests(looked_at, report)
+    expect_unchanged(out, found)
+    twins = same_bytes(entry.path for entries in parts.values() for entry in entries)
+    for doubt in doubts(data.classes, parts, twins):
+        log.warning(doubt)
+    return found
+
+
+def _list_videos(
+    out: Path, data: VideoSet, parts: Splits, frames: Frames, digests: Mapping[Path, str]
+) -> Splits:
     """Write down every video and every problem; returns the parts without the videos that cannot be decoded."""
     used = {part: [entry for entry in all if entry.path not in frames.lost] for part, all in parts.items()}
     lost = [entry for part in ("train", "val") for entry in parts[part] if entry.path in frames.lost]
     if is_main_process():
-        write_lists(out, data, {**used, "unreadable": lost})
+        write_lists(out, data, {**used, "unreadable": lost}, digests)
         note_problems(out, [*data.problems, *frames.problems])
     if not used["train"]:
         raise UserError(f"no training video of {data.name} could be decoded; {out / 'problems.csv'} says why")
+    learned = {entry.label for entry in used["train"]}
+    if gone := sorted({entry.label for entry in parts["train"]} - learned):
+        log.warning(
+            f"no training video of {some(data.classes[label] for label in gone)} could be decoded: never learned"
+        )
     log.info(
         f"{len(used['train'])} videos to train on, {len(used['val'])} to validate, {len(used['test'])} for testing "
         f"(not looked at), {len(data.classes)} classes"

@@ -6,18 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
+from peakzoom.data.entries import NO_CLASS, Entry, Problem, VideoSet, ordered, some
 from peakzoom.data.layouts.files import folder_at, is_video, subfolders, videos_among, walk
 from peakzoom.data.layouts.lists import SPLIT_NAMES
 from peakzoom.data.layouts.ucf101 import recording
 from peakzoom.utils.errors import UserError
 
 
-def read_folder(root: str | Path) -> VideoSet:
+def read_folder(root: str | Path, without_classes: bool = False) -> VideoSet:
     """Videos in one folder a class, with or without folders train/, val/, test/ above the classes (docs/data.md).
 
     Hidden and known side files are passed over; other files, empty class folders and videos outside the class folders
     become problems. Groups are unknown, unless every file is named as UCF101 names its own (``v_..._gNN_cNN``).
+    ``without_classes`` takes a folder of videos without class folders too, as one class that has no name.
 
     Raises:
         UserError: no such folder; no video in it; videos but no class folders; split folders mixed with class
@@ -44,6 +45,12 @@ def read_folder(root: str | Path) -> VideoSet:
             if not videos:
                 problems.append(Problem(str(folder), "class folder without a video"))
     loose = videos_among(sorted(beside), problems)
+    if without_classes and loose and not found:
+        notes = [
+            "no class folders: read as videos without a class, which can be looked at but not trained on"
+        ]
+        entries = [Entry(file, 0, parents.get(file.parent)) for file in loose]
+        return VideoSet([NO_CLASS], entries, problems, root.resolve().name, notes)
     problems += [Problem(str(file), "lies beside the class folders, so it has no class") for file in loose]
     if not found:
         kind = "videos but no class folders" if loose else "no videos"

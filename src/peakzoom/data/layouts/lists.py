@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ SPLIT_NAMES = {
 # Where the official lists are looked for when no folder is named; the second and third are the archives' own names.
 LIST_FOLDERS = (".", "ucfTrainTestlist", "testTrainMulti_7030_splits", "splits", "annotations")
 DELIMITERS = (",", "\t", ";", "|")
+_LINE_END = re.compile(r"\r\n|\r|\n")  # and no other: a name may hold U+2028 and the like
 MISSING = "listed, but there is no such file"
 
 # "<file>, line <n>"; values by column, "" where none; number of fields.
@@ -33,7 +35,7 @@ def read_table(file: Path) -> tuple[list[str], list[CsvRow]]:
     text = read_text(file, "a CSV file")
     if not text.strip():
         raise UserError(f"{file} is empty, expected a first line with column names")
-    header = text.lstrip().splitlines()[0]
+    header = _LINE_END.split(text.lstrip(), 1)[0]
     delimiter = max(DELIMITERS, key=header.count)  # the first, a comma, where none occurs
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -76,7 +78,7 @@ def find_lists(root: Path, splits: str | Path | None, pattern: str) -> Path:
 
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:
     """Place ("<file>, line <n>") and text of each line of an official list that is not blank."""
-    for number, text in enumerate(read_text(file, "an official list beside the others").splitlines(), 1):
+    for number, text in enumerate(_LINE_END.split(read_text(file, "an official list beside the others")), 1):
         if text.strip():
             yield f"{file}, line {number}", text.strip()
 

@@ -13,7 +13,8 @@ from peakzoom.data.layouts.files import folder_at
 from peakzoom.data.layouts.lists import MISSING, nothing_usable, read_table, split_name
 from peakzoom.utils.errors import UserError
 
-_WHOLE = re.compile(r"(-?\d+)(\.0+)?$")  # "3.0" is what a spreadsheet with empty cells makes of 3
+# A whole number as programs write one; "3.0" is what a spreadsheet with empty cells makes of 3, "03" is a name.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?")
 
 
 def is_manifest(columns: list[str]) -> bool:
@@ -24,9 +25,10 @@ def is_manifest(columns: list[str]) -> bool:
 def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
     """Videos listed in a CSV or TSV file (docs/data.md).
 
-    Where all labels are whole numbers the classes stand in numeric order and are renumbered from 0 without gaps; a
-    class without a name is called by its number. A class all of whose files are missing keeps its place. ``root`` is
-    the folder that the paths start from; None: the manifest's own.
+    Labels are text: ``001``, ``1e5``, ``NA`` and ``True`` are names. Only where all are whole numbers as programs write
+    them (``2``, or ``2.0``) they stand in numeric order and are renumbered from 0 without gaps, and a class without a
+    name is called by its number. A class all of whose files are missing keeps its place. ``root`` is the folder that
+    the paths start from; None: the manifest's own.
 
     Raises:
         UserError: no such file or root; not UTF-8; no column path, or neither label nor class; an unknown
@@ -43,8 +45,13 @@ def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
     problems: list[Problem] = []
     found: dict[Path, _Row] = {}
     names: dict[str, str] = {}  # class name of each label; a class whose files are missing counts as well
+    numbers = "label" in columns and all(
+        _WHOLE.fullmatch(values["label"])
+        for _, values, fields in rows
+        if fields <= len(columns) and values["path"] and values["label"]
+    )
     for where, values, fields in rows:
-        row = _row(where, values, columns, fields)
+        row = _row(where, values, columns, fields, numbers)
         if isinstance(row, Problem):
             problems.append(row)
             continue
@@ -67,7 +74,7 @@ def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
             found[video] = row
     if not found:
         raise nothing_usable(file, problems, root)
-    classes, place = _classes(file, names)
+    classes, place = _classes(file, names, numbers)
     entries = [Entry(video, place[row.label], row.split, row.group) for video, row in found.items()]
     return VideoSet(classes, entries, problems, file.stem, ["read as a manifest"])
 
@@ -80,22 +87,27 @@ class _Row(NamedTuple):
     group: str | None
 
 
-def _row(where: str, values: dict[str, str], columns: list[str], fields: int) -> _Row | Problem:
-    """A row that names a video, or why it names none; a UserError for a split that there is not."""
+def _row(
+    where: str, values: dict[str, str], columns: list[str], fields: int, numbers: bool
+) -> _Row | Problem:
+    """A row that names a video, or why it names none; a UserError for a split that there is not.
+
+    ``numbers``: all labels are whole numbers.
+    """
     path, name, split = values["path"], values["class"], split_name(values["split"], where)
     label = values["label"] if "label" in columns else name
-    if whole := _WHOLE.match(label):
+    if numbers and (whole := _WHOLE.fullmatch(label)):
         label = str(int(whole[1]))
     if fields > len(columns):
         return Problem(where, "more fields than columns (a delimiter in a name?)")
     if not path or not label:
         return Problem(path or where, "no label" if path else "no path")
-    if whole and int(label) < 0:
+    if numbers and int(label) < 0:
         return Problem(path, "negative label")
     return _Row(path, label, name, split, values["group"] or None)
 
 
-def _classes(file: Path, names: dict[str, str]) -> tuple[list[str], dict[str, int]]:
+def _classes(file: Path, names: dict[str, str], numbers: bool) -> tuple[list[str], dict[str, int]]:
     """The classes in their order, and the place there of each label, from the class name of each label."""
     labels: dict[str, list[str]] = defaultdict(list)
     for label, name in names.items():
@@ -103,8 +115,7 @@ def _classes(file: Path, names: dict[str, str]) -> tuple[list[str], dict[str, in
     for name, several in labels.items():
         if len(several) > 1:
             raise UserError(f"{file}: class {name!r} has several labels, {some(several)}, expected one")
-    numeric = all(label.isdecimal() for label in names)
-    classes = sorted(labels, key=lambda name: int(labels[name][0])) if numeric else ordered(labels)
+    classes = sorted(labels, key=lambda name: int(labels[name][0])) if numbers else ordered(labels)
     return classes, {labels[name][0]: place for place, name in enumerate(classes)}
 
 
@@ -112,6 +123,6 @@ def _within(root: Path, path: str) -> Path | None:
     """``path`` below ``root``, or None if it leads outside, judged by the names: links may lead anywhere."""
     base = Path(os.path.normpath(root.absolute()))
     full = Path(os.path.normpath(base / path))
-    if "\\" in path and not full.exists():  # a list made on Windows
+    if "\\" in path and not os.path.exists(full):  # noqa: PTH110 - a list made on Windows; raises for no name
         full = Path(os.path.normpath(base / path.replace("\\", "/")))
     return full if full.is_relative_to(base) else None
