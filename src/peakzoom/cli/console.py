@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from peakzoom.utils.durable import DISK_LOST
+from peakzoom.utils.errors import printable
 from peakzoom.utils.system import DISK_FULL
 
 PIPE_CLOSED = 141  # exit code where nobody reads the results: 128 + SIGPIPE
@@ -33,20 +34,20 @@ err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def _print(console: Console, text: str) -> None:
-    """Each line as long as it is; progress bars make room for it."""
+    """Each line as long as it is; progress bars make room for it. A terminal obeys nothing that stands in it."""
     from tqdm import tqdm
 
     with tqdm.external_write_mode():
-        console.print(text, soft_wrap=True)
+        console.print("\n".join(map(printable, text.split("\n"))), soft_wrap=True)
 
 
 def say(line: str) -> None:
     """One line on the way, to standard error."""
-    _print(err_console, line)
+    _print(err_console, printable(line))
 
 
 def print_result(text: str) -> None:
-    """Lines of a result, to standard output."""
+    """Lines of a result, to standard output; a name in it that may hold line ends has to be made printable before."""
     with results():
         _print(out_console, text)
 
@@ -75,11 +76,11 @@ def show_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str | None = None
 ) -> None:
     """A table as a result: its first column to the left, the others to the right, the row that is named strong bold."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=printable(title), title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
+        table.add_column(printable(column), justify="right" if index else "left")
     for name, *values in rows:
-        table.add_row(*map(str, (name, *values)), style="bold" if name == strong else "")
+        table.add_row(*map(printable, (name, *values)), style="bold" if name == strong else "")
     with results():
         out_console.print(table)
 
@@ -88,8 +89,10 @@ class LogLines(logging.Handler):
     """Shows what the library logs, one line a record, as :func:`say` does: no level, no time, no wrapping."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the message to standard error."""
-        say(self.format(record))
+        """Print the message to standard error, and below it the error that comes with it, if one does."""
+        message, *trace = self.format(record).split("\n") if record.exc_info else [self.format(record)]
+        for line in (message, *trace):
+            say(line)
 
 
 def show_log() -> None:

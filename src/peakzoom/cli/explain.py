@@ -12,6 +12,7 @@ from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside
 from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, output_option
+from peakzoom.utils.errors import printable
 from peakzoom.video.guard import start_early
 
 
@@ -57,13 +58,13 @@ def explain(
             say(f"{video}: {evidence.prediction.problem}")
         files = explanation.save(evidence, folder)
     for best, score in evidence.prediction.top(3):
-        print_result(f"{best}  {score:.4f}")
+        print_result(f"{printable(best)}  {score:.4f}")
     index, count = evidence.crop
     print_result(
-        f"Evidence for {evidence.target} in {evidence.end:.1f} s: {len(evidence.peaks)} peaks, "
+        f"Evidence for {printable(evidence.target)} in {evidence.end:.1f} s: {len(evidence.peaks)} peaks, "
         f"crop {index} of {count} (counted from 0)"
     )
     if evidence.unseen:
         print_result(f"This model does not look at {evidence.unseen}.")
     for file in files:
-        print_result(str(file))
+        print_result(printable(file))

@@ -203,6 +203,6 @@ def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> list[Path]:
 
 def _print_prediction(prediction: Prediction, top: int) -> None:
     print_result(printable(prediction.path))
-    width = max(len(name) for name in prediction.classes)
+    width = max(len(printable(name)) for name in prediction.classes)
     for name, score in prediction.top(top):
-        print_result(f"  {name:<{width}}  {score:.4f}")
+        print_result(f"  {printable(name):<{width}}  {score:.4f}")

@@ -11,6 +11,7 @@ from peakzoom.data.layouts.manifest import read_manifest
 from peakzoom.data.places import read_places
 from peakzoom.data.runs import STAGES
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
+from peakzoom.display.figures import shortened
 from peakzoom.evaluation.evaluate import choose_videos, evaluate
 from peakzoom.evaluation.results import Evaluation
 from peakzoom.explanation import explain
@@ -38,7 +39,9 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
     titles = []
     for entry, evidence in zip(entries, seen, strict=True):
         name, score = evidence.prediction.top(1)[0]
-        titles.append(f"{recognizer.classes[entry.label]}\npredicted: {name} {score:.2f}")
+        titles.append(
+            f"{shortened(recognizer.classes[entry.label])}\npredicted: {shortened(name)} {score:.2f}"
+        )
     with whole(file, "wb") as stream:
         draw_middles(seen, titles).savefig(stream, dpi=110, format="png")
 

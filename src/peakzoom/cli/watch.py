@@ -19,6 +19,7 @@ from peakzoom.cli.grouped import grouped
 from peakzoom.cli.options import EngineOptions, RunArg, output_option
 from peakzoom.cli.stop import INTERRUPTED
 from peakzoom.utils.durable import check_new_folder, explain_full_disk
+from peakzoom.utils.errors import printable
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _show(record: Record, add_event: AddEvent | None) -> None:
     if isinstance(record, Event) and add_event:
         add_event(record)
         times = f"{clock_time(record.start)}  {clock_time(record.end)}"
-        print_result(f"{times}  {record.name}  {record.score:.4f}")
+        print_result(f"{times}  {printable(record.name)}  {record.score:.4f}")
     elif isinstance(record, Break | SourceProblem):
         say(f"{clock_time(record.time)}  {record.reason}")
     elif isinstance(record, Dropped):

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from peakzoom.display.fonts import drawable, with_fonts
+
 INK, MUTED = "#1f2933", "#7b8794"
 COLOURS = {"train": "#2563eb", "val": "#d97706"}
 BRANCH_COLOURS = {
@@ -85,7 +87,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
             if value:
                 colour = "white" if share[row, column] > 0.5 else INK
                 axis.text(column, row, str(value), ha="center", va="center", fontsize=9, color=colour)
-    return figure
+    return with_fonts(figure)
 
 
 def scores_figure(title: str, classes: Sequence[str], scores: Mapping[str, np.ndarray]) -> Figure:
@@ -112,9 +114,10 @@ def scores_figure(title: str, classes: Sequence[str], scores: Mapping[str, np.nd
     axis.set_title(shortened(title, 60), color=INK, fontsize=10, parse_math=False)
     if len(scores) > 1:
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    return figure
+    return with_fonts(figure)
 
 
 def shortened(name: str, most: int = 28) -> str:
-    """A name of at most so many letters, cut where it is longer."""
+    """A name as it can be drawn (:func:`~peakzoom.display.fonts.drawable`), of at most so many letters."""
+    name = drawable(name)
     return name if len(name) <= most else name[: most - 1] + "…"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import html
 
-
-def plain(text: str) -> str:
-    r"""A name on one line, unprintable characters written out as \n and the like."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+from peakzoom.utils.errors import printable
 
 
 def escape_markdown(text: str) -> str:
     """A name for Markdown."""
-    text = plain(text)
+    text = printable(text)
     for letter in "\\`*_[]|~#$":
         text = text.replace(letter, "\\" + letter)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -20,4 +17,4 @@ def escape_markdown(text: str) -> str:
 
 def escape_html(text: str) -> str:
     """A name for HTML."""
-    return html.escape(plain(text))
+    return html.escape(printable(text))

@@ -8,20 +8,19 @@ network's input, so that a person sees what there is to see; where they read fro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import matplotlib
 import numpy as np
 import torch
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
 from peakzoom.display.figures import INK, MUTED, shortened
+from peakzoom.display.fonts import draw_line, pillow_font, with_fonts
 from peakzoom.explanation.evidence import ZOOMED, Evidence
 from peakzoom.model.zoom import ZoomSampler
 
@@ -120,7 +119,7 @@ def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
     timeline(evidence, axis)
     for number in wanted:
         axis.axvline(evidence.times[number], color=MUTED, linewidth=0.8, linestyle=":")
-    return figure
+    return with_fonts(figure)
 
 
 def draw_middles(evidence: Sequence[Evidence], titles: Sequence[str]) -> Figure:
@@ -136,7 +135,7 @@ def draw_middles(evidence: Sequence[Evidence], titles: Sequence[str]) -> Figure:
     for row, each, title in zip(axes, evidence, titles, strict=True):
         row[0].set_ylabel(title, fontsize=7.5, color=INK, parse_math=False)
         _show(each, np.array([each.info.frames // 2]), row[None], shown)
-    return figure
+    return with_fonts(figure)
 
 
 def _show(evidence: Evidence, wanted: np.ndarray, axes: np.ndarray, shown: Sequence[int]) -> None:
@@ -206,7 +205,7 @@ class EvidenceVideo:
         """What does not move: the prediction, the panes' titles, the time line."""
         image = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(image)
-        draw.text((GAP, HEAD / 2), headline(self.evidence), fill=INK, font=_font(18), anchor="lm")
+        draw_line(draw, (GAP, HEAD / 2), headline(self.evidence), 18, INK)
         painter = self.painter
         self._places = [
             self._margin,
@@ -221,12 +220,12 @@ class EvidenceVideo:
                 draw.circle((left + 8, HEAD + TITLE / 2), 5, fill=colour, outline="black")
                 at = left + 18
             draw.text(
-                (at, HEAD + TITLE / 2), _fitting(name, wide - 20), fill=INK, font=_font(14), anchor="lm"
+                (at, HEAD + TITLE / 2), _fitting(name, wide - 20), fill=INK, font=pillow_font(14), anchor="lm"
             )
         figure = Figure(figsize=(self.width / 100, TIMELINE / 100), dpi=100, layout="constrained")
         axis = figure.subplots()
         timeline(self.evidence, axis)
-        canvas = FigureCanvasAgg(figure)
+        canvas = FigureCanvasAgg(with_fonts(figure))
         canvas.draw()
         self._line_top = HEAD + TITLE + painter.size[0] + GAP
         image.paste(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]), (0, self._line_top))
@@ -258,7 +257,7 @@ class EvidenceVideo:
             y = low + (high - low) * float(scores[index])
             draw.circle((x, y), 5 if rank == 0 else 3.5, fill=LINES[rank], outline="white")
         clock = f"{time:.2f} s of {self.evidence.end:.2f}"
-        draw.text((self.width - GAP, HEAD / 2), clock, fill=MUTED, font=_font(15), anchor="rm")
+        draw.text((self.width - GAP, HEAD / 2), clock, fill=MUTED, font=pillow_font(15), anchor="rm")
         return np.asarray(image)
 
 
@@ -269,10 +268,4 @@ def _even(length: int) -> int:
 
 def _fitting(text: str, width: float) -> str:
     """As many letters as fit."""
-    return text if _font(14).getlength(text) <= width else text[: max(1, int(width / 9))]
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own, which every installation has: Latin, Greek, Cyrillic and more."""
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    return text if pillow_font(14).getlength(text) <= width else text[: max(1, int(width / 9))]

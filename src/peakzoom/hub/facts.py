@@ -12,13 +12,13 @@ from typing import Any
 
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import STAGES, data_name, read_metrics, run_videos
-from peakzoom.display.markup import plain
 from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_attention, read_outcomes, read_summary
 from peakzoom.evaluation.stats import GROUPS, Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import read_csv
+from peakzoom.utils.errors import printable
 from peakzoom.utils.plain import read_object
 
 SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
@@ -138,7 +138,7 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
     effort = metrics.get("cascade")
     faithful, pointing = read_attention(folder)
     return Tested(
-        data=plain(last_part(str(metrics["data"]))),
+        data=printable(last_part(str(metrics["data"]))),
         splits={str(name): int(number) for name, number in metrics["splits"].items()},
         views=dict(metrics["protocol"]),
         engine=str(metrics["engine"]),

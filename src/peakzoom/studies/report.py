@@ -24,7 +24,7 @@ from peakzoom.studies.tables import (
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.start import build
 from peakzoom.utils.durable import write_text
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, printable
 
 
 def write_report(study: Study, rounds: int = 0) -> tuple[str, Path]:
@@ -105,7 +105,8 @@ def _how(study: Study, kept: Sequence[ArmPrediction]) -> Iterator[str]:
     videos = len({each.video for each in kept})
     pre, views = study.recipe.preprocess, study.views
     yield (
-        f"{len(folds)} folds ({', '.join(folds)}), {videos} test videos, seeds {', '.join(map(str, seeds))}; "
+        f"{len(folds)} folds ({printable(', '.join(folds))}), {videos} test videos, "
+        f"seeds {', '.join(map(str, seeds))}; "
         f"recipe {study.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {views.clips} x "
         f"{views.crops} views. Every row is trained in two stages of the same length; the first is shared."
     )

@@ -12,10 +12,12 @@ from pathlib import Path
 
 
 def printable(name: object) -> str:
-    r"""A name as one line: what cannot be printed (line ends, bytes that are no text) is escaped.
+    r"""A name as one line: what cannot be printed is escaped.
 
-    >>> printable("a\nb.mp4")
-    'a\\nb.mp4'
+    That is line ends of any kind, bytes that are no text, what a terminal obeys, and what turns the direction of text.
+
+    >>> printable("a\nb.mp4"), printable("\x1b[31mred\u202e")
+    ('a\\nb.mp4', '\\x1b[31mred\\u202e')
     """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(name))
 
@@ -38,7 +40,10 @@ def first_line(error: BaseException) -> str:
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; the message is one sentence that says how."""
+    """A mistake that the user can mend; the message is one sentence that says how, and is :func:`printable`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class WorkerGone(UserError):
@@ -55,8 +60,8 @@ class DecodeError(UserError):
 
     def __init__(self, path: str | Path, reason: str) -> None:
         self.path = Path(path)
-        self.reason = reason
-        super().__init__(f"{printable(path)}: {reason}")
+        self.reason = printable(reason)
+        super().__init__(f"{path}: {reason}")
 
     def __reduce__(self) -> tuple[type[DecodeError], tuple[Path, str]]:
         # The default would call __init__ with the joined message alone, which breaks in worker processes.

@@ -27,7 +27,7 @@ from peakzoom.apps.serve.sweeper import Sweeper, awaited_files
 from peakzoom.apps.serve.uploads import Uploads
 from peakzoom.inference.prediction import best_classes
 from peakzoom.inference.recognizer import Recognizer
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import UserError, printable
 from peakzoom.video.sampling import Views
 
 # The clip leaves room for the buttons below it; those of the evidence lie above it, not on what it shows.
@@ -61,7 +61,7 @@ def _one_clip_tab(service: Service, examples: Sequence[Path]) -> None:
                 webcam_options=gr.WebcamOptions(mirror=False),
                 elem_id="clip",
             )
-            choices = [PREDICTED, *service.recognizer.classes]
+            choices = [(printable(name), name) for name in (PREDICTED, *service.recognizer.classes)]
             target = gr.Dropdown(choices, value=PREDICTED, label="Evidence for")
             go = gr.Button("Recognise", variant="primary")
         with gr.Column(min_width=280):
@@ -118,11 +118,12 @@ def _explain(service: Service, file: str | None, target: str) -> tuple[Any, ...]
     line = f"{name}, {score:.2f}. Evidence for {evidence.target}: {len(evidence.peaks)} peaks."
     if prediction.problem:
         line += f" The file: {prediction.problem}."
+    scores = {printable(name): score for name, score in prediction.top(5)}
     rows = []
     for branch in ("fused", *prediction.shown_branches):
         ((best, high),) = best_classes(prediction.classes, prediction.scores[branch], 1)
-        rows.append([branch, best, f"{high:.3f}"])
-    return line, dict(prediction.top(5)), rows, str(video), str(figure)
+        rows.append([branch, printable(best), f"{high:.3f}"])
+    return printable(line), scores, rows, str(video), str(figure)
 
 
 def _predict(service: Service, files: list[str] | None) -> tuple[Any, ...]:
@@ -136,7 +137,7 @@ def _predict(service: Service, files: list[str] | None) -> tuple[Any, ...]:
 
 def _about(service: Service) -> str:
     classes, pre = service.recognizer.classes, service.recognizer.preprocess
-    names = ", ".join(f"`{name.replace('`', chr(39))}`" for name in classes)
+    names = ", ".join(f"`{printable(name).replace('`', chr(39))}`" for name in classes)
     views = service.views.clips * service.views.crops
     return (
         f"The model knows {len(classes)} classes: {names}. It names one of them whatever it sees.\n\n"

@@ -88,10 +88,10 @@ class Service:
                 lines.append([_cell(name), "", "", prediction.reason, *([""] * len(classes))])
                 continue
             (best, score), problem = prediction.top(1)[0], prediction.problem or ""
-            rows.append([name, best, f"{score:.3f}", problem])
+            rows.append([name, printable(best), f"{score:.3f}", printable(problem)])
             lines.append([_cell(name), _cell(best), score, problem, *prediction.scores["fused"].tolist()])
         file = self._new_folder() / "predictions.csv"  # only now: the sweeper goes by age
-        write_csv(file, ["file", "class", "score", "problem", *classes], lines)
+        write_csv(file, ["file", "class", "score", "problem", *map(_cell, classes)], lines)
         return rows, file
 
     def _admit(self, path: str | Path) -> Path:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from peakzoom.utils.errors import printable
 from peakzoom.video.clips import TIMESTAMP_ROUNDING
 
 EVENT_COLUMNS = ("start", "end", "class", "score", "peak", "windows")  # of events.csv
@@ -140,7 +141,7 @@ def cue(event: Event) -> str:
     breaks and with &, < and > escaped.
     """
     end = max(event.end, (round(event.start * 1000) + 1) / 1000)
-    text = html.escape(" ".join(event.name.split()), quote=False)
+    text = html.escape(printable(" ".join(event.name.split())), quote=False)
     return f"{clock_time(event.start)} --> {clock_time(end)}\n{text}\n\n"
 
 

@@ -13,7 +13,6 @@ import jinja2
 import numpy as np
 
 from peakzoom.display.figures import confusion_figure
-from peakzoom.display.markup import plain
 from peakzoom.evaluation.files import read_evaluation
 from peakzoom.evaluation.report.branches import (
     ENOUGH,
@@ -34,6 +33,7 @@ from peakzoom.evaluation.report.plots import (
 )
 from peakzoom.evaluation.stats import RESAMPLES, SEED
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder
+from peakzoom.utils.errors import printable
 
 MOST_DRAWN = 120  # classes in the picture of the branches
 WIDE = 1200  # pixels; a wider picture is scrolled instead of made small
@@ -92,12 +92,12 @@ def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: P
     if numbers.scenery is not None:
         shown = by_lead(numbers.scenery)[:MOST_DRAWN]
         found = {name: [each.right[name] / each.videos for each in shown] for name in numbers.branches}
-        names = [f"{plain(each.name)} ({each.videos})" for each in shown]
+        names = [f"{each.name} ({each.videos})" for each in shown]
         plot_branches_by_class(names, found, out / "classes.png")
     plot_reliability(numbers.calibration[0].bins, out / "calibration.png")
     for place, curves in enumerate(numbers.thresholds):
         plot_thresholds(curves, out / f"thresholds{place}.png")
-    figure = confusion_figure(confusion, [plain(name) for name in classes])
+    figure = confusion_figure(confusion, classes)
     figure.savefig(out / "confusion.png", dpi=110)
 
 
@@ -146,7 +146,7 @@ def to_html(numbers: Numbers, pictures: Path) -> str:
 
 def _on_one_line(value: Any) -> Any:
     """Whatever the template shows: names of files and classes may hold line breaks and the like."""
-    return plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _embedded(file: Path) -> dict[str, Any]:

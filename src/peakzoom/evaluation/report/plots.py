@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from peakzoom.display.figures import BRANCH_COLOURS, COLOURS, INK, MUTED, shortened
+from peakzoom.display.fonts import with_fonts
 from peakzoom.evaluation.report.numbers import Bin
 from peakzoom.evaluation.report.thresholds import Curves
 from peakzoom.evaluation.stats import Share
@@ -156,7 +157,7 @@ def plot_branches_by_class(classes: Sequence[str], series: Mapping[str, Sequence
     axis.set_xlabel("accuracy", fontsize=9)
     _share_axis(axis, "x")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
-    figure.savefig(file, dpi=110)
+    with_fonts(figure).savefig(file, dpi=110)
 
 
 def _share_axis(axis: Axes, which: Literal["x", "y"]) -> None:
