@@ -38,7 +38,12 @@ def _print(console: Console, text: str) -> None:
     from tqdm import tqdm
 
     with tqdm.external_write_mode():
-        console.print("\n".join(map(printable, text.split("\n"))), soft_wrap=True)
+        console.print(_line_by_line(text), soft_wrap=True)
+
+
+def _line_by_line(text: str) -> str:
+    """Printable but for the line ends, which are ours."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def say(line: str) -> None:
@@ -76,9 +81,9 @@ def show_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str | None = None
 ) -> None:
     """A table as a result: its first column to the left, the others to the right, the row that is named strong bold."""
-    table = Table(title=printable(title), title_justify="left")
+    table = Table(title=_line_by_line(title), title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(printable(column), justify="right" if index else "left")
+        table.add_column(_line_by_line(column), justify="right" if index else "left")
     for name, *values in rows:
         table.add_row(*map(printable, (name, *values)), style="bold" if name == strong else "")
     with results():
