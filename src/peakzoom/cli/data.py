@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from peakzoom.cli.console import print_result, show_table
+from peakzoom.cli.console import print_result, say, show_table
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new
 from peakzoom.cli.options import DataArg, DataOptions
@@ -52,12 +52,18 @@ def check(
     Examples: `peakzoom data check clips/` and `peakzoom data check clips/ --against runs/mine`
     """
     from peakzoom.data.check import check as look
+    from peakzoom.data.datasets import open_to_look
 
     if out is not None:
         check_new(out, "--out")
     model = None if against is None else read_model(against)
     guessing = shortcuts or model is not None
-    videos = reading.videos(data, reading.split_number, to_look=not guessing)
+    if guessing:
+        videos = reading.videos(data, reading.split_number)
+    else:
+        videos = open_to_look(data, reading.layout, reading.splits, reading.split_number, reading.root)
+        for note in videos.notes:
+            say(note)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
         report = look(videos, workers, progress, glimpses=guessing)
     counts = f"{len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"

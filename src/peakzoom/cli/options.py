@@ -72,15 +72,11 @@ class LayoutOptions:
     ] = None
     root: Annotated[Path | None, data_option(help="Folder that the paths of a manifest start from.")] = None
 
-    def videos(self, data: Path, split_number: int = 1, *, to_look: bool = False) -> VideoSet:
-        """The labelled videos of DATA, of one official split; how they were read is said.
+    def videos(self, data: Path, split_number: int = 1) -> VideoSet:
+        """The labelled videos of DATA, of one official split; how they were read is said."""
+        from peakzoom.data.datasets import open_data
 
-        ``to_look``: one class will do, or a folder of videos without any.
-        """
-        from peakzoom.data.datasets import open_data, open_to_look
-
-        read = open_to_look if to_look else open_data
-        videos = read(data, self.layout, self.splits, split_number, self.root)
+        videos = open_data(data, self.layout, self.splits, split_number, self.root)
         for note in videos.notes:
             say(note)
         return videos

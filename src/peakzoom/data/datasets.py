@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from peakzoom.data.doubts import is_utf8
 from peakzoom.data.entries import VideoSet
 from peakzoom.data.layouts.files import files_in
 from peakzoom.data.layouts.folder import read_folder
@@ -39,13 +40,17 @@ def open_data(
 
     Raises:
         UserError: path missing, empty or of another layout; unknown format; split not 1 to 3; fewer than two
-            classes with videos; and as the reader of the format does.
+            classes with videos, or one whose name is no text; and as the reader of the format does.
     """
     path = Path(path).expanduser()
     data = open_to_look(path, format, splits, split, root, without_classes=False)
     present = [name for name, count in data.counts().items() if count]
     if len(present) < 2:
         raise UserError(f"{path} has videos of one class only ({present[0]}), expected at least two classes")
+    if odd := [name for name in data.classes if not is_utf8(name)]:
+        raise UserError(
+            f"class {odd[0]!r} has a name that is not UTF-8, and a model keeps names as text: rename it"
+        )
     return data
 
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from peakzoom.model.load import find_model
 from peakzoom.model.precision import slow_in
-from peakzoom.model.schema import is_text
 from peakzoom.model.starts import expect_fit, start_of
 from peakzoom.model.weights import load_weights
 from peakzoom.training.log import quiet_lightning
@@ -34,10 +33,6 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
     Raises:
         UserError: a setting that is unknown, impossible here, or excluded by another one.
     """
-    if odd := [name for name in classes if not is_text(name)]:
-        raise UserError(
-            f"class {odd[0]!r} has a name that is not UTF-8, and a model keeps names as text: rename it"
-        )
     quiet_lightning()  # before the first Trainer, which announces the hardware
     check_recipe(recipe)
     expect_word("cache", options.cache, ("auto", "on", "off"))
