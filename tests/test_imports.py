@@ -19,6 +19,7 @@ LAZY: dict[str, dict[str, str]] = {
     "apps/batch/listing.py": {"fsspec": RAY},
     "apps/batch/table.py": {"pyarrow": RAY, "pyarrow.compute": RAY, "pyarrow.parquet": RAY},
     "data/archives.py": {"rarfile": "extra train; zip and tar archives need none"},
+    "data/workers.py": {"resource": "not on Windows"},
     "evaluation/files.py": {"peakzoom.display.figures": f"{MATPLOTLIB}; model cards only read"},
     "evaluation/report/thresholds.py": {"sklearn.metrics": SKLEARN},
     "evaluation/shortcuts.py": {

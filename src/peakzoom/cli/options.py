@@ -52,6 +52,21 @@ ModelOpt = Annotated[
         show_default="tcnn_xs_local, paper: tcnn",
     ),
 ]
+InitOpt = Annotated[
+    str | None,
+    network_option(
+        help="Trained model to start from (a run, or owner/name on the hub), or none: from scratch. Where none is "
+        "named, weights that come with peakzoom are taken if they fit the network."
+    ),
+]
+WeightsOpt = Annotated[
+    str | None,
+    network_option(
+        metavar="NAME|FILE|URL",
+        help="Published weights to start from: a name that 'peakzoom weights' lists, which brings its network and "
+        "clips; or a file of the --model, .safetensors or PyTorch's.",
+    ),
+]
 VAL_FRACTION: dict[str, Any] = {
     "min": 0.0,
     "max": 0.9,
@@ -135,13 +150,14 @@ class RecipeOptions:
     """A recipe, and what of it is to be otherwise; None leaves it as it is."""
 
     recipe: Annotated[
-        str,
+        str | None,
         training_option(
             metavar="NAME|FILE",
-            help="small: small data, the network alone; spatial: the same with three branches; paper: Sec. 3.1; or "
-            "a TOML file (see 'peakzoom recipe').",
+            help="small: small data, the network alone; spatial: the same with three branches; finetune: from public "
+            "weights; paper: Sec. 3.1; or a TOML file (see 'peakzoom recipe').",
+            show_default="small, with --weights NAME: finetune",
         ),
-    ] = "small"
+    ] = None
     epochs: Annotated[
         int | None, training_option(help="Epochs of stage 1, the network.", show_default="50, paper: 150")
     ] = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from peakzoom.cli.console import print_result
+from peakzoom.cli.console import print_result, say
 from peakzoom.cli.options import MachineOptions, RecipeOptions
 from peakzoom.utils.errors import UserError
 
@@ -31,7 +31,7 @@ OPTION_KEYS = {
 
 def recipe(
     name: Annotated[
-        Literal["small", "spatial", "paper", "quickstart"],
+        Literal["small", "spatial", "finetune", "paper", "quickstart"],
         typer.Argument(help="Which one.", show_default=False),
     ],
 ) -> None:
@@ -56,10 +56,14 @@ def recipe_and_options(
     Raises:
         UserError: there is no such recipe, no such key, or a value is none that it can have.
     """
+    from peakzoom.model.public import find_public
     from peakzoom.training.options import Options
     from peakzoom.training.recipe_text import KEYS, check_key, read_value, with_values
+    from peakzoom.training.start import fitted
 
-    recipe = _named(wanted.recipe)
+    public = find_public(values["weights"]) if values.get("weights") else None
+    recipe = _named(wanted.recipe or ("finetune" if public else "small"))
+    recipe = fitted(recipe, public) if public else recipe
     named: dict[str, Any] = {"model": model, "batch_size": wanted.batch_size}
     given = {key: value for key, value in named.items() if value is not None}
     stages = {"tcnn": (recipe.tcnn, wanted.epochs), "joint": (recipe.joint, wanted.joint_epochs)}
@@ -88,7 +92,20 @@ def recipe_and_options(
         size = read_value(int, given["preprocess.size"], "preprocess.size")
         scale = size / recipe.preprocess.size
         given["preprocess.canvas"] = [round(side * scale) for side in recipe.preprocess.canvas]
-    return with_values(recipe, given), Options(**asdict(machine), **values)
+    changed = with_values(recipe, given)
+    if public:
+        _say_what_differs(public.name, recipe, changed)
+    return changed, Options(**asdict(machine), **values)
+
+
+def _say_what_differs(weights: str, own: Recipe, changed: Recipe) -> None:
+    """What a user gives goes before what weights go with; what makes them meaningless the training refuses."""
+    from peakzoom.training.recipes import flat
+
+    there, here = flat(asdict(own)), flat(asdict(changed))
+    for key, value in here.items():
+        if value != there[key] and (key == "stride" or key.startswith("preprocess.")):
+            say(f"{weights} goes with {key} {there[key]}; {value} was given and is taken")
 
 
 def as_set(option: str, words: Sequence[str]) -> str | None:

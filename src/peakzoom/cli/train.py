@@ -12,12 +12,13 @@ from peakzoom.cli.inputs import names_of
 from peakzoom.cli.options import (
     DataArg,
     DataOptions,
+    InitOpt,
     MachineOptions,
     ModelOpt,
     RecipeOptions,
     ValFractionOpt,
+    WeightsOpt,
     data_option,
-    network_option,
     output_option,
     training_option,
 )
@@ -46,17 +47,8 @@ def train(
         ),
     ] = None,
     model: ModelOpt = None,
-    init: Annotated[
-        str | None,
-        network_option(
-            help="Trained model to start from, or none: from scratch. Where none is named, weights that come with "
-            "peakzoom are taken if they fit the network."
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        network_option(help="Public weight file of the --model to start from, .safetensors or PyTorch's."),
-    ] = None,
+    init: InitOpt = None,
+    weights: WeightsOpt = None,
     wanted: RecipeOptions,
     steps: Annotated[
         Literal["both", "tcnn", "joint"],
@@ -70,6 +62,7 @@ def train(
     """Train on your own videos: the video network first (stage 1), then the recipe's branches from it (stage 2).
 
     Examples: `peakzoom train clips/ --out runs/first`, `peakzoom train clips/ --recipe spatial --out runs/zoom`,
+    `peakzoom train clips/ --weights kinetics400/r2plus1d_18 --out runs/k400`,
     `peakzoom train UCF-101 --splits ucfTrainTestlist --recipe paper --init k400 --out runs/ucf1` and
     `peakzoom train clips/ --size 128 --set dropout=0.2 --set preprocess.fps=15 --out runs/second`
     """

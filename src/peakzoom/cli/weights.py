@@ -1,4 +1,4 @@
-"""``peakzoom weights``: what comes with the package to start a training from."""
+"""``peakzoom weights``: what a training can start from, and what predicts without one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from peakzoom.cli.console import print_result, show_table
 
 
 def weights() -> None:
-    """List the weights that come with peakzoom, trained on generated clips only: `train` starts from them.
+    """List the weights that come with peakzoom, trained on generated clips only, and public ones that it can fetch.
 
-    Examples: `peakzoom weights`, then `peakzoom train clips/ --model tcnn_xs_local --out runs/first`
+    Examples: `peakzoom weights`, then `peakzoom train clips/ --model tcnn_xs_local --out runs/first`,
+    `peakzoom train clips/ --weights kinetics400/r2plus1d_18 --out runs/k400`, or without any training
+    `peakzoom predict kinetics400/r2plus1d_18 clip.mp4`
     """
+    from peakzoom.model.public import public_weights
     from peakzoom.model.starts import LICENCE, starts
+    from peakzoom.utils.download import cache_home
 
     rows = [
         (
@@ -35,4 +39,17 @@ def weights() -> None:
         "these weights.\n"
         "'peakzoom train' starts from those that fit --model, width, and mean and std of\n"
         "the pixels; --init none trains from scratch."
+    )
+    public = public_weights().values()
+    lines = [
+        (each.name, f"{each.accuracy:g}%", each.licence, "yes" if each.is_here else "no") for each in public
+    ]
+    show_table("Public weights", ("--weights", "top-1", "licence", "here"), lines)
+    print_result(
+        "The network is what stands behind the stroke, without who published it.\n"
+        "top-1: as published, on the data set that the name begins with; that of ImageNet is\n"
+        "of single images, and these know no actions.\n"
+        "licence: of the repository that publishes the file. What the terms of the data set\n"
+        "that it was trained on say of the weights is for you to find out.\n"
+        f"here: in {cache_home() / 'weights'}; others are fetched when they are used."
     )

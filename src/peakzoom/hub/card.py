@@ -25,6 +25,7 @@ from peakzoom.inference.cost import multiply_adds_by_pass, parameters
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import WEIGHTS, find_model, read_model
 from peakzoom.model.precision import FULL
+from peakzoom.model.public import public_weights
 from peakzoom.model.starts import start_of
 from peakzoom.utils.durable import write_text
 from peakzoom.video.views import FASTER, Preprocess
@@ -74,6 +75,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
         input=_input_rows(preprocess) if preprocess else None,
         settings=[*_flat(recipe), *_flat(options)],
         start=start_of(options["init"]) if options.get("init") else None,
+        public=public_weights().get(options.get("weights") or ""),
         full=FULL,
         validation_videos=len(facts.split("val")),
         limits=[limit for limit in (_people(facts), _separation(facts), _few_videos(facts)) if limit],
@@ -179,7 +181,7 @@ def _parts(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _input_rows(pre: Preprocess) -> list[list[str]]:
-    resized = f"{pre.source_size} pixels on the short side"
+    resized = f"{(pre.short_side or pre.size) * pre.zoom_source} pixels on the short side"
     if pre.test_canvas:
         height, width = pre.stored_canvas
         resized = f"{height} x {width} pixels, whatever their shape"

@@ -33,6 +33,7 @@ from peakzoom.inference.prediction import Prediction, average
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest, find_model, is_on_hub, read_from_hub, read_model
 from peakzoom.model.precision import FULL, slow_in
+from peakzoom.model.public import find_public
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.guard import Guard, guards
@@ -233,7 +234,10 @@ def load(
     precision: str = FULL,
     cascade: bool = False,
 ) -> Recognizer:
-    """Load a trained model: a run folder, a saved model, an exported file, or one on the Hugging Face hub (owner/name).
+    """Load a trained model: a run folder, a saved model, an exported file, or a name that is none here.
+
+    Names are those of the Hugging Face hub (owner/name) and of public weights that have classes of their own
+    (kinetics400/r2plus1d_18, see :mod:`peakzoom.model.public`).
 
     Weights are read from safetensors only, or from a graph that ``peakzoom export`` wrote. Where the precision is slow
     on this device, a warning is logged.
@@ -269,7 +273,10 @@ def load_quietly(
     else:
         if cascade and engine not in (None, "torch"):
             raise only_torch(str(engine))  # before a minute of conversion
-        model = read_from_hub(name) if is_on_hub(name) else read_model(find_model(path))
+        if public := find_public(name):
+            model = public.model()
+        else:
+            model = read_from_hub(name) if is_on_hub(name) else read_model(find_model(path))
         if not model.preprocess:
             raise UserError(
                 f"{name} does not say how its clips were made: expected preprocess in its config.json, as 'peakzoom "

@@ -103,6 +103,7 @@ PREPROCESS = {
     "trained_fps": maybe(number(0, 10_000, above=True)),
     "canvas": several(2, whole(1, 8192)),
     "test_canvas": FLAG,
+    "short_side": maybe(whole(1, 8192)),
     "zoom_source": whole(1, 16),
     "mean": several(3, number(0, 1)),
     "std": several(3, number(1e-3, 1)),
@@ -150,6 +151,11 @@ def check_preprocess(values: Mapping[str, Any]) -> None:
     if min(sides["canvas"]) < clip["size"]:
         raise UserError(
             f"preprocess.canvas is {sides['canvas']}, expected two sides of at least {clip['size']}, which is "
+            "preprocess.size"
+        )
+    if (clip.get("short_side") or clip["size"]) < clip["size"]:
+        raise UserError(
+            f"preprocess.short_side is {clip['short_side']}, expected at least {clip['size']}, which is "
             "preprocess.size"
         )
     for name, (height, width) in sides.items():

@@ -11,14 +11,15 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.model.load import find_model
+from peakzoom.model.load import find_model, is_on_hub
 from peakzoom.model.precision import slow_in
+from peakzoom.model.public import find_public, weights_file
 from peakzoom.model.starts import expect_fit, start_of
 from peakzoom.model.weights import load_weights
 from peakzoom.training.log import quiet_lightning
 from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe, check_recipe, expect, expect_word
-from peakzoom.training.start import build
+from peakzoom.training.start import build, expect_meaning
 from peakzoom.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -53,15 +54,17 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
     if init and (start := start_of(init)):
         expect_fit(start, recipe.model, recipe.width, recipe.preprocess.mean, recipe.preprocess.std)
         start.expect_whole()
-    elif init:
+    elif init and not is_on_hub(init):
         find_model(init)
-    elif "tcnn" not in options.steps:
+    elif not init and "tcnn" not in options.steps:
         also = ", and --weights is for stage 1" if options.weights else ""
         raise UserError(
             f"stage 2 starts from a trained T-CNN{also}: give one with --init, or train both stages"
         )
     if options.weights:
-        load_weights(build(recipe, classes, joint=False).backbone, options.weights)
+        if public := find_public(options.weights):
+            expect_meaning(recipe, public)
+        load_weights(build(recipe, classes, joint=False).backbone, weights_file(options.weights))
 
 
 def _check_hardware(recipe: Recipe, options: Options) -> None:

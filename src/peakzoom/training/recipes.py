@@ -106,6 +106,7 @@ LEFT_OUT: dict[str, Any] = {
     "tcnn.frozen_norms": False,
     "joint.frozen_norms": False,
     "preprocess.trained_fps": None,
+    "preprocess.short_side": None,
 }
 
 
@@ -260,9 +261,31 @@ def quickstart() -> Recipe:
     )
 
 
+def finetune() -> Recipe:
+    """From weights that others have published (``--weights``), which know actions or things already: low rates.
+
+    The network and how its clips are made are those of the weights. Nothing of this was measured: no such weights can
+    be had where this package is made.
+    """
+    recipe = small()
+    return replace(
+        recipe,
+        name="finetune",
+        tcnn=replace(recipe.tcnn, epochs=30, lr=2e-4, final_lr=1e-6, min_steps=0),
+        joint=replace(recipe.joint, epochs=15, lr=1e-4, final_lr=1e-6, min_steps=0),
+        preprocess=Preprocess(),
+        augment=Augment(area=(0.4, 1.0), aspect=(0.75, 4 / 3), brightness=0.2, contrast=0.2),
+        dropout=0.5,
+        max_stride=32,
+        batch_size=8,
+        quiet=0.0,
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "small": small,
     "spatial": spatial,
+    "finetune": finetune,
     "paper": paper,
     "quickstart": quickstart,
 }

@@ -15,7 +15,8 @@ from torch import Tensor
 from peakzoom.data.entries import Entry
 from peakzoom.model import PeakZoom, PeakZoomConfig
 from peakzoom.model.backbones import FIXED_LENGTH
-from peakzoom.model.load import find_model, read_model
+from peakzoom.model.load import find_model, is_on_hub, read_from_hub, read_model
+from peakzoom.model.public import STRIDE, PublicWeights, find_public, weights_file
 from peakzoom.model.starts import fitting_start, start_of
 from peakzoom.model.weights import load_weights
 from peakzoom.training.options import FROM_SCRATCH, Options
@@ -84,6 +85,34 @@ def resolved(options: Options, recipe: Recipe) -> Options:
     return replace(options, init=start.name if start else FROM_SCRATCH)
 
 
+def fitted(recipe: Recipe, public: PublicWeights) -> Recipe:
+    """A recipe whose network and clips are those that public weights know; its stride stays where theirs is open."""
+    clips = {key: value for key, value in public.preprocess.items() if key != "stride"}
+    return replace(
+        recipe,
+        model=public.network,
+        width=1.0,
+        max_stride=STRIDE,
+        stride=public.preprocess["stride"] or recipe.stride,
+        preprocess=Preprocess.from_dict({**clips, "zoom_source": recipe.preprocess.zoom_source}),
+    )
+
+
+def expect_meaning(recipe: Recipe, public: PublicWeights) -> None:
+    """UserError if a recipe makes public weights meaningless: another network, or pixels that they never saw."""
+    own, pre = public.preprocess, recipe.preprocess
+    wanted = {
+        "model": (recipe.model, public.network),
+        "width": (recipe.width, 1.0),
+        "preprocess.mean": (pre.mean, tuple(own["mean"])),
+        "preprocess.std": (pre.std, tuple(own["std"])),
+    }
+    for key, (given, expected) in wanted.items():
+        if given != expected:
+            shown = ",".join(f"{each:g}" for each in given) if isinstance(given, tuple) else given
+            raise UserError(f"{public.name} means nothing with {key} {shown}: leave that out, or the weights")
+
+
 def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Preprocess) -> None:
     """Give a network the weights of ``trained``, this run's stage 1, or those of the options, if any.
 
@@ -102,15 +131,18 @@ def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Prep
     elif options.init:
         start_from(model, options.init)
     elif options.weights:
-        for line in load_weights(model.backbone, options.weights):
+        for line in load_weights(model.backbone, weights_file(options.weights)):
             log.info(line)
-        log.info(_normalisation(pre))
+        if public := find_public(options.weights):
+            log.info(f"starts from {public.name}, trained on {public.data}; licence {public.licence}")
+        else:
+            log.info(_normalisation(pre))
     model.start_heads_from_original()
 
 
 def start_from(model: PeakZoom, init: str | Path) -> None:
     """Load a trained model's backbone; a classifier of other classes stays as it is made, and that is logged."""
-    trained = read_model(find_model(init))
+    trained = read_from_hub(str(init)) if is_on_hub(str(init)) else read_model(find_model(init))
     weights = trained.backbone.state_dict()
     if trained.classes != model.classes:
         log.info("%s: %d other classes, so the classifier starts anew", init, len(trained.classes))

@@ -50,6 +50,8 @@ class Preprocess:
             256 x 342).
         test_canvas: testing does so too, so that neither the size nor the aspect ratio of a file can be read from its
             frames; else it brings the short side to ``size`` (paper).
+        short_side: testing brings the short side of frames to so many pixels, and the crops of ``size`` are cut out of
+            that; None: to ``size`` itself (paper).
         zoom_source: the zoomed videos are read from frames this many times as large as the input; 1: from the input
             itself (paper).
         mean, std: normalisation of pixels in [0, 1] (the field's values for networks trained from scratch on video,
@@ -63,6 +65,7 @@ class Preprocess:
     trained_fps: float | None = None
     canvas: tuple[int, int] = (256, 342)
     test_canvas: bool = False
+    short_side: int | None = None
     zoom_source: int = 1
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
@@ -75,6 +78,10 @@ class Preprocess:
             raise ValueError(
                 f"preprocess.canvas is {self.canvas}, expected two sides of at least {self.size}, which is "
                 "preprocess.size"
+            )
+        if self.short_side is not None and self.short_side < self.size:
+            raise ValueError(
+                f"preprocess.short_side is {self.short_side}, expected at least {self.size}, which is preprocess.size"
             )
 
     @classmethod
@@ -119,7 +126,7 @@ class Preprocess:
         """(height, width) to which a displayed frame is resized for testing."""
         if self.test_canvas:
             return self.stored_canvas
-        short = self.source_size
+        short = (self.short_side or self.size) * self.zoom_source
         scale = short / min(height, width)
         return max(short, round(height * scale)), max(short, round(width * scale))
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from published import i3d_port
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,52 +16,6 @@ from peakzoom.model.backbones.i3d import I3D, MaxPool, Unit3D, pad_same
 
 WIDTH = 1 / 8
 CLASSES = 5
-
-# piergiaj/pytorch-i3d, InceptionI3d().state_dict(): convolutions and their shapes (out, in, time, height, width).
-STEM = {
-    "Conv3d_1a_7x7": (64, 3, 7, 7, 7),
-    "Conv3d_2b_1x1": (64, 64, 1, 1, 1),
-    "Conv3d_2c_3x3": (192, 64, 3, 3, 3),
-}
-INCEPTION = """
-         in   b0  b1a  b1b  b2a  b2b  b3b
-    3b  192   64   96  128   16   32   32
-    3c  256  128  128  192   32   96   64
-    4b  480  192   96  208   16   48   64
-    4c  512  160  112  224   24   64   64
-    4d  512  128  128  256   24   64   64
-    4e  512  112  144  288   32   64   64
-    4f  528  256  160  320   32  128  128
-    5b  832  256  160  320   32  128  128
-    5c  832  384  192  384   48  128  128
-"""
-
-
-def port(classes: int) -> dict[str, tuple[int, ...]]:
-    convolutions = dict(STEM)
-    for line in INCEPTION.strip().splitlines()[1:]:
-        name, *numbers = line.split()
-        before, b0, b1a, b1b, b2a, b2b, b3b = map(int, numbers)
-        for branch, out, into, kernel in (
-            ("b0", b0, before, 1),
-            ("b1a", b1a, before, 1),
-            ("b1b", b1b, b1a, 3),
-            ("b2a", b2a, before, 1),
-            ("b2b", b2b, b2a, 3),
-            ("b3b", b3b, before, 1),
-        ):
-            convolutions[f"Mixed_{name}.{branch}"] = (out, into, kernel, kernel, kernel)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, weight in convolutions.items():
-        shapes[f"{name}.conv3d.weight"] = weight
-        for kind in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"{name}.bn.{kind}"] = (weight[0],)
-        shapes[f"{name}.bn.num_batches_tracked"] = ()
-    return {
-        **shapes,
-        "logits.conv3d.weight": (classes, 1024, 1, 1, 1),
-        "logits.conv3d.bias": (classes,),
-    }
 
 
 def on_meta(classes: int) -> I3D:
@@ -75,7 +30,7 @@ def small(**kwargs: object) -> I3D:
 
 def test_the_public_port_s_weights_load() -> None:
     network = on_meta(400)
-    state = {name: torch.empty(shape, device="meta") for name, shape in port(400).items()}
+    state = {name: torch.empty(shape, device="meta") for name, shape in i3d_port(400).items()}
     network.load_state_dict(network.adapt_weights(state), strict=True)
     own = network.state_dict()
     assert network.adapt_weights(own).keys() == own.keys()
@@ -98,7 +53,7 @@ def test_multiply_adds_and_parameters() -> None:
         network(torch.empty(1, 3, 64, 224, 224, device="meta"))
     assert counter.get_total_flops() / 2 == pytest.approx(108e9, rel=0.03)
     counted = sum(p.numel() for p in network.parameters())
-    assert counted == sum(math.prod(s) for name, s in port(400).items() if "running" not in name and s)
+    assert counted == sum(math.prod(s) for name, s in i3d_port(400).items() if "running" not in name and s)
     assert counted - network.fc.weight.numel() - 400 == pytest.approx(12.3e6, rel=0.002)
 
 

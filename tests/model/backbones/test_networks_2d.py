@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from published import LAYERS, torchvision_resnet50
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,35 +25,6 @@ from peakzoom.utils.errors import UserError
 Factory = Callable[..., VideoNetwork]
 WIDTH = 1 / 8
 CLASSES = 5
-
-# torchvision.models.resnet50().state_dict(), 1,000 classes: a layer's blocks, channels in, within and out.
-LAYERS = {
-    "layer1": (3, 64, 64, 256),
-    "layer2": (4, 256, 128, 512),
-    "layer3": (6, 512, 256, 1024),
-    "layer4": (3, 1024, 512, 2048),
-}
-
-
-def torchvision_resnet50() -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def conv_and_norm(conv: str, norm: str, weight: tuple[int, ...]) -> None:
-        shapes[f"{conv}.weight"] = weight
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            shapes[f"{norm}.{name}"] = (weight[0],)
-        shapes[f"{norm}.num_batches_tracked"] = ()
-
-    conv_and_norm("conv1", "bn1", (64, 3, 7, 7))
-    for layer, (blocks, before, within, after) in LAYERS.items():
-        for block in range(blocks):
-            at = f"{layer}.{block}"
-            conv_and_norm(f"{at}.conv1", f"{at}.bn1", (within, before if block == 0 else after, 1, 1))
-            conv_and_norm(f"{at}.conv2", f"{at}.bn2", (within, within, 3, 3))
-            conv_and_norm(f"{at}.conv3", f"{at}.bn3", (after, within, 1, 1))
-            if block == 0:
-                conv_and_norm(f"{at}.downsample.0", f"{at}.downsample.1", (after, before, 1, 1))
-    return {**shapes, "fc.weight": (1000, 2048), "fc.bias": (1000,)}
 
 
 def on_meta(factory: Callable[[], VideoNetwork]) -> VideoNetwork:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from published import Shapes, batch_norm, c3d_table, r2plus1d_table, r3d_table
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -95,62 +96,6 @@ def test_parameters(name: str, wanted: int) -> None:
 
 
 # Published parameter tables ------------------------------------------------------------------------------------------
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-def batch_norm(name: str, channels: int) -> Shapes:
-    vectors = ("weight", "bias", "running_mean", "running_var")
-    return {**{f"{name}.{vector}": (channels,) for vector in vectors}, f"{name}.num_batches_tracked": ()}
-
-
-def c3d_table() -> Shapes:
-    table: Shapes = {"fc.weight": (400, 512), "fc.bias": (400,)}
-    channels = {"1": 64, "2": 128, "3a": 256, "3b": 256, "4a": 512, "4b": 512, "5a": 512, "5b": 512}
-    into = 3
-    for name, out in channels.items():
-        table |= {f"conv{name}.weight": (out, into, 3, 3, 3), f"conv{name}.bias": (out,)}
-        into = out
-    return table
-
-
-RESNET = [  # block, channels in and out, R(2+1)D's channels between
-    ("layer1.0", 64, 64, 144),
-    ("layer1.1", 64, 64, 144),
-    ("layer2.0", 64, 128, 230),
-    ("layer2.1", 128, 128, 288),
-    ("layer3.0", 128, 256, 460),
-    ("layer3.1", 256, 256, 576),
-    ("layer4.0", 256, 512, 921),
-    ("layer4.1", 512, 512, 1152),
-]
-
-
-def r3d_table() -> Shapes:
-    table: Shapes = {"fc.weight": (400, 512), "fc.bias": (400,), "stem.0.weight": (64, 3, 3, 7, 7)}
-    table |= batch_norm("stem.1", 64)
-    for block, into, out, _ in RESNET:
-        table |= {f"{block}.conv1.0.weight": (out, into, 3, 3, 3), **batch_norm(f"{block}.conv1.1", out)}
-        table |= {f"{block}.conv2.0.weight": (out, out, 3, 3, 3), **batch_norm(f"{block}.conv2.1", out)}
-        if into != out:
-            table |= {f"{block}.downsample.0.weight": (out, into, 1, 1, 1)}
-            table |= batch_norm(f"{block}.downsample.1", out)
-    return table
-
-
-def r2plus1d_table() -> Shapes:
-    table: Shapes = {"fc.weight": (400, 512), "fc.bias": (400,), "stem.0.weight": (45, 3, 1, 7, 7)}
-    table |= {**batch_norm("stem.1", 45), "stem.3.weight": (64, 45, 3, 1, 1), **batch_norm("stem.4", 64)}
-    for block, into, out, between in RESNET:
-        for conv, first in (("conv1", into), ("conv2", out)):
-            table[f"{block}.{conv}.0.0.weight"] = (between, first, 1, 3, 3)
-            table |= batch_norm(f"{block}.{conv}.0.1", between)
-            table[f"{block}.{conv}.0.3.weight"] = (out, between, 3, 1, 1)
-            table |= batch_norm(f"{block}.{conv}.1", out)
-        if into != out:
-            table |= {f"{block}.downsample.0.weight": (out, into, 1, 1, 1)}
-            table |= batch_norm(f"{block}.downsample.1", out)
-    return table
 
 
 def p3d_table() -> Shapes:

@@ -14,6 +14,8 @@ which of them belong together.
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -102,14 +104,32 @@ class TSN(VideoNetwork):
         return x.unflatten(0, (batch, frames)).transpose(1, 2)
 
     def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Names of the public TSN and TSM checkpoints (mit-han-lab/temporal-shift-module) as they are called here.
+        """Names of the public TSN and TSM checkpoints as they are called here.
 
-        There the body is ``base_model``, a shifted convolution is ``conv1.net``, and the classifier is ``new_fc``.
-        Torchvision's names and our own stay as they are.
+        mit-han-lab/temporal-shift-module: the body is ``base_model``, a shifted convolution is ``conv1.net``, and the
+        classifier is ``new_fc``. MMAction2: the body is ``backbone``, each convolution with its norm is ``conv1.conv``
+        and ``conv1.bn`` (shifted ``conv1.conv.net``), and the classifier is ``cls_head.fc_cls``. Torchvision's names
+        and our own stay as they are.
         """
         return {_own_name(name): value for name, value in state.items()}
 
 
+# What a name of another code becomes, one rule after the other.
+RENAMED = tuple(
+    (re.compile(pattern), ours)
+    for pattern, ours in (
+        (r"^(base_model|backbone)\.", ""),
+        (r"^(new_fc|cls_head\.fc_cls)\.", "fc."),
+        (r"\.net\.", "."),
+        (r"(^|\.)conv(\d)\.conv\.", r"\1conv\2."),
+        (r"(^|\.)conv(\d)\.bn\.", r"\1bn\2."),
+        (r"\.downsample\.conv\.", ".downsample.0."),
+        (r"\.downsample\.bn\.", ".downsample.1."),
+    )
+)
+
+
 def _own_name(name: str) -> str:
-    name = name.removeprefix("base_model.").replace(".conv1.net.", ".conv1.")
-    return f"fc.{name.removeprefix('new_fc.')}" if name.startswith("new_fc.") else name
+    for pattern, ours in RENAMED:
+        name = pattern.sub(ours, name)
+    return name

