@@ -324,9 +324,9 @@ def evaluated(model: Recognizer, good: Sequence[Path], files: Sequence[Path], fo
     wanted, scored = rows(alone, folder / "alone"), rows(data, folder / "mixed")
     assert wanted.items() <= scored.items()
     problems = problems_in(folder / "mixed" / "problems.csv")
-    unscored = {path for path, reason in problems.items() if not reason.startswith("scored in part")}
+    unscored = {path for path, reason in problems.items() if not reason.startswith("scored, but")}
     assert not unscored & scored.keys() and len(unscored) + len(scored) == len(data.entries) + 1  # the header
-    return counted(files, problems, "scored in part")
+    return counted(files, problems, "scored, but")
 
 
 def trained(
@@ -343,12 +343,12 @@ def trained(
     if cache == "off":
         assert run("other", data, 2) == one
     else:
-        lost = {path for path, reason in problems.items() if not reason.startswith("used in part")}
+        lost = {path for path, reason in problems.items() if not reason.startswith("used, but")}
         readable = [each for each in data.entries if str(each.path) not in lost]
         other = run("other", replace(data, entries=readable), 0)
         same = [name for name in one if name.endswith(("model.safetensors", "metrics.csv"))]
         assert len(same) == 3 and all(one[name] == other[name] for name in same)
-    return counted(files, problems, "used in part")
+    return counted(files, problems, "used, but")
 
 
 def decoding_as_it_goes(

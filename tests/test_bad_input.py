@@ -95,7 +95,7 @@ def test_every_way_in_tells_the_same(
     unreadable = {each.path for each in report.problems if not each.reason.startswith("readable")}
     assert all(is_line(each.reason) for each in report.problems)
     scored = score_videos(recognizer, marked, PROTOCOL, progress=False)
-    lost = {each.path for each in scored.problems if not each.reason.startswith("scored in part")}
+    lost = {each.path for each in scored.problems if not each.reason.startswith("scored, but")}
     assert lost == unreadable and 5 < len(lost) < len(bad_files)
     assert not lost & {str(entry.path) for entry in clip_data.entries}
     assert len(scored.predictions) + len(lost) == len(marked.entries)
@@ -135,7 +135,7 @@ def test_other_ways_in(
 def test_trainings(
     recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path
 ) -> None:
-    """The same, without a cache and with it: both list the same files, and say the same of those they use in part."""
+    """The same, without a cache and with it: both list the same files, and say the same of those they use although something is wrong."""
     good = [each.path for each in clip_data.entries[-8:]]
     files, listed = some_of(bad_files, 4), []
     for way in ("train", "train, cached"):
@@ -144,12 +144,10 @@ def test_trainings(
         assert found["prediction"] >= 4 and found["reason"] >= 2 and found["with a problem"], found
         listed.append(bad_input.problems_in(tmp_path / way / "one" / "problems.csv"))
     assert listed[0].keys() == listed[1].keys()
-    in_part = [
-        {file: text for file, text in each.items() if text.startswith("used in part")} for each in listed
-    ]
+    in_part = [{file: text for file, text in each.items() if text.startswith("used, but")} for each in listed]
     assert in_part[0] == in_part[1]
     assert in_part[0][str(bad_files[-1])].startswith(
-        "used in part: 2 packets cannot be decoded and are left out"
+        "used, but: 2 packets cannot be decoded and are left out"
     )
 
 

@@ -92,7 +92,7 @@ def test_a_prediction_as_html(prediction: Prediction) -> None:
     assert widths == ["50.0", "25.0", "12.5", "12.5"]
     broken = replace(prediction, problem="ends <i>early</i>", effort=Effort(7, 2))
     text = read(broken._repr_html_()).text
-    assert "in part: ends <i>early</i>" in text and "7 views, 2 of them in stage 2" in text
+    assert "but: ends <i>early</i>" in text and "7 views, 2 of them in stage 2" in text
 
 
 def test_a_prediction_as_a_figure(prediction: Prediction) -> None:

@@ -265,7 +265,7 @@ def test_a_file_that_is_scored_in_part(
     result = evaluate(
         recognizer, replace(clip_data, entries=entries), tmp_path / "out", Views(clips=1, crops=1)
     )
-    assert result.problems[0].reason.startswith("scored in part: ")
+    assert result.problems[0].reason.startswith("scored, but: ")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["unscored"] == 0
 
 

@@ -59,9 +59,9 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
-def used_in_part(path: Path, problem: str) -> Problem:
-    """The problem of a video that is trained on although part of it is damaged."""
-    return Problem(str(path), f"used in part: {problem}")
+def used_but(path: Path, problem: str) -> Problem:
+    """The problem of a video that is trained on although something is wrong with it, or had to be chosen."""
+    return Problem(str(path), f"used, but: {problem}")
 
 
 @dataclass
@@ -111,7 +111,7 @@ class ViewMaker:
         video = convert(scanned, wanted, self.canvas or self.preprocess.stored_canvas)
         sample = self._sample(entry, video.take(wanted), generator)
         problem = video.info.problem
-        return sample._replace(problem=used_in_part(entry.path, problem)) if problem else sample
+        return sample._replace(problem=used_but(entry.path, problem)) if problem else sample
 
     def _choose(self, count: int, key: int, generator: torch.Generator) -> np.ndarray:
         """The clip's frames of ``count``, int64 (T,)."""

@@ -6,8 +6,6 @@ import html
 
 from peakzoom.utils.errors import printable
 
-plain = printable  # as cards call it
-
 
 def escape_markdown(text: str) -> str:
     """A name for Markdown."""

@@ -111,7 +111,7 @@ def score_videos(
         scored.predictions.append(result)
         scored.entries.append(entry)
         if result.problem:
-            scored.problems.append(Problem(str(entry.path), f"scored in part: {result.problem}"))
+            scored.problems.append(Problem(str(entry.path), f"scored, but: {result.problem}"))
     return scored
 
 

@@ -85,7 +85,7 @@ def write_evaluation(
     confusion_figure(result.confusion, classes).savefig(out / "confusion.png", dpi=110)
     summary: dict[str, Any] = {
         "videos": len(scored.predictions),
-        "unscored": sum(not each.reason.startswith("scored in part") for each in result.problems),
+        "unscored": sum(not each.reason.startswith("scored, but") for each in result.problems),
         **about,
         "branches": {
             name: {"top1": each.top1, "top5": each.top5, "mean_class_accuracy": each.mean_class}
@@ -250,7 +250,9 @@ class Scores:
     means: dict[str, np.ndarray]  # for each branch, float64 (V, S): the scores that predict
     views: np.ndarray  # float32 (V, branches, views, S): softmax scores of each view, crops within a clip
     protocol: Views
-    problems: list[tuple[str, str]]  # path and reason of files without a score, or scored in part
+    problems: list[
+        tuple[str, str]
+    ]  # path and reason of files without a score, or scored although something is wrong
 
     @property
     def parts(self) -> list[str]:

@@ -97,7 +97,7 @@ class Evaluation:
         classes = table_html(row_html(["class"], ["videos", "fused accuracy"], "th"), each)
         lines = [f"<b>{videos} videos</b>; {self.intervals}"]
         if self.problems:
-            lines.append(f"{len(self.problems)} files are missing, broken or used in part")
+            lines.append(f"{len(self.problems)} files are missing or broken, or something is wrong with them")
         if self.effort:
             views, closer = self.effort.views, self.effort.closer
             lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them in stage 2")
@@ -137,7 +137,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions of labelled videos, and the files that gave none or were scored in part."""
+    """Predictions of labelled videos, and the files that gave none, or were scored although something is wrong with them."""
 
     predictions: list[Prediction]
     entries: list[Entry]  # theirs, with labels in the model's order of classes

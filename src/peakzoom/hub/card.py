@@ -19,7 +19,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from peakzoom.display.markup import escape_markdown, plain
+from peakzoom.display.markup import escape_markdown
 from peakzoom.hub.facts import Facts, gather, last_part
 from peakzoom.inference.cost import multiply_adds_by_pass, parameters
 from peakzoom.model import PeakZoom
@@ -28,6 +28,7 @@ from peakzoom.model.precision import FULL
 from peakzoom.model.public import public_weights
 from peakzoom.model.starts import start_of
 from peakzoom.utils.durable import write_text
+from peakzoom.utils.errors import printable
 from peakzoom.video.views import FASTER, Preprocess
 
 FILE = "README.md"
@@ -216,7 +217,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
 
 def _code(text: str) -> str:
     """A block of code, with a fence that no text in it can close."""
-    text = plain(text)
+    text = printable(text)
     fence = "`" * (1 + max([2, *(len(ticks) for ticks in re.findall("`+", text))]))
     return f"{fence}sh\n{text}\n{fence}"
 

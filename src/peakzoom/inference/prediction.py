@@ -100,7 +100,7 @@ class Prediction:
         head = row_html(["class", ""], ["score", *branches], "th")
         lines = [f"<b>{escape_html(self.path.name)}</b>"]
         if self.problem:
-            lines.append(f"in part: {escape_html(self.problem)}")
+            lines.append(f"but: {escape_html(self.problem)}")
         if self.effort:
             lines.append(f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2")
         return block_html("<br>".join(lines), table_html(head, rows))

@@ -186,7 +186,7 @@ def note_problems(out: Path, problems: Iterable[Problem]) -> None:
     if new or not file.exists():
         write_csv(file, ["path", "reason"], ((each.path, each.reason) for each in noted + new))
     if new:
-        log.warning(f"{len(new)} files are missing, broken or used in part: see {file}")
+        log.warning(f"{len(new)} files are missing or broken, or something is wrong with them: see {file}")
 
 
 def save_stage(model: PeakZoom, folder: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from peakzoom.data.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill
 from peakzoom.data.entries import Problem
-from peakzoom.data.loading import used_in_part
+from peakzoom.data.loading import used_but
 from peakzoom.training.distributed import is_main_process, launched, place
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
@@ -145,5 +145,5 @@ def _fill(cache: FrameCache, paths: Sequence[Path], options: Options, pre: Prepr
             continue
         frames.cached[path] = result
         if result.problem:
-            frames.problems.append(used_in_part(path, result.problem))
+            frames.problems.append(used_but(path, result.problem))
     return frames
