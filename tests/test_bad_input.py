@@ -135,7 +135,7 @@ def test_other_ways_in(
 def test_trainings(
     recognizer: Recognizer, clip_data: VideoSet, bad_files: list[Path], tmp_path: Path
 ) -> None:
-    """The same, without a cache and with it: both list the same files, and say the same of those they use although something is wrong."""
+    """The same, without a cache and with it: both list the same files, and say the same of those they use."""
     good = [each.path for each in clip_data.entries[-8:]]
     files, listed = some_of(bad_files, 4), []
     for way in ("train", "train, cached"):

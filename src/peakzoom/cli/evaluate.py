@@ -155,7 +155,8 @@ def _report(result: Evaluation, tested: str, target: Path) -> None:
         )
     if result.problems:
         say(
-            f"{len(result.problems)} files are missing or broken, or something is wrong with them: see {target / 'problems.csv'}"
+            f"{len(result.problems)} files are missing or broken, or something is wrong with them: see "
+            f"{target / 'problems.csv'}"
         )
     if result.faithfulness:
         _show_faithfulness(result.faithfulness)

@@ -137,7 +137,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions of labelled videos, and the files that gave none, or were scored although something is wrong with them."""
+    """Predictions of labelled videos, and the files that gave none or have something wrong."""
 
     predictions: list[Prediction]
     entries: list[Entry]  # theirs, with labels in the model's order of classes
