@@ -46,16 +46,27 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_what_is_no_name_on_the_hub_stays_here(here: Path, name: str, said: str) -> None:
-    with pytest.raises(UserError) as caught:
-        load(name, "cpu")
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    for read in (load, PeakZoom.from_pretrained):
+        if read is not load and name == "runs":
+            continue  # a folder without a model's files, which is no matter of names
+        with pytest.raises(UserError) as caught:
+            read(name)
+        assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["anna/kitchen-actions", "a_b/c.d", "nobody/quick"])
 def test_what_can_only_be_on_the_hub(here: Path, name: str) -> None:
     assert is_on_hub(name)
-    with pytest.raises(AssertionError, match="the hub was asked"):
-        load(name, "cpu")
+    for read in (load, PeakZoom.from_pretrained):
+        with pytest.raises(AssertionError, match="the hub was asked"):
+            read(name)
+
+
+def test_a_file_is_no_model(here: Path) -> None:
+    (here / "runs" / "notes").write_text("")
+    for name in ("runs/notes", str(here / "runs" / "notes")):
+        with pytest.raises(UserError, match=r"notes is no folder: expected the folder of a saved model"):
+            PeakZoom.from_pretrained(name)
 
 
 def test_a_whole_path_is_compared_too(here: Path) -> None:

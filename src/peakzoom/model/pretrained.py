@@ -22,6 +22,7 @@ from torch import nn
 
 from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.config import PeakZoomConfig
+from peakzoom.model.names import expect_on_hub
 from peakzoom.model.schema import CLIP, expect, word
 from peakzoom.utils.errors import UserError, first_line
 from peakzoom.utils.plain import read_object
@@ -68,11 +69,13 @@ class Pretrained(PyTorchModelHubMixin):
             settings: arguments of the constructor, in place of those in ``config.json``.
 
         Raises:
-            UserError: ``config.json`` is damaged, or tells of no model; the weights do not fit.
+            UserError: ``config.json`` is damaged, or tells of no model; the weights do not fit; it is neither a folder
+                here nor a name of the hub, or looks like the mistyped name of something here.
             OSError: it could not be had from the hub.
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
+            expect_on_hub(str(pretrained_model_name_or_path))
             folder = _from_hub(
                 str(pretrained_model_name_or_path),
                 force_download=force_download,
