@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,13 +22,22 @@ BRANCH_COLOURS = {
 }
 
 
+class Plot(Figure):
+    """A figure that shows itself at the end of a notebook's cell: Matplotlib's own does so after a magic alone."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=100)
+        return stream.getvalue()
+
+
 def curves_figure(stages: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
     """Loss and accuracy against the epoch, training and validation, a row for each stage.
 
     Args:
         stages: the rows of each one's ``metrics.csv``.
     """
-    figure = Figure(figsize=(9, 3.4 * len(stages)), layout="constrained")
+    figure = Plot(figsize=(9, 3.4 * len(stages)), layout="constrained")
     rows = figure.subplots(len(stages), 2, squeeze=False)
     for axes, (title, each) in zip(rows, stages.items(), strict=True):
         _draw_curves(axes, each, title)
@@ -64,7 +74,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     cell = 0.42 if count <= 30 else 0.17 if count <= 120 else 20 / count
     longest = max(len(shortened(name)) for name in classes)
     side = max(3.6, cell * count + 0.075 * longest + 0.8)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = Plot(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -99,7 +109,7 @@ def scores_figure(title: str, classes: Sequence[str], scores: Mapping[str, np.nd
         scores: for each branch, float (K,) in [0, 1].
     """
     height = 0.8 / len(scores)
-    figure = Figure(figsize=(7.2, 0.9 + len(classes) * (0.3 + 0.16 * len(scores))), layout="constrained")
+    figure = Plot(figsize=(7.2, 0.9 + len(classes) * (0.3 + 0.16 * len(scores))), layout="constrained")
     axis = figure.subplots()
     for row, (branch, values) in enumerate(scores.items()):
         at = np.arange(len(classes)) + (row - (len(scores) - 1) / 2) * height

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from peakzoom.display.figures import COLOURS, INK
+from peakzoom.display.figures import COLOURS, INK, Plot
 from peakzoom.evaluation.stats import upper_bound
 from peakzoom.inference.early_exit import FILE, EarlyExit, Thresholds, Work, lead_of
 from peakzoom.inference.recognizer import Recognizer
@@ -118,7 +118,7 @@ class Calibration:
 
     def plot(self) -> Figure:
         """Accuracy against multiply-adds of all thresholds that were tried, the chosen ones and the full test."""
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        figure = Plot(figsize=(6.4, 4.0), layout="constrained")
         axis = figure.subplots()
         axis.scatter(*_costs(self.points), s=9, color="#cbd2d9", label="tried")
         axis.step(

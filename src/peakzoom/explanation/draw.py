@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.display.figures import INK, MUTED, shortened
+from peakzoom.display.figures import INK, MUTED, Plot, shortened
 from peakzoom.display.fonts import draw_line, pillow_font, with_fonts
 from peakzoom.explanation.evidence import ZOOMED, Evidence
 from peakzoom.model.zoom import ZoomSampler
@@ -106,7 +106,7 @@ def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
     wanted = ((np.arange(count) + 0.5) * info.frames / count).astype(int)
     across = 2.1 if info.width >= info.height else 1.5
     height = 4 * across * min(info.height / info.width, 2)
-    figure = Figure(figsize=(max(7.5, across * count + 0.6), height + 3.3), layout="constrained")
+    figure = Plot(figsize=(max(7.5, across * count + 0.6), height + 3.3), layout="constrained")
     figure.suptitle(headline(evidence), fontsize=12, color=INK, parse_math=False)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(height + 0.5, 2.4))[:, 0]
     axes = upper.subplots(4, count, squeeze=False)
@@ -128,7 +128,7 @@ def draw_middles(evidence: Sequence[Evidence], titles: Sequence[str]) -> Figure:
     shown = [at for at, name in enumerate(ROWS) if name not in ZOOMED or name in seen]
     tallest = max(each.info.height / each.info.width for each in evidence)
     size = (2.5 * len(shown), (2.35 * tallest + 0.15) * len(evidence) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Plot(figsize=size, layout="constrained")
     axes = figure.subplots(len(evidence), len(shown), squeeze=False)
     for axis, at in zip(axes[0], shown, strict=True):
         axis.set_title(ROWS[at], fontsize=10, color=INK)
