@@ -33,7 +33,7 @@ from gradio.state_holder import StateHolder
 from visiting import ONE, SEVERAL, Visitor, as_file
 
 from peakzoom.apps.serve.limits import Limits
-from peakzoom.apps.serve.page import server
+from peakzoom.apps.serve.page import _averaged, server
 from peakzoom.apps.serve.service import Service
 from peakzoom.apps.serve.sweeper import Sweeper, named_files
 
@@ -234,6 +234,20 @@ def test_the_server_hears_the_page_alone(address: str, visitor: Visitor, clip: P
     assert visitor.http.post("upload", files=files, headers={"Origin": own}).status_code == 200
     linked = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert httpx.get(own, headers=linked, timeout=60).status_code == 200
+
+
+def test_both_tabs_say_how_many_views_a_score_is_the_mean_of(
+    recognizer: Recognizer, address: str, tmp_path: Path
+) -> None:
+    config = httpx.get(address + "config", timeout=60).json()
+    shown = [each["props"].get("value") for each in config["components"] if each["type"] == "markdown"]
+    one, several = (each for each in shown if each and each.startswith("Scores are means over"))
+    assert one == several and "over 1 views" in one and "`peakzoom predict` takes 30" in one
+    assert "`--num-clips 10 --crops 3`" in one
+    as_predict = Service(recognizer, recognizer.choose_views(None), Limits(), tmp_path)
+    assert (
+        _averaged(as_predict) == "Scores are means over 30 views of a video, as those of `peakzoom predict`."
+    )
 
 
 def uploads_of(visitor: Visitor) -> Path:

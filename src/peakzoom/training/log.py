@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from peakzoom.data.runs import read_metrics
 from peakzoom.display.figures import curves_figure
 from peakzoom.training.module import Training
+from peakzoom.training.time_left import TimeLeft
 from peakzoom.utils.durable import whole, write_csv
 
 log = logging.getLogger(__name__)
@@ -40,16 +41,13 @@ class EpochLog(Callback):
     Args:
         folder: of the stage.
         name: of the stage.
+        left: the time that is.
         lines: log a line an epoch; there is no bar to see.
     """
 
-    def __init__(self, folder: Path, name: str, lines: bool) -> None:
-        self.file, self.name, self.lines = folder / "metrics.csv", name, lines
-        self.began = self.drawn = time.monotonic()
-        self.first = 0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began, self.first = time.monotonic(), trainer.current_epoch
+    def __init__(self, folder: Path, name: str, left: TimeLeft, lines: bool) -> None:
+        self.file, self.name, self.left, self.lines = folder / "metrics.csv", name, left, lines
+        self.drawn = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
@@ -73,11 +71,9 @@ class EpochLog(Callback):
         if time.monotonic() - self.drawn > DRAW_AFTER:
             self._draw()
         if self.lines:
-            left = (trainer.max_epochs or 0) - epoch - 1
-            seconds = (time.monotonic() - self.began) / (epoch + 1 - self.first) * left
             shown = [f"{name} {measured[key]:{form}}" for key, name, form in SHOWN if key in measured]
             log.info(
-                f"{self.name} epoch {epoch + 1}/{trainer.max_epochs}: {', '.join(shown)}, {seconds:.0f} s left"
+                f"{self.name} epoch {epoch + 1}/{trainer.max_epochs}: {', '.join(shown)}, {self.left.said}"
             )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

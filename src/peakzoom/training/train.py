@@ -48,6 +48,7 @@ from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.start import build, class_weights, resolved, set_start
+from peakzoom.training.time_left import TimeLeft
 from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.journal import hash_of
@@ -226,6 +227,18 @@ def _build(stage: StageRun, classes: Sequence[str]) -> Training:
     return Training(model, recipe, stage.settings, options.seed, weight)
 
 
+def _epochs(settings: StageSettings, steps: int) -> int:
+    """Of a stage, with so many steps in an epoch."""
+    return max(settings.epochs, math.ceil(settings.min_steps / steps))
+
+
+def _later(stage: StageRun, steps: int) -> int:
+    """How many batches of this stage the one after it comes to: there each branch is a pass through the network."""
+    if stage.name == STAGES[-1] or STAGES[-1] not in stage.options.steps:
+        return 0
+    return _epochs(stage.recipe.joint, steps) * steps * len(stage.recipe.branches)
+
+
 def _trainer(stage: StageRun) -> L.Trainer:
     """Lightning's trainer with what is written and shown of a stage."""
     settings, options, folder = stage.settings, stage.options, stage.folder
@@ -234,14 +247,15 @@ def _trainer(stage: StageRun) -> L.Trainer:
     if is_main_process():  # no other: it may come before this one has looked whether the run's folder is new
         folder.mkdir(parents=True, exist_ok=True)
     steps = math.ceil(len(stage.train_set) / stage.recipe.batch_size)
-    epochs = max(settings.epochs, math.ceil(settings.min_steps / steps))
+    epochs = _epochs(settings, steps)
     if epochs > settings.epochs:
         log.info(
             f"{stage.name}: {epochs} epochs rather than {settings.epochs}, for {settings.min_steps} steps on few "
             "videos"
         )
     bar = options.progress and is_watched()
-    callbacks: list[Callback] = [EpochLog(folder, stage.name, lines=options.progress and not bar)]
+    left = TimeLeft(stage.name, _later(stage, steps))
+    callbacks: list[Callback] = [left, EpochLog(folder, stage.name, left, options.progress and not bar)]
     if stage.val_set:
         callbacks.append(checkpoint_callback(folder / "checkpoints", "best", monitor="val_score", mode="max"))
     # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a

@@ -72,6 +72,7 @@ def _one_clip_tab(service: Service, examples: Sequence[Path]) -> None:
                 label="What each branch predicts",
                 interactive=False,
             )
+    gr.Markdown(_averaged(service))
     gr.Markdown("What the network saw, as a video and as a figure:")
     video = gr.Video(
         show_label=False,
@@ -102,6 +103,7 @@ def _several_files_tab(service: Service) -> None:
     go = gr.Button("Recognise all", variant="primary")
     table = gr.Dataframe(headers=["file", "class", "score", "problem"], interactive=False, wrap=True)
     scores = gr.File(label="All scores as CSV", interactive=False)
+    gr.Markdown(_averaged(service))
     go.click(
         partial(_predict, service), [files], [table, scores], api_name="several", api_visibility="private"
     )
@@ -133,6 +135,18 @@ def _predict(service: Service, files: list[str] | None) -> tuple[Any, ...]:
             raise UserError("No file came: choose some videos")
         rows, file = service.table(files)
     return rows, str(file)
+
+
+def _averaged(service: Service) -> str:
+    """What a score is the mean of; where `peakzoom predict` takes other views, its scores are not these."""
+    here, usual = service.views, service.recognizer.choose_views(None)
+    said = f"Scores are means over {here.clips * here.crops} views of a video"
+    if here == usual:
+        return f"{said}, as those of `peakzoom predict`."
+    return (
+        f"{said}; `peakzoom predict` takes {usual.clips * usual.crops}, so that its scores differ a little. This page "
+        f"gives the same when it is started with `--num-clips {usual.clips} --crops {usual.crops}`, and takes longer."
+    )
 
 
 def _about(service: Service) -> str:
