@@ -30,6 +30,7 @@ from peakzoom.inference.early_exit import (
 )
 from peakzoom.inference.prediction import Effort
 from peakzoom.inference.recognizer import Recognizer, load
+from peakzoom.inference.temperature import tempered
 from peakzoom.model.load import digest
 from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views, decode_views
@@ -435,6 +436,33 @@ def test_a_recognizer_that_exits_early(run: Path, clip_data: VideoSet) -> None:
     )  # as in files that were begun before thresholds were data
     with pytest.raises(UserError, match=r"4 x 1 views of rule paper, and 10 x 3"):
         early.predict(clip_data.entries[-1].path, Views())
+
+
+def test_calibrated_scores_by_the_command(
+    home: Path, clip_data: VideoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, kept = clip_data.entries[-1].path, tmp_path / "kept.jsonl"
+    with pytest.raises(
+        UserError, match=r"temperature\.json does not exist: 'peakzoom calibrate RUN' makes it"
+    ):
+        call("predict", home, file, *VIEWS, "--calibrated")
+    monkeypatch.setattr("peakzoom.evaluation.calibrate.fitted_temperature", lambda *_: 0.5)
+    said = call("calibrate", home, *VIEWS)
+    assert "scores: temperature 0.5; expected calibration error on these videos" in said
+    call("predict", home, file, *VIEWS, "--calibrated", "--jsonl", kept)
+    plain = load(home, "cpu")
+    scores = json.loads(kept.read_text())["scores"]["fused"]
+    fused = plain.predict(file, Views(clips=4, crops=1)).scores["fused"]
+    assert [scores[name] for name in plain.classes] == tempered(fused, 0.5).tolist()
+    with pytest.raises(UserError, match="fitted for other views"):
+        call("predict", home, file, "--calibrated")
+    assert "with another temperature" in one_error("predict", home, file, *VIEWS, "--jsonl", kept, "--resume")
+
+
+def one_error(*arguments: object) -> str:
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    return str(error.value)
 
 
 def test_no_model_is_said_before_no_thresholds(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,11 +21,13 @@ from peakzoom.cli.options import (
     ViewOptions,
     data_option,
 )
-from peakzoom.utils.durable import explain_full_disk, whole_folder
+from peakzoom.utils.durable import explain_full_disk, whole_folder, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.system import expect_place
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from peakzoom.evaluation.calibrate import Calibration
 
 
@@ -45,30 +48,26 @@ def calibrate(
     precision: PrecisionOpt = "32-true",
     reading: DataOptions,
 ) -> None:
-    """Choose thresholds of the early exit from validation videos: less work, the same predictions.
+    """Choose thresholds of the early exit, and the temperature of the scores, from validation videos.
 
-    Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade` and
-    `peakzoom predict runs/first clip.mp4 --cascade`
+    The early exit makes less work of the same predictions; the temperature makes a score come closer to the share of
+    predictions that are right.
+
+    Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade`,
+    `peakzoom predict runs/first clip.mp4 --cascade` and `peakzoom predict runs/first clip.mp4 --calibrated`
     """
     import numpy as np
 
     from peakzoom.evaluation.calibrate import calibrate as choose
+    from peakzoom.evaluation.calibrate import fitted_temperature
     from peakzoom.evaluation.evaluate import score_videos
     from peakzoom.inference.cost import multiply_adds_by_pass
     from peakzoom.inference.early_exit import FOLDER, Work, two_stages, view_order
+    from peakzoom.inference.temperature import FILE, Temperature
+    from peakzoom.model.load import digest
 
     averaged, target = views.views(), Path(run) / FOLDER
-    if not Path(run).is_dir():
-        raise UserError(
-            f"{run} is no folder here, expected a run folder or a saved model: the thresholds are kept inside"
-        )
-    expect_place(target)
-    if target.exists():
-        raise UserError(f"{target} exists: remove it to calibrate again")
-    if data is None and split == "test":
-        raise UserError(
-            "thresholds chosen on a run's own test videos would flatter its test: use --split val, or name other DATA"
-        )
+    _check(run, target, data, split)
     recognizer = EngineOptions(device, "torch", precision).load(run)
     two_stages(recognizer.engine)  # refuses what cannot stop half way
     videos = videos_to_score(run, data, reading, split)
@@ -85,8 +84,28 @@ def calibrate(
     result = choose(original, fused, labels, view_order(averaged.clips, averaged.crops), work, loss)
     with explain_full_disk(target, "calibrate again"), whole_folder(target) as draft:
         result.save(recognizer, averaged, draft)
+        temperature = fitted_temperature(fused.mean(1), labels)
+        if temperature is not None:
+            fitted = Temperature(temperature, digest(recognizer.model), averaged, precision)
+            write_text(draft / FILE, json.dumps(fitted.to_dict(), indent=2) + "\n")
     _report(result, averaged.clips * averaged.crops, recognizer.model.zooms)
+    _report_scores(temperature, fused.mean(1), labels)
     print_result(f"The thresholds, all that were tried, and their plot: {target}")
+
+
+def _check(run: str, target: Path, data: Path | None, split: str) -> None:
+    """Refuse what cannot be written, and videos that thresholds must not be chosen on."""
+    if not Path(run).is_dir():
+        raise UserError(
+            f"{run} is no folder here, expected a run folder or a saved model: the thresholds are kept inside"
+        )
+    expect_place(target)
+    if target.exists():
+        raise UserError(f"{target} exists: remove it to calibrate again")
+    if data is None and split == "test":
+        raise UserError(
+            "thresholds chosen on a run's own test videos would flatter its test: use --split val, or name other DATA"
+        )
 
 
 def _report(result: Calibration, views: int, branches: bool) -> None:
@@ -100,4 +119,20 @@ def _report(result: Calibration, views: int, branches: bool) -> None:
         f"predictions changed: {best.changed}, from right to wrong: {best.lost} ({best.risk:.2%} changed over many "
         f"orders of the views); loses at most {best.loss_bound:.2f} points of accuracy, as far as scores can tell "
         f"(95%); {result.videos} videos do not rule out that {result.bound:.1f}% of predictions change (95%)"
+    )
+
+
+def _report_scores(temperature: float | None, scores: np.ndarray, labels: np.ndarray) -> None:
+    """What the temperature makes of the scores of these videos, or why there is none."""
+    from peakzoom.evaluation.report.numbers import reliability
+    from peakzoom.inference.temperature import tempered
+
+    if temperature is None:
+        print_result(f"scores: {len(labels)} videos do not tell how sure they may be; more videos may")
+        return
+    before, after = (reliability("fused", each, labels) for each in (scores, tempered(scores, temperature)))
+    print_result(
+        f"scores: temperature {temperature:.2g}; expected calibration error on these videos {before.ece:.1%}, with it "
+        f"{after.ece:.1%}; mean of -ln(score of the label) {before.nll:.3f}, with it {after.nll:.3f}; "
+        "'peakzoom predict --calibrated' applies it"
     )

@@ -146,6 +146,15 @@ class CascadeOptions(EngineOptions):
 
 
 @dataclass(frozen=True)
+class CalibratedOptions(CascadeOptions):
+    """What computes the predictions, how far, and what their scores mean."""
+
+    calibrated: Annotated[
+        bool, typer.Option(help="Scores at the temperature that 'peakzoom calibrate' has found.")
+    ] = False
+
+
+@dataclass(frozen=True)
 class RecipeOptions:
     """A recipe, and what of it is to be otherwise; None leaves it as it is."""
 

@@ -15,7 +15,7 @@ import typer
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import check_new, find_videos
-from peakzoom.cli.options import CascadeOptions, RunArg, ViewOptions, hardware_option, output_option
+from peakzoom.cli.options import CalibratedOptions, RunArg, ViewOptions, hardware_option, output_option
 from peakzoom.utils.durable import explain_full_disk, write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.video.guard import start_early
@@ -84,7 +84,7 @@ def predict(
             show_default="1, on Ray one for each GPU or core",
         ),
     ] = None,
-    computing: CascadeOptions,
+    computing: CalibratedOptions,
 ) -> None:
     """Recognise the action in video files.
 
@@ -101,7 +101,12 @@ def predict(
 
 
 def _label(
-    run: str, files: list[str], results: Results, views: Views, workers: int | None, computing: CascadeOptions
+    run: str,
+    files: list[str],
+    results: Results,
+    views: Views,
+    workers: int | None,
+    computing: CalibratedOptions,
 ) -> tuple[int, int]:
     """Label an archive on Ray; returns how many files there are, and how many gave no prediction."""
     from peakzoom.apps.batch.label import label
@@ -118,7 +123,12 @@ def _label(
 
 
 def _predict(
-    run: str, files: list[str], results: Results, views: Views, workers: int | None, computing: CascadeOptions
+    run: str,
+    files: list[str],
+    results: Results,
+    views: Views,
+    workers: int | None,
+    computing: CalibratedOptions,
 ) -> tuple[int, int]:
     """Look at one file after the other, here; returns how many there are, and how many gave no prediction."""
     from peakzoom.utils.journal import Journal, settings_file

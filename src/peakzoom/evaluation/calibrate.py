@@ -16,6 +16,7 @@ from peakzoom.display.figures import COLOURS, INK, Plot
 from peakzoom.evaluation.stats import upper_bound
 from peakzoom.inference.early_exit import FILE, EarlyExit, Thresholds, Work, lead_of
 from peakzoom.inference.recognizer import Recognizer
+from peakzoom.inference.temperature import LEAST, tempered
 from peakzoom.model.load import digest
 from peakzoom.utils.durable import write_csv, write_text
 from peakzoom.utils.progress import Progress, progress_bar
@@ -167,26 +168,34 @@ def _plain(point: Point) -> dict[str, float | None]:
     return {key: None if math.isinf(value) else value for key, value in asdict(point).items()}
 
 
+def best_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature (Guo et al., 2017) at which scores (V, S) predict the labels, int (V,), best."""
+    return float(min(TEMPERATURES, key=lambda each: surprise(tempered(scores, each), labels)))
+
+
+def fitted_temperature(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """The :func:`best_temperature` where the videos can tell one, else None.
+
+    Where all are right, the surer the better; where a mistake is as sure as the rest, the vaguer.
+    """
+    found = best_temperature(scores, labels)
+    return (
+        found if TEMPERATURES[0] < found < TEMPERATURES[-1] and (scores.argmax(1) != labels).any() else None
+    )
+
+
+def surprise(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -ln(score of the label)."""
+    return float(-np.log(np.maximum(scores[np.arange(len(labels)), labels], LEAST)).mean())
+
+
 def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The full test's scores as probabilities that can be counted with: (V, S) -> float64 (V, S).
 
-    Scores are brought to the temperature (Guo et al., 2017) at which they predict the labels best: the mean of softmax
-    scores says rather who leads than how surely.
-
-    Args:
-        scores: means over the views, (V, S).
-        labels: int (V,).
+    They are brought to their :func:`best_temperature`: the mean of softmax scores says rather who leads than how
+    surely.
     """
-    logs = np.log(np.maximum(scores.astype(np.float64), 1e-30))
-
-    def at(temperature: float) -> np.ndarray:
-        powers = np.exp((logs - logs.max(1, keepdims=True)) / temperature)
-        return powers / powers.sum(1, keepdims=True)
-
-    def surprise(temperature: float) -> float:
-        return float(-np.log(np.maximum(at(temperature)[np.arange(len(labels)), labels], 1e-30)).mean())
-
-    return at(min(TEMPERATURES, key=surprise))
+    return tempered(scores, best_temperature(scores, labels))
 
 
 def _bound(lost: np.ndarray) -> float:

@@ -30,6 +30,8 @@ from peakzoom.inference.engines.base import Engine
 from peakzoom.inference.engines.build import SUFFIXES, build_engine, open_exported
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.prediction import Prediction, average
+from peakzoom.inference.temperature import FILE as TEMPERATURE
+from peakzoom.inference.temperature import Temperature, read_temperature, tempered
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest, find_model, is_on_hub, read_from_hub, read_model
 from peakzoom.model.precision import FULL, slow_in
@@ -52,9 +54,11 @@ class Recognizer:
         model: the network; None where there is only an engine, as for an exported file.
         file: the exported file, where there is one.
         early_exit: lets :meth:`score` stop before it has seen every view; None sees them all.
+        temperature: brings the fused scores closer to the share of predictions that are right; None leaves them.
 
     Raises:
-        UserError: the early exit was calibrated for another model, or the engine cannot stop early.
+        UserError: the early exit or the temperature was calibrated for another model, or the engine cannot stop early;
+            both of them, of which each is made for the scores without the other.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Recognizer:
         model: PeakZoom | None = None,
         file: Path | None = None,
         early_exit: EarlyExit | None = None,
+        temperature: Temperature | None = None,
     ) -> None:
         self.engine, self._model, self._file = engine, model, file
         self.classes, self.preprocess = engine.classes, engine.preprocess
@@ -70,6 +75,14 @@ class Recognizer:
         if early_exit is not None:
             two_stages(engine)
             early_exit.check(self.weights, self.precision)
+        self.temperature = temperature
+        if temperature is not None:
+            if early_exit is not None:
+                raise UserError(
+                    "the temperature was fitted to scores of every view, and the early exit leaves some out: ask for "
+                    "one of --calibrated and --cascade"
+                )
+            temperature.check(self.weights, self.precision)
 
     @classmethod
     def of(
@@ -99,11 +112,14 @@ class Recognizer:
         return self.engine.precision if isinstance(self.engine, TorchEngine) else FULL
 
     def choose_views(self, views: Views | None) -> Views:
-        """The views to average: those of the early exit, or the paper's 30, where none are given.
+        """The views to average: those that it was calibrated for, or the paper's 30, where none are given.
 
         Raises:
-            UserError: the early exit was calibrated for others.
+            UserError: it was calibrated for others.
         """
+        if self.temperature is not None:
+            self.temperature.check(self.weights, self.precision, views)
+            return self.temperature.views
         if self.early_exit is None:
             return views or Views()
         if views is not None:
@@ -125,6 +141,7 @@ class Recognizer:
             "views": asdict(views),
             # "None", a string, as ever: files of that time go on.
             "cascade": "None" if self.early_exit is None else self.early_exit.to_dict(),
+            **({} if self.temperature is None else {"temperature": self.temperature.temperature}),
             # Left out where it is the default, as before there was a choice: files of that time go on.
             **({} if self.precision == FULL else {"precision": self.precision}),
         }
@@ -168,6 +185,8 @@ class Recognizer:
                 batches.setdefault(name, []).append(logits.softmax(1))
         views = {name: torch.cat(parts).numpy() for name, parts in batches.items()}
         means = {name: average(values) for name, values in views.items()}
+        if self.temperature is not None:
+            means["fused"] = tempered(means["fused"], self.temperature.temperature)
         return Prediction(info.path, self.classes, means, views, info.problem)
 
     def predict(self, file: str | Path, views: Views | None = None) -> Prediction:
@@ -233,6 +252,7 @@ def load(
     engine: str | None = None,
     precision: str = FULL,
     cascade: bool = False,
+    calibrated: bool = False,
 ) -> Recognizer:
     """Load a trained model: a run folder, a saved model, an exported file, or a name that is none here.
 
@@ -250,12 +270,13 @@ def load(
         precision: "32-true", or of engine torch "bf16-mixed" or "16-mixed": convolutions in half precision, for GPUs,
             and for CPUs that have instructions for it.
         cascade: exit early, by the thresholds that ``peakzoom calibrate`` left in the run.
+        calibrated: bring the fused scores to the temperature that it found.
 
     Raises:
         UserError: there is no such model, or it cannot be computed like this; or the thresholds are missing or were
             calibrated for other weights or another precision.
     """
-    recognizer = load_quietly(path, device, engine, precision, cascade)
+    recognizer = load_quietly(path, device, engine, precision, cascade, calibrated)
     used = recognizer.engine
     if isinstance(used, TorchEngine) and (why := slow_in(precision, used.device)):
         log.warning(why)
@@ -263,7 +284,12 @@ def load(
 
 
 def load_quietly(
-    path: str | Path, device: str, engine: str | None, precision: str, cascade: bool
+    path: str | Path,
+    device: str,
+    engine: str | None,
+    precision: str,
+    cascade: bool,
+    calibrated: bool = False,
 ) -> Recognizer:
     """:func:`load` without its warning, for a machine that only asks what the model is."""
     name, model, file = str(path), None, None
@@ -287,4 +313,5 @@ def load_quietly(
     if cascade:
         two_stages(built)  # refuses an exported file as that, not for its missing thresholds
         early_exit = read_early_exit(Path(name) / FOLDER / FILE)
-    return Recognizer(built, model, file, early_exit)
+    temperature = read_temperature(Path(name) / FOLDER / TEMPERATURE) if calibrated else None
+    return Recognizer(built, model, file, early_exit, temperature)

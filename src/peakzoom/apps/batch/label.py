@@ -147,7 +147,9 @@ def _prepare(run: str, views: Views | None, options: LabelOptions) -> Job:
         run = str(Path(run).absolute())
     # This model only says what it is: the driver's machine may have no GPU.
     here = "cpu" if device == "cuda" else device
-    recognizer = load_quietly(run, here, options.engine, options.precision, options.cascade)
+    recognizer = load_quietly(
+        run, here, options.engine, options.precision, options.cascade, options.calibrated
+    )
     on_torch = isinstance(recognizer.engine, TorchEngine)
     if device == "cuda" and not on_torch:
         raise UserError(f"engine {recognizer.engine.name} runs on the CPU, not on cuda: leave the device out")

@@ -47,7 +47,7 @@ class LabelOptions:
         workers: how many, each with a model of its own; None is one for each GPU, or for each core where there is none.
         batch: videos that are written together at most; what a killed driver costs each worker.
         device: "auto" takes GPUs where the cluster has some, "cpu", "cuda" ...
-        engine, precision, cascade: as for :func:`peakzoom.load`.
+        engine, precision, cascade, calibrated: as for :func:`peakzoom.load`.
 
     Raises:
         UserError: there would be no worker or no video in a batch.
@@ -59,6 +59,7 @@ class LabelOptions:
     engine: str | None = None
     precision: str = FULL
     cascade: bool = False
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch", self.batch)):
@@ -125,7 +126,12 @@ class Worker:
         try:
             options = job.options
             self._recognizer = load(
-                job.run, options.device, options.engine, options.precision, options.cascade
+                job.run,
+                options.device,
+                options.engine,
+                options.precision,
+                options.cascade,
+                options.calibrated,
             )
             if other := changed_settings(job.settings, self._recognizer.settings(job.views)):
                 raise UserError(f"{job.run} is another model here, with another {other}")

@@ -156,7 +156,7 @@ def _about(service: Service) -> str:
     return (
         f"The model knows {len(classes)} classes: {names}. It names one of them whatever it sees.\n\n"
         f"It looks at clips of {pre.frames} frames of {pre.size} x {pre.size} pixels, {views} views of a video. "
-        f"Scores add up to 1 and are not calibrated.\n\n"
+        f"Scores add up to 1 and are not calibrated; `peakzoom calibrate` and `peakzoom predict --calibrated` are.\n\n"
         f"What you send stays on this server and is removed after {service.limits.minutes} minutes. "
         f"[peakzoom](https://doi.org/10.1155/2022/5094801) follows Zhou, Li, Wang and Li (2022)."
     )
