@@ -667,8 +667,8 @@ def test_how_cores_are_shared_out(
     "arguments,reason",
     [
         (["--on", "ray"], "name a new folder with --out"),
-        (["--on", "ray", "--out", "o", "--jsonl", "a.jsonl"], "leave --jsonl and --top out"),
-        (["--on", "ray", "--out", "o", "--top", "3"], "leave --jsonl and --top out"),
+        (["--on", "ray", "--out", "o", "--jsonl", "a.jsonl"], "leave --jsonl, --csv and --top out"),
+        (["--on", "ray", "--out", "o", "--top", "3"], "leave --jsonl, --csv and --top out"),
         (["--out", "o"], "add --on ray"),
         (["--on", "ray", "--out", "s3://bucket/o"], "expected a folder on a disk"),
         (["--on", "ray", "--out", "o", "--workers", "0"], "workers is 0, expected 1 or more"),
