@@ -40,6 +40,7 @@ LAZY: dict[str, dict[str, str]] = {
         "peakzoom.inference.engines.openvino": EXPORT,
     },
     "inference/prediction.py": {"peakzoom.display.figures": MATPLOTLIB},
+    "model/backbones/videomae.py": {"transformers": "extra transformers"},
     "video/guard_child.py": {
         "peakzoom.video.decode": QUIET,
         "peakzoom.video.faults": QUIET,

@@ -15,7 +15,7 @@ from peakzoom.inference.packed import PackedConv, can_pack, pack, pack_convoluti
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.inference.rewrite import CONVOLUTIONS, NORMS, fold_batch_norms, take_strides_first
 from peakzoom.model import PeakZoom
-from peakzoom.model.backbones import BACKBONES, FIXED_LENGTH
+from peakzoom.model.backbones import BACKBONES, FIXED_LENGTH, options_for
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.video.views import Preprocess, to_input
 
@@ -29,7 +29,7 @@ def trained(
     torch.manual_seed(0)
     preprocess = Preprocess(size=size, frames=frames, canvas=(size, size), zoom_source=zoom_source)
     if backbone in FIXED_LENGTH:
-        options["backbone_options"] = {"frames": frames}
+        options["backbone_options"] = options_for(backbone, 32, frames, size)
     model = PeakZoom(backbone, 7, width=width, preprocess=preprocess.to_dict(), **options)  # type: ignore[arg-type]
     for module in model.modules():
         if isinstance(module, NORMS):

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from peakzoom.inference.engines.base import Description
 from peakzoom.inference.recognizer import load
 from peakzoom.model import BACKBONES, PeakZoom
-from peakzoom.model.backbones import FIXED_LENGTH
+from peakzoom.model.backbones import options_for
 from peakzoom.model.pretrained import expect_fit
 from peakzoom.model.schema import CLIP
 from peakzoom.utils.errors import UserError
@@ -172,7 +172,7 @@ def test_what_is_said(saved: Path, written: dict[str, Any], changed: dict[str, A
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_network_can_be_asked_without_numbers(name: str, tmp_path: Path) -> None:
     """A network that cannot would be refused when it is loaded."""
-    options = {"frames": 8} if name in FIXED_LENGTH else None
+    options = options_for(name, 32, 8, 64)
     made = {"num_classes": 2, "width": 0.125, "backbone_options": options}
     clip = {"size": 64, "frames": 8, "canvas": (64, 64)}
     with torch.device("meta"):  # or its weights would be drawn

@@ -30,7 +30,7 @@ from peakzoom.model import (
     normalise,
     place_response,
 )
-from peakzoom.model.backbones import FIXED_LENGTH, motion
+from peakzoom.model.backbones import motion, options_for
 from peakzoom.model.backbones.motion import MOTION_GAIN, convolve_with_motion, with_motion
 from peakzoom.video.views import Preprocess
 
@@ -659,7 +659,7 @@ def test_forms_that_do_not_exist(option: str, value: object) -> None:
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_every_network_takes_spatial_attention(name: str, tmp_path: Path) -> None:
     """It zooms, every part learns, and it comes back from its saved form."""
-    options: dict[str, Any] = {"max_stride": 16, **({"frames": 8} if name in FIXED_LENGTH else {})}
+    options = options_for(name, 16, 8, 96)
     torch.manual_seed(0)
     model = PeakZoom(name, CLASSES, width=1 / 16, backbone_options=options, dropout=0.0, **OURS)
     clips, labels = video(2, 8, (96, 96)), torch.tensor([0, 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,10 +185,9 @@ def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
 def _width(name: str, cost: float, recipe: Recipe) -> float:
     """The width at which a network costs about so many G multiply-adds."""
     from peakzoom.inference.cost import width_for
-    from peakzoom.model import BACKBONES
-    from peakzoom.training.start import backbone_options
+    from peakzoom.model.backbones import BACKBONES, options_for
 
-    made_with = backbone_options(replace(recipe, model=name))
+    made_with = options_for(name, recipe.max_stride, recipe.preprocess.frames, recipe.preprocess.size)
 
     def make(width: float) -> Any:
         return BACKBONES[name](10, width=width, **made_with)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from peakzoom.model.backbones import options_for
 from peakzoom.model.network import PeakZoom
 from peakzoom.model.starts import FOLDER
 from peakzoom.model.weights import load_weights
@@ -81,11 +82,12 @@ class PublicWeights:
                 f"{self.name} was trained on {self.data} and knows no actions: train from it, "
                 f"'peakzoom train DATA --weights {self.name} --out RUN'"
             )
+        clips = self.preprocess
         model = PeakZoom(
             self.network,
             len(classes),
             branches=("original",),
-            backbone_options={"max_stride": STRIDE},
+            backbone_options=options_for(self.network, STRIDE, clips["frames"], clips["size"]),
             classes=classes,
             preprocess=dict(self.preprocess),
         )

@@ -112,6 +112,7 @@ PREPROCESS = {
 OPTIONS = {
     "max_stride": whole(1, 4096),
     "frames": whole(2, 512),
+    "size": whole(16, 4096),
     "width": number(0, 64, above=True),
     "dropout": number(0, 1),
     "pool": TEXT,

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from peakzoom.data.entries import Entry
 from peakzoom.model import PeakZoom, PeakZoomConfig
-from peakzoom.model.backbones import FIXED_LENGTH
+from peakzoom.model.backbones import FIXED_SIZE, options_for
 from peakzoom.model.load import find_model, is_on_hub, read_from_hub, read_model
 from peakzoom.model.public import STRIDE, PublicWeights, find_public, weights_file
 from peakzoom.model.starts import fitting_start, start_of
@@ -37,21 +36,15 @@ def class_weights(entries: Sequence[Entry], classes: int, balance: float) -> Ten
     return weight * raw.sum() / (weight * raw).sum()
 
 
-def backbone_options(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe says about its video network beside the width."""
-    options: dict[str, Any] = {"max_stride": recipe.max_stride}
-    if recipe.model in FIXED_LENGTH:
-        options["frames"] = recipe.preprocess.frames
-    return options
-
-
 def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
     """The untrained network of a recipe's stage 1, or 2 (``joint``)."""
     config = PeakZoomConfig(
         num_classes=len(classes),
         branches=recipe.branches if joint else ("original",),
         width=recipe.width,
-        backbone_options=backbone_options(recipe),
+        backbone_options=options_for(
+            recipe.model, recipe.max_stride, recipe.preprocess.frames, recipe.preprocess.size
+        ),
         dropout=recipe.dropout,
         attention_per=recipe.attention_per,
         response=recipe.response,
@@ -107,6 +100,8 @@ def expect_meaning(recipe: Recipe, public: PublicWeights) -> None:
         "preprocess.mean": (pre.mean, tuple(own["mean"])),
         "preprocess.std": (pre.std, tuple(own["std"])),
     }
+    if public.network in FIXED_SIZE:  # their positions are learnt for one grid
+        wanted |= {f"preprocess.{key}": (getattr(pre, key), own[key]) for key in ("size", "frames")}
     for key, (given, expected) in wanted.items():
         if given != expected:
             shown = ",".join(f"{each:g}" for each in given) if isinstance(given, tuple) else given

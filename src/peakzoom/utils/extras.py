@@ -8,9 +8,19 @@ from contextlib import contextmanager
 from peakzoom.utils.errors import UserError
 
 EXTRAS = {  # optional extras and what they bring
-    "train": ("filelock", "lightning", "torchmetrics", "matplotlib", "PIL", "rarfile", "tensorboard"),
+    "train": (
+        "filelock",
+        "lightning",
+        "torchmetrics",
+        "matplotlib",
+        "PIL",
+        "rarfile",
+        "sklearn",
+        "tensorboard",
+    ),
     "serve": ("gradio",),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
+    "transformers": ("transformers",),
     "ray": ("ray", "pyarrow", "fsspec"),
 }
 

@@ -167,3 +167,26 @@ def mmaction2(shifted: bool) -> Shapes:
             last = f"conv{number}.{kind}{net}"
         table[".".join(["backbone", *at, last, vector])] = shape
     return table
+
+
+def videomae(channels: int, layers: int, classes: int = 400) -> Shapes:
+    """``VideoMAEForVideoClassification`` of transformers 4, by which the files on the hub were written."""
+    at = "videomae.embeddings.patch_embeddings.projection"
+    table: Shapes = {f"{at}.weight": (channels, 3, 2, 16, 16), f"{at}.bias": (channels,)}
+    for layer in range(layers):
+        at = f"videomae.encoder.layer.{layer}"
+        for name in ("query", "key", "value"):
+            table[f"{at}.attention.attention.{name}.weight"] = (channels, channels)
+        for name in ("q_bias", "v_bias"):
+            table[f"{at}.attention.attention.{name}"] = (channels,)
+        for name, (out, into) in {
+            "attention.output.dense": (channels, channels),
+            "intermediate.dense": (4 * channels, channels),
+            "output.dense": (channels, 4 * channels),
+        }.items():
+            table |= {f"{at}.{name}.weight": (out, into), f"{at}.{name}.bias": (out,)}
+        for name in ("layernorm_before", "layernorm_after"):
+            table |= {f"{at}.{name}.weight": (channels,), f"{at}.{name}.bias": (channels,)}
+    for name in ("weight", "bias"):
+        table[f"fc_norm.{name}"] = (channels,)
+    return {**table, "classifier.weight": (classes, channels), "classifier.bias": (classes,)}

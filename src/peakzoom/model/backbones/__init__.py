@@ -23,6 +23,7 @@ from peakzoom.model.backbones.tcnn import (
 from peakzoom.model.backbones.trn import TRN
 from peakzoom.model.backbones.tsm import TSM
 from peakzoom.model.backbones.tsn import TSN
+from peakzoom.model.backbones.videomae import videomae_b, videomae_l, videomae_s
 
 BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "tcnn": tcnn,
@@ -40,15 +41,30 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "tsn": TSN,
     "tsm": TSM,
     "trn": TRN,
+    "videomae_s": videomae_s,
+    "videomae_b": videomae_b,
+    "videomae_l": videomae_l,
 }
 
-FIXED_LENGTH = {"trn"}  # networks for one number of frames, which they take as ``frames``
+TRANSFORMERS = {"videomae_s", "videomae_b", "videomae_l"}  # networks that need the extra of that name
+FIXED_LENGTH = {"trn", *TRANSFORMERS}  # networks for one number of frames, which they take as ``frames``
+FIXED_SIZE = TRANSFORMERS  # networks for one size, which they take as ``size``
+
+
+def options_for(name: str, max_stride: int, frames: int, size: int) -> dict[str, int]:
+    """What a network by name is told of the clips beside the width: all take ``max_stride``, some only one shape."""
+    shape = {"frames": frames} if name in FIXED_LENGTH else {}
+    return {"max_stride": max_stride, **shape, **({"size": size} if name in FIXED_SIZE else {})}
+
 
 __all__ = [
     "BACKBONES",
     "FIXED_LENGTH",
+    "FIXED_SIZE",
     "TCNN",
+    "TRANSFORMERS",
     "VideoNetwork",
+    "options_for",
     "tcnn",
     "tcnn_16",
     "tcnn_local",

@@ -1,0 +1,129 @@
+"""VideoMAE: a plain vision transformer over patches of 2 frames x 16 x 16 pixels, all of them attending to all.
+
+Tong, Song, Wang and Wang, "VideoMAE: masked autoencoders are data-efficient learners for self-supervised video
+pre-training", NeurIPS 2022; the code of Hugging Face's ``transformers`` (an extra), whose published weights load.
+
+Its classifier reads the LayerNorm of the mean of all patches. That is not a mean of what each patch says, but for one
+factor a clip: with m the mean over the patches x of a clip, over channels mu(.) and var(.),
+
+    LN(m) = (m - mu(m)) / sqrt(var(m) + eps) * g + b = mean over x of [(x - mu(x)) / sqrt(var(m) + eps) * g + b]
+
+since mu is linear. What stands in brackets is this network's feature at a patch, the classifier is linear on the mean
+of features, and class maps are exact (Eq. 1); the factor that a clip's patches share goes with Eq. 4's normalisation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peakzoom.model.backbones.base import VideoNetwork, check_video
+from peakzoom.model.geometry import CellGeometry
+from peakzoom.utils.errors import UserError
+from peakzoom.utils.extras import needed_for
+
+TUBELET, PATCH = 2, 16  # frames and pixels of a patch
+HEAD = 64  # channels of an attention head
+DEPTHS = {"videomae_s": (6, 12), "videomae_b": (12, 12), "videomae_l": (16, 24)}  # heads and layers
+
+
+class VideoMAE(VideoNetwork):
+    """One of :data:`DEPTHS`; for one number of frames and one size, whose positions it knows.
+
+    Args:
+        num_classes, width, dropout: as all networks have them; ``width`` scales the heads.
+        max_stride: feature cells are 16 pixels apart, and cannot be nearer.
+        kind: name in :data:`DEPTHS`.
+        frames: T, even.
+        size: H and W in pixels, a multiple of 16.
+
+    Raises:
+        UserError: frames or size of which no patches can be made, or cells that are to be nearer.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        width: float = 1.0,
+        dropout: float = 0.0,
+        max_stride: int = 32,
+        *,
+        kind: str = "videomae_b",
+        frames: int = 16,
+        size: int = 224,
+    ) -> None:
+        super().__init__()
+        if frames % TUBELET or size % PATCH or max_stride < PATCH:
+            raise UserError(
+                f"{kind} takes an even number of frames, a size that is a multiple of {PATCH} pixels, and a max_stride "
+                f"of {PATCH} or more; {frames}, {size} and {max_stride} came"
+            )
+        with needed_for(kind):
+            from transformers import VideoMAEConfig, VideoMAEModel
+        heads, layers = DEPTHS[kind]
+        heads = max(1, round(heads * width))
+        self.frames, self.size = frames, size
+        self.body = VideoMAEModel(
+            VideoMAEConfig(
+                image_size=size,
+                patch_size=PATCH,
+                num_frames=frames,
+                tubelet_size=TUBELET,
+                hidden_size=HEAD * heads,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                intermediate_size=4 * HEAD * heads,
+                use_mean_pooling=True,
+            )
+        )
+        self.norm = nn.LayerNorm(HEAD * heads)
+        cells = CellGeometry((1, 1, 1)).then((TUBELET, PATCH, PATCH), (TUBELET, PATCH, PATCH), 0)
+        self.classify(num_classes, HEAD * heads, dropout, cells)
+
+    def features(self, video: Tensor) -> Tensor:
+        """Features of every patch, as above: (B, 3, T, H, W) float -> (B, C, T / 2, H / 16, W / 16)."""
+        shape = tuple(check_video(video).shape[2:])
+        if shape != (self.frames, self.size, self.size):
+            raise ValueError(f"clips are {shape}, expected {(self.frames, self.size, self.size)}")
+        patches = self.body(video.transpose(1, 2)).last_hidden_state  # (B, N, C)
+        spread = torch.var(patches.mean(1, keepdim=True), dim=-1, correction=0, keepdim=True) + self.norm.eps
+        centred = patches - patches.mean(-1, keepdim=True)
+        normed = centred * spread.rsqrt() * self.norm.weight + self.norm.bias
+        return normed.transpose(1, 2).unflatten(2, (self.frames // TUBELET, self.size // PATCH, -1))
+
+    def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Names of ``VideoMAEForVideoClassification`` as they are called here; of its older releases too."""
+        return {_own_name(name): value for name, value in state.items()}
+
+
+RENAMED = {
+    "videomae.": "body.",
+    "fc_norm.": "norm.",
+    "classifier.": "fc.",
+    ".q_bias": ".query.bias",
+    ".v_bias": ".value.bias",
+}
+
+
+def _own_name(name: str) -> str:
+    for theirs, ours in RENAMED.items():
+        if name.startswith(theirs) or (theirs[0] == "." and name.endswith(theirs)):
+            name = name.replace(theirs, ours)
+    return name
+
+
+def videomae_s(num_classes: int, **options: Any) -> VideoMAE:
+    """ViT-S: 22 M parameters."""
+    return VideoMAE(num_classes, kind="videomae_s", **options)
+
+
+def videomae_b(num_classes: int, **options: Any) -> VideoMAE:
+    """ViT-B: 87 M parameters."""
+    return VideoMAE(num_classes, kind="videomae_b", **options)
+
+
+def videomae_l(num_classes: int, **options: Any) -> VideoMAE:
+    """ViT-L: 304 M parameters."""
+    return VideoMAE(num_classes, kind="videomae_l", **options)
