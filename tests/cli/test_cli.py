@@ -30,6 +30,7 @@ from peakzoom.evaluation.pointing import PointedFrame, Pointing
 from peakzoom.hub.card import update_card
 from peakzoom.inference.recognizer import load
 from peakzoom.model.config import BRANCHES
+from peakzoom.model.public import public_weights
 from peakzoom.model.starts import starts
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, paper, small, spatial
@@ -134,7 +135,10 @@ def test_no_command(call: Call) -> None:
         ("train {tmp}/empty --out {new}", "no videos"),
         ("train {tmp}/loose --out {new}", "no class folders"),
         ("train {tmp}/single --out {new}", "one class"),
-        ("train {clips} --out {new} --recipe large", "expected small, spatial, paper, quickstart, or a file"),
+        (
+            "train {clips} --out {new} --recipe large",
+            "expected small, spatial, finetune, paper, quickstart, or a file",
+        ),
         ("train {clips} --out {new} --recipe {clips}", "no TOML"),
         ("train {clips} --out {new} --recipe {tmp}/empty", "or a file"),
         ("train {clips} --out {new} --model resnet", "tcnn_xs"),
@@ -476,12 +480,13 @@ def test_weights_are_listed_in_80_columns(call: Call, monkeypatch: pytest.Monkey
     monkeypatch.setattr("peakzoom.cli.console.out_console.width", 80)
     result = call("weights")
     assert result.code == 0 and result.err == ""
-    lines = result.out.splitlines()
-    assert max(map(len, lines)) <= 80 and "…" not in result.out
+    *lines, folder = result.out.splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in result.out and folder.endswith("peakzoom/weights")
     for start in starts():
         (row,) = (line for line in lines if f" {start.name} " in line)
         assert f" {start.network} " in row and f"{start.card['accuracy']:.1f}%" in row
-    assert "Apache-2.0" in lines[0] and "--init none trains from scratch" in lines[-1]
+    assert "Apache-2.0" in lines[0] and "--init none trains from scratch" in result.out
+    assert all(any(f" {name} " in line for line in lines) for name in public_weights())
 
 
 @pytest.mark.parametrize(

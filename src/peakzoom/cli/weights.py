@@ -42,14 +42,15 @@ def weights() -> None:
     )
     public = public_weights().values()
     lines = [
-        (each.name, f"{each.accuracy:g}%", each.licence, "yes" if each.is_here else "no") for each in public
+        (each.name, f"{each.accuracy:.1f}%", each.licence, "yes" if each.is_here else "no") for each in public
     ]
     show_table("Public weights", ("--weights", "top-1", "licence", "here"), lines)
     print_result(
         "The network is what stands behind the stroke, without who published it.\n"
-        "top-1: as published, on the data set that the name begins with; that of ImageNet is\n"
-        "of single images, and these know no actions.\n"
-        "licence: of the repository that publishes the file. What the terms of the data set\n"
+        "top-1: as published, on the data set that the name begins with; for ImageNet of\n"
+        "single images, and these know no actions.\n"
+        "licence: of the repository that publishes the file. What the terms of the data\n"
         "that it was trained on say of the weights is for you to find out.\n"
-        f"here: in {cache_home() / 'weights'}; others are fetched when they are used."
+        "here: whether it has been fetched; one that is used is, and kept in\n"
+        f"{cache_home() / 'weights'}"
     )
