@@ -443,6 +443,7 @@ def test_a_batch_goes_on_where_it_was_lost(
     assert notes.suffix == ".parquet"  # and none of what was noted
 
 
+@pytest.mark.slow
 def test_a_worker_computes_in_the_precision_it_is_told(
     job: Job, run: Path, folder: Path, tmp_path: Path
 ) -> None:

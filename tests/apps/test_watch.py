@@ -617,6 +617,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 def test_a_reader_who_has_seen_enough(run: Path, make_clip: Callable[..., Path], tmp_path: Path) -> None:
     child = start(run, make_clip(tmp_path / "a.mp4", frames=30), "--every", 0.001, "--device", "cpu")
     assert child.stdout is not None and child.stderr is not None
@@ -625,6 +626,7 @@ def test_a_reader_who_has_seen_enough(run: Path, make_clip: Callable[..., Path],
     assert (child.wait(60), child.stderr.read()) == (141, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_ends_it_properly(
     run: Path, make_clip: Callable[..., Path], tmp_path: Path, sent: signal.Signals, code: int

@@ -308,6 +308,7 @@ def test_unreadable_files_and_exported_models(tmp_path: Path, run: Path, clip_da
         explain(Recognizer(trained.engine), clip_data.entries[-1].path)
 
 
+@pytest.mark.slow
 def test_real_clips_of_every_shape(shared_data: Path) -> None:
     """Peaks lie within the frame, times within the video, whatever the size; and the same file gives the same."""
     pre = Preprocess(size=64, frames=8, stride=4, canvas=(64, 64), fps=15.0)

@@ -62,6 +62,7 @@ def test_video(tmp_path: Path, size: tuple[int, int], setup: Callable[..., None]
         save(evidence, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evidence = explain(recognizer(), write_squares(tmp_path / "v.mov", still), views=ONE)
     out = tmp_path / "out"

@@ -191,6 +191,7 @@ def push(*arguments: object, **environment: str) -> tuple[int | None, str, str]:
     return peakzoom("push", *arguments, env={**kept, **environment}, anew=ANEW)
 
 
+@pytest.mark.slow
 def test_to_the_hub_and_back(run: Path, clip: Path, tmp_path: Path, served: Hub) -> None:
     """Pushed by the command, fetched by name over the wire, and once more from the cache alone."""
     copied = Path(shutil.copytree(run, tmp_path / "run", symlinks=True))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from peakzoom.data.synthetic.composed.paint import paint
 from peakzoom.data.synthetic.composed.scene import CLASSES, compose
 from peakzoom.model import BACKBONES, starts
+from peakzoom.model.public import public_weights
 from peakzoom.model.starts import FOLDER, Start, expect_fit, fitting_start, start_of
 from peakzoom.training.recipes import small
 from peakzoom.utils.errors import UserError
@@ -25,6 +26,7 @@ named = pytest.mark.parametrize("start", ALL, ids=lambda start: start.name)
 
 def test_the_folder_holds_the_weights_of_the_cards_and_no_more() -> None:
     expected = {f"{start.name}.safetensors" for start in ALL} | {"cards.json"}
+    expected |= {"public.toml", *(each.class_list for each in public_weights().values() if each.class_list)}
     assert {file.name for file in FOLDER.iterdir()} == expected and len(ALL) >= 4
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 10e6
     pre = small().preprocess

@@ -442,6 +442,7 @@ def answers(run: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return file.read_bytes()
 
 
+@pytest.mark.slow
 def test_predictions_go_on_from_every_byte(
     run: Path,
     folder: Path,
@@ -883,6 +884,7 @@ def beside(other: str, *words: str) -> None:
     command(*words)
 
 
+@pytest.mark.slow
 def test_shards_by_two_processes_at_the_same_time(
     evaluated: tuple[list[object], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

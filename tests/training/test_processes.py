@@ -204,6 +204,7 @@ def test_two_processes_have_the_loss_curve_of_one(pair: dict[int, Path]) -> None
             ]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_weights_of_one(pair: dict[int, Path]) -> None:
     for stage in ("tcnn", "joint"):
         one, two = (load_file(pair[processes] / stage / "last" / "model.safetensors") for processes in (1, 2))
@@ -239,6 +240,7 @@ def spoiled(folder: str, *words: str) -> None:
     assert left.value.code == 2
 
 
+@pytest.mark.slow
 def test_a_loss_of_one_process_that_is_no_number_ends_all(listed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     folder.mkdir()

@@ -289,6 +289,7 @@ def test_a_resumed_training_is_bit_for_bit_the_one_never_stopped(
         assert (tmp_path / "run" / name).read_bytes() == (unbroken / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_bit_for_bit(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +332,7 @@ def by_script(*words: str) -> None:
     runpy.run_path(words[0], run_name="__main__")
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(clips: Path, clip_data: VideoSet, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 70)
     lines = [f"{entry.path},{clip_data.classes[entry.label]},{entry.split}" for entry in clip_data.entries]

@@ -216,6 +216,7 @@ def test_many_files_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == [(1, 3), (2, 3), (3, 3)] and each_file(bad.pid, []) == {}
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("work", ["pid", "sleep_forever"])
 def test_no_process_outlives_its_parent(work: str, tmp_path: Path) -> None:

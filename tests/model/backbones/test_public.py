@@ -214,6 +214,7 @@ def test_every_file_loads_whole(table: Server, name: str) -> None:
 # Through the command line --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_predicts_without_training(
     table: Server, call: Callable[..., tuple[int, str]], clip_data: VideoSet, tmp_path: Path
 ) -> None:
