@@ -447,7 +447,7 @@ def unusable(kind: str, folder: Path) -> Path:
         ("empty", "is empty"),
         ("folder", "is a folder"),
         ("pipe", "is a pipe"),
-        ("text", "cannot be read as a video: Invalid data"),
+        ("text", "is a text, not a video"),
         ("playlist", "is a playlist, not a video"),
         ("audio", "holds no video stream"),
         ("audio with cover", "holds no video stream, only a picture"),

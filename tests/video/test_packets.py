@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -213,3 +214,42 @@ def test_errors_of_another_kind_are_counted_too(tmp_path: Path) -> None:
         fixed.packets = iter(list(container.demux(stream)))
         assert len(list(decoded_frames(fixed, shaky, losses))) == 11
     assert losses.lines() == ["a packet cannot be decoded and is left out after 2 frames: KeyError: 31"]
+
+
+# Ends that the container hides --------------------------------------------------------------------------------------
+
+
+def test_an_end_that_comes_far_too_early_is_said(tmp_path: Path) -> None:
+    """Block headers of a Matroska file are overwritten in the middle: the reader takes that for the end of the file."""
+    whole = odd_videos.write(tmp_path / "whole.mkv", "libx264", frames=50)
+    assert probe(whole).problem is None
+    data = bytearray(whole.read_bytes())
+    first = data.index(b"\x1f\x43\xb6\x75")  # the first cluster
+    middle = (first + data.rindex(b"\x1c\x53\xbb\x6b")) // 2  # up to the cues
+    data[middle : middle + 2000] = bytes(2000)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(bytes(data))
+    info = probe(cut)
+    assert info.frames < 45 and info.problem is not None
+    assert (
+        "its header states 2.0 s" in info.problem or "damage" in info.problem or "cannot be" in info.problem
+    )
+
+
+def test_a_last_frame_that_is_shown_for_long_is_no_early_end(tmp_path: Path) -> None:
+    """As of a recorded screen on which nothing moves any more."""
+    path = tmp_path / "held.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        packets = []
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(odd_videos.shown(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            packets += stream.encode(frame)
+        packets += stream.encode()
+        packets[-1].duration = round(3 / packets[-1].time_base)
+        for packet in packets:
+            container.mux(packet)
+    info = probe(path)
+    assert info.frames == 10 and info.problem is None

@@ -26,6 +26,8 @@ from peakzoom.video.packets import Losses, decoded_frames
 from peakzoom.video.shape import Crop, displayed_shape
 from peakzoom.video.streams import choice, stream_order, untried_stream
 
+STATING = ("mov", "matroska", "avi", "flv")  # formats whose header states how long the video is
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -109,8 +111,9 @@ def _scan_stream(
     first: av.VideoFrame | None = None
     held_bytes, losses, check = 0, Losses(), ConversionCheck(path)
     ticks: list[tuple[int | None, int | None]] = []  # when to show, when to decode; units of the time base
+    last: av.VideoFrame | None = None
     for frame in decoded_frames(container, stream, losses):
-        first = first or frame
+        first, last = first or frame, frame
         check.look(len(ticks), frame)
         ticks.append((frame.pts, frame.dts))
         if most is not None and len(ticks) > most:
@@ -120,7 +123,7 @@ def _scan_stream(
             held.append(frame)
         else:
             held = None
-    if first is None:
+    if first is None or last is None:
         why = losses.why()
         return f"no frame can be decoded: {why}" if why else "its video stream holds no frame"
     problems = losses.lines()
@@ -132,6 +135,9 @@ def _scan_stream(
     if not stated:
         problems.append(f"timestamps are missing or out of order, {rate:g} fps assumed")
     fps = (len(times) - 1) / float(times[-1]) if times[-1] > 0 else rate
+    shown = float((getattr(last, "duration", None) or 0) * (stream.time_base or 0)) or (1 / fps if fps else 0)
+    if stated and not problems and (early := _ends_early(container, stream, float(times[-1]) + shown)):
+        problems.append(early)
 
     shape, slip = displayed_shape(container, stream, first)
     if slip:
@@ -151,6 +157,20 @@ def _scan_stream(
         problem="; ".join(problems) or None,
     )
     return Scan(info, times, stream.index, shape.crop, held)
+
+
+def _ends_early(container: InputContainer, stream: VideoStream, seconds: float) -> str | None:
+    """What the header promises and the file does not hold, where that is far from what its frames last."""
+    if container.format.name.split(",")[0] not in STATING:
+        return None
+    stated = 0.0
+    if stream.duration and stream.time_base:
+        stated = float(stream.duration * stream.time_base)
+    elif container.duration and not container.streams.audio:  # which may last longer
+        stated = container.duration / av.time_base
+    if stated - seconds <= max(0.5, 0.1 * stated):
+        return None
+    return f"ends after {seconds:.1f} s, its header states {stated:.1f} s"
 
 
 def frame_times(stamps: np.ndarray, rate: float) -> tuple[np.ndarray, bool]:
