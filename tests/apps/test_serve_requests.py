@@ -354,7 +354,7 @@ def test_a_name_with_markup_is_text_in_the_table(visitor: Visitor, sent: str, sh
     found = visitor.ask(SEVERAL, [place])["output"]["data"]
     ((*first, reason),) = found[0]["data"]
     assert first == [shown, "", ""]
-    assert reason.startswith("cannot be read as a video: Invalid data found when processing input")
+    assert reason.startswith("is a text, not a video")
     (row,) = csv.DictReader(visitor.http.get("file=" + quote(found[1]["path"])).text.splitlines())
     assert (row["file"], row["problem"]) == (shown, reason)
     found = visitor.ask(ONE, place, "the prediction")["output"]
