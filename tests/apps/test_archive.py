@@ -490,7 +490,7 @@ def test_what_a_worker_refuses(job: Job, run: Path, folder: Path) -> None:
         ),
         ("shy", "copying failed: the storage is busy", "storage"),
         ("gone", "copying failed: ", "storage"),
-        ("broken", "cannot be read as a video", "file"),
+        ("broken", "is a text, not a video", "file"),
     ],
 )
 def test_files_of_a_storage_that_give_no_answer(

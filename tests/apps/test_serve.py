@@ -134,9 +134,7 @@ def test_a_table_of_good_and_bad_files(
     assert [row["file"] for row in table] == ["a.mp4", "'=cmd|broken.mp4", "passwd"]  # no formula
     assert table[0]["class"] == rows[0][1] and table[0]["problem"] == ""
     assert sum(float(table[0][name]) for name in recognizer.classes) == pytest.approx(1)
-    assert (
-        "cannot be read as a video" in table[1]["problem"] and str(service.folder) not in table[1]["problem"]
-    )
+    assert "is a text, not a video" in table[1]["problem"] and str(service.folder) not in table[1]["problem"]
     assert "no file that was uploaded" in table[2]["problem"]
     assert all(row["class"] == "" for row in table[1:])
 
@@ -339,7 +337,7 @@ def test_several_files(page: Page, recognizer: Recognizer, clip_data: VideoSet, 
     page.get_by_text("broken").first.wait_for()
     page.get_by_role("button", name="Recognise all").click()
     page.wait_for_function(
-        "document.body.innerText.includes('cannot be read as a video')", timeout=60_000
+        "document.body.innerText.includes('is a text, not a video')", timeout=60_000
     )  # what people see: the table holds hidden copies
     with page.expect_download() as download:
         page.locator("a[download='predictions.csv']").click()

@@ -322,7 +322,7 @@ def test_an_error_of_the_server_is_a_sentence(
 def test_what_is_no_video_is_told_and_never_shown_as_a_page(visitor: Visitor) -> None:
     place = visitor.upload("evil.html", b"<script>window.hit=1</script>", "text/html").json()[0]
     found = visitor.ask(ONE, as_file(place), "the prediction")
-    assert not found["success"] and "evil.html: cannot be read as a video" in found["output"]["error"]
+    assert not found["success"] and "evil.html: is a" in found["output"]["error"]
     shown = visitor.http.get(f"file={place}")
     assert "html" not in shown.headers["content-type"] or "attachment" in shown.headers["content-disposition"]
 

@@ -578,7 +578,7 @@ def test_damage_is_said_and_written(
     "arguments,said",
     [
         ("{tmp}/gone.mp4 --out {new}", "no such file"),
-        ("{text} --out {new}", "cannot be read as a video"),
+        ("{text} --out {new}", "is a text, not a video"),
         ("rtsp://127.0.0.1:1/x --out {new}", "cannot be opened"),
         ("ftp://127.0.0.1/x.mp4", "expected one of http"),
         ("{clip} --ignore nothing --out {new}", "no class of this model"),
