@@ -57,7 +57,20 @@ TABLES: dict[str, Callable[[], Shapes]] = {
     "kinetics400/videomae_l": lambda: videomae(1024, 24),
 }
 SMALL = ["--size", 32, "--set", "preprocess.frames=4", "--set", "preprocess.short_side=none"]
-SHORT = ["--set", "accelerator=cpu", "--workers", 0, "--val-fraction", 0, "--epochs", 1, "--joint-epochs", 1]
+SHORT = [
+    "--set",
+    "accelerator=cpu",
+    "--workers",
+    0,
+    "--val-fraction",
+    0,
+    "--epochs",
+    1,
+    "--joint-epochs",
+    1,
+    "--batch-size",
+    9,
+]
 
 
 def stand_in(table: Shapes) -> bytes:
@@ -236,7 +249,9 @@ def test_predicts_without_training(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    "name", [name for name in TABLES if "videomae" not in name]
+)  # these know one size alone
 def test_trains_predicts_explains(
     table: Server, call: Callable[..., tuple[int, str]], clips: Path, tmp_path: Path, name: str
 ) -> None:
@@ -264,7 +279,9 @@ def test_trains_predicts_explains(
     assert config["options"]["weights"] == name and config["recipe"]["name"] == "finetune"
     clip = next((clips).rglob("test_*.mp4"))
     assert load(out, "cpu").predict(clip).classes == model.classes
-    code, said = call("explain", out, clip, "--out", tmp_path / "seen", "--device", "cpu")
+    code, said = call(
+        "explain", out, clip, "--out", tmp_path / "seen", "--num-clips", 1, "--crops", 1, "--device", "cpu"
+    )
     assert code == 0, said
 
 
@@ -276,6 +293,7 @@ def test_what_makes_weights_meaningless_is_refused(
         (["--set", "preprocess.mean=0.5,0.5,0.5"], "means nothing with preprocess.mean 0.5,0.5,0.5"),
         (["--set", "width=0.5"], "means nothing with width 0.5"),
         (["--init", "none"], "exclude one another"),
+        (["--weights", "kinetics400/videomae_s", "--size", 64], "means nothing with preprocess.size 64"),
     ):
         start = ["train", clips / "clips.csv", "--weights", "kinetics400/r3d_18", "--out", tmp_path / "run"]
         code, said = call(*start, *words)
