@@ -20,12 +20,14 @@ from peakzoom.data.glimpses import Glimpse
 from peakzoom.evaluation.stats import GROUPS, PairedTest, bootstrap_interval, paired_test, share_of
 from peakzoom.utils.errors import UserError
 
+MAJORITY, NUMBERS = "most frequent class", "numbers of the file"
+STILL, CHANGES = "one still frame", "where pixels change"
 FEATURES: dict[str, Callable[[Glimpse], np.ndarray]] = {
-    "numbers of the file": Glimpse.numbers,
-    "one still frame": lambda seen: seen.still.ravel(),
-    "where pixels change": lambda seen: seen.changes.ravel(),
+    NUMBERS: Glimpse.numbers,
+    STILL: lambda seen: seen.still.ravel(),
+    CHANGES: lambda seen: seen.changes.ravel(),
 }
-MAJORITY, NUMBERS, STILL, CHANGES = SHORTCUTS = ("most frequent class", *FEATURES)
+SHORTCUTS = (MAJORITY, *FEATURES)
 
 STRENGTHS = (1e-4, 1e-2, 1.0)  # C of the classifiers, chosen by folds of the training videos
 USUAL = 1e-2  # where there is too little to choose by

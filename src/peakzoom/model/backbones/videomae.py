@@ -33,7 +33,9 @@ class VideoMAE(VideoNetwork):
     """One of :data:`DEPTHS`; for one number of frames and one size, whose positions it knows.
 
     Args:
-        num_classes, width, dropout: as all networks have them; ``width`` scales the heads.
+        num_classes: S.
+        width: factor on the number of heads, and so on all channels.
+        dropout: probability before the classifier.
         max_stride: feature cells are 16 pixels apart, and cannot be nearer.
         kind: name in :data:`DEPTHS`.
         frames: T, even.
