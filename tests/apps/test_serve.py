@@ -364,7 +364,7 @@ def test_bad_files_give_a_sentence_and_names_no_script(page: Page, tmp_path: Pat
     page.set_input_files("input[type=file] >> nth=0", str(file))
     page.wait_for_timeout(500)
     page.get_by_role("button", name="Recognise", exact=True).click()
-    page.get_by_text("annot be read as a video").first.wait_for(timeout=30_000)
+    page.get_by_text("s a text, not a video").first.wait_for(timeout=30_000)
     assert page.evaluate("window.hit") is None
     assert page.input_value("#prediction textarea") == ""
 

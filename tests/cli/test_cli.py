@@ -216,7 +216,7 @@ def test_no_command(call: Call) -> None:
         ("explain {run}", "Missing argument"),
         ("explain {tmp}/gone {video}", "does not exist"),
         ("explain {run} {tmp}/gone.mp4 --out {new}", "no such file"),
-        ("explain {run} {clips} --out {new}", "text file|cannot be read as a video"),
+        ("explain {run} {clips} --out {new}", "is a text, not a video"),
         ("explain {run} {video} --out {new} --class swim", "no class is called 'swim', expected one of"),
         ("explain {run} {video} --out {new} --crop 3", "crop is 3, expected 0 to 2"),
         ("explain {run} {video} --out {run}", "not empty"),
