@@ -755,9 +755,20 @@ def test_problems_of_the_list_are_told_too(clip_data: VideoSet, small: Recipe, t
     assert rows(out / "problems.csv") == [{"path": "gone.mp4", "reason": "listed, but there is no such file"}]
 
 
-def test_two_at_once_in_one_folder(clip_data: VideoSet, small: Recipe, tmp_path: Path) -> None:
-    """The second gets a sentence, and the folder is free again afterwards."""
+def test_two_at_once_in_one_folder(
+    clip_data: VideoSet, small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second gets a sentence, also by another way to the folder, which is free again afterwards."""
     out = tmp_path / "runs" / "one"
+    out.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(out)
+    monkeypatch.chdir(out)
+    with alone_in(out):
+        for same in (tmp_path / "link", Path(), out / ".." / "one"):
+            with pytest.raises(UserError, match="is being written by another process: wait for it"):
+                train(clip_data, small, same, TCNN)
+    out.rmdir()
+    monkeypatch.chdir(tmp_path)
     with alone_in(out):
         for resume in (False, True):
             with pytest.raises(UserError, match=r"one is being written by another process: wait for it"):

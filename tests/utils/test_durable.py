@@ -90,6 +90,17 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
     assert steps == ["sync a.part", "rename a.part a", f"sync {tmp_path.name}"]
 
 
+@pytest.mark.parametrize("way", [".", "../here"])
+def test_a_folder_without_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with whole_folder(Path(way)) as draft:
+        (draft / "a").write_text("new")
+    assert names(tmp_path) == ["here", "here/a"]
+
+
 def test_a_folder_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:
     for name in ("best.part", "best", "best.old.part"):
         (tmp_path / name / "inner").mkdir(parents=True)

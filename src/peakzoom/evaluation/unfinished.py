@@ -11,7 +11,7 @@ import numpy as np
 from peakzoom.data.entries import VideoSet
 from peakzoom.inference.prediction import Effort, Prediction
 from peakzoom.inference.recognizer import Recognizer
-from peakzoom.utils.durable import DRAFT, check_new_folder
+from peakzoom.utils.durable import DRAFT, by_name, check_new_folder
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal, check_journal, hash_of, is_written, whole_lines
 from peakzoom.video.sampling import Views
@@ -22,6 +22,7 @@ BLURRED = "faithfulness.jsonl"
 
 def part_of(out: Path) -> Path:
     """Where the scores are while an evaluation is not complete."""
+    out = by_name(out)
     return out.with_name(out.name + DRAFT)
 
 

@@ -55,8 +55,10 @@ def alone_in(out: Path) -> Iterator[None]:
     """
     expect_place(out, utf8=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Not RUN.lock: a study holds that of each of its runs, from before the training until after the test.
-    with only_writer(out, out.with_name(f".{out.name}.training.lock")):
+    # Not RUN.lock: a study holds that of each of its runs, from before the training until after the test. A run that is
+    # reached through a link, or as ".", is the same run.
+    real = out.resolve()
+    with only_writer(out, real.with_name(f".{real.name}.training.lock")):
         yield
 
 

@@ -88,12 +88,18 @@ def check_new_folder(folder: Path) -> None:
         raise UserError(f"{folder} is not empty: name another --out")
 
 
+def by_name(folder: Path) -> Path:
+    """The same folder by a name, where it is given as ``.`` or ``..``: a draft or a lock is called after it."""
+    return folder.resolve() if folder.name in ("", "..") else folder
+
+
 @contextmanager
 def whole_folder(folder: Path, draft: Path | None = None) -> Iterator[Path]:
     """A draft to fill, which is the folder of that name when the block ends; one that is there goes then.
 
     The draft lies beside it when not given. What a killed process left of it is removed first.
     """
+    folder = by_name(folder)
     draft = draft or folder.with_name(folder.name + DRAFT)
     if draft.exists():
         shutil.rmtree(draft)
