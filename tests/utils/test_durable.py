@@ -98,7 +98,7 @@ def test_a_folder_without_a_name_of_its_own(
     monkeypatch.chdir(tmp_path / "here")
     with whole_folder(Path(way)) as draft:
         (draft / "a").write_text("new")
-    assert names(tmp_path) == ["here", "here/a"]
+    assert names(tmp_path) == ["here", "here/a"] and Path.cwd() == tmp_path / "here" and Path("a").exists()
 
 
 def test_a_folder_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> None:

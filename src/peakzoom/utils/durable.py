@@ -115,9 +115,12 @@ def whole_folder(folder: Path, draft: Path | None = None) -> Iterator[Path]:
     old = folder.with_name(f"{folder.name}.old{DRAFT}")
     if old.exists():
         shutil.rmtree(old)
+    here = folder.exists() and folder.samefile(Path())
     if folder.exists():
         folder.rename(old)
     draft.rename(folder)
+    if here:  # this process works in the one that goes
+        os.chdir(folder)
     sync(folder.parent)
     if old.exists():
         shutil.rmtree(old)
