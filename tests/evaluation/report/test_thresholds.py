@@ -69,6 +69,8 @@ def test_which_classes_are_shown() -> None:
     assert [each.name for each in named] == ["class 2", "class 0"]
     with pytest.raises(UserError, match="no class is called clas 2: did you mean class 2"):
         threshold_curves(five, ["clas 2"])
+    with pytest.raises(UserError, match="no class is called xyz, expected one of 'class 0', "):
+        threshold_curves(five, ["xyz"])
     with pytest.raises(UserError, match="0 of 40 test videos are of class class 4"):
         threshold_curves(five, ["class 4"])
     alone = make_scores(12, ALL, 1, 1, 2)  # all of one class

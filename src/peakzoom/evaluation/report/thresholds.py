@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peakzoom.data.entries import some
 from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.stats import Share, share
 from peakzoom.utils.errors import UserError, did_you_mean, printable
@@ -52,7 +53,8 @@ def threshold_curves(scores: Scores, wanted: Sequence[str] = ()) -> list[Curves]
     """
     for name in wanted:
         if name not in scores.classes:
-            raise UserError(f"no class is called {printable(name)}{did_you_mean(name, scores.classes)}")
+            known = did_you_mean(name, scores.classes) or f", expected one of {some(scores.classes)}"
+            raise UserError(f"no class is called {printable(name)}{known}")
     names = list(dict.fromkeys(wanted)) or (scores.classes if len(scores.classes) == 2 else [])
     found = []
     for name in names:
