@@ -7,6 +7,7 @@ of weights without its classifier.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,16 @@ def stride_of(clips: Clips) -> int:
     return max(1, round((span - 1) / (PRE.frames - 1)))
 
 
+def groups_apart(groups: Iterable[str]) -> list[set[str]]:
+    """The groups that each fold tests: one each, or two of many."""
+    names = ordered(set(groups))
+    apart = len(names) if len(names) <= 12 else len(names) // 2
+    return [set(names[fold::apart]) for fold in range(apart)]
+
+
 def folds_of(clips: Clips) -> list[list[int]]:
     """The clips that each fold tests."""
-    groups = ordered({row["group"] for row in clips.rows})
-    apart = len(groups) if len(groups) <= 12 else len(groups) // 2
-    outs = [set(groups[fold::apart]) for fold in range(apart)]
+    outs = groups_apart({row["group"] for row in clips.rows})
     return [[n for n, row in enumerate(clips.rows) if row["group"] in out] for out in outs]
 
 

@@ -13,26 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from folds import groups_apart
 
 from peakzoom.data.check import check
 from peakzoom.data.datasets import open_data
-from peakzoom.data.entries import VideoSet, ordered
+from peakzoom.data.entries import VideoSet
 from peakzoom.data.glimpses import Glimpse
 from peakzoom.evaluation.shortcuts import SHORTCUTS, find_shortcuts
 from peakzoom.evaluation.stats import bootstrap_interval
 
 
-def groups_apart(groups: list[str]) -> list[set[str]]:
-    """The groups that each fold tests, as ``folds.py`` has them."""
-    names = ordered(set(groups))
-    apart = len(names) if len(names) <= 12 else len(names) // 2
-    return [set(names[fold::apart]) for fold in range(apart)]
-
-
 def floors(data: VideoSet, glimpses: dict[Path, Glimpse]) -> dict[str, tuple[float, tuple[float, float]]]:
     """Accuracy of each shortcut over all folds, and its interval by groups, in percent."""
     right, tested = defaultdict(list), []
-    for out in groups_apart([str(entry.group) for entry in data.entries]):
+    for out in groups_apart(str(entry.group) for entry in data.entries):
         divided = [replace(each, split="test" if each.group in out else "train") for each in data.entries]
         found = find_shortcuts(replace(data, entries=divided), glimpses)
         tested += [entry.group for entry in found.entries]

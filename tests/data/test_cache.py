@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from peakzoom.data import cache as module
-from peakzoom.data.cache import CachedVideo, FrameCache, cache_home, fill, read_cached
+from peakzoom.data.cache import CachedVideo, FrameCache, fill, frames_home, read_cached
 from peakzoom.utils.durable import free_bytes
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.decode import decode, frames_of
@@ -216,8 +216,8 @@ def test_ctrl_c_does_not_wait_for_all_files(
 
 def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_home() == tmp_path / "peakzoom" / "frames"
+    assert frames_home() == tmp_path / "peakzoom" / "frames"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_home() == tmp_path / ".cache" / "peakzoom" / "frames"
+    assert frames_home() == tmp_path / ".cache" / "peakzoom" / "frames"
     assert free_bytes(tmp_path / "not" / "there") > 0

@@ -10,9 +10,9 @@ import pytest
 from data.files import touch
 
 from peakzoom.data.datasets import open_data, open_to_look
-from peakzoom.data.digests import digest_of, digests, same_bytes
 from peakzoom.data.doubts import doubts, parts_of
 from peakzoom.data.entries import NO_CLASS, Entry, VideoSet
+from peakzoom.utils.digests import digest_of, digests, same_bytes
 from peakzoom.utils.errors import UserError
 
 
@@ -116,7 +116,7 @@ def test_only_files_of_one_length_are_read(tmp_path: Path, monkeypatch: pytest.M
     put(tmp_path, a="1", b="22", c="33", d="", e="", f="33")
     read: list[str] = []
     true = digest_of
-    monkeypatch.setattr("peakzoom.data.digests.digest_of", lambda file: read.append(file.stem) or true(file))
+    monkeypatch.setattr("peakzoom.utils.digests.digest_of", lambda file: read.append(file.stem) or true(file))
     files = sorted(tmp_path.iterdir())
     assert same_bytes([*files, *files, tmp_path / "gone.mp4"]) == [[tmp_path / "c.mp4", tmp_path / "f.mp4"]]
     assert sorted(read) == ["b", "c", "f"]

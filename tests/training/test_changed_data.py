@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny import longer
 
-from peakzoom.data.cache import cache_home
+from peakzoom.data.cache import frames_home
 from peakzoom.data.datasets import open_data
 from peakzoom.training.frames import decode_all
 from peakzoom.training.options import Options
@@ -101,5 +101,5 @@ def test_damaged_entries_of_the_cache_are_counted(clips: Path, said: Said) -> No
     assert decode_all(videos, longer(1, 1), OPTIONS).cached == wanted.cached
     (line,) = [line for line in said()[before:] if "damaged" in line]
     assert line == (
-        f"3 of 4 videos were damaged in the cache {cache_home()} and have been decoded anew: look at that disk"
+        f"3 of 4 videos were damaged in the cache {frames_home()} and have been decoded anew: look at that disk"
     )

@@ -54,7 +54,7 @@ def show_shortcuts(videos: VideoSet, glimpses: Mapping[Path, Glimpse], model: Mo
 
 def _divided(entries: list[Entry], model: Model | None) -> list[Entry]:
     """With the test videos of the model; else as the data say, or as a training divides them."""
-    from peakzoom.data.splits import SHARE, split_validation, usual_share
+    from peakzoom.data.splits import with_test_share
 
     if model is not None:
         divided = [
@@ -64,10 +64,7 @@ def _divided(entries: list[Entry], model: Model | None) -> list[Entry]:
         if all(entry.split == "train" for entry in divided):
             raise UserError(f"{model.name} tested none of these videos: name the DATA that it was tested on")
         return divided
-    if any(entry.split is not None for entry in entries):
-        return entries
-    train, test = split_validation(entries, usual_share(entries, SHARE, "test"), 0, "test")
-    return [*train, *test]
+    return with_test_share(entries) if all(entry.split is None for entry in entries) else entries
 
 
 def _scenery(found: Shortcuts) -> list[str]:

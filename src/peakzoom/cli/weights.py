@@ -14,7 +14,7 @@ def weights() -> None:
     """
     from peakzoom.model.public import public_weights
     from peakzoom.model.starts import LICENCE, starts
-    from peakzoom.utils.download import cache_home
+    from peakzoom.utils.folders import cache_home
 
     rows = [
         (

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.data.digests import digest_of
+from peakzoom.utils.digests import digest_of
 from peakzoom.utils.durable import DRAFT, whole
 from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.folders import cache_home
 from peakzoom.utils.progress import Progress
 from peakzoom.video.decode import HOLD_BYTES, frames_of
 from peakzoom.video.parallel import each_file
@@ -34,9 +35,9 @@ DAY = 86_400.0  # seconds
 AUTO_LIMIT = 8 * 2**30  # bytes; "auto" makes no cache larger than this, nor than half of the free disk
 
 
-def cache_home() -> Path:
-    """``$XDG_CACHE_HOME/peakzoom/frames``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peakzoom" / "frames"
+def frames_home() -> Path:
+    """``frames`` in the cache of peakzoom."""
+    return cache_home() / "frames"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.data.digests import same_bytes
 from peakzoom.data.doubts import doubts, parts_of
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.data.glimpses import Glimpse, glimpse
+from peakzoom.utils.digests import same_bytes
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.progress import Progress
 from peakzoom.video.parallel import each_file

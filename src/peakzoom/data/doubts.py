@@ -28,7 +28,7 @@ def doubts(classes: Sequence[str], parts: Parts, twins: Sequence[Sequence[Path]]
     Args:
         classes: their names.
         parts: videos by what they are for.
-        twins: files with the same bytes (:func:`peakzoom.data.digests.same_bytes`).
+        twins: files with the same bytes (:func:`peakzoom.utils.digests.same_bytes`).
     """
     return [*_names(classes), *_counts(classes, parts), *_twins(classes, parts, twins)]
 

@@ -49,13 +49,20 @@ def hold_out_share(entries: list[Entry], fraction: float | None) -> list[Entry]:
     Raises:
         UserError: as :func:`split_validation`.
     """
+    divided = with_test_share(entries, fraction)
+    if count := sum(entry.split == "test" for entry in divided):
+        log.info(
+            f"{count} of {len(entries)} videos are set aside for testing and never looked at (--test-fraction 0: none)"
+        )
+    return divided
+
+
+def with_test_share(entries: list[Entry], fraction: float | None = None) -> list[Entry]:
+    """:func:`hold_out_share` for whoever does look at the test videos: only what cannot be set aside is said."""
     share = usual_share(entries, SHARE, "test") if fraction is None else fraction
     if not share:
         return entries
     train, test = split_validation(entries, share, 0, "test")
-    log.info(
-        f"{len(test)} of {len(entries)} videos are set aside for testing and never looked at (--test-fraction 0: none)"
-    )
     before = {entry.path: entry.split for entry in entries}
     return [*(replace(entry, split=before[entry.path]) for entry in train), *test]
 

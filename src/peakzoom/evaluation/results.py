@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.display.figures import confusion_figure
 from peakzoom.display.html import block_html, folded_html, name_html, row_html, table_html
-from peakzoom.evaluation.stats import GROUPS, bootstrap_interval, share_of
+from peakzoom.evaluation.stats import accuracy_interval, groups_for_interval
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
 from peakzoom.utils.errors import UserError
@@ -118,7 +118,6 @@ def measure(
         groups: of the videos, drawn whole for the interval; None takes videos as independent (Wilson).
     """
     right = scores.argmax(1) == labels
-    wilson = share_of(right)
     predicted, target = torch.from_numpy(scores), torch.from_numpy(labels)
 
     def accuracy(average: Literal["micro", "none"], top_k: int = 1) -> Tensor:
@@ -131,7 +130,7 @@ def measure(
         top5=float(accuracy("micro", min(5, len(classes)))),
         mean_class=float(each[present].mean()),
         per_class={classes[index]: float(each[index]) for index in present},
-        interval=bootstrap_interval(right, groups) if groups else (wilson.low or 0.0, wilson.high or 0.0),
+        interval=accuracy_interval(right, groups),
     )
 
 
@@ -157,8 +156,7 @@ def summarise(scored: Scored, classes: Sequence[str], early_exit: EarlyExit | No
         name: np.stack([each.scores[name] for each in scored.predictions])
         for name in scored.predictions[0].scores
     }
-    known = [entry.group for entry in scored.entries if entry.group is not None]
-    groups = known if len(known) == len(labels) and len(set(known)) >= GROUPS else None
+    groups = groups_for_interval([entry.group for entry in scored.entries])
     fused = torch.from_numpy(stacked["fused"].argmax(1))
     confusion = multiclass_confusion_matrix(fused, torch.from_numpy(labels), num_classes=len(classes))
     return Evaluation(

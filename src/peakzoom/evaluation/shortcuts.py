@@ -17,7 +17,7 @@ import numpy as np
 
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.glimpses import Glimpse
-from peakzoom.evaluation.stats import GROUPS, PairedTest, bootstrap_interval, paired_test, share_of
+from peakzoom.evaluation.stats import PairedTest, accuracy_interval, groups_for_interval, paired_test
 from peakzoom.utils.errors import UserError
 
 MAJORITY, NUMBERS = "most frequent class", "numbers of the file"
@@ -96,25 +96,21 @@ def find_shortcuts(data: VideoSet, glimpses: Mapping[Path, Glimpse]) -> Shortcut
             "name the test videos in a manifest's column split"
         )
     labels = np.array([entry.label for entry in test])
-    known = [entry.group for entry in test if entry.group is not None]
-    groups = known if len(known) == len(test) and len(set(known)) >= GROUPS else None
+    groups = groups_for_interval([entry.group for entry in test])
     counts = Counter(entry.label for entry in train)
     predicted = {MAJORITY: np.full(len(test), min(counts, key=lambda label: (-counts[label], label)))}
     for name, features in FEATURES.items():
         given, asked = (np.stack([features(glimpses[e.path]) for e in part]) for part in (train, test))
         predicted[name] = _classify(given, train, asked)
     return Shortcuts(
-        [_measured(name, guess == labels, groups) for name, guess in predicted.items()],
+        [
+            Shortcut(name, guess == labels, accuracy_interval(guess == labels, groups))
+            for name, guess in predicted.items()
+        ],
         test,
         groups,
         cameras_of_one_class(seen, data.classes, glimpses),
     )
-
-
-def _measured(name: str, right: np.ndarray, groups: Sequence[str] | None) -> Shortcut:
-    wilson = share_of(right)
-    interval = bootstrap_interval(right, groups) if groups else (wilson.low or 0.0, wilson.high or 0.0)
-    return Shortcut(name, right, interval)
 
 
 def _classify(given: np.ndarray, entries: Sequence[Entry], asked: np.ndarray) -> np.ndarray:

@@ -209,6 +209,20 @@ def share_of(right: np.ndarray) -> Share:
     return share(int(right.sum()), len(right))
 
 
+def groups_for_interval(groups: Sequence[str | None]) -> list[str] | None:
+    """The groups of all videos, where each has one and there are enough for an interval that draws them whole."""
+    known = [group for group in groups if group is not None]
+    return known if len(known) == len(groups) and len(set(known)) >= GROUPS else None
+
+
+def accuracy_interval(right: np.ndarray, groups: Sequence[str] | None) -> tuple[float, float]:
+    """95% interval of the share of right predictions, bool (V,): over whole groups, or Wilson's without groups."""
+    if groups:
+        return bootstrap_interval(right, groups)
+    wilson = share_of(right)
+    return wilson.low or 0.0, wilson.high or 0.0
+
+
 def mean_class(right: np.ndarray, labels: np.ndarray) -> float:
     """Mean over the classes with a video of the share of right predictions; both arrays (V,)."""
     counts = np.bincount(labels)

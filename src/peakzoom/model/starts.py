@@ -6,7 +6,6 @@ data set hangs on them, and they are under the package's own. ``scripts/start.py
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safetensors import safe_open
 from torch import nn
 
 from peakzoom.model.weights import load_weights
+from peakzoom.utils.digests import digest_of
 from peakzoom.utils.errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "weights"  # NAME.safetensors, and one cards.json for all
@@ -67,10 +67,10 @@ class Start:
     def expect_whole(self) -> None:
         """UserError if the file is not there, or is not the one of the card."""
         try:
-            content = self.file.read_bytes()
+            found = digest_of(self.file)
         except OSError as error:
             raise UserError(f"{self.file} cannot be read ({error.strerror}): {WAY_OUT}") from error
-        if hashlib.sha256(content).hexdigest() != self.card["sha256"]:
+        if found != self.card["sha256"]:
             raise UserError(f"{self.file} is damaged, its checksum is not that of its card: {WAY_OUT}")
 
     def load(self, network: nn.Module) -> None:

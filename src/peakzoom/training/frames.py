@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.data.cache import AUTO_LIMIT, CachedVideo, FrameCache, cache_home, fill
+from peakzoom.data.cache import AUTO_LIMIT, CachedVideo, FrameCache, fill, frames_home
 from peakzoom.data.entries import Problem
 from peakzoom.data.loading import used_but
 from peakzoom.training.distributed import is_main_process, launched, place
@@ -59,7 +59,7 @@ def decode_all(paths: Sequence[Path], recipe: Recipe, options: Options) -> Frame
     lengths = [info.duration * pre.fps if pre.fps else info.frames for info in infos]
     height, width = pre.stored_canvas
     size = int(np.mean(lengths) * height * width * 3 * len(paths))
-    folder = cache_home()
+    folder = frames_home()
     if options.cache == "on" or (
         options.cache == "auto" and size <= min(AUTO_LIMIT, free_bytes(folder) // 2)
     ):

@@ -23,7 +23,6 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from peakzoom.data.digests import digests, same_bytes
 from peakzoom.data.doubts import doubts
 from peakzoom.data.entries import Entry, Problem, VideoSet, some
 from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
@@ -49,6 +48,7 @@ from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.start import build, class_weights, resolved, set_start
 from peakzoom.training.time_left import TimeLeft
+from peakzoom.utils.digests import digests, same_bytes
 from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.journal import hash_of

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,16 +9,12 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 from huggingface_hub.file_download import http_get
 
+from peakzoom.utils.digests import digest_of
 from peakzoom.utils.errors import UserError, first_line, printable
+from peakzoom.utils.folders import cache_home
 
 HOST = re.compile(r"[\w-]+(\.[\w-]+)*")  # with its port
 BEYOND = 416  # what a server says of bytes after the last one
-PIECE = 2**20  # bytes that are read at once
-
-
-def cache_home() -> Path:
-    """``$XDG_CACHE_HOME/peakzoom``, by default ``~/.cache/peakzoom``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peakzoom"
 
 
 def is_address(text: str) -> bool:
@@ -95,12 +89,9 @@ def _expect(file: Path, digits: str, way_out: str) -> None:
     """UserError if the SHA-256 of a file does not begin with these digits."""
     if not digits:
         return
-    total = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(PIECE):
-            total.update(piece)
-    if not total.hexdigest().startswith(digits):
+    found = digest_of(file)
+    if not found.startswith(digits):
         raise UserError(
-            f"{file} is damaged or another file: its SHA-256 begins with {total.hexdigest()[: len(digits)]}, expected "
-            f"{digits}; {way_out}"
+            f"{file} is damaged or another file: its SHA-256 begins with {found[: len(digits)]}, expected {digits}; "
+            f"{way_out}"
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+
 from torch import Tensor, nn
 
 from peakzoom.model.geometry import CellGeometry
@@ -47,6 +50,17 @@ class VideoNetwork(nn.Module):
         """Logits (B, S) of a clip, with dropout in training."""
         gathered = gather(self.features(video), self.pool)
         return score(drop_channels(gathered, self.dropout), self.fc, self.pool)
+
+
+def renamed(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """Public weights by our names: each rule, a regular expression and what it becomes, applied one after the other."""
+
+    def ours(name: str) -> str:
+        for theirs, own in rules:
+            name = re.sub(theirs, own, name)
+        return name
+
+    return {ours(name): value for name, value in state.items()}
 
 
 def check_video(video: Tensor) -> Tensor:

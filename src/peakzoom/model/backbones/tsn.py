@@ -14,13 +14,11 @@ which of them belong together.
 
 from __future__ import annotations
 
-import re
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peakzoom.model.backbones.base import VideoNetwork, check_video, scaled
+from peakzoom.model.backbones.base import VideoNetwork, check_video, renamed, scaled
 from peakzoom.model.geometry import CellGeometry
 
 RESIDUAL_STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # planes and blocks of layer1 to layer4
@@ -111,25 +109,16 @@ class TSN(VideoNetwork):
         and ``conv1.bn`` (shifted ``conv1.conv.net``), and the classifier is ``cls_head.fc_cls``. Torchvision's names
         and our own stay as they are.
         """
-        return {_own_name(name): value for name, value in state.items()}
+        return renamed(state, RENAMED)
 
 
-# What a name of another code becomes, one rule after the other.
-RENAMED = tuple(
-    (re.compile(pattern), ours)
-    for pattern, ours in (
-        (r"^(base_model|backbone)\.", ""),
-        (r"^(new_fc|cls_head\.fc_cls)\.", "fc."),
-        (r"\.net\.", "."),
-        (r"(^|\.)conv(\d)\.conv\.", r"\1conv\2."),
-        (r"(^|\.)conv(\d)\.bn\.", r"\1bn\2."),
-        (r"\.downsample\.conv\.", ".downsample.0."),
-        (r"\.downsample\.bn\.", ".downsample.1."),
-    )
+# What a name of another code becomes.
+RENAMED = (
+    (r"^(base_model|backbone)\.", ""),
+    (r"^(new_fc|cls_head\.fc_cls)\.", "fc."),
+    (r"\.net\.", "."),
+    (r"(^|\.)conv(\d)\.conv\.", r"\1conv\2."),
+    (r"(^|\.)conv(\d)\.bn\.", r"\1bn\2."),
+    (r"\.downsample\.conv\.", ".downsample.0."),
+    (r"\.downsample\.bn\.", ".downsample.1."),
 )
-
-
-def _own_name(name: str) -> str:
-    for pattern, ours in RENAMED:
-        name = pattern.sub(ours, name)
-    return name

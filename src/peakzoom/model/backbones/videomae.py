@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peakzoom.model.backbones.base import VideoNetwork, check_video
+from peakzoom.model.backbones.base import VideoNetwork, check_video, renamed
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import needed_for
@@ -97,23 +97,16 @@ class VideoMAE(VideoNetwork):
 
     def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Names of ``VideoMAEForVideoClassification`` as they are called here; of its older releases too."""
-        return {_own_name(name): value for name, value in state.items()}
+        return renamed(state, RENAMED)
 
 
-RENAMED = {
-    "videomae.": "body.",
-    "fc_norm.": "norm.",
-    "classifier.": "fc.",
-    ".q_bias": ".query.bias",
-    ".v_bias": ".value.bias",
-}
-
-
-def _own_name(name: str) -> str:
-    for theirs, ours in RENAMED.items():
-        if name.startswith(theirs) or (theirs[0] == "." and name.endswith(theirs)):
-            name = name.replace(theirs, ours)
-    return name
+RENAMED = (
+    (r"^videomae\.", "body."),
+    (r"^fc_norm\.", "norm."),
+    (r"^classifier\.", "fc."),
+    (r"\.q_bias$", ".query.bias"),
+    (r"\.v_bias$", ".value.bias"),
+)
 
 
 def videomae_s(num_classes: int, **options: Any) -> VideoMAE:
