@@ -101,7 +101,7 @@ def plot_reliability(bins: Sequence[Bin], file: Path) -> None:
 
 def plot_thresholds(curves: Curves, file: Path) -> None:
     """Recall, precision and false alarms against the threshold, and against one another, as a PNG."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(10.6, 3.6), layout="constrained")
     by_threshold, tradeoff, roc = figure.subplots(1, 3)
     series = {
         "recall": (curves.recall, COLOURS["train"], "-"),
