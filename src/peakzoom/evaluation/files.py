@@ -5,8 +5,8 @@ What an evaluation leaves in its folder::
     scores.csv            one row per video and branch: label, prediction and every class score, in full precision;
                           every number below can be computed again from it
     views.npz             the softmax scores of each single view, float32 (videos, branches, views, S)
-    metrics.json          top-1, top-5 and mean class accuracy of each branch, counts, views; of which data and
-                          which weights
+    metrics.json          top-1, mean class accuracy and, of more than five classes, top-5 of each branch, counts,
+                          views; of which data and which weights
     per_class.csv         videos and accuracy of each class, for each branch
     confusion.csv .png    rows are true classes, columns the fused prediction
     problems.csv          videos without a score, and why
@@ -88,7 +88,11 @@ def write_evaluation(
         "unscored": sum(not each.reason.startswith("scored, but") for each in result.problems),
         **about,
         "branches": {
-            name: {"top1": each.top1, "top5": each.top5, "mean_class_accuracy": each.mean_class}
+            name: {
+                "top1": each.top1,
+                **({} if each.top5 is None else {"top5": each.top5}),
+                "mean_class_accuracy": each.mean_class,
+            }
             for name, each in result.branches.items()
         },
     }

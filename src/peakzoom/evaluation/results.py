@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.display.figures import confusion_figure
 from peakzoom.display.html import block_html, folded_html, name_html, row_html, table_html
-from peakzoom.evaluation.stats import accuracy_interval, groups_for_interval
+from peakzoom.evaluation.stats import TOP, accuracy_interval, groups_for_interval
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
 from peakzoom.utils.errors import UserError
@@ -31,7 +31,7 @@ class BranchResult:
     """Accuracies of one branch, in [0, 1]."""
 
     top1: float
-    top5: float
+    top5: float | None  # None of so few classes that it says nothing
     mean_class: float
     per_class: dict[str, float]  # classes with at least one video
     interval: tuple[float, float] = (0.0, 1.0)  # 95%, of top1
@@ -55,14 +55,14 @@ class Evaluation:
 
         Of five classes or fewer, top-5 says nothing; of one branch, neither does the row of the fused prediction.
         """
-        five = len(self.counts) > 5
+        five = len(self.counts) > TOP
         head = ["prediction", "top-1", "95% interval", *(["top-5"] if five else []), "mean class"]
         rows = []
         for name, branch in self.branches.items():
             if name == "fused" and len(self.branches) == 2:
                 continue
             low, high = branch.interval
-            top5 = [f"{branch.top5:.1%}"] if five else []
+            top5 = [] if branch.top5 is None else [f"{branch.top5:.1%}"]
             rows.append(
                 [name, f"{branch.top1:.1%}", f"{low:.1%} to {high:.1%}", *top5, f"{branch.mean_class:.1%}"]
             )
@@ -127,7 +127,7 @@ def measure(
     present = [index for index in range(len(classes)) if (labels == index).any()]
     return BranchResult(
         top1=float(accuracy("micro")),
-        top5=float(accuracy("micro", min(5, len(classes)))),
+        top5=float(accuracy("micro", TOP)) if len(classes) > TOP else None,
         mean_class=float(each[present].mean()),
         per_class={classes[index]: float(each[index]) for index in present},
         interval=accuracy_interval(right, groups),

@@ -26,6 +26,7 @@ DRAWS = 100_000  # sign patterns of a paired test, where there are more
 BATCH = 4_000_000  # numbers that are drawn at once, for memory
 LEVEL = 0.95  # of every interval
 RESAMPLES, SEED = 1000, 0  # of the intervals in an evaluation's report
+TOP = 5  # of as few classes or fewer, top-5 says nothing
 GROUPS = 10  # at least, for an interval over whole groups: with fewer a bootstrap is much too narrow
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import STAGES, data_name, read_metrics, run_videos
 from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_attention, read_outcomes, read_summary
-from peakzoom.evaluation.stats import GROUPS, Share, bootstrap_interval, share_of
+from peakzoom.evaluation.stats import GROUPS, TOP, Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
@@ -36,7 +36,7 @@ class Tested:
     videos: int  # scored
     unscored: int
     top1: dict[str, Share]  # of each branch, "fused" last
-    top5: dict[str, float]
+    top5: dict[str, float]  # empty of so few classes that it says nothing
     mean_class: dict[str, float]
     groups: int | None  # None where not every video has one
     by_groups: tuple[float, float] | None  # 95% interval of the fused prediction
@@ -45,10 +45,10 @@ class Tested:
     pointing: Mapping[str, Any] | None
 
     def rows(self) -> list[list[str]]:
-        """Branch, top-1, its interval, top-5 and mean class accuracy, as text."""
+        """Branch, top-1, its interval, top-5 where it says something, and mean class accuracy, as text."""
+        shown = [self.top5, self.mean_class] if self.top5 else [self.mean_class]
         return [
-            [name, f"{top1.value or 0:.1%}", top1.interval]
-            + [f"{value:.1%}" for value in (self.top5[name], self.mean_class[name])]
+            [name, f"{top1.value or 0:.1%}", top1.interval, *(f"{values[name]:.1%}" for values in shown)]
             for name, top1 in self.top1.items()
         ]
 
@@ -90,7 +90,7 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
     folder = folder.resolve()
     stage, home = folder.parent.name, folder.parent.parent
     known = folder.name in ("best", "last") and stage in STAGES and (home / "videos.csv").exists()
-    tested, unlisted = _evaluations(home if known else folder, also, digest(model))
+    tested, unlisted = _evaluations(home if known else folder, also, model)
     if not known:
         return Facts(tested=tested, unlisted=unlisted)
     rows = read_metrics(home / stage / "metrics.csv")
@@ -120,19 +120,19 @@ def _row_of(rows: Sequence[dict[str, float]], best: bool) -> dict[str, float]:
     return rows[-1] if rows else {}
 
 
-def _evaluations(run: Path, also: Sequence[Path], weights: str) -> tuple[tuple[Tested, ...], int]:
+def _evaluations(run: Path, also: Sequence[Path], model: PeakZoom) -> tuple[tuple[Tested, ...], int]:
     """The evaluations in a folder that were made with these weights, and how many others there are."""
     folders = sorted({folder.resolve() for folder in (*evaluations_in(run), *also)})
-    tested = []
+    tested, weights = [], digest(model)
     for folder in folders:
         with suppress(*UNREADABLE):  # counted with those that are not listed
             metrics = read_summary(folder)
             if metrics.get("weights") == weights:
-                tested.append(_tested(folder, metrics))
+                tested.append(_tested(folder, metrics, len(model.classes)))
     return tuple(tested), len(folders) - len(tested)
 
 
-def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
+def _tested(folder: Path, metrics: Mapping[str, Any], classes: int) -> Tested:
     right, groups = read_outcomes(folder)
     count = len(set(groups)) if all(groups) else None
     effort = metrics.get("cascade")
@@ -146,7 +146,11 @@ def _tested(folder: Path, metrics: Mapping[str, Any]) -> Tested:
         videos=int(metrics["videos"]),
         unscored=int(metrics["unscored"]),
         top1={name: share_of(right[name]) for name in metrics["branches"]},
-        top5={name: float(branch["top5"]) for name, branch in metrics["branches"].items()},
+        top5={
+            name: float(branch["top5"])
+            for name, branch in metrics["branches"].items()
+            if classes > TOP  # older evaluations have it for fewer, too
+        },
         mean_class={
             name: float(branch["mean_class_accuracy"]) for name, branch in metrics["branches"].items()
         },
