@@ -44,7 +44,8 @@ LITTLE = 100  # bytes that a file may have
 def own(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the run of all tests, with an evaluation."""
     from peakzoom.data.runs import run_videos
-    from peakzoom.evaluation.evaluate import choose_videos, evaluate
+    from peakzoom.evaluation.choose import choose_videos
+    from peakzoom.evaluation.evaluate import evaluate
     from peakzoom.inference.recognizer import load
     from peakzoom.video.sampling import Views
 

@@ -19,7 +19,8 @@ from peakzoom.data.places import read_places
 from peakzoom.data.runs import run_videos
 from peakzoom.evaluation import evaluate as evaluation
 from peakzoom.evaluation import pointing
-from peakzoom.evaluation.evaluate import choose_videos, evaluate
+from peakzoom.evaluation.choose import choose_videos
+from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.files import read_scores
 from peakzoom.evaluation.pointing import measure_pointing
 from peakzoom.evaluation.results import Scored, measure, summarise
@@ -292,8 +293,11 @@ def test_never_a_video_that_was_trained_on(run: Path, clip_data: VideoSet, tmp_p
     link.symlink_to(sorted(trained)[0])
     copy = Path(shutil.copy(sorted(trained)[0], tmp_path / "copy.mp4"))
     data = VideoSet(bare.classes, [Entry(link, 0), Entry(copy, 0)], [], "links")
-    assert [entry.path for entry in choose_videos(data, run).entries] == [copy]
-    assert len(choose_videos(data, None).entries) == 2
+    new = Path(shutil.copy(copy, tmp_path / "new.mp4"))
+    new.write_bytes(new.read_bytes() + bytes(9))
+    data.entries.append(Entry(new, 0))
+    assert [entry.path for entry in choose_videos(data, run).entries] == [new]
+    assert len(choose_videos(data, None).entries) == 3
 
 
 def test_another_split_than_the_run_was_trained_with(run: Path, clip_data: VideoSet) -> None:

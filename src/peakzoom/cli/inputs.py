@@ -22,7 +22,7 @@ def videos_to_score(run: str, data: Path | None, reading: DataOptions, split: st
         UserError: neither knows such videos.
     """
     from peakzoom.data.runs import run_folder, run_videos
-    from peakzoom.evaluation.evaluate import choose_videos
+    from peakzoom.evaluation.choose import choose_videos
 
     home = run_folder(run)
     if data is not None:

@@ -12,7 +12,8 @@ from peakzoom.data.places import read_places
 from peakzoom.data.runs import STAGES
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.display.figures import shortened
-from peakzoom.evaluation.evaluate import choose_videos, evaluate
+from peakzoom.evaluation.choose import choose_videos
+from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.results import Evaluation
 from peakzoom.explanation import explain
 from peakzoom.explanation.draw import draw_middles

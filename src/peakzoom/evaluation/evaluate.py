@@ -32,46 +32,13 @@ from peakzoom.evaluation.unfinished import (
 )
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
-from peakzoom.utils.durable import explain_full_disk, read_csv, sync, whole_folder
+from peakzoom.utils.durable import explain_full_disk, sync, whole_folder
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead
 
 Note = Callable[[int, "DecodedViews | DecodeError", "Prediction | DecodeError"], None]
-
-
-def choose_videos(data: VideoSet, run: str | Path | None, split: str = "test") -> VideoSet:
-    """The videos to test on: never one that the model was trained on, unless asked for by name.
-
-    Where the data have splits, those of ``split``. Where they have none, the videos that the run set aside under that
-    name, and for "test" also those that the run does not know.
-
-    Raises:
-        UserError: there are none, or the data's split is another than the run's and holds videos it was trained on.
-    """
-    rows = read_csv(Path(run) / "videos.csv") if run is not None else []
-    known = {str(Path(row["path"]).resolve()): row["split"] for row in rows}
-    if any(entry.split for entry in data.entries):
-        chosen = [entry for entry in data.entries if entry.split == split]
-        seen = sum(known.get(str(entry.path.resolve())) == "train" for entry in chosen)
-        if seen and split != "train":
-            raise UserError(
-                f"{seen} of the {len(chosen)} {split} videos of {data.name} are videos that {run} was trained on: "
-                "name the split that it was trained with, or no data to take its own test videos"
-            )
-    else:
-        chosen = [
-            replace(entry, split=split)
-            for entry in data.entries
-            if known.get(str(entry.path.resolve()), "test") == split
-        ]
-    if not chosen:
-        raise UserError(
-            f"{data.name} has no {split} videos that this run was not trained on: name another --split (val, train), "
-            "mark some videos as test in the data, or train with --test-groups"
-        )
-    return replace(data, entries=chosen)
 
 
 def score_videos(
@@ -129,8 +96,9 @@ def evaluate(
 
     Args:
         recognizer: the model.
-        data: the videos, all of its entries; :func:`choose_videos` leaves those of a split that the model was not
-            trained on. Where they have ``places``, :class:`PointingGame` is played on the same views.
+        data: the videos, all of its entries; :func:`~peakzoom.evaluation.choose.choose_videos` leaves those of a split
+            that the model was not trained on. Where they have ``places``, :class:`PointingGame` is played on the same
+            views.
         out: folder, new or empty.
         views: views of a video; the paper's 30 when not given.
         workers: decoding processes.

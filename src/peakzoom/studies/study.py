@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import read_metrics
-from peakzoom.evaluation.evaluate import choose_videos, evaluate
+from peakzoom.evaluation.choose import choose_videos
+from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.files import read_evaluation
 from peakzoom.hub.card import write_missing_cards
 from peakzoom.inference.recognizer import load
