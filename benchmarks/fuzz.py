@@ -28,7 +28,7 @@ import av
 import numpy as np
 import torch
 from av.video.stream import VideoStream
-from odd_videos import Change, Stream, with_exif, write, write_streams
+from odd_videos import Change, Stream, empty_packets, with_exif, write, write_streams
 
 from peakzoom.data.layouts.manifest import read_manifest
 from peakzoom.inference.recognizer import load
@@ -166,6 +166,9 @@ def packets(given: Kept, draw: random.Random) -> Path:
         )
 
     made: Change = change
+    if draw.random() < 0.2:  # packets without data, which the writer of these files would leave out
+        numbers = [number for number in range(12) if draw.random() < share]
+        return empty_packets(write(given.folder / "mutant.mp4", codec), *numbers)
     suffix = "avi" if codec == "mpeg4" else "mkv"
     return write(given.folder / f"mutant.{suffix}", codec, change=made)
 

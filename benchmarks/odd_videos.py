@@ -101,6 +101,27 @@ def zero_packet(path: Path, number: int) -> Path:
     return path
 
 
+def empty_packets(path: Path, *numbers: int) -> Path:
+    """Take all bytes out of these packets of an MP4 or MOV of one stream; its tables stay right."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in sorted(numbers, reverse=True):
+        start, size = packets[number].pos, packets[number].size
+        assert start is not None
+        del data[start : start + size]
+        box = data.index(b"mdat") - 4
+        data[box : box + 4] = (int.from_bytes(data[box : box + 4], "big") - size).to_bytes(4, "big")
+        table = data.index(b"stsz") + 16  # after version, the one size of all, which is none, and the count
+        data[table + 4 * number : table + 4 * number + 4] = bytes(4)
+        chunks = data.index(b"stco") + 12
+        for place in range(chunks, chunks + 4 * int.from_bytes(data[chunks - 4 : chunks], "big"), 4):
+            offset = int.from_bytes(data[place : place + 4], "big")
+            data[place : place + 4] = (offset - size * (offset > start)).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
 def add_clean_aperture(path: Path, width: int, height: int, across: int = 0, down: int = 0) -> Path:
     """Have an H.264 MP4 or MOV show that part of its frames, its middle so many pixels off theirs (atom clap)."""
     data = bytearray(path.read_bytes())

@@ -130,6 +130,39 @@ def test_an_empty_packet_does_not_end_the_decoder(tmp_path: Path) -> None:
     assert torch.equal(video.frames, whole.frames[torch.from_numpy(kept)]) and video.info.problem is None
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        (".mp4", "libx264", {"g": "1"}),
+        (".mp4", "mpeg4", {"g": "1"}),
+        (".mov", "mjpeg", {}),
+        (".nut", "mjpeg", {}),
+    ],
+)
+@pytest.mark.parametrize("numbers", [[LOST], [0, LOST, LOST + 1, FRAMES - 1]])
+def test_empty_packets_are_counted(
+    tmp_path: Path, suffix: str, codec: str, options: dict[str, str], numbers: list[int]
+) -> None:
+    """A player shows the other frames; FFmpeg does not say a word."""
+    whole = decode(odd_videos.write(tmp_path / f"whole{suffix}", codec, FRAMES, options=options))
+    assert whole.info.frames == FRAMES and whole.info.problem is None
+    if suffix == ".nut":
+        change = spoilt(*numbers, data=b"")
+        path = odd_videos.write(tmp_path / f"v{suffix}", codec, FRAMES, change=change, options=options)
+    else:
+        path = odd_videos.write(tmp_path / f"v{suffix}", codec, FRAMES, options=options)
+        odd_videos.empty_packets(path, *numbers)
+    video = decode(path)
+    kept = np.delete(np.arange(FRAMES), numbers)
+    assert torch.equal(video.frames, whole.frames[torch.from_numpy(kept)])
+    assert video.info.problem == f"packets without data: {len(numbers)}"
+    source = open_source(path, same_size)
+    items = list(source.items)
+    assert sum(isinstance(item, TimedFrame) for item in items) == len(kept)
+    (said,) = (item.reason for item in items if isinstance(item, SourceProblem))
+    assert said == video.info.problem
+
+
 def test_noise_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, 300, np.uint8).tobytes()
     path = odd_videos.write(tmp_path / "v.avi", frames=60, change=spoilt(*range(60), data=noise))
@@ -153,6 +186,7 @@ class Unreliable:
 
     def __init__(self, container: av.container.InputContainer, fails: Callable[[int], bool]) -> None:
         self.container, self.fails, self.tries = container, fails, 0
+        self.format = container.format
         self.packets: Iterator[Any] | None = None
 
     def demux(self, stream: Any) -> Iterator[Any]:

@@ -32,6 +32,7 @@ class Losses:
     damaged: int = 0  # of them, by the decoder's own word
     packets: int = 0  # that could not be read or decoded
     silent: int = 0  # that neither gave a frame nor an error, where each should give one
+    empty: int = 0  # without a byte, where that stands for no frame that was left out on purpose
     first: tuple[int, Exception] | None = None  # frames before the first of those, and what was wrong with it
     ended: tuple[int, str, Exception] | None = None  # frames before the early end, what ended, and why
 
@@ -54,6 +55,8 @@ class Losses:
             if self.packets > 1:
                 what = f"{self.packets} packets cannot be decoded and are left out, the first"
             said.append(f"{what} after {frames} frames: {reason(error)}")
+        if self.empty:
+            said.append(f"packets without data: {self.empty}")
         if self.silent:
             said.append(f"packets that gave no frame: {self.silent}")
         if self.ended:
@@ -98,6 +101,9 @@ def decoded_frames(
             in_fields |= frame.interlaced_frame  # of which two packets may be one frame
             yield frame
     losses.silent = 0 if in_fields else max(good - losses.frames, 0)
+    if "mov" in container.format.name:  # its demuxer drops some of them, and its table of samples has all
+        samples = getattr(stream, "index_entries", ())  # which older PyAV does not show
+        losses.empty = sum(not sample.size for sample in samples)
 
 
 def _packets(
@@ -131,10 +137,10 @@ def _packets(
             losses.ended = losses.frames, "reading", failure
         unread = 0
         last = packet.pts is packet.dts is packet.pos is None
-        if (
-            packet.size or last
-        ):  # an empty one in between is a frame that was never stored, and would end the decoder
+        if packet.size or last:  # an empty one would end the decoder
             yield packet
+        elif container.format.name != "avi":  # there a recorder had no time for a frame
+            losses.empty += 1
 
 
 def decode_on_one_thread(stream: VideoStream) -> None:
