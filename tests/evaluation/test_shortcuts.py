@@ -13,6 +13,7 @@ from odd_videos import write
 from PIL.Image import Resampling
 
 from peakzoom.cli import main
+from peakzoom.cli.shortcuts import _cameras
 from peakzoom.data.check import check
 from peakzoom.data.datasets import open_data
 from peakzoom.data.entries import Entry, VideoSet
@@ -127,6 +128,47 @@ def test_cameras_that_filmed_one_class_are_named() -> None:
     (camera,) = cameras_of_one_class(data.entries, CLASSES, glimpses)
     assert camera.name == "jump" and camera.videos == [entry.path for entry in by_class[1][:8]]
     assert camera.tested == sum(entry.split == "test" for entry in by_class[1][:8])
+
+
+def test_groups_of_a_manifest_name_what_backgrounds_do_not() -> None:
+    """A camera that moves has no background; its maker knows it. Those that file names tell are of one class always."""
+    data, glimpses = data_where("nothing")
+    jumps = [entry for entry in data.entries if entry.label == 1]
+    of = {
+        entry.path: "cam\x1b7" if entry in jumps[:8] else "cam1" if entry in jumps[8:10] else "cam2"
+        for entry in data.entries
+    }
+    data = replace(data, entries=[replace(entry, group=of[entry.path]) for entry in data.entries])
+    assert find_shortcuts(data, glimpses).cameras == []
+    data = replace(data, own_groups=True)
+    (camera,) = find_shortcuts(data, glimpses).cameras  # two videos of cam1 are of one class by chance
+    assert (camera.group, camera.name) == ("cam\x1b7", "jump")
+    assert camera.videos == [entry.path for entry in jumps[:8]]
+    assert camera.tested == sum(entry.split == "test" for entry in jumps[:8])
+    # The wall of that camera tells nothing new, that of another one does.
+    rng = np.random.default_rng(1)
+    for filmed in (jumps[:8], jumps[10:18]):
+        wall = rng.normal(128, 40, (SIDE, SIDE, 3))
+        for entry in filmed:
+            glimpses[entry.path] = replace(
+                glimpses[entry.path], background=wall + rng.normal(0, 3, wall.shape)
+            )
+    both = find_shortcuts(data, glimpses).cameras
+    assert [each.group for each in both] == ["cam\x1b7", None]
+    assert both[1].videos == [entry.path for entry in jumps[10:18]]
+    said = _cameras(find_shortcuts(data, glimpses))
+    assert said[0].startswith("group cam\\x1b7 holds jump only: 8 videos (")
+    assert said[1].startswith("a camera has filmed jump only: 8 videos (")
+
+
+@pytest.mark.parametrize("columns", ["path,label", "path,label,group"])
+def test_a_manifest_says_whether_groups_are_its_own(clips: Path, tmp_path: Path, columns: str) -> None:
+    rows = [
+        f"{entry.path},{entry.label},x"[: None if "group" in columns else -2]
+        for entry in open_data(clips / "clips.csv").entries
+    ]
+    (tmp_path / "own.csv").write_text("\n".join([columns, *rows]) + "\n", encoding="utf-8")
+    assert open_data(tmp_path / "own.csv", root=Path("/")).own_groups is ("group" in columns)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 60])

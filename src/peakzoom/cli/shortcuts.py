@@ -89,14 +89,22 @@ def _scenery(found: Shortcuts) -> list[str]:
 
 
 def _cameras(found: Shortcuts) -> list[str]:
-    """Cameras that have filmed one class only."""
-    lines = [
-        f"a camera has filmed {printable(each.name)} only: {len(each.videos)} videos ({each.tested} of them in the "
-        f"test) have the background of {printable(each.videos[0])}"
-        for each in found.cameras[:SHOWN]
-    ]
+    """Groups of a manifest, and cameras, that hold one class only."""
+    lines = []
+    for each in found.cameras[:SHOWN]:
+        videos = f"{len(each.videos)} videos ({each.tested} of them in the test)"
+        if each.group is None:
+            lines.append(
+                f"a camera has filmed {printable(each.name)} only: {videos} have the background of "
+                f"{printable(each.videos[0])}"
+            )
+        else:
+            lines.append(
+                f"group {printable(each.group)} holds {printable(each.name)} only: {videos}; a model can tell its "
+                "camera or its people in place of the action"
+            )
     if len(found.cameras) > SHOWN:
-        lines.append(f"and {len(found.cameras) - SHOWN} more cameras that have filmed one class only")
+        lines.append(f"and {len(found.cameras) - SHOWN} more groups or cameras that hold one class only")
     return lines
 
 

@@ -57,7 +57,8 @@ class VideoSet:
 
     An entry's ``label`` is a position in ``classes``. What was left out is in ``problems``, one by one; ``notes`` say
     how the set was read, a sentence each; ``name`` is what reports call it. ``places`` say where the action is, where
-    that is known (:func:`~peakzoom.data.places.read_places`).
+    that is known (:func:`~peakzoom.data.places.read_places`). With ``own_groups`` the groups are of the data's maker,
+    in a column of a manifest; else they are read from names of files, as a published data set has them.
     """
 
     classes: list[str]
@@ -66,6 +67,7 @@ class VideoSet:
     name: str
     notes: list[str] = field(default_factory=list)
     places: Places | None = None
+    own_groups: bool = False
 
     def counts(self) -> dict[str, int]:
         """Videos of each class, in class order, zeros included."""

@@ -2,13 +2,13 @@
 
 Four guesses of the test videos, by linear classifiers trained on the training videos: the most frequent class; numbers
 of the file; one still frame; where pixels change. A class that a still frame tells is told by scenery or by people, and
-a camera that has filmed one class only is told by its walls (Torralba and Efros 2011, Unbiased look at dataset bias). A
-model that is no better than these has not been shown to see the action.
+a camera that has filmed one class only (a group of a manifest, or a background) is told by its walls (Torralba and
+Efros 2011, Unbiased look at dataset bias). A model that is no better than these has not been shown to see the action.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +52,12 @@ class Shortcut:
 
 @dataclass(frozen=True)
 class Camera:
-    """Videos whose background is the same, all of them of one class."""
+    """Videos of one group, or whose background is the same, all of them of one class."""
 
     name: str  # of the class
     videos: list[Path]
     tested: int  # of them in the test
+    group: str | None = None  # None: the background tells
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Shortcuts:
     guesses: list[Shortcut]  # one of each of :data:`SHORTCUTS`
     entries: list[Entry]  # the V test videos
     groups: list[str] | None  # theirs, where there are enough for an interval
-    cameras: list[Camera]  # largest first
+    cameras: list[Camera]  # largest first; groups of a manifest before those that the background tells
 
     @property
     def best(self) -> Shortcut:
@@ -109,7 +110,7 @@ def find_shortcuts(data: VideoSet, glimpses: Mapping[Path, Glimpse]) -> Shortcut
         ],
         test,
         groups,
-        cameras_of_one_class(seen, data.classes, glimpses),
+        _one_class(seen, data, glimpses),
     )
 
 
@@ -142,6 +143,19 @@ def _folds(labels: np.ndarray, entries: Sequence[Entry]) -> list[tuple[np.ndarra
     return folds if whole else []
 
 
+def _one_class(entries: Sequence[Entry], data: VideoSet, glimpses: Mapping[Path, Glimpse]) -> list[Camera]:
+    """The groups of a manifest, then backgrounds, unless all that have one are of a group that is named already."""
+    groups = groups_of_one_class(entries, data.classes) if data.own_groups else []
+    named = [set(each.videos) for each in groups]
+    cameras = cameras_of_one_class(entries, data.classes, glimpses)
+    return groups + [each for each in cameras if not any(set(each.videos) <= videos for videos in named)]
+
+
+def groups_of_one_class(entries: Sequence[Entry], classes: Sequence[str]) -> list[Camera]:
+    """Groups whose videos are of one class, more of them than chance explains; the largest first."""
+    return _of_one_class(entries, classes, [entry.group for entry in entries], named=True)
+
+
 def cameras_of_one_class(
     entries: Sequence[Entry], classes: Sequence[str], glimpses: Mapping[Path, Glimpse]
 ) -> list[Camera]:
@@ -155,16 +169,30 @@ def cameras_of_one_class(
     plain = scale[:, 0] < 1e-3 * backgrounds.shape[1]
     backgrounds /= np.where(plain[:, None], 1, scale)
     farthest = np.sqrt(2 - 2 * ALIKE)  # of two vectors of length 1 with this correlation
-    cameras = np.where(plain, -1, DBSCAN(farthest, min_samples=2).fit_predict(backgrounds))
+    found = np.where(plain, -1, DBSCAN(farthest, min_samples=2).fit_predict(backgrounds))
+    cameras = [None if camera == -1 else str(camera) for camera in found.tolist()]
+    return _of_one_class(entries, classes, cameras, named=False)
+
+
+def _of_one_class(
+    entries: Sequence[Entry], classes: Sequence[str], places: Sequence[str | None], named: bool
+) -> list[Camera]:
+    """Of videos by where they were filmed, None where that is not known."""
     counts = Counter(entry.label for entry in entries)
+    filmed: dict[str, list[Entry]] = defaultdict(list)
+    for entry, place in zip(entries, places, strict=True):
+        if place is not None:
+            filmed[place].append(entry)
     found = []
-    for camera in set(cameras.tolist()) - {-1}:
-        own = [entry for entry, place in zip(entries, cameras, strict=True) if place == camera]
-        shown = {entry.label for entry in own}
-        if len(shown) > 1 or (counts[own[0].label] / len(entries)) ** (len(own) - 1) >= CHANCE:
+    for place, own in filmed.items():
+        label = own[0].label
+        if (
+            any(entry.label != label for entry in own)
+            or (counts[label] / len(entries)) ** (len(own) - 1) >= CHANCE
+        ):
             continue
         tested = sum(entry.split == "test" for entry in own)
-        found.append(Camera(classes[shown.pop()], [entry.path for entry in own], tested))
+        found.append(Camera(classes[label], [entry.path for entry in own], tested, place if named else None))
     return sorted(found, key=lambda each: (-len(each.videos), each.name, each.videos[0]))
 
 

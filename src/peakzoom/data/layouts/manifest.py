@@ -76,7 +76,8 @@ def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
         raise nothing_usable(file, problems, root)
     classes, place = _classes(file, names, numbers)
     entries = [Entry(video, place[row.label], row.split, row.group) for video, row in found.items()]
-    return VideoSet(classes, entries, problems, file.stem, ["read as a manifest"])
+    own_groups = any(entry.group for entry in entries)
+    return VideoSet(classes, entries, problems, file.stem, ["read as a manifest"], own_groups=own_groups)
 
 
 class _Row(NamedTuple):
