@@ -11,7 +11,7 @@ import typer
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside
-from peakzoom.cli.options import DeviceOpt, RunArg, ViewOptions, output_option
+from peakzoom.cli.options import CalibratedOpt, DeviceOpt, RunArg, ViewOptions, output_option
 from peakzoom.utils.errors import printable
 from peakzoom.video.guard import start_early
 
@@ -35,6 +35,7 @@ def explain(
         typer.Option(min=0, help="Which crop: 0 left or top, 1 middle, 2 ...", show_default="the surest one"),
     ] = None,
     views: ViewOptions,
+    calibrated: CalibratedOpt = False,
     device: DeviceOpt = "auto",
 ) -> None:
     """Show what the network saw: evidence.mp4, evidence.png and evidence.json.
@@ -51,7 +52,7 @@ def explain(
     name = video.stem if target is None else f"{video.stem}-" + re.sub(r"[^\w.-]", "_", target)
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
-    recognizer = load(run, device)
+    recognizer = load(run, device, calibrated=calibrated)
     with HeldVideo(video) as held:  # decoded once
         evidence = explanation.explain(recognizer, held, target, averaged, crop)
         if evidence.prediction.problem:

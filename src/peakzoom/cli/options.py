@@ -42,6 +42,9 @@ DeviceOpt = Annotated[str, hardware_option(help="auto, cpu, cuda, mps ...")]
 PrecisionOpt = Annotated[
     Precision, hardware_option(help="Precision of engine torch; half is faster on GPUs and on some CPUs.")
 ]
+CalibratedOpt = Annotated[
+    bool, typer.Option(help="Scores at the temperature that 'peakzoom calibrate' has found.")
+]
 DecodersOpt = Annotated[
     int, hardware_option(min=0, help="Decoding processes; 0 decodes without a time limit.")
 ]
@@ -149,9 +152,14 @@ class CascadeOptions(EngineOptions):
 class CalibratedOptions(CascadeOptions):
     """What computes the predictions, how far, and what their scores mean."""
 
-    calibrated: Annotated[
-        bool, typer.Option(help="Scores at the temperature that 'peakzoom calibrate' has found.")
-    ] = False
+    calibrated: CalibratedOpt = False
+
+
+@dataclass(frozen=True)
+class ScoreOptions(EngineOptions):
+    """What computes the predictions, and what their scores mean."""
+
+    calibrated: CalibratedOpt = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,13 @@ from peakzoom.apps.serve.limits import Limits
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import find_videos
-from peakzoom.cli.options import EngineOptions, RunArg, view_option
+from peakzoom.cli.options import RunArg, ScoreOptions, view_option
 from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
+
+if TYPE_CHECKING:
+    from peakzoom.inference.recognizer import Recognizer
+    from peakzoom.video.sampling import Views
 
 EXAMPLES = 4
 
@@ -44,10 +48,16 @@ def serve(
             help="Folder of clips to try. Default: test videos of the run, on a local address only."
         ),
     ] = None,
-    num_clips: Annotated[int, view_option(min=1, help="Clips of a video.")] = 3,
-    crops: Annotated[int, view_option(min=1, help="Crops of a clip.")] = 1,
+    num_clips: Annotated[
+        int | None,
+        view_option(min=1, help="Clips of a video.", show_default="3; calibrated: those that it is for"),
+    ] = None,
+    crops: Annotated[
+        int | None,
+        view_option(min=1, help="Crops of a clip.", show_default="1; calibrated: those that it is for"),
+    ] = None,
     limits: Limits,
-    computing: EngineOptions,
+    computing: ScoreOptions,
 ) -> None:
     """Open a web page: drop a clip or use the camera, see the prediction and where and when it was seen.
 
@@ -55,13 +65,12 @@ def serve(
     """
     start_early()
     from peakzoom.apps.serve.page import server
-    from peakzoom.video.sampling import Views
 
     clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
     recognizer = computing.load(run)
     if not clips and is_local(host):
         clips = _test_videos(run)
-    views = Views("paper", num_clips, crops)
+    views = _views(recognizer, num_clips, crops)
     with server(
         recognizer,
         views,
@@ -75,6 +84,14 @@ def serve(
         say("Ctrl-C stops it; what was uploaded is removed then.")
         while True:
             time.sleep(3600)
+
+
+def _views(recognizer: Recognizer, num_clips: int | None, crops: int | None) -> Views:
+    """Three clips of one crop, or what the scores are calibrated for; UserError for other views than those."""
+    from peakzoom.video.sampling import Views
+
+    usual = Views("paper", 3, 1) if recognizer.temperature is None else recognizer.choose_views(None)
+    return recognizer.choose_views(Views(usual.rule, num_clips or usual.clips, crops or usual.crops))
 
 
 def _test_videos(run: str) -> list[Path]:

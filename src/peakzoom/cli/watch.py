@@ -16,7 +16,7 @@ import typer
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.cli.console import print_result, results, say
 from peakzoom.cli.grouped import grouped
-from peakzoom.cli.options import EngineOptions, RunArg, output_option
+from peakzoom.cli.options import RunArg, ScoreOptions, output_option
 from peakzoom.cli.stop import INTERRUPTED
 from peakzoom.utils.durable import check_new_folder, explain_full_disk
 from peakzoom.utils.errors import printable
@@ -37,7 +37,7 @@ def watch(
     source: Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)],
     *,
     watching: WatchOptions,
-    computing: EngineOptions,
+    computing: ScoreOptions,
     out: Annotated[
         Path | None,
         output_option(help="New folder: JSON Lines, table of events, chapters.", show_default=False),

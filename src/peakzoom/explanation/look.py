@@ -61,7 +61,7 @@ def explain(
         recognizer: a trained model; any engine computes the prediction, PyTorch the evidence.
         file: a video file of any length. One that is held (:mod:`peakzoom.video.held`) is not decoded again.
         target: look for what speaks for this class; the response that the network itself zooms by when not given.
-        views: the views whose scores are averaged to the prediction; the paper's 30 when not given.
+        views: the views whose scores are averaged to the prediction, see :meth:`Recognizer.choose_views`.
         crop: which crop the evidence is taken from; the one whose views score the class highest when not given.
         progress: show a bar; a function is called with (done, all) frames instead.
 
@@ -79,10 +79,10 @@ def explain(
         raise UserError(f"evidence needs the network itself: {error}") from error
     if recognizer.early_exit is not None:
         raise UserError("evidence needs every view, and this model exits early: load it without cascade")
-    pre, engine = recognizer.preprocess, recognizer.engine
+    pre, engine, chosen = recognizer.preprocess, recognizer.engine, recognizer.choose_views(views)
     network = engine.network if isinstance(engine, TorchEngine) else InferenceNetwork(model)
     with file if isinstance(file, HeldVideo) else HeldVideo(file) as video:
-        decoded = video.views(pre, views or Views())
+        decoded = video.views(pre, chosen)
         prediction = recognizer.score(decoded)
         shown = prediction.top(1)[0][0] if target is None else target
         offsets = decoded.offsets

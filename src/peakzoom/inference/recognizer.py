@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -173,6 +174,10 @@ class Recognizer:
         title = f"<b>Recognizer of {count} classes</b>"
         return block_html(title, table_html("", facts), folded_html(names, count, "classes"))
 
+    def tempered(self, fused: np.ndarray) -> np.ndarray:
+        """Mean fused scores (S,) at the temperature where there is one."""
+        return fused if self.temperature is None else tempered(fused, self.temperature.temperature)
+
     def score(self, decoded: DecodedViews) -> Prediction:
         """Average the softmax scores of the views of a decoded video: of all, or up to the early exit."""
         info = decoded.video.info
@@ -185,8 +190,7 @@ class Recognizer:
                 batches.setdefault(name, []).append(logits.softmax(1))
         views = {name: torch.cat(parts).numpy() for name, parts in batches.items()}
         means = {name: average(values) for name, values in views.items()}
-        if self.temperature is not None:
-            means["fused"] = tempered(means["fused"], self.temperature.temperature)
+        means["fused"] = self.tempered(means["fused"])
         return Prediction(info.path, self.classes, means, views, info.problem)
 
     def predict(self, file: str | Path, views: Views | None = None) -> Prediction:

@@ -52,6 +52,15 @@ class Temperature:
                     "leave --calibrated out"
                 )
 
+    def check_window(self, crops: int) -> None:
+        """UserError where it was fitted for other scores than those of single clips, the mean of so many crops."""
+        if (self.views.clips, self.views.crops) != (1, crops):
+            raise UserError(
+                f"the temperature was fitted for means of {self.views.clips} x {self.views.crops} views, and a window "
+                f"is one clip of {crops} crops: remove the folder cascade in the run and calibrate with --num-clips 1 "
+                f"--crops {crops}, or leave --calibrated out"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {

@@ -149,6 +149,17 @@ def _averaged(service: Service) -> str:
     )
 
 
+def _meant(service: Service) -> str:
+    """How far a score can be relied on."""
+    found = service.recognizer.temperature
+    if found is None:
+        return "Scores add up to 1 and are not calibrated: `peakzoom calibrate`, then `--calibrated`, makes them so."
+    return (
+        f"Scores add up to 1; fused ones are at the temperature {found.temperature:.2g}, which `peakzoom calibrate` "
+        "has found, and come closer to how often such a prediction is right."
+    )
+
+
 def _about(service: Service) -> str:
     classes, pre = service.recognizer.classes, service.recognizer.preprocess
     names = ", ".join(f"`{printable(name).replace('`', chr(39))}`" for name in classes)
@@ -156,7 +167,7 @@ def _about(service: Service) -> str:
     return (
         f"The model knows {len(classes)} classes: {names}. It names one of them whatever it sees.\n\n"
         f"It looks at clips of {pre.frames} frames of {pre.size} x {pre.size} pixels, {views} views of a video. "
-        f"Scores add up to 1 and are not calibrated; `peakzoom calibrate` and `peakzoom predict --calibrated` are.\n\n"
+        f"{_meant(service)}\n\n"
         f"What you send stays on this server and is removed after {service.limits.minutes} minutes. "
         f"[peakzoom](https://doi.org/10.1155/2022/5094801) follows Zhou, Li, Wang and Li (2022)."
     )

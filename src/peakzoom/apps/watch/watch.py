@@ -52,7 +52,8 @@ def watch(
         clock: seconds, from any origin.
 
     Raises:
-        UserError: a class to ignore is unknown; at once, before anything is read.
+        UserError: a class to ignore is unknown, or the scores are calibrated for other views than a window's; at once,
+            before anything is read.
         DecodeError: the source cannot be opened or gives no frame; at once. While it runs: a file hangs or crashes
             the decoder.
     """
@@ -62,6 +63,8 @@ def watch(
         raise UserError(
             f"{unknown[0]!r} is to be ignored but is no class of this model: expected some of {known}"
         )
+    if recognizer.temperature is not None:
+        recognizer.temperature.check_window(options.crops)
     if isinstance(source, str | Path):
         source = open_source(source, recognizer.preprocess.test_size)
     return _records(recognizer, source, options, stop or threading.Event(), clock)
@@ -138,4 +141,4 @@ def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> np
     side = recognizer.preprocess.source_size
     corners = crop_offsets(frames.shape[2], frames.shape[3], side, crops)
     views = torch.stack([frames[:, :, top : top + side, left : left + side] for top, left in corners])
-    return average(recognizer.engine(views)["fused"].softmax(1).numpy())
+    return recognizer.tempered(average(recognizer.engine(views)["fused"].softmax(1).numpy()))
