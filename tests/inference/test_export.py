@@ -39,6 +39,10 @@ SETTINGS = [  # backbone, frames, size, zoom_source and what else; all that diff
         marks=pytest.mark.slow,
     ),
     ("tcnn_xs", 5, 32, 1, {"branches": ("original",)}),
+    *(
+        pytest.param(name, frames, 32, 1, {"branches": ("original",)}, marks=pytest.mark.slow)
+        for name, frames in (("slowfast_r50", 6), ("s3d", 20))
+    ),
 ]
 SPATIAL = {"tcnn": BRANCHES, "tsm": BRANCHES[::2]}  # of the other networks the original alone
 SAME_LAYERS = (
@@ -46,7 +50,7 @@ SAME_LAYERS = (
     "tcnn_s_local",
     "tcnn_local",
     "tsn",
-)  # as tcnn_xs, tcnn_xs_local and tsm, which have them
+)  # as tcnn_xs, tcnn_xs_local, and tsm, which have them
 
 
 @torch.inference_mode()

@@ -190,3 +190,62 @@ def videomae(channels: int, layers: int, classes: int = 400) -> Shapes:
     for name in ("weight", "bias"):
         table[f"fc_norm.{name}"] = (channels,)
     return {**table, "classifier.weight": (classes, channels), "classifier.bias": (classes,)}
+
+
+def slowfast_table() -> Shapes:
+    """slowfast_r50 of pytorchvideo, 400 classes: stems, four stages of both pathways, fusions, projection."""
+    table: Shapes = {"blocks.6.proj.weight": (400, 2304), "blocks.6.proj.bias": (400,)}
+
+    def conv(at: str, norm: str, shape: tuple[int, ...]) -> None:
+        table.update({f"{at}.weight": shape, **batch_norm(norm, shape[0])})
+
+    for path, (channels, time) in enumerate(((64, 1), (8, 5))):
+        at = f"blocks.0.multipathway_blocks.{path}"
+        conv(f"{at}.conv", f"{at}.norm", (channels, 3, time, 7, 7))
+    for stage, channels in enumerate((8, 32, 64, 128)):
+        at = f"blocks.{stage}.multipathway_fusion"
+        conv(f"{at}.conv_fast_to_slow", f"{at}.norm", (2 * channels, channels, 7, 1, 1))
+    stages = ((3, (80, 8)), (4, (320, 32)), (6, (640, 64)), (3, (1280, 128)))  # blocks, channels in
+    for stage, (blocks, before) in enumerate(stages):
+        for path, inside in enumerate((64 << stage, 8 << stage)):
+            time = 3 if path or stage > 1 else 1
+            into = before[path]
+            for block in range(blocks):
+                at = f"blocks.{stage + 1}.multipathway_blocks.{path}.res_blocks.{block}"
+                if block == 0:
+                    conv(f"{at}.branch1_conv", f"{at}.branch1_norm", (4 * inside, into, 1, 1, 1))
+                for letter, shape in (
+                    ("a", (inside, into, time, 1, 1)),
+                    ("b", (inside, inside, 1, 3, 3)),
+                    ("c", (4 * inside, inside, 1, 1, 1)),
+                ):
+                    conv(f"{at}.branch2.conv_{letter}", f"{at}.branch2.norm_{letter}", shape)
+                into = 4 * inside
+    return table
+
+
+def s3d_table() -> Shapes:
+    """torchvision's s3d, 400 classes: a convolution is module 0 of its unit, its norm module 1."""
+    table: Shapes = {"classifier.1.weight": (400, 1024, 1, 1, 1), "classifier.1.bias": (400,)}
+
+    def unit(at: str, shape: tuple[int, ...]) -> None:
+        table.update({f"{at}.0.weight": shape, **batch_norm(f"{at}.1", shape[0])})
+
+    def separable(at: str, into: int, out: int, size: int) -> None:
+        unit(f"{at}.0", (out, into, 1, size, size))
+        unit(f"{at}.1", (out, out, size, 1, 1))
+
+    separable("features.0", 3, 64, 7)
+    unit("features.2", (64, 64, 1, 1, 1))
+    separable("features.3", 64, 192, 3)
+    places = (5, 6, 8, 9, 10, 11, 12, 14, 15)
+    for place, line in zip(places, INCEPTION.strip().splitlines()[1:], strict=True):
+        before, b0, b1a, b1b, b2a, b2b, b3b = map(int, line.split()[1:])
+        at = f"features.{place}.branch"
+        unit(f"{at}0", (b0, before, 1, 1, 1))
+        unit(f"{at}1.0", (b1a, before, 1, 1, 1))
+        separable(f"{at}1.1", b1a, b1b, 3)
+        unit(f"{at}2.0", (b2a, before, 1, 1, 1))
+        separable(f"{at}2.1", b2a, b2b, 3)
+        unit(f"{at}3.1", (b3b, before, 1, 1, 1))
+    return table

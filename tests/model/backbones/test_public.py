@@ -24,6 +24,8 @@ from published import (
     mmaction2,
     r2plus1d_table,
     r3d_table,
+    s3d_table,
+    slowfast_table,
     torchvision_resnet50,
     videomae,
 )
@@ -49,6 +51,8 @@ TABLES: dict[str, Callable[[], Shapes]] = {
     "kinetics400/tsn-openmmlab": lambda: mmaction2(False),
     "kinetics400/tsm-openmmlab": lambda: mmaction2(True),
     "kinetics400/i3d": lambda: i3d_port(400),
+    "kinetics400/s3d": s3d_table,
+    "kinetics400/slowfast_r50": slowfast_table,
     "imagenet/tsn": torchvision_resnet50,
     "imagenet/tsm": torchvision_resnet50,
     "imagenet/trn": torchvision_resnet50,
@@ -250,7 +254,15 @@ def test_predicts_without_training(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["kinetics400/r3d_18", "kinetics400/tsm-openmmlab", "kinetics400/i3d", "imagenet/trn"]
+    "name",
+    [
+        "kinetics400/r3d_18",
+        "kinetics400/tsm-openmmlab",
+        "kinetics400/i3d",
+        "kinetics400/s3d",
+        "kinetics400/slowfast_r50",
+        "imagenet/trn",
+    ],
 )
 def test_trains_predicts_explains(
     table: Server, call: Callable[..., tuple[int, str]], clips: Path, tmp_path: Path, name: str

@@ -10,6 +10,8 @@ from peakzoom.model.backbones.i3d import I3D
 from peakzoom.model.backbones.p3d import P3D
 from peakzoom.model.backbones.r2plus1d import R2Plus1D
 from peakzoom.model.backbones.r3d import R3D
+from peakzoom.model.backbones.s3d import S3D
+from peakzoom.model.backbones.slowfast import SlowFast
 from peakzoom.model.backbones.tcnn import (
     TCNN,
     tcnn,
@@ -38,6 +40,8 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "r2plus1d_18": R2Plus1D,
     "p3d": P3D,
     "i3d": I3D,
+    "s3d": S3D,
+    "slowfast_r50": SlowFast,
     "tsn": TSN,
     "tsm": TSM,
     "trn": TRN,
