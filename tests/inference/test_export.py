@@ -50,7 +50,8 @@ SAME_LAYERS = (
     "tcnn_s_local",
     "tcnn_local",
     "tsn",
-)  # as tcnn_xs, tcnn_xs_local, and tsm, which have them
+    "res3d",
+)  # as tcnn_xs, tcnn_xs_local, tsm and r3d_18, which have them
 
 
 @torch.inference_mode()

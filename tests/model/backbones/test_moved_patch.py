@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from peakzoom.model.backbones import BACKBONES, VideoNetwork
 
-NETWORKS = ["s3d", "slowfast_r50", "r3d_18", "i3d"]
+NETWORKS = ["s3d", "slowfast_r50", "t3d", "res3d", "i3d"]
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def test_a_moved_patch_s_peak_lies_within_half_a_cell(name: str, max_stride: int
         assert abs(peak - middle) <= stride / 2 + 1, (middle, peak)
 
 
-@pytest.mark.parametrize("name", ["s3d"])
+@pytest.mark.parametrize("name", ["s3d", "t3d"])
 @torch.no_grad()
 def test_and_in_time(name: str) -> None:
     network = looking(name, 32)

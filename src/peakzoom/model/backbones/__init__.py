@@ -12,6 +12,7 @@ from peakzoom.model.backbones.r2plus1d import R2Plus1D
 from peakzoom.model.backbones.r3d import R3D
 from peakzoom.model.backbones.s3d import S3D
 from peakzoom.model.backbones.slowfast import SlowFast
+from peakzoom.model.backbones.t3d import T3D
 from peakzoom.model.backbones.tcnn import (
     TCNN,
     tcnn,
@@ -37,11 +38,13 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "tcnn_xs_local": tcnn_xs_local,
     "c3d": C3D,
     "r3d_18": R3D,
+    "res3d": R3D,  # Tran et al. 2017, the row of that name in Tables 2 and 3: the same network
     "r2plus1d_18": R2Plus1D,
     "p3d": P3D,
     "i3d": I3D,
     "s3d": S3D,
     "slowfast_r50": SlowFast,
+    "t3d": T3D,
     "tsn": TSN,
     "tsm": TSM,
     "trn": TRN,
