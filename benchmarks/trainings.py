@@ -14,7 +14,7 @@ from held import PRE, Clips, Draws, training_views
 from torch import Tensor
 from variants import RECIPE, Variant, loss_of
 
-from peakzoom.training.module import decayed_and_spared, schedule
+from peakzoom.training.optimizer import decayed_and_spared, schedule
 from peakzoom.training.recipes import StageSettings
 
 # Of a step: what it computes in, and whether by 2-D convolutions (flat.py). The earlier ones are preferred.

@@ -39,7 +39,7 @@ from peakzoom.data.synthetic.composed.scene import CLASSES, compose
 from peakzoom.model.backbones import BACKBONES
 from peakzoom.model.pooling import drop_channels, gather, quiet_loss, score
 from peakzoom.model.response import class_response_maps
-from peakzoom.training.module import decayed_and_spared, schedule
+from peakzoom.training.optimizer import decayed_and_spared, schedule
 from peakzoom.training.recipes import StageSettings, small
 
 NETWORKS = {  # name of the file: backbone, width

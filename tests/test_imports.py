@@ -41,6 +41,9 @@ LAZY: dict[str, dict[str, str]] = {
     },
     "inference/prediction.py": {"peakzoom.display.figures": MATPLOTLIB},
     "model/backbones/videomae.py": {"transformers": "extra transformers"},
+    "training/batch_augment.py": {"kornia.augmentation": "extra finetune"},
+    "training/loggers.py": {"mlflow": "extra loggers", "wandb": "extra loggers"},
+    "training/lora.py": {"peft": "extra finetune", "peft.tuners.tuners_utils": "extra finetune"},
     "video/guard_child.py": {
         "peakzoom.video.decode": QUIET,
         "peakzoom.video.faults": QUIET,

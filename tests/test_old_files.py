@@ -154,7 +154,7 @@ def test_a_killed_training_goes_on(
         command(*asked, "--out", run, "--resume")
     asked += AS_IT_WAS
     with pytest.MonkeyPatch.context() as patch:  # what is asked is written down before the first step
-        patch.setattr("peakzoom.training.train._fit", stop)
+        patch.setattr("peakzoom.training.train.fit_stage", stop)
         with pytest.raises(StoppedError):
             command(*asked, "--out", tmp_path / "new")
     config = json.loads((run / "config.json").read_text())

@@ -190,7 +190,7 @@ def test_a_training_asks_for_the_room_first(
         asked.append(given["workers"])
         raise ZeroDivisionError
 
-    monkeypatch.setattr("peakzoom.training.train.loader", enough)
+    monkeypatch.setattr("peakzoom.training.stage.loader", enough)
     monkeypatch.setattr(
         "peakzoom.training.train.decode_all", lambda *_: Frames(replace(tiny.preprocess, stride=1))
     )

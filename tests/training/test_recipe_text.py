@@ -35,7 +35,7 @@ def test_what_is_left_out_has_its_default() -> None:
     [
         ("batch_size = 16", "batchsize = 16", r"a recipe has no batchsize: did you mean batch_size\?$"),
         ("width = 1.0", "lr = 0.1", r"a recipe has no lr: did you mean tcnn.lr or joint.lr\?$"),
-        ("width = 1.0", "colour = 1", "a recipe has no colour; peakzoom recipe small prints all keys$"),
+        ("width = 1.0", "shade = 1", "a recipe has no shade; peakzoom recipe small prints all keys$"),
         ('model = "tcnn_xs_local"', 'model = "tcnnxs"', r"model is 'tcnnxs', .* videomae_l: did you mean tcnn_xs\?$"),
         ('model = "tcnn_xs_local"', "", "does not say model$"),
         ("epochs = 50", "", "does not say tcnn.epochs$"),

@@ -16,8 +16,8 @@ from peakzoom.model.config import BRANCHES
 from peakzoom.training import time_left
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
+from peakzoom.training.stage import StageRun, _later
 from peakzoom.training.time_left import TimeLeft
-from peakzoom.training.train import StageRun, _later
 
 
 @pytest.mark.parametrize(("later", "first"), [(0, "4 min left"), (120, "8 min left for both stages")])

@@ -35,7 +35,8 @@ from peakzoom.inference.recognizer import load
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.training.check import check_settings
 from peakzoom.training.folder import alone_in
-from peakzoom.training.module import Training, make_optimizer, schedule
+from peakzoom.training.module import Training
+from peakzoom.training.optimizer import make_optimizer, schedule
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.start import class_weights, start_from
@@ -578,7 +579,7 @@ def test_changes_that_a_device_makes_give_the_same_weights(
 
     options = replace(PLAIN, steps=("tcnn",))
     train(clip_data, small, tmp_path / "here", options)
-    monkeypatch.setattr("peakzoom.training.train.ViewMaker", Deferring)
+    monkeypatch.setattr("peakzoom.training.stage.ViewMaker", Deferring)
     moved: list[bool] = []
     to = Batch.to
     monkeypatch.setattr(Batch, "to", lambda self, *how: moved.append(bool(self.changes)) or to(self, *how))

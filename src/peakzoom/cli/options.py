@@ -188,6 +188,40 @@ class RecipeOptions:
             help="Highest learning rate of each stage.", show_default="0.002, then 0.001; paper: 0.1"
         ),
     ] = None
+    accumulate: Annotated[
+        int | None,
+        training_option(help="Batches that make a step, where memory holds no larger one.", show_default="1"),
+    ] = None
+    augment: Annotated[
+        Literal["none", "light", "strong"] | None,
+        training_option(
+            help="Random changes of clips. strong: also RandAugment, erasing, mixup and cutmix.",
+            show_default="the recipe's: light, paper: crops and mirrors",
+        ),
+    ] = None
+    freeze: Annotated[
+        bool,
+        training_option(
+            "--freeze",
+            help="Train the classifiers alone, on features that are computed once; the betas too, where it zooms.",
+        ),
+    ] = False
+    lora: Annotated[
+        int | None,
+        training_option(
+            metavar="RANK",
+            min=1,
+            help="Train low-rank matrices in place of the network's weights, and add them at the end.",
+            show_default=False,
+        ),
+    ] = None
+    distill: Annotated[
+        bool,
+        training_option(
+            "--distill",
+            help="Let the original branch learn from the fused prediction (--set distill=WEIGHT).",
+        ),
+    ] = False
     size: Annotated[
         int | None,
         training_option(help="Side of the input in pixels.", show_default="96, paper: 224"),
@@ -210,3 +244,7 @@ class MachineOptions:
         int | None, hardware_option(min=0, help="Loader processes.", show_default="one less than the cores")
     ] = None
     precision: Annotated[str, hardware_option(help="32-true, bf16-mixed, 16-mixed ...")] = "32-true"
+    logger: Annotated[
+        Literal["tensorboard", "wandb", "mlflow"],
+        output_option(help="Where figures go too: Weights & Biases or MLflow, beside TensorBoard's files."),
+    ] = "tensorboard"

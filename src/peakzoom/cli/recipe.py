@@ -64,8 +64,7 @@ def recipe_and_options(
     public = find_public(values["weights"]) if values.get("weights") else None
     recipe = _named(wanted.recipe or ("finetune" if public else "small"))
     recipe = fitted(recipe, public) if public else recipe
-    named: dict[str, Any] = {"model": model, "batch_size": wanted.batch_size}
-    given = {key: value for key, value in named.items() if value is not None}
+    given = {**_changes(wanted), **({} if model is None else {"model": model})}
     stages = {"tcnn": (recipe.tcnn, wanted.epochs), "joint": (recipe.joint, wanted.joint_epochs)}
     for name, (stage, epochs) in stages.items():
         if epochs is not None:  # so many, however few the videos
@@ -96,6 +95,28 @@ def recipe_and_options(
     if public:
         _say_what_differs(public.name, recipe, changed)
     return changed, Options(**asdict(machine), **values)
+
+
+def _changes(wanted: RecipeOptions) -> dict[str, Any]:
+    """Values of a recipe that options with names of their own stand for, but for those of a stage."""
+    from peakzoom.training.recipes import CHANGES, FROZEN_VIEWS, flat
+
+    if wanted.freeze and wanted.lora:
+        raise UserError(
+            "--freeze and --lora exclude one another: the network keeps its weights, or they change"
+        )
+    named = {
+        "batch_size": wanted.batch_size,
+        "accumulate": wanted.accumulate,
+        "lora": wanted.lora,
+        "frozen_views": FROZEN_VIEWS if wanted.freeze else None,
+        "distill": 1.0 if wanted.distill else None,
+    }
+    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    if wanted.augment is not None:
+        of_clip, of_batch = CHANGES[wanted.augment]
+        given |= flat({"augment": asdict(of_clip), "batch_augment": asdict(of_batch)})
+    return given
 
 
 def _say_what_differs(weights: str, own: Recipe, changed: Recipe) -> None:

@@ -214,7 +214,7 @@ def collate(samples: Sequence[Sample | Problem]) -> Batch:
 
 
 def loader(
-    dataset: ClipDataset,
+    dataset: Dataset[Sample | Problem],
     batch_size: int,
     workers: int,
     sampler: Sampler[int] | None = None,
@@ -226,7 +226,7 @@ def loader(
 
     On several processes each loads its part of a batch, see :class:`SharedBatches`.
     """
-    keys = SequentialSampler(dataset) if sampler is None else sampler
+    keys = SequentialSampler(dataset) if sampler is None else sampler  # type: ignore[arg-type]
     return DataLoader(
         dataset,
         batch_sampler=SharedBatches(keys, batch_size, rank, world),

@@ -12,6 +12,7 @@ from peakzoom.utils.durable import read_csv
 from peakzoom.utils.plain import read_object
 
 STAGES = ("tcnn", "joint")
+ONE_PASS = "one_pass"  # the original branch alone, of a stage whose others taught it
 NAME_FILE = "data.txt"  # what the data are called
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peakzoom.data.entries import Entry, VideoSet
-from peakzoom.data.runs import STAGES, data_name, read_metrics, run_videos
+from peakzoom.data.runs import ONE_PASS, STAGES, data_name, read_metrics, run_videos
 from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_attention, read_outcomes, read_summary
 from peakzoom.evaluation.stats import GROUPS, TOP, Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
@@ -89,12 +89,12 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
     """
     folder = folder.resolve()
     stage, home = folder.parent.name, folder.parent.parent
-    known = folder.name in ("best", "last") and stage in STAGES and (home / "videos.csv").exists()
+    known = folder.name in ("best", "last", ONE_PASS) and stage in STAGES and (home / "videos.csv").exists()
     tested, unlisted = _evaluations(home if known else folder, also, model)
     if not known:
         return Facts(tested=tested, unlisted=unlisted)
     rows = read_metrics(home / stage / "metrics.csv")
-    row = _row_of(rows, folder.name == "best")
+    row = _row_of(rows, folder.name != "last")
     config = home / "config.json"
     return Facts(
         videos=run_videos(home),
@@ -105,8 +105,8 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
         stage=stage,
         epochs=len(rows),
         epoch=int(row["epoch"]) if row else None,
-        chosen=folder.name == "best" and "val_accuracy" in row,
-        validation=row.get("val_accuracy"),
+        chosen=folder.name != "last" and "val_accuracy" in row,
+        validation=row.get("val_accuracy_original" if folder.name == ONE_PASS else "val_accuracy"),
         tested=tested,
         unlisted=unlisted,
     )

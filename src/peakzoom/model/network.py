@@ -171,9 +171,7 @@ class PeakZoom(nn.Module, Pretrained):
                 seen = Attention(responses, peaks, q_dis, q_com, *(videos.get(name) for name in BRANCHES[1:]))
         elif attention:
             raise ValueError("this model has the original branch alone: it zooms nowhere")
-        chosen = self.training and self.pool != "mean"
-        maps = class_response_maps(features, self.backbone.fc.weight) if chosen else None
-        return replace(self.classify(pooled), attention=seen, maps=maps)
+        return replace(self.classify(pooled), attention=seen)
 
     def by_branch(self, zoomed: Tensor) -> dict[str, Tensor]:
         """What the second pass made of N zoomed videos a clip, (N B, ...), as (B, ...) for each of the N branches."""
@@ -303,7 +301,9 @@ class PeakZoom(nn.Module, Pretrained):
             parts = zip(dropped, layer.weight.chunk(len(dropped), dim=1), strict=True)
             scores = [class_scores(value, weight, self.pool) for value, weight in parts]
             fused = torch.stack(scores).sum(0) + layer.bias
-        return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused)
+        chosen = self.training and self.pool != "mean"  # then what was gathered are all features
+        maps = class_response_maps(pooled["original"], self.backbone.fc.weight) if chosen else None
+        return PeakZoomOutput(**{name: logits.get(name) for name in BRANCHES}, fused=fused, maps=maps)
 
     @property
     def pool(self) -> str:
@@ -328,6 +328,7 @@ class PeakZoom(nn.Module, Pretrained):
         label_smoothing: float = 0.0,
         class_weight: Tensor | None = None,
         quiet: float = 0.0,
+        distill: float = 0.0,
     ) -> Tensor:
         """Eq. 8: the sum of the branches' cross-entropies and the fused one's, each with weight 1.
 
@@ -338,6 +339,8 @@ class PeakZoom(nn.Module, Pretrained):
             class_weight: (S,), as in ``torch.nn.functional.cross_entropy``.
             quiet: weight of :func:`~peakzoom.model.pooling.quiet_loss` of the original branch, which only a backbone
                 that chooses among its cells has; the paper has none.
+            distill: weight of :func:`distillation` of the original branch from the fused prediction, where
+                there are both; the paper has none.
         """
         logits = output.logits()
         if len(self.branches) == 1:
@@ -349,6 +352,8 @@ class PeakZoom(nn.Module, Pretrained):
         if quiet and output.maps is not None:
             bias = self.backbone.fc.bias
             losses.append(quiet * quiet_loss(output.maps, bias, target, class_weight=class_weight))
+        if distill and output.original is not None and len(self.branches) > 1:
+            losses.append(distill * distillation(output.original, output.fused))
         return torch.stack(losses).sum()
 
     @torch.no_grad()
@@ -364,3 +369,20 @@ class PeakZoom(nn.Module, Pretrained):
         if isinstance(self.fc_fused, nn.Linear):
             self.fc_fused.weight.copy_(weight.repeat(1, len(self.branches)) / len(self.branches))
             self.fc_fused.bias.copy_(bias)
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+    """How far a prediction is from another one, which gets no gradient (Hinton, Vinyals and Dean, 2015).
+
+    Args:
+        student: (B, S) logits.
+        teacher: (B, S) logits.
+        temperature: by which both are divided, so that classes that are not the likeliest count too.
+
+    Returns:
+        The mean over the clips of the Kullback-Leibler divergence of the softened predictions, times the temperature's
+        square, which makes its gradient as large as a cross-entropy's.
+    """
+    soft = (teacher.detach() / temperature).log_softmax(1)
+    found = F.kl_div((student / temperature).log_softmax(1), soft, reduction="batchmean", log_target=True)
+    return temperature**2 * found

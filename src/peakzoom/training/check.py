@@ -16,7 +16,10 @@ from peakzoom.model.precision import slow_in
 from peakzoom.model.public import find_public, weights_file
 from peakzoom.model.starts import expect_fit, start_of
 from peakzoom.model.weights import load_weights
+from peakzoom.training.batch_augment import BatchChanges
 from peakzoom.training.log import quiet_lightning
+from peakzoom.training.loggers import LOGGERS, expect_logger
+from peakzoom.training.lora import expect_lora
 from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe, check_recipe, expect, expect_word
 from peakzoom.training.start import build, expect_meaning
@@ -43,6 +46,10 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         if not validates:
             raise UserError("--set patience needs validation videos, and --val-fraction 0 leaves none")
     _check_start(recipe, options, classes)
+    _check_kept(recipe, options)
+    expect_word("logger", options.logger, LOGGERS)
+    BatchChanges(recipe.batch_augment)  # raises where what it needs is not installed, as does the next
+    expect_logger(options.logger)
     _check_hardware(recipe, options)
 
 
@@ -67,6 +74,29 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
         load_weights(build(recipe, classes, joint=False).backbone, weights_file(options.weights))
 
 
+def _check_kept(recipe: Recipe, options: Options) -> None:
+    """Where a network keeps its weights, they are worth keeping, and nothing is asked of them that needs others."""
+    if not recipe.frozen_views and not recipe.lora:
+        return
+    option = "--lora" if recipe.lora else "--freeze"
+    if recipe.lora and recipe.frozen_views:
+        raise UserError(
+            "lora and frozen_views exclude one another: the network keeps its weights, or they change"
+        )
+    if options.init == FROM_SCRATCH and not options.weights:
+        raise UserError(
+            f"{option} keeps the weights that a network starts from, and this one starts from scratch: name some with "
+            "--weights or --init"
+        )
+    if recipe.lora:
+        expect_lora()
+    elif BatchChanges(recipe.batch_augment):
+        raise UserError(
+            "--freeze computes features once, so that clips of a batch cannot be changed or mixed: leave --augment "
+            "strong and batch_augment out"
+        )
+
+
 def _check_hardware(recipe: Recipe, options: Options) -> None:
     """What Lightning makes of the machine can train, and shares a batch out equally."""
     try:
@@ -83,6 +113,8 @@ def _check_hardware(recipe: Recipe, options: Options) -> None:
             f"{options.precision}: {' '.join(str(error).split())}"
         ) from error
     world, device = trainer.world_size, trainer.strategy.root_device
+    if recipe.frozen_views and world > 1:
+        raise UserError(f"--freeze computes features in one process, and {world} came: --set devices=1")
     if recipe.batch_size % world:
         raise UserError(
             f"a batch of {recipe.batch_size} clips cannot be shared out equally among {world} processes: give "

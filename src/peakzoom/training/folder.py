@@ -8,16 +8,19 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
-from peakzoom.data.runs import NAME_FILE, read_metrics
+from peakzoom.data.runs import NAME_FILE, ONE_PASS, read_metrics
 from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
+from peakzoom.model.config import BRANCHES
 from peakzoom.training.checkpoints import BEST, read_checkpoint
+from peakzoom.training.lora import without_lora
 from peakzoom.training.options import FROM_SCRATCH
 from peakzoom.training.recipes import LEFT_OUT, flat
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
@@ -191,18 +194,28 @@ def note_problems(out: Path, problems: Iterable[Problem]) -> None:
         log.warning(f"{len(new)} files are missing or broken, or something is wrong with them: see {file}")
 
 
-def save_stage(model: PeakZoom, folder: Path) -> None:
+def save_stage(model: PeakZoom, folder: Path, one_pass: bool = False) -> None:
     """Save a trained network as ``last``, and that of its best epoch as ``best``, in float32, whole or not at all.
 
-    A stage that has its ``best`` is done.
+    With ``one_pass``, its original branch is also saved alone. A stage that has its ``best`` is done.
     """
     model.float()
-    _save(model, folder / "last")
+    _save(without_lora(model), folder / "last")
     best = folder / "checkpoints" / BEST
     if best.exists():
         state = read_checkpoint(best)["state_dict"]
         model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+    model = without_lora(model)
+    if one_pass:
+        _save(original_alone(model), folder / ONE_PASS)
     _save(model, folder / "best")
+
+
+def original_alone(model: PeakZoom) -> PeakZoom:
+    """The original branch of a network as a model of its own, which needs one pass and predicts as the branch does."""
+    alone = PeakZoom(model.backbone_name, config=replace(model.config, branches=BRANCHES[:1]))
+    alone.backbone.load_state_dict(model.backbone.state_dict())
+    return alone
 
 
 def _save(model: PeakZoom, folder: Path) -> None:

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
 
 from peakzoom.data.entries import Problem
 from peakzoom.data.loading import Batch, seed_of
 from peakzoom.model import PeakZoom
 from peakzoom.model.network import PeakZoomOutput
+from peakzoom.training.batch_augment import BatchChanges, Mixed
 from peakzoom.training.distributed import SharedDropout, Slice, Together
+from peakzoom.training.optimizer import make_optimizer, schedule
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import to_input
 
 CHECK_EVERY = 50  # steps between looks at the loss on a GPU, each of which waits for it
-
-
-def schedule(step: int, steps: int, settings: StageSettings) -> float:
-    """Learning rate at a step as a multiple of ``settings.lr``: linear warm-up, then a cosine to ``final_lr``."""
-    rise = settings.warmup * steps
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    done = min(1.0, (step - rise) / max(1.0, steps - rise))
-    low = settings.final_lr / settings.lr
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def decayed_and_spared(network: nn.Module) -> list[dict[str, Any]]:
-    """AdamW's groups: kernels are decayed; biases, batch norms and the two betas are spared."""
-    decayed = [value for value in network.parameters() if value.dim() > 1]
-    spared = [value for value in network.parameters() if value.dim() <= 1]
-    return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-
-
-def make_optimizer(model: PeakZoom, settings: StageSettings) -> Optimizer:
-    """SGD decays every weight, as the paper's would; AdamW spares biases, batch norms and the two betas."""
-    if settings.optimizer == "sgd":
-        return SGD(model.parameters(), settings.lr, momentum=0.9, weight_decay=settings.weight_decay)
-    assert settings.optimizer == "adamw", settings.optimizer
-    return AdamW(decayed_and_spared(model), settings.lr, weight_decay=settings.weight_decay)
 
 
 class Training(L.LightningModule):
@@ -63,6 +39,7 @@ class Training(L.LightningModule):
         branches = model.branches if len(model.branches) > 1 else ()
         self.accuracies = {**{name: f"accuracy_{name}" for name in branches}, "fused": "accuracy"}
         self.problems: dict[str, Problem] = {}
+        self.changes = BatchChanges(recipe.batch_augment)
         self.draws: torch.Generator | None = None
         self.together = Together(1)
         self.sums: dict[str, list[Any]] = {}  # of an epoch so far: [sum over the clips, clips]
@@ -81,16 +58,19 @@ class Training(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scale, "interval": "step"}}
 
-    def on_train_epoch_start(self) -> None:
-        if self.settings.frozen_norms:  # after Lightning's train()
+    def on_train_epoch_start(self) -> None:  # after Lightning's train()
+        if self.recipe.frozen_views or self.recipe.lora:
+            self.model.backbone.eval()
+        if self.settings.frozen_norms:
             for part in self.model.modules():
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout and the split of peaks draw anew from (seed, step), so a resumed run draws what it would have. Every
-        # process draws for the whole batch and takes its part, so their number changes nothing. (0: older draws.)
-        state = seed_of(self.seed, self.global_step, 0)
+        # process draws for the whole batch and takes its part, so their number changes nothing. (The last number is
+        # 0 where every batch is a step, as all were once.)
+        state = seed_of(self.seed, self.global_step, batch_idx % self.recipe.accumulate)
         torch.manual_seed(state)
         self.draws = torch.Generator(self.device).manual_seed(state)
 
@@ -99,20 +79,16 @@ class Training(L.LightningModule):
         return batch.to(device, self.recipe.preprocess.source_size)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        self._note(batch.problems)
+        self.note(batch.problems)
         world = self.trainer.world_size
         part = self.together.slice(len(batch.views))
         if world == 1 and not part.total:
             return None
         if len(batch.views):
+            mixed = self.changes(batch.views, batch.labels)
+            batch = batch._replace(views=mixed.views, labels=mixed.labels)
             output = self._run(batch, part if world > 1 else None)
-            loss = self.model.loss(
-                output,
-                batch.labels,
-                label_smoothing=self.settings.label_smoothing,
-                class_weight=self.class_weight,
-                quiet=self.recipe.quiet,
-            )
+            loss = self._loss(output, mixed)
         else:
             loss = self._nothing()
         if world > 1:
@@ -123,6 +99,19 @@ class Training(L.LightningModule):
         if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
             self._check_finite()
         return loss
+
+    def _loss(self, output: PeakZoomOutput, mixed: Mixed) -> Tensor:
+        """Of clips that are of one class each, or of two where they are mixed."""
+        of = partial(
+            self.model.loss,
+            output,
+            label_smoothing=self.settings.label_smoothing,
+            class_weight=self.class_weight,
+            quiet=self.recipe.quiet,
+            distill=self.recipe.distill,
+        )
+        loss: Tensor = of(mixed.labels)
+        return loss if mixed.others is None else (1 - mixed.share) * loss + mixed.share * of(mixed.others)
 
     def _nothing(self) -> Tensor:
         """A loss of 0 with gradients of 0, for which the other processes wait: no clip here could be decoded."""
@@ -154,7 +143,7 @@ class Training(L.LightningModule):
         self._check_finite()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._note(batch.problems)
+        self.note(batch.problems)
         if len(batch.views):
             output = self._run(batch)
             loss = self.model.loss(output, batch.labels)
@@ -203,12 +192,13 @@ class Training(L.LightningModule):
         checkpoint["problems"] = [(each.path, each.reason) for each in self.all_problems()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._note(checkpoint.get("problems", []))  # absent from runs of older versions
+        self.note(checkpoint.get("problems", []))  # absent from runs of older versions
 
     def all_problems(self) -> list[Problem]:
         """The files that some process could not decode, or not whole. Every process has to call this."""
         return list(dict.fromkeys(self.together.lists(list(self.problems.values()))))
 
-    def _note(self, problems: Iterable[tuple[str, str]]) -> None:
+    def note(self, problems: Iterable[tuple[str, str]]) -> None:
+        """Remember files that could not be decoded, or not whole: path and reason of each."""
         for path, reason in problems:
             self.problems.setdefault(path, Problem(path, reason))

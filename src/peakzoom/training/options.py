@@ -23,6 +23,7 @@ class Options:
         workers: loader processes; None = one less than the processors.
         accelerator, devices, num_nodes, precision: Lightning's; where ``torchrun`` started the processes, devices
             "auto" and one node mean as many as it did.
+        logger: where figures go beside the run's folder: one of :data:`peakzoom.training.loggers.LOGGERS`.
         sync_batch_norm: batch norms take their statistics from the clips of all GPUs, not of each one's own.
         patience: epochs without a better validation before a stage stops; None = never.
         steps: which stages to train: "tcnn" is stage 1, "joint" is stage 2.
@@ -48,6 +49,7 @@ class Options:
     weights: str | None = None
     progress: bool = True
     sync_batch_norm: bool = False
+    logger: str = "tensorboard"
 
     def hardware(self) -> dict[str, Any]:
         """Arguments of ``lightning.Trainer``: what to compute on, in how many processes, in which precision."""
@@ -67,7 +69,7 @@ class Options:
     def recorded(self) -> dict[str, Any]:
         """What a resumed run must ask for again: all but where the run is made and how many processes serve it."""
         values = asdict(self)
-        for name in ("workers", "progress", "cache"):
+        for name in ("workers", "progress", "cache", "logger"):
             del values[name]
         if values["init"] == FROM_SCRATCH:
             values["init"] = None  # as runs have it that were begun before anything came with the package

@@ -17,6 +17,7 @@ from peakzoom.model.schema import check_preprocess
 from peakzoom.utils.errors import UserError, did_you_mean
 from peakzoom.video.views import Augment, Preprocess
 
+FROZEN_VIEWS = 4  # of each video, whose features --freeze computes
 OPTIMIZERS = ("sgd", "adamw")  # SGD has momentum 0.9
 
 
@@ -35,6 +36,8 @@ class StageSettings:
         clip_gradient: largest norm; None = as it comes.
         frozen_norms: batch norms keep the statistics that they begin with. In stage 2 they would otherwise mix those of
             the original and of the zoomed videos, which differ, and fit neither in a test.
+        layer_decay: each block of the network learns at this multiple of the learning rate of the block after it
+            (:func:`peakzoom.training.optimizer.blocks`); 1: all alike.
     """
 
     epochs: int
@@ -47,6 +50,27 @@ class StageSettings:
     clip_gradient: float | None = None
     min_steps: int = 0
     frozen_norms: bool = False
+    layer_decay: float = 1.0
+
+
+@dataclass(frozen=True)
+class BatchAugment:
+    """Random changes of the clips of a batch after their crops, computed where the network is.
+
+    Attributes:
+        operations: of RandAugment on a clip, alike on all its frames; 0: none.
+        magnitude: of these operations, from 1 to 29.
+        erasing: share of the clips in which a box is blackened, the same in all frames.
+        mixup: a of the Beta(a, a) by which two clips are blended; 0: none.
+        cutmix: a of the Beta(a, a) that says how large a box of another clip is pasted; 0: none. With both, each batch
+            draws one of the two.
+    """
+
+    operations: int = 0
+    magnitude: int = 9
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +89,14 @@ class Recipe:
         quiet: weight of the loss that asks cells which do not speak for a clip's class to prefer none, in networks
             that choose among their cells (:func:`~peakzoom.model.pooling.quiet_loss`).
         same_rate: bring videos to their median rate when their rates differ.
+        accumulate: batches whose gradients are added up to one step.
+        average: decay of the exponential moving average of the weights that is validated and kept; 0: the weights
+            themselves.
+        frozen_views: the network below its classifiers keeps the weights that it starts from, and where no video is
+            zoomed its features are computed once, of so many random views of each video; 0: it is trained.
+        lora: rank of the low-rank matrices that are trained in place of the network's own weights, and added to them
+            at the end (Hu et al., 2022); 0: none.
+        distill: weight of the loss by which the original branch learns from the fused prediction.
     """
 
     name: str
@@ -73,6 +105,7 @@ class Recipe:
     joint: StageSettings
     preprocess: Preprocess = field(default_factory=Preprocess)
     augment: Augment = field(default_factory=Augment)
+    batch_augment: BatchAugment = field(default_factory=BatchAugment)
     batch_size: int = 16
     width: float = 1.0
     max_stride: int = 32
@@ -87,6 +120,11 @@ class Recipe:
     faintest: float = 1e-3
     quiet: float = 0.0
     same_rate: bool = False
+    accumulate: int = 1
+    average: float = 0.0
+    frozen_views: int = 0
+    lora: int = 0
+    distill: float = 0.0
 
     def recorded(self) -> dict[str, Any]:
         """As plain data, for a run to be compared with; runs that began before there was a key do not have it."""
@@ -96,7 +134,7 @@ class Recipe:
             part = values[stage] if stage else values
             if part[name] == default:
                 del part[name]
-        return values
+        return {key: value for key, value in values.items() if value != {}}
 
 
 # What is not recorded where it has this value: keys that older runs do not have.
@@ -107,6 +145,14 @@ LEFT_OUT: dict[str, Any] = {
     "joint.frozen_norms": False,
     "preprocess.trained_fps": None,
     "preprocess.short_side": None,
+    "tcnn.layer_decay": 1.0,
+    "joint.layer_decay": 1.0,
+    "accumulate": 1,
+    "average": 0,
+    "frozen_views": 0,
+    "lora": 0,
+    "distill": 0,
+    **{f"batch_augment.{key}": value for key, value in asdict(BatchAugment()).items()},
 }
 
 
@@ -127,6 +173,7 @@ COUNT: Range = ("1 or more", lambda value: value >= 1)
 POSITIVE: Range = ("more than 0", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE: Range = ("0 or more", lambda value: 0 <= value < math.inf)
 SHARE: Range = ("from 0 to less than 1", lambda value: 0 <= value < 1)
+CHANCE: Range = ("from 0 to 1", lambda value: 0 <= value <= 1)
 CHANGE: Range = ("from 0 to 1, a relative change", lambda value: 0 <= value <= 1)
 AREA: Range = ("two rising shares above 0 up to 1, or none", lambda area: 0 < area[0] <= area[1] <= 1)
 ASPECT: Range = ("two rising numbers, more than 0", lambda aspect: 0 < aspect[0] <= aspect[1] < math.inf)
@@ -135,10 +182,17 @@ STD: Range = ("above 0 up to 1, as pixels are", lambda std: all(0 < each <= 1 fo
 # Of values by key, without the name of the stage; a value that is None needs no range.
 RANGES: dict[str, Range] = {
     "faintest": ("more than 0 and at most 1, a response", lambda value: 0 < value <= 1),
-    **dict.fromkeys(("epochs", "batch_size", "max_stride", "stride"), COUNT),
+    **dict.fromkeys(("epochs", "batch_size", "max_stride", "stride", "accumulate"), COUNT),
     **dict.fromkeys(("reach", "lr", "clip_gradient", "preprocess.fps", "preprocess.trained_fps"), POSITIVE),
-    **dict.fromkeys(("min_steps", "final_lr", "weight_decay", "class_balance", "quiet"), NOT_NEGATIVE),
-    **dict.fromkeys(("warmup", "label_smoothing", "dropout", "erase"), SHARE),
+    **dict.fromkeys(
+        ("min_steps", "final_lr", "weight_decay", "class_balance", "quiet", "distill"), NOT_NEGATIVE
+    ),
+    **dict.fromkeys(("frozen_views", "lora", "batch_augment.mixup", "batch_augment.cutmix"), NOT_NEGATIVE),
+    **dict.fromkeys(("warmup", "label_smoothing", "dropout", "erase", "average"), SHARE),
+    "batch_augment.operations": ("from 0 to 10", lambda value: 0 <= value <= 10),
+    "batch_augment.magnitude": ("from 1 to 29", lambda value: 1 <= value <= 29),
+    "batch_augment.erasing": CHANCE,
+    "layer_decay": ("more than 0 and at most 1", lambda value: 0 < value <= 1),
     **dict.fromkeys(("augment.brightness", "augment.contrast"), CHANGE),
     **{"augment.area": AREA, "augment.aspect": ASPECT, "preprocess.mean": MEAN, "preprocess.std": STD},
     "preprocess.size": ("32 pixels or more", lambda value: value >= 32),
@@ -186,6 +240,20 @@ def expect(holds: bool, key: str, value: object, expected: str) -> None:
         raise UserError(f"{key} is {value}, expected {expected}")
 
 
+# What --augment names: of Augment and of BatchAugment.
+CHANGES: dict[str, tuple[Augment, BatchAugment]] = {
+    "none": (Augment(flip=False), BatchAugment()),
+    "light": (
+        Augment(area=(0.6, 1.0), aspect=(0.8, 1.25), brightness=0.3, contrast=0.3),
+        BatchAugment(),
+    ),
+    "strong": (
+        Augment(area=(0.3, 1.0), aspect=(0.75, 4 / 3), brightness=0.3, contrast=0.3),
+        BatchAugment(operations=2, erasing=0.25, mixup=0.8, cutmix=1.0),
+    ),
+}
+
+
 def paper() -> Recipe:
     """Sec. 3.1: SGD, momentum 0.9, weight decay 4e-5, cosine from 0.1 to 1e-4 over 150 epochs, batch 16."""
     settings = StageSettings(epochs=150, optimizer="sgd", lr=0.1, final_lr=1e-4, weight_decay=4e-5)
@@ -211,7 +279,7 @@ def small() -> Recipe:
         ),
         branches=BRANCHES[:1],
         preprocess=Preprocess(size=96, canvas=(108, 108), test_canvas=True, zoom_source=2),
-        augment=Augment(area=(0.6, 1.0), aspect=(0.8, 1.25), brightness=0.3, contrast=0.3),
+        augment=CHANGES["light"][0],
         dropout=0.3,
         max_stride=16,
         stride=None,
@@ -264,15 +332,18 @@ def quickstart() -> Recipe:
 def finetune() -> Recipe:
     """From weights that others have published (``--weights``), which know actions or things already: low rates.
 
-    The network and how its clips are made are those of the weights. Nothing of this was measured: no such weights can
-    be had where this package is made.
+    The network and how its clips are made are those of the weights. Its early blocks, which know most of what video is
+    like, change least (``layer_decay``), and what is kept is a moving average. Nothing of this was measured: no such
+    weights can be had where this package is made.
     """
     recipe = small()
+    gentle: dict[str, Any] = {"final_lr": 1e-6, "min_steps": 0, "layer_decay": 0.75}
     return replace(
         recipe,
         name="finetune",
-        tcnn=replace(recipe.tcnn, epochs=30, lr=2e-4, final_lr=1e-6, min_steps=0),
-        joint=replace(recipe.joint, epochs=15, lr=1e-4, final_lr=1e-6, min_steps=0),
+        average=0.999,
+        tcnn=replace(recipe.tcnn, epochs=30, lr=5e-4, **gentle),
+        joint=replace(recipe.joint, epochs=15, lr=2e-4, **gentle),
         preprocess=Preprocess(),
         augment=Augment(area=(0.4, 1.0), aspect=(0.75, 4 / 3), brightness=0.2, contrast=0.2),
         dropout=0.5,

@@ -9,30 +9,20 @@ and ends with the same weights.
 from __future__ import annotations
 
 import logging
-import math
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
-
 from peakzoom.data.doubts import doubts
-from peakzoom.data.entries import Entry, Problem, VideoSet, some
-from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
+from peakzoom.data.entries import Entry, VideoSet, some
 from peakzoom.data.runs import STAGES
 from peakzoom.data.splits import split_validation, usual_share
-from peakzoom.data.workers import affordable
-from peakzoom.model.config import BRANCHES
+from peakzoom.training.batch_augment import told_changes
 from peakzoom.training.check import check_settings
-from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
-from peakzoom.training.distributed import LOST, end_with_launcher, first_process_logs, is_main_process
+from peakzoom.training.distributed import end_with_launcher, first_process_logs, is_main_process
 from peakzoom.training.folder import (
     alone_in,
     expect_unchanged,
@@ -42,20 +32,15 @@ from peakzoom.training.folder import (
     write_lists,
 )
 from peakzoom.training.frames import Frames, decode_all
-from peakzoom.training.log import EpochLog
-from peakzoom.training.module import Training
 from peakzoom.training.options import Options
-from peakzoom.training.recipes import Recipe, StageSettings
-from peakzoom.training.start import build, class_weights, resolved, set_start
-from peakzoom.training.time_left import TimeLeft
+from peakzoom.training.recipes import Recipe
+from peakzoom.training.stage import FEATURES, build_stage, fit_stage, make_trainer, stage_run
+from peakzoom.training.start import resolved
 from peakzoom.utils.digests import digests, same_bytes
 from peakzoom.utils.durable import explain_full_disk
-from peakzoom.utils.errors import UserError, WorkerGone
+from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
-from peakzoom.utils.memory import keep_freed_memory
-from peakzoom.utils.processors import processors
-from peakzoom.utils.progress import is_watched, progress_bar
-from peakzoom.utils.system import LOADER_NEEDS, worker_gone
+from peakzoom.utils.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +79,7 @@ def train(
             open_run(out, _recorded(data, parts, recipe, options), resume)
         known = _look_before(out, data, parts, options)
 
+        log.info(told_changes(recipe))
         frames = decode_all([entry.path for entry in parts["train"] + parts["val"]], recipe, options)
         recipe = replace(recipe, preprocess=frames.preprocess)
         parts = _list_videos(out, data, parts, frames, known)
@@ -102,13 +88,14 @@ def train(
             if (out / name / "best" / "model.safetensors").exists():
                 log.info("%s: done before", name)
                 continue
-            stage = _stage(name, out, recipe, options, parts, frames)
-            training, trainer = _build(stage, data.classes), _trainer(stage)
-            met = _fit(stage, trainer, training)
+            stage = stage_run(name, out, recipe, options, parts, frames)
+            training, trainer = build_stage(stage, data.classes), make_trainer(stage)
+            met = fit_stage(stage, trainer, training)
             if trainer.is_global_zero:
                 note_problems(out, met)
-                save_stage(training.model, stage.folder)
+                save_stage(training.model, stage.folder, one_pass=recipe.distill > 0 and training.model.zooms)
             trainer.strategy.barrier()  # stage 2 starts from these weights
+        shutil.rmtree(out / FEATURES, ignore_errors=True)
     return out
 
 
@@ -181,156 +168,3 @@ def _list_videos(
         f"(not looked at), {len(data.classes)} classes"
     )
     return used
-
-
-@dataclass(frozen=True)
-class StageRun:
-    """One stage of a training: its name, folder, settings, and the clips that it trains on and validates with."""
-
-    name: str
-    folder: Path
-    recipe: Recipe
-    options: Options
-    train_set: ClipDataset
-    val_set: ClipDataset | None
-
-    @property
-    def settings(self) -> StageSettings:
-        """Its part of the recipe."""
-        return self.recipe.joint if self.name == "joint" else self.recipe.tcnn
-
-
-def _stage(name: str, out: Path, recipe: Recipe, options: Options, parts: Splits, frames: Frames) -> StageRun:
-    """Random clips to train on, three clips of each video to validate."""
-    canvas = recipe.preprocess.stored_canvas
-    if name == "tcnn" or recipe.branches == BRANCHES[:1]:  # it zooms nowhere and needs no larger frames
-        recipe = replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1))
-    pre, cached = recipe.preprocess, frames.cached
-    train_set = ClipDataset(
-        parts["train"], ViewMaker(pre, recipe.augment, options.seed, canvas=canvas), cached
-    )
-    val_set = (
-        ClipDataset(parts["val"], ViewMaker(pre, clips=3, canvas=canvas), cached) if parts["val"] else None
-    )
-    return StageRun(name, out / name, recipe, options, train_set, val_set)
-
-
-def _build(stage: StageRun, classes: Sequence[str]) -> Training:
-    """The network with the weights that it starts from, as Lightning trains it."""
-    recipe, options = stage.recipe, stage.options
-    joint = stage.name == "joint"
-    torch.manual_seed(options.seed)
-    model = build(recipe, classes, joint)
-    before = stage.folder.with_name("tcnn") / "best" if joint and "tcnn" in options.steps else None
-    set_start(model, options, before, recipe.preprocess)
-    weight = class_weights(stage.train_set.entries, len(classes), recipe.class_balance)
-    return Training(model, recipe, stage.settings, options.seed, weight)
-
-
-def _epochs(settings: StageSettings, steps: int) -> int:
-    """Of a stage, with so many steps in an epoch."""
-    return max(settings.epochs, math.ceil(settings.min_steps / steps))
-
-
-def _later(stage: StageRun, steps: int) -> int:
-    """How many batches of this stage the one after it comes to: there each branch is a pass through the network."""
-    if stage.name == STAGES[-1] or STAGES[-1] not in stage.options.steps:
-        return 0
-    return _epochs(stage.recipe.joint, steps) * steps * len(stage.recipe.branches)
-
-
-def _trainer(stage: StageRun) -> L.Trainer:
-    """Lightning's trainer with what is written and shown of a stage."""
-    settings, options, folder = stage.settings, stage.options, stage.folder
-    if options.patience is not None and stage.val_set is None:
-        raise UserError("--set patience needs validation videos, and none of them could be decoded")
-    if is_main_process():  # no other: it may come before this one has looked whether the run's folder is new
-        folder.mkdir(parents=True, exist_ok=True)
-    steps = math.ceil(len(stage.train_set) / stage.recipe.batch_size)
-    epochs = _epochs(settings, steps)
-    if epochs > settings.epochs:
-        log.info(
-            f"{stage.name}: {epochs} epochs rather than {settings.epochs}, for {settings.min_steps} steps on few "
-            "videos"
-        )
-    bar = options.progress and is_watched()
-    left = TimeLeft(stage.name, _later(stage, steps))
-    callbacks: list[Callback] = [left, EpochLog(folder, stage.name, left, options.progress and not bar)]
-    if stage.val_set:
-        callbacks.append(checkpoint_callback(folder / "checkpoints", "best", monitor="val_score", mode="max"))
-    # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
-    # better one.)
-    callbacks.append(checkpoint_callback(folder / "checkpoints", "last"))
-    if bar:
-        callbacks.append(TQDMProgressBar())
-    if options.patience is not None:
-        callbacks.append(EarlyStopping("val_score", mode="max", patience=options.patience))
-    return L.Trainer(
-        **options.hardware(),
-        default_root_dir=folder,
-        max_epochs=epochs,
-        gradient_clip_val=settings.clip_gradient,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-        log_every_n_steps=max(1, min(50, steps)),
-        enable_progress_bar=bar,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # SharedBatches shares the videos out
-        num_sanity_val_steps=0,
-        plugins=[SafeCheckpoints()],
-    )
-
-
-def _fit(stage: StageRun, trainer: L.Trainer, training: Training) -> list[Problem]:
-    """Train a stage, or go on with it; returns the videos that could not be decoded, or not whole."""
-    rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device.type
-    if device == "cpu":
-        keep_freed_memory()
-    workers = stage.options.workers
-    if workers is None:
-        workers = max(1, (processors() - 1) // trainer.num_devices)
-    pin = device == "cuda"
-    # A GPU changes clips faster than processes can; on a CPU these do it beside the network. Mere crops are made there
-    # too, as they are fewer bytes than whole frames.
-    stage.train_set.maker.defer = pin and stage.recipe.augment.computes
-    sampler = EpochSampler(len(stage.train_set), stage.options.seed, world)
-    batch_bytes = max(each.maker.clip_bytes for each in (stage.train_set, stage.val_set) if each)
-    batch_bytes *= math.ceil(stage.recipe.batch_size / world)
-    workers = affordable(workers, batch_bytes, trainer.num_devices)
-    load = partial(
-        loader, batch_size=stage.recipe.batch_size, workers=workers, pin_memory=pin, rank=rank, world=world
-    )
-    with _told_ends(trainer):
-        trainer.fit(
-            training,
-            load(stage.train_set, sampler=sampler),
-            load(stage.val_set) if stage.val_set else None,
-            ckpt_path=newest(stage.folder / "checkpoints"),
-            weights_only=True,
-        )
-    return training.all_problems()
-
-
-@contextmanager
-def _told_ends(trainer: L.Trainer) -> Iterator[None]:
-    """Let Ctrl-C be Ctrl-C, and a process that lost another one, or one of its loaders, say so."""
-    on_interrupt = signal.getsignal(signal.SIGINT) or signal.default_int_handler
-    try:
-        yield
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-        # Lightning makes an exit with code 1 of Ctrl-C and leaves the process deaf to the next one.
-        signal.signal(signal.SIGINT, on_interrupt)
-        raise KeyboardInterrupt from None
-    except (ConnectionError, EOFError) as error:  # while it took over a batch
-        raise WorkerGone(f"a process that loads clips is gone: {LOADER_NEEDS}") from error
-    except RuntimeError as error:
-        if gone := worker_gone(error):
-            raise gone from error
-        if trainer.world_size == 1 or not LOST.search(str(error)):
-            raise
-        raise UserError(
-            f"process {trainer.global_rank} of {trainer.world_size} lost another one, which says why, or whose "
-            "machine's log does: mend that and go on from the last epoch with --resume"
-        ) from error

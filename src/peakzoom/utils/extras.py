@@ -21,6 +21,8 @@ EXTRAS = {  # optional extras and what they bring
     "serve": ("gradio",),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
     "transformers": ("transformers",),
+    "finetune": ("kornia", "peft"),
+    "loggers": ("wandb", "mlflow"),
     "ray": ("ray", "pyarrow", "fsspec"),
 }
 
