@@ -70,6 +70,7 @@ READ = {
     r".* --weights ": "needs a file of public weights; tests/model/test_weights.py",
     r"\S+ predict kinetics400/": "fetches public weights; tests/model/backbones/test_public.py has a stand-in",
     r".* --calibrated": "needs videos that tell a temperature; tests/inference/test_early_exit.py runs it",
+    r"docs/networks\.md .*(mynet:|runs/mine)": "needs a module beside it; tests/model/backbones/test_own.py has one",
     r"\S+ data prepare ": "needs the downloads; tests/data/test_prepare.py runs it on made-up ones",
     r".*(UCF-101|ucf101|hmdb51|ucf1|hmdb1|k400|train\.csv)": "needs a data set that cannot be shipped",
     r"docs/performance\.md (train|evaluate) ": "repeats a measurement that took an hour",
@@ -100,6 +101,7 @@ OTHERS = {
     "torchrun": "starts peakzoom in several processes; tests/training/test_processes.py does",
     "docker": "builds or runs an image",
     "cd": "goes into a folder",
+    "export": "sets a variable of the shell",
     "git": "fetches the repository",
 }
 # Blocks of Python that are not run: something that stands in them, and why.

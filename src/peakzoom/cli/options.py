@@ -51,7 +51,8 @@ DecodersOpt = Annotated[
 ModelOpt = Annotated[
     str | None,
     network_option(
-        help="tcnn (paper), tcnn_s, tcnn_xs_local, or a baseline: r3d_18, tsm, i3d ...",
+        help="tcnn (paper), tcnn_s, tcnn_xs_local, a baseline: r3d_18, tsm, i3d ...; or your own, as "
+        "package.module:factory.",
         show_default="tcnn_xs_local, paper: tcnn",
     ),
 ]

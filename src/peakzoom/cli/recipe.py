@@ -56,6 +56,7 @@ def recipe_and_options(
     Raises:
         UserError: there is no such recipe, no such key, or a value is none that it can have.
     """
+    from peakzoom.model.backbones.own import allow
     from peakzoom.model.public import find_public
     from peakzoom.training.options import Options
     from peakzoom.training.recipe_text import KEYS, check_key, read_value, with_values
@@ -64,6 +65,8 @@ def recipe_and_options(
     public = find_public(values["weights"]) if values.get("weights") else None
     recipe = _named(wanted.recipe or ("finetune" if public else "small"))
     recipe = fitted(recipe, public) if public else recipe
+    if model is not None:
+        allow(model)  # who types the name of a network of their own lets it run
     given = {**_changes(wanted), **({} if model is None else {"model": model})}
     stages = {"tcnn": (recipe.tcnn, wanted.epochs), "joint": (recipe.joint, wanted.joint_epochs)}
     for name, (stage, epochs) in stages.items():

@@ -169,12 +169,14 @@ def compare(
 
 def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
     """The networks to compare, and those of them that also get spatial attention."""
-    from peakzoom.model import BACKBONES
+    from peakzoom.model.backbones import EXPECTED, is_network
+    from peakzoom.model.backbones.own import allow
 
     wanted = list(dict.fromkeys(name.strip() for name in models.split(",")))
     for name in wanted:
-        if name not in BACKBONES:
-            raise UserError(f"--models has {name!r}, expected some of {', '.join(BACKBONES)}")
+        if not is_network(name):
+            raise UserError(f"--models has {name!r}, expected {EXPECTED}")
+        allow(name)
     also = {"all": wanted, "none": []}.get(spatial, [name.strip() for name in spatial.split(",")])
     for name in also:
         if name not in wanted:
@@ -184,13 +186,24 @@ def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
 
 def _width(name: str, cost: float, recipe: Recipe) -> float:
     """The width at which a network costs about so many G multiply-adds."""
-    from peakzoom.inference.cost import width_for
-    from peakzoom.model.backbones import BACKBONES, options_for
+    import torch
 
+    from peakzoom.inference.cost import width_for
+    from peakzoom.model import PeakZoom
+    from peakzoom.model.backbones import backbone_factory, is_own, options_for
+    from peakzoom.model.config import BRANCHES
+
+    factory = backbone_factory(name)
     made_with = options_for(name, recipe.max_stride, recipe.preprocess.frames, recipe.preprocess.size)
 
     def make(width: float) -> Any:
-        return BACKBONES[name](10, width=width, **made_with)
+        if is_own(
+            name
+        ):  # which need not be a classifier by itself, nor know PyTorch's device without numbers
+            with torch.device("cpu"):
+                network = factory(10, width=width, dropout=recipe.dropout, **made_with)
+                return PeakZoom(network, 10, branches=BRANCHES[:1])
+        return factory(10, width=width, **made_with)
 
     return width_for(make, cost, recipe.preprocess.frames, recipe.preprocess.size)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peakzoom.model.attention import SparseAttention
-from peakzoom.model.backbones import BACKBONES
+from peakzoom.model.backbones import backbone_factory
 from peakzoom.model.config import BRANCHES, PeakZoomConfig
 from peakzoom.model.geometry import Backbone, is_backbone, place_response
 from peakzoom.model.numerics import exact
@@ -32,7 +32,6 @@ from peakzoom.model.response import (
     response_map,
 )
 from peakzoom.model.zoom import ZoomSampler
-from peakzoom.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,15 @@ class PeakZoom(nn.Module, Pretrained):
     >>> model = PeakZoom("tcnn_xs", num_classes=10, attention_per="clip")
 
     Args:
-        backbone: a name in ``BACKBONES``, or any module that is a :class:`~peakzoom.model.geometry.Backbone`. (A
-            module is not part of ``config.json``: give it again to ``from_pretrained``.)
+        backbone: a name that :func:`~peakzoom.model.backbones.backbone_factory` knows, or any module that is a
+            :class:`~peakzoom.model.geometry.Backbone`. (A module is not part of ``config.json``: give it again to
+            ``from_pretrained``.)
         num_classes: S, in place of the config's.
         config: all other settings.
         settings: fields of :class:`~peakzoom.model.config.PeakZoomConfig`, in place of the config's.
 
     Raises:
-        UserError: no backbone has that name.
+        UserError: no backbone has that name, or it is one whose code is not allowed to run.
         ValueError: a setting that cannot be, or a module that is no backbone.
     """
 
@@ -101,11 +101,9 @@ class PeakZoom(nn.Module, Pretrained):
         if config.faintest == PeakZoomConfig.faintest:
             del self._hub_mixin_config["faintest"]  # as files have it that were written before there was one
         if isinstance(backbone, str):
-            if backbone not in BACKBONES:
-                raise UserError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
             self._hub_mixin_config["backbone"] = backbone
             options = {"width": config.width, "dropout": config.dropout, **(config.backbone_options or {})}
-            backbone = BACKBONES[backbone](config.num_classes, **options)
+            backbone = backbone_factory(backbone)(config.num_classes, **options)
         if not is_backbone(backbone):
             raise ValueError(
                 f"{type(backbone).__name__} is no backbone: it needs features(video), cells, num_features and fc"

@@ -20,10 +20,11 @@ from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import nn
 
-from peakzoom.model.backbones import BACKBONES
+from peakzoom.model.backbones import EXPECTED, is_network, is_own
+from peakzoom.model.backbones.own import expect_allowed
 from peakzoom.model.config import PeakZoomConfig
 from peakzoom.model.names import expect_on_hub
-from peakzoom.model.schema import CLIP, expect, word
+from peakzoom.model.schema import CLIP, Rule, expect
 from peakzoom.utils.errors import UserError, first_line
 from peakzoom.utils.plain import read_object
 
@@ -89,11 +90,13 @@ class Pretrained(PyTorchModelHubMixin):
         made_with = {**read_config(folder / CONFIG), **settings}
         if "backbone" not in made_with:
             raise UserError(
-                f"{folder / CONFIG} names no backbone: expected one of {', '.join(BACKBONES)}, or give the module "
-                "that the model was made with"
+                f"{folder / CONFIG} names no backbone: expected {EXPECTED}; or give the module that the model was made "
+                "with"
             )
+        if own := is_own(made_with["backbone"]):
+            expect_allowed(made_with["backbone"], str(folder / CONFIG))
         if isinstance(made_with["backbone"], str):
-            expect_fit(lambda: cls(**made_with), folder)
+            expect_fit(lambda: cls(**made_with), folder, own)
         model: Any = cls(**made_with)
         load_model(model, folder / WEIGHTS, device=map_location)
         return model.eval()
@@ -124,14 +127,14 @@ def read_config(file: Path) -> dict[str, Any]:
     values = {key: value for key, value in read_object(file).items() if key in KEYS}
     try:
         if "backbone" in values:
-            expect("backbone", values["backbone"], word(BACKBONES))
+            expect("backbone", values["backbone"], Rule(EXPECTED, is_network))
         PeakZoomConfig(**{key: value for key, value in values.items() if key != "backbone"})
     except UserError as error:
         raise UserError(f"{file} tells of no model of peakzoom: {error}") from error
     return values
 
 
-def expect_fit(make: Callable[[], Any], folder: Path) -> None:
+def expect_fit(make: Callable[[], Any], folder: Path, own: bool = False) -> None:
     """Refuse a model whose network cannot be, does not take its own clips, or is not the one of the weights.
 
     Nothing is computed and no memory taken: the network is made on PyTorch's device without numbers.
@@ -139,6 +142,8 @@ def expect_fit(make: Callable[[], Any], folder: Path) -> None:
     Args:
         make: the model.
         folder: with its weights.
+        own: it is of a user's own network, which may not be made for that device: then it is made on the CPU, and not
+            asked about its clips.
 
     Raises:
         UserError: as above.
@@ -147,10 +152,10 @@ def expect_fit(make: Callable[[], Any], folder: Path) -> None:
     file = folder / CONFIG
     try:
         with torch.device("meta"):
-            model = make()
+            model = make() if not own else _outline(make)
             clip = {**CLIP, **model.preprocess}
             video = torch.empty((1, 3, clip["frames"], clip["size"], clip["size"]))
-            if model.preprocess:
+            if model.preprocess and not own:
                 model.eval().backbone.features(video)
     except UserError:  # of settings that a caller gave in place of the file's
         raise
@@ -160,6 +165,15 @@ def expect_fit(make: Callable[[], Any], folder: Path) -> None:
         there = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
     if wrong := _difference(model, there):
         raise UserError(f"{folder / WEIGHTS} does not fit {file.name}: {wrong}; take both files of one model")
+
+
+def _outline(make: Callable[[], Any]) -> Any:
+    """A model on PyTorch's device without numbers where its network can be made there, else on the CPU."""
+    try:
+        return make()
+    except UserError:
+        with torch.device("cpu"):
+            return make()
 
 
 def _difference(model: nn.Module, there: Mapping[str, tuple[int, ...]]) -> str:

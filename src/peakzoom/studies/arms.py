@@ -55,7 +55,8 @@ class Arm:
     @property
     def folder(self) -> str:
         """Name of the run of stage 1, which the arms of one network share."""
-        return self.model if self.width == 1 else f"{self.model}x{self.width:.4g}"
+        name = self.model.replace(":", "-")  # of a user's own network
+        return name if self.width == 1 else f"{name}x{self.width:.4g}"
 
     @property
     def key(self) -> Key:

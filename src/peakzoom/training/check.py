@@ -11,6 +11,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import functional as F
 
+from peakzoom.model.backbones import is_own
+from peakzoom.model.backbones.own import expect_features
 from peakzoom.model.load import find_model, is_on_hub
 from peakzoom.model.precision import slow_in
 from peakzoom.model.public import find_public, weights_file
@@ -45,6 +47,9 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         expect(options.patience >= 1, "patience", options.patience, "1 or more")
         if not validates:
             raise UserError("--set patience needs validation videos, and --val-fraction 0 leaves none")
+    if is_own(recipe.model):
+        network, pre = build(recipe, classes, joint=False).backbone, recipe.preprocess
+        expect_features(recipe.model, network, pre.frames, pre.size)
     _check_start(recipe, options, classes)
     _check_kept(recipe, options)
     expect_word("logger", options.logger, LOGGERS)

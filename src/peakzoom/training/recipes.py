@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from peakzoom.model import BACKBONES
+from peakzoom.model.backbones import is_own
 from peakzoom.model.config import ATTENTION_PER, BRANCHES, RESPONSES
 from peakzoom.model.schema import check_preprocess
 from peakzoom.utils.errors import UserError, did_you_mean
@@ -78,7 +79,7 @@ class Recipe:
     """Everything that a training needs beside the data.
 
     Attributes:
-        model: name in ``peakzoom.model.BACKBONES``.
+        model: name that :func:`peakzoom.model.backbones.backbone_factory` knows.
         stride: frame stride; None chooses it so that a clip spans ``reach`` of the median training video.
         width: factor on its channels.
         max_stride: feature cells of the network lie at most so many pixels apart.
@@ -214,6 +215,8 @@ def check_recipe(recipe: Recipe) -> None:
     """
     for key, value in flat(asdict(recipe)).items():
         name = key.removeprefix("tcnn.").removeprefix("joint.")
+        if name == "model" and is_own(value):  # whether it is there and may run is asked where it is made
+            continue
         if name in WORDS:
             expect_word(key, value, WORDS[name])
         elif name in RANGES and value is not None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import nn
+
 from peakzoom.model.backbones.base import VideoNetwork
 from peakzoom.model.backbones.c3d import C3D
 from peakzoom.model.backbones.i3d import I3D
+from peakzoom.model.backbones.own import is_own, own_network
 from peakzoom.model.backbones.p3d import P3D
 from peakzoom.model.backbones.r2plus1d import R2Plus1D
 from peakzoom.model.backbones.r3d import R3D
@@ -27,6 +30,7 @@ from peakzoom.model.backbones.trn import TRN
 from peakzoom.model.backbones.tsm import TSM
 from peakzoom.model.backbones.tsn import TSN
 from peakzoom.model.backbones.videomae import videomae_b, videomae_l, videomae_s
+from peakzoom.utils.errors import UserError, did_you_mean
 
 BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "tcnn": tcnn,
@@ -58,6 +62,27 @@ FIXED_LENGTH = {"trn", *TRANSFORMERS}  # networks for one number of frames, whic
 FIXED_SIZE = TRANSFORMERS  # networks for one size, which they take as ``size``
 
 
+EXPECTED = f"one of {', '.join(BACKBONES)}, or a network of your own as package.module:factory"
+
+
+def is_network(name: object) -> bool:
+    """Whether a name is that of a network here, or has the form of one that is a user's own."""
+    return (isinstance(name, str) and name in BACKBONES) or is_own(name)
+
+
+def backbone_factory(name: str) -> Callable[..., nn.Module]:
+    """What makes a network of that name: of :data:`BACKBONES`, or a user's own (:mod:`peakzoom.model.backbones.own`).
+
+    Raises:
+        UserError: there is none, or its code is not allowed to run.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if is_own(name):
+        return own_network(name)
+    raise UserError(f"backbone is {name!r}, expected {EXPECTED}{did_you_mean(name, BACKBONES)}")
+
+
 def options_for(name: str, max_stride: int, frames: int, size: int) -> dict[str, int]:
     """What a network by name is told of the clips beside the width: all take ``max_stride``, some only one shape."""
     shape = {"frames": frames} if name in FIXED_LENGTH else {}
@@ -66,11 +91,15 @@ def options_for(name: str, max_stride: int, frames: int, size: int) -> dict[str,
 
 __all__ = [
     "BACKBONES",
+    "EXPECTED",
     "FIXED_LENGTH",
     "FIXED_SIZE",
     "TCNN",
     "TRANSFORMERS",
     "VideoNetwork",
+    "backbone_factory",
+    "is_network",
+    "is_own",
     "options_for",
     "tcnn",
     "tcnn_16",
