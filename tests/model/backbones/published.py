@@ -249,3 +249,88 @@ def s3d_table() -> Shapes:
         separable(f"{at}2.1", b2a, b2b, 3)
         unit(f"{at}3.1", (b3b, before, 1, 1, 1))
     return table
+
+
+def linear(name: str, out: int, into: int) -> Shapes:
+    return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+
+
+def layer_norm(name: str, channels: int) -> Shapes:
+    return {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
+
+
+def timesformer(classes: int = 400) -> Shapes:
+    """``TimesformerForVideoClassification`` of 8 frames of 224 pixels."""
+    c, at = 768, "timesformer.embeddings"
+    table: Shapes = {
+        f"{at}.cls_token": (1, 1, c),
+        f"{at}.position_embeddings": (1, 197, c),
+        f"{at}.time_embeddings": (1, 8, c),
+        f"{at}.patch_embeddings.projection.weight": (c, 3, 16, 16),
+        f"{at}.patch_embeddings.projection.bias": (c,),
+    }
+    for layer in range(12):
+        at = f"timesformer.encoder.layer.{layer}"
+        for attention in ("attention", "temporal_attention"):
+            table |= linear(f"{at}.{attention}.attention.qkv", 3 * c, c)
+            table |= linear(f"{at}.{attention}.output.dense", c, c)
+        table |= linear(f"{at}.temporal_dense", c, c)
+        table |= linear(f"{at}.intermediate.dense", 4 * c, c) | linear(f"{at}.output.dense", c, 4 * c)
+        for name in ("layernorm_before", "layernorm_after", "temporal_layernorm"):
+            table |= layer_norm(f"{at}.{name}", c)
+    return table | layer_norm("timesformer.layernorm", c) | linear("classifier", classes, c)
+
+
+def vivit(classes: int = 400) -> Shapes:
+    """``VivitForVideoClassification`` of transformers 4, of 32 frames of 224 pixels."""
+    c, at = 768, "vivit.embeddings"
+    table: Shapes = {
+        f"{at}.cls_token": (1, 1, c),
+        f"{at}.position_embeddings": (1, 16 * 196 + 1, c),
+        f"{at}.patch_embeddings.projection.weight": (c, 3, 2, 16, 16),
+        f"{at}.patch_embeddings.projection.bias": (c,),
+    }
+    for layer in range(12):
+        at = f"vivit.encoder.layer.{layer}"
+        for name in ("query", "key", "value"):
+            table |= linear(f"{at}.attention.attention.{name}", c, c)
+        table |= linear(f"{at}.attention.output.dense", c, c)
+        table |= linear(f"{at}.intermediate.dense", 4 * c, c) | linear(f"{at}.output.dense", c, 4 * c)
+        table |= layer_norm(f"{at}.layernorm_before", c) | layer_norm(f"{at}.layernorm_after", c)
+    return table | layer_norm("vivit.layernorm", c) | linear("classifier", classes, c)
+
+
+def vjepa2(classes: int = 174) -> Shapes:
+    """``VJEPA2ForVideoClassification`` on ViT-L: encoder, predictor, attentive pooler, classifier."""
+    c, p = 1024, 384
+
+    def mlp(at: str, channels: int) -> Shapes:
+        return linear(f"{at}.mlp.fc1", 4 * channels, channels) | linear(
+            f"{at}.mlp.fc2", channels, 4 * channels
+        )
+
+    def block(at: str, channels: int) -> Shapes:
+        table = layer_norm(f"{at}.norm1", channels) | layer_norm(f"{at}.norm2", channels) | mlp(at, channels)
+        for name in ("query", "key", "value", "proj"):
+            table |= linear(f"{at}.attention.{name}", channels, channels)
+        return table
+
+    at = "vjepa2.encoder.embeddings.patch_embeddings.proj"
+    table: Shapes = {f"{at}.weight": (c, 3, 2, 16, 16), f"{at}.bias": (c,)}
+    for layer in range(24):
+        table |= block(f"vjepa2.encoder.layer.{layer}", c)
+    table |= layer_norm("vjepa2.encoder.layernorm", c)
+    table["vjepa2.predictor.embeddings.mask_tokens"] = (10, 1, 1, p)
+    table |= linear("vjepa2.predictor.embeddings.predictor_embeddings", p, c)
+    for layer in range(12):
+        table |= block(f"vjepa2.predictor.layer.{layer}", p)
+    table |= layer_norm("vjepa2.predictor.layernorm", p) | linear("vjepa2.predictor.proj", c, p)
+    table["pooler.query_tokens"] = (1, 1, c)
+    ways = {"cross_attention_layer": ("cross_attn", "qkv")}
+    ways |= {f"self_attention_layers.{layer}": ("self_attn", "qkv+") for layer in range(3)}
+    for name, (attention, parts) in ways.items():
+        at = f"pooler.{name}"
+        table |= layer_norm(f"{at}.layer_norm1", c) | layer_norm(f"{at}.layer_norm2", c) | mlp(at, c)
+        for part in parts:
+            table |= linear(f"{at}.{attention}.{'out' if part == '+' else part}_proj", c, c)
+    return table | linear("classifier", classes, c)

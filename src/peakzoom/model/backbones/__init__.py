@@ -26,10 +26,13 @@ from peakzoom.model.backbones.tcnn import (
     tcnn_xs,
     tcnn_xs_local,
 )
+from peakzoom.model.backbones.timesformer import TimeSformer
 from peakzoom.model.backbones.trn import TRN
 from peakzoom.model.backbones.tsm import TSM
 from peakzoom.model.backbones.tsn import TSN
 from peakzoom.model.backbones.videomae import videomae_b, videomae_l, videomae_s
+from peakzoom.model.backbones.vivit import ViViT
+from peakzoom.model.backbones.vjepa2 import VJEPA2
 from peakzoom.utils.errors import UserError, did_you_mean
 
 BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
@@ -55,9 +58,13 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "videomae_s": videomae_s,
     "videomae_b": videomae_b,
     "videomae_l": videomae_l,
+    "timesformer": TimeSformer,
+    "vivit": ViViT,
+    "vjepa2_l": VJEPA2,
 }
 
-TRANSFORMERS = {"videomae_s", "videomae_b", "videomae_l"}  # networks that need the extra of that name
+# Networks that need the extra of that name.
+TRANSFORMERS = {"videomae_s", "videomae_b", "videomae_l", "timesformer", "vivit", "vjepa2_l"}
 FIXED_LENGTH = {"trn", *TRANSFORMERS}  # networks for one number of frames, which they take as ``frames``
 FIXED_SIZE = TRANSFORMERS  # networks for one size, which they take as ``size``
 

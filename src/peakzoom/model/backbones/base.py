@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.model.pooling import drop_channels, gather, score, terms
+from peakzoom.utils.errors import UserError
 
 
 class VideoNetwork(nn.Module):
@@ -41,6 +42,16 @@ class VideoNetwork(nn.Module):
         self.num_features, self.cells, self.pool = channels, cells, pool
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
+
+    def checkpoint_gradients(self) -> None:
+        """Spend time to save memory in training: compute parts of the network again for their gradients.
+
+        Raises:
+            UserError: the network has no such parts.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no gradient checkpointing: only the transformers have it; leave it out"
+        )
 
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""

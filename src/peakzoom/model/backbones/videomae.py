@@ -16,20 +16,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from peakzoom.model.backbones.base import VideoNetwork, check_video, renamed
-from peakzoom.model.geometry import CellGeometry
-from peakzoom.utils.errors import UserError
+from peakzoom.model.backbones.base import renamed
+from peakzoom.model.backbones.patches import HEAD, PATCH, PatchNetwork
+from peakzoom.model.backbones.reading import shared_norm
 from peakzoom.utils.extras import needed_for
 
-TUBELET, PATCH = 2, 16  # frames and pixels of a patch
-HEAD = 64  # channels of an attention head
 DEPTHS = {"videomae_s": (6, 12), "videomae_b": (12, 12), "videomae_l": (16, 24)}  # heads and layers
 
 
-class VideoMAE(VideoNetwork):
+class VideoMAE(PatchNetwork):
     """One of :data:`DEPTHS`; for one number of frames and one size, whose positions it knows.
 
     Args:
@@ -56,23 +53,17 @@ class VideoMAE(VideoNetwork):
         frames: int = 16,
         size: int = 224,
     ) -> None:
-        super().__init__()
-        if frames % TUBELET or size % PATCH or max_stride < PATCH:
-            raise UserError(
-                f"{kind} takes an even number of frames, a size that is a multiple of {PATCH} pixels, and a max_stride "
-                f"of {PATCH} or more; {frames}, {size} and {max_stride} came"
-            )
+        super().__init__(kind, frames, size, max_stride)
         with needed_for(kind):
             from transformers import VideoMAEConfig, VideoMAEModel
         heads, layers = DEPTHS[kind]
         heads = max(1, round(heads * width))
-        self.frames, self.size = frames, size
         self.body = VideoMAEModel(
             VideoMAEConfig(
                 image_size=size,
                 patch_size=PATCH,
                 num_frames=frames,
-                tubelet_size=TUBELET,
+                tubelet_size=self.tubelet,
                 hidden_size=HEAD * heads,
                 num_hidden_layers=layers,
                 num_attention_heads=heads,
@@ -81,19 +72,12 @@ class VideoMAE(VideoNetwork):
             )
         )
         self.norm = nn.LayerNorm(HEAD * heads)
-        cells = CellGeometry((1, 1, 1)).then((TUBELET, PATCH, PATCH), (TUBELET, PATCH, PATCH), 0)
-        self.classify(num_classes, HEAD * heads, dropout, cells)
+        self.classify_patches(num_classes, HEAD * heads, dropout)
 
     def features(self, video: Tensor) -> Tensor:
         """Features of every patch, as above: (B, 3, T, H, W) float -> (B, C, T / 2, H / 16, W / 16)."""
-        shape = tuple(check_video(video).shape[2:])
-        if shape != (self.frames, self.size, self.size):
-            raise ValueError(f"clips are {shape}, expected {(self.frames, self.size, self.size)}")
-        patches = self.body(video.transpose(1, 2)).last_hidden_state  # (B, N, C)
-        spread = torch.var(patches.mean(1, keepdim=True), dim=-1, correction=0, keepdim=True) + self.norm.eps
-        centred = patches - patches.mean(-1, keepdim=True)
-        normed = centred * spread.rsqrt() * self.norm.weight + self.norm.bias
-        return normed.transpose(1, 2).unflatten(2, (self.frames // TUBELET, self.size // PATCH, -1))
+        patches = self.body(self.frames_first(video)).last_hidden_state  # (B, N, C)
+        return self.cells_of(shared_norm(patches, self.norm))
 
     def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Names of ``VideoMAEForVideoClassification`` as they are called here; of its older releases too."""
