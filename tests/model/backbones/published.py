@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+from torch import Tensor
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -190,6 +195,22 @@ def videomae(channels: int, layers: int, classes: int = 400) -> Shapes:
     for name in ("weight", "bias"):
         table[f"fc_norm.{name}"] = (channels,)
     return {**table, "classifier.weight": (classes, channels), "classifier.bias": (classes,)}
+
+
+def random_state(table: Shapes, seed: int = 0) -> dict[str, Tensor]:
+    """Tensors of these names and shapes, of a size that neither dies out nor explodes on its way through a network."""
+    draw = torch.Generator().manual_seed(seed)
+    state: dict[str, Tensor] = {}
+    for name, shape in table.items():
+        if not shape:
+            state[name] = torch.tensor(0)
+        elif len(shape) > 1:
+            state[name] = torch.randn(shape, generator=draw) * (2 / math.prod(shape[1:])) ** 0.5
+        elif name.endswith(("weight", "var")):
+            state[name] = 0.6 + 0.3 * torch.rand(shape, generator=draw)
+        else:
+            state[name] = 0.2 * torch.randn(shape, generator=draw)
+    return state
 
 
 def slowfast_table() -> Shapes:

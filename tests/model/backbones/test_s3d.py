@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from published import s3d_table
+from published import random_state, s3d_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,18 +85,15 @@ def test_published_cost() -> None:
     assert multiply_adds(network, frames=16, size=224) == pytest.approx(17.98, abs=0.005)
 
 
-@pytest.mark.parametrize("frames", [16, 32])
 @torch.no_grad()
-def test_logits_are_torchvision_s(frames: int) -> None:
-    network = random_network()
-    own = network.state_dict()
-    theirs = {name.replace("stages.", "features.").replace("fc.", "classifier.1."): own[name] for name in own}
-    theirs["classifier.1.weight"] = theirs["classifier.1.weight"][..., None, None, None]
-    video = torch.randn(1, 3, frames, 224, 224, generator=torch.Generator().manual_seed(frames))
+def test_logits_are_torchvision_s() -> None:
+    """From tensors of its names and shapes, at full width; of three slices, one counts twice."""
+    theirs = random_state(s3d_table())
+    network = S3D(400).eval()
+    network.load_state_dict(network.adapt_weights(theirs))
+    video = torch.randn(1, 3, 24, 224, 224, generator=torch.Generator().manual_seed(1))
     wanted = published_logits(theirs, video)
     torch.testing.assert_close(network(video), wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
-    adapted = network.adapt_weights(theirs)
-    assert adapted.keys() == own.keys() and torch.equal(adapted["fc.weight"], own["fc.weight"])
 
 
 @pytest.mark.parametrize("frames", [8, 16, 40])

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import slowfast_table
+from published import random_state, slowfast_table
 from torch import Tensor
 from torch.nn import functional as F
 
 from peakzoom.inference.cost import multiply_adds, parameters
 from peakzoom.model import PeakZoom
 from peakzoom.model.backbones.slowfast import SlowFast, repeated, slow_frames
+from peakzoom.training.optimizer import blocks
 
 CLASSES = 5
-WIDTH = 1 / 4
 
 
 def on_meta() -> SlowFast:
@@ -23,10 +23,10 @@ def on_meta() -> SlowFast:
         return SlowFast(400).eval()
 
 
-def random_network(width: float = WIDTH, **options: int) -> SlowFast:
+def random_network(**options: int) -> SlowFast:
     """Batch norms that do something, so that every part matters."""
     torch.manual_seed(0)
-    network = SlowFast(CLASSES, width=width, **options).eval()
+    network = SlowFast(CLASSES, width=1 / 4, **options).eval()
     for name, value in network.state_dict().items():
         if "norm" in name and value.dim():
             value.uniform_(0.6, 0.9) if name.endswith(("var", "weight")) else value.normal_(std=0.2)
@@ -83,15 +83,16 @@ def test_published_cost() -> None:
     assert parameters(network) / 1e6 == pytest.approx(34.57, abs=0.005)
 
 
-@pytest.mark.parametrize(("frames", "size"), [(4, (32, 32)), (8, (64, 48)), (16, (45, 70)), (32, (32, 64))])
 @torch.no_grad()
-def test_logits_are_pytorchvideo_s(frames: int, size: tuple[int, int]) -> None:
-    network = random_network()
-    theirs = {name.replace("fc.", "blocks.6.proj."): value for name, value in network.state_dict().items()}
-    video = torch.randn(2, 3, frames, *size, generator=torch.Generator().manual_seed(frames))
-    wanted = published_logits(theirs, video)
-    torch.testing.assert_close(network(video), wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
-    assert network.adapt_weights(theirs).keys() == network.state_dict().keys()
+def test_logits_are_pytorchvideo_s() -> None:
+    """From tensors of its names and shapes, at full width."""
+    theirs = random_state(slowfast_table())
+    network = SlowFast(400).eval()
+    network.load_state_dict(network.adapt_weights(theirs))
+    for frames, size in ((4, (32, 32)), (16, (45, 70)), (32, (32, 64))):
+        video = torch.randn(2, 3, frames, *size, generator=torch.Generator().manual_seed(frames))
+        wanted = published_logits(theirs, video)
+        torch.testing.assert_close(network(video), wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("frames", [7, 16])
@@ -155,6 +156,13 @@ def test_three_branches_learn_and_come_back_from_disk(tmp_path: Path) -> None:
     model.eval().save_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(PeakZoom.from_pretrained(tmp_path)(video).fused, model(video).fused)
+
+
+def test_both_pathways_are_of_one_depth() -> None:
+    """Where learning rates go by depth: a stem, 16 blocks, and what goes from one pathway to the other after three."""
+    parts = blocks(on_meta())
+    assert len(parts) == 1 + 16 + 3
+    assert sum(value.numel() for part in parts for value in part) == parameters(on_meta()) - 2305 * 400
 
 
 @pytest.mark.parametrize("max_stride", [4, 8, 16, 32])

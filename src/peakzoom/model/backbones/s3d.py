@@ -2,7 +2,7 @@
 
 Xie, Sun, Huang, Tu and Murphy, "Rethinking spatiotemporal feature learning: speed-accuracy trade-offs in video
 classification", ECCV 2018, Fig. 6 (without gating), in the form of torchvision's ``s3d``, whose weights load by
-:meth:`S3D.adapt_weights` (``features`` there is ``stages`` here, the classifier ``fc``), without torchvision.
+:meth:`S3D.adapt_weights`, without torchvision.
 
 Its padding is centred, but for the last pooling: 2 x 2 x 2 without any. So on 224 pixels the cells sit at 8, 40, ...
 200, and at frames 2, 10, 18, ... The published head averages windows of 2 slices and then over the windows, so that the
@@ -33,13 +33,18 @@ def unit(
     return nn.Sequential(conv, nn.BatchNorm3d(channels, eps=0.001), nn.ReLU(inplace=True))
 
 
-def separable(channels_in: int, channels: int, size: int, time: int = 1, space: int = 1) -> nn.Sequential:
+class Separable(nn.Module):
     """A convolution over ``size`` cells each way in space, then one over as many slices, with these strides."""
-    pad = size // 2
-    return nn.Sequential(
-        unit(channels_in, channels, (1, size, size), (1, space, space), (0, pad, pad)),
-        unit(channels, channels, (size, 1, 1), (time, 1, 1), (pad, 0, 0)),
-    )
+
+    def __init__(self, channels_in: int, channels: int, size: int, time: int = 1, space: int = 1) -> None:
+        super().__init__()
+        pad = size // 2
+        self.space = unit(channels_in, channels, (1, size, size), (1, space, space), (0, pad, pad))
+        self.time = unit(channels, channels, (size, 1, 1), (time, 1, 1), (pad, 0, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, T, H, W) -> (B, C, T', H', W')."""
+        return self.time(self.space(x))
 
 
 class SeparableMixed(nn.Module):
@@ -48,15 +53,16 @@ class SeparableMixed(nn.Module):
     def __init__(self, channels_in: int, plan: Iterable[int]) -> None:
         super().__init__()
         one, reduce1, three1, reduce2, three2, pooled = plan
-        self.branch0 = unit(channels_in, one)
-        self.branch1 = nn.Sequential(unit(channels_in, reduce1), separable(reduce1, three1, 3))
-        self.branch2 = nn.Sequential(unit(channels_in, reduce2), separable(reduce2, three2, 3))
-        self.branch3 = nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), unit(channels_in, pooled))
+        self.b0 = unit(channels_in, one)
+        self.b1a, self.b1b = unit(channels_in, reduce1), Separable(reduce1, three1, 3)
+        self.b2a, self.b2b = unit(channels_in, reduce2), Separable(reduce2, three2, 3)
+        self.b3a, self.b3b = nn.MaxPool3d(3, stride=1, padding=1), unit(channels_in, pooled)
         self.channels = one + three1 + three2 + pooled
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C, T, H, W)."""
-        return torch.cat([self.branch0(x), self.branch1(x), self.branch2(x), self.branch3(x)], dim=1)
+        branches = (self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x)))
+        return torch.cat(branches, dim=1)
 
 
 class S3D(VideoNetwork):
@@ -84,8 +90,8 @@ class S3D(VideoNetwork):
             cells = cells.then(kernel, stride, padding)
             return nn.MaxPool3d(kernel, stride, padding) if size == 3 else MaxPool(kernel, stride)
 
-        stages: list[nn.Module] = [separable(3, stem, 7, 2, step), pool(1, 3), unit(stem, stem)]
-        stages += [separable(stem, channels, 3), pool(1, 3)]
+        stages: list[nn.Module] = [Separable(3, stem, 7, 2, step), pool(1, 3), unit(stem, stem)]
+        stages += [Separable(stem, channels, 3), pool(1, 3)]
         for name, plan in MIXED.items():
             if name in POOLED:
                 stages.append(pool(2, POOLED[name]))
@@ -107,7 +113,20 @@ class S3D(VideoNetwork):
 
     def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Names of torchvision as they are called here: its classifier, a 1 x 1 x 1 convolution, becomes ``fc``."""
-        adapted = renamed(state, ((r"^features\.", "stages."), (r"^classifier\.1\.", "fc.")))
+        adapted = renamed(state, RENAMED)
         if "fc.weight" in adapted:
             adapted["fc.weight"] = adapted["fc.weight"].flatten(1)  # (S, C, 1, 1, 1) -> (S, C)
         return adapted
+
+
+RENAMED = (
+    (r"^classifier\.1\.", "fc."),
+    (r"^features\.(0|3)\.0\.", r"stages.\1.space."),
+    (r"^features\.(0|3)\.1\.", r"stages.\1.time."),
+    (r"^features\.", "stages."),
+    (r"\.branch0\.", ".b0."),
+    (r"\.branch([12])\.0\.", r".b\1a."),
+    (r"\.branch([12])\.1\.0\.", r".b\1b.space."),
+    (r"\.branch([12])\.1\.1\.", r".b\1b.time."),
+    (r"\.branch3\.1\.", ".b3b."),
+)

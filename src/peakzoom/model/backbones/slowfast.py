@@ -1,7 +1,7 @@
 """SlowFast 8 x 8 on ResNet-50: a wide network sees every fourth frame, a narrow one all of them and tells it of motion.
 
 Feichtenhofer, Fan, Malik and He, "SlowFast networks for video recognition", ICCV 2019, Table 1, in the form of
-facebookresearch/pytorchvideo, whose parameter names these are (but for the classifier), so that its files load::
+facebookresearch/pytorchvideo, whose files load by :meth:`SlowFast.adapt_weights`::
 
     slow   every 4th frame   64 channels   kernels of 3 slices in the last two stages    8 slices of 32 frames
              ^ after the stem and stages 1 to 3: 7 slices of the fast one, every 4th
@@ -88,21 +88,16 @@ class Block(nn.Module):
         return F.relu(shortcut + self.branch2(x), inplace=True)
 
 
-class Stage(nn.Module):
-    """The blocks of one pathway."""
+class Pair(nn.Module):
+    """The layers of both pathways at one depth."""
 
-    def __init__(self, channels_in: int, inside: int, time: int, stride: int, blocks: int) -> None:
+    def __init__(self, slow: nn.Module, fast: nn.Module) -> None:
         super().__init__()
-        self.res_blocks = nn.ModuleList(
-            Block(4 * inside if index else channels_in, inside, time, 1 if index else stride, not index)
-            for index in range(blocks)
-        )
+        self.slow, self.fast = slow, fast
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, T, H, W) -> (B, C, T, H', W')."""
-        for block in self.res_blocks:
-            x = block(x)
-        return x
+    def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
+        """Both pathways' (B, C, T, H, W)."""
+        return self.slow(slow), self.fast(fast)
 
 
 class Fusion(nn.Module):
@@ -120,18 +115,19 @@ class Fusion(nn.Module):
         return torch.cat([slow, F.relu(self.norm(self.conv_fast_to_slow(fast)), inplace=True)], dim=1)
 
 
-class Pathways(nn.Module):
-    """A stage of both pathways, and what goes from one to the other behind it; nothing does behind the last."""
+class Stage(nn.Module):
+    """Pairs, and what goes from the fast pathway to the slow one behind them; nothing does behind the last stage."""
 
-    def __init__(self, slow: nn.Module, fast: nn.Module, fast_channels: int | None) -> None:
+    def __init__(self, pairs: list[Pair], fast_channels: int | None) -> None:
         super().__init__()
-        self.multipathway_blocks = nn.ModuleList([slow, fast])
-        self.multipathway_fusion = Fusion(fast_channels) if fast_channels else None
+        self.pairs = nn.ModuleList(pairs)
+        self.fusion = Fusion(fast_channels) if fast_channels else None
 
     def forward(self, slow: Tensor, fast: Tensor) -> tuple[Tensor, Tensor]:
         """Both pathways' (B, C, T, H, W)."""
-        slow, fast = self.multipathway_blocks[0](slow), self.multipathway_blocks[1](fast)
-        return slow if self.multipathway_fusion is None else self.multipathway_fusion(slow, fast), fast
+        for pair in self.pairs:
+            slow, fast = pair(slow, fast)
+        return slow if self.fusion is None else self.fusion(slow, fast), fast
 
 
 class SlowFast(VideoNetwork):
@@ -148,17 +144,19 @@ class SlowFast(VideoNetwork):
         cells = cells.then((5, 7, 7), (1, stride, stride), (2, 3, 3))
         pool = cells.step(2, max_stride)
         cells = cells.then((1, 3, 3), (1, pool, pool), (0, 1, 1))
-        stages = [Pathways(Stem(slow, 1, stride, pool), Stem(fast, 5, stride, pool), fast)]
+        stages = [Stage([Pair(Stem(slow, 1, stride, pool), Stem(fast, 5, stride, pool))], fast)]
         for index, blocks in enumerate(BLOCKS):
             inside = scaled(CHANNELS[index], width)
-            space = cells.step(SPACE[index], max_stride)
-            first = Stage(slow + LATERAL * fast, inside, SLOW_TIME[index], space, blocks)
-            second = Stage(fast, inside // BETA, FAST_TIME[index], space, blocks)
+            into, pairs = (slow + LATERAL * fast, fast), []
             slow, fast = 4 * inside, 4 * (inside // BETA)
-            stages.append(Pathways(first, second, fast if index + 1 < len(BLOCKS) else None))
-            for step in (space, *[1] * (blocks - 1)):
+            for block in range(blocks):
+                step = 1 if block else cells.step(SPACE[index], max_stride)
                 cells = cells.then(3, (1, step, step), 1)
-        self.blocks = nn.ModuleList(stages)
+                first = Block(into[0], inside, SLOW_TIME[index], step, not block)
+                pairs.append(Pair(first, Block(into[1], inside // BETA, FAST_TIME[index], step, not block)))
+                into = slow, fast
+            stages.append(Stage(pairs, fast if index + 1 < len(BLOCKS) else None))
+        self.stages = nn.ModuleList(stages)
         self.classify(num_classes, slow + fast, dropout, cells)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
@@ -169,13 +167,23 @@ class SlowFast(VideoNetwork):
         fast = check_video(video).contiguous(memory_format=torch.channels_last_3d)
         frames = fast.shape[2]
         slow = fast[:, :, slow_frames(frames)]
-        for stage in self.blocks:
+        for stage in self.stages:
             slow, fast = stage(slow, fast)
         return torch.cat([repeated(slow, frames), fast], dim=1)
 
     def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Names of pytorchvideo as they are called here: its projection becomes ``fc``."""
-        return renamed(state, ((r"^blocks\.6\.proj\.", "fc."),))
+        """Names of pytorchvideo as they are called here; its projection becomes ``fc``."""
+        return renamed(state, RENAMED)
+
+
+RENAMED = (
+    (r"^blocks\.6\.proj\.", "fc."),
+    (r"^blocks\.0\.multipathway_blocks\.(\d)\.", r"stages.0.pairs.0.path\1."),
+    (r"^blocks\.(\d)\.multipathway_blocks\.(\d)\.res_blocks\.(\d)\.", r"stages.\1.pairs.\3.path\2."),
+    (r"\.path0\.", ".slow."),
+    (r"\.path1\.", ".fast."),
+    (r"^blocks\.(\d)\.multipathway_fusion\.", r"stages.\1.fusion."),
+)
 
 
 def slow_frames(frames: int) -> list[int]:

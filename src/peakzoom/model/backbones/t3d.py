@@ -44,6 +44,22 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.conv2(F.relu(self.norm2(new), inplace=True))], dim=1)
 
 
+class DenseBlock(nn.Module):
+    """Dense layers, each of which reads what all before it gave; of one depth where learning rates go by depth."""
+
+    def __init__(self, channels_in: int, growth: int, layers: int) -> None:
+        super().__init__()
+        for index in range(layers):
+            self.add_module(f"layer{index}", DenseLayer(channels_in + index * growth, growth))
+        self.channels = channels_in + layers * growth
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, C + layers * growth, T, H, W)."""
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
 class TemporalBranch(nn.Module):
     """Batch norm, ReLU and a convolution over ``depth`` slices that keeps the size."""
 
@@ -72,7 +88,7 @@ class TemporalTransition(nn.Module):
 
     def __init__(self, channels_in: int, branch: int, space: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(TemporalBranch(channels_in, branch, depth) for depth in DEPTHS)
+        self.short, self.middle, self.long = (TemporalBranch(channels_in, branch, depth) for depth in DEPTHS)
         self.channels = branch * len(DEPTHS)
         self.norm = nn.BatchNorm3d(self.channels)
         self.conv = nn.Conv3d(self.channels, self.channels, 1, bias=False)
@@ -80,7 +96,7 @@ class TemporalTransition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C, ceil(T / 2), H', W')."""
-        x = torch.cat([branch(x) for branch in self.branches], dim=1)
+        x = torch.cat([self.short(x), self.middle(x), self.long(x)], dim=1)
         x = self.conv(F.relu(self.norm(x), inplace=True))
         odd = [
             amount
@@ -110,9 +126,9 @@ class T3D(VideoNetwork):
         cells = cells.then(3, (2, step, step), 1)
         stages: list[nn.Module] = []
         for index, layers in enumerate(BLOCKS):
-            for _ in range(layers):
-                stages.append(DenseLayer(channels, growth))
-                channels += growth
+            block = DenseBlock(channels, growth, layers)
+            stages.append(block)
+            channels = block.channels
             if index + 1 < len(BLOCKS):
                 step = cells.step(2, max_stride)
                 transition = TemporalTransition(channels, branch, step)
