@@ -44,13 +44,13 @@ def published_logits(state: dict[str, Tensor], video: Tensor) -> Tensor:
 
     frames = video.shape[2]
     paths = [video[:, :, torch.linspace(0, frames - 1, frames // 4).long()], video]
-    for stage, blocks in enumerate((0, 3, 4, 6, 3)):
+    for stage, count in enumerate((0, 3, 4, 6, 3)):
         for path in range(2):
             at, x = f"blocks.{stage}.multipathway_blocks.{path}", paths[path]
             if stage == 0:
                 x = unit(x, f"{at}.conv", f"{at}.norm", (1, 2, 2)).relu()
                 x = F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-            for block in range(blocks):
+            for block in range(count):
                 into = f"{at}.res_blocks.{block}"
                 stride = (1, 2, 2) if block == 0 and stage > 1 else (1, 1, 1)
                 y = unit(x, f"{into}.branch2.conv_a", f"{into}.branch2.norm_a").relu()
