@@ -26,8 +26,11 @@ from published import (
     r3d_table,
     s3d_table,
     slowfast_table,
+    timesformer,
     torchvision_resnet50,
     videomae,
+    vivit,
+    vjepa2,
 )
 
 from peakzoom.cli import main
@@ -59,7 +62,13 @@ TABLES: dict[str, Callable[[], Shapes]] = {
     "kinetics400/videomae_s": lambda: videomae(384, 12),
     "kinetics400/videomae_b": lambda: videomae(768, 12),
     "kinetics400/videomae_l": lambda: videomae(1024, 24),
+    "kinetics400/timesformer": timesformer,
+    "kinetics400/vivit": vivit,
+    "ssv2/videomae_b": lambda: videomae(768, 12, 174),
+    "ssv2/vjepa2_l": vjepa2,
 }
+CLASSES = {"kinetics400": 400, "ssv2": 174, "imagenet": 0}
+LARGE = ("mae_b", "mae_l", "timesformer", "vivit", "vjepa2_l")
 SMALL = ["--size", 32, "--set", "preprocess.frames=4", "--set", "preprocess.short_side=none"]
 SHORT = [
     "--set",
@@ -84,8 +93,10 @@ def stand_in(table: Shapes) -> bytes:
         for number, (name, shape) in enumerate(sorted(table.items()))
     }
     for name, shape in table.items():
-        if shape[:1] == (400,):  # a classifier that prefers some class
-            state[name] = torch.linspace(-1, 1, 400).view(-1, *[1] * (len(shape) - 1)).expand(shape).clone()
+        if shape[:1] in ((400,), (174,)):  # a classifier that prefers some class
+            state[name] = (
+                torch.linspace(-1, 1, shape[0]).view(-1, *[1] * (len(shape) - 1)).expand(shape).clone()
+            )
     stream = io.BytesIO()
     torch.save(state, stream)
     return stream.getvalue()
@@ -150,7 +161,7 @@ def table(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     folder.mkdir()
     text = (public.FOLDER / "public.toml").read_text("utf-8")
     for name, entry in public_weights().items():
-        path = "/" + entry.address.split("://")[1]
+        path = "/" + entry.address.split("://")[1].replace(".safetensors", ".bin")  # which can have few bytes
         if path not in server.files:
             server.files[path] = stand_in(TABLES[name]())
             text = text.replace(entry.address, server.at + path)
@@ -159,7 +170,8 @@ def table(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
                     f'"{entry.digits}"', f'"{hashlib.sha256(server.files[path]).hexdigest()[:8]}"'
                 )
     (folder / "public.toml").write_text(text, "utf-8")
-    shutil.copy(public.FOLDER / "kinetics400.txt", folder)
+    for classes in public.FOLDER.glob("*.txt"):
+        shutil.copy(classes, folder)
     monkeypatch.setattr(public, "FOLDER", folder)
     public_weights.cache_clear()
     yield server
@@ -197,16 +209,14 @@ def test_every_line_can_be() -> None:
             and entry.licence
             and 50 < entry.accuracy < 90
         )
-        assert (
-            len(set(entry.classes)) == len(entry.classes) == (400 if name.startswith("kinetics400/") else 0)
-        )
+        assert len(set(entry.classes)) == len(entry.classes) == CLASSES[name.partition("/")[0]]
         assert fitted(finetune(), entry).stride == (stride or None)
     assert public_weights()["kinetics400/r3d_18"].classes[:2] == ("abseiling", "air drumming")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n.endswith(("mae_b", "mae_l")) else ()) for n in TABLES],
+    [pytest.param(n, marks=pytest.mark.slow if n.endswith(LARGE) else ()) for n in TABLES],
 )
 def test_every_file_loads_whole(table: Server, name: str) -> None:
     """Each tensor of the network has the value that one tensor of the file has, and no two have the same."""
