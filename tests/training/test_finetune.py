@@ -81,8 +81,9 @@ def test_a_block_learns_more_slowly_than_the_next(decay: float, kind: str) -> No
     rate = {id(value): group["lr"] for group in optimizer.param_groups for value in group["params"]}
     assert len(rate) == len(list(model.parameters()))
     found = blocks(model.backbone)
+    assert len(found) > 12  # so the first block has the rate of a network with twelve
     for depth, block in enumerate(found):
-        wanted = 1e-2 * decay ** (len(found) - depth)
+        wanted = 1e-2 * decay ** (12 * (1 - depth / len(found)))
         assert [rate[id(value)] for value in block] == pytest.approx([wanted] * len(block))
     for part in (model.backbone.fc, model.heads, model.fc_fused, model.attention):
         assert {rate[id(value)] for value in part.parameters()} == {1e-2}

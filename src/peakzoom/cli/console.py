@@ -8,7 +8,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -81,9 +83,12 @@ def show_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str | None = None
 ) -> None:
     """A table as a result: its first column to the left, the others to the right, the row that is named strong bold."""
-    table = Table(title=_line_by_line(title), title_justify="left")
+    table = Table(title=_line_by_line(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
-        table.add_column(_line_by_line(column), justify="right" if index else "left")
+        how: dict[str, Any] = (
+            {"justify": "right", "no_wrap": True} if index else {"min_width": 8, "overflow": "fold"}
+        )
+        table.add_column(_line_by_line(column), **how)
     for name, *values in rows:
         table.add_row(*map(printable, (name, *values)), style="bold" if name == strong else "")
     with results():

@@ -17,9 +17,11 @@ from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import printable
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import progress_bar
+from peakzoom.utils.segments import segment_of
 
 if TYPE_CHECKING:
     from peakzoom.data.check import Report
+    from peakzoom.data.entries import VideoSet
 
 SHOWN = 20  # problems that are printed
 SHOWN_MISSING = 10  # missing videos that are
@@ -62,15 +64,14 @@ def check(
         videos = reading.videos(data, reading.split_number)
     else:
         videos = open_to_look(data, reading.layout, reading.splits, reading.split_number, reading.root)
+        videos = reading.beside(videos)
         for note in videos.notes:
             say(note)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
         report = look(videos, workers, progress, glimpses=guessing)
-    counts = f"{len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
-    _show_classes(report, f"{videos.name}: {counts}")
+    _show_classes(report, videos)
     rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
     print_result(
-        "frames and seconds: least - median - most\n"
         f"frames per second: {_first(rates, 6, 'other rates')}\n"
         f"variable frame rate: {report.variable_rate}; header states another frame count: {report.wrong_headers}\n"
         f"missing, unreadable or damaged: {len(report.problems)}"
@@ -87,7 +88,10 @@ def check(
         show_shortcuts(videos, report.glimpses, model)
 
 
-def _show_classes(report: Report, title: str) -> None:
+def _show_classes(report: Report, videos: VideoSet) -> None:
+    """A row a class; where videos are segments of files, also how much of these is labelled."""
+    counts = f"{len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
+    cut = any(segment_of(entry.path) for entry in videos.entries)
     splits_seen = sorted({name for each in report.classes for name in each.splits if name})
     rows = []
     for each in report.classes:
@@ -98,13 +102,28 @@ def _show_classes(report: Report, title: str) -> None:
                 each.splits.total(),
                 *(each.splits.get(name, 0) for name in splits_seen),
                 each.unreadable,
-                "{} - {:g} - {}".format(*each.frames) if each.frames else "",
-                "{:.1f} - {:.1f} - {:.1f}".format(*each.seconds) if each.seconds else "",
-                _first(sizes, 2, "more"),
+                f"{each.frames[1]:g}" if each.frames else "",
+                "{:.3g}-{:.3g}-{:.3g}".format(*each.seconds) if each.seconds else "",
+                *([f"{each.labelled:.0f}"] if cut else []),
+                sizes[0] + (f" +{len(sizes) - 1}" if len(sizes) > 1 else "") if sizes else "",
             )
         )
-    columns = ("class", "videos", *splits_seen, "unreadable", "frames", "seconds", "height x width")
-    show_table(title, columns, rows)
+    total = ["total"] if cut else []
+    columns = (
+        "class",
+        "videos",
+        *splits_seen,
+        "broken",
+        "frames",
+        "seconds",
+        *total,
+        "size",
+    )
+    show_table(f"{videos.name}: {counts}", columns, rows)
+    print_result(
+        f"frames: median; seconds: least-median-most{'; total: seconds of the class' if cut else ''}\n"
+        "size: height x width of most, and how many others there are"
+    )
 
 
 def _first(texts: list[str], most: int, others: str) -> str:

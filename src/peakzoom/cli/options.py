@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from peakzoom.cli.console import say
+from peakzoom.utils.processors import processors
 
 if TYPE_CHECKING:
     from peakzoom.data.entries import VideoSet
@@ -90,15 +91,31 @@ class LayoutOptions:
         Path | None, data_option(help="Folder of the official split files (UCF101, HMDB51).")
     ] = None
     root: Annotated[Path | None, data_option(help="Folder that the paths of a manifest start from.")] = None
+    background: Annotated[
+        str | None,
+        data_option(
+            metavar="CLASS",
+            help="A further class for time that no row of a manifest with start and end covers.",
+            show_default=False,
+        ),
+    ] = None
 
     def videos(self, data: Path, split_number: int = 1) -> VideoSet:
         """The labelled videos of DATA, of one official split; how they were read is said."""
         from peakzoom.data.datasets import open_data
 
-        videos = open_data(data, self.layout, self.splits, split_number, self.root)
+        videos = self.beside(open_data(data, self.layout, self.splits, split_number, self.root))
         for note in videos.notes:
             say(note)
         return videos
+
+    def beside(self, videos: VideoSet) -> VideoSet:
+        """The videos, with a class for what lies beside the labelled segments if it is wanted."""
+        if self.background is None:
+            return videos
+        from peakzoom.data.background import with_background
+
+        return with_background(videos, self.background, processors())
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from peakzoom.utils.durable import DRAFT, whole
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.folders import cache_home
 from peakzoom.utils.progress import Progress
+from peakzoom.utils.segments import file_of
 from peakzoom.video.decode import HOLD_BYTES, frames_of
 from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import scan
@@ -70,7 +71,7 @@ class FrameCache:
     def file(self, path: Path) -> Path:
         """Where the frames of a video are, or will be."""
         try:
-            stat = path.stat()
+            stat = file_of(path).stat()
         except OSError as error:
             raise DecodeError(path, (error.strerror or str(error)).lower()) from error
         key = (FORMAT, str(path.resolve()), stat.st_size, stat.st_mtime_ns, self.size, self.fps)

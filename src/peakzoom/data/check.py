@@ -29,6 +29,7 @@ class ClassReport:
     frames: tuple[float, float, float] | None  # least, median, most
     seconds: tuple[float, float, float] | None
     sizes: list[tuple[int, int]]  # different (height, width), most frequent first
+    labelled: float  # seconds of all readable ones together
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def _report(name: str, entries: Sequence[Entry], infos: dict[Path, VideoInfo | D
         _range([info.frames for info in good]),
         _range([info.duration for info in good]),
         [size for size, _ in Counter((info.height, info.width) for info in good).most_common()],
+        sum(info.duration for info in good),
     )
 
 

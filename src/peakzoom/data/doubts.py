@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from peakzoom.data.entries import NO_CLASS, Entry, VideoSet, some
+from peakzoom.utils.segments import segment_of
 
 Parts = Mapping[str, Sequence[Entry]]  # videos by what they are for: "train", "val", "test"
 SHOWN = 3  # pairs of files that a sentence names
@@ -30,7 +31,22 @@ def doubts(classes: Sequence[str], parts: Parts, twins: Sequence[Sequence[Path]]
         parts: videos by what they are for.
         twins: files with the same bytes (:func:`peakzoom.utils.digests.same_bytes`).
     """
-    return [*_names(classes), *_counts(classes, parts), *_twins(classes, parts, twins)]
+    return [*_names(classes), *_counts(classes, parts), *_divided(parts), *_twins(classes, parts, twins)]
+
+
+def _divided(parts: Parts) -> Iterator[str]:
+    """Files with segments in several parts: what is beside a segment looks like it."""
+    purposes: dict[Path, set[str]] = defaultdict(set)
+    for part, entries in parts.items():
+        for entry in entries:
+            if segment := segment_of(entry.path):
+                purposes[segment.file].add(part)
+    for part, purpose in PURPOSES.items():
+        if files := [str(file) for file, found in purposes.items() if {"train", part} <= found]:
+            yield (
+                f"{_counted(len(files), 'file')} with segments in training and in {purpose}, so accuracies on them "
+                f"flatter the model: {some(files, SHOWN)}"
+            )
 
 
 def _names(classes: Sequence[str]) -> Iterator[str]:

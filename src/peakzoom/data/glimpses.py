@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from peakzoom.utils.segments import file_of
 from peakzoom.video.decode import HOLD_BYTES, frames_of
 from peakzoom.video.scan import VideoInfo, scan
 
@@ -53,7 +54,7 @@ def glimpse(path: str | Path) -> Glimpse:
     before, after = (np.stack([seen[number] for number in numbers]) for numbers in (first, first + apart))
     changes = np.abs((after - before) @ GREY).reshape(PARTS, -1, SIDE, SIDE).mean(1)
     background = np.median(before, axis=0)
-    return Glimpse(info, path.stat().st_size, seen[middle], background, changes)
+    return Glimpse(info, file_of(path).stat().st_size, seen[middle], background, changes)
 
 
 def _picture(frame: Tensor) -> np.ndarray:

@@ -21,6 +21,7 @@ from peakzoom.utils.durable import free_bytes
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import progress_bar
+from peakzoom.utils.segments import segment_of
 from peakzoom.video.clips import clip_span
 from peakzoom.video.guard import guarded
 from peakzoom.video.scan import VideoInfo, probe
@@ -68,6 +69,11 @@ def decode_all(paths: Sequence[Path], recipe: Recipe, options: Options) -> Frame
         )
         frames = _fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, options, pre)
         lengths = [video.frames for video in frames.cached.values()] or lengths
+    elif options.cache == "auto" and any(map(segment_of, paths)):
+        raise UserError(
+            f"segments of files are trained on from a cache of decoded frames, which would take {size / 1e9:.3g} GB in "
+            f"{folder}: --set cache=on makes it all the same, a smaller --size makes it smaller"
+        )
     else:
         log.info(
             f"no cache of decoded frames ({size / 1e9:.3g} GB; --set cache=on makes one): "

@@ -12,6 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from peakzoom.model import PeakZoom
 from peakzoom.training.recipes import StageSettings
 
+DEEPEST = 12  # a network of more blocks decays as one of so many, or its first ones would not learn at all
 LISTS = (nn.Sequential, nn.ModuleList)
 
 
@@ -34,7 +35,8 @@ def make_optimizer(model: PeakZoom, settings: StageSettings) -> Optimizer:
     """SGD decays every weight, as the paper's would; AdamW spares biases, batch norms and the two betas.
 
     What is frozen has no gradient and stays as it is. With a ``layer_decay``, each block of the backbone learns more
-    slowly than the one after it by that factor, the last one more slowly than the classifiers.
+    slowly than the one after it by that factor, the last one more slowly than the classifiers; in deeper networks by
+    a factor nearer to 1 (:data:`DEEPEST`).
     """
     if settings.layer_decay < 1:
         groups = list(_by_depth(model, settings))
@@ -88,9 +90,10 @@ def _by_depth(model: PeakZoom, settings: StageSettings) -> Iterator[dict[str, An
     depths = blocks(model.backbone)
     seen = {id(value) for part in depths for value in part}
     rest = [value for value in model.parameters() if id(value) not in seen]
+    step = min(1.0, DEEPEST / len(depths))
     for below, part in enumerate(reversed([*depths, rest])):
         for group in _by_decay(part):
-            yield {**group, "lr": settings.lr * settings.layer_decay**below}
+            yield {**group, "lr": settings.lr * settings.layer_decay ** (below * step)}
 
 
 def _by_decay(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:

@@ -14,12 +14,16 @@ from pathlib import Path
 
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import Progress
+from peakzoom.utils.segments import file_of, segment_of
 
 CHUNK = 2**20  # bytes read at once
 
 
 def digests(paths: Sequence[Path], progress: Progress | None = None) -> dict[Path, str]:
-    """SHA-256 of each file, in hex; empty for one that cannot be read. ``progress`` is called with (done, all)."""
+    """SHA-256 of each file, in hex, of a segment with its times; empty for one that cannot be read.
+
+    ``progress`` is called with (done, all).
+    """
     files = list(dict.fromkeys(paths))
     found: dict[Path, str] = {}
     with ThreadPoolExecutor(processors()) as pool:
@@ -35,18 +39,24 @@ def digests(paths: Sequence[Path], progress: Progress | None = None) -> dict[Pat
 
 
 def same_bytes(paths: Iterable[Path]) -> list[list[Path]]:
-    """Files with the same bytes, two or more each, in the order of the paths; empty files are left out."""
+    """Files with the same bytes, two or more each, in the order of the paths; empty files are left out.
+
+    Of the segments of a file the first one stands for it.
+    """
+    firsts: dict[Path, Path] = {}
+    for path in paths:
+        firsts.setdefault(file_of(path), path)
     by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in dict.fromkeys(paths):
+    for file in firsts:
         try:
-            by_size[path.stat().st_size].append(path)
+            by_size[file.stat().st_size].append(file)
         except OSError:  # its problem is told by whoever decodes it
             continue
-    alike = [path for size, files in by_size.items() if size and len(files) > 1 for path in files]
+    alike = [file for size, files in by_size.items() if size and len(files) > 1 for file in files]
     by_digest: dict[str, list[Path]] = defaultdict(list)
-    for path, digest in digests(alike).items():
+    for file, digest in digests(alike).items():
         if digest:
-            by_digest[digest].append(path)
+            by_digest[digest].append(firsts[file])
     return [files for files in by_digest.values() if len(files) > 1]
 
 
@@ -60,6 +70,9 @@ def digest_of(file: Path) -> str:
 
 
 def _digest_or_none(path: Path) -> str:
+    if segment := segment_of(path):  # two segments of a file are not the same video
+        whole = _digest_or_none(segment.file)
+        return whole and f"{whole}{segment.path.name.removeprefix(segment.file.name)}"
     try:
         facts = path.stat()
         return (

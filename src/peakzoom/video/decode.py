@@ -13,6 +13,7 @@ Three rules, each learnt from real files and held by a test:
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.segments import segment_of
 from peakzoom.video.colour import convertible, rgb_frame
 from peakzoom.video.container import open_file
 from peakzoom.video.faults import reason_of
@@ -107,22 +109,50 @@ def frames_of(
         target = _target_size(size, info)
         numbers = deque((np.arange(info.frames) if wanted is None else wanted).tolist())
         reformatter = VideoReformatter()  # keeps libswscale's tables from frame to frame
-        source = _read(info.path, scanned.stream) if scanned.held is None else _release(scanned.held)
-        for number, frame in enumerate(source):
-            if not numbers:
-                break
+        source = _read_again(scanned) if scanned.held is None else _release(scanned.held)
+        for number, frame in enumerate(source if numbers else ()):
             if number != numbers[0]:
                 continue
             numbers.popleft()
             with convertible(info.path, number, frame):
                 pixels = to_rgb(frame, target, (info.height, info.width), reformatter, scanned.crop)
             yield number, pixels
+            if not numbers:
+                break
         if numbers:
             raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
 
 
+class _Cursor(threading.local):
+    """Where the decoding of a file stands whose segments are read one after the other."""
+
+    key: tuple[object, ...] | None = None
+    frames: Iterator[av.VideoFrame] = iter(())
+    position = 0  # number of the next frame
+
+
+_cursor = _Cursor()
+
+
+def _read_again(scanned: Scan) -> Iterator[av.VideoFrame]:
+    """Second pass: of a file from its start; of a segment from where the one before it ended, unless that is later."""
+    path, stream = scanned.info.path, scanned.stream
+    if (segment := segment_of(path)) is None:
+        yield from _read(path, stream)
+        return
+    facts = segment.file.stat()
+    key = (segment.file, stream, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    if _cursor.key != key or _cursor.position > scanned.first:
+        _cursor.key, _cursor.frames, _cursor.position = key, _read(segment.file, stream), 0
+    for frame in _cursor.frames:
+        _cursor.position += 1
+        if _cursor.position > scanned.first:
+            yield frame
+    _cursor.key = None  # the file has ended
+
+
 def _read(path: Path, stream: int) -> Iterator[av.VideoFrame]:
-    """Second pass: the same frames again; those missing since then are noticed by the caller."""
+    """The same frames again; those missing since then are noticed by the caller."""
     with open_file(path) as container:
         for each in container.streams.video:
             if each.index == stream:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.utils.segments import file_of
 from peakzoom.video.messages import OUT_OF_MEMORY, Message, packed, read, write
 
 Result = TypeVar("Result")
@@ -44,8 +45,8 @@ def decode_seconds(path: str | Path, size: int | None = None) -> float:
     """How many seconds a file may take; ``size`` is its bytes, where it is not on this machine."""
     if size is None:
         try:
-            size = Path(path).stat().st_size
-        except (OSError, ValueError):
+            size = file_of(path).stat().st_size
+        except (OSError, ValueError, UserError):
             size = 0  # the decoder says what is wrong with it
     return _number(SECONDS_NAME, SECONDS + SECONDS_PER_MEGABYTE * size / 1e6)
 

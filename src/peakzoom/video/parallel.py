@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
-from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress
+from peakzoom.utils.segments import file_of, segment_of
 from peakzoom.video.guard import Guard, guards
 
 Given = TypeVar("Given")
@@ -26,18 +27,48 @@ def each_file(
 ) -> dict[Path, Result | DecodeError]:
     """Do ``work`` once for every different path; results in the order of the paths.
 
+    Segments of one file are done by one process, from the first to the last, so that the file is decoded forward.
     ``work`` is a function that can be sent to another process. A :class:`DecodeError` is its file's result, anything
     else that it raises ends everything. ``progress`` is called with (done, all).
     """
-    files = list(dict.fromkeys(paths))
-    results: dict[Path, Result | DecodeError] = {}
-    ordered = in_order(lambda guard, path: guard.run(path, work, path), files, workers, len(files))
+    by_file: dict[Path, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        by_file[_file_of(path)].append(path)
+    files = [sorted(segments, key=_start_of) for segments in by_file.values()]
+
+    def of_one_file(guard: Guard, segments: list[Path]) -> list[Result | DecodeError]:
+        return [_or_error(guard, work, path) for path in segments]
+
+    ordered = in_order(of_one_file, files, workers, len(files))
     with closing(ordered):
-        for path, result in zip(files, ordered, strict=True):
-            results[path] = result
+        results: dict[Path, Result | DecodeError] = {}
+        for segments, found in zip(files, ordered, strict=True):
+            assert not isinstance(found, DecodeError)
+            results.update(zip(segments, found, strict=True))
             if progress:
-                progress(len(results), len(files))
-    return results
+                progress(len(results), sum(map(len, files)))
+    return {path: results[path] for path in dict.fromkeys(paths)}
+
+
+def _or_error(guard: Guard, work: Callable[[Path], Result], path: Path) -> Result | DecodeError:
+    try:
+        return guard.run(path, work, path)
+    except DecodeError as error:
+        return error
+
+
+def _file_of(path: Path) -> Path:
+    """The file of a segment; one that cannot be read as a segment is left to whoever decodes it."""
+    with suppress(UserError):
+        return file_of(path)
+    return path
+
+
+def _start_of(path: Path) -> float:
+    with suppress(UserError):
+        if segment := segment_of(path):
+            return segment.start
+    return 0.0
 
 
 def in_order(

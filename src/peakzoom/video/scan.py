@@ -1,4 +1,4 @@
-"""One decode of a whole file: its frames counted and timed, damage noted, nothing converted.
+"""One decode of a whole file, also for a segment: its frames counted and timed, damage noted, nothing converted.
 
 * **Frames are counted by decoding.** Header counts are wrong or absent in many files, and seeking trusts them.
 * **The order is the decoder's output order**, which FFmpeg promises to be that of presentation. Timestamps are less
@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -19,6 +21,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.segments import Segment, segment_of
 from peakzoom.video.colour import ConversionCheck
 from peakzoom.video.container import open_file
 from peakzoom.video.faults import reason_of
@@ -64,6 +67,7 @@ class Scan:
     stream: int  # number of the video stream among all streams of the file
     crop: Crop | None  # of its stored frames
     held: deque[av.VideoFrame] | None  # the decoded frames, given out once; None where they are not held
+    first: int = 0  # number in the file of the first frame, where it is a segment of one
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -74,10 +78,69 @@ def probe(path: str | Path) -> VideoInfo:
 def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan:
     """Decodes a whole file once: counts, times and looks for damage, and holds frames as long as they fit.
 
-    Of several video streams the first in order that gives a frame counts (:mod:`peakzoom.video.streams`). DecodeError
-    if there is no frame, or more than ``most``.
+    Of several video streams the first in order that gives a frame counts (:mod:`peakzoom.video.streams`). A segment
+    of a file (:mod:`peakzoom.utils.segments`) is cut out of the whole, which is remembered for the next segment.
+    DecodeError if there is no frame, or more than ``most``.
     """
-    path = Path(path)
+    with reason_of(path):
+        segment = segment_of(path)
+    if segment is None:
+        return _scan_file(Path(path), hold_bytes, most)
+    return _cut(Path(path), segment, _remembered(Path(path), segment.file, hold_bytes), most)
+
+
+class _Memory(threading.local):
+    """The file that was scanned last for a segment of it, and what it was like."""
+
+    key: tuple[object, ...] | None = None
+    whole: Scan | None = None
+
+
+_memory = _Memory()
+
+
+def _remembered(path: Path, file: Path, hold_bytes: int) -> Scan:
+    """The scan of a whole file, with its frames if they fit; errors are those of ``path``."""
+    facts = file.stat() if file.exists() else None
+    key = (file, hold_bytes, facts and (facts.st_size, facts.st_mtime_ns, facts.st_ino))
+    if _memory.key != key or _memory.whole is None:
+        _memory.key = _memory.whole = None
+        try:
+            _memory.whole = _scan_file(file, hold_bytes, None)
+        except DecodeError as error:
+            raise DecodeError(path, error.reason) from error
+        _memory.key = key
+    return _memory.whole
+
+
+def _cut(path: Path, segment: Segment, whole: Scan, most: int | None) -> Scan:
+    """What lies in a segment: frames that are first shown in it."""
+    info, times = whole.info, whole.timestamps
+    end = math.inf if segment.end is None else segment.end
+    first, after = np.searchsorted(times, [segment.start, end]).tolist()
+    if first == after:
+        raise DecodeError(path, f"holds no frame: its file lasts {info.duration:.6g} s")
+    if most is not None and after - first > most:
+        raise DecodeError(path, f"has more than {most} frames, which is the most that is taken here")
+    problems = [info.problem] if info.problem else []
+    if segment.end is not None and segment.end > info.duration + 1 / (info.fps or 1):
+        problems.append(f"ends after its file, which lasts {info.duration:.6g} s")
+    own = times[first:after] - times[first]
+    fps = info.fps
+    cut = replace(
+        info,
+        path=path,
+        frames=after - first,
+        header_frames=0,
+        variable_rate=bool(np.abs(own * fps - np.arange(len(own))).max() > 1),
+        problem="; ".join(problems) or None,
+    )
+    held = None if whole.held is None else deque(islice(whole.held, first, after))
+    return Scan(cut, own, whole.stream, whole.crop, held, first)
+
+
+def _scan_file(path: Path, hold_bytes: int, most: int | None) -> Scan:
+    """Of a whole file."""
     order: list[int] = []  # of its streams
     reasons: list[str] = []  # one for each stream that gave none
     with reason_of(path):

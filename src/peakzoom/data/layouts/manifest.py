@@ -1,7 +1,8 @@
-"""Videos listed in a CSV or TSV file with columns path, label, class, split and group."""
+"""Videos, or segments of them, listed in a CSV or TSV file: columns path, label, class, split, group, start and end."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import defaultdict
@@ -12,6 +13,7 @@ from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
 from peakzoom.data.layouts.files import folder_at
 from peakzoom.data.layouts.lists import MISSING, nothing_usable, read_table, split_name
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.segments import Segment, checked, seconds, segment_of
 
 # A whole number as programs write one; "3.0" is what a spreadsheet with empty cells makes of 3, "03" is a name.
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?")
@@ -22,7 +24,7 @@ def is_manifest(columns: list[str]) -> bool:
     return "path" in columns and ("label" in columns or "class" in columns)
 
 
-def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
+def read_manifest(source: str | Path, root: str | Path | None = None) -> VideoSet:
     """Videos listed in a CSV or TSV file (docs/data.md).
 
     Labels are text: ``001``, ``1e5``, ``NA`` and ``True`` are names. Only where all are whole numbers as programs write
@@ -30,17 +32,21 @@ def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
     name is called by its number. A class all of whose files are missing keeps its place. ``root`` is the folder that
     the paths start from; None: the manifest's own.
 
+    With a ``start`` or an ``end`` (seconds, or h:m:s) a row is a segment of its file
+    (:mod:`peakzoom.utils.segments`), and a file may have several rows. Where no group is named, the file is that of its
+    segments. A segment that overlaps an earlier row is left out.
+
     Raises:
         UserError: no such file or root; not UTF-8; no column path, or neither label nor class; an unknown
             split; one label with two class names or the reverse; not one usable row.
     """
-    file = Path(file).expanduser()
-    root = file.parent if root is None else folder_at(root)
-    columns, rows = read_table(file)
+    source = Path(source).expanduser()
+    root = source.parent if root is None else folder_at(root)
+    columns, rows = read_table(source)
     if not is_manifest(columns):
         raise UserError(
-            f"{file} has the columns {some(columns)} in its first line, expected 'path' and 'label' "
-            f"(and possibly 'class', 'split', 'group')"
+            f"{source} has the columns {some(columns)} in its first line, expected 'path' and 'label' "
+            f"(and possibly 'class', 'split', 'group', 'start', 'end')"
         )
     problems: list[Problem] = []
     found: dict[Path, _Row] = {}
@@ -60,24 +66,18 @@ def read_manifest(file: str | Path, root: str | Path | None = None) -> VideoSet:
                 f"{where}: label {row.label} is called {row.name!r}, but {names[row.label]!r} before"
             )
         names[row.label] = row.name or names.get(row.label, "")
-        video = _within(root, row.path)
-        if video is None:
-            problems.append(
-                Problem(row.path, f"outside {root}; pass the folder that holds all videos as root")
-            )
-        elif video in found:
-            again = "listed again" if found[video].label == row.label else "listed again with another label"
-            problems.append(Problem(row.path, f"{again}; the first row counts"))
-        elif not os.path.isfile(video):  # noqa: PTH113 - Path.is_file raises where a name is too long
-            problems.append(Problem(row.path, MISSING))
-        else:
-            found[video] = row
+        if why := _add(found, row, root):
+            problems.append(Problem(row.path, why))
     if not found:
-        raise nothing_usable(file, problems, root)
-    classes, place = _classes(file, names, numbers)
-    entries = [Entry(video, place[row.label], row.split, row.group) for video, row in found.items()]
-    own_groups = any(entry.group for entry in entries)
-    return VideoSet(classes, entries, problems, file.stem, ["read as a manifest"], own_groups=own_groups)
+        raise nothing_usable(source, problems, root)
+    _leave_out_overlaps(found, problems)
+    classes, place = _classes(source, names, numbers)
+    own_groups = any(row.group for row in found.values())
+    entries = [
+        Entry(video, place[row.label], row.split, row.group or (row.path if row.segment else None))
+        for video, row in found.items()
+    ]
+    return VideoSet(classes, entries, problems, source.stem, ["read as a manifest"], own_groups=own_groups)
 
 
 class _Row(NamedTuple):
@@ -86,6 +86,39 @@ class _Row(NamedTuple):
     name: str  # of the class, "" where none is stated
     split: str | None
     group: str | None
+    segment: Segment | None  # of a file that is not found yet
+    where: str
+
+
+def _add(found: dict[Path, _Row], row: _Row, root: Path) -> str | None:
+    """Add the video of a row to those that are found, or say why not."""
+    file = _within(root, row.path)
+    if file is None:
+        return f"outside {root}; pass the folder that holds all videos as root"
+    video = file if row.segment is None else row.segment._replace(file=file).path
+    if video in found:
+        again = "listed again" if found[video].label == row.label else "listed again with another label"
+        return f"{again}; the first row counts"
+    if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a name is too long
+        return MISSING
+    found[video] = row
+    return None
+
+
+def _leave_out_overlaps(found: dict[Path, _Row], problems: list[Problem]) -> None:
+    """A moment of a file has one label: of rows that share one, the first stays."""
+    by_file: dict[Path, list[tuple[float, float, Path]]] = defaultdict(list)
+    if not any(row.segment for row in found.values()):
+        return
+    for video, row in list(found.items()):
+        segment = segment_of(video) or Segment(video)
+        start, end = segment.start, math.inf if segment.end is None else segment.end
+        over = next((each for each in by_file[segment.file] if start < each[1] and each[0] < end), None)
+        if over is None:
+            by_file[segment.file].append((start, end, video))
+        else:
+            del found[video]
+            problems.append(Problem(row.where, f"overlaps {found[over[2]].where}, which counts"))
 
 
 def _row(
@@ -105,7 +138,14 @@ def _row(
         return Problem(path or where, "no label" if path else "no path")
     if numbers and int(label) < 0:
         return Problem(path, "negative label")
-    return _Row(path, label, name, split, values["group"] or None)
+    segment = None
+    if values["start"] or values["end"]:
+        try:
+            start = seconds(values["start"]) if values["start"] else 0.0
+            segment = checked(Segment(Path(), start, seconds(values["end"]) if values["end"] else None))
+        except UserError as error:
+            return Problem(where, str(error))
+    return _Row(path, label, name, split, values["group"] or None, segment, where)
 
 
 def _classes(file: Path, names: dict[str, str], numbers: bool) -> tuple[list[str], dict[str, int]]:
