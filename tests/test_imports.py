@@ -41,6 +41,7 @@ LAZY: dict[str, dict[str, str]] = {
     },
     "inference/prediction.py": {"peakzoom.display.figures": MATPLOTLIB},
     "model/backbones/timesformer.py": {"transformers": "extra transformers"},
+    "model/backbones/torchvision_nets.py": {"torchvision.models": "used where it is installed"},
     "model/backbones/videomae.py": {"transformers": "extra transformers"},
     "model/backbones/vivit.py": {"transformers": "extra transformers"},
     "model/backbones/vjepa2.py": {"transformers": "extra transformers"},

@@ -15,7 +15,7 @@ from peakzoom.inference.packed import PackedConv, can_pack, pack, pack_convoluti
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.inference.rewrite import CONVOLUTIONS, NORMS, fold_batch_norms, take_strides_first
 from peakzoom.model import PeakZoom
-from peakzoom.model.backbones import BACKBONES, FIXED_LENGTH, options_for
+from peakzoom.model.backbones import BACKBONES, FIXED_LENGTH, TORCHVISION, options_for
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.video.views import Preprocess, to_input
 
@@ -62,7 +62,9 @@ def check_same(model: PeakZoom, clips: Tensor) -> InferenceNetwork:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name not in (*DEEP, "c3d", "res3d")])
+@pytest.mark.parametrize(
+    "backbone", [name for name in BACKBONES if name not in {*DEEP, *TORCHVISION, "c3d", "res3d"}]
+)
 def test_answers_are_the_networks_own(backbone: str, batch: int) -> None:
     network = check_same(trained(backbone, 16, 64), views(batch, 16, 64))
     left = sum(isinstance(module, NORMS) for module in network.modules())

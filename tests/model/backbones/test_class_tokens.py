@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from peakzoom.inference.cost import multiply_adds, parameters
 from peakzoom.model import PeakZoom
-from peakzoom.model.backbones import BACKBONES, VideoNetwork
+from peakzoom.model.backbones import BACKBONES, TORCHVISION, VideoNetwork
 from peakzoom.model.backbones.patches import PatchNetwork
 from peakzoom.model.backbones.reading import fast_gelu_gate, gelu_gate, shared_block, shared_norm, taken
 from peakzoom.utils.errors import UserError
@@ -313,3 +313,21 @@ def test_it_becomes_a_graph_for_any_number_of_clips(name: str) -> None:
                 wanted = model(*to_input(views, clip)).fused
             scale = float(wanted.abs().max())
             assert torch.allclose(engine(views)["fused"], wanted, rtol=1e-3, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_without_torchvision_one_sentence_says_what_to_install(
+    broken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is missing, and where it is of another PyTorch."""
+    if broken:
+        (tmp_path / "torchvision").mkdir()
+        (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('no operator nms')")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    else:
+        monkeypatch.setitem(sys.modules, "torchvision", None)
+    said = r"does not load \(no operator nms\)" if broken else "is not installed"
+    for name in TORCHVISION:
+        with pytest.raises(UserError, match=f"{name} needs torchvision, which {said}: pip install"):
+            BACKBONES[name](3)

@@ -27,6 +27,7 @@ from peakzoom.model.backbones.tcnn import (
     tcnn_xs_local,
 )
 from peakzoom.model.backbones.timesformer import TimeSformer
+from peakzoom.model.backbones.torchvision_nets import MViT, swin3d_b, swin3d_s, swin3d_t
 from peakzoom.model.backbones.trn import TRN
 from peakzoom.model.backbones.tsm import TSM
 from peakzoom.model.backbones.tsn import TSN
@@ -61,12 +62,17 @@ BACKBONES: dict[str, Callable[..., VideoNetwork]] = {
     "timesformer": TimeSformer,
     "vivit": ViViT,
     "vjepa2_l": VJEPA2,
+    "swin3d_t": swin3d_t,
+    "swin3d_s": swin3d_s,
+    "swin3d_b": swin3d_b,
+    "mvit_v2_s": MViT,
 }
 
 # Networks that need the extra of that name.
 TRANSFORMERS = {"videomae_s", "videomae_b", "videomae_l", "timesformer", "vivit", "vjepa2_l"}
-FIXED_LENGTH = {"trn", *TRANSFORMERS}  # networks for one number of frames, which they take as ``frames``
-FIXED_SIZE = TRANSFORMERS  # networks for one size, which they take as ``size``
+TORCHVISION = {"swin3d_t", "swin3d_s", "swin3d_b", "mvit_v2_s"}  # networks that need torchvision
+FIXED_SIZE = {"mvit_v2_s", *TRANSFORMERS}  # networks for one size, which they take as ``size``
+FIXED_LENGTH = {"trn", *FIXED_SIZE}  # networks for one number of frames, which they take as ``frames``
 
 
 EXPECTED = f"one of {', '.join(BACKBONES)}, or a network of your own as package.module:factory"
@@ -102,6 +108,7 @@ __all__ = [
     "FIXED_LENGTH",
     "FIXED_SIZE",
     "TCNN",
+    "TORCHVISION",
     "TRANSFORMERS",
     "VideoNetwork",
     "backbone_factory",

@@ -43,7 +43,7 @@ def shared_norm(tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 
 def shared_block(
-    tokens: Tensor, norm: nn.LayerNorm, first: nn.Module, gate: Gate, second: nn.Module
+    tokens: Tensor, norm: nn.LayerNorm, first: nn.Module, gate: Gate, second: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """The second half of a block, u + second(GELU(first(norm(u)))), of the mean u of tokens, divided among them.
 
