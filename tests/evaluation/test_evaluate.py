@@ -346,6 +346,25 @@ def test_decoding_ahead_keeps_the_order(
             assert isinstance(views, DecodedViews) and views.video.info.path == path
 
 
+@pytest.mark.parametrize("square", [True, False])
+@pytest.mark.parametrize(("factor", "waiting"), [(1, 3), (4, 3), (10, 1), (16, 0)])
+def test_few_large_videos_wait(
+    test_set: list[Entry], monkeypatch: pytest.MonkeyPatch, square: bool, factor: int, waiting: int
+) -> None:
+    """Ten clips of 16 frames: 160 frames of 108 x 108 pixels and more; without a canvas the shape is a guess."""
+    asked: list[int] = []
+
+    def in_order(work: object, files: object, workers: int, ahead: int) -> list[DecodeError]:
+        asked.append(ahead)
+        return []
+
+    monkeypatch.setattr("peakzoom.video.sampling.in_order", in_order)
+    size = 96 if square else 80
+    pre = Preprocess(size=size, frames=16, canvas=(108, 108), test_canvas=square, zoom_source=factor)
+    assert list(decode_ahead([test_set[0].path], pre, Views(), workers=1, ahead=3)) == []
+    assert asked == [waiting]
+
+
 def test_nothing_to_summarise() -> None:
     with pytest.raises(UserError, match="data check"):
         summarise(Scored([], [], []), ["a"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.inference.packed import PackedConv, can_pack, pack, pack_convolutions
 from peakzoom.inference.recognizer import Recognizer
@@ -367,6 +368,32 @@ def test_the_model_itself_stays_as_it_is() -> None:
     assert strides == [module.stride for module in model.modules() if isinstance(module, nn.Conv3d)]
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("most", "calls"), [(1, [3]), (1.5, [2, 1]), (3, [1, 1, 1]), (9, [1, 1, 1])]
+)  # fmt: skip
+def test_large_views_are_computed_in_parts(
+    monkeypatch: pytest.MonkeyPatch, most: float, calls: list[int]
+) -> None:
+    """At a bound that three views keep to, that two keep to, that one does, and that not even one keeps to."""
+    model, clips = trained("tcnn_xs", 4, 32, zoom_source=2), views(3, 4, 64)
+    engine = TorchEngine(model, "cpu")
+    together = engine(clips)
+    seen: list[int] = []
+    true = engine.network.forward
+
+    def counted(part: Tensor) -> dict[str, Tensor]:
+        seen.append(len(part))
+        return true(part)
+
+    monkeypatch.setattr(engine.network, "forward", counted)
+    monkeypatch.setattr("peakzoom.inference.engines.eager.MOST_SOURCE", int(4 * clips.numel() / most))
+    parts = engine(clips)
+    assert seen == calls and list(parts) == list(together)
+    for name, logits in together.items():
+        assert parts[name].shape == (3, 7)
+        torch.testing.assert_close(parts[name], logits, rtol=1e-4, atol=1e-5)
 
 
 def test_no_compiler_is_imported() -> None:

@@ -244,6 +244,15 @@ class RecipeOptions:
         int | None,
         training_option(help="Side of the input in pixels.", show_default="96, paper: 224"),
     ] = None
+    zoom_source: Annotated[
+        str | None,
+        training_option(
+            metavar="N|native",
+            help="Zoomed videos are read from frames N times as large as the input; native: as large as the videos, if "
+            "memory holds.",
+            show_default="2; paper, finetune: 1",
+        ),
+    ] = None
     settings: Annotated[
         list[str] | None,
         training_option(

@@ -116,6 +116,12 @@ def _changes(wanted: RecipeOptions) -> dict[str, Any]:
         "distill": 1.0 if wanted.distill else None,
     }
     given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    if wanted.zoom_source == "native":
+        given["native_source"] = True
+    elif wanted.zoom_source is not None:
+        if not wanted.zoom_source.isdecimal():
+            raise UserError(f"--zoom-source is {wanted.zoom_source!r}, expected a whole number, or native")
+        given |= {"preprocess.zoom_source": wanted.zoom_source, "native_source": False}
     if wanted.augment is not None:
         of_clip, of_batch = CHANGES[wanted.augment]
         given |= flat({"augment": asdict(of_clip), "batch_augment": asdict(of_batch)})

@@ -1,4 +1,4 @@
-"""The videos of a training decoded into the cache, and what the recipe leaves to them: rate and stride."""
+"""The videos of a training decoded into the cache, and what the recipe leaves to them: rate, stride, size of frames."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from peakzoom.data.cache import AUTO_LIMIT, CachedVideo, FrameCache, fill, frame
 from peakzoom.data.entries import Problem
 from peakzoom.data.loading import used_but
 from peakzoom.training.distributed import is_main_process, launched, place
+from peakzoom.training.native import with_source
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.durable import free_bytes
@@ -56,7 +57,7 @@ def decode_all(paths: Sequence[Path], recipe: Recipe, options: Options) -> Frame
         UserError: of the files that are looked at first none can be decoded.
     """
     infos = _probe(paths[:: max(1, len(paths) // SAMPLE)][:SAMPLE])
-    pre = _with_rate(recipe, infos)
+    pre = with_source(recipe, _with_rate(recipe, infos), infos)
     lengths = [info.duration * pre.fps if pre.fps else info.frames for info in infos]
     height, width = pre.stored_canvas
     size = int(np.mean(lengths) * height * width * 3 * len(paths))

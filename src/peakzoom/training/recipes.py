@@ -98,6 +98,8 @@ class Recipe:
         lora: rank of the low-rank matrices that are trained in place of the network's own weights, and added to them
             at the end (Hu et al., 2022); 0: none.
         distill: weight of the loss by which the original branch learns from the fused prediction.
+        native_source: ``preprocess.zoom_source`` becomes the factor at which frames are as large as the median training
+            video, as far as memory allows (:mod:`peakzoom.training.native`).
     """
 
     name: str
@@ -126,6 +128,7 @@ class Recipe:
     frozen_views: int = 0
     lora: int = 0
     distill: float = 0.0
+    native_source: bool = False
 
     def recorded(self) -> dict[str, Any]:
         """As plain data, for a run to be compared with; runs that began before there was a key do not have it."""
@@ -153,6 +156,7 @@ LEFT_OUT: dict[str, Any] = {
     "frozen_views": 0,
     "lora": 0,
     "distill": 0,
+    "native_source": False,
     **{f"batch_augment.{key}": value for key, value in asdict(BatchAugment()).items()},
 }
 

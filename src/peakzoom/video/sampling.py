@@ -23,6 +23,7 @@ from peakzoom.video.views import Preprocess, crop_offsets, frames_at
 
 Given = TypeVar("Given")
 
+WAITING_BYTES = 2**30  # of frames of decoded videos that wait
 RETURN_EVERY = 50  # videos, after which freed memory goes back to the system
 
 
@@ -132,6 +133,12 @@ def views_of(scanned: Scan, preprocess: Preprocess, views: Views) -> DecodedView
         return DecodedViews(video, clips, offsets, side)
 
 
+def most_bytes(preprocess: Preprocess, views: Views) -> int:
+    """Bytes of the frames that the views of a video of 16 : 9 are cut from, where no two clips share a frame."""
+    height, width = preprocess.test_size(9, 16)
+    return 3 * height * width * preprocess.frames * views.clips
+
+
 def decode_ahead(
     files: Sequence[Given],
     preprocess: Preprocess,
@@ -144,8 +151,10 @@ def decode_ahead(
 
     Files are paths, or whatever ``decode`` (:func:`decode_views` when not given) knows a file by. So many ``workers``
     decode, see :mod:`peakzoom.video.guard`; 0 decodes in this process, for debugging: a file that hangs or crashes the
-    decoder hangs or crashes everything then.
+    decoder hangs or crashes everything then. Where a video's frames are large fewer wait, down to none:
+    :data:`WAITING_BYTES`.
     """
+    ahead = min(ahead, WAITING_BYTES // most_bytes(preprocess, views))
 
     def work(guard: Guard | None, file: Given) -> DecodedViews:
         return decode(guard, file) if decode else decode_views(cast(Path, file), preprocess, views, guard)

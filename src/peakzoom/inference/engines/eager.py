@@ -10,6 +10,10 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.precision import FULL, PRECISIONS
 from peakzoom.utils.errors import UserError, first_line
 
+MOST_SOURCE = (
+    2**28
+)  # bytes of views in float32 that are computed at once; the zoom takes several times as many
+
 
 class TorchEngine:
     """Runs on any device that PyTorch has.
@@ -54,6 +58,12 @@ class TorchEngine:
     @torch.inference_mode()
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) from uint8 views; see :class:`peakzoom.inference.engines.base.Engine`."""
+        together = max(1, MOST_SOURCE // (4 * views[0].numel()))
+        if (
+            len(views) > together
+        ):  # never of small ones, and by their size alone, so that scores stay the same
+            parts = [self(part) for part in views.split(together)]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return {name: self._checked(logits) for name, logits in self.network(views.to(self.device)).items()}
 
     def _checked(self, logits: Tensor) -> Tensor:
