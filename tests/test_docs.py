@@ -65,6 +65,8 @@ RUN = {
 READ = {
     r"\S+ quickstart": "trains for minutes; tests/cli/test_cli.py runs it with a tiny recipe",
     r"\S+ (ablate|compare) ": "trains many networks; tests/cli/test_cli.py runs both",
+    r"docs/watch\.md (data render|train|evaluate|calibrate) ": "tests/apps/test_measure.py does it on short videos",
+    r"docs/data\.md .* --background ": "needs a list with start and end; tests/data/test_segments.py has one",
     r"\S+ export ": "takes ten seconds or more; tests/inference/test_export.py runs it",
     r"\S+ (predict|evaluate) (.* --engine |\S+/model\.)": "needs an export; tests/inference/test_export.py",
     r".* --weights ": "needs a file of public weights; tests/model/test_weights.py",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from peakzoom.cli.console import print_result, say
+from peakzoom.cli.events import RuleOptions, calibrate_events
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import videos_to_score
 from peakzoom.cli.options import (
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from peakzoom.evaluation.calibrate import Calibration
+    from peakzoom.evaluation.results import Scored
+    from peakzoom.inference.recognizer import Recognizer
+    from peakzoom.video.sampling import Views
 
 
 @grouped
@@ -41,6 +45,7 @@ def calibrate(
     loss: Annotated[
         float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that may be lost.")
     ] = 0.2,
+    rule: RuleOptions,
     split: Annotated[str, data_option(help="Which videos: val, or test of other DATA.")] = "val",
     views: ViewOptions,
     workers: DecodersOpt = 1,
@@ -53,18 +58,17 @@ def calibrate(
     The early exit makes less work of the same predictions; the temperature makes a score come closer to the share of
     predictions that are right.
 
+    With --events, thresholds, hysteresis, gaps, the shortest event and the distance of windows are chosen instead, for
+    at most so many false alarms an hour: `peakzoom calibrate runs/first --events --false-alarms 0.5`.
+
     Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade`,
     `peakzoom predict runs/first clip.mp4 --cascade` and `peakzoom predict runs/first clip.mp4 --calibrated`
     """
-    import numpy as np
-
-    from peakzoom.evaluation.calibrate import calibrate as choose
-    from peakzoom.evaluation.calibrate import fitted_temperature
+    if rule.events:
+        _choose_rule(run, EngineOptions(device, "torch", precision).load(run), (data, split, reading), rule)
+        return
     from peakzoom.evaluation.evaluate import score_videos
-    from peakzoom.inference.cost import multiply_adds_by_pass
-    from peakzoom.inference.early_exit import FOLDER, Work, two_stages, view_order
-    from peakzoom.inference.temperature import FILE, Temperature
-    from peakzoom.model.load import digest
+    from peakzoom.inference.early_exit import FOLDER, two_stages
 
     averaged, target = views.views(), Path(run) / FOLDER
     _check(run, target, data, split)
@@ -76,6 +80,23 @@ def calibrate(
         say(f"{problem.path}: {problem.reason}")
     if not scored.predictions:
         raise UserError("not one of the videos could be scored; run 'peakzoom data check' on them")
+    _choose_exit(recognizer, scored, (averaged, precision), loss, target)
+
+
+def _choose_exit(
+    recognizer: Recognizer, scored: Scored, how: tuple[Views, str], loss: float, target: Path
+) -> None:
+    """Thresholds and temperature from videos scored by views in a precision, into a folder of the run."""
+    import numpy as np
+
+    from peakzoom.evaluation.calibrate import calibrate as choose
+    from peakzoom.evaluation.calibrate import fitted_temperature
+    from peakzoom.inference.cost import multiply_adds_by_pass
+    from peakzoom.inference.early_exit import Work, view_order
+    from peakzoom.inference.temperature import FILE, Temperature
+    from peakzoom.model.load import digest
+
+    averaged, precision = how
     original, fused = (
         np.stack([each.views[name] for each in scored.predictions]) for name in ("original", "fused")
     )
@@ -91,6 +112,21 @@ def calibrate(
     _report(result, averaged.clips * averaged.crops, recognizer.model.zooms)
     _report_scores(temperature, fused.mean(1), labels)
     print_result(f"The thresholds, all that were tried, and their plot: {target}")
+
+
+def _choose_rule(
+    run: str,
+    recognizer: Recognizer,
+    asked: tuple[Path | None, str, DataOptions],
+    rule: RuleOptions,
+) -> None:
+    """The rule for events, chosen on the files whose segments are asked for."""
+    from peakzoom.apps.watch.options import WatchOptions
+
+    data, split, reading = asked
+    _check(run, Path(run) / "events", data, split)
+    videos = videos_to_score(run, data, reading, split)
+    calibrate_events(run, recognizer, videos, WatchOptions(ignore=rule.ignore), rule.false_alarms)
 
 
 def _check(run: str, target: Path, data: Path | None, split: str) -> None:

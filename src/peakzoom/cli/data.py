@@ -164,17 +164,33 @@ class SyntheticOptions:
 def render(
     out: Annotated[Path, typer.Argument(help="New folder for the clips.", show_default=False)],
     wanted: SyntheticOptions,
+    untrimmed: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1.0,
+            help="Long videos of so many seconds in place of clips, with actions and pauses; --frames does not count.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = processors(),
 ) -> None:
     """Render labelled synthetic clips of moving figures: to try out, or to pre-train on where no videos can be had.
 
-    Examples: `peakzoom data render synthetic` and `peakzoom data render synthetic --train-clips 12000 --test-clips 600
-    --frames 24 --fps 10 --difficulty 0.4 --performers 200 --backgrounds 200 --test-share 0.1`
+    Examples: `peakzoom data render synthetic`,
+    `peakzoom data render long --untrimmed 60 --train-clips 24 --test-clips 8` and
+    `peakzoom data render synthetic --train-clips 12000 --test-clips 600 --frames 24 --fps 10 --difficulty 0.4
+    --performers 200 --backgrounds 200 --test-share 0.1`
     """
     from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
+    from peakzoom.data.synthetic.untrimmed import render_untrimmed
 
-    with progress_bar(f"rendering {wanted.train_clips + wanted.test_clips} clips") as progress:
-        folder = render_dataset(out, DatasetSpec(**vars(wanted)), workers, progress)
+    count, spec = wanted.train_clips + wanted.test_clips, DatasetSpec(**vars(wanted))
+    with progress_bar(f"rendering {count} {'videos' if untrimmed else 'clips'}") as progress:
+        if untrimmed:
+            folder = render_untrimmed(out, spec, untrimmed, workers, progress)
+        else:
+            folder = render_dataset(out, spec, workers, progress)
     listed = folder / "clips.csv"
     following = f"train {listed} --out RUN" if wanted.train_clips else f"evaluate RUN {listed}"
     print_result(f"List: {listed}\nNext: peakzoom {following}")

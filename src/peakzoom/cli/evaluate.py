@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from peakzoom.cli.console import print_result, say, show_table
+from peakzoom.cli.events import EventOptions, evaluate_events
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside, videos_to_score
 from peakzoom.cli.options import (
@@ -96,10 +97,15 @@ def evaluate(
     workers: DecodersOpt = 1,
     computing: CascadeOptions,
     amount: Amount,
+    watching: EventOptions,
 ) -> None:
     """Test a model on labelled videos, 30 views each, and leave every score in one file.
 
-    Examples: `peakzoom evaluate runs/first` and `peakzoom evaluate runs/first/tcnn other_clips/`
+    With --events, what `peakzoom watch` reports of long files is compared with their labelled segments instead: mean
+    average precision and F1 by temporal IoU, false alarms an hour, and how soon an event is known.
+
+    Examples: `peakzoom evaluate runs/first`, `peakzoom evaluate runs/first --events` and
+    `peakzoom evaluate runs/first/tcnn other_clips/`
     """
     if workers:
         start_early()
@@ -113,18 +119,17 @@ def evaluate(
     recognizer = computing.load(run)
     recognizer.choose_views(averaged)  # refuses views that the early exit was not calibrated for
     videos = videos_to_score(run, data, reading, split)
+    if watching.events:
+        return evaluate_events(run, recognizer, videos, out or beside(run) / f"events-{split}", watching)
     name = ["evaluation", split, views.clips]
     name += [each for each in (recognizer.engine.name, computing.precision) if each not in ("torch", FULL)]
     name += ["cascade"] if computing.cascade else []
     target = out or beside(run) / "-".join(name)
     if part:
         count, before = score_shard(recognizer, videos, target, part, averaged, workers)
-        already = f" ({before} of them before)" if before else ""
-        print_result(
-            f"Shard {amount.shard}: {count} of {len(videos.entries)} videos scored{already} into {part_of(target)}\n"
-            "Next, when every shard is done: the same command with --resume in place of --shard"
+        return _report_shard(
+            f"Shard {amount.shard}: {count} of {len(videos.entries)}", before, part_of(target)
         )
-        return
     check_out(target, amount.resume)  # before the videos are looked at
     if amount.places:
         videos = replace(videos, places=read_places(amount.places))
@@ -136,6 +141,14 @@ def evaluate(
     _report(result, f"{split} videos, {views.num_clips} x {views.crops} views", target)
     if recognizer.weights and Path(run).is_dir():
         _renew_card(run, target)
+
+
+def _report_shard(done: str, before: int, part: Path) -> None:
+    already = f" ({before} of them before)" if before else ""
+    print_result(
+        f"{done} videos scored{already} into {part}\n"
+        "Next, when every shard is done: the same command with --resume in place of --shard"
+    )
 
 
 def _report(result: Evaluation, tested: str, target: Path) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeAlias
 
 import typer
 
-from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.options import WatchOptions, event_option
 from peakzoom.cli.console import print_result, results, say
+from peakzoom.cli.events import with_rule
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.options import RunArg, ScoreOptions, output_option
 from peakzoom.cli.stop import INTERRUPTED
@@ -42,6 +43,10 @@ def watch(
         Path | None,
         output_option(help="New folder: JSON Lines, table of events, chapters.", show_default=False),
     ] = None,
+    rule: Annotated[
+        bool,
+        event_option(help="Take the rule of 'peakzoom calibrate --events', unless an option of it is given."),
+    ] = True,
     top: Annotated[int, output_option(min=1, help="Classes in a window's line.")] = 5,
 ) -> None:
     """Report what happens in a video of any length, while it runs.
@@ -56,7 +61,10 @@ def watch(
     if out is not None:
         check_new_folder(out)
     stop, lost = threading.Event(), False
-    records = watch(computing.load(run), source, watching, stop=stop)
+    recognizer = computing.load(run)
+    if rule and watching.plain:
+        watching = with_rule(run, recognizer, watching)
+    records = watch(recognizer, source, watching, stop=stop)
     with _set_by_ctrl_c(stop), _outputs(out) as (lines, add_event):
         for record in records:
             lines.write(json.dumps(to_line(record, top), allow_nan=False) + "\n")

@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import csv
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from peakzoom.utils.errors import printable
 from peakzoom.video.clips import TIMESTAMP_ROUNDING
@@ -54,18 +56,54 @@ class _Stretch(NamedTuple):
     score: float
 
 
+class Namer:
+    """Names the class of one window after the other: the best one, where its score is high enough.
+
+    Args:
+        classes: S names.
+        threshold: score from which a window has a class.
+        keep: score down to which it has the class of the window before it; None: the threshold too.
+        ignore: classes that are none.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        threshold: float,
+        keep: float | None = None,
+        ignore: Collection[str] = (),
+    ) -> None:
+        self._classes, self._ignore = classes, ignore
+        self._threshold, self._keep = threshold, threshold if keep is None else keep
+        self._before: str | None = None
+
+    def name(self, scores: np.ndarray) -> str | None:
+        """The class of the next window, from its scores (S,); None = none."""
+        best = int(scores.argmax())
+        name = self._classes[best]
+        level = self._keep if name == self._before else self._threshold
+        self._before = name if scores[best] >= level and name not in self._ignore else None
+        return self._before
+
+    def forget(self) -> None:
+        """The next window does not follow the last one."""
+        self._before = None
+
+
 class Merger:
     """Takes windows in order, yields events as soon as nothing that follows can change them.
 
     Args:
         gap: seconds that an event may bridge, 0 or more.
+        shortest: seconds that an event lasts at least; others are not yielded.
 
     Attributes:
         count: events yielded so far.
     """
 
-    def __init__(self, gap: float = 0.0) -> None:
+    def __init__(self, gap: float = 0.0, shortest: float = 0.0) -> None:
         self.count = 0
+        self._shortest = shortest - TIMESTAMP_ROUNDING
         self._reach = gap + TIMESTAMP_ROUNDING
         self._window: _Stretch | None = None  # the last one
         self._from = 0.0  # when its stretch begins
@@ -117,8 +155,9 @@ class Merger:
     def _close(self, event: Event) -> Iterator[Event]:
         """Yield the open event; what it did not bridge may hold others."""
         passed, self._passed, self._open = self._passed, [], None
-        self.count += 1
-        yield event
+        if event.end - event.start >= self._shortest:
+            self.count += 1
+            yield event
         for stretch in passed:
             yield from self._add_stretch(stretch)
 

@@ -12,6 +12,7 @@ import typer
 from peakzoom.utils.errors import UserError
 
 window_option = partial(typer.Option, rich_help_panel="Windows")
+RULE = ("threshold", "keep", "gap", "shortest", "every", "ignore")  # what makes events of windows
 event_option = partial(typer.Option, rich_help_panel="Events")
 
 
@@ -42,7 +43,20 @@ class WatchOptions:
     ignore: Annotated[
         list[str] | None, event_option(help="Class that is no event; may be given again.", show_default=False)
     ] = None
+    keep: Annotated[
+        float | None,
+        event_option(
+            min=0.0, max=1.0, help="Score down to which an event goes on.", show_default="--threshold"
+        ),
+    ] = None
     gap: Annotated[float, event_option(min=0.0, help="Seconds that an event may bridge.")] = 0.0
+    shortest: Annotated[float, event_option(min=0.0, help="Seconds that an event lasts at least.")] = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Nothing of the rule for events, nor the distance of windows, is other than usual."""
+        usual = WatchOptions()
+        return all(getattr(self, key) == getattr(usual, key) for key in RULE)
 
     def __post_init__(self) -> None:
         for name, right, expected in (
@@ -51,7 +65,13 @@ class WatchOptions:
             ("lag", self.lag >= 0, "seconds of 0 or more"),
             ("seconds", self.seconds is None or self.seconds > 0, "a number above 0"),
             ("threshold", 0 <= self.threshold <= 1, "a score between 0 and 1"),
+            (
+                "keep",
+                self.keep is None or 0 <= self.keep <= self.threshold,
+                f"a score from 0 to the threshold, {self.threshold:g}",
+            ),
             ("gap", 0 <= self.gap < math.inf, "seconds of 0 or more"),
+            ("shortest", 0 <= self.shortest < math.inf, "seconds of 0 or more"),
         ):
             if not right:
                 raise UserError(f"{name} is {getattr(self, name):g}, expected {expected}")

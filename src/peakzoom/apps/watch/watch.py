@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.apps.watch.events import Merger
+from peakzoom.apps.watch.events import Merger, Namer
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.reader import Backlog, Pending, Reader
 from peakzoom.apps.watch.records import Break, Dropped, Ended, Record, ScoredWindow, Started
@@ -84,7 +84,8 @@ def _records(
     )
     backlog = Backlog(options.lag if live else None)
     reader = Reader(source, windows, backlog, options, clock)
-    merger, begun = Merger(options.gap), clock()
+    merger, begun = Merger(options.gap, options.shortest), clock()
+    namer = Namer(recognizer.classes, options.threshold, options.keep, options.ignore or ())
     end, scored, dropped = 0.0, 0, 0
     rate = fps or source.rate
     yield Started(
@@ -104,12 +105,13 @@ def _records(
         reader.start()
         while (item := backlog.take(stop)) is not None:
             if isinstance(item, Pending):
-                window = _score(recognizer, item, options, clock)
+                window = _score(recognizer, item, namer, options.crops, clock)
                 end, scored = window.end, scored + 1
                 yield window
                 yield from merger.add(window.start, window.end, window.name, float(window.scores.max()))
                 continue
             if isinstance(item, Break):
+                namer.forget()
                 yield from merger.end()
             elif isinstance(item, Dropped):
                 dropped += item.windows
@@ -121,13 +123,10 @@ def _records(
 
 
 def _score(
-    recognizer: Recognizer, pending: Pending, options: WatchOptions, clock: Callable[[], float]
+    recognizer: Recognizer, pending: Pending, namer: Namer, crops: int, clock: Callable[[], float]
 ) -> ScoredWindow:
-    clip, scores = pending.clip, score_clip(recognizer, pending.clip, options.crops)
-    best = int(scores.argmax())
-    name: str | None = recognizer.classes[best]
-    if scores[best] < options.threshold or name in (options.ignore or ()):
-        name = None
+    clip, scores = pending.clip, score_clip(recognizer, pending.clip, crops)
+    name = namer.name(scores)
     behind = None if pending.due is None else max(clock() - pending.due, 0.0)
     return ScoredWindow(clip.start, clip.end, recognizer.classes, scores, name, clip.covered, behind)
 

@@ -7,12 +7,13 @@ many clips as wanted. What a clip shows: :mod:`peakzoom.data.synthetic.scene`.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import starmap
 from pathlib import Path
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -28,6 +29,8 @@ from peakzoom.utils.progress import Progress
 from peakzoom.utils.system import expect_place
 
 COLUMNS = ("path", "label", "split", "group", "background", "seed")  # of clips.csv
+Result = TypeVar("Result")
+
 BATCH = 8  # clips that a process is given at once, at most
 
 
@@ -99,13 +102,18 @@ class DatasetSpec:
 
 
 def write_clip(spec: ClipSpec, path: Path) -> None:
-    """Write a clip as H.264 in MP4, with PyAV's own encoder; the same bytes for the same specification."""
+    """Write a clip as :func:`write_frames` does; the same bytes for the same specification."""
+    write_frames(clip_frames(spec), spec, path)
+
+
+def write_frames(frames: Iterable[np.ndarray], spec: ClipSpec, path: Path) -> None:
+    """Write frames of a specification's size and rate as H.264 in MP4, with PyAV's own encoder."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(spec.fps).limit_denominator(30_000))
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
         # One thread: the processes already fill the machine. Quality 18 leaves no visible loss (x264's documentation).
         stream.options = {"preset": "ultrafast", "crf": "18", "threads": "1"}
-        for pixels in clip_frames(spec):
+        for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
 
@@ -166,14 +174,16 @@ def render_dataset(
 
 def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[list[Place]]:
     """Write the clips; one item for each in their order: where the action shows in its frames."""
-    if workers <= 1:
-        yield from starmap(_write, jobs)
-        return
+    yield from starmap(_write, jobs) if workers <= 1 else processed(_write, jobs, workers)
+
+
+def processed(work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+    """``work`` with the arguments of each job, in several processes; results in the order of the jobs."""
     size = max(1, min(BATCH, len(jobs) // (4 * workers)))
     # "spawn" works the same on all systems and carries no threads or locks of the caller over.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
-        yield from pool.map(_write, *zip(*jobs, strict=True), chunksize=size)
+        yield from pool.map(work, *zip(*jobs, strict=True), chunksize=size)
 
 
 def _write(spec: ClipSpec, path: Path) -> list[Place]:

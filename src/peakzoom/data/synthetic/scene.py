@@ -21,7 +21,16 @@ SUPERSAMPLE = 2  # drawn at twice the size, then averaged: Pillow's polygons hav
 MARGIN = 14  # pixels of background beyond each border of the frame, room for the camera to move
 BYSTANDERS = 10_000  # their numbers begin here; performers' end before it
 SLOW = {"drink": 1.3, "kick": 1.2, "clap": 0.9}  # period against the drawn one: a cup takes longer than a nod
-STREAM = {"place": 2, "clip": 3, "grain": 4, "train": 5, "test": 6, "share": 7}  # independent random streams
+IDLE = "idle"  # in place of an action: the person stands
+STREAM = {
+    "place": 2,
+    "clip": 3,
+    "grain": 4,
+    "train": 5,
+    "test": 6,
+    "share": 7,
+    "events": 8,
+}  # independent random streams
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class ClipSpec:
     difficulty: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.action not in ACTIONS:
+        if self.action not in ACTIONS and self.action != IDLE:
             raise UserError(f"no action is called {self.action!r}; there are {', '.join(ACTIONS)}")
         if self.height < 32 or self.width < 32 or self.height % 2 or self.width % 2:
             raise UserError(
@@ -208,7 +217,8 @@ class Scene:
         shadow = [x - 0.2 * scale, y - 0.015 * scale, x + 0.2 * scale, y + 0.035 * scale]
         ImageDraw.Draw(self.canvas).ellipse(shadow, fill=(70, 66, 62))
         pose = idle_pose(self.rng, self.time, self.d)
-        ACTIONS[self.spec.action][0](pose, self.beat, self.vigour)
+        if self.spec.action != IDLE:
+            ACTIONS[self.spec.action][0](pose, self.beat, self.vigour)
         sketch = Sketch((x, y), scale, 0.7 * SUPERSAMPLE, self.light)
         self.parts = draw_figure(sketch, self.look, pose, self.outward)
         self.shapes += sketch.polygons()
@@ -230,19 +240,25 @@ _scene = lru_cache(maxsize=1)(Scene)  # its frames are drawn, and its telling pa
 
 def clip_frames(spec: ClipSpec) -> Iterator[np.ndarray]:
     """The frames of a clip one by one, uint8 (H, W, 3)."""
-    scene, s = _scene(spec), SUPERSAMPLE
+    scene = _scene(spec)
     for t in range(spec.frames):
-        frame = scene.canvas.copy()
-        draw = ImageDraw.Draw(frame)
-        for colour, points in scene.shapes:
-            draw.polygon(points[t], fill=colour)
-        left, top = (int(v) for v in scene.camera[t])
-        frame = frame.reduce(s, box=(left, top, left + s * spec.width, top + s * spec.height))
-        dy, dx = scene.shifts[t]
-        pixels = scene.noise[dy : dy + spec.height, dx : dx + spec.width] + np.asarray(
-            frame.point(scene.tables[t])
-        )
-        yield np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
+        yield draw_frame(scene, t)
+
+
+def draw_frame(scene: Scene, t: int) -> np.ndarray:
+    """Frame number t of a scene, uint8 (H, W, 3)."""
+    spec, s = scene.spec, SUPERSAMPLE
+    frame = scene.canvas.copy()
+    draw = ImageDraw.Draw(frame)
+    for colour, points in scene.shapes:
+        draw.polygon(points[t], fill=colour)
+    left, top = (int(v) for v in scene.camera[t])
+    frame = frame.reduce(s, box=(left, top, left + s * spec.width, top + s * spec.height))
+    dy, dx = scene.shifts[t]
+    pixels = scene.noise[dy : dy + spec.height, dx : dx + spec.width] + np.asarray(
+        frame.point(scene.tables[t])
+    )
+    return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
 
 
 def render_clip(spec: ClipSpec) -> np.ndarray:

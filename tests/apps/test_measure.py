@@ -1,0 +1,272 @@
+"""Events of long videos: replayed as a watch reports them, measured against labels, and the rule for them chosen."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from peakzoom.apps.watch.events import Event, Merger, Namer
+from peakzoom.apps.watch.measure import (
+    Watched,
+    choose,
+    events_in,
+    events_of,
+    labelled_in,
+    read_rule,
+    watch_files,
+)
+from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.records import ScoredWindow
+from peakzoom.apps.watch.watch import watch
+from peakzoom.cli import app
+from peakzoom.data.datasets import open_data
+from peakzoom.data.synthetic.clips import DatasetSpec
+from peakzoom.data.synthetic.scene import IDLE, Scene, draw_frame
+from peakzoom.data.synthetic.untrimmed import render_untrimmed, timeline, untrimmed_frames
+from peakzoom.evaluation.events import COUNTED, Interval, false_alarms, right_events
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.model import PeakZoom
+from peakzoom.utils.errors import UserError
+from peakzoom.utils.segments import segment_of
+from peakzoom.video.decode import decode
+from peakzoom.video.views import Preprocess
+
+CLASSES = ["wave", "nod", "kick"]
+SPEC = DatasetSpec(
+    train_clips=4, test_clips=2, classes=CLASSES, height=64, width=64, fps=10.0, difficulty=0.2, performers=8
+)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of fifteen seconds, each with two or three actions, and their list."""
+    return render_untrimmed(tmp_path_factory.mktemp("untrimmed") / "long", SPEC, 15.0, workers=1)
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    """One whose predictions change from window to window, and whose scores are from 0.5 to 1."""
+    torch.manual_seed(2)
+    pre = Preprocess(size=32, frames=4, stride=2, canvas=(32, 32)).to_dict()
+    model = PeakZoom("tcnn_xs", 3, width=0.25, branches=("original",), preprocess=pre, classes=CLASSES)
+    with torch.no_grad():
+        model.backbone.fc.weight *= 50
+    return Recognizer.of(model.eval(), "cpu")
+
+
+# Long synthetic videos ---------------------------------------------------------------------------------------------
+
+
+def test_untrimmed_videos_show_what_their_list_says(long: Path) -> None:
+    data = open_data(long / "clips.csv")
+    assert data.splits().keys() == {"train", "test"} and not data.problems
+    _, _, clip = next(iter(replace(SPEC, frames=150).clips()))
+    shown = timeline(clip, tuple(CLASSES))
+    assert shown[0][0] == shown[-1][0] == IDLE and shown[-1][2] == 150
+    assert all(one[2] == other[1] for one, other in itertools.pairwise(shown))
+    assert all((name == IDLE) == (place % 2 == 0) for place, (name, _, _) in enumerate(shown))
+    first = [
+        each
+        for each in data.entries
+        if (found := segment_of(each.path)) and found.file.name == "train_00000.mp4"
+    ]
+    listed = [(data.classes[each.label], segment_of(each.path)) for each in first]
+    assert [(name, round(at.start * 10), round((at.end or 0) * 10)) for name, at in listed if at] == [
+        each for each in shown if each[0] != IDLE
+    ]
+    video = decode(long / "train_00000.mp4")
+    frames = list(untrimmed_frames(clip, shown))
+    assert len(frames) == video.info.frames == 150
+    still = Scene(replace(clip, action=IDLE))
+    for name, start, end in shown:
+        scene = still if name == IDLE else Scene(replace(clip, action=name))
+        for t in (start, (start + end) // 2, end - 1):
+            assert np.array_equal(frames[t], draw_frame(scene, t))
+            stored = video.frames[t].permute(1, 2, 0).numpy().astype(int)
+            assert np.abs(stored - frames[t]).mean() < 6  # as far as H.264 keeps it
+        moved = [np.abs(frames[t].astype(int) - draw_frame(still, t)).max() for t in range(start, end)]
+        assert (max(moved) > 30) == (name != IDLE)
+
+
+def test_a_video_without_room_for_an_action(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no room for an action; give more seconds"):
+        render_untrimmed(tmp_path / "short", SPEC, 3.0, workers=1)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="not an empty folder"):
+        render_untrimmed(tmp_path, SPEC, 15.0, workers=1)
+
+
+# From windows to events --------------------------------------------------------------------------------------------
+
+
+def test_a_class_goes_on_down_to_a_lower_score() -> None:
+    namer = Namer(["a", "b"], 0.8, 0.5)
+    names = [namer.name(np.array([score, 1 - score])) for score in (0.7, 0.8, 0.6, 0.5, 0.45, 0.6, 0.1, 0.45)]
+    assert names == [None, "a", "a", "a", None, None, "b", "b"]
+    namer.forget()
+    assert namer.name(np.array([0.45, 0.55])) is None
+    assert [
+        Namer(["a", "b"], 0.5, None, {"a"}).name(np.array(each)) for each in ((0.9, 0.1), (0.1, 0.9))
+    ] == [None, "b"]
+
+
+@pytest.mark.parametrize("shortest", [0.0, 1.0, 2.5, 4.0])
+def test_events_that_are_too_short_are_none(shortest: float) -> None:
+    def events(merger: Merger) -> Iterator[Event]:
+        for start, name in enumerate("aabbbccccaX"):
+            yield from merger.add(float(start), start + 1.0, None if name == "X" else name, 0.9)
+        yield from merger.end()
+
+    every, some = list(events(Merger(0.0))), Merger(0.0, shortest)
+    assert list(events(some)) == [each for each in every if each.end - each.start >= shortest]
+    assert some.count == len([each for each in every if each.end - each.start >= shortest])
+    assert [round(each.end - each.start) for each in every] == [2, 3, 4, 1]
+
+
+@pytest.mark.parametrize("threshold", [0.55, 0.7, 0.8])
+@pytest.mark.parametrize("keep", [None, 0.2])
+@pytest.mark.parametrize("rest", [{}, {"gap": 1.0, "shortest": 0.6}, {"ignore": ["kick"]}])
+def test_replayed_events_are_those_of_a_watch(
+    long: Path, recognizer: Recognizer, threshold: float, keep: float | None, rest: dict[str, object]
+) -> None:
+    options = WatchOptions(threshold=threshold, keep=keep, **rest)  # type: ignore[arg-type]
+    files = [long / "train_00000.mp4", long / "test_00001.mp4"]
+    seen = watch_files(recognizer, files, WatchOptions())
+    found = 0
+    for file in files:
+        reported = [each for each in watch(recognizer, file, options) if isinstance(each, Event)]
+        assert list(events_of(seen[file], options)) == reported
+        found += len(reported)
+        assert seen[file].seconds == pytest.approx(15) and seen[file].window == pytest.approx(0.7)
+    assert found
+
+
+@pytest.mark.parametrize("coarser", [2, 3, 4])
+def test_fewer_windows_are_those_of_a_watch_that_looks_less_often(
+    long: Path, recognizer: Recognizer, coarser: int
+) -> None:
+    file = long / "train_00001.mp4"
+    seen = watch_files(recognizer, [file], WatchOptions())[file]
+    options = WatchOptions(threshold=0.6, every=round(seen.every * coarser, 4))
+    reported = [each for each in watch(recognizer, file, options) if isinstance(each, Event)]
+    assert list(events_of(seen, options, coarser)) == reported != []
+
+
+# The rule ------------------------------------------------------------------------------------------------------------
+
+
+def made_up(scores: list[tuple[float, float]], every: float = 1.0) -> Watched:
+    """A video of windows of two seconds with these scores of "kick" and "wave"; the rest is for "none"."""
+    windows = [
+        ScoredWindow(
+            *(place * every, place * every + 2.0),
+            ["kick", "wave", "none"],
+            np.array([*each, 1 - sum(each)]),
+            None,
+            8,
+            None,
+        )
+        for place, each in enumerate(scores)
+    ]
+    return Watched(windows, len(scores) * every + 1.0, 2.0, every, [])
+
+
+def some_video(seed: int) -> tuple[Watched, list[Interval]]:
+    """Kicks that are seen well, with faint moments in them, and false ones that are fainter and shorter."""
+    draw = np.random.default_rng(seed)
+    scores = np.full((120, 2), 0.02) + draw.uniform(0, 0.02, (120, 2))
+    labelled = []
+    for start in (10, 40, 70, 100):
+        scores[start : start + 8, 0] = draw.uniform(0.85, 0.95, 8)
+        scores[start + 4, 0] = 0.6
+        labelled.append(Interval(seed, start + 0.5, start + 8.5, "kick"))
+    for start in (25, 55, 85):
+        scores[start, 0] = 0.75
+    return made_up([(float(one), float(two)) for one, two in scores]), labelled
+
+
+@pytest.mark.parametrize("allowed", [0.0, 10.0, 1000.0])
+def test_the_best_rule_within_the_alarms_that_are_allowed(allowed: float) -> None:
+    videos = {seed: some_video(seed) for seed in range(3)}
+    watched = {Path(str(seed)): each for seed, (each, _) in videos.items()}
+    labelled = [each._replace(file=Path(str(seed))) for seed, (_, found) in videos.items() for each in found]
+    options = WatchOptions(ignore=["none"])
+    rule = choose(watched, labelled, options, allowed, "weights")
+    hours = sum(each.seconds for each in watched.values()) / 3600
+    coarser = round(1 / rule.share)
+    found = events_in(watched, rule.options(options), coarser)
+    assert false_alarms(labelled, found) / hours == pytest.approx(rule.false_alarms_an_hour)
+    assert rule.false_alarms_an_hour <= allowed
+    f1 = 2 * right_events(labelled, found, COUNTED) / (len(labelled) + len(found))
+    assert f1 == pytest.approx(rule.f1)
+    plain = events_in(watched, options)
+    assert false_alarms(labelled, plain) == 9 and rule.f1 == 1.0  # hysteresis and thresholds tell them apart
+
+
+def test_no_rule_is_quiet_enough() -> None:
+    video = made_up([(0.999, 0.0)] * 50)
+    with pytest.raises(UserError, match=r"no rule has 0\.5 false alarms an hour or fewer"):
+        choose({Path("a"): video}, [Interval(Path("b"), 0, 1, "kick")], WatchOptions(), 0.5, "")
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+def command(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(each) for each in words])
+    if code:
+        assert isinstance(result.exception, UserError), result.output
+        return str(result.exception)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_evaluate_calibrate_and_watch(long: Path, run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    said = command("evaluate", own, long / "clips.csv", "--events", "--out", tmp_path / "before")
+    for word in ("mean AP", "F1", "false alarms", "detected", "right at any time"):
+        assert word in said
+    written = json.loads((tmp_path / "before" / "events.json").read_text())
+    data = open_data(long / "clips.csv")
+    lengths = {long / f"test_0000{number}.mp4": 15.0 for number in (0, 1)}
+    assert written["segments"] == len(labelled_in(data, lengths)) and written["hours"] == pytest.approx(
+        30 / 3600
+    )
+    rows = (tmp_path / "before" / "events.csv").read_text().splitlines()
+    assert len(rows) == written["events"] + 1 and all("test_0000" in row for row in rows[1:])
+    command("evaluate", own, long / "clips.csv", "--events", "--out", tmp_path / "before", code=2)
+
+    told = command(
+        "calibrate", own, long / "clips.csv", "--events", "--split", "test", "--false-alarms", "1e5"
+    )
+    assert "chosen: F1" in told
+    rule = read_rule(own)
+    assert rule is not None and rule.allowed == 1e5
+    file = long / "test_00000.mp4"
+    assert f"threshold {rule.threshold}" in command("watch", own, file)
+    assert "by the rule" not in command("watch", own, file, "--threshold", "0.51")
+    assert "by the rule" not in command("watch", own, file, "--no-rule")
+    assert "by the rule" in command(
+        "evaluate", own, long / "clips.csv", "--events", "--out", tmp_path / "after"
+    )
+    assert "remove it to calibrate again" in command(
+        "calibrate", own, long / "clips.csv", "--events", "--split", "test", code=2
+    )
+    (own / "events" / "rule.json").write_text("{}")
+    assert "is damaged" in command("watch", own, file, code=2)
+
+
+def test_events_need_segments(clips: Path, run: Path, tmp_path: Path) -> None:
+    said = command("evaluate", run, clips / "clips.csv", "--events", "--out", tmp_path / "none", code=2)
+    assert "has no segments" in said
