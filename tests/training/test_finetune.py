@@ -198,6 +198,22 @@ def test_a_stopped_training_ends_bit_for_bit_as_the_one_never_stopped(
         train(clip_data, longer(3, 3), resumed, options, resume=True)
 
 
+def test_gradients_from_checkpoints_are_the_same(clip_data: VideoSet, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    recipe = replace(
+        longer(1, 1), model="videomae_s", width=1 / 6, preprocess=replace(longer(1, 1).preprocess, frames=4)
+    )
+    options = replace(TCNN, init="none", val_fraction=0.0)
+    runs = [
+        train(clip_data, replace(recipe, checkpoint=often), tmp_path / f"{often}", options)
+        for often in (False, True)
+    ]
+    one, other = map(saved, runs)
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+    with pytest.raises(UserError, match="checkpoint"):
+        train(clip_data, replace(longer(1, 1), checkpoint=True), tmp_path / "none", TCNN)
+
+
 # A network that keeps its weights ----------------------------------------------------------------------------------
 
 

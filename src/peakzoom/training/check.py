@@ -24,7 +24,7 @@ from peakzoom.training.loggers import LOGGERS, expect_logger
 from peakzoom.training.lora import expect_lora
 from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe, check_recipe, expect, expect_word
-from peakzoom.training.start import build, expect_meaning
+from peakzoom.training.start import build, checkpoint_gradients, expect_meaning
 from peakzoom.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,9 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         expect_features(recipe.model, network, pre.frames, pre.size)
     _check_start(recipe, options, classes)
     _check_kept(recipe, options)
+    if recipe.checkpoint:
+        with torch.device("meta"):
+            checkpoint_gradients(build(recipe, classes, joint=False))
     expect_word("logger", options.logger, LOGGERS)
     BatchChanges(recipe.batch_augment)  # raises where what it needs is not installed, as does the next
     expect_logger(options.logger)

@@ -97,6 +97,8 @@ class Recipe:
             zoomed its features are computed once, of so many random views of each video; 0: it is trained.
         lora: rank of the low-rank matrices that are trained in place of the network's own weights, and added to them
             at the end (Hu et al., 2022); 0: none.
+        checkpoint: a transformer computes what is inside its layers once more for the gradient, which takes a third
+            more time and far less memory.
         distill: weight of the loss by which the original branch learns from the fused prediction.
         native_source: ``preprocess.zoom_source`` becomes the factor at which frames are as large as the median training
             video, as far as memory allows (:mod:`peakzoom.training.native`).
@@ -128,6 +130,7 @@ class Recipe:
     frozen_views: int = 0
     lora: int = 0
     distill: float = 0.0
+    checkpoint: bool = False
     native_source: bool = False
 
     def recorded(self) -> dict[str, Any]:
@@ -156,6 +159,7 @@ LEFT_OUT: dict[str, Any] = {
     "frozen_views": 0,
     "lora": 0,
     "distill": 0,
+    "checkpoint": False,
     "native_source": False,
     **{f"batch_augment.{key}": value for key, value in asdict(BatchAugment()).items()},
 }

@@ -31,7 +31,7 @@ from peakzoom.training.lora import add_lora
 from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
-from peakzoom.training.start import build, class_weights, set_start
+from peakzoom.training.start import build, checkpoint_gradients, class_weights, set_start
 from peakzoom.training.time_left import TimeLeft
 from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.memory import keep_freed_memory
@@ -91,6 +91,8 @@ def build_stage(stage: StageRun, classes: Sequence[str]) -> Training:
     model = build(recipe, classes, joint)
     before = stage.folder.with_name("tcnn") / "best" if joint and "tcnn" in options.steps else None
     set_start(model, options, before, recipe.preprocess)
+    if recipe.checkpoint:
+        checkpoint_gradients(model)
     if recipe.lora:
         add_lora(model, recipe.lora)
     elif recipe.frozen_views:

@@ -61,6 +61,16 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
     return model
 
 
+def checkpoint_gradients(model: PeakZoom) -> None:
+    """Have the backbone compute its layers once more for the gradient; UserError where it cannot."""
+    do = getattr(model.backbone, "checkpoint_gradients", None)
+    if do is None:
+        raise UserError(
+            f"checkpoint is true, and {model.backbone_name} has no checkpoint_gradients(): leave it out"
+        )
+    do()
+
+
 def resolved(options: Options, recipe: Recipe) -> Options:
     """The options with the ``init`` that they come to, which is None no more in a training of stage 1 by itself.
 
