@@ -459,6 +459,7 @@ def test_a_worker_computes_in_the_precision_it_is_told(
     check(rows_of(tmp_path / "out")["a"], wanted)
 
 
+@pytest.mark.slow
 def test_a_worker_that_outlived_its_driver_writes_nothing(job: Job, folder: Path, tmp_path: Path) -> None:
     items = find_items([folder / "a.mp4"])
     zombie, out = Worker(job), tmp_path / "out"

@@ -131,8 +131,7 @@ def test_events_that_are_too_short_are_none(shortest: float) -> None:
     assert [round(each.end - each.start) for each in every] == [2, 3, 4, 1]
 
 
-@pytest.mark.parametrize("threshold", [0.55, 0.7, 0.8])
-@pytest.mark.parametrize("keep", [None, 0.2])
+@pytest.mark.parametrize(("threshold", "keep"), [(0.55, None), (0.7, 0.2), (0.8, 0.6)])
 @pytest.mark.parametrize("rest", [{}, {"gap": 1.0, "shortest": 0.6}, {"ignore": ["kick"]}])
 def test_replayed_events_are_those_of_a_watch(
     long: Path, recognizer: Recognizer, threshold: float, keep: float | None, rest: dict[str, object]

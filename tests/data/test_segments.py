@@ -368,7 +368,7 @@ def joined(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 @pytest.mark.usefixtures("no_curves")
-@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize("cache", ["on", pytest.param("off", marks=pytest.mark.slow)])
 def test_training_on_segments_is_training_on_files_that_were_cut(
     joined: tuple[Path, Path], tmp_path: Path, cache: str
 ) -> None:

@@ -69,7 +69,7 @@ def load(how: str, workers: int = 1) -> DataLoader[Tensor]:
 
 
 @pytest.mark.parametrize(("how", "why"), [("no room", "File too large"), ("no pickle", "pickle")])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_batch_that_cannot_be_handed_over(how: str, why: str, workers: int) -> None:
     given: list[int] = []
 

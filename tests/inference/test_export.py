@@ -95,6 +95,7 @@ def test_engines_answer_as_the_network(
             built(clips.float())
 
 
+@pytest.mark.slow
 def test_a_traced_model_is_left_as_it_was() -> None:
     model = trained("tcnn_xs", 8, 48)
     before = {name: value.clone() for name, value in model.state_dict().items()}

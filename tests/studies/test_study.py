@@ -169,6 +169,7 @@ def test_a_killed_study_goes_on(
     assert second.predictions == whole  # as if it had never been stopped
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study(
     clip_data: VideoSet,
     short: Recipe,

@@ -169,7 +169,7 @@ ALSO: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", sorted(ALSO))
-@pytest.mark.parametrize("stage", ["tcnn", "joint"])
+@pytest.mark.parametrize("stage", ["tcnn", pytest.param("joint", marks=pytest.mark.slow)])
 def test_a_stopped_training_ends_bit_for_bit_as_the_one_never_stopped(
     clip_data: VideoSet, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, stage: str
 ) -> None:

@@ -385,6 +385,7 @@ def test_what_a_stopped_run_has_met_is_still_listed(
     assert (tmp_path / "run" / "problems.csv").read_bytes() == listed
 
 
+@pytest.mark.slow
 def test_what_a_stopped_stage_has_met_is_still_listed(
     clip_data: VideoSet, tiny: Recipe, tmp_path: Path
 ) -> None:
@@ -585,6 +586,7 @@ def test_lines_that_count(data: bytes, lines: int) -> None:
     assert len(found) == lines and data[:end].count(b"\n") == lines
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_predicting(
     run: Path,
     folder: Path,

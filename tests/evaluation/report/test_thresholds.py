@@ -77,6 +77,7 @@ def test_which_classes_are_shown() -> None:
     assert threshold_curves(alone) == []
 
 
+@pytest.mark.slow
 def test_the_page_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
