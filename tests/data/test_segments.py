@@ -29,11 +29,12 @@ from peakzoom.training.options import Options
 from peakzoom.training.train import train
 from peakzoom.utils.digests import digests, same_bytes
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.segments import Segment, file_of, seconds, segment_of
+from peakzoom.utils.segments import Segment, file_of, seconds, segment_of, stem_of
 from peakzoom.video import decode as decoding
 from peakzoom.video import scan as scanning
 from peakzoom.video.decode import decode
 from peakzoom.video.guard import guarded
+from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import probe, scan
 
 RATE = 10
@@ -293,6 +294,16 @@ def test_segments_in_training_and_test_are_doubtful_and_copies_are_found(two: Pa
     assert found[paths[0]] == found[two / "a.mkv#t=0,1"] != found[two / "a.mkv#t=1,2"]
 
 
+def test_a_name_that_is_no_segment_is_its_own_reason(long_file: Path) -> None:
+    names = [f"{long_file}#t=0,1", f"{long_file}#t=5,3", f"{long_file}#t=1:99,2", f"{long_file}#t=4,"]
+    found = each_file(probe, [Path(name) for name in names])
+    reasons = [each.reason if isinstance(each, DecodeError) else each.frames for each in found.values()]
+    assert reasons[0] == 10 and reasons[3] == 10
+    assert "expected an end after the start" in str(reasons[1])
+    assert "expected seconds or h:m:s" in str(reasons[2])
+    assert stem_of(Path("a/b.mp4#t=0,0.48")) == "b#t=0,0.48" and stem_of(Path("a/b.c.mp4")) == "b.c"
+
+
 # Background ------------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +336,19 @@ def test_background_is_time_that_no_row_covers(tmp_path: Path, gaps: tuple[float
     assert all(each and each.end and round(each.end - each.start, 3) == 1 for each in times)
     assert with_background(data, "nothing") == found
     assert "are the class 'nothing'" in found.notes[-1]
+
+
+def test_background_fills_a_gap_that_holds_two(tmp_path: Path) -> None:
+    write(tmp_path / "a.mkv", pictures(48))
+    rows = ["a.mkv,kick,0.96,1.44", "a.mkv,wave,1.44,1.92", "a.mkv,nod,2.88,3.36", "a.mkv,tap,3.36,3.84"]
+    data = with_background(read_manifest(manifest(tmp_path, *rows)), "nothing")
+    assert data.counts()["nothing"] == 1  # one of each class
+    more = [
+        f"a.mkv,kick,{start:.2f},{start + 0.24:.2f}"
+        for start in (0.96, 1.2, 1.44, 1.68, 2.88, 3.12, 3.36, 3.6)
+    ]
+    data = with_background(read_manifest(manifest(tmp_path, *more)), "nothing")
+    assert data.counts()["nothing"] == 8  # 1.92 seconds without a row before, between and behind them
 
 
 def test_background_that_there_is_not(two: Path) -> None:

@@ -15,8 +15,10 @@ from peakzoom.data.datasets import open_data
 from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.runs import run_videos
 from peakzoom.evaluation.choose import choose_videos
+from peakzoom.utils.digests import digests
 from peakzoom.utils.durable import read_csv, write_csv
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.segments import Segment
 
 
 def some_of(run: Path, split: str) -> Path:
@@ -118,3 +120,42 @@ def test_by_the_command(
         len([row for row in read_csv(tmp_path / "out" / "problems.csv") if "same bytes" in row["reason"]])
         == 2
     )
+
+
+def test_segments_are_known_by_the_time_that_they_share(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same file, and of one with the same bytes: what overlaps a training segment, and nothing beside it."""
+    source = some_videos(clips)
+    for name in ("long", "copy"):
+        (tmp_path / f"{name}.mp4").write_bytes(source.read_bytes())
+    trained = [Segment(tmp_path / "long.mp4", start, start + 0.2).path for start in (0.0, 0.4)]
+    found = digests(trained)
+    (tmp_path / "run").mkdir()
+    rows = [(path, 0, "kick", "", "train", found[path]) for path in trained]
+    write_csv(tmp_path / "run" / "videos.csv", ["path", "label", "class", "group", "split", "digest"], rows)
+    for name in ("long", "copy"):
+        file = tmp_path / f"{name}.mp4"
+        beside = [Segment(file, 0.2, 0.4).path, Segment(file, 0.6, None).path]
+        shared = [
+            file,
+            Segment(file, 0.1, 0.3).path,
+            Segment(file, 0.45, 0.5).path,
+            Segment(file, 0.0, 0.2).path,
+        ]
+        data = VideoSet(["kick"], [Entry(path, 0) for path in beside + shared], [], name)
+        chosen = choose_videos(data, tmp_path / "run")
+        assert [entry.path for entry in chosen.entries] == beside
+        assert len(chosen.problems) == (4 if name == "copy" else 0)  # those of the file itself are train's
+        marked = replace(data, entries=[replace(entry, split="test") for entry in data.entries])
+        if name == "long":
+            with pytest.raises(UserError, match="4 of the 6 test videos of long are videos that"):
+                choose_videos(marked, tmp_path / "run")
+        else:
+            caplog.clear()
+            assert len(choose_videos(marked, tmp_path / "run").problems) == 4
+            assert ": 4, first " in caplog.messages[0]
+
+
+def some_videos(clips: Path) -> Path:
+    return open_data(clips / "clips.csv").entries[0].path

@@ -156,7 +156,7 @@ def test_groups_of_a_manifest_name_what_backgrounds_do_not() -> None:
     both = find_shortcuts(data, glimpses).cameras
     assert [each.group for each in both] == ["cam\x1b7", None]
     assert both[1].videos == [entry.path for entry in jumps[10:18]]
-    said = _cameras(find_shortcuts(data, glimpses))
+    said = _cameras(find_shortcuts(data, glimpses).cameras)
     assert said[0].startswith("group cam\\x1b7 holds jump only: 8 videos (")
     assert said[1].startswith("a camera has filmed jump only: 8 videos (")
 

@@ -22,7 +22,7 @@ from peakzoom.data.runs import read_metrics
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
 from peakzoom.model import BACKBONES, PeakZoom
-from peakzoom.model.backbones import options_for
+from peakzoom.model.backbones import TORCHVISION, TRANSFORMERS, options_for
 from peakzoom.model.network import distillation
 from peakzoom.training.batch_augment import BatchChanges, told_changes
 from peakzoom.training.folder import save_stage
@@ -55,10 +55,10 @@ def saved(run: Path, stage: str = "tcnn", which: str = "last") -> dict[str, Tens
 # Rates by depth ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(BACKBONES))
+@pytest.mark.parametrize("name", sorted({*BACKBONES} - TORCHVISION))
 def test_blocks_are_all_of_a_backbone_once_and_in_order(name: str) -> None:
     """The first block is the one that sees the clip, the last one the one that the classifier reads."""
-    if name.startswith("videomae"):
+    if name in TRANSFORMERS:
         pytest.importorskip("transformers")
     with torch.device("meta"):
         network = BACKBONES[name](4, **options_for(name, 32, 16, 224))
@@ -304,18 +304,20 @@ def test_a_broken_file_is_listed_and_left_out_of_the_features(
 # Low-rank matrices -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "size"), [("tcnn_xs", 32), ("tsn", 32), ("i3d", 64), ("videomae_s", 32)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("tcnn_xs", 32), ("tsn", 32), ("i3d", 64), ("videomae_s", 32), ("timesformer", 32), ("vivit", 32)],
+)
 def test_what_low_rank_matrices_have_learnt_is_in_the_saved_weights(
     name: str, size: int, tmp_path: Path
 ) -> None:
     pytest.importorskip("peft")
-    if name == "videomae_s":
+    transformer = name in ("videomae_s", "timesformer", "vivit")
+    if transformer:
         pytest.importorskip("transformers")
     torch.manual_seed(0)
     options = options_for(name, 16, 8, size)
-    model = PeakZoom(
-        name, 3, width=1 / 6 if name == "videomae_s" else 0.25, backbone_options=options, dropout=0.0
-    )
+    model = PeakZoom(name, 3, width=1 / 6 if transformer else 0.25, backbone_options=options, dropout=0.0)
     before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     add_lora(model, 2)
     trained = {key for key, value in model.named_parameters() if value.requires_grad}
@@ -330,6 +332,8 @@ def test_what_low_rank_matrices_have_learnt_is_in_the_saved_weights(
         optimizer.zero_grad()
         model.loss(model(video), target).backward()
         optimizer.step()
+    for key, value in model.named_parameters():  # no product is passed by
+        assert "lora_" not in key or (value.grad is not None and value.grad.abs().max() > 0), key
     model.eval()
     save_stage(model, tmp_path)
     assert hasattr(model.backbone, "peft_config")  # the one that is trained on keeps its matrices
@@ -502,6 +506,12 @@ def test_a_distilled_branch_is_saved_as_a_model_of_one_pass(
         ({"frozen_views": 1}, {"init": "none"}, "--freeze keeps the weights .* starts from scratch"),
         ({"lora": 2}, {"init": "none"}, "--lora keeps the weights .* starts from scratch"),
         ({"lora": 2, "frozen_views": 1}, {}, "exclude one another"),
+        (
+            {"distill": 1.0, "branches": ("original",)},
+            {},
+            "this training zooms nowhere: take --recipe spatial",
+        ),
+        ({"distill": 1.0}, {"steps": ("tcnn",)}, "this training zooms nowhere"),
         ({"frozen_views": 1, "batch_augment": BatchAugment(mixup=1)}, {}, "features once"),
         ({"frozen_views": 1}, {"devices": "2"}, "in one process, and 2 came"),
         ({"accumulate": 0}, {}, "accumulate is 0, expected 1 or more"),
@@ -567,10 +577,9 @@ def test_mlflow_has_the_figures_of_the_run(
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # and gone after the test
     run = train(clip_data, longer(2, 1), tmp_path / "run", replace(TCNN, logger="mlflow"))
-    client = mlflow.MlflowClient(f"file:{tmp_path / 'mlruns'}")
+    client = mlflow.MlflowClient(f"file:{tmp_path / 'run' / 'mlruns'}")
     (experiment,) = [each for each in client.search_experiments() if each.name == "peakzoom"]
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.info.run_name == "run-tcnn" and found.data.params["model"] == "tcnn_xs"
@@ -590,6 +599,15 @@ def test_wandb_has_the_figures_of_the_run(
     content = file.read_bytes()
     for word in (b"val_accuracy", b"run-tcnn", b"tcnn_xs"):
         assert word in content
+
+
+def test_a_logger_that_cannot_begin(
+    clip_data: VideoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://at.all")
+    with pytest.raises(UserError, match="--logger mlflow cannot begin: "):
+        train(clip_data, longer(1, 1), tmp_path / "run", replace(TCNN, logger="mlflow"))
 
 
 # The command -------------------------------------------------------------------------------------------------------

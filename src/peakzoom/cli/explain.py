@@ -46,10 +46,11 @@ def explain(
     from peakzoom import explanation
     from peakzoom.inference.recognizer import load
     from peakzoom.utils.durable import check_new_folder
+    from peakzoom.utils.segments import stem_of
     from peakzoom.video.held import HeldVideo
 
     averaged = views.views()
-    name = video.stem if target is None else f"{video.stem}-" + re.sub(r"[^\w.-]", "_", target)
+    name = stem_of(video) if target is None else f"{stem_of(video)}-" + re.sub(r"[^\w.-]", "_", target)
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
     recognizer = load(run, device, calibrated=calibrated)

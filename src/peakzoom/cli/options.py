@@ -190,7 +190,7 @@ class RecipeOptions:
             metavar="NAME|FILE",
             help="small: small data, the network alone; spatial: the same with three branches; finetune: from public "
             "weights; paper: Sec. 3.1; or a TOML file (see 'peakzoom recipe').",
-            show_default="small, with --weights NAME: finetune",
+            show_default="small, with --weights: finetune",
         ),
     ] = None
     epochs: Annotated[

@@ -63,7 +63,7 @@ def recipe_and_options(
     from peakzoom.training.start import fitted
 
     public = find_public(values["weights"]) if values.get("weights") else None
-    recipe = _named(wanted.recipe or ("finetune" if public else "small"))
+    recipe = _named(wanted.recipe or ("finetune" if values.get("weights") else "small"))
     recipe = fitted(recipe, public) if public else recipe
     if model is not None:
         allow(model)  # who types the name of a network of their own lets it run

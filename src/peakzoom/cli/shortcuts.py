@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from peakzoom.utils.errors import UserError, printable
 if TYPE_CHECKING:
     from peakzoom.data.entries import Entry, VideoSet
     from peakzoom.data.glimpses import Glimpse
-    from peakzoom.evaluation.shortcuts import Shortcuts
+    from peakzoom.evaluation.shortcuts import Camera, Shortcuts
 
 SHOWN = 5  # cameras that are named
 SURE = 0.05  # p of a difference that counts as shown
@@ -39,16 +39,21 @@ def read_model(run: Path) -> Model:
 
 def show_shortcuts(videos: VideoSet, glimpses: Mapping[Path, Glimpse], model: Model | None) -> None:
     """Print what is guessed of the test videos without seeing any action, and what follows."""
-    from peakzoom.evaluation.shortcuts import find_shortcuts
+    from peakzoom.evaluation.shortcuts import find_shortcuts, groups_of_one_class
 
     entries = _divided(videos.entries, model)
+    if videos.own_groups and not any(
+        entry.split == "test" for entry in entries
+    ):  # nothing can be guessed: say why
+        for line in _cameras(groups_of_one_class(entries, videos.classes)):
+            print_result(line)
     found = find_shortcuts(replace(videos, entries=entries), glimpses)
     rows = [
         (each.name, f"{each.top1:.1%}", "{:.1%} to {:.1%}".format(*each.interval)) for each in found.guesses
     ]
     title = f"shortcuts ({len(found.entries)} test videos)"
     show_table(title, ("guessed from", "top-1", "95% interval"), rows)
-    for line in [*_scenery(found), *_cameras(found), *_beyond(found, model)]:
+    for line in [*_scenery(found), *_cameras(found.cameras), *_beyond(found, model)]:
         print_result(line)
 
 
@@ -88,10 +93,10 @@ def _scenery(found: Shortcuts) -> list[str]:
     return lines
 
 
-def _cameras(found: Shortcuts) -> list[str]:
+def _cameras(found: Sequence[Camera]) -> list[str]:
     """Groups of a manifest, and cameras, that hold one class only."""
     lines = []
-    for each in found.cameras[:SHOWN]:
+    for each in found[:SHOWN]:
         videos = f"{len(each.videos)} videos ({each.tested} of them in the test)"
         if each.group is None:
             lines.append(
@@ -103,8 +108,8 @@ def _cameras(found: Shortcuts) -> list[str]:
                 f"group {printable(each.group)} holds {printable(each.name)} only: {videos}; a model can tell its "
                 "camera or its people in place of the action"
             )
-    if len(found.cameras) > SHOWN:
-        lines.append(f"and {len(found.cameras) - SHOWN} more groups or cameras that hold one class only")
+    if len(found) > SHOWN:
+        lines.append(f"and {len(found) - SHOWN} more groups or cameras that hold one class only")
     return lines
 
 

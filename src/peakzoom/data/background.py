@@ -14,6 +14,7 @@ from peakzoom.utils.segments import Segment, segment_of
 from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import VideoInfo, probe
 
+ROUNDING = 1e-3  # of a usual segment: times are written with few digits
 LEAST = 0.5  # of a usual segment: a gap that is shorter is left out
 
 
@@ -104,7 +105,7 @@ def _spread(
                 room.append((rows[0][0], at, min(start, lengths[file])))
             at = max(at, end)
     total = sum(end - start for _, start, end in room)
-    count = min(wanted, sum(max(1, int((end - start) / usual)) for _, start, end in room))
+    count = min(wanted, sum(max(1, int((end - start) / usual + ROUNDING)) for _, start, end in room))
     entries: list[Entry] = []
     for number in range(count):
         place = (number + 0.5) / count * total  # the middle of the segment
@@ -131,6 +132,6 @@ def _without_overlaps(entries: Sequence[Entry]) -> list[Entry]:
         segment = segment_of(entry.path)
         assert segment is not None
         before = segment_of(kept[-1].path) if kept else None
-        if before is None or before.file != segment.file or (before.end or 0.0) <= segment.start:
+        if before is None or before.file != segment.file or (before.end or 0.0) <= segment.start + 1e-6:
             kept.append(entry)
     return kept

@@ -1,17 +1,20 @@
-"""Which videos a model is tested on: never one that it was trained on, by its path or by its bytes."""
+"""Which videos a model is tested on: never one that it was trained on, by its path, its bytes or its time."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.utils.digests import digests
 from peakzoom.utils.durable import read_csv
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.progress import Progress, progress_bar
+from peakzoom.utils.segments import file_of, times_of
 
 log = logging.getLogger(__name__)
 
@@ -20,28 +23,60 @@ SAME = "it has the same bytes as"
 LOST = "unreadable"  # what a run calls videos to train on, or to validate with, that could not be decoded
 
 
+class _Video(NamedTuple):
+    """A video of a run, and what of its file it is about, in seconds."""
+
+    path: str
+    split: str
+    start: float
+    end: float
+
+
+def _file(path: str | Path) -> str:
+    return str(file_of(path).resolve())
+
+
+def _bytes(digest: str) -> str:
+    """Of a file, without the times of a segment."""
+    return f"bytes {digest.partition('#')[0]}" if digest else ""
+
+
 class _Known:
     """What a run knows of videos; nothing where there is no run."""
 
     def __init__(self, run: Path | None) -> None:
         rows = read_csv(run / "videos.csv") if run else []
         self._splits = {str(Path(row["path"]).resolve()): row["split"] for row in rows}
-        # A run that was begun before there were digests has none.
-        self._digests = [(row["split"], row["digest"], row["path"]) for row in rows if row.get("digest")]
+        # By the file, and by its bytes: a run that was begun before there were digests has none.
+        self._videos: dict[str, list[_Video]] = defaultdict(list)
+        for row in rows:
+            video = _Video(row["path"], row["split"], *times_of(row["path"]))
+            for name in (_file(row["path"]), _bytes(row.get("digest") or "")):
+                self._videos[name].append(video)
+        self.has_digests = any(row.get("digest") for row in rows)
         problems = read_csv(run / "problems.csv") if run else []
         self._reasons = {str(Path(row["path"]).resolve()): row["reason"] for row in problems}
 
     def split(self, entry: Entry) -> str | None:
-        """By the path; None for a video that the run does not know."""
-        return self._splits.get(str(entry.path.resolve()))
+        """By the path, or by the time that it shares with a segment of its file; None for one that is not known."""
+        exact = self._splits.get(str(entry.path.resolve()))
+        if exact is not None:
+            return exact
+        found = {each.split for each in self._overlapping(_file(entry.path), entry.path)}
+        return next((split for split in ("train", "val", "test") if split in found), None)
+
+    def twin(self, entry: Entry, digest: str, splits: Sequence[str]) -> str | None:
+        """A video of some splits that has the same bytes, at the same time of them; its path."""
+        found = self._overlapping(_bytes(digest), entry.path) if digest else []
+        return next((each.path for each in found if each.split in splits), None)
+
+    def _overlapping(self, name: str, path: Path) -> list[_Video]:
+        start, end = times_of(path)
+        return [each for each in self._videos.get(name, []) if each.start < end and start < each.end]
 
     def reason(self, entry: Entry) -> str:
         """Why a video could not be decoded."""
         return self._reasons.get(str(entry.path.resolve()), "it could not be decoded for the training")
-
-    def digests(self, *splits: str) -> dict[str, str]:
-        """Paths of the videos of some splits, by what digest they had."""
-        return {digest: path for split, digest, path in self._digests if split in splits}
 
 
 def choose_videos(
@@ -68,7 +103,7 @@ def choose_videos(
                 f"{seen} of the {len(chosen)} {split} videos of {data.name} are videos that {run} was trained on: "
                 "name the split that it was trained with, or no data to take its own test videos"
             )
-        if split != "train" and (twins := _twins(chosen, known.digests("train"), progress)):
+        if split != "train" and (twins := _twins(chosen, known, ("train",), progress)):
             problems += [Problem(str(entry.path), f"scored, but: {SAME} {path}") for entry, path in twins]
             _warn(twins, f"{split} videos of {data.name} that have the bytes of training videos", FLATTERS)
     else:
@@ -77,7 +112,7 @@ def choose_videos(
         ]
         lost = [entry for entry in data.entries if known.split(entry) == LOST]
         strange = [entry for entry in chosen if known.split(entry) is None]
-        if twins := _twins(strange, known.digests("train", "val"), progress):
+        if twins := _twins(strange, known, ("train", "val"), progress):
             problems += [Problem(str(entry.path), f"left out: {SAME} {path}") for entry, path in twins]
             _warn(
                 twins,
@@ -97,14 +132,15 @@ def choose_videos(
 
 
 def _twins(
-    entries: Sequence[Entry], known: Mapping[str, str], progress: bool | Progress
+    entries: Sequence[Entry], known: _Known, splits: Sequence[str], progress: bool | Progress
 ) -> list[tuple[Entry, str]]:
-    """The entries whose bytes are known, each with the path under which they are."""
-    if not known or not entries:
+    """The entries whose bytes are known from some splits, each with the path under which they are."""
+    if not known.has_digests or not entries:
         return []
     with progress_bar(f"reading {len(entries)} videos", progress) as report:
         found = digests([entry.path for entry in entries], report)
-    return [(entry, known[found[entry.path]]) for entry in entries if found[entry.path] in known]
+    twins = ((entry, known.twin(entry, found[entry.path], splits)) for entry in entries)
+    return [(entry, path) for entry, path in twins if path is not None]
 
 
 def _warn(twins: Sequence[tuple[Entry, str]], which: str, end: str) -> None:

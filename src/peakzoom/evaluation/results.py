@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.display.figures import confusion_figure
 from peakzoom.display.html import block_html, folded_html, name_html, row_html, table_html
-from peakzoom.evaluation.stats import TOP, accuracy_interval, groups_for_interval
+from peakzoom.evaluation.stats import TOP, accuracy_interval, few_groups, groups_for_interval
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
 from peakzoom.utils.errors import UserError
@@ -49,6 +49,7 @@ class Evaluation:
     faithfulness: Faithfulness | None = None  # where it was asked for
     pointing: Pointing | None = None  # where it is known where the action is
     groups: int = 0  # that the intervals draw whole; 0: Wilson's intervals, which take videos as independent
+    few_groups: int = 0  # of the videos, too few to draw whole; 0: enough, or none is known
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Head and rows: the accuracies of every branch as text.
@@ -73,7 +74,11 @@ class Evaluation:
         """How the intervals were made, in words."""
         if self.groups:
             return f"intervals are by bootstrap over {self.groups} whole groups"
-        return "intervals are Wilson's and take videos as independent"
+        said = "intervals are Wilson's and take videos as independent"
+        if self.few_groups:
+            alike = f"are of {self.few_groups} groups" if self.few_groups > 1 else "are of one group"
+            return f"{said}, but they {alike} and alike in each: the intervals are too narrow"
+        return said
 
     @property
     def fused(self) -> BranchResult:
@@ -166,6 +171,7 @@ def summarise(scored: Scored, classes: Sequence[str], early_exit: EarlyExit | No
         list(scored.problems),
         mean_effort(scored.predictions, early_exit) if early_exit else None,
         groups=len(set(groups or ())),
+        few_groups=0 if groups else few_groups([entry.group for entry in scored.entries]),
     )
 
 

@@ -216,6 +216,12 @@ def groups_for_interval(groups: Sequence[str | None]) -> list[str] | None:
     return known if len(known) == len(groups) and len(set(known)) >= GROUPS else None
 
 
+def few_groups(groups: Sequence[str | None]) -> int:
+    """Of how few groups all videos are, where each has one, some have several, and there are too few to draw whole."""
+    count = len(set(groups))
+    return count if None not in groups and 0 < count < GROUPS and count < len(groups) else 0
+
+
 def accuracy_interval(right: np.ndarray, groups: Sequence[str] | None) -> tuple[float, float]:
     """95% interval of the share of right predictions, bool (V,): over whole groups, or Wilson's without groups."""
     if groups:

@@ -40,6 +40,7 @@ class PublicWeights:
         data: what it was trained on; what that data's terms say of the weights is for the user to find out.
         accuracy, views: top-1 in %, and of which views, as published.
         preprocess: of its clips, by the fields of ``peakzoom.video.views.Preprocess``; a stride of 0 is open.
+        mirrors: whether a mirrored clip is of the same class; Something-Something has classes of left and right.
         class_list: a file beside the table with the classes of its classifier, one a line.
     """
 
@@ -53,6 +54,7 @@ class PublicWeights:
     views: str
     preprocess: Mapping[str, Any]
     class_list: str = field(default="")
+    mirrors: bool = True
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -52,6 +52,11 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         expect_features(recipe.model, network, pre.frames, pre.size)
     _check_start(recipe, options, classes)
     _check_kept(recipe, options)
+    if recipe.distill and (set(recipe.branches) == {"original"} or "joint" not in options.steps):
+        raise UserError(
+            "distill teaches the original branch what the fused prediction knows, and this training zooms nowhere: "
+            "take --recipe spatial, or --set branches=original,discriminative,complementary, and stage 2"
+        )
     if recipe.checkpoint:
         with torch.device("meta"):
             checkpoint_gradients(build(recipe, classes, joint=False))

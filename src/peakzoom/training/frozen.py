@@ -108,15 +108,14 @@ def features_of(
     if not folder.exists():
         count = len(clips.entries) * training.recipe.frozen_views if clips.maker.augment else len(clips)
         with whole_folder(folder) as draft:
-            _compute(training, trainer, Numbered(clips), draft, (count, workers))
+            _compute(training, trainer, Numbered(clips), draft, count, workers)
     return FeatureSet(folder, clips)
 
 
 @torch.no_grad()
 def _compute(
-    training: Training, trainer: L.Trainer, clips: Numbered, folder: Path, count_workers: tuple[int, int]
+    training: Training, trainer: L.Trainer, clips: Numbered, folder: Path, count: int, workers: int
 ) -> None:
-    count, workers = count_workers
     model, device = training.model.to(trainer.strategy.root_device), trainer.strategy.root_device
     was_training = model.training
     model.eval()

@@ -6,6 +6,7 @@ learnt is a product B A of rank r, which is added to it. What is saved has the s
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -27,14 +28,17 @@ def expect_lora() -> None:
 def add_lora(model: PeakZoom, rank: int) -> None:
     """Freeze a backbone but for its classifier, and give each of its layers a product of rank ``rank`` to learn.
 
-    Layers that work on every channel by itself, or with gaps (for which peft 0.21 fails), are left as they are.
+    Layers that work on every channel by itself, or with gaps (for which peft 0.21 fails), are left as they are, and so
+    are those whose weights the network multiplies itself (``read_weights``), which would pass their products by.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    own = getattr(model.backbone, "read_weights", "")
     layers = [
         name
         for name, part in model.backbone.named_modules()
         if isinstance(part, KINDS) and part is not model.backbone.fc and _is_plain(part)
+        if not (own and re.search(own, name))
     ]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers), model.backbone)
     for value in model.backbone.fc.parameters():

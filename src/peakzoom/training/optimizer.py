@@ -38,7 +38,8 @@ def make_optimizer(model: PeakZoom, settings: StageSettings) -> Optimizer:
     slowly than the one after it by that factor, the last one more slowly than the classifiers; in deeper networks by
     a factor nearer to 1 (:data:`DEEPEST`).
     """
-    if settings.layer_decay < 1:
+    adapted = hasattr(model.backbone, "peft_config")  # low-rank matrices are trained at one rate
+    if settings.layer_decay < 1 and not adapted:
         groups = list(_by_depth(model, settings))
     elif settings.optimizer == "adamw":
         groups = decayed_and_spared(model)
@@ -78,9 +79,9 @@ def _parts(module: nn.Module, whole: bool = False) -> Iterator[list[nn.Parameter
 
 
 def _is_stack(module: nn.Module) -> bool:
-    """Whether a module is, or has within it, a list of modules that have modules themselves."""
+    """Whether a module is, or has within it, a list of blocks: several modules that have modules themselves."""
     return any(
-        isinstance(part, LISTS) and len(part) > 1 and any(len(list(entry.children())) for entry in part)
+        isinstance(part, LISTS) and sum(bool(list(entry.children())) for entry in part) > 1
         for part in module.modules()
     )
 

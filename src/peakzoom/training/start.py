@@ -97,6 +97,7 @@ def fitted(recipe: Recipe, public: PublicWeights) -> Recipe:
         width=1.0,
         max_stride=STRIDE,
         stride=public.preprocess["stride"] or recipe.stride,
+        augment=replace(recipe.augment, flip=recipe.augment.flip and public.mirrors),
         preprocess=Preprocess.from_dict({**clips, "zoom_source": recipe.preprocess.zoom_source}),
     )
 
@@ -142,6 +143,14 @@ def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Prep
             log.info(f"starts from {public.name}, trained on {public.data}; licence {public.licence}")
         else:
             log.info(_normalisation(pre))
+            if model.backbone_name in FIXED_SIZE and (pre.size, pre.frames) != (
+                Preprocess.size,
+                Preprocess.frames,
+            ):
+                log.warning(
+                    f"positions of {model.backbone_name} are counted from the first patch on: weights that were made "
+                    f"with clips of another shape than {pre.frames} x {pre.size} x {pre.size} mean something else in it"
+                )
     model.start_heads_from_original()
 
 

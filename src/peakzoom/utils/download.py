@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -67,7 +70,7 @@ def fetch(address: str, digits: str = "") -> Path:
 def _download(address: str, part: Path, file: Path) -> None:
     """Fetch what is missing of the draft, with a bar on standard error."""
     try:
-        with part.open("ab") as stream:
+        with part.open("ab") as stream, _quiet():
             http_get(address, stream, resume_size=stream.tell(), displayed_filename=file.name)
     except Exception as error:  # of the client, whose kinds differ between releases
         if isinstance(error, OSError) and error.errno is not None and error.filename:
@@ -76,6 +79,18 @@ def _download(address: str, part: Path, file: Path) -> None:
             part.unlink()  # the draft is as long as the file: what it holds is not known
             return _download(address, part, file)
         raise _unreachable(address, file, error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep huggingface_hub from telling of every try; the last one's error is raised."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _unreachable(address: str, file: Path, error: Exception) -> UserError:

@@ -7,6 +7,7 @@ lists, caches, scores. Only those who open a file ask which one it is (:func:`fi
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from peakzoom.utils.errors import UserError
 
-FRAGMENT = re.compile(r"#t=(?P<start>[\d:.]*)(?:,(?P<end>[\d:.]+))?$")
+FRAGMENT = re.compile(r"#t=(?P<start>[\d:.]*)(?:,(?P<end>[\d:.]*))?$")
 CLOCK = re.compile(r"(?:(?:(?P<h>\d+):)?(?P<m>\d{1,2}):)?(?P<s>\d+(?:\.\d*)?|\.\d+)")
 
 
@@ -43,13 +44,34 @@ def segment_of(path: str | Path) -> Segment | None:
     if found is None or os.path.lexists(path):
         return None
     file, start, end = Path(str(path)[: found.start()]), found["start"], found["end"]
-    return checked(Segment(file, seconds(start) if start else 0.0, None if end is None else seconds(end)))
+    return checked(Segment(file, seconds(start) if start else 0.0, seconds(end) if end else None))
 
 
 def file_of(path: str | Path) -> Path:
-    """The file that a path is, or is a segment of."""
-    segment = segment_of(path)
+    """The file that a path is, or is a segment of; of a segment that cannot be read, the path itself."""
+    try:
+        segment = segment_of(path)
+    except UserError:
+        return Path(path)
     return Path(path) if segment is None else segment.file
+
+
+def times_of(path: str | Path) -> tuple[float, float]:
+    """From when to when of its file a path is about, in seconds; all of it, 0 to infinity, where it is no segment.
+
+    Raises:
+        UserError: as :func:`segment_of`.
+    """
+    segment = segment_of(path)
+    if segment is None:
+        return 0.0, math.inf
+    return segment.start, math.inf if segment.end is None else segment.end
+
+
+def stem_of(path: Path) -> str:
+    """The name of a file without its ending, with the times of a segment: what is made of it is called so."""
+    file = file_of(path)
+    return file.stem + path.name.removeprefix(file.name)
 
 
 def seconds(text: str) -> float:

@@ -46,7 +46,7 @@ def decode_seconds(path: str | Path, size: int | None = None) -> float:
     if size is None:
         try:
             size = file_of(path).stat().st_size
-        except (OSError, ValueError, UserError):
+        except (OSError, ValueError):
             size = 0  # the decoder says what is wrong with it
     return _number(SECONDS_NAME, SECONDS + SECONDS_PER_MEGABYTE * size / 1e6)
 

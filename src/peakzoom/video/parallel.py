@@ -33,7 +33,7 @@ def each_file(
     """
     by_file: dict[Path, list[Path]] = defaultdict(list)
     for path in dict.fromkeys(paths):
-        by_file[_file_of(path)].append(path)
+        by_file[file_of(path)].append(path)
     files = [sorted(segments, key=_start_of) for segments in by_file.values()]
 
     def of_one_file(guard: Guard, segments: list[Path]) -> list[Result | DecodeError]:
@@ -55,13 +55,6 @@ def _or_error(guard: Guard, work: Callable[[Path], Result], path: Path) -> Resul
         return guard.run(path, work, path)
     except DecodeError as error:
         return error
-
-
-def _file_of(path: Path) -> Path:
-    """The file of a segment; one that cannot be read as a segment is left to whoever decodes it."""
-    with suppress(UserError):
-        return file_of(path)
-    return path
 
 
 def _start_of(path: Path) -> float:

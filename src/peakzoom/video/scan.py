@@ -20,7 +20,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.segments import Segment, segment_of
 from peakzoom.video.colour import ConversionCheck
 from peakzoom.video.container import open_file
@@ -82,8 +82,10 @@ def scan(path: str | Path, hold_bytes: int = 0, most: int | None = None) -> Scan
     of a file (:mod:`peakzoom.utils.segments`) is cut out of the whole, which is remembered for the next segment.
     DecodeError if there is no frame, or more than ``most``.
     """
-    with reason_of(path):
+    try:
         segment = segment_of(path)
+    except UserError as error:
+        raise DecodeError(path, str(error)) from error
     if segment is None:
         return _scan_file(Path(path), hold_bytes, most)
     return _cut(Path(path), segment, _remembered(Path(path), segment.file, hold_bytes), most)

@@ -31,6 +31,8 @@ class VideoNetwork(nn.Module):
     dropout: nn.Module
     fc: nn.Linear
     pool: str = "mean"  # of the cells of a class map, see peakzoom.model.pooling
+    # Names of layers, as a regular expression, whose weights the network multiplies itself: calling them is bypassed.
+    read_weights: str = ""
 
     def classify(
         self, num_classes: int, channels: int, dropout: float, cells: CellGeometry, pool: str = "mean"

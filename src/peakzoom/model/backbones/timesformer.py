@@ -65,6 +65,9 @@ class TimeSformer(PatchNetwork):
                 intermediate_size=4 * HEAD * heads,
             )
         )
+        self.read_weights = (
+            rf"^body\.encoder\.layer\.{len(self.body.encoder.layer) - 1}\.attention\.output\.dense$"
+        )
         self.classify_patches(num_classes, HEAD * heads, dropout)
 
     def features(self, video: Tensor) -> Tensor:

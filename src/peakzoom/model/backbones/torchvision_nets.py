@@ -89,6 +89,7 @@ class Swin3D(VideoNetwork):
         cells = CellGeometry((1, 1, 1)).then((2, 4, 4), (2, 4, 4))
         for _ in range(3):
             cells = cells.then((1, 2, 2), (1, 2, 2))
+        self.read_weights = r"\.attn\.(qkv|proj)$"
         self.classify(num_classes, self.body.num_features, dropout, cells)
 
     def features(self, video: Tensor) -> Tensor:
@@ -165,14 +166,13 @@ class MViT(VideoNetwork):
             stochastic_depth_prob=0.2,
         )
         del self.body.head
-        unread = self.body.blocks[
-            -1
-        ].attn  # by the class token: what patches alone ask with has no part in any logit
+        unread = self.body.blocks[-1].attn  # by the class token: what patches alone ask with is in no logit
         for parameter in (unread.rel_pos_h, unread.rel_pos_w, unread.rel_pos_t, unread.pool_q.pool.weight):
             parameter.requires_grad_(False)
         cells = CellGeometry((1, 1, 1)).then((3, 7, 7), (2, 4, 4), (1, 3, 3))
         for _ in STRIDES_AT:
             cells = cells.then(3, (1, 2, 2), 1)
+        self.read_weights = rf"^body\.blocks\.{len(self.body.blocks) - 1}\.attn\.project\."
         self.classify(num_classes, before, dropout, cells)
 
     def features(self, video: Tensor) -> Tensor:

@@ -62,6 +62,7 @@ class ViViT(PatchNetwork):
             ),
             add_pooling_layer=False,
         )
+        self.read_weights = rf"^body\.layers\.{len(self.body.layers) - 1}\.attention\.o_proj$"
         self.classify_patches(num_classes, HEAD * heads, dropout)
 
     def features(self, video: Tensor) -> Tensor:
