@@ -341,7 +341,7 @@ def test_a_camera_without_a_new_frame_is_asked_again(tmp_path: Path, monkeypatch
 
     class Camera:
         def __init__(self, container: av.container.InputContainer) -> None:
-            self.inner = container
+            self.inner, self.format = container, container.format
             self.packets = container.demux(video=0)
 
         def demux(self, stream: VideoStream) -> Iterator[av.Packet]:

@@ -294,7 +294,7 @@ def test_mistakes_are_one_sentence(
 
 def test_what_is_not_installed_is_named(call: Call, monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
     monkeypatch.setitem(sys.modules, "lightning", None)
-    for name in ("peakzoom.training.train", "peakzoom.cli.quickstart_run"):
+    for name in ("peakzoom.training.train", "peakzoom.training.stage", "peakzoom.cli.quickstart_run"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     said = mistake(call("train", clips / "clips.csv", "--out", clips / "new"))
     assert "lightning" in said and "pip install '.[train]'" in said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -420,6 +421,7 @@ def test_commands_take_segments(joined: tuple[Path, Path], run: Path, two: Path,
         assert result.exit_code == 0, result.output
         return result.output
 
+    run = shutil.copytree(run, tmp_path / "run")  # whose card an evaluation writes anew
     _, segments = joined
     out = command("data", "check", segments)
     assert "24 videos" in out and "total: seconds of the class" in out
