@@ -50,7 +50,7 @@ class FeatureSet(Dataset[Sample | Problem]):
     """Features by the keys of the clips that they are of; of random clips those of the first epochs serve all.
 
     Args:
-        folder: that :func:`compute_features` has filled.
+        folder: that :func:`features_of` has filled.
         clips: the data set that they are of.
     """
 

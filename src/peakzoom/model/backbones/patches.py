@@ -44,7 +44,7 @@ class PatchNetwork(VideoNetwork):
         self.frames, self.size = frames, size
 
     def classify_patches(self, num_classes: int, channels: int, dropout: float) -> None:
-        """:meth:`classify` with cells where the patches are."""
+        """:meth:`~peakzoom.model.backbones.base.VideoNetwork.classify` with cells where the patches are."""
         patch = (self.tubelet, PATCH, PATCH)
         self.classify(num_classes, channels, dropout, CellGeometry((1, 1, 1)).then(patch, patch, 0))
 
