@@ -915,3 +915,27 @@ def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         scored = json.loads((out / f"evaluation-{stage}" / "metrics.json").read_text())
         assert scored["videos"] == 10
     assert np.isfinite(load(out / "run").predict(next((out / "clips").rglob("*.mp4"))).scores["fused"]).all()
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_table_loses_no_value_however_narrow_the_terminal(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peakzoom.cli import console
+
+    monkeypatch.setattr(console.out_console, "_width", width)
+    rows = [
+        ("wave", "86.8% (80.1 to 90.4)", 2.5, "x" * 12),
+        ("a name that is long " * 3, "91.1%", 1.5, "y" * 12),
+    ]
+    console.show_table(
+        "numbers", ["class", "one of three best on it", "discriminative enlarges", "last"], rows
+    )
+    out = capsys.readouterr().out
+    for _, *values in rows:
+        assert all(str(value) in out for value in values)
+    assert (
+        "".join("a name that is long " * 3).replace(" ", "") in out.replace(" ", "").replace("\n", "")
+        or width < 200
+    )
+    assert all(word in out for word in ("class", "discriminative", "three", "wave"))

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from peakzoom.utils.durable import DISK_LOST
@@ -41,6 +43,9 @@ def _print(console: Console, text: str) -> None:
 
     with tqdm.external_write_mode():
         console.print(_line_by_line(text), soft_wrap=True)
+
+
+LEAST, MOST = 8, 10_000  # letters of a table's first column, and of a table
 
 
 def _line_by_line(text: str) -> str:
@@ -82,17 +87,36 @@ def results() -> Iterator[None]:
 def show_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], strong: str | None = None
 ) -> None:
-    """A table as a result: its first column to the left, the others to the right, the row that is named strong bold."""
+    """A table as a result: its first column to the left, the others to the right, the row that is named strong bold.
+
+    Where it is wider than the terminal, heads are broken at their spaces and the first column is folded. No other value
+    is broken or cut: a line may then be longer than the terminal's.
+    """
+    filled = [(name, *values) for name, *values in rows]
+    names = max((cell_len(printable(row[0])) for row in filled), default=0)
+    unbounded = out_console.options.update(max_width=MOST)
+    for heads in (columns, [column.replace(" ", "\n") for column in columns]):
+        table = _table(title, heads, filled, strong)
+        natural = Measurement.get(out_console, unbounded, table).maximum
+        if natural <= out_console.width:
+            break
+    first = max(LEAST, names, *(cell_len(line) for line in heads[0].split("\n")))
+    if natural - first + LEAST > out_console.width:  # no room for names, however they are folded
+        table.width = natural - first + min(first, 2 * LEAST)
+    with results():
+        out_console.print(table, soft_wrap=table.width is not None)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], strong: str | None) -> Table:
     table = Table(title=_line_by_line(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         how: dict[str, Any] = (
-            {"justify": "right", "no_wrap": True} if index else {"min_width": 8, "overflow": "fold"}
+            {"justify": "right", "no_wrap": True} if index else {"min_width": LEAST, "overflow": "fold"}
         )
-        table.add_column(_line_by_line(column), **how)
-    for name, *values in rows:
-        table.add_row(*map(printable, (name, *values)), style="bold" if name == strong else "")
-    with results():
-        out_console.print(table)
+        table.add_column("\n".join(map(_line_by_line, column.split("\n"))), **how)
+    for row in rows:
+        table.add_row(*map(printable, row), style="bold" if row[0] == strong else "")
+    return table
 
 
 class LogLines(logging.Handler):
