@@ -192,6 +192,11 @@ def test_segments_without_a_frame(long_file: Path, fragment: str, reason: str) -
             look(f"{long_file}{fragment}")
 
 
+def test_a_name_that_is_too_long_to_be_looked_for_is_its_own_reason(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match="too long"):
+        probe(tmp_path / f"{'x' * 300}.mp4#t=1,2")
+
+
 def test_what_is_wrong_with_the_file_is_said_of_its_segments(long_file: Path, tmp_path: Path) -> None:
     assert probe(f"{long_file}#t=4,5.05").problem is None
     assert probe(f"{long_file}#t=4,9").problem == "ends after its file, which lasts 5 s"

@@ -142,23 +142,22 @@ def calibrate_events(
     run: str, recognizer: Recognizer, videos: VideoSet, options: WatchOptions, allowed: float
 ) -> None:
     """Choose the rule for events on validation videos, and leave it in the run."""
-    from peakzoom.apps.watch.measure import FILE, FOLDER, choose, events_in, to_json
-    from peakzoom.evaluation.events import COUNTED, false_alarms, right_events
+    from peakzoom.apps.watch.measure import FILE, FOLDER, choose, counted, to_json
+    from peakzoom.evaluation.events import COUNTED
     from peakzoom.model.load import digest
 
     target = Path(run) / FOLDER
     watched, labelled = watched_files(recognizer, videos, options)
     if not labelled:
         raise UserError("no segment of the videos is an event: nothing can be chosen on them")
-    before = events_in(watched, options)
-    hours = max(1e-9, sum(each.seconds for each in watched.values()) / 3600)
+    f1, alarms = counted(watched, labelled, options)
     rule = choose(watched, labelled, options, allowed, digest(recognizer.model))
     with explain_full_disk(target, "calibrate again"), whole_folder(target) as draft:
         write_text(draft / FILE, to_json(rule))
-    f1 = 2 * right_events(labelled, before, COUNTED) / max(1, len(labelled) + len(before))
+    hours = sum(each.seconds for each in watched.values()) / 3600
     print_result(
         f"{len(watched)} videos, {hours:.3g} hours, {len(labelled)} segments\n"
-        f"before: F1 {f1:.1%}, {false_alarms(labelled, before) / hours:.3g} false alarms an hour\n"
+        f"before: F1 {f1:.1%}, {alarms:.3g} false alarms an hour\n"
         f"chosen: F1 {rule.f1:.1%}, {rule.false_alarms_an_hour:.3g} false alarms an hour ({allowed:g} allowed), "
         f"{rule.share:.0%} of the windows\n"
         f"threshold {rule.threshold:g}, keep {rule.keep:g}, gap {rule.gap:g} s, shortest {rule.shortest:g} s, "

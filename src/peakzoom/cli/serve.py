@@ -15,7 +15,6 @@ from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import find_videos
 from peakzoom.cli.options import RunArg, ScoreOptions, view_option
 from peakzoom.utils.errors import UserError
-from peakzoom.utils.segments import file_of
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -103,9 +102,7 @@ def _test_videos(run: str) -> list[Path]:
     if home is None:
         return []
     try:
-        entries = [
-            each for each in run_videos(home).entries if each.split == "test" and file_of(each.path).is_file()
-        ]
+        entries = [each for each in run_videos(home).entries if each.split == "test" and each.path.is_file()]
     except (OSError, KeyError) as error:
         raise UserError(f"{home / 'videos.csv'} cannot be read: {error}") from error
     first = {each.label: each.path for each in reversed(entries)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.segments import Segment, segment_of
+from peakzoom.utils.segments import Segment, file_of, segment_of
 from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import VideoInfo, probe
 
@@ -112,18 +112,11 @@ def _spread(
         for entry, start, end in room:
             if place <= end - start:
                 begin = min(max(start, start + place - usual / 2), max(start, end - usual))
-                segment = Segment(file_segment(entry), round(begin, 3), round(min(end, begin + usual), 3))
+                segment = Segment(file_of(entry.path), round(begin, 3), round(min(end, begin + usual), 3))
                 entries.append(replace(entry, path=segment.path, label=label))
                 break
             place -= end - start
     return _without_overlaps(entries)
-
-
-def file_segment(entry: Entry) -> Path:
-    """The file of a segment."""
-    segment = segment_of(entry.path)
-    assert segment is not None
-    return segment.file
 
 
 def _without_overlaps(entries: Sequence[Entry]) -> list[Entry]:

@@ -113,6 +113,15 @@ def score_events(
     )
 
 
+def f1_and_false_alarms(
+    labelled: Sequence[Interval], predicted: Sequence[Interval], seconds: float
+) -> tuple[float, float]:
+    """F1 at :data:`COUNTED`, and false alarms an hour of what was watched; 0 where there is nothing."""
+    right = right_events(labelled, predicted, COUNTED)
+    f1 = _share(2 * right, len(predicted) + len(labelled))
+    return f1 or 0.0, _share(false_alarms(labelled, predicted), seconds / 3600) or 0.0
+
+
 def right_events(labelled: Sequence[Interval], predicted: Sequence[Interval], iou: float) -> int:
     """How many events take a segment at this IoU."""
     return sum(_matched(labelled, predicted, iou))

@@ -7,7 +7,6 @@ zoomed, their gradient comes through the network, which is run for every clip as
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +26,6 @@ from peakzoom.training.module import Training
 from peakzoom.utils.durable import whole_folder
 from peakzoom.utils.progress import progress_bar
 from peakzoom.video.views import to_input
-
-log = logging.getLogger(__name__)
 
 
 def freeze(model: PeakZoom) -> None:

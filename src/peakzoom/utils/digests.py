@@ -14,7 +14,7 @@ from pathlib import Path
 
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import Progress
-from peakzoom.utils.segments import file_of, segment_of
+from peakzoom.utils.segments import file_of
 
 CHUNK = 2**20  # bytes read at once
 
@@ -24,18 +24,23 @@ def digests(paths: Sequence[Path], progress: Progress | None = None) -> dict[Pat
 
     ``progress`` is called with (done, all).
     """
-    files = list(dict.fromkeys(paths))
-    found: dict[Path, str] = {}
+    files = {path: file_of(path) for path in dict.fromkeys(paths)}
+    whole = dict.fromkeys(files.values(), "")  # each once, however many its segments
     with ThreadPoolExecutor(processors()) as pool:
         try:
-            for file, digest in zip(files, pool.map(_digest_or_none, files), strict=True):
-                found[file] = digest
+            for done, (file, digest) in enumerate(
+                zip(whole, pool.map(_digest_or_none, list(whole)), strict=True), 1
+            ):
+                whole[file] = digest
                 if progress:
-                    progress(len(found), len(files))
+                    progress(done, len(whole))
         except BaseException:  # Ctrl-C above all: the pool would first read everything that is waiting
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return found
+    # Two segments of a file are not the same video.
+    return {
+        path: whole[file] and whole[file] + path.name.removeprefix(file.name) for path, file in files.items()
+    }
 
 
 def same_bytes(paths: Iterable[Path]) -> list[list[Path]]:
@@ -70,9 +75,6 @@ def digest_of(file: Path) -> str:
 
 
 def _digest_or_none(path: Path) -> str:
-    if segment := segment_of(path):  # two segments of a file are not the same video
-        whole = _digest_or_none(segment.file)
-        return whole and f"{whole}{segment.path.name.removeprefix(segment.file.name)}"
     try:
         facts = path.stat()
         return (

@@ -103,7 +103,8 @@ _memory = _Memory()
 
 def _remembered(path: Path, file: Path, hold_bytes: int) -> Scan:
     """The scan of a whole file, with its frames if they fit; errors are those of ``path``."""
-    facts = file.stat() if file.exists() else None
+    with reason_of(path):  # a name may be too long to be looked for
+        facts = file.stat() if file.exists() else None
     key = (file, hold_bytes, facts and (facts.st_size, facts.st_mtime_ns, facts.st_ino))
     if _memory.key != key or _memory.whole is None:
         _memory.key = _memory.whole = None

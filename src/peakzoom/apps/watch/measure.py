@@ -18,14 +18,7 @@ from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.records import Ended, ScoredWindow, SourceProblem, Started
 from peakzoom.apps.watch.watch import watch
 from peakzoom.data.entries import Problem, VideoSet
-from peakzoom.evaluation.events import (
-    COUNTED,
-    EventScores,
-    Interval,
-    false_alarms,
-    right_events,
-    score_events,
-)
+from peakzoom.evaluation.events import EventScores, Interval, f1_and_false_alarms, score_events
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.plain import read_object
@@ -146,6 +139,14 @@ def measure(
     ), predicted
 
 
+def counted(
+    watched: Mapping[Path, Watched], labelled: Sequence[Interval], options: WatchOptions, coarser: int = 1
+) -> tuple[float, float]:
+    """F1 and false alarms an hour of the events that these options find."""
+    seconds = sum(each.seconds for each in watched.values())
+    return f1_and_false_alarms(labelled, events_in(watched, options, coarser), seconds)
+
+
 @dataclass(frozen=True)
 class Rule:
     """What :func:`choose` chose.
@@ -202,26 +203,23 @@ def choose(
     """
     first = next(iter(watched.values()))
     window, every = first.window or 1.0, first.every or 0.5
-    hours = max(1e-9, sum(each.seconds for each in watched.values()) / 3600)
     best: dict[int, Rule] = {}
     for coarser in COARSER:
         grid = product(reversed(THRESHOLDS), KEEPS, GAPS, SHORTEST)
         for threshold, keep, gap, shortest in grid:
+            lower = round(keep * threshold, 4)
             tried = replace(
                 options,
                 threshold=threshold,
-                keep=round(keep * threshold, 4),
+                keep=lower,
                 gap=round(gap * every * coarser, 3),
                 shortest=round(shortest * window, 3),
             )
-            predicted = events_in(watched, tried, coarser)
-            alarms = false_alarms(labelled, predicted) / hours
-            right = right_events(labelled, predicted, COUNTED)
-            f1 = 2 * right / max(1, len(labelled) + len(predicted))
+            f1, alarms = counted(watched, labelled, tried, coarser)
             if alarms <= allowed and (coarser not in best or f1 > best[coarser].f1):
                 best[coarser] = Rule(
                     threshold=threshold,
-                    keep=round(keep * threshold, 4),
+                    keep=lower,
                     gap=tried.gap,
                     shortest=tried.shortest,
                     every=options.every if coarser == 1 else round(every * coarser, 4),

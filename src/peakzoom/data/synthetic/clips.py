@@ -139,19 +139,14 @@ def render_dataset(
     Raises:
         UserError: ``root`` holds something already, or a value is out of its range.
     """
-    root = Path(root)
+    root = empty_folder(root)
     plan = list((spec or DatasetSpec()).clips())
-    expect_place(root, utf8=True)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f"{root} is not an empty folder; give a new one, so that nothing is overwritten or mixed up"
-        )
     for name in {clip.action for _, _, clip in plan}:
         (root / name).mkdir(parents=True, exist_ok=True)
     # Sorted by background, so that a process draws a background once for many clips.
     jobs = [(clip, root / path) for path, _, clip in sorted(plan, key=lambda item: item[2].background)]
     shown = {}
-    for (_, file), places in zip(jobs, _written(jobs, workers), strict=True):
+    for (_, file), places in zip(jobs, each_job(_write, jobs, workers), strict=True):
         shown[file] = places
         if progress:
             progress(len(shown), len(jobs))
@@ -172,13 +167,22 @@ def render_dataset(
     return root
 
 
-def _written(jobs: list[tuple[ClipSpec, Path]], workers: int) -> Iterator[list[Place]]:
-    """Write the clips; one item for each in their order: where the action shows in its frames."""
-    yield from starmap(_write, jobs) if workers <= 1 else processed(_write, jobs, workers)
+def empty_folder(root: str | Path) -> Path:
+    """A folder to render into, which need not be there yet; UserError if it holds something, or cannot be."""
+    root = Path(root)
+    expect_place(root, utf8=True)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(
+            f"{root} is not an empty folder; give a new one, so that nothing is overwritten or mixed up"
+        )
+    return root
 
 
-def processed(work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
-    """``work`` with the arguments of each job, in several processes; results in the order of the jobs."""
+def each_job(work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+    """``work`` with the arguments of each job, in several processes or in this one; results in the jobs' order."""
+    if workers <= 1:
+        yield from starmap(work, jobs)
+        return
     size = max(1, min(BATCH, len(jobs) // (4 * workers)))
     # "spawn" works the same on all systems and carries no threads or locks of the caller over.
     context = multiprocessing.get_context("spawn")

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import starmap
 from pathlib import Path
 
 import numpy as np
 
-from peakzoom.data.synthetic.clips import DatasetSpec, processed, write_frames
+from peakzoom.data.synthetic.clips import DatasetSpec, each_job, empty_folder, write_frames
 from peakzoom.data.synthetic.scene import IDLE, STREAM, ClipSpec, Scene, draw_frame
 from peakzoom.utils.durable import DRAFT, draft_of, write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress
-from peakzoom.utils.system import expect_place
 
 COLUMNS = ("path", "label", "split", "group", "start", "end")  # of clips.csv
 PAUSE, ACTION = (1.5, 5.0), (1.5, 4.0)  # seconds, from the shortest to the longest
@@ -64,12 +62,7 @@ def render_untrimmed(
     Raises:
         UserError: ``root`` holds something already, or the videos have no room for an action.
     """
-    root = Path(root)
-    expect_place(root, utf8=True)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f"{root} is not an empty folder; give a new one, so that nothing is overwritten or mixed up"
-        )
+    root = empty_folder(root)
     jobs, rows = [], []
     for path, split, clip in replace(spec, frames=max(1, round(seconds * spec.fps))).clips():
         name = Path(path).name
@@ -90,7 +83,7 @@ def render_untrimmed(
     if not rows:
         raise UserError(f"a video of {seconds:g} s has no room for an action; give more seconds")
     root.mkdir(parents=True, exist_ok=True)
-    for done, _ in enumerate(processed(_write, jobs, workers) if workers > 1 else starmap(_write, jobs), 1):
+    for done, _ in enumerate(each_job(_write, jobs, workers), 1):
         if progress:
             progress(done, len(jobs))
     write_csv(root / "clips.csv", COLUMNS, rows)
