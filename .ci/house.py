@@ -1,7 +1,8 @@
 """Prints how the house stands, lines by room and what is over its bound: `make house`, and part of `make lint`.
 
 The bounds are CONTRIBUTING's: a file has at most 400 lines, a public function at most 8 parameters, and a function over
-60 lines stands below with its reason. Exits with 1 where a bound is broken.
+60 lines stands below with its reason. No two files of tests have the same name, for pytest imports them by name alone.
+Exits with 1 where a bound is broken.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "peakzoom"
+TESTS = Path(__file__).resolve().parents[1] / "tests"
 MOST_LINES, MOST_PARAMETERS, LONG = 400, 8, 60
 # Functions over 60 lines, each with the reason why it reads better whole.
 REASONS = {
@@ -86,6 +88,8 @@ def main() -> None:
     wrong += [
         f"{name} has a reason in {Path(__file__).name} and needs none" for name in REASONS if name not in long
     ]
+    names = Counter(file.name for file in TESTS.rglob("test_*.py"))
+    wrong += [f"{count} files of tests are named {name}" for name, count in names.items() if count > 1]
     for name in long:
         if name in REASONS:
             print(f"{long[name]:7}  {name}: {REASONS[name]}")

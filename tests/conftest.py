@@ -104,9 +104,27 @@ def tiny() -> Recipe:
     return recipe()
 
 
+class Shared:
+    """A folder that tests share, and how its files stood when it was made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = self.now()
+
+    def now(self) -> dict[str, tuple[int, int]]:
+        """Size and time of writing of each file."""
+        stats = {file: file.stat() for file in self.folder.rglob("*") if file.is_file()}
+        return {str(file): (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
+
+
+SHARED = pytest.StashKey[Shared]()
+
+
 @pytest.fixture(scope="session")
-def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with both stages trained; do not write into it."""
+def run(
+    clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
+    """A run folder with both stages trained; a test that writes into it fails (:func:`_run_stays`)."""
     from peakzoom.display.figures import curves_figure
     from peakzoom.hub.card import write_missing_cards
     from peakzoom.training.options import Options
@@ -118,7 +136,19 @@ def run(clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFact
         patch.setattr("peakzoom.training.log.curves_figure", curves_figure)  # whatever a module asks for
         train(clip_data, tiny, out, options)
     write_missing_cards(out)
+    request.session.stash[SHARED] = Shared(out)
     return out
+
+
+@pytest.fixture(autouse=True)
+def _run_stays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test depends on which others ran before it: what writes into ``run`` works on a copy."""
+    yield
+    shared = request.session.stash.get(SHARED, None)
+    if shared is not None and (now := shared.now()) != shared.files:
+        changed = sorted({name for name, _ in now.items() ^ shared.files.items()})
+        shared.files = now  # the next test is not to blame
+        pytest.fail(f"this test, or a fixture of its file, wrote into the run that all tests share: {changed}")
 
 
 @pytest.fixture(scope="session", autouse=True)

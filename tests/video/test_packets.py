@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -53,10 +54,11 @@ def spoilt(*numbers: int, data: bytes | None = None) -> odd_videos.Change:
 def test_all_other_frames(tmp_path: Path, suffix: str, codec: str, options: dict[str, str]) -> None:
     whole = decode(odd_videos.write(tmp_path / f"whole{suffix}", codec, FRAMES, options=options))
     assert whole.info.frames == FRAMES and whole.info.problem is None
-    path = odd_videos.write(tmp_path / f"v{suffix}", codec, FRAMES, change=spoilt(LOST), options=options)
-    if suffix != ".ts":  # where a packet is cut in pieces
-        odd_videos.write(path, codec, FRAMES, options=options)
-        odd_videos.zero_packet(path, LOST)
+    path = tmp_path / f"v{suffix}"
+    if suffix == ".ts":  # where a packet is cut in pieces
+        odd_videos.write(path, codec, FRAMES, change=spoilt(LOST), options=options)
+    else:  # a copy: on some processors x264 does not encode the same frames to the same bytes twice
+        odd_videos.zero_packet(shutil.copy(tmp_path / f"whole{suffix}", path), LOST)
     video, again = decode(path), decode(path, hold_bytes=0)
     assert torch.equal(video.frames, again.frames) and video.info == again.info == probe(path)
     times = np.round(whole.timestamps * 25).astype(int).tolist()
