@@ -122,7 +122,10 @@ SHARED = pytest.StashKey[Shared]()
 
 @pytest.fixture(scope="session")
 def run(
-    clip_data: VideoSet, tiny: Recipe, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    clip_data: VideoSet,
+    tiny: Recipe,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> Path:
     """A run folder with both stages trained; a test that writes into it fails (:func:`_run_stays`)."""
     from peakzoom.display.figures import curves_figure
@@ -148,7 +151,9 @@ def _run_stays(request: pytest.FixtureRequest) -> Iterator[None]:
     if shared is not None and (now := shared.now()) != shared.files:
         changed = sorted({name for name, _ in now.items() ^ shared.files.items()})
         shared.files = now  # the next test is not to blame
-        pytest.fail(f"this test, or a fixture of its file, wrote into the run that all tests share: {changed}")
+        pytest.fail(
+            f"this test, or a fixture of its file, wrote into the run that all tests share: {changed}"
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)

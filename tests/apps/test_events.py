@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peakzoom.apps.watch.events import EVENT_COLUMNS, Event, Merger, clock_time, cue, event_files
+from peakzoom.apps.watch.events import EVENT_COLUMNS, Event, Merger, clock_time, cue
+from peakzoom.apps.watch.folder import EventFiles
 
 Said = tuple[float, float, str | None, float]  # start, end, class, score of a window
 NAMES = [None, "wave", "kick", "nod"]
@@ -136,9 +137,9 @@ def test_table_and_chapters(tmp_path: Path) -> None:
     events.append(
         Event(360_000.25, 360_000.2501, "blink", 1.0, 1.0, 1)
     )  # 100 hours, a tenth of a millisecond
-    with event_files(tmp_path) as add:
+    with EventFiles(tmp_path) as files:
         for count, event in enumerate(events, start=1):
-            add(event)  # whole after every event
+            files.add(event)  # whole after every event
             assert len(read_chapters((tmp_path / "chapters.vtt").read_text(encoding="utf-8"))) == count
     cues = read_chapters((tmp_path / "chapters.vtt").read_text(encoding="utf-8"))
     assert [text for _, _, text in cues] == [" ".join(name.split()) for name in [*ODD, "blink"]]
@@ -149,8 +150,12 @@ def test_table_and_chapters(tmp_path: Path) -> None:
     assert rows[1] == dict(
         zip(EVENT_COLUMNS, ("1000.000", "1001.500", ODD[1], "0.7000", "0.9000", "3"), strict=True)
     )
-    with pytest.raises(FileExistsError), event_files(tmp_path):
-        pass
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    (tmp_path / "events.csv").write_text("start,end,cl")
+    with EventFiles(tmp_path, events[:2]) as files:
+        for event in events[2:]:
+            files.add(event)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_times_are_rounded_once() -> None:

@@ -397,8 +397,8 @@ def test_a_slow_clock_is_no_lag_and_a_burst_is_not_the_beginning() -> None:
 
     windows = SimpleNamespace(add=add, end=lambda: ())
     reader = reading.Reader(
-        Camera(40_000, gate=gate),
-        windows,  # type: ignore[arg-type]
+        lambda tell: Camera(40_000, gate=gate),  # type: ignore[arg-type,return-value]
+        lambda source: windows,  # type: ignore[arg-type,return-value]
         Backlog(1.0),
         WatchOptions(),
         lambda: now[0],
@@ -537,6 +537,7 @@ def test_a_folder_with_all_files(
     code, said, err = call(run, path, "--threshold", 0, "--out", out, "--gap", 0.2)
     assert code == 0 and {file.name for file in out.iterdir()} == {
         "windows.jsonl",
+        "windows.jsonl.settings.json",
         "events.csv",
         "chapters.vtt",
     }

@@ -155,7 +155,7 @@ def test_by_an_explanation(recognizer: Recognizer, videos: list[Entry], alone: d
 
 def test_by_watching_one_window(recognizer: Recognizer, videos: list[Entry]) -> None:
     """A window with the frames of a clip, in the same crops, gets the scores of that clip alone."""
-    from peakzoom.apps.watch.watch import score_clip
+    from peakzoom.apps.watch.watching import score_clip
     from peakzoom.apps.watch.windows import Clip
 
     views = Views(clips=1, crops=3)

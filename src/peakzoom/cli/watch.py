@@ -1,4 +1,4 @@
-"""``peakzoom watch``: what happens in a long video, a stream or before a camera, while it runs."""
+"""``peakzoom watch``: what happens in long videos, streams and before cameras, while they run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -20,28 +20,49 @@ from peakzoom.cli.grouped import grouped
 from peakzoom.cli.options import RunArg, ScoreOptions, output_option
 from peakzoom.cli.stop import INTERRUPTED
 from peakzoom.utils.durable import check_new_folder, explain_full_disk
-from peakzoom.utils.errors import printable
+from peakzoom.utils.errors import UserError, printable
+from peakzoom.utils.extras import needed_for
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
-    from peakzoom.apps.watch.events import Event
+    from peakzoom.apps.watch.health import Health
+    from peakzoom.apps.watch.past import Past
     from peakzoom.apps.watch.records import Record
+    from peakzoom.apps.watch.source import Source
+    from peakzoom.inference.recognizer import Recognizer
 
-    AddEvent: TypeAlias = Callable[[Event], None]
+    Write: TypeAlias = Callable[[Record], None]
 
-SOURCE_HELP = "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input."
+SOURCE_HELP = (
+    "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input. "
+    "Several are watched in turns."
+)
 
 
 @grouped
 def watch(
     run: RunArg,
-    source: Annotated[str, typer.Argument(help=SOURCE_HELP, show_default=False)],
+    sources: Annotated[list[str], typer.Argument(help=SOURCE_HELP, show_default=False, metavar="SOURCE...")],
     *,
     watching: WatchOptions,
     computing: ScoreOptions,
     out: Annotated[
         Path | None,
-        output_option(help="New folder: JSON Lines, table of events, chapters.", show_default=False),
+        output_option(
+            help="New folder: JSON Lines, table of events, chapters; a folder in it for each of several sources.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, output_option(help="Go on with what --out has, if it has anything.", show_default=False)
+    ] = False,
+    health: Annotated[
+        str | None,
+        output_option(
+            metavar="[HOST:]PORT",
+            help="Answer at /healthz and, for Prometheus, /metrics.",
+            show_default=False,
+        ),
     ] = None,
     rule: Annotated[
         bool,
@@ -49,47 +70,148 @@ def watch(
     ] = True,
     top: Annotated[int, output_option(min=1, help="Classes in a window's line.")] = 5,
 ) -> None:
-    """Report what happens in a video of any length, while it runs.
+    """Report what happens in videos of any length, while they run.
 
     Examples: `peakzoom watch runs/first match.mp4 --out match` and
-    `peakzoom watch runs/first rtsp://camera.local/1 --ignore nothing`
+    `peakzoom watch runs/first rtsp://camera.local/1 rtsp://camera.local/2 --out hall --resume --reconnect 86400`
     """
     start_early()
-    from peakzoom.apps.watch.records import SourceProblem, to_line
-    from peakzoom.apps.watch.watch import watch
+    from peakzoom.apps.watch.watch import check
 
-    if out is not None:
+    if resume and out is None:
+        raise UserError("--resume goes on with a folder: name it with --out")
+    if out is not None and not resume:
         check_new_folder(out)
+    place = None if health is None else _address(health)
     stop, lost = threading.Event(), False
     recognizer = computing.load(run)
     if rule and watching.plain:
         watching = with_rule(run, recognizer, watching)
-    records = watch(recognizer, source, watching, stop=stop)
-    with _set_by_ctrl_c(stop), _outputs(out) as (lines, add_event):
-        for record in records:
-            lines.write(json.dumps(to_line(record, top), allow_nan=False) + "\n")
-            lines.flush()
-            lost |= isinstance(record, SourceProblem) and record.lost
-            _show(record, add_event)
+    check(recognizer, sources, watching)
+    first = _opened(recognizer, sources, watching)
+    with _set_by_ctrl_c(stop), ExitStack() as opened:
+        noted = opened.enter_context(_health(place, sources, recognizer))
+        writers, pasts = opened.enter_context(_outputs(out, resume, sources, recognizer, watching, top))
+        for at, record in _records(recognizer, first or sources, watching, pasts, stop):
+            writers[at](record)
+            if noted is not None:
+                noted.note(at, record)
+            lost |= _is_loss(record)
+            _show(record, out is not None, sources[at] if len(sources) > 1 else None)
     if stop.is_set():
         sys.exit(INTERRUPTED)
     if lost:
         raise typer.Exit(1)
 
 
+def _opened(recognizer: Recognizer, sources: Sequence[str], options: WatchOptions) -> list[Source]:
+    """A source that is alone and not waited for, before a folder is made: it may not be there."""
+    from peakzoom.apps.watch.source import is_elsewhere, open_source
+
+    if len(sources) > 1 or (options.reconnect and is_elsewhere(sources[0])):
+        return []
+    return [open_source(sources[0], recognizer.preprocess.test_size)]
+
+
+def _records(
+    recognizer: Recognizer,
+    sources: Sequence[str | Source],
+    options: WatchOptions,
+    pasts: Sequence[Past | None],
+    stop: threading.Event,
+) -> Iterator[tuple[int, Record]]:
+    """Of all sources that have not been watched to their end."""
+    from peakzoom.apps.watch.watch import watch, watch_all
+
+    left = []
+    for at, past in enumerate(pasts):
+        if past is not None and past.ended:
+            say(f"{past.source['source']} has been watched to its end")
+        else:
+            left.append(at)
+    if len(sources) > 1:
+        chosen = [sources[at] for at in left], [pasts[at] for at in left]
+        for at, record in watch_all(recognizer, chosen[0], options, pasts=chosen[1], stop=stop):
+            yield left[at], record
+    elif left:
+        for record in watch(recognizer, sources[0], options, past=pasts[0], stop=stop):
+            yield 0, record
+
+
+def _is_loss(record: Record) -> bool:
+    from peakzoom.apps.watch.records import SourceProblem
+
+    return isinstance(record, SourceProblem) and record.lost
+
+
 @contextmanager
-def _outputs(out: Path | None) -> Iterator[tuple[TextIO, AddEvent | None]]:
-    """Where JSON Lines are written, and what adds to the table and chapters if there is a folder for them."""
+def _outputs(
+    out: Path | None,
+    resume: bool,
+    sources: Sequence[str],
+    recognizer: Recognizer,
+    options: WatchOptions,
+    top: int,
+) -> Iterator[tuple[Sequence[Write], Sequence[Past | None]]]:
+    """What writes the records of each source, and what is written of it already."""
     if out is None:
         with results():
-            yield sys.stdout, None
+            yield (
+                [_line_writer(name if len(sources) > 1 else None, top) for name in sources],
+                [None] * len(sources),
+            )
         return
-    from peakzoom.apps.watch.events import event_files
+    from peakzoom.apps.watch.folder import WatchFolder, folder_names, watch_settings
 
-    with explain_full_disk(out, "watch again, into a new folder"):
-        out.mkdir(parents=True, exist_ok=True)
-        with event_files(out) as add_event, (out / "windows.jsonl").open("x", encoding="utf-8") as lines:
-            yield lines, add_event
+    folders = [out / name for name in folder_names(sources)] if len(sources) > 1 else [out]
+    with explain_full_disk(out, "watch again with --resume"), ExitStack() as opened:
+        kept = [
+            opened.enter_context(
+                WatchFolder(folder, watch_settings(recognizer, source, options, top), top, resume)
+            )
+            for folder, source in zip(folders, sources, strict=True)
+        ]
+        yield [each.add for each in kept], [each.past for each in kept]
+
+
+def _line_writer(name: str | None, top: int) -> Write:
+    """Writes lines to standard output, with the source's name where there are several."""
+    from peakzoom.apps.watch.records import to_line
+    from peakzoom.apps.watch.source import shown_name
+
+    source = {} if name is None else {"source": shown_name(name)}
+
+    def write(record: Record) -> None:
+        sys.stdout.write(json.dumps({**source, **to_line(record, top)}, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+    return write
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Host and port; UserError where there is none."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UserError(f"--health is {text!r}, expected a port, for instance 9100, or 0.0.0.0:9100")
+    return host or "127.0.0.1", int(port)
+
+
+@contextmanager
+def _health(
+    place: tuple[str, int] | None, sources: Sequence[str], recognizer: Recognizer
+) -> Iterator[Health | None]:
+    """What counts records, and answers at an address."""
+    if place is None:
+        yield None
+        return
+    with needed_for("--health"):
+        from peakzoom.apps.watch.health import Health, served
+    from peakzoom.apps.watch.source import shown_name
+
+    health = Health([shown_name(each) for each in sources], recognizer.classes)
+    with served(health, *place) as address:
+        say(f"{address}/healthz and {address}/metrics answer")
+        yield health
 
 
 @contextmanager
@@ -107,25 +229,26 @@ def _set_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _show(record: Record, add_event: AddEvent | None) -> None:
+def _show(record: Record, events: bool, source: str | None) -> None:
     """Show events, where standard output is free for them, breaks, problems, dropped windows and the summary."""
     from peakzoom.apps.watch.events import Event, clock_time
     from peakzoom.apps.watch.records import Break, Dropped, Ended, SourceProblem
+    from peakzoom.apps.watch.source import shown_name
 
-    if isinstance(record, Event) and add_event:
-        add_event(record)
+    of = "" if source is None else f"{shown_name(source)}  "
+    if isinstance(record, Event) and events:
         times = f"{clock_time(record.start)}  {clock_time(record.end)}"
-        print_result(f"{times}  {printable(record.name)}  {record.score:.4f}")
+        print_result(f"{printable(of)}{times}  {printable(record.name)}  {record.score:.4f}")
     elif isinstance(record, Break | SourceProblem):
-        say(f"{clock_time(record.time)}  {record.reason}")
+        say(f"{of}{clock_time(record.time)}  {record.reason}")
     elif isinstance(record, Dropped):
         say(
-            f"{clock_time(record.start)}  behind by more than --lag: {record.windows} windows dropped, "
+            f"{of}{clock_time(record.start)}  behind by more than --lag: {record.windows} windows dropped, "
             f"up to {clock_time(record.end)}"
         )
     elif isinstance(record, Ended):
         say(
-            f"{'stopped after' if record.stopped else 'watched'} {record.seconds:.3f} s in {record.took:.3f} s, "
+            f"{of}{'stopped after' if record.stopped else 'watched'} {record.seconds:.3f} s in {record.took:.3f} s, "
             f"{record.speed:.2f} times real time: "
             f"{record.windows} windows, {record.dropped} dropped, {record.events} events"
         )

@@ -19,6 +19,7 @@ EXTRAS = {  # optional extras and what they bring
         "tensorboard",
     ),
     "serve": ("gradio",),
+    "watch": ("prometheus_client",),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
     "transformers": ("transformers",),
     "finetune": ("kornia", "peft"),

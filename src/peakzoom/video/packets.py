@@ -21,6 +21,7 @@ UNREADABLE = 10  # times in a row that reading fails, after which it has ended; 
 UNDECODABLE = 10_000  # packets in a row that cannot be decoded, after which the rest is noise
 # Codecs of which a packet is a frame. Of others it may be none (MPEG-4's N-VOP) or one that is not shown (VP8).
 ONE_EACH = frozenset({"h264", "hevc", "vp9", "av1"})
+STALLED = 15.0  # seconds of packets that give no frame, after which a live source has ended
 CAMERA_WAIT = 0.005  # seconds until a camera is asked for its next frame again
 
 
@@ -72,12 +73,14 @@ def decoded_frames(
 ) -> Iterator[av.VideoFrame]:
     """All frames of a freshly opened stream, in the decoder's output order; what is lost is noted in ``losses``.
 
-    A file is read on where reading fails for a while. A ``live`` source is waited for, and ends where reading fails.
+    A file is read on where reading fails for a while. A ``live`` source is waited for, and ends where reading fails,
+    or where packets come and no frame does.
     """
     decode_on_one_thread(stream)
     # Cropped by the codec to the pixel; without the flag the decoder leaves up to 31 columns on the left that are none.
     stream.codec_context.flags |= CodecFlags.unaligned
     failed = good = 0
+    since = time.monotonic()  # the last frame
     in_fields = stream.codec_context.codec.canonical_name not in ONE_EACH
     for packet in _packets(container, stream, losses, live):
         try:
@@ -89,10 +92,14 @@ def decoded_frames(
         except Exception as error:  # noqa: BLE001 - counted; PyAV's own are among them
             losses.lost(error)
             failed += 1
-            if failed == UNDECODABLE:
-                losses.ended = losses.frames, f"{UNDECODABLE:,} packets in a row failed, so decoding", error
+            if failed == UNDECODABLE or (live and time.monotonic() - since > STALLED):
+                losses.ended = losses.frames, f"{failed:,} packets in a row failed, so decoding", error
                 return
             continue
+        if live and not frames and time.monotonic() - since > STALLED:
+            nothing = TimeoutError(f"its packets gave no frame for {STALLED:g} seconds")
+            losses.ended = losses.frames, "decoding", nothing
+            return
         failed = 0 if frames else failed
         good += bool(packet and packet.size and not packet.is_discard)
         for frame in frames:
@@ -100,6 +107,8 @@ def decoded_frames(
             losses.damaged += frame.is_corrupt
             in_fields |= frame.interlaced_frame  # of which two packets may be one frame
             yield frame
+        if frames:
+            since = time.monotonic()
     losses.silent = 0 if in_fields else max(good - losses.frames, 0)
     if "mov" in container.format.name:  # its demuxer drops some of them, and its table of samples has all
         samples = getattr(stream, "index_entries", ())  # which older PyAV does not show

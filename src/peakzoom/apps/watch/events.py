@@ -19,12 +19,9 @@ label single instants by this rule, and compare.)
 
 from __future__ import annotations
 
-import csv
 import html
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -85,9 +82,9 @@ class Namer:
         self._before = name if scores[best] >= level and name not in self._ignore else None
         return self._before
 
-    def forget(self) -> None:
-        """The next window does not follow the last one."""
-        self._before = None
+    def go_on(self, name: str | None) -> None:
+        """The last window had this class; None also where the next one does not follow it."""
+        self._before = name
 
 
 class Merger:
@@ -182,25 +179,3 @@ def cue(event: Event) -> str:
     end = max(event.end, (round(event.start * 1000) + 1) / 1000)
     text = html.escape(printable(" ".join(event.name.split())), quote=False)
     return f"{clock_time(event.start)} --> {clock_time(end)}\n{text}\n\n"
-
-
-@contextmanager
-def event_files(folder: Path) -> Iterator[Callable[[Event], None]]:
-    """New files ``events.csv`` and ``chapters.vtt``, and what adds an event to them, none before the last one.
-
-    Lines are flushed, so both are whole after every event.
-    """
-    with (
-        (folder / "events.csv").open("x", encoding="utf-8", newline="", buffering=1) as table,
-        (folder / "chapters.vtt").open("x", encoding="utf-8", newline="\n", buffering=1) as chapters,
-    ):
-        rows = csv.writer(table)
-        rows.writerow(EVENT_COLUMNS)
-        chapters.write("WEBVTT\n\n")
-
-        def add(event: Event) -> None:
-            times = (f"{event.start:.3f}", f"{event.end:.3f}")
-            rows.writerow((*times, event.name, f"{event.score:.4f}", f"{event.peak:.4f}", event.windows))
-            chapters.write(cue(event))
-
-        yield add

@@ -36,6 +36,10 @@ class WatchOptions:
     lag: Annotated[
         float, window_option(min=0.0, help="Seconds of windows that may wait, of a live source.")
     ] = 2.0
+    reconnect: Annotated[
+        float,
+        window_option(min=0.0, help="Seconds to ask again for a stream, camera or address that is gone."),
+    ] = 0.0
     seconds: Annotated[float | None, window_option(help="Stop after so many seconds of video.")] = None
     threshold: Annotated[
         float, event_option(min=0.0, max=1.0, help="Lowest score at which a window has a class.")
@@ -62,6 +66,7 @@ class WatchOptions:
         for name, right, expected in (
             ("every", self.every is None or self.every > 0, "a number above 0"),
             ("crops", self.crops >= 1, "at least 1"),
+            ("reconnect", self.reconnect >= 0, "seconds of 0 or more"),
             ("lag", self.lag >= 0, "seconds of 0 or more"),
             ("seconds", self.seconds is None or self.seconds > 0, "a number above 0"),
             ("threshold", 0 <= self.threshold <= 1, "a score between 0 and 1"),

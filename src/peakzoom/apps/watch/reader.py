@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,7 +31,15 @@ class Pending:
     due: float | None
 
 
-Waiting: TypeAlias = Pending | Dropped | Break | SourceProblem
+@dataclass(frozen=True)
+class Opened:
+    """The source is there; its windows follow."""
+
+    source: Source
+    windows: Windows[Frame, Tensor]
+
+
+Waiting: TypeAlias = Opened | Pending | Dropped | Break | SourceProblem
 
 
 def drop_late(waiting: deque[Waiting | BaseException | None], lag: float) -> None:
@@ -56,71 +64,95 @@ def drop_late(waiting: deque[Waiting | BaseException | None], lag: float) -> Non
 
 
 class Backlog:
-    """A queue between the reader's thread and the one that scores.
+    """A queue between a source's reader and the thread that scores.
 
     Args:
         lag: see :func:`drop_late`. None for a stored video, whose reader waits while ``READ_AHEAD`` windows do.
+        changed: what the queues of several sources share, so that one thread can wait for any of them.
 
     Attributes:
         closed: nothing more is taken.
     """
 
-    def __init__(self, lag: float | None) -> None:
+    def __init__(self, lag: float | None, changed: threading.Condition | None = None) -> None:
         self.closed = False
+        self.changed = changed or threading.Condition()
         self._lag = lag
         self._waiting: deque[Waiting | BaseException | None] = deque()
-        self._changed = threading.Condition()
 
     def put(self, item: Waiting | BaseException | None) -> None:
         """Add an item; an error is raised where it is taken, and None is the end."""
-        with self._changed:
+        with self.changed:
             if self._lag is None:
-                self._changed.wait_for(lambda: self.closed or self._windows() < READ_AHEAD)
+                self.changed.wait_for(lambda: self.closed or self._windows() < READ_AHEAD)
             self._waiting.append(item)
             if self._lag is not None:
                 drop_late(self._waiting, self._lag)
-            self._changed.notify_all()
+            self.changed.notify_all()
 
-    def take(self, stop: threading.Event) -> Waiting | None:
-        """Wait for the next item; None at the end, or once ``stop`` is set."""
-        with self._changed:
-            # Wakes again and again: a signal's handler cannot notify, and on Windows none runs during a long wait.
-            while not (self._waiting or stop.is_set()):
-                self._changed.wait(WAKE)
-            item = None if stop.is_set() else self._waiting.popleft()
-            self._changed.notify_all()
+    def take(self) -> Waiting | None:
+        """The next item, which is there already; None is the end."""
+        with self.changed:
+            item = self._waiting.popleft()
+            self.changed.notify_all()
         if isinstance(item, BaseException):
             raise item
         return item
 
+    @property
+    def is_ready(self) -> bool:
+        """Something can be taken."""
+        return bool(self._waiting)
+
     def close(self) -> None:
         """Nothing more is taken."""
-        with self._changed:
+        with self.changed:
             self.closed = True
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def _windows(self) -> int:
         return sum(isinstance(item, Pending) for item in self._waiting)
 
 
-class Reader:
-    """Reads a source in a thread of its own, puts windows, breaks and problems into the backlog, and closes it.
+def next_turn(backlogs: Sequence[Backlog], last: int, stop: threading.Event) -> int | None:
+    """Wait until something can be taken: from which, in turns, beginning behind the last one.
 
-    Of the options ``live`` and ``seconds`` count here; the clock gives seconds, from any origin.
+    The queues share their condition. None once ``stop`` is set.
+    """
+    order = [*range(last + 1, len(backlogs)), *range(min(last + 1, len(backlogs)))]
+    changed = backlogs[0].changed
+    with changed:
+        # Wakes again and again: a signal's handler cannot notify, and on Windows none runs during a long wait.
+        while not stop.is_set():
+            for place in order:
+                if backlogs[place].is_ready:
+                    return place
+            changed.wait(WAKE)
+    return None
+
+
+class Reader:
+    """Opens and reads a source in a thread of its own, and puts windows, breaks and problems into the backlog.
+
+    Args:
+        opened: opens the source; it is given what takes problems until then.
+        cut: what cuts windows from it.
+        backlog: where they go.
+        options: of which ``live`` and ``seconds`` count here.
+        clock: seconds, from any origin.
     """
 
     def __init__(
         self,
-        source: Source,
-        windows: Windows[Frame, Tensor],
+        opened: Callable[[Callable[[SourceProblem], None]], Source],
+        cut: Callable[[Source], Windows[Frame, Tensor]],
         backlog: Backlog,
         options: WatchOptions,
         clock: Callable[[], float],
     ) -> None:
-        self._source, self._windows, self._backlog, self._clock = source, windows, backlog, clock
-        self._live = options.live or source.live
-        self._paced = not source.live  # hold frames back until they are due, as a player does
-        self._seconds = options.seconds
+        self._opened, self._cut, self._backlog, self._clock = opened, cut, backlog, clock
+        self._live, self._seconds = options.live, options.seconds
+        self._paced = True  # hold frames back until they are due, as a player does
         # When time 0 is, by the clock. Of a stream it is estimated: no frame came earlier than it was due.
         self._zero: float | None = None
         self._last = 0.0
@@ -137,18 +169,25 @@ class Reader:
         torch.get_num_threads()  # the call makes the number this thread's own
         ready.set()
         error: BaseException | None = None
+        source: Source | None = None
         try:
-            self._read()
+            source = self._opened(self._backlog.put)
+            self._read(source)
         except BaseException as caught:  # noqa: BLE001 - raised again by Backlog.take
             error = caught
         try:
-            self._source.close()
+            if source is not None:
+                source.close()
         except BaseException as caught:  # noqa: BLE001 - as above
             error = error or caught
         self._backlog.put(error)
 
-    def _read(self) -> None:
-        for item in self._source.items:
+    def _read(self, source: Source) -> None:
+        self._live |= source.live
+        self._paced = not source.live
+        windows = self._cut(source)
+        self._backlog.put(Opened(source, windows))
+        for item in source.items:
             if self._backlog.closed:
                 break
             if isinstance(item, SourceProblem):
@@ -157,14 +196,14 @@ class Reader:
             if self._seconds is not None and item.time >= self._seconds:
                 break
             if isinstance(item, Break):
-                self._put(self._windows.end())
+                self._put(windows.end())
                 self._backlog.put(item)
                 if not self._paced:
                     self._zero = None
                 continue
             self._keep_time(item.time)
-            self._put(self._windows.add(item.time, item.frame))
-        self._put(self._windows.end())
+            self._put(windows.add(item.time, item.frame))
+        self._put(windows.end())
 
     def _put(self, clips: Iterator[Clip[Tensor]]) -> None:
         for clip in clips:

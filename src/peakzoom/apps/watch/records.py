@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ class Started:
     fps: float | None  # None = frames as they are stored
     window: float | None  # seconds from its start to its end, by the stated rate; None = none is stated
     every: float | None  # seconds from one window's start to the next one's, by the stated rate too
+    began: datetime | None = None  # when second 0 was, of a camera or stream
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class SourceProblem:
 
     time: float  # of the last frame before it, in seconds since the first frame
     reason: str
-    lost: bool  # some of the video could not be decoded
+    lost: bool  # some of the video could not be decoded, or did not come
+    away: bool = False  # nothing comes now, and it is asked for again
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,10 @@ def to_line(record: Record, top: int = 5) -> dict[str, Any]:
         }
         return line if record.behind is None else {**line, "behind": round(record.behind, 3)}
     for name, value in vars(record).items():
+        if name in ("began", "away") and not value:
+            continue
+        if isinstance(value, datetime):
+            value = value.isoformat(timespec="milliseconds")
         key = "class" if name == "name" else name
         line[key] = round(value, 6) if name in TIMES else round(value, 3) if name == "took" else value
     return line

@@ -15,6 +15,7 @@ other addresses (a playlist does) but to no file.
 
 from __future__ import annotations
 
+import math
 import re
 import stat
 import sys
@@ -52,6 +53,7 @@ PROTOCOLS = {
 NETWORK = ",".join((*PROTOCOLS, "tls", "httpproxy", "crypto", "rtmpt", "rtmpts", "ffrtmphttp"))
 
 SILENCE = 15.0  # seconds without a byte, after which a stream or camera counts as gone
+LONGEST_DELAY = 30.0  # seconds between two requests for the next byte of a file elsewhere
 LOOKAHEAD = 16  # frames that choose a file's clock: as far as H.264 and HEVC put frames out of order
 
 
@@ -129,15 +131,39 @@ def _in_process(source: str | Path, size: SizeOf) -> Iterator[tuple[str, bool, f
             yield TimedFrame(item.time, opened.convert(item.frame)) if isinstance(item, TimedFrame) else item
 
 
-def open_here(source: str | Path, size: SizeOf) -> Source:
-    """:func:`open_source` in this process, whatever it is; frames are converted when that is asked for."""
+def open_here(source: str | Path, size: SizeOf, patience: float = 0.0) -> Source:
+    """:func:`open_source` in this process, whatever it is; frames are converted when that is asked for.
+
+    Where the connection to a file at an ``http`` address is lost, its next byte is asked for again, for up to
+    ``patience`` seconds.
+    """
     place = _place(source)
     with reason_of(place.name):
-        return _source_at(place, size)
+        return _source_at(place, size, patience)
 
 
-def _source_at(place: _Place, size: SizeOf) -> Source:
-    container, stream, ahead, rest, chosen = _open_stream(place)
+def is_live(source: str | Path) -> bool:
+    """Whether a source goes on while nobody looks: a camera or a stream.
+
+    Raises:
+        UserError: the protocol is not supported.
+    """
+    return _place(source).live
+
+
+def is_elsewhere(source: str | Path) -> bool:
+    """Whether a source is asked for at an address or a device, so that it may come back once it is gone."""
+    place = _place(source)
+    return bool(place.protocol or place.device)
+
+
+def shown_name(source: str | Path) -> str:
+    """A source as it may be shown, without a password."""
+    return _place(source).name
+
+
+def _source_at(place: _Place, size: SizeOf, patience: float) -> Source:
+    container, stream, ahead, rest, chosen = _open_stream(place, patience)
     frames = [each for each in ahead if isinstance(each, av.VideoFrame)]
     base = float(stream.time_base or 0)
     rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -243,13 +269,13 @@ class _Opened(NamedTuple):
     choice: str | None  # a line on which stream of several it is
 
 
-def _open_stream(place: _Place) -> _Opened:
+def _open_stream(place: _Place, patience: float) -> _Opened:
     """Open the first video stream in order that gives a frame."""
     order: list[int] = []  # of its streams
     reasons: list[str] = []  # one for each stream that gave none
     while True:
         with ExitStack() as opened:
-            container = opened.enter_context(_open(place))
+            container = opened.enter_context(_open(place, patience))
             if not order:
                 order = stream_order(container, place.name, place.is_file)
                 if place.is_file and len(order) > 1:
@@ -283,7 +309,7 @@ def _look_ahead(decoded: Iterator[Decoded], count: int) -> list[Decoded]:
     return ahead
 
 
-def _open(place: _Place) -> InputContainer:
+def _open(place: _Place, patience: float) -> InputContainer:
     if place.is_file:
         return open_file(Path(place.text))
     try:
@@ -292,9 +318,18 @@ def _open(place: _Place) -> InputContainer:
             return av.open(name, format=kind, timeout=SILENCE, metadata_errors="replace")
         if place.protocol:
             options = {"protocol_whitelist": NETWORK}
+            silence = SILENCE
             if place.protocol in ("rtsp", "rtsps"):
                 options["rtsp_flags"] = "prefer_tcp"  # UDP loses packets, and firewalls stop it
-            return av.open(place.text, options=options, timeout=SILENCE, metadata_errors="replace")
+            elif place.protocol in ("http", "https") and patience:
+                silence += patience  # in which FFmpeg asks again
+                options |= {
+                    "rw_timeout": str(round(SILENCE * 1e6)),
+                    "reconnect": "1",
+                    "reconnect_on_network_error": "1",
+                }
+                options["reconnect_delay_max"] = str(math.ceil(min(patience, LONGEST_DELAY)))
+            return av.open(place.text, options=options, timeout=(SILENCE, silence), metadata_errors="replace")
         # Python reads, because Ctrl-C interrupts its reading; without a buffer, whose lock the reader's thread
         # would still hold when the program ends.
         pipe = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - the container holds it

@@ -1,34 +1,34 @@
-"""What happens in a video of any length, reported while it runs: windows, their scores, and events.
+"""What happens in videos of any length, reported while they run: windows, their scores, and events.
 
-A thread reads the source and cuts windows from it (:mod:`peakzoom.apps.watch.source`,
-:mod:`peakzoom.apps.watch.windows`); the caller's thread scores them in order and merges them into events
-(:mod:`peakzoom.apps.watch.events`). Memory does not grow with the length.
+A thread reads each source and cuts windows from it (:mod:`peakzoom.apps.watch.source`,
+:mod:`peakzoom.apps.watch.windows`); the caller's thread scores them in order, a window of each source in turn, and
+merges them into events (:mod:`peakzoom.apps.watch.events`). Memory does not grow with the length.
 
 A stored video is read no faster than it is scored. A live source goes on meanwhile, and windows that fall behind are
-dropped (:func:`peakzoom.apps.watch.reader.drop_late`).
+dropped (:func:`peakzoom.apps.watch.reader.drop_late`). One that drops out is asked for again where that is wanted
+(:mod:`peakzoom.apps.watch.lasting`).
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from peakzoom.apps.watch.events import Merger, Namer
+from peakzoom.apps.watch.lasting import Lasting, moved
 from peakzoom.apps.watch.options import WatchOptions
-from peakzoom.apps.watch.reader import Backlog, Pending, Reader
-from peakzoom.apps.watch.records import Break, Dropped, Ended, Record, ScoredWindow, Started
-from peakzoom.apps.watch.source import Frame, Source, open_source
-from peakzoom.apps.watch.windows import Clip, Windows
-from peakzoom.inference.prediction import average
+from peakzoom.apps.watch.past import Past
+from peakzoom.apps.watch.reader import next_turn
+from peakzoom.apps.watch.records import Record, SourceProblem
+from peakzoom.apps.watch.source import SizeOf, Source, is_elsewhere, is_live, open_here, open_source
+from peakzoom.apps.watch.watching import Watching
 from peakzoom.inference.recognizer import Recognizer
-from peakzoom.utils.errors import UserError
-from peakzoom.video.views import crop_offsets
+from peakzoom.utils.errors import DecodeError, UserError
 
 
 def watch(
@@ -36,6 +36,7 @@ def watch(
     source: str | Path | Source,
     options: WatchOptions | None = None,
     *,
+    past: Past | None = None,
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Record]:
@@ -48,16 +49,55 @@ def watch(
         recognizer: with any engine.
         source: what :func:`peakzoom.apps.watch.source.open_source` takes, or what it gives.
         options: None for the defaults of :class:`WatchOptions`.
+        past: what an earlier process has written of the source with the same options; no record of it, nor
+            :class:`Started`, comes again.
         stop: once it is set, the window being scored is the last.
         clock: seconds, from any origin.
 
     Raises:
         UserError: a class to ignore is unknown, or the scores are calibrated for other views than a window's; at once,
-            before anything is read.
-        DecodeError: the source cannot be opened or gives no frame; at once. While it runs: a file hangs or crashes
-            the decoder.
+            before anything is read. While it runs: the file is not the one of the ``past``.
+        DecodeError: the source cannot be opened or gives no frame; at once, unless it is to be tried again. While it
+            runs: a file hangs or crashes the decoder.
     """
     options = options or WatchOptions()
+    check(recognizer, [source], options)
+    if isinstance(source, str | Path) and not (options.reconnect and is_elsewhere(source)):
+        source = open_source(source, recognizer.preprocess.test_size)
+    turns = _turns(recognizer, [source], options, [past], stop or threading.Event(), clock, alone=True)
+    return _alone(turns)
+
+
+def watch_all(
+    recognizer: Recognizer,
+    sources: Sequence[str | Path | Source],
+    options: WatchOptions | None = None,
+    *,
+    pasts: Sequence[Past | None] | None = None,
+    stop: threading.Event | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[tuple[int, Record]]:
+    """:func:`watch` several sources with one model, a window of each in turn; records come with the source's place.
+
+    A source that cannot be opened, or whose file hangs or crashes the decoder, has a :class:`SourceProblem` for it and
+    ends; the others go on.
+
+    Raises:
+        UserError: as :func:`watch`.
+    """
+    options = options or WatchOptions()
+    check(recognizer, sources, options)
+    pasts = pasts or [None] * len(sources)
+    return _turns(recognizer, sources, options, pasts, stop or threading.Event(), clock)
+
+
+def check(recognizer: Recognizer, sources: Sequence[str | Path | Source], options: WatchOptions) -> None:
+    """Refuse what is known to be wrong before anything is opened or written.
+
+    Raises:
+        UserError: a class to ignore is unknown, the scores are calibrated for other views than a window's, or a source
+            is at an address of a protocol that is not supported.
+    """
     if unknown := [name for name in options.ignore or () if name not in recognizer.classes]:
         known = ", ".join(recognizer.classes[:8]) + (" ..." if len(recognizer.classes) > 8 else "")
         raise UserError(
@@ -65,79 +105,94 @@ def watch(
         )
     if recognizer.temperature is not None:
         recognizer.temperature.check_window(options.crops)
-    if isinstance(source, str | Path):
-        source = open_source(source, recognizer.preprocess.test_size)
-    return _records(recognizer, source, options, stop or threading.Event(), clock)
+    for source in sources:
+        _is_live(source)
 
 
-def _records(
+def _is_live(source: str | Path | Source) -> bool:
+    return is_live(source) if isinstance(source, str | Path) else source.live
+
+
+def _alone(turns: Iterator[tuple[int, Record]]) -> Iterator[Record]:
+    with closing(turns):  # type: ignore[type-var]  # it is a generator
+        for _, record in turns:
+            yield record
+
+
+def _turns(
     recognizer: Recognizer,
-    source: Source,
+    sources: Sequence[str | Path | Source],
     options: WatchOptions,
+    pasts: Sequence[Past | None],
     stop: threading.Event,
     clock: Callable[[], float],
-) -> Iterator[Record]:
-    pre, live = recognizer.preprocess, options.live or source.live
-    fps = pre.fps_for(source.rate)
-    windows: Windows[Frame, Tensor] = Windows(
-        pre.frames, pre.stride, fps, source.rate, options.every, source.convert
-    )
-    backlog = Backlog(options.lag if live else None)
-    reader = Reader(source, windows, backlog, options, clock)
-    merger, begun = Merger(options.gap, options.shortest), clock()
-    namer = Namer(recognizer.classes, options.threshold, options.keep, options.ignore or ())
-    end, scored, dropped = 0.0, 0, 0
-    rate = fps or source.rate
-    yield Started(
-        source=source.name,
-        live=live,
-        height=source.height,
-        width=source.width,
-        rate=source.rate,
-        classes=recognizer.classes,
-        frames=pre.frames,
-        stride=pre.stride,
-        fps=fps,
-        window=windows.span / rate if rate else None,
-        every=options.every or (windows.hop / rate if rate else None),
-    )
+    alone: bool = False,
+) -> Iterator[tuple[int, Record]]:
+    """Records of the sources in turn. An error of one that is ``alone`` is raised."""
+    changed, left, size = threading.Condition(), threading.Event(), recognizer.preprocess.test_size
+
+    def is_over() -> bool:
+        return stop.is_set() or left.is_set()
+
+    watched: list[Watching] = []
+    for source, past in zip(sources, pasts, strict=True):
+        live = options.live or _is_live(source)
+        opened = partial(_open, source, size, options, past, is_over, clock)
+        watched.append(Watching(recognizer, opened, replace(options, live=live), clock, changed, past))
+    running, last = list(range(len(watched))), -1
     try:
-        reader.start()
-        while (item := backlog.take(stop)) is not None:
-            if isinstance(item, Pending):
-                window = _score(recognizer, item, namer, options.crops, clock)
-                end, scored = window.end, scored + 1
-                yield window
-                yield from merger.add(window.start, window.end, window.name, float(window.scores.max()))
-                continue
-            if isinstance(item, Break):
-                namer.forget()
-                yield from merger.end()
-            elif isinstance(item, Dropped):
-                dropped += item.windows
-            yield item
-        yield from merger.end()
+        for each in watched:
+            each.start()
+        while running:
+            turn = next_turn([watched[place].backlog for place in running], last, stop)
+            if turn is None:
+                break
+            place, last = running[turn], turn
+            try:
+                item = watched[place].backlog.take()
+                if item is not None:
+                    yield from ((place, record) for record in watched[place].handle(item))
+                    continue
+            except DecodeError as error:
+                if alone:
+                    raise
+                yield place, SourceProblem(watched[place].seconds, error.reason, lost=True)
+            yield from ((place, record) for record in watched[place].end(stopped=False))
+            running.remove(place)
+            last = turn - 1
+        for place in running:
+            yield from ((place, record) for record in watched[place].end(stopped=True))
     finally:
-        backlog.close()
-    yield Ended(end, clock() - begun, scored, dropped, merger.count, stop.is_set())
+        left.set()
+        for each in watched:
+            each.close()
 
 
-def _score(
-    recognizer: Recognizer, pending: Pending, namer: Namer, crops: int, clock: Callable[[], float]
-) -> ScoredWindow:
-    clip, scores = pending.clip, score_clip(recognizer, pending.clip, crops)
-    name = namer.name(scores)
-    behind = None if pending.due is None else max(clock() - pending.due, 0.0)
-    return ScoredWindow(clip.start, clip.end, recognizer.classes, scores, name, clip.covered, behind)
-
-
-def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> np.ndarray:
-    """Fused softmax scores of a window, float64 (S,): the mean over its crops, as :meth:`Recognizer.score` computes it.
-
-    The clip's T frames are uint8 (H, W, 3), of the preprocessing's test size.
-    """
-    frames = torch.stack(clip.frames).permute(0, 3, 1, 2)
-    side = recognizer.preprocess.source_size
-    corners = crop_offsets(frames.shape[2], frames.shape[3], side, crops)
-    views = torch.stack([frames[:, :, top : top + side, left : left + side] for top, left in corners])
-    return recognizer.tempered(average(recognizer.engine(views)["fused"].softmax(1).numpy()))
+def _open(
+    source: str | Path | Source,
+    size: SizeOf,
+    options: WatchOptions,
+    past: Past | None,
+    is_over: Callable[[], bool],
+    clock: Callable[[], float],
+    tell: Callable[[SourceProblem], None],
+) -> Source:
+    """Open a source, in its reader's thread; ``tell`` takes what is wrong before it is there."""
+    seconds = 0.0 if past is None else past.seconds
+    patience = options.reconnect
+    if not isinstance(source, str | Path):
+        opened = source
+    elif not patience or not is_elsewhere(source):
+        opened = open_source(source, size)
+    elif is_live(source) or options.live:
+        late = partial(replace, time=seconds)
+        opened = Lasting(
+            str(source), size, patience, is_over, lambda problem: tell(late(problem)), clock
+        ).open()
+    else:  # a file elsewhere, of which each byte can be asked for again
+        opened = open_here(source, size, patience)
+    if past is None or not opened.live:
+        return opened
+    assert past.began is not None  # the same source was live
+    now = max((datetime.now(timezone.utc) - past.began).total_seconds(), seconds)
+    return moved(opened, now, f"nobody watched for {now - seconds:.3f} s")
