@@ -33,9 +33,10 @@ def write(
     size: tuple[int, int] = (48, 64),
     change: Change = lambda number, data: data,
     options: Mapping[str, str] | None = None,
+    muxer: Mapping[str, str] | None = None,
 ) -> Path:
     """A video at 25 frames a second; ``change`` may put other data into its packets."""
-    return write_streams(path, Stream(codec, frames, size, change, options or {}))
+    return write_streams(path, Stream(codec, frames, size, change, options or {}), muxer=muxer)
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Stream:
     setup: Callable[[VideoStream], None] = lambda stream: None
 
 
-def write_streams(path: Path, *streams: Stream) -> Path:
-    """A video with several streams, in this order."""
-    with av.open(str(path), "w") as container:
+def write_streams(path: Path, *streams: Stream, muxer: Mapping[str, str] | None = None) -> Path:
+    """A video with several streams, in this order; ``muxer`` are options of its format."""
+    with av.open(str(path), "w", container_options=dict(muxer or {})) as container:
         made = []
         for each in streams:
             stream = container.add_stream(each.codec, rate=25, options=dict(each.options))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,7 +60,9 @@ class WatchFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], top: int, resume: bool = False) -> None:
         self.past: Past | None = None
-        self._top = top
+        self._folder, self._top = folder, top
+        self._lines: FileIO | None = None
+        self._events: EventFiles | None = None
         lines = folder / LINES
         old = resume and settings_file(lines).exists()
         if not old:
@@ -72,18 +75,27 @@ class WatchFolder:
                 self.past = read_past(lines)
             else:
                 write_text(settings_file(lines), json.dumps(settings, indent=2) + "\n")
-            self._lines = held.enter_context(lines.open("ab" if self.past else "wb", buffering=0))
-            if self.past is not None:
-                self._lines.truncate(self.past.size)
-            sync(folder)
-            before = map(event_of, self.past.lines("event")) if self.past else ()
-            self._events = held.enter_context(EventFiles(folder, before))
+            if self.past is None:
+                self._begin(held)
             self._held = held.pop_all()
+
+    def _begin(self, held: ExitStack) -> None:
+        """Open the files; what of the past comes again, and half a row that a killed process has left, goes."""
+        folder = self._folder
+        self._lines = held.enter_context((folder / LINES).open("ab" if self.past else "wb", buffering=0))
+        if self.past is not None:
+            self._lines.truncate(self.past.size)
+        sync(folder)
+        before = map(event_of, self.past.lines("event")) if self.past else ()
+        self._events = held.enter_context(EventFiles(folder, before))
 
     def add(self, record: Record) -> None:
         """Write a record."""
         if isinstance(record, Started) and self.past is not None:
             return
+        if self._lines is None:  # nothing of the past goes before there is something new
+            self._begin(self._held)
+        assert self._lines is not None and self._events is not None
         line = json.dumps(to_line(record, self._top), allow_nan=False) + "\n"
         try:
             self._lines.write(line.encode())

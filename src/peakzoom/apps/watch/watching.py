@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -133,10 +134,9 @@ class Watching:
             for line in self._past.lines(*INPUTS):
                 yield from self._new(self._recorded(line, line.get("start", 0.0), line.get("end", 0.0)))
         else:
-            if changed := sorted(
-                key for key, value in to_line(started).items() if value != self._past.source[key]
-            ):
-                raise self._other(f"its {changed[0]} is not {self._past.source[changed[0]]}")
+            now, before = json.loads(json.dumps(to_line(started))), self._past.source
+            if changed := [key for key in now if now[key] != before.get(key)]:
+                raise self._other(f"its {changed[0]} is not {before.get(changed[0])}")
             self._lines = self._past.lines(*INPUTS)
             self._next = next(self._lines, None)
 
