@@ -78,11 +78,7 @@ def watch(
     start_early()
     from peakzoom.apps.watch.watch import check
 
-    if resume and out is None:
-        raise UserError("--resume goes on with a folder: name it with --out")
-    if out is not None and not resume:
-        check_new_folder(out)
-    place = None if health is None else _address(health)
+    place = _check(out, resume, health)
     stop, lost = threading.Event(), False
     recognizer = computing.load(run)
     if rule and watching.plain:
@@ -102,6 +98,15 @@ def watch(
         sys.exit(INTERRUPTED)
     if lost:
         raise typer.Exit(1)
+
+
+def _check(out: Path | None, resume: bool, health: str | None) -> tuple[str, int] | None:
+    """Refuse (UserError) what cannot be, before a model is loaded; the address of ``--health``."""
+    if resume and out is None:
+        raise UserError("--resume goes on with a folder: name it with --out")
+    if out is not None and not resume:
+        check_new_folder(out)
+    return None if health is None else _address(health)
 
 
 def _opened(recognizer: Recognizer, sources: Sequence[str], options: WatchOptions) -> list[Source]:
