@@ -111,7 +111,7 @@ def test_a_class_goes_on_down_to_a_lower_score() -> None:
     namer = Namer(["a", "b"], 0.8, 0.5)
     names = [namer.name(np.array([score, 1 - score])) for score in (0.7, 0.8, 0.6, 0.5, 0.45, 0.6, 0.1, 0.45)]
     assert names == [None, "a", "a", "a", None, None, "b", "b"]
-    namer.forget()
+    namer.go_on(None)
     assert namer.name(np.array([0.45, 0.55])) is None
     assert [
         Namer(["a", "b"], 0.5, None, {"a"}).name(np.array(each)) for each in ((0.9, 0.1), (0.1, 0.9))
