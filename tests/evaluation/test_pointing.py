@@ -61,6 +61,21 @@ def test_peaks_on_the_square(size: tuple[int, int], options: dict[str, object], 
     assert not any(each.highest for each in pointed(model, file, elsewhere, views).frames)
 
 
+def test_an_ellipse_reaches_as_far_as_each_of_its_radii(tmp_path: Path) -> None:
+    """The square is 20 pixels beside the middle of the place, or below it."""
+    file = write_squares(tmp_path / "red.mov", moving, size=(64, 64), frames=24)
+    model, views, there = recognizer(**OPTIONS[0]), Views(clips=1, crops=1), by_pixels(file)
+    for x, y in ((20, 0), (0, -20)):
+        for radius, down in ((25, 4), (4, 25), (25, None), (4, None)):
+            places = {
+                number: [Place("box", place.x + x, place.y + y, radius, down)]
+                for number, (place,) in there.items()
+            }
+            far = radius if x or down is None else down
+            found = pointed(model, file, places, views).frames
+            assert {each.highest for each in found} == {far == 25}, (x, radius, down)
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_enlargement_by_counting_pixels(options: dict[str, object], tmp_path: Path) -> None:
     file = write_squares(tmp_path / "red.mov", lambda _: [("red", 0.4, 0.5)], size=(120, 160), side=20)
@@ -129,8 +144,9 @@ def test_what_is_known_of_synthetic_clips(tmp_path: Path) -> None:
         part, centres, radius = telling_part(clip)
         rows = places[tmp_path / "clips" / path]
         assert sorted(rows) == [0, 1, 2, 3]
-        for frame, ((name, x, y, around),) in rows.items():
+        for frame, ((name, x, y, around, down),) in rows.items():
             assert name == part and (x, y, around) == pytest.approx((*centres[frame], radius), abs=0.06)
+            assert down is None
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from peakzoom.cli import (
     explain,
     export,
     predict,
+    propose,
     quickstart,
     recipe,
     serve,
@@ -72,6 +73,7 @@ for command in (
     explain.explain,
     serve.serve,
     watch.watch,
+    propose.propose,
     calibrate.calibrate,
     export.export,
     export.push,
@@ -81,9 +83,10 @@ for command in (
 ):
     app.command()(command)
 data_app = typer.Typer(
-    help="Look at data sets, unpack official ones, make a synthetic one.", no_args_is_help=True
+    help="Look at data sets, exchange them with annotation tools, unpack official ones, make a synthetic one.",
+    no_args_is_help=True,
 )
-for on_data in (data.check, data.prepare, data.render):
+for on_data in (data.check, data.convert, data.prepare, data.render):
     data_app.command()(on_data)
 app.add_typer(data_app, name="data")
 

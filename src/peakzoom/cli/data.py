@@ -1,4 +1,4 @@
-"""``peakzoom data check`` looks at a data set, ``render`` makes one, ``prepare`` unpacks and counts official ones."""
+"""``peakzoom data``: ``check`` looks at a data set, ``convert`` writes one for other tools, ``render`` makes one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peakzoom.cli.inputs import check_new
 from peakzoom.cli.options import DataArg, DataOptions
 from peakzoom.cli.shortcuts import read_model, show_shortcuts
 from peakzoom.utils.durable import write_csv
-from peakzoom.utils.errors import printable
+from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import progress_bar
 from peakzoom.utils.segments import segment_of
@@ -137,6 +137,58 @@ def _list_some(lines: list[str], most: int, rest: str = "") -> None:
         print_result(f"  {printable(line)}")
     if len(lines) > most:
         print_result(f"  and {len(lines) - most} more{rest}")
+
+
+@grouped
+def convert(
+    data: DataArg,
+    out: Annotated[Path, typer.Argument(help="New folder.", show_default=False)],
+    *,
+    to: Annotated[
+        Literal["cvat", "label-studio", "via", "activitynet", "manifest"],
+        typer.Option(help="The annotation tool to write for; manifest: a CSV list.", show_default=False),
+    ],
+    reading: DataOptions,
+) -> None:
+    """Write the labels of a data set as files of an annotation tool, or those of a tool as a list.
+
+    What is written names the videos by their paths from --root, and every command that takes DATA reads it again. Exit
+    code 1 if something had to be left out.
+
+    Examples: `peakzoom data convert clips.csv for_cvat --to cvat` and
+    `peakzoom data convert project.json lists --to manifest --root videos/`
+    """
+    from peakzoom.data.datasets import open_to_look
+    from peakzoom.data.exchange.writing import common_root, write_data
+    from peakzoom.utils.durable import check_new_folder
+    from peakzoom.utils.segments import file_of
+
+    check_new_folder(out)
+    if not data.exists():
+        raise UserError(f"{data} does not exist, expected a data set")
+    videos = open_to_look(
+        data, reading.layout, reading.splits, reading.split_number, reading.root, without_classes=False
+    )
+    videos = reading.beside(videos)
+    for note in videos.notes:
+        say(note)
+    if reading.root is None:
+        home = data if data.is_dir() else data.absolute().parent
+        inside = all(file_of(each.path).absolute().is_relative_to(home.absolute()) for each in videos.entries)
+        root = home if inside else common_root(file_of(each.path) for each in videos.entries)
+    else:
+        root = reading.root
+    written = write_data(videos, root, to, out)
+    for note in written.notes:
+        say(note)
+    print_result(
+        f"{len(videos.classes)} classes, {written.spans} labels in {written.videos} videos: {out}\n"
+        f"Read again by: peakzoom data check {written.data} --root {root}"
+    )
+    if written.problems:
+        print_result(f"left out: {len(written.problems)}")
+        _list_some([f"{printable(each.path)}: {each.reason}" for each in written.problems], SHOWN)
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Amount:
     places: Annotated[
         Path | None,
         typer.Option(
-            help="CSV of where the action is: also measure whether the attention lies there.",
+            help="CSV of where the action is, or a tool's file with boxes: also measure if the attention lies there.",
             show_default=False,
         ),
     ] = None

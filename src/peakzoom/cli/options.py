@@ -30,11 +30,14 @@ hardware_option = partial(typer.Option, rich_help_panel="Hardware")
 output_option = partial(typer.Option, rich_help_panel="Output")
 
 Engine = Literal["torch", "onnx", "openvino"]
-Layout = Literal["auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics"]
+Layout = Literal[
+    "auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics", "cvat", "label-studio", "via", "activitynet"
+]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Lightning's names
 
 DATA_HELP = (
-    "Folder of class subfolders; CSV/TSV manifest (path, label, split, group); UCF101, HMDB51, Kinetics."
+    "Folder of class subfolders; CSV/TSV manifest (path, label, split, group); UCF101, HMDB51, Kinetics; file of CVAT, "
+    "Label Studio, VIA 3, ActivityNet."
 )
 RUN_HELP = "Run folder, saved model, exported file, or owner/name on the hub."
 DataArg = Annotated[Path, typer.Argument(help=DATA_HELP, show_default=False)]
@@ -90,7 +93,10 @@ class LayoutOptions:
     splits: Annotated[
         Path | None, data_option(help="Folder of the official split files (UCF101, HMDB51).")
     ] = None
-    root: Annotated[Path | None, data_option(help="Folder that the paths of a manifest start from.")] = None
+    root: Annotated[
+        Path | None,
+        data_option(help="Folder that the paths of a list or of a tool's file start from."),
+    ] = None
     background: Annotated[
         str | None,
         data_option(

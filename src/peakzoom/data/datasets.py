@@ -6,6 +6,7 @@ from pathlib import Path
 
 from peakzoom.data.doubts import is_utf8
 from peakzoom.data.entries import VideoSet
+from peakzoom.data.exchange.reading import TOOLS, read_project, tool_of
 from peakzoom.data.layouts.files import files_in
 from peakzoom.data.layouts.folder import read_folder
 from peakzoom.data.layouts.hmdb51 import read_hmdb51
@@ -15,7 +16,7 @@ from peakzoom.data.layouts.manifest import is_manifest, read_manifest
 from peakzoom.data.layouts.ucf101 import read_ucf101
 from peakzoom.utils.errors import UserError
 
-FORMATS = ("auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics")
+FORMATS = ("auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics", *TOOLS)
 
 
 def open_data(
@@ -27,16 +28,17 @@ def open_data(
 ) -> VideoSet:
     """Open a data set, whatever its layout (docs/data.md); ``notes[0]`` names the layout that was recognised.
 
-    "auto": a file with a column youtube_id is a Kinetics list, any other file a manifest; a folder with
-    UCF101's or HMDB51's lists in it (or with ``splits`` pointing to them) is that data set, any other folder
-    is class folders.
+    "auto": XML, an archive and JSON are of the annotation tool that they look like
+    (:mod:`peakzoom.data.exchange`); a file with a column youtube_id is a Kinetics list, any other file a manifest; a
+    folder with UCF101's or HMDB51's lists in it (or with ``splits`` pointing to them) is that data set, one with XML
+    files of CVAT is these, any other folder is class folders.
 
     Args:
-        path: a folder, a manifest or a Kinetics list.
+        path: a folder, a manifest, a Kinetics list, or the file of an annotation tool.
         format: one of :data:`FORMATS`.
         splits: folder of official lists, for UCF101 and HMDB51.
         split: 1, 2 or 3, for UCF101 and HMDB51.
-        root: folder of the videos, for manifests and Kinetics lists; None: the list's own.
+        root: folder of the videos, for manifests, Kinetics lists and annotation tools; None: the list's own.
 
     Raises:
         UserError: path missing, empty or of another layout; unknown format; split not 1 to 3; fewer than two
@@ -77,6 +79,8 @@ def open_to_look(
             data.notes.append(f"{file.name} looks like a manifest and was not read; pass the file to use it")
     elif kind == "manifest":
         data = read_manifest(path, root)
+    elif kind in TOOLS:
+        data = read_project(path, kind, root)
     elif kind == "ucf101":
         data = read_ucf101(path, splits, split)
     elif kind == "hmdb51":
@@ -88,6 +92,8 @@ def open_to_look(
 
 def _recognise(path: Path, splits: str | Path | None) -> str:
     if path.is_file():
+        if tool := tool_of(path):
+            return tool
         columns, _ = read_table(path)
         return "kinetics" if "youtube_id" in columns else "manifest"
     for folder in list_folders(path, splits):
@@ -99,7 +105,7 @@ def _recognise(path: Path, splits: str | Path | None) -> str:
         raise UserError(
             f"{splits} holds neither UCF101's classInd.txt nor HMDB51's <class>_test_split1.txt; check the folder"
         )
-    return "folder"
+    return tool_of(path) or "folder"
 
 
 def _looks_like_manifest(file: Path) -> bool:

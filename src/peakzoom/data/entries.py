@@ -40,12 +40,13 @@ class Problem:
 
 
 class Place(NamedTuple):
-    """A disc that holds what acts in a frame, in pixels of the frame as displayed."""
+    """A disc, or an upright ellipse, that holds what acts in a frame, in pixels of the frame as displayed."""
 
     part: str  # as "hand"
     x: float
     y: float
     radius: float
+    down: float | None = None  # the vertical radius; None: as the other
 
 
 Places = Mapping[Path, Mapping[int, "list[Place]"]]  # of each video, of each of its frames that is marked

@@ -6,7 +6,8 @@ A row is one place in one frame; a frame may have several, as both hands::
     wave/test_00001.mp4,0,hand,101.5,44.2,9.1
 
 The path starts from the table's folder. Frames count from 0; x, y and the radius are pixels of the frame as displayed,
-(0, 0) the middle of the top left one.
+(0, 0) the middle of the top left one. The boxes in a file of an annotation tool are places too
+(:mod:`peakzoom.data.exchange.places`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import math
 from pathlib import Path
 
 from peakzoom.data.entries import Place, Places
+from peakzoom.data.exchange.places import project_places
+from peakzoom.data.exchange.reading import tool_of
 from peakzoom.data.layouts.lists import read_table
 from peakzoom.utils.errors import UserError
 
@@ -22,16 +25,19 @@ COLUMNS = ("path", "frame", "part", "x", "y", "radius")
 
 
 def read_places(file: str | Path, root: str | Path | None = None) -> Places:
-    """Read a table of places.
+    """Read a table of places, or the boxes in a file of an annotation tool.
 
     Args:
-        file: a CSV file with the columns above.
+        file: a CSV file with the columns above; what a tool exports.
         root: the folder that its paths start from; the file's own when not given.
 
     Raises:
-        UserError: no such file, a column is missing, a value is no number, or the radius is not positive.
+        UserError: no such file, a column is missing, a value is no number, or the radius is not positive; a tool's file
+            has no box in a labelled frame.
     """
     file = Path(file)
+    if tool := tool_of(file):
+        return project_places(file, tool, None if root is None else Path(root))
     root = file.parent if root is None else Path(root)
     columns, rows = read_table(file)
     if missing := [name for name in COLUMNS if name not in columns]:

@@ -286,9 +286,10 @@ class _Disc(NamedTuple):
     def of(cls, place: Place, region: Region, size: int, cell: Sequence[float]) -> _Disc:
         across, down = size / region.width, size / region.height
         slack = np.array((cell[1], cell[0])) / 2
+        radii = np.array((place.radius, place.radius if place.down is None else place.down))
         return cls(
             np.array(region.in_input(place.x, place.y, size)),
-            place.radius * np.array((across, down)) + slack,
+            radii * np.array((across, down)) + slack,
         )
 
 

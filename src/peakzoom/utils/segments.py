@@ -30,7 +30,7 @@ class Segment(NamedTuple):
     def path(self) -> Path:
         """The segment as a path."""
         return Path(
-            f"{self.file}#t={_text(self.start)}" + ("" if self.end is None else f",{_text(self.end)}")
+            f"{self.file}#t={time_text(self.start)}" + ("" if self.end is None else f",{time_text(self.end)}")
         )
 
 
@@ -99,5 +99,10 @@ def checked(segment: Segment) -> Segment:
     return segment
 
 
-def _text(time: float) -> str:
+def time_text(time: float) -> str:
+    """Seconds as they stand in a path: to the microsecond, without digits that say nothing.
+
+    >>> time_text(12.5), time_text(2 / 3)
+    ('12.5', '0.666667')
+    """
     return f"{time:.6f}".rstrip("0").rstrip(".")

@@ -6,12 +6,13 @@ import math
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
 from peakzoom.data.layouts.files import folder_at
-from peakzoom.data.layouts.lists import MISSING, nothing_usable, read_table, split_name
+from peakzoom.data.layouts.lists import MISSING, CsvRow, nothing_usable, read_table, split_name
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.segments import Segment, checked, seconds, segment_of
 
@@ -48,6 +49,15 @@ def read_manifest(source: str | Path, root: str | Path | None = None) -> VideoSe
             f"{source} has the columns {some(columns)} in its first line, expected 'path' and 'label' "
             f"(and possibly 'class', 'split', 'group', 'start', 'end')"
         )
+    return read_rows(source, root, columns, rows)
+
+
+def read_rows(source: Path, root: Path, columns: list[str], rows: Sequence[CsvRow]) -> VideoSet:
+    """The same of rows that are read already, from ``source``; also those that a tool's file is turned into.
+
+    Raises:
+        UserError: as :func:`read_manifest`.
+    """
     problems: list[Problem] = []
     found: dict[Path, _Row] = {}
     names: dict[str, str] = {}  # class name of each label; a class whose files are missing counts as well
@@ -92,7 +102,7 @@ class _Row(NamedTuple):
 
 def _add(found: dict[Path, _Row], row: _Row, root: Path) -> str | None:
     """Add the video of a row to those that are found, or say why not."""
-    file = _within(root, row.path)
+    file = within(root, row.path)
     if file is None:
         return f"outside {root}; pass the folder that holds all videos as root"
     video = file if row.segment is None else row.segment._replace(file=file).path
@@ -160,7 +170,7 @@ def _classes(file: Path, names: dict[str, str], numbers: bool) -> tuple[list[str
     return classes, {labels[name][0]: place for place, name in enumerate(classes)}
 
 
-def _within(root: Path, path: str) -> Path | None:
+def within(root: Path, path: str) -> Path | None:
     """``path`` below ``root``, or None if it leads outside, judged by the names: links may lead anywhere."""
     base = Path(os.path.normpath(root.absolute()))
     full = Path(os.path.normpath(base / path))

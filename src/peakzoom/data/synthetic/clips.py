@@ -151,7 +151,7 @@ def render_dataset(
         if progress:
             progress(len(shown), len(jobs))
     rows = (
-        (path, frame, place.part, *(f"{value:.1f}" for value in place[1:]))
+        (path, frame, place.part, *(f"{value:.1f}" for value in (place.x, place.y, place.radius)))
         for path, _, _ in plan
         for frame, place in enumerate(shown[root / path])
     )

@@ -1,0 +1,316 @@
+"""Proposals for annotation tools: what they hold, in which order, and that corrected ones go back into training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data.tools import even, video
+from explanation.colours import NAMES, middle_of, write_squares
+from explanation.colours import recognizer as looks_at_colours
+from tiny import longer
+from typer.testing import CliRunner
+
+from peakzoom.apps.propose import boxes as making_boxes
+from peakzoom.apps.propose.boxes import boxes_of
+from peakzoom.apps.propose.propose import (
+    Proposal,
+    Proposed,
+    propose,
+    uncertain_first,
+    uncertainty,
+    write_proposals,
+)
+from peakzoom.apps.watch.measure import events_of, watch_files
+from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.cli import app
+from peakzoom.data.datasets import open_data
+from peakzoom.data.exchange.clock import look
+from peakzoom.data.exchange.project import Box, Span
+from peakzoom.data.places import read_places
+from peakzoom.data.synthetic.clips import DatasetSpec
+from peakzoom.data.synthetic.untrimmed import render_untrimmed
+from peakzoom.explanation.look import explain
+from peakzoom.inference.recognizer import Recognizer
+from peakzoom.model import PeakZoom
+from peakzoom.training.options import Options
+from peakzoom.training.train import train
+from peakzoom.utils.errors import UserError
+from peakzoom.utils.segments import Segment, segment_of
+from peakzoom.video.decode import decode
+from peakzoom.video.views import Preprocess
+
+CLASSES = ["wave", "nod", "kick"]
+SPEC = DatasetSpec(
+    train_clips=4, test_clips=2, classes=CLASSES, height=64, width=80, fps=10.0, difficulty=0.2, performers=8
+)
+LOW = WatchOptions(threshold=0.34, every=0.4)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of twelve seconds with known events."""
+    return render_untrimmed(tmp_path_factory.mktemp("untrimmed") / "films", SPEC, 12.0, workers=1)
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    """One whose predictions change from window to window."""
+    torch.manual_seed(9)
+    pre = Preprocess(size=32, frames=4, stride=2, canvas=(32, 32)).to_dict()
+    model = PeakZoom("tcnn_xs", 3, width=0.25, branches=("original",), preprocess=pre, classes=CLASSES)
+    with torch.no_grad():
+        model.backbone.fc.weight *= 50
+    return Recognizer.of(model.eval(), "cpu")
+
+
+@pytest.fixture(scope="module")
+def found(recognizer: Recognizer, films: Path) -> list[Proposed]:
+    proposed, problems = propose(recognizer, sorted(films.glob("test*.mp4")), LOW)
+    assert not problems
+    return proposed
+
+
+# Boxes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(60, 80), (80, 60), (64, 64)])
+@pytest.mark.parametrize("options", [{}, {"attention_per": "clip", "size": 64}, {"test_canvas": True}])
+def test_boxes_are_around_what_the_class_is(
+    size: tuple[int, int], options: dict[str, object], tmp_path: Path
+) -> None:
+    """A network that looks at colours: the box of red holds the red square and is never beyond the frame."""
+    squares = [("red", 0.3, 0.4), ("blue", 0.75, 0.7)]
+    file = write_squares(tmp_path / "two.mov", lambda _: squares, size=size, frames=24)
+    pixels = decode(file).frames[0].permute(1, 2, 0).numpy()
+    model = looks_at_colours(**options)  # type: ignore[arg-type]
+    for name in ("red", "blue"):
+        evidence = explain(model, file, name, progress=False)
+        boxes = boxes_of(evidence, first=100)
+        x, y = middle_of(name, pixels)
+        assert boxes and [box.at for box in boxes] == sorted({box.at for box in boxes})
+        assert all(100 <= box.at < 124 for box in boxes)
+        for box in boxes:
+            assert box.left < x + 0.5 < box.right and box.top < y + 0.5 < box.bottom
+            assert 0 <= box.left < box.right <= size[1] and 0 <= box.top < box.bottom <= size[0]
+            assert (box.right - box.left) * (box.bottom - box.top) < 0.6 * size[0] * size[1]
+            assert box.score is not None and 0 <= box.score <= 1
+    assert name in NAMES
+
+
+def test_boxes_of_a_moment_are_those_of_half_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their medians, and with the first frame of each half second that has a peak."""
+    file = write_squares(tmp_path / "red.mov", lambda at: [("red", 0.3 + 0.01 * at, 0.5)], frames=24)
+    evidence = explain(looks_at_colours(), file, "red", progress=False)
+    moments = sorted({peak.first for peak in evidence.peaks})
+    edges = {frame: making_boxes._edges(evidence, frame) for frame in moments}
+    monkeypatch.setattr(making_boxes, "APART", 0.2)
+    boxes = boxes_of(evidence)
+    stretches: dict[int, list[int]] = {}
+    for frame in moments:
+        stretches.setdefault(int(evidence.times[frame] / 0.2), []).append(frame)
+    assert len(stretches) > 2 and [box.at for box in boxes] == [each[0] for each in stretches.values()]
+    for box, frames in zip(boxes, stretches.values(), strict=True):
+        assert box[1:5] == pytest.approx(np.median([edges[frame] for frame in frames], axis=0))
+
+
+# Events and their order --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "wanted"), [((0.5, 0.5), 1), ((1, 0, 0), 0), ((0.2, 0.7, 0.1), 0.5), ((0.25,) * 4, 1)]
+)
+def test_uncertainty_is_one_less_the_margin(scores: tuple[float, ...], wanted: float) -> None:
+    assert uncertainty(np.array(scores)) == pytest.approx(wanted)
+
+
+def test_proposals_are_the_events_of_a_watch(
+    recognizer: Recognizer, films: Path, found: list[Proposed]
+) -> None:
+    """On the frames of the file, with the uncertainty of the windows that overlap them."""
+    for each in found:
+        watched = watch_files(recognizer, [each.file], LOW)[each.file]
+        events = list(events_of(watched, LOW))
+        assert len(events) == len(each.events) > 1
+        margins = [1 - np.diff(np.sort(window.scores)[-2:])[0] for window in watched.windows]
+        assert each.uncertainty == pytest.approx(np.mean(margins))
+        for event, proposal in zip(events, each.events, strict=True):
+            span = proposal.span
+            assert (span.label, span.score) == (event.name, event.score)
+            assert abs(span.start - event.start) < 0.101 and (
+                span.end is None or abs(span.end - event.end) < 0.101
+            )
+            over = [
+                margin
+                for margin, window in zip(margins, watched.windows, strict=True)
+                if window.start < event.end and event.start < window.end
+            ]
+            assert proposal.uncertainty == pytest.approx(np.mean(over))
+            first, after = each.clock.frames(span.start, span.end)
+            assert span.boxes and all(first <= box.at < after for box in span.boxes)
+
+
+def test_the_least_certain_come_first(found: list[Proposed]) -> None:
+    ordered = uncertain_first([found[1], found[0], replace(found[0], uncertainty=0.0, events=[])])
+    assert [each.uncertainty for each in ordered] == sorted(
+        (each.uncertainty for each in [*found, ordered[-1]]), reverse=True
+    )
+    for each in ordered:
+        assert [event.uncertainty for event in each.events] == sorted(
+            (event.uncertainty for event in each.events), reverse=True
+        )
+    assert sum(len(each.events) for each in ordered) == sum(len(each.events) for each in found)
+
+
+# Files -------------------------------------------------------------------------------------------------------------
+
+
+def test_proposals_for_cvat(found: list[Proposed], films: Path, tmp_path: Path) -> None:
+    """A file a video in the order given; read as data they are the events, and their boxes are places."""
+    ordered = uncertain_first(found)
+    write_proposals(ordered, CLASSES, films, "cvat", tmp_path / "out", "run")
+    names = [f"{at:04d}-{each.file.stem}.xml" for at, each in enumerate(ordered, 1)]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [*names, "events.csv", "labels.json"]
+    data = open_data(tmp_path / "out", root=films)
+    spans = {
+        (each.file, span.start, span.end, span.label)
+        for each in found
+        for span in (event.span for event in each.events)
+    }
+    got = {
+        (*(segment_of(each.path) or Segment(each.path)), data.classes[each.label]) for each in data.entries
+    }
+    assert got == spans and not data.problems
+    text = (tmp_path / "out" / names[0]).read_text()
+    scores = [float(each) for each in re.findall(r'<attribute name="score">([\d.]+)', text)]
+    assert set(scores) == {round(event.span.score or 0, 4) for event in ordered[0].events}
+    assert 'source="auto"' in text and '<attribute name="box_score">' in text
+    places = read_places(tmp_path / "out", films)
+    assert places.keys() == {each.path for each in data.entries}
+    with (tmp_path / "out" / "events.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["path"] for row in rows] == [each.file.name for each in ordered for _ in each.events]
+    assert len(open_data(tmp_path / "out" / "events.csv", root=films).entries) == len(rows)
+
+
+def test_proposals_for_label_studio(found: list[Proposed], films: Path, tmp_path: Path) -> None:
+    """Predictions, surer ones later by their scores; not yet data, for nobody has looked at them."""
+    ordered = uncertain_first(found)
+    out = write_proposals(ordered, CLASSES, films, "label-studio", tmp_path / "out", "runs/first")
+    tasks = json.loads((out / "tasks.json").read_text())
+    scores = [task["predictions"][0]["score"] for task in tasks]
+    assert scores == sorted(scores) == [round(1 - each.uncertainty, 4) for each in ordered]
+    for task, each in zip(tasks, ordered, strict=True):
+        prediction = task["predictions"][0]
+        assert prediction["model_version"] == "runs/first" and task["data"]["video"].endswith(each.file.name)
+        lines = [result for result in prediction["result"] if result["type"] == "timelinelabels"]
+        rectangles = [result for result in prediction["result"] if result["type"] == "videorectangle"]
+        assert len(lines) == len(rectangles) == len(each.events)
+        for line, rectangle, event in zip(lines, rectangles, each.events, strict=True):
+            (at,) = line["value"]["ranges"]
+            first, after = each.clock.frames(event.span.start, event.span.end)
+            assert (at["start"], at["end"]) == (first + 1, after) and line["score"] == round(
+                event.span.score or 0, 4
+            )
+            sequence = rectangle["value"]["sequence"]
+            assert sequence[-1]["frame"] == after and not sequence[-1]["enabled"]
+            assert all(0 <= key["x"] <= 100 and key["x"] + key["width"] <= 100.001 for key in sequence)
+    with pytest.raises(UserError, match="has no annotation but predictions, which nobody has submitted"):
+        open_data(out / "tasks.json", root=films)
+    # What Label Studio exports once a person has submitted the predictions as they are.
+    for task in tasks:
+        task["annotations"] = [{"result": task["predictions"][0]["result"], "was_cancelled": False}]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    data = open_data(tmp_path / "export.json", root=films)
+    assert len(data.entries) == sum(len(each.events) for each in found) and not data.problems
+    labelling = (out / "labelling.xml").read_text()
+    assert all(f'name="{name}"' in labelling for name in ("events", "box", "video"))
+
+
+def test_what_cannot_be_proposed(recognizer: Recognizer, films: Path, tmp_path: Path) -> None:
+    """Unreadable files are named and the others done; a folder that holds something stays as it is."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.mp4").write_bytes(b"no video")
+    video(tmp_path / "in" / "short.mp4", even(3, 10.0))
+    found, problems = propose(
+        recognizer, sorted((tmp_path / "in").iterdir()), replace(LOW, threshold=1.0), boxes=False
+    )
+    assert [Path(each.path).name for each in problems] == ["broken.mp4"]
+    assert [(each.file.name, each.events) for each in found] == [("short.mp4", [])]
+    write_proposals(found, CLASSES, tmp_path, "cvat", tmp_path / "out", "run")
+    assert "<track" not in (tmp_path / "out" / "0001-short.xml").read_text()
+    with pytest.raises(UserError, match="is not empty"):
+        write_proposals(found, CLASSES, tmp_path, "cvat", tmp_path / "out", "run")
+    with pytest.raises(UserError, match="is not below"):
+        write_proposals(found, CLASSES, tmp_path / "out", "cvat", tmp_path / "other", "run")
+    with pytest.raises(UserError, match="no video gives a frame"):
+        write_proposals([], CLASSES, tmp_path, "cvat", tmp_path / "other", "run")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_box_stays_where_a_span_has_several(tmp_path: Path) -> None:
+    """Boxes of a span that begin after it, or lie in one frame, make a track that CVAT can read."""
+    file = video(tmp_path / "a.mp4", even(20, 10.0))
+    span = Span("wave", 0.5, 1.5, score=0.5, boxes=(Box(8, 1, 2, 3, 4, 0.5), Box(12, 2, 3, 4, 5, 0.6)))
+    proposed = Proposed(file, look(file), [Proposal(span, 0.5)], 0.5, [])
+    out = write_proposals([proposed], CLASSES, tmp_path, "cvat", tmp_path / "out", "run")
+    text = (out / "0001-a.xml").read_text()
+    frames = re.findall(r'<box frame="(\d+)" keyframe="1" outside="(\d)".* xtl="([\d.]+)"', text)
+    assert frames == [("5", "0", "1.00"), ("8", "0", "1.00"), ("12", "0", "2.00"), ("15", "1", "2.00")]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_curves")
+def test_from_proposals_to_a_training_on_what_was_corrected(films: Path, tmp_path: Path) -> None:
+    """Train, propose for videos that nobody has labelled, correct the file as a person would, and train on it."""
+    runner = CliRunner()
+    options = Options(val_fraction=0, workers=0, accelerator="cpu", progress=False)
+    train(open_data(films / "clips.csv"), longer(1, 1), tmp_path / "run", options)
+    new = tmp_path / "new"
+    new.mkdir()
+    for file in films.glob("test*.mp4"):
+        (new / file.name).write_bytes(file.read_bytes())
+    command = ["propose", str(tmp_path / "run"), str(new), "--to", "cvat", "--order", "uncertain"]
+    done = runner.invoke(
+        app, [*command, "--out", str(tmp_path / "out"), "--threshold", "0.1", "--device", "cpu"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "in 2 videos" in done.output and f"Paths start from: {new}" in done.output
+    again = runner.invoke(app, [*command, "--out", str(tmp_path / "out")])
+    assert "is not empty" in str(again.exception)
+    with (films / "clips.csv").open(newline="") as stream:
+        true = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    for file in (tmp_path / "out").glob(
+        "*.xml"
+    ):  # a person takes all tracks away and draws those that are there
+        text = file.read_text()
+        name = re.search(r"<source>(.*)</source>", text)[1]  # type: ignore[index]
+        tracks = [
+            f'<track id="{at}" label="{row["label"]}" source="manual">'
+            f'<box frame="{round(float(row["start"]) * 10)}" keyframe="1" outside="0" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+            f'<box frame="{round(float(row["end"]) * 10)}" keyframe="1" outside="1" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+            "</track>"
+            for at, row in enumerate(each for each in true if each["path"] == name)
+        ]
+        file.write_text(re.sub(r"<track.*</track>", "".join(tracks), text, flags=re.DOTALL))
+    corrected = open_data(tmp_path / "out", root=new)
+    assert sorted(
+        (corrected.classes[each.label], at.file.name, round(at.start * 10), round((at.end or 0) * 10))
+        for each in corrected.entries
+        if (at := segment_of(each.path))
+    ) == sorted(
+        (row["label"], row["path"], round(float(row["start"]) * 10), round(float(row["end"]) * 10))
+        for row in true
+    )
+    train(corrected, longer(1, 1), tmp_path / "second", options)
+    assert (tmp_path / "second" / "model.safetensors").exists() or list(
+        (tmp_path / "second").rglob("*.safetensors")
+    )
