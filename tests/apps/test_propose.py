@@ -17,8 +17,7 @@ from explanation.colours import recognizer as looks_at_colours
 from tiny import longer
 from typer.testing import CliRunner
 
-from peakzoom.apps.propose import boxes as making_boxes
-from peakzoom.apps.propose.boxes import boxes_of
+from peakzoom.apps.propose.boxes import Moment, boxes_of, look_at_windows
 from peakzoom.apps.propose.propose import (
     Proposal,
     Proposed,
@@ -31,7 +30,7 @@ from peakzoom.apps.watch.measure import events_of, watch_files
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.cli import app
 from peakzoom.data.datasets import open_data
-from peakzoom.data.exchange.clock import look
+from peakzoom.data.exchange.clock import Clock, look
 from peakzoom.data.exchange.project import Box, Span
 from peakzoom.data.places import read_places
 from peakzoom.data.synthetic.clips import DatasetSpec
@@ -44,6 +43,7 @@ from peakzoom.training.train import train
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.segments import Segment, segment_of
 from peakzoom.video.decode import decode
+from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess
 
 CLASSES = ["wave", "nod", "kick"]
@@ -86,40 +86,59 @@ def test_boxes_are_around_what_the_class_is(
     size: tuple[int, int], options: dict[str, object], tmp_path: Path
 ) -> None:
     """A network that looks at colours: the box of red holds the red square and is never beyond the frame."""
-    squares = [("red", 0.3, 0.4), ("blue", 0.75, 0.7)]
+    squares = [("red", 0.35, 0.4), ("blue", 0.65, 0.6)]
     file = write_squares(tmp_path / "two.mov", lambda _: squares, size=size, frames=24)
     pixels = decode(file).frames[0].permute(1, 2, 0).numpy()
-    model = looks_at_colours(**options)  # type: ignore[arg-type]
+    model, clock, seen = looks_at_colours(**options), look(file), []  # type: ignore[arg-type]
+    windows = watch_files(model, [file], WatchOptions())[file].windows
     for name in ("red", "blue"):
-        evidence = explain(model, file, name, progress=False)
-        boxes = boxes_of(evidence, first=100)
+        assert name in NAMES
+        wanted = {(each.start, each.end): name for each in windows}
+        found = look_at_windows(model, file, WatchOptions(), wanted)
+        assert found.keys() == wanted.keys()
+        boxes = boxes_of([each for inside in found.values() for each in inside], clock, 0, 24)
+        seen.append(boxes)
         x, y = middle_of(name, pixels)
         assert boxes and [box.at for box in boxes] == sorted({box.at for box in boxes})
-        assert all(100 <= box.at < 124 for box in boxes)
         for box in boxes:
+            assert 0 <= box.at < 24 and box.score is not None and 0 <= box.score <= 1
             assert box.left < x + 0.5 < box.right and box.top < y + 0.5 < box.bottom
             assert 0 <= box.left < box.right <= size[1] and 0 <= box.top < box.bottom <= size[0]
             assert (box.right - box.left) * (box.bottom - box.top) < 0.6 * size[0] * size[1]
-            assert box.score is not None and 0 <= box.score <= 1
-    assert name in NAMES
+    assert seen[0] != seen[1]
 
 
-def test_boxes_of_a_moment_are_those_of_half_a_second(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By their medians, and with the first frame of each half second that has a peak."""
-    file = write_squares(tmp_path / "red.mov", lambda at: [("red", 0.3 + 0.01 * at, 0.5)], frames=24)
-    evidence = explain(looks_at_colours(), file, "red", progress=False)
-    moments = sorted({peak.first for peak in evidence.peaks})
-    edges = {frame: making_boxes._edges(evidence, frame) for frame in moments}
-    monkeypatch.setattr(making_boxes, "APART", 0.2)
-    boxes = boxes_of(evidence)
-    stretches: dict[int, list[int]] = {}
-    for frame in moments:
-        stretches.setdefault(int(evidence.times[frame] / 0.2), []).append(frame)
-    assert len(stretches) > 2 and [box.at for box in boxes] == [each[0] for each in stretches.values()]
-    for box, frames in zip(boxes, stretches.values(), strict=True):
-        assert box[1:5] == pytest.approx(np.median([edges[frame] for frame in frames], axis=0))
+def test_moments_are_those_of_an_explanation(tmp_path: Path) -> None:
+    """The response, the highest peak and the score that ``explain`` finds in the frames of the same clip."""
+    file = write_squares(tmp_path / "red.mov", lambda at: [("red", 0.3 + 0.02 * at, 0.5)], frames=8)
+    model = looks_at_colours(frames=8)
+    evidence = explain(model, file, "red", Views(clips=1, crops=1), progress=False)
+    (window,) = watch_files(model, [file], WatchOptions())[file].windows
+    found = look_at_windows(model, file, WatchOptions(), {(window.start, window.end): "red"})
+    (inside,) = found.values()
+    assert [each.time for each in inside] == pytest.approx(evidence.times)
+    label = NAMES.index("red")
+    for frame, moment in enumerate(inside):
+        _, peaks, _ = evidence.attention(frame)
+        row, column = peaks[peaks[:, 2].argmax(), :2]
+        grid = evidence.model.config.grid
+        x, y = evidence.region.place(row, column, grid, model.preprocess.size)
+        left, top, right, bottom = moment.edges
+        assert left <= x + 0.5 <= right and top <= y + 0.5 <= bottom
+        assert moment.score == pytest.approx(evidence.scores[frame, label], abs=1e-5)
+
+
+def test_boxes_of_half_a_second_are_one() -> None:
+    """By their medians, from the first frame of it that has a moment; where nothing changes there is none."""
+    clock = Clock(np.arange(30) / 10, 10.0, 64, 48)
+    at = [(0.2, 1), (0.3, 3), (0.4, 20), (0.7, 5), (1.2, 5), (2.9, 9), (0.1, 90), (1.6, 90)]
+    found = [Moment(time, np.array((left, 2, left + 5, 8.0)), left / 100) for time, left in at]
+    boxes = boxes_of(found, clock, 2, 16)
+    assert [(box.at, box.left, box.right, box.score) for box in boxes] == [
+        (2, 3, 8, pytest.approx(0.08)),
+        (7, 5, 10, 0.05),
+    ]
+    assert boxes_of(found, clock, 16, 20)[0].left == 90 and boxes_of(found, clock, 20, 25) == ()
 
 
 # Events and their order --------------------------------------------------------------------------------------------

@@ -8,32 +8,30 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from peakzoom.apps.propose.boxes import boxes_of
+from peakzoom.apps.propose.boxes import Moment, WindowTime, boxes_of, look_at_windows, network_of
 from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.measure import Watched, events_of, watch_files
 from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.records import ScoredWindow
 from peakzoom.data.entries import Problem
 from peakzoom.data.exchange.clock import Clock, look
 from peakzoom.data.exchange.label_studio import label_studio_task
 from peakzoom.data.exchange.project import ProjectVideo, Span
 from peakzoom.data.exchange.writing import relative, write_cvat, write_label_studio
-from peakzoom.explanation.look import explain
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder, write_csv
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.segments import Segment, time_text
+from peakzoom.utils.segments import time_text
 from peakzoom.video.guard import guarded
-from peakzoom.video.sampling import Views
 
 EVENTS = "events.csv"  # in the folder that is written: a manifest with two columns more
 COLUMNS = ("path", "label", "start", "end", "score", "uncertainty")
-VIEWS = Views(clips=1, crops=1)  # the middle of the frame, as a watch sees it
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,8 @@ def propose(
         UserError: as :func:`peakzoom.apps.watch.watch.watch`; boxes are wanted of an exported file.
     """
     options = options or WatchOptions()
+    if boxes:
+        network_of(recognizer)  # refuses before the work
     found: list[Proposed] = []
     problems: list[Problem] = []
     for done, file in enumerate(files, 1):
@@ -111,23 +111,34 @@ def propose(
 def _propose(recognizer: Recognizer, file: Path, options: WatchOptions, boxes: bool) -> Proposed:
     watched = watch_files(recognizer, [file], options)[file]
     clock = guarded(file, look, file)
-    events = []
-    for event in events_of(watched, options):
+    events = [(event, _windows_of(watched, event)) for event in events_of(watched, options)]
+    moments: Mapping[WindowTime, list[Moment]] = {}
+    if boxes and events:
+        wanted = {
+            (window.start, window.end): event.name
+            for event, over in events
+            for window in over
+            if window.name == event.name
+        }
+        moments = look_at_windows(recognizer, file, options, wanted)
+    found = []
+    for event, over in events:
         first, after = clock.frames(event.start, event.end)
         if first < after:
-            span = Span(event.name, *clock.seconds(first, after), score=event.score)
-            if boxes:
-                path = Segment(file, span.start, span.end).path
-                evidence = explain(recognizer, path, event.name, VIEWS, progress=False)
-                span = replace(span, boxes=boxes_of(evidence, first))
-            events.append(Proposal(span, _of_event(watched, event)))
-    mean = float(np.mean([uncertainty(each.scores) for each in watched.windows])) if watched.windows else 0.0
-    return Proposed(file, clock, events, mean, watched.problems)
+            inside = [each for window in over for each in moments.get((window.start, window.end), ())]
+            where = boxes_of(inside, clock, first, after)
+            span = Span(event.name, *clock.seconds(first, after), score=event.score, boxes=where)
+            found.append(Proposal(span, _mean_uncertainty(over)))
+    return Proposed(file, clock, found, _mean_uncertainty(watched.windows), watched.problems)
 
 
-def _of_event(watched: Watched, event: Event) -> float:
-    over = [each for each in watched.windows if each.start < event.end and event.start < each.end]
-    return float(np.mean([uncertainty(each.scores) for each in over]))
+def _windows_of(watched: Watched, event: Event) -> list[ScoredWindow]:
+    """Those that overlap an event."""
+    return [each for each in watched.windows if each.start < event.end and event.start < each.end]
+
+
+def _mean_uncertainty(windows: Sequence[ScoredWindow]) -> float:
+    return float(np.mean([uncertainty(each.scores) for each in windows])) if windows else 0.0
 
 
 def uncertain_first(found: Sequence[Proposed]) -> list[Proposed]:

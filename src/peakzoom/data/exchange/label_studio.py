@@ -30,6 +30,7 @@ TOOL = "Label Studio's tasks"
 LOCAL = "/data/local-files/?d="  # what its server reads from its document root
 UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what it puts before the names of uploaded files
 PERCENT = 100.0
+SAME = 1e-3  # two rates that differ by less are one
 VIDEO, LINE, BOX, BOXED, WHOLE = "video", "events", "box", "boxes", "class"  # names of the labelling's parts
 HUES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207", "#0e7490", "#c2410c", "#4d7c0f")
 
@@ -122,13 +123,12 @@ def _video(
             spans = (Span(labels[0], 0, None, where),)
         else:
             project.problems.append(Problem(where, f"{counted(len(labels), 'choice')}, expected one"))
-    rate = number(data.get("fps"))
     return ProjectVideo(
         names,
         spans or (() if lines else joined(span for span in boxed if span.label)),
         tuple(boxed),
         "ticks",
-        rate if rate and rate > 0 else _rate(rectangles),
+        _rate(data, rectangles),
         size=(PERCENT, PERCENT),
         split=words(data.get("split")) or None,
         group=words(data.get("group")) or None,
@@ -191,15 +191,23 @@ def _sequence(result: dict[str, Any]) -> list[dict[str, Any]]:
     return [each for each in found if number(each.get("frame")) is not None]
 
 
-def _rate(rectangles: list[dict[str, Any]]) -> float | None:
-    """Frames a second of the clock, where rectangles tell it: a frame's number by its time; None where none does."""
+def _rate(data: dict[str, Any], rectangles: list[dict[str, Any]]) -> float | None:
+    """Frames a second of the clock: by a rectangle, whose frames have times, else by the task; None where none tells.
+
+    The times are Label Studio's own, and a task's ``fps`` counts only where the labelling takes it from there.
+    """
+    stated = number(data.get("fps"))
+    stated = stated if stated and stated > 0 else None
     found = [
         (frame, frame / time)
         for each in rectangles
         for key in _sequence(each)
         if (frame := number(key.get("frame"))) and (time := number(key.get("time"))) and frame > 0 < time
     ]
-    return max(found)[1] if found else None  # of the highest number, whose digits count least
+    measured = max(found)[1] if found else None  # of the highest number, whose digits count least
+    if measured is None or (stated and abs(measured / stated - 1) < SAME):
+        return stated
+    return measured
 
 
 # Writing -----------------------------------------------------------------------------------------------------------
@@ -256,7 +264,7 @@ def _rectangles(span: Span, clock: Clock, rate: float, end: int) -> dict[str, An
         sequence.append(
             {
                 "frame": frame,
-                "time": round(frame / rate, 6),
+                "time": frame / rate,
                 "enabled": True,
                 "rotation": 0,
                 "x": _percent(box.left, clock.width),
@@ -266,7 +274,7 @@ def _rectangles(span: Span, clock: Clock, rate: float, end: int) -> dict[str, An
             }
         )
     if sequence[-1]["frame"] < end:
-        sequence.append({**sequence[-1], "frame": end, "time": round(end / rate, 6)})
+        sequence.append({**sequence[-1], "frame": end, "time": end / rate})
     sequence[-1]["enabled"] = False
     frames = round(clock.duration * rate)
     return {
