@@ -52,6 +52,7 @@ FEW = [
 RUN = {
     "--help": [],
     "data check": ["--workers", "1"],
+    "data convert": [],
     "data render": FEW,
     "train": TINY,
     "evaluate": QUICK,
@@ -91,6 +92,8 @@ READ = {
     r"docs/reliability\.md .* --(resume|shard) ": "tests/training/test_lost.py stops and resumes all three",
     r"docs/scale\.md predict .* --on ray ": "starts Ray; tests/apps/test_archive.py labels in the same way",
     r"docs/scale\.md train ": "two processes take a while; tests/training/test_train.py starts them in the same way",
+    r"docs/annotate\.md .*(project\.xml|corrected\.json)": "what a tool exports; tests/data/test_exchange.py has such",
+    r"\S+ propose ": "tests/apps/test_propose.py runs it, and trains on what was corrected",
     r"\S+ watch ": "goes on until its source ends; its own tests run it",
     r"\S+ serve ": "goes on until it is stopped; its own tests run it",
     r"\S+ push ": "needs the network; its own tests run it against a stand-in",

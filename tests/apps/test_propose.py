@@ -212,7 +212,7 @@ def test_proposals_for_cvat(found: list[Proposed], films: Path, tmp_path: Path) 
     scores = [float(each) for each in re.findall(r'<attribute name="score">([\d.]+)', text)]
     assert set(scores) == {round(event.span.score or 0, 4) for event in ordered[0].events}
     assert 'source="auto"' in text and '<attribute name="box_score">' in text
-    places = read_places(tmp_path / "out", films)
+    places = read_places(tmp_path / "out", videos=films)
     assert places.keys() == {each.path for each in data.entries}
     with (tmp_path / "out" / "events.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

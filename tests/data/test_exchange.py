@@ -57,6 +57,8 @@ FILES = {
     "whole/gap.mp4": even(20, 15.0) + [time + 2 for time in even(20, 15.0)],
     "uneven.mp4": UNEVEN,
     "one frame.mp4": [0.0],
+    "odd + names/ü & #1? 100%.mp4": even(30, 10.0),
+    "odd + names/like.mp4#t=1,2": even(30, 10.0),
 }
 
 
@@ -65,7 +67,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Videos of even, uneven and interrupted rates; a.mp4 and b.mp4 have forty frames in four seconds."""
     root = tmp_path_factory.mktemp("films")
     for name, times in FILES.items():
-        video(root / name, times)
+        video(root / "new.mkv" if "#t=" in name else root / name, times)
+        if "#t=" in name:  # a file that is called like a segment
+            (root / "new.mkv").rename(root / name)
     return root
 
 
@@ -105,7 +109,7 @@ def made_up(root: Path, seed: int) -> VideoSet:
         split, group = rng.choice(["train", "val", "test", ""]), rng.choice(["ann", "bob", ""])
         label = rng.choice(["lift", "carry, slowly", 'a "quoted" <tag> & more'])
         if len(times) < 14 or rng.random() < 0.2:
-            rows.append(f'{name},"{label.replace(chr(34), chr(34) * 2)}",{split},{group},,')
+            rows.append(f'"{name}","{label.replace(chr(34), chr(34) * 2)}",{split},{group},,')
             continue
         first = 0
         while first < len(times) - 2:
@@ -116,7 +120,7 @@ def made_up(root: Path, seed: int) -> VideoSet:
             end = "" if after == len(times) - 1 and rng.random() < 0.5 else f"{times[after]:.6f}"
             if not end or float(end) > start:
                 quoted = label.replace('"', '""')
-                rows.append(f'{name},"{quoted}",{split},{group},{start:.6f},{end}')
+                rows.append(f'"{name}","{quoted}",{split},{group},{start:.6f},{end}')
             first = after + rng.randint(0, 3)
     (root / f"list{seed}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return read_manifest(root / f"list{seed}.csv")
@@ -779,7 +783,7 @@ def test_the_frame_that_stands_for_a_segment_is_no_place(films: Path, tmp_path: 
     data = open_data(source, root=films)
     written = write_data(data, films, "cvat", tmp_path / "out")
     with pytest.raises(UserError, match="has no box in a labelled frame"):
-        read_places(written.data, films)
+        read_places(written.data, videos=films)
 
 
 # Boxes -------------------------------------------------------------------------------------------------------------
@@ -793,7 +797,7 @@ def test_boxes_are_places_of_the_segments_that_hold_them(films: Path, tmp_path: 
         track(1, "carry", shape(20, tag="polygon"), shape(30, 1, tag="polygon")),
     )
     data = open_data(file, root=films)
-    places = read_places(file, films)
+    places = read_places(file, videos=films)
     assert list(places) == [data.entries[0].path] == [films / "a.mp4#t=0.3,0.9"]
     inside = places[data.entries[0].path]
     assert sorted(inside) == [0, 1, 2, 3, 4, 5]
@@ -808,14 +812,14 @@ def test_boxes_of_the_other_tools(films: Path, tmp_path: Path) -> None:
         task(1, {"video": "a.mp4"}, timeline("lift", 4, 9), rectangle("x", (3, 0, True), (5, 20, True)))
     ]
     studio = as_json(tmp_path / "export.json", content)
-    (inside,) = read_places(studio, films).values()
+    (inside,) = read_places(studio, videos=films).values()
     centres = {frame: place.x for frame, (place,) in inside.items()}
     # Frames 4 to 9 of the player are 3 to 8 of the file; the rectangle stands at 20% from the fifth on.
     assert centres == pytest.approx(
         {0: 0.1 * 64 + 16 - 0.5, **dict.fromkeys(range(1, 6), 0.2 * 64 + 16 - 0.5)}
     )
     project = as_json(tmp_path / "project.json", via())
-    places = read_places(project, films)
+    places = read_places(project, videos=films)
     assert {
         path.name: {at: tuple(found[0][1:]) for at, found in inside.items()}
         for path, inside in places.items()

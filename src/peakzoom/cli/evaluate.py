@@ -132,7 +132,7 @@ def evaluate(
         )
     check_out(target, amount.resume)  # before the videos are looked at
     if amount.places:
-        videos = replace(videos, places=read_places(amount.places))
+        videos = replace(videos, places=read_places(amount.places, videos=reading.root))
     result = test(
         *(recognizer, videos, target, averaged, workers),
         resume=amount.resume,

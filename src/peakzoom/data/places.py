@@ -24,12 +24,13 @@ from peakzoom.utils.errors import UserError
 COLUMNS = ("path", "frame", "part", "x", "y", "radius")
 
 
-def read_places(file: str | Path, root: str | Path | None = None) -> Places:
+def read_places(file: str | Path, root: str | Path | None = None, videos: str | Path | None = None) -> Places:
     """Read a table of places, or the boxes in a file of an annotation tool.
 
     Args:
         file: a CSV file with the columns above; what a tool exports.
-        root: the folder that its paths start from; the file's own when not given.
+        root: the folder that the paths of a table start from; the file's own when not given.
+        videos: the same of a tool's file.
 
     Raises:
         UserError: no such file, a column is missing, a value is no number, or the radius is not positive; a tool's file
@@ -37,7 +38,7 @@ def read_places(file: str | Path, root: str | Path | None = None) -> Places:
     """
     file = Path(file)
     if tool := tool_of(file):
-        return project_places(file, tool, None if root is None else Path(root))
+        return project_places(file, tool, None if videos is None else Path(videos))
     root = file.parent if root is None else Path(root)
     columns, rows = read_table(file)
     if missing := [name for name in COLUMNS if name not in columns]:

@@ -18,6 +18,7 @@ from peakzoom.data.entries import Problem
 from peakzoom.data.exchange.clock import Clock
 from peakzoom.data.exchange.contents import number, numbers, shown, words
 from peakzoom.data.exchange.project import Project, ProjectVideo, Span
+from peakzoom.data.layouts.files import is_video
 from peakzoom.utils.errors import UserError
 
 TOOL = "ActivityNet's annotations"
@@ -70,7 +71,7 @@ def activitynet_json(
 ) -> str:
     """Videos with their spans as a database, each under its path, without its ending where that is enough."""
     names = [video.names[0] for video in videos]
-    stems = [str(Path(name).with_suffix("")) for name in names]
+    stems = [str(Path(name).with_suffix("")) if is_video(Path(name)) else name for name in names]
     database = {}
     for video, clock, name, stem in zip(videos, clocks, names, stems, strict=True):
         lasts = clock.duration

@@ -283,7 +283,7 @@ def labels_json(classes: Sequence[str]) -> str:
         {"name": name, "mutable": mutable, "input_type": "text", "default_value": "", "values": [""]}
         for name, mutable in ((SCORE, False), (BOX_SCORE, True))
     ]
-    labels = [{"name": name, "type": "rectangle", "attributes": attributes} for name in classes]
+    labels = [{"name": name, "type": "any", "attributes": attributes} for name in classes]
     return json.dumps(labels, indent=1) + "\n"
 
 
@@ -301,7 +301,7 @@ def _allowed(text: str) -> str:
 
 def _label(element: ElementTree.Element, name: str) -> None:
     _add(element, "name", name)
-    _add(element, "type", "rectangle")
+    _add(element, "type", "any")
     attributes = _add(element, "attributes")
     for attribute, mutable in ((SCORE, False), (BOX_SCORE, True)):
         inner = _add(attributes, "attribute")

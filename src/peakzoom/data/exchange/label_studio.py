@@ -87,7 +87,8 @@ def _path(address: str) -> str:
     parts = urlsplit(address) if "://" in address or "?d=" in address else None
     if parts is None:
         return address
-    return parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
+    bare = unquote(parts.path, errors="surrogateescape")
+    return parse_qs(parts.query, errors="surrogateescape").get("d", [bare])[0]
 
 
 def _results(task: dict[str, Any], project: Project, where: str) -> list[dict[str, Any]] | None:

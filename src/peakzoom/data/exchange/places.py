@@ -52,7 +52,8 @@ def project_places(path: Path, tool: str, root: Path | None = None) -> Places:
                     shown[frame].append(place)
         for span in video.spans:
             first, after = frames_of(span, video, clock)
-            inside = {frame - first: found for frame, found in shown.items() if first <= frame < after}
+            frames = range(first, min(after, len(clock.times)))
+            inside = {frame - first: shown[frame] for frame in frames if frame in shown}
             if inside:
                 start, end = clock.seconds(first, min(after, len(clock.times)))
                 if video.unit == "seconds":

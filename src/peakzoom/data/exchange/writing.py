@@ -6,6 +6,7 @@ The same are the files, the frames of each segment, classes and splits, and grou
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ LABELS, TASKS, LABELLING, PROJECT, DATABASE, LIST = (
     "annotations.json",
     "clips.csv",
 )
+LONGEST = 80  # letters of a video's name in that of its file, which numbers tell apart
 MAIN = {"cvat": "", "label-studio": TASKS, "via": PROJECT, "activitynet": DATABASE, "manifest": LIST}
 
 
@@ -206,7 +208,7 @@ def write_cvat(
 ) -> None:
     """A file a video, numbered in their order, and the labels for a project."""
     for number, (video, clock) in enumerate(zip(videos, clocks, strict=True), 1):
-        name = stem_of(Path(video.names[0]))
+        name = re.sub(r"[^\w.-]", "_", stem_of(Path(video.names[0])))[:LONGEST]
         write_text(folder / f"{number:04d}-{name}.xml", cvat_xml(video, clock, classes, number))
     write_text(folder / LABELS, labels_json(classes))
 
