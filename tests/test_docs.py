@@ -93,6 +93,7 @@ READ = {
     r"docs/scale\.md predict .* --on ray ": "starts Ray; tests/apps/test_archive.py labels in the same way",
     r"docs/scale\.md train ": "two processes take a while; tests/training/test_train.py starts them in the same way",
     r"docs/annotate\.md .*(project\.xml|corrected\.json)": "what a tool exports; tests/data/test_exchange.py has such",
+    r"docs/annotate\.md (data render|train) half": "repeats a measurement of some minutes",
     r"\S+ propose ": "tests/apps/test_propose.py runs it, and trains on what was corrected",
     r"\S+ watch ": "goes on until its source ends; its own tests run it",
     r"\S+ serve ": "goes on until it is stopped; its own tests run it",

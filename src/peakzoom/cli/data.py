@@ -152,8 +152,8 @@ def convert(
 ) -> None:
     """Write the labels of a data set as files of an annotation tool, or those of a tool as a list.
 
-    What is written names the videos by their paths from --root, and every command that takes DATA reads it again. Exit
-    code 1 if something had to be left out.
+    What is written names the videos by their paths from --root, and every command that takes DATA reads it again. Boxes
+    are not converted. Exit code 1 if something had to be left out.
 
     Examples: `peakzoom data convert clips.csv for_cvat --to cvat` and
     `peakzoom data convert project.json lists --to manifest --root videos/`
