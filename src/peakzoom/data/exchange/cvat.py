@@ -59,13 +59,13 @@ class _Task:
     @property
     def stop(self) -> int | None:
         """The frame after its last."""
-        text = self.facts.get("stop_frame", "")
-        return int(text) + 1 if text.isdecimal() else None
+        last = _whole(self.facts.get("stop_frame", ""))
+        return None if last is None else last + 1
 
     @property
     def size(self) -> tuple[float, float] | None:
-        sides = [self.facts.get(name, "") for name in ("width", "height")]
-        return (float(sides[0]), float(sides[1])) if all(map(str.isdecimal, sides)) else None
+        width, height = (_whole(self.facts.get(name, "")) for name in ("width", "height"))
+        return (width, height) if width and height else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -162,11 +162,17 @@ def _note_track(event: XmlEvent, path: list[str], tracks: list[_Track], file: Pa
         track.shapes[-1] = track.shapes[-1]._replace(outside=track.shapes[-1].outside and not there)
 
 
+def _whole(text: str) -> int | None:
+    """A whole number from 0, as frames and pixels are; None for anything else."""
+    return int(text) if text.isdecimal() and len(text) < 16 else None
+
+
 def _shape(event: XmlEvent) -> _Shape:
     """A shape; ValueError where it has no frame, or is a box without edges."""
     attributes = event.attributes
     frame = attributes.get("frame", "")
-    if not frame.isdecimal() or len(frame) > 15:
+    number = _whole(frame)
+    if number is None:
         raise ValueError(f"frame is {shown(frame)}, expected a whole number from 0")
     edges = None
     if event.tag == "box":
@@ -176,7 +182,7 @@ def _shape(event: XmlEvent) -> _Shape:
             raise ValueError(f"its box in frame {frame} has no {', '.join(EDGES)} in numbers") from None
         if not all(abs(edge) < 1e9 for edge in edges):
             raise ValueError(f"its box in frame {frame} has edges that no frame has")
-    return _Shape(int(frame), event.tag == "skeleton" or attributes.get("outside") == "1", edges)
+    return _Shape(number, event.tag == "skeleton" or attributes.get("outside") == "1", edges)
 
 
 def _add_videos(

@@ -311,13 +311,3 @@ def labelling(classes: Sequence[str], boxes: bool) -> str:
                 label.set("background", HUES[place % len(HUES)])
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
-
-
-__all__ = [
-    "TOOL",
-    "is_label_studio",
-    "label_studio_file",
-    "label_studio_task",
-    "labelling",
-    "read_label_studio",
-]
