@@ -107,7 +107,8 @@ def test_by_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quick = ["--num-clips", "1", "--crops", "1", "--workers", "0", "--device", "cpu", "--out"]
-    words = ["peakzoom", "evaluate", run / "tcnn", other, *quick, tmp_path / "out"]
+    own = shutil.copytree(run, tmp_path / "run")  # an evaluation goes into its card
+    words = ["peakzoom", "evaluate", own / "tcnn", other, *quick, tmp_path / "out"]
     monkeypatch.setattr(sys, "argv", [*map(str, words)])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import logging
 import math
 import os
@@ -392,7 +393,7 @@ def test_what_may_change_on_resume(
     clip_data: VideoSet, tiny: Recipe, run: Path, tmp_path: Path, said: Said
 ) -> None:
     options = replace(PLAIN, val_fraction=0.2, workers=1, cache="off")
-    train(clip_data, tiny, run, options, resume=True)
+    train(clip_data, tiny, shutil.copytree(run, tmp_path / "run"), options, resume=True)
     assert "tcnn: done before" in said() and "joint: done before" in said()
 
 
