@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import logging
 import math
 import os
 import runpy
+import shutil
 import signal
 import sys
 import time
