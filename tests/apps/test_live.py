@@ -356,7 +356,7 @@ def test_a_camera_without_a_new_frame_is_asked_again(tmp_path: Path, monkeypatch
     monkeypatch.setattr(
         live,
         "_decoded",
-        lambda container, stream, losses, _: decoded(Camera(container), stream, losses, True),
+        lambda container, stream, losses, _, number: decoded(Camera(container), stream, losses, True, number),
     )
     times, _, rest = read(path)
     assert times == pytest.approx([0.04 * k for k in range(12)]) and rest == [] and asked > 12

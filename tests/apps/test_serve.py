@@ -250,29 +250,6 @@ def test_a_table_is_whole_though_its_folder_is_swept_meanwhile(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[dev]'")
-    program = os.environ.get("PEAKZOOM_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium: apt install chromium, or name one in PEAKZOOM_CHROMIUM")
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--use-fake-ui-for-media-stream",  # a camera that shows a moving test picture
-        "--use-fake-device-for-media-stream",
-    ]
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=program, args=flags)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def address(recognizer: Recognizer, clip_data: VideoSet) -> Iterator[str]:
     limits = Limits(megabytes=20, seconds=30.0, files=3)
     with server(recognizer, PROTOCOL, limits, examples=[clip_data.entries[0].path]) as at:

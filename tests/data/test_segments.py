@@ -160,7 +160,7 @@ def test_a_file_is_decoded_forward_however_many_its_segments(
     monkeypatch.setattr(scanning, "decoded_frames", counting)
     monkeypatch.setattr(decoding, "decoded_frames", counting)
     monkeypatch.setattr(scanning, "_memory", scanning._Memory())
-    monkeypatch.setattr(decoding, "_cursor", decoding._Cursor())
+    monkeypatch.setattr(decoding, "_cursor", decoding.Cursor())
     for start in range(5):
         decode(Segment(long_file, start, start + 1).path, hold_bytes=hold)
     assert decoded == (50 if hold else 100)

@@ -8,11 +8,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from peakzoom.apps.watch.evidence.options import EvidenceOptions
 from peakzoom.apps.watch.options import WatchOptions, event_option
 from peakzoom.cli.console import print_result, results, say
 from peakzoom.cli.events import with_rule
@@ -25,13 +27,14 @@ from peakzoom.utils.extras import needed_for
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
+    from peakzoom.apps.watch.evidence.recorder import Recorder
+    from peakzoom.apps.watch.folder import WatchFolder
     from peakzoom.apps.watch.health import Health
     from peakzoom.apps.watch.past import Past
     from peakzoom.apps.watch.records import Record
-    from peakzoom.apps.watch.source import Source
     from peakzoom.inference.recognizer import Recognizer
 
-    Write: TypeAlias = Callable[[Record], None]
+    Write: TypeAlias = Callable[[Record, Recorder | None], None]
 
 SOURCE_HELP = (
     "Video file, address (rtsp://...), camera:0 or /dev/video0, or - for standard input. "
@@ -46,6 +49,7 @@ def watch(
     *,
     watching: WatchOptions,
     computing: ScoreOptions,
+    recording: EvidenceOptions,
     out: Annotated[
         Path | None,
         output_option(
@@ -84,20 +88,20 @@ def watch(
     if rule and watching.plain:
         watching = with_rule(run, recognizer, watching)
     check(recognizer, sources, watching)
-    first = _opened(recognizer, sources, watching)
     with _set_by_ctrl_c(stop), ExitStack() as opened:
         noted = opened.enter_context(_health(place, sources, recognizer))
+        recorders = opened.enter_context(_recorders(run, recognizer, sources, watching, recording))
         writers, pasts = opened.enter_context(_outputs(out, resume, sources, recognizer, watching, top))
-        for at, record in _records(recognizer, first or sources, watching, pasts, stop):
-            writers[at](record)
+        for at, record in _records(recognizer, sources, watching, pasts, recorders, stop):
+            if (recorder := recorders[at]) is not None:
+                recorder.add(record)
+            writers[at](record, recorder)
             if noted is not None:
                 noted.note(at, record)
-            lost |= _is_loss(record)
             _show(record, out is not None, sources[at] if len(sources) > 1 else None)
-    if stop.is_set():
-        sys.exit(INTERRUPTED)
-    if lost:
-        raise typer.Exit(1)
+            lost |= _is_loss(record) | _show_recorded(record, recorder)
+    if stop.is_set() or lost:
+        sys.exit(INTERRUPTED if stop.is_set() else 1)
 
 
 def _check(out: Path | None, resume: bool, health: str | None) -> tuple[str, int] | None:
@@ -109,38 +113,79 @@ def _check(out: Path | None, resume: bool, health: str | None) -> tuple[str, int
     return None if health is None else _address(health)
 
 
-def _opened(recognizer: Recognizer, sources: Sequence[str], options: WatchOptions) -> list[Source]:
-    """A source that is alone and not waited for, before a folder is made: it may not be there."""
-    from peakzoom.apps.watch.source import is_elsewhere, open_source
-
-    if len(sources) > 1 or (options.reconnect and is_elsewhere(sources[0])):
-        return []
-    return [open_source(sources[0], recognizer.preprocess.test_size)]
-
-
 def _records(
     recognizer: Recognizer,
-    sources: Sequence[str | Source],
+    sources: Sequence[str],
     options: WatchOptions,
     pasts: Sequence[Past | None],
+    recorders: Sequence[Recorder | None],
     stop: threading.Event,
 ) -> Iterator[tuple[int, Record]]:
     """Of all sources that have not been watched to their end."""
     from peakzoom.apps.watch.watch import watch, watch_all
 
     left = []
-    for at, past in enumerate(pasts):
+    for at, (past, recorder) in enumerate(zip(pasts, recorders, strict=True)):
         if past is not None and past.ended:
             say(f"{past.source['source']} has been watched to its end")
-        else:
-            left.append(at)
+            continue
+        left.append(at)
+        if past is not None and recorder is not None:
+            recorder.go_on(past)
     if len(sources) > 1:
-        chosen = [sources[at] for at in left], [pasts[at] for at in left]
-        for at, record in watch_all(recognizer, chosen[0], options, pasts=chosen[1], stop=stop):
+        chosen = [[each[at] for at in left] for each in (sources, pasts, recorders)]
+        how: Any = {"pasts": chosen[1], "recordings": chosen[2], "stop": stop}
+        for at, record in watch_all(recognizer, chosen[0], options, **how):  # type: ignore[arg-type]
             yield left[at], record
     elif left:
-        for record in watch(recognizer, sources[0], options, past=pasts[0], stop=stop):
+        for record in watch(
+            recognizer, sources[0], options, past=pasts[0], recording=recorders[0], stop=stop
+        ):
             yield 0, record
+
+
+@contextmanager
+def _recorders(
+    run: str,
+    recognizer: Recognizer,
+    sources: Sequence[str],
+    watching: WatchOptions,
+    options: EvidenceOptions,
+) -> Iterator[Sequence[Recorder | None]]:
+    """What records evidence of each source, if it is wanted."""
+    if options.evidence is None:
+        yield [None] * len(sources)
+        return
+    with needed_for("--evidence"):
+        from peakzoom.apps.watch.evidence.recorder import Recorder
+    from peakzoom.apps.watch.folder import places_of
+
+    with ExitStack() as opened:
+        yield [
+            opened.enter_context(Recorder(run, recognizer, watching, replace(options, evidence=place)))
+            for place in places_of(options.evidence, sources)
+        ]
+
+
+def _show_recorded(record: Record, recorder: Recorder | None) -> bool:
+    """After the last record say what was recorded; whether something is missing."""
+    from peakzoom.apps.watch.records import Ended
+
+    if recorder is None or not isinstance(record, Ended) or not recorder.has_begun:
+        return False
+    session = recorder.session
+    said = f"evidence of {session.recorded} event{'' if session.recorded == 1 else 's'} in {recorder.place}"
+    if session.incomplete:
+        said += f", {session.incomplete} of them without a clip or a figure"
+    if session.known:
+        said += f", {session.known} more were there already"
+    if session.missing:
+        why = "; ".join(f"{count}: {reason}" for reason, count in session.not_recorded.most_common())
+        said += f"; {session.missing} not recorded ({why})"
+    if recorder.last_digest:
+        said += f"; the last link of their chain is {recorder.last_digest}"
+    say(said)
+    return bool(session.incomplete or session.missing)
 
 
 def _is_loss(record: Record) -> bool:
@@ -166,17 +211,16 @@ def _outputs(
                 [None] * len(sources),
             )
         return
-    from peakzoom.apps.watch.folder import WatchFolder, folder_names, watch_settings
+    from peakzoom.apps.watch.folder import WatchFolder, places_of, watch_settings
 
-    folders = [out / name for name in folder_names(sources)] if len(sources) > 1 else [out]
     with explain_full_disk(out, "watch again with --resume"), ExitStack() as opened:
         kept = [
             opened.enter_context(
                 WatchFolder(folder, watch_settings(recognizer, source, options, top), top, resume)
             )
-            for folder, source in zip(folders, sources, strict=True)
+            for folder, source in zip(places_of(out, sources), sources, strict=True)
         ]
-        yield [each.add for each in kept], [each.past for each in kept]
+        yield [_folder_writer(each) for each in kept], [each.past for each in kept]
 
 
 def _line_writer(name: str | None, top: int) -> Write:
@@ -186,11 +230,35 @@ def _line_writer(name: str | None, top: int) -> Write:
 
     source = {} if name is None else {"source": shown_name(name)}
 
-    def write(record: Record) -> None:
-        sys.stdout.write(json.dumps({**source, **to_line(record, top)}, allow_nan=False) + "\n")
+    def write(record: Record, recorder: Recorder | None) -> None:
+        line = {**source, **to_line(record, top), **_counts(record, recorder)}
+        sys.stdout.write(json.dumps(line, allow_nan=False) + "\n")
         sys.stdout.flush()
 
     return write
+
+
+def _folder_writer(folder: WatchFolder) -> Write:
+    """Writes into a folder."""
+
+    def write(record: Record, recorder: Recorder | None) -> None:
+        folder.add(record, _counts(record, recorder))
+
+    return write
+
+
+def _counts(record: Record, recorder: Recorder | None) -> dict[str, int]:
+    """What the last line says of evidence."""
+    from peakzoom.apps.watch.records import Ended
+
+    if recorder is None or not isinstance(record, Ended) or not recorder.has_begun:
+        return {}
+    session = recorder.session
+    return {
+        "recorded": session.recorded,
+        "incomplete": session.incomplete,
+        "not_recorded": session.missing,
+    }
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -9,15 +9,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-import av
-import numpy as np
-
 from peakzoom.explanation.draw import EvidenceVideo, draw_figure
 from peakzoom.explanation.evidence import Evidence
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder
 from peakzoom.utils.progress import Progress, progress_bar
-
-CLOCK = 90_000  # ticks a second, MPEG's own
+from peakzoom.video.encode import H264Writer, ticks_of
 
 
 def save(evidence: Evidence, folder: str | Path, progress: bool | Progress = True) -> list[Path]:
@@ -57,21 +53,13 @@ def write_video(evidence: Evidence, file: Path | BinaryIO, progress: Progress | 
         progress: called with (done, all) frames.
     """
     video = EvidenceVideo(evidence)
-    ticks = _ticks(evidence.times)
+    ticks = ticks_of(evidence.times)
     rate = Fraction(evidence.info.fps or 25.0).limit_denominator(1001)
-    # FFmpeg moves the index to the front by reading the file again, which needs a name.
-    target, options = (str(file), {"movflags": "+faststart"}) if isinstance(file, Path) else (file, {})
-    with av.open(target, "w", format="mp4", options=options) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK)
+    with H264Writer(file, rate) as writer:
         for number, picture in video.frames():
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = int(ticks[number]), Fraction(1, CLOCK)
-            container.mux(stream.encode(frame))
+            writer.add(picture, int(ticks[number]))
             if progress:
                 progress(number + 1, evidence.info.frames)
-        container.mux(stream.encode())
 
 
 def video_html(evidence: Evidence) -> str:
@@ -80,10 +68,3 @@ def video_html(evidence: Evidence) -> str:
     write_video(evidence, stream)
     data = base64.b64encode(stream.getvalue()).decode("ascii")
     return f'<video controls loop muted style="max-width: 100%" src="data:video/mp4;base64,{data}"></video>'
-
-
-def _ticks(times: np.ndarray) -> np.ndarray:
-    """Times as whole ticks that always advance: frames of the same time follow one tick apart."""
-    ticks = np.rint(times * CLOCK).astype(np.int64)
-    step = np.arange(len(ticks))
-    return np.maximum.accumulate(ticks - step) + step

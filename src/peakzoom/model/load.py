@@ -17,12 +17,17 @@ from peakzoom.utils.errors import UserError, did_you_mean, first_line
 
 
 def digest(model: torch.nn.Module) -> str:
-    """Sixteen hexadecimal digits that name a model's weights."""
+    """Sixteen hexadecimal digits that name a model's weights: the first of :func:`full_digest`."""
+    return full_digest(model)[:16]
+
+
+def full_digest(model: torch.nn.Module) -> str:
+    """SHA-256 of the names and bytes of a model's weights, in hex."""
     total = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:16]
+    return total.hexdigest()
 
 
 def find_model(path: str | Path) -> Path:

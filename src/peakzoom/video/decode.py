@@ -13,7 +13,6 @@ Three rules, each learnt from real files and held by a test:
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.segments import segment_of
 from peakzoom.video.colour import convertible, rgb_frame
 from peakzoom.video.container import open_file
+from peakzoom.video.cursor import Cursor
 from peakzoom.video.faults import reason_of
 from peakzoom.video.packets import Losses, decoded_frames
 from peakzoom.video.scan import Scan, VideoInfo, scan
@@ -123,15 +123,7 @@ def frames_of(
             raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
 
 
-class _Cursor(threading.local):
-    """Where the decoding of a file stands whose segments are read one after the other."""
-
-    key: tuple[object, ...] | None = None
-    frames: Iterator[av.VideoFrame] = iter(())
-    position = 0  # number of the next frame
-
-
-_cursor = _Cursor()
+_cursor: Cursor[av.VideoFrame] = Cursor()  # in a file whose segments are read
 
 
 def _read_again(scanned: Scan) -> Iterator[av.VideoFrame]:
@@ -140,15 +132,8 @@ def _read_again(scanned: Scan) -> Iterator[av.VideoFrame]:
     if (segment := segment_of(path)) is None:
         yield from _read(path, stream)
         return
-    facts = segment.file.stat()
-    key = (segment.file, stream, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-    if _cursor.key != key or _cursor.position > scanned.first:
-        _cursor.key, _cursor.frames, _cursor.position = key, _read(segment.file, stream), 0
-    for frame in _cursor.frames:
-        _cursor.position += 1
-        if _cursor.position > scanned.first:
-            yield frame
-    _cursor.key = None  # the file has ended
+    file = segment.file
+    yield from _cursor.read(file, stream, lambda: _read(file, stream), scanned.first)
 
 
 def _read(path: Path, stream: int) -> Iterator[av.VideoFrame]:

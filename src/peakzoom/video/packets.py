@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import av
 from av.codec.context import Flags as CodecFlags
@@ -23,6 +24,17 @@ UNDECODABLE = 10_000  # packets in a row that cannot be decoded, after which the
 ONE_EACH = frozenset({"h264", "hevc", "vp9", "av1"})
 STALLED = 15.0  # seconds of packets that give no frame, after which a live source has ended
 CAMERA_WAIT = 0.005  # seconds until a camera is asked for its next frame again
+
+
+class Origin(NamedTuple):
+    """The packet that a frame was decoded from."""
+
+    stream: int  # of the container
+    number: int  # as whoever asked has numbered it
+    key: bool  # decoding can begin with it
+
+
+Number: TypeAlias = "Callable[[Packet[VideoStream]], int]"  # told each packet once, before it is decoded
 
 
 @dataclass
@@ -69,20 +81,29 @@ class Losses:
 
 
 def decoded_frames(
-    container: InputContainer, stream: VideoStream, losses: Losses, live: bool = False
+    container: InputContainer,
+    stream: VideoStream,
+    losses: Losses,
+    live: bool = False,
+    number: Number | None = None,
 ) -> Iterator[av.VideoFrame]:
     """All frames of a freshly opened stream, in the decoder's output order; what is lost is noted in ``losses``.
 
     A file is read on where reading fails for a while. A ``live`` source is waited for, and ends where reading fails,
     or where packets come and no frame does.
+    With ``number`` each frame's ``opaque`` is its :class:`Origin`.
     """
     decode_on_one_thread(stream)
+    if number is not None:
+        stream.codec_context.flags |= CodecFlags.copy_opaque
     # Cropped by the codec to the pixel; without the flag the decoder leaves up to 31 columns on the left that are none.
     stream.codec_context.flags |= CodecFlags.unaligned
     failed = good = 0
     since = time.monotonic()  # the last frame
     in_fields = stream.codec_context.codec.canonical_name not in ONE_EACH
-    for packet in _packets(container, stream, losses, live):
+    for packet in stored_packets(container, stream, losses, live):
+        if number is not None and packet is not None and packet.size:
+            packet.opaque = Origin(stream.index, number(packet), packet.is_keyframe)
         try:
             frames = stream.decode(packet)
         except av.EOFError:  # the decoder has given its last frame
@@ -115,8 +136,8 @@ def decoded_frames(
         losses.empty = sum(not sample.size for sample in samples)
 
 
-def _packets(
-    container: InputContainer, stream: VideoStream, losses: Losses, live: bool
+def stored_packets(
+    container: InputContainer, stream: VideoStream, losses: Losses, live: bool = False
 ) -> Iterator[Packet[VideoStream] | None]:
     """Packets as they are stored; the last one, or None, has the decoder give what it holds back."""
     unread = 0

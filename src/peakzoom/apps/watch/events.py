@@ -108,6 +108,13 @@ class Merger:
         self._total = 0.0  # of its scores
         self._passed: list[_Stretch] = []  # stretches since then, which it may bridge
 
+    @property
+    def since(self) -> float:
+        """The time before which no event will begin that is still to come."""
+        if self._open is not None:
+            return self._open.start
+        return 0.0 if self._window is None else self._from
+
     def add(self, start: float, end: float, name: str | None, score: float) -> Iterator[Event]:
         """Add a window, in seconds, that starts no earlier than the last one; yields the events that it completes.
 

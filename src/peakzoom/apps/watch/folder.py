@@ -42,6 +42,11 @@ def folder_names(sources: Sequence[str]) -> list[str]:
     return [f"{number:0{digits}d}-{name.lstrip('-.')}" for number, name in enumerate(plain, 1)]
 
 
+def places_of(folder: Path, sources: Sequence[str]) -> list[Path]:
+    """The folder of each source: this one of a single one, folders in it of several."""
+    return [folder / name for name in folder_names(sources)] if len(sources) > 1 else [folder]
+
+
 class WatchFolder:
     """Writes the records of one source; a context. One process does at a time.
 
@@ -60,49 +65,49 @@ class WatchFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], top: int, resume: bool = False) -> None:
         self.past: Past | None = None
-        self._folder, self._top = folder, top
+        self._folder, self._settings, self._top = folder, dict(settings), top
         self._lines: FileIO | None = None
         self._events: EventFiles | None = None
+        self._held = ExitStack()
         lines = folder / LINES
-        old = resume and settings_file(lines).exists()
-        if not old:
+        self._old = resume and settings_file(lines).exists()
+        if not self._old:
             check_new_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+            return
         with ExitStack() as held:
             held.enter_context(only_writer(lines))
-            if old:
-                check_journal(lines, dict(settings))
-                self.past = read_past(lines)
-            else:
-                write_text(settings_file(lines), json.dumps(settings, indent=2) + "\n")
-            if self.past is None:
-                self._begin(held)
+            check_journal(lines, self._settings)
+            self.past = read_past(lines)
             self._held = held.pop_all()
 
-    def _begin(self, held: ExitStack) -> None:
+    def _begin(self) -> FileIO:
         """Open the files; what of the past comes again, and half a row that a killed process has left, goes."""
-        folder = self._folder
-        self._lines = held.enter_context((folder / LINES).open("ab" if self.past else "wb", buffering=0))
+        lines = self._folder / LINES
+        if not self._old:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._held.enter_context(only_writer(lines))
+            write_text(settings_file(lines), json.dumps(self._settings, indent=2) + "\n")
+        self._lines = self._held.enter_context(lines.open("ab" if self.past else "wb", buffering=0))
         if self.past is not None:
             self._lines.truncate(self.past.size)
-        sync(folder)
+        sync(self._folder)
         before = map(event_of, self.past.lines("event")) if self.past else ()
-        self._events = held.enter_context(EventFiles(folder, before))
+        self._events = self._held.enter_context(EventFiles(self._folder, before))
+        return self._lines
 
-    def add(self, record: Record) -> None:
-        """Write a record."""
+    def add(self, record: Record, more: Mapping[str, Any] | None = None) -> None:
+        """Write a record, with more in its line; the folder is made, and of the past goes what does, with the first."""
         if isinstance(record, Started) and self.past is not None:
             return
-        if self._lines is None:  # nothing of the past goes before there is something new
-            self._begin(self._held)
-        assert self._lines is not None and self._events is not None
-        line = json.dumps(to_line(record, self._top), allow_nan=False) + "\n"
+        lines = self._lines or self._begin()
+        line = json.dumps(to_line(record, self._top) | dict(more or {}), allow_nan=False) + "\n"
         try:
-            self._lines.write(line.encode())
+            lines.write(line.encode())
             if isinstance(record, Event):
+                assert self._events is not None
                 self._events.add(record)
         except OSError as error:
-            name_place(error, Path(self._lines.name))
+            name_place(error, Path(lines.name))
             raise
 
     def __enter__(self) -> WatchFolder:

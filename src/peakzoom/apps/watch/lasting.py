@@ -12,6 +12,7 @@ from torch import Tensor
 from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.source import Frame, SizeOf, Source, SourceItem, TimedFrame, open_here
 from peakzoom.utils.errors import DecodeError
+from peakzoom.video.packets import Number
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between attempts; each wait is twice the one before
 WAKE = 0.2  # seconds after which a waiting thread looks whether it is to stop
@@ -30,6 +31,7 @@ class Lasting:
         is_over: whether nobody wants its frames any more; asked all the time while it is away.
         tell: takes what is wrong before there is a source that could say it.
         clock: seconds, from any origin.
+        number: as :func:`peakzoom.apps.watch.source.open_source` takes it.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class Lasting:
         is_over: Callable[[], bool],
         tell: Callable[[SourceProblem], None] = lambda problem: None,
         clock: Callable[[], float] = time.monotonic,
+        number: Number | None = None,
     ) -> None:
-        self._open = partial(open_here, source, size, patience)
+        self._open = partial(open_here, source, size, number, patience)
         self._patience, self._is_over, self._tell, self._clock = patience, is_over, tell, clock
 
     def open(self) -> Source:

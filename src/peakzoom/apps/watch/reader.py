@@ -114,6 +114,23 @@ class Backlog:
         return sum(isinstance(item, Pending) for item in self._waiting)
 
 
+def start_beside(work: Callable[[], None], name: str) -> threading.Thread:
+    """Start a thread, whose PyTorch computes on one core: more would fight the network's for them."""
+    threads, ready = torch.get_num_threads(), threading.Event()
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # the call makes the number this thread's own
+        ready.set()
+        work()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    ready.wait()
+    torch.set_num_threads(threads)  # setting it in the thread has changed it here too
+    return thread
+
+
 def next_turn(backlogs: Sequence[Backlog], last: int, stop: threading.Event) -> int | None:
     """Wait until something can be taken: from which, in turns, beginning behind the last one.
 
@@ -159,15 +176,9 @@ class Reader:
 
     def start(self) -> None:
         """Start the thread. It does not keep the program from ending: a silent camera may hold it for a while."""
-        threads, ready = torch.get_num_threads(), threading.Event()
-        threading.Thread(target=self._run, args=(ready,), name="reader", daemon=True).start()
-        ready.wait()
-        torch.set_num_threads(threads)  # setting it in the thread has changed it here too
+        start_beside(self._run, "reader")
 
-    def _run(self, ready: threading.Event) -> None:
-        torch.set_num_threads(1)  # more threads, for resizing frames, would fight the network's for cores
-        torch.get_num_threads()  # the call makes the number this thread's own
-        ready.set()
+    def _run(self) -> None:
         error: BaseException | None = None
         source: Source | None = None
         try:

@@ -19,10 +19,11 @@ import math
 import re
 import stat
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
@@ -40,7 +41,7 @@ from peakzoom.video.container import FORMATS, one_line, open_file
 from peakzoom.video.decode import to_rgb
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import streamed
-from peakzoom.video.packets import Losses, decoded_frames
+from peakzoom.video.packets import Losses, Number, Origin, decoded_frames
 from peakzoom.video.shape import displayed_shape
 from peakzoom.video.streams import choice, stream_order, untried_stream
 
@@ -63,10 +64,14 @@ Decoded: TypeAlias = av.VideoFrame | str  # a frame, or one line on what went wr
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A frame, and when it is shown: seconds since the first."""
+    """A frame, and when it is shown: seconds since the first.
+
+    ``origin`` is the packet that it was decoded from, where the source was opened with ``number``.
+    """
 
     time: float
     frame: Frame
+    origin: Origin | None = None
 
 
 SourceItem: TypeAlias = TimedFrame | Break | SourceProblem
@@ -98,7 +103,12 @@ class Source:
     close: Callable[[], None]
 
 
-def open_source(source: str | Path, size: SizeOf) -> Source:
+def is_file(source: str | Path) -> bool:
+    """Whether a source is a file that can be read again, and not an address, a camera or standard input."""
+    return _place(source).is_file
+
+
+def open_source(source: str | Path, size: SizeOf, number: Number | None = None) -> Source:
     """Open a file in a process of its own (:mod:`peakzoom.video.guard`); anything else in this one.
 
     A file may be of any length; what is bounded is the time until its next frame. The process converts every frame,
@@ -109,29 +119,36 @@ def open_source(source: str | Path, size: SizeOf) -> Source:
         source: a file; an address of one of :data:`PROTOCOLS`; ``camera:0`` or a device such as ``/dev/video0``; ``-``
             for standard input.
         size: of converted frames; can be pickled.
+        number: is told each packet before it is decoded, and gives it a number, which frames then have. Packets of a
+            file stay in its process, and those of each stream are counted from 0.
 
     Raises:
         DecodeError: it cannot be opened or gives no frame; the reason is one line.
         UserError: the protocol is not supported.
     """
     if not _place(source).is_file:
-        return open_here(source, size)
-    items = streamed(source, _in_process, source, size, per_item=True)
+        return open_here(source, size, number)
+    items = streamed(source, _in_process, source, size, number is not None, per_item=True)
     facts = next(items)
     assert isinstance(facts, tuple)
     return Source(*facts, cast("Iterator[SourceItem]", items), torch.as_tensor, items.close)
 
 
-def _in_process(source: str | Path, size: SizeOf) -> Iterator[tuple[str, bool, float, int, int] | SourceItem]:
+def _in_process(
+    source: str | Path, size: SizeOf, numbered: bool
+) -> Iterator[tuple[str, bool, float, int, int] | SourceItem]:
     """In the other process: what a file says of itself, then its items with frames converted."""
-    opened = open_here(source, size)
+    numbers: dict[int, Iterator[int]] = defaultdict(count)  # of each stream that is tried
+    opened = open_here(source, size, (lambda each: next(numbers[each.stream_index])) if numbered else None)
     yield opened.name, opened.live, opened.rate, opened.height, opened.width
     with closing(opened):
         for item in opened.items:
-            yield TimedFrame(item.time, opened.convert(item.frame)) if isinstance(item, TimedFrame) else item
+            yield replace(item, frame=opened.convert(item.frame)) if isinstance(item, TimedFrame) else item
 
 
-def open_here(source: str | Path, size: SizeOf, patience: float = 0.0) -> Source:
+def open_here(
+    source: str | Path, size: SizeOf, number: Number | None = None, patience: float = 0.0
+) -> Source:
     """:func:`open_source` in this process, whatever it is; frames are converted when that is asked for.
 
     Where the connection to a file at an ``http`` address is lost, its next byte is asked for again, for up to
@@ -139,7 +156,7 @@ def open_here(source: str | Path, size: SizeOf, patience: float = 0.0) -> Source
     """
     place = _place(source)
     with reason_of(place.name):
-        return _source_at(place, size, patience)
+        return _source_at(place, size, number, patience)
 
 
 def is_live(source: str | Path) -> bool:
@@ -162,8 +179,8 @@ def shown_name(source: str | Path) -> str:
     return _place(source).name
 
 
-def _source_at(place: _Place, size: SizeOf, patience: float) -> Source:
-    container, stream, ahead, rest, chosen = _open_stream(place, patience)
+def _source_at(place: _Place, size: SizeOf, number: Number | None, patience: float) -> Source:
+    container, stream, ahead, rest, chosen = _open_stream(place, number, patience)
     frames = [each for each in ahead if isinstance(each, av.VideoFrame)]
     base = float(stream.time_base or 0)
     rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -207,7 +224,7 @@ def _timed(decoded: Iterator[Decoded], timeline: Timeline, base: float) -> Itera
         now, reason = timeline.place(_stamps(each, base))
         if reason:
             yield Break(now, reason)
-        yield TimedFrame(now, each)
+        yield TimedFrame(now, each, each.opaque if isinstance(each.opaque, Origin) else None)
 
 
 def _stamps(frame: av.VideoFrame, base: float) -> list[float | None]:
@@ -269,7 +286,7 @@ class _Opened(NamedTuple):
     choice: str | None  # a line on which stream of several it is
 
 
-def _open_stream(place: _Place, patience: float) -> _Opened:
+def _open_stream(place: _Place, number: Number | None, patience: float) -> _Opened:
     """Open the first video stream in order that gives a frame."""
     order: list[int] = []  # of its streams
     reasons: list[str] = []  # one for each stream that gave none
@@ -285,7 +302,7 @@ def _open_stream(place: _Place, patience: float) -> _Opened:
                 reason = "its video is in a format that FFmpeg has no decoder for"  # type: ignore[unreachable]
             else:
                 losses = Losses()
-                rest = _decoded(container, stream, losses, not place.is_file)
+                rest = _decoded(container, stream, losses, not place.is_file, number)
                 ahead = _look_ahead(rest, 1 if place.live else LOOKAHEAD)
                 if any(isinstance(each, av.VideoFrame) for each in ahead):
                     opened.pop_all()
@@ -339,10 +356,12 @@ def _open(place: _Place, patience: float) -> InputContainer:
         raise DecodeError(place.name, f"cannot be opened: {_reason(error)}") from error
 
 
-def _decoded(container: InputContainer, stream: VideoStream, losses: Losses, live: bool) -> Iterator[Decoded]:
+def _decoded(
+    container: InputContainer, stream: VideoStream, losses: Losses, live: bool, number: Number | None
+) -> Iterator[Decoded]:
     """Frames in order of presentation; between them a line where the first is lost, and at the end all that was."""
     said: list[str] = []
-    for frame in decoded_frames(container, stream, losses, live):
+    for frame in decoded_frames(container, stream, losses, live, number):
         if losses.first and not said:
             said = losses.lines(_reason)[:1]
             yield from said

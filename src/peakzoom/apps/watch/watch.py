@@ -15,10 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import Protocol
+
+from av.packet import Packet
+from av.video.stream import VideoStream
 
 from peakzoom.apps.watch.lasting import Lasting, moved
 from peakzoom.apps.watch.options import WatchOptions
@@ -29,6 +33,34 @@ from peakzoom.apps.watch.source import SizeOf, Source, is_elsewhere, is_live, op
 from peakzoom.apps.watch.watching import Watching
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.video.packets import Number
+
+
+class Recording(Protocol):
+    """Keeps what evidence may need of a source, in the thread that reads it."""
+
+    def number(self, packet: Packet[VideoStream]) -> int:
+        """As :func:`peakzoom.apps.watch.source.open_source` takes it."""
+        ...
+
+    def begin(self, source: str | Path, opened: Source) -> Source:
+        """The open source, whose items are noted. What this raises ends the watch, and the source is closed."""
+        ...
+
+
+@dataclass(frozen=True)
+class _One:
+    """One of the sources."""
+
+    source: str | Path | Source
+    past: Past | None
+    recording: Recording | None
+    opened: Source | None = None
+
+    @property
+    def number(self) -> Number | None:
+        """What packets are told to."""
+        return None if self.recording is None else self.recording.number
 
 
 def watch(
@@ -39,6 +71,7 @@ def watch(
     past: Past | None = None,
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.monotonic,
+    recording: Recording | None = None,
 ) -> Iterator[Record]:
     """Slide windows over a video, and yield each record as soon as it is known.
 
@@ -53,6 +86,7 @@ def watch(
             :class:`Started`, comes again.
         stop: once it is set, the window being scored is the last.
         clock: seconds, from any origin.
+        recording: keeps what evidence needs of a source that is given by its name.
 
     Raises:
         UserError: a class to ignore is unknown, or the scores are calibrated for other views than a window's; at once,
@@ -62,10 +96,10 @@ def watch(
     """
     options = options or WatchOptions()
     check(recognizer, [source], options)
+    one = _One(source, past, recording)
     if isinstance(source, str | Path) and not (options.reconnect and is_elsewhere(source)):
-        source = open_source(source, recognizer.preprocess.test_size)
-    turns = _turns(recognizer, [source], options, [past], stop or threading.Event(), clock, alone=True)
-    return _alone(turns)
+        one = replace(one, opened=open_source(source, recognizer.preprocess.test_size, one.number))
+    return _alone(_turns(recognizer, [one], options, stop or threading.Event(), clock, alone=True))
 
 
 def watch_all(
@@ -74,6 +108,7 @@ def watch_all(
     options: WatchOptions | None = None,
     *,
     pasts: Sequence[Past | None] | None = None,
+    recordings: Sequence[Recording | None] | None = None,
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Record]]:
@@ -87,8 +122,9 @@ def watch_all(
     """
     options = options or WatchOptions()
     check(recognizer, sources, options)
-    pasts = pasts or [None] * len(sources)
-    return _turns(recognizer, sources, options, pasts, stop or threading.Event(), clock)
+    nothing = [None] * len(sources)
+    ones = map(_One, sources, pasts or nothing, recordings or nothing)
+    return _turns(recognizer, list(ones), options, stop or threading.Event(), clock)
 
 
 def check(recognizer: Recognizer, sources: Sequence[str | Path | Source], options: WatchOptions) -> None:
@@ -121,9 +157,8 @@ def _alone(turns: Iterator[tuple[int, Record]]) -> Iterator[Record]:
 
 def _turns(
     recognizer: Recognizer,
-    sources: Sequence[str | Path | Source],
+    ones: Sequence[_One],
     options: WatchOptions,
-    pasts: Sequence[Past | None],
     stop: threading.Event,
     clock: Callable[[], float],
     alone: bool = False,
@@ -135,10 +170,10 @@ def _turns(
         return stop.is_set() or left.is_set()
 
     watched: list[Watching] = []
-    for source, past in zip(sources, pasts, strict=True):
-        live = options.live or _is_live(source)
-        opened = partial(_open, source, size, options, past, is_over, clock)
-        watched.append(Watching(recognizer, opened, replace(options, live=live), clock, changed, past))
+    for one in ones:
+        live = options.live or _is_live(one.source)
+        opened = partial(_open, one, size, options, is_over, clock)
+        watched.append(Watching(recognizer, opened, replace(options, live=live), clock, changed, one.past))
     running, last = list(range(len(watched))), -1
     try:
         for each in watched:
@@ -169,30 +204,34 @@ def _turns(
 
 
 def _open(
-    source: str | Path | Source,
+    one: _One,
     size: SizeOf,
     options: WatchOptions,
-    past: Past | None,
     is_over: Callable[[], bool],
     clock: Callable[[], float],
     tell: Callable[[SourceProblem], None],
 ) -> Source:
     """Open a source, in its reader's thread; ``tell`` takes what is wrong before it is there."""
+    source, past, patience = one.source, one.past, options.reconnect
     seconds = 0.0 if past is None else past.seconds
-    patience = options.reconnect
-    if not isinstance(source, str | Path):
+    if one.opened is not None:
+        opened = one.opened
+    elif not isinstance(source, str | Path):
         opened = source
     elif not patience or not is_elsewhere(source):
-        opened = open_source(source, size)
+        opened = open_source(source, size, one.number)
     elif is_live(source) or options.live:
         late = partial(replace, time=seconds)
-        opened = Lasting(
-            str(source), size, patience, is_over, lambda problem: tell(late(problem)), clock
-        ).open()
+        lasting = Lasting(
+            str(source), size, patience, is_over, lambda problem: tell(late(problem)), clock, one.number
+        )
+        opened = lasting.open()
     else:  # a file elsewhere, of which each byte can be asked for again
-        opened = open_here(source, size, patience)
-    if past is None or not opened.live:
+        opened = open_here(source, size, one.number, patience)
+    if past is not None and opened.live:
+        assert past.began is not None  # the same source was live
+        now = max((datetime.now(timezone.utc) - past.began).total_seconds(), seconds)
+        opened = moved(opened, now, f"nobody watched for {now - seconds:.3f} s")
+    if one.recording is None or not isinstance(source, str | Path):
         return opened
-    assert past.began is not None  # the same source was live
-    now = max((datetime.now(timezone.utc) - past.began).total_seconds(), seconds)
-    return moved(opened, now, f"nobody watched for {now - seconds:.3f} s")
+    return one.recording.begin(source, opened)
