@@ -294,7 +294,7 @@ def test_a_file_whose_connection_breaks_off(tmp_path: Path, suffix: str) -> None
         return torch.stack(pixels).permute(0, 3, 1, 2), rest
 
     with dropping(path, [cut]) as (address, asked):
-        pixels, rest = frames(open_here(address, lambda height, width: SIZE, 30.0))
+        pixels, rest = frames(open_here(address, lambda height, width: SIZE, patience=30.0))
         assert torch.equal(pixels, whole.frames) and rest == []
         assert len(asked) >= 2
     if suffix == ".mkv":  # of which FFmpeg has not read all ahead
