@@ -367,6 +367,27 @@ def test_a_cut_has_all_packets_that_its_frames_need() -> None:
     assert all(after.dts > before.dts for before, after in pairwise(timed))
 
 
+def test_a_cut_ends_where_no_packet_is_missing() -> None:
+    """Also where a watch was stopped, so that some frames never came whose packets had been read."""
+    for shown, ends in (
+        ([0, 2, 3, 1, 5], 3),  # frame 4 was still to come
+        ([0, 2, 3, 1], 3),
+        ([0, 2], 0),
+        ([0, 1, 2, 4, 5, 6, 3], 6),
+        ([0, 1, 2, 4, 5], 2),
+        ([0, 4, 2, 1], 0),
+    ):
+        found = [Mark(float(at), 0, Origin(0, number, number == 0), 0.0) for at, number in enumerate(shown)]
+        cut = traced(found).cut(Wanted(0.0, 100.0, 0.0, 0.0, 1000.0), key)
+        assert cut is not None and cut.marks[-1].time == ends, shown
+    long = [*range(30), 31, 32, 30, 34]  # packet 33 was read, and its frame has not come
+    cut = traced(marks(long)).cut(Wanted(8.0, 100.0, 0.0, 0.0, 1000.0), key)
+    assert cut is not None and cut.marks[-1].time == 32.0
+    lost = [*range(10), *range(12, 40)]  # packets 10 and 11 gave no frame, long ago
+    cut = traced(marks(lost)).cut(Wanted(8.0, 100.0, 0.0, 0.0, 1000.0), key)
+    assert cut is not None and cut.marks[-1].time == len(lost) - 1
+
+
 def test_a_cut_begins_where_it_can() -> None:
     trace = traced(marks(list(range(20))))
     for start, before, wanted in ((9.5, 0.0, 8.0), (9.5, 2.0, 0.0), (3.0, 0.0, 0.0), (17.2, 1.0, 16.0)):

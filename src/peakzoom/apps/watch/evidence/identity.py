@@ -56,7 +56,7 @@ def source_facts(name: str, file: Path | None) -> SourceFacts:
         OSError: the file cannot be read.
     """
     if file is None:
-        return SourceFacts(name, note=STREAM)
+        return SourceFacts("standard input" if name == "-" else name, note=STREAM)
     return SourceFacts(name, digest_of(file), file.stat().st_size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ class Maker:
     def close(self) -> None:
         """Let the file go."""
         if self._file is not None:
-            guarded(self._file, let_go)
+            with suppress(UserError):  # a process that has ended has let it go
+                guarded(self._file, let_go)
 
     def _clip(self, job: Job, folder: Path) -> _Clip:
         """Write the clip: copied where a browser can play that, else encoded."""
@@ -153,7 +155,8 @@ class Maker:
         """Why packets are not copied; None where they are."""
         if why := facts.why_not_copied():
             return why
-        if job.keyed is None:
+        late = job.keyed is not None and job.keyed.start > job.event.start + TIMESTAMP_ROUNDING
+        if job.keyed is None or (late and self._file is not None):
             return "no key frame is known from which it could begin"
         if self._file is not None and job.keyed.start < job.event.start - FARTHEST:
             return f"the key frame before it is more than {FARTHEST:g} s away"

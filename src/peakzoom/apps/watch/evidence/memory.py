@@ -99,10 +99,10 @@ class Memory:
             self._facts = facts_of(self._stream, shape)
 
     @property
-    def now(self) -> float:
-        """When the last frame is shown, in seconds since the first."""
+    def settled(self) -> float:
+        """Up to when it is known what a clip needs, in seconds since the first frame."""
         with self._lock:
-            return self._trace.now
+            return self._trace.settled
 
     def let_go(self, time: float) -> None:
         """No event that is still to come begins before this time."""

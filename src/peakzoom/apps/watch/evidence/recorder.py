@@ -165,8 +165,10 @@ class Recorder:
     def _hand_over(self, whether_or_not: bool) -> None:
         """Have those events written whose last frames have come, or all of them."""
         assert self._folder is not None and self._writer is not None
-        now = self._memory.now
-        while self._pending and (whether_or_not or now >= self._pending[0].end + self._options.clip_after):
+        settled = self._memory.settled
+        while self._pending and (
+            whether_or_not or settled >= self._pending[0].end + self._options.clip_after
+        ):
             event = self._pending.popleft()
             if self._stored and self._folder.holds(event.name, event.start, event.end):
                 self.session.known += 1

@@ -103,14 +103,24 @@ class Trace:
         )
         self._keys: deque[tuple[float, int, int]] = deque()  # key frames: time, number of frame and packet
         self._part = 0
-        self.now = 0.0  # of the last frame
+        self._last: deque[float] = deque([0.0], maxlen=LOOKAHEAD + 1)  # when the last frames are shown
 
     def add(self, frame: TimedFrame, came: float) -> None:
         """Note a frame, which came at that time by the clock."""
-        self.now = frame.time
+        self._last.append(frame.time)
         number = self._marks.add(Mark(frame.time, self._part, frame.origin, came), frame.time)
         if frame.origin is not None and frame.origin.key:
             self._keys.append((frame.time, number, frame.origin.number))
+
+    @property
+    def now(self) -> float:
+        """When the last frame is shown; 0 before the first."""
+        return self._last[-1]
+
+    @property
+    def settled(self) -> float:
+        """Up to when so many frames have followed that the packets of a clip are known."""
+        return self._last[0]
 
     def next_part(self) -> None:
         """The next frame does not follow the last one."""
@@ -148,9 +158,10 @@ class Trace:
         early = wanted.start - wanted.before + TIMESTAMP_ROUNDING
         first = max((at for at in able if marks[at].time <= early), default=able[0])
         last = max(at for at in inside if at == first or marks[at].time < until - TIMESTAMP_ROUNDING)
-        last = _closed(marks, first, last, inside[-1])
-        missing = last == len(marks) - 1 and marks[last].time < min(self.now, until - TIMESTAMP_ROUNDING)
         earlier = frozenset(mark.origin.number for mark in marks[:first] if mark.origin is not None)
+        numbers = [mark.origin and mark.origin.number for mark in marks[first : inside[-1] + 1]]
+        last = first + _closed(numbers, last - first, earlier)
+        missing = last == len(marks) - 1 and marks[last].time < min(self.now, until - TIMESTAMP_ROUNDING)
         longer = wanted.end > wanted.start + wanted.longest
         return Cut(number + first, marks[first : last + 1], earlier, missing or longer)
 
@@ -161,14 +172,26 @@ class Trace:
         return (later or stretches[-1:] or [(0, [])])[0]
 
 
-def _closed(marks: Sequence[Mark], first: int, last: int, end: int) -> int:
-    """The first frame from ``last`` on, up to ``end``, before which all packets' frames are shown that were stored."""
-    numbers = [None if mark.origin is None else mark.origin.number for mark in marks[first : end + 1]]
-    known = [number for number in numbers[: last - first + 1] if number is not None]
-    highest = max(known, default=-1)
-    for at in range(last - first, len(numbers)):
-        highest = max(highest, -1 if (number := numbers[at]) is None else number)
-        ahead = (number for number in numbers[at + 1 : at + 1 + LOOKAHEAD] if number is not None)
-        if all(number > highest for number in ahead):
-            return first + at
-    return end
+def _closed(numbers: Sequence[int | None], last: int, earlier: frozenset[int]) -> int:
+    """Where to end: the first frame from ``last`` on, or else the last before it, that misses no packet before its own.
+
+    Args:
+        numbers: of the packets of the frames from a clip's first one on, as far as they are known.
+        last: the frame with which the clip should end.
+        earlier: packets of frames that were shown before the first one.
+    """
+    settled = max(
+        (each for each in numbers[: max(len(numbers) - LOOKAHEAD, 1)] if each is not None), default=0
+    )
+
+    def whole(at: int) -> bool:
+        known = {each for each in numbers[: at + 1] if each is not None}
+        ahead = numbers[at + 1 : at + 1 + LOOKAHEAD]
+        highest = max(known, default=-1)
+        if any(each is not None and each < highest for each in ahead):
+            return False
+        # At the end of what is known, a frame that is still to come may be of a packet that has been read.
+        return len(ahead) == LOOKAHEAD or known | earlier >= set(range(settled + 1, highest))
+
+    ends = (*range(last, len(numbers)), *range(last - 1, -1, -1))
+    return next((at for at in ends if whole(at)), last)

@@ -57,32 +57,35 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until everything is written; not where a second Ctrl-C has ended the watch."""
-        assert self._thread is not None
         with self._changed:
             self._ending = True
             self._changed.notify_all()
-        if isinstance(error, KeyboardInterrupt):
-            return
-        while self._thread.is_alive():  # wakes again and again, so that Ctrl-C is heard on every system
-            self._thread.join(WAKE)
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+            if len(self._waiting) > 1:
+                log.info(f"{len(self._waiting)} events are still to be recorded; Ctrl-C leaves them out")
+            while self._thread is not None and self._thread.is_alive():
+                self._thread.join(WAKE)  # again and again, so that Ctrl-C is heard on every system
+        except KeyboardInterrupt:
+            log.warning(f"{len(self._waiting)} events were still to be recorded and are not")
+            raise
         self._folder.session.ended = now()
         self._try_page()
-
-    @property
-    def waiting(self) -> int:
-        """How many events are still to be written."""
-        return len(self._waiting)
 
     def put(self, job: Job, wait: bool) -> None:
         """Have an event written. Where there is no room for it and nothing may ``wait``, it is counted as missed."""
         with self._changed:
-            while wait and self._is_full(job):
+            while wait and self._is_full(job) and self._runs():
                 self._changed.wait(WAKE)
             if not self._is_full(job):
                 self._waiting.append(job)
                 self._changed.notify_all()
                 return
         self._miss(job.event, BEHIND)
+
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _is_full(self, job: Job) -> bool:
         size = sum(each.size for each in self._waiting)
@@ -147,6 +150,7 @@ class Writer:
         self._try_page()
 
     def _try_page(self) -> None:
+        """Make the page; where that fails the events are there all the same, and the next run makes it."""
         try:
             self._write_page()
         except OSError as error:
@@ -154,6 +158,10 @@ class Writer:
                 self._stop(error)
             else:
                 log.warning(f"the page of the evidence cannot say what was not recorded: {reason_of(error)}")
+        except Exception as error:  # noqa: BLE001 - the watch goes on whatever happens here
+            log.warning(
+                f"the page of the evidence cannot be made: {type(error).__name__}: {first_line(error)}"
+            )
 
     def _write_page(self) -> None:
         """The page and the sessions, and room for the next."""
