@@ -54,7 +54,7 @@ def test_all_that_is_known_of_an_event(
     }
     assert first["software"]["peakzoom"] == __import__("peakzoom").__version__
     assert first["rule"]["threshold"] == 0.5 and first["absolute"] is None  # which this file does not say
-    folder = place / f"00001_00h00m01s000_{classes[1]}"
+    folder = place / f"000001_00h00m01s000_{classes[1]}"
     assert {each.name for each in folder.iterdir()} == {
         "clip.mp4",
         "figure.png",
@@ -115,7 +115,7 @@ def test_each_event_has_its_clip(video: Path, tmp_path: Path, kept: bool) -> Non
     whole = decode(video)
     for facts, start in zip(events_in(tmp_path / "e"), (1.0, 5.0, 8.0), strict=True):
         assert facts["start"] == start and facts["notes"] == []
-        clip = decode(next((tmp_path / "e").glob(f"{facts['number']:05d}_*/clip.mp4")))
+        clip = decode(next((tmp_path / "e").glob(f"{facts['number']:06d}_*/clip.mp4")))
         first = round(facts["clip"]["start"] * 10)
         assert first <= start * 10 - 5 and facts["clip"]["plays_from"] == pytest.approx(
             start - 0.5 - first / 10
@@ -147,11 +147,11 @@ def test_class_names_are_hostile_input(video: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "folder"),
     [
-        ("kick", "00007_01h01m02s300_kick"),
-        ("open the door", "00007_01h01m02s300_open_the_door"),
-        ("..", "00007_01h01m02s300_class"),
-        ("a/b\\c:d*e", "00007_01h01m02s300_a_b_c_d_e"),
-        ("打" * 40, "00007_01h01m02s300_" + "打" * 26),
+        ("kick", "000007_01h01m02s300_kick"),
+        ("open the door", "000007_01h01m02s300_open_the_door"),
+        ("..", "000007_01h01m02s300_class"),
+        ("a/b\\c:d*e", "000007_01h01m02s300_a_b_c_d_e"),
+        ("打" * 40, "000007_01h01m02s300_" + "打" * 26),
     ],
 )
 def test_folder_names(name: str, folder: str) -> None:
@@ -289,32 +289,34 @@ def test_what_a_killed_process_leaves_is_put_in_order(tmp_path: Path) -> None:
     """A draft, half a line of checksums, and an event whose checksums it did not come to."""
     place = tmp_path / "e"
     put(place, "wave", "kick", "wave")
-    (place / ".00004_00h00m03s000_kick.part").mkdir()
-    (place / ".00004_00h00m03s000_kick.part" / "clip.mp4").write_bytes(b"half")
+    (place / ".000004_00h00m03s000_kick.part").mkdir()
+    (place / ".000004_00h00m03s000_kick.part" / "clip.mp4").write_bytes(b"half")
     (place / ".room.part").write_bytes(bytes(10))
+    (place / "sessions.json").write_text('[{"began": "2024-01-01T00:00:00.000Z"}]')  # as at its beginning
     sums = place / "SHA256SUMS"
     lines = sums.read_text().splitlines(keepends=True)
     sums.write_text("".join(lines[:-1]) + lines[-1][:30])
     assert put(place, "kick") == []
     assert [each["class"] for each in events_in(place)] == ["wave", "kick", "wave", "kick"]
+    assert json.loads((place / "sessions.json").read_text())[0]["recorded"] == 3
     check(place)
 
 
 def test_a_change_shows(tmp_path: Path) -> None:
     place = tmp_path / "e"
     put(place, "wave", "kick", "wave")
-    file = place / "00001_00h00m00s000_wave" / "event.json"
+    file = place / "000001_00h00m00s000_wave" / "event.json"
     file.write_text(file.read_text().replace('"score": 0.5', '"score": 0.9'))
     assert put(place) == [
-        "00002_00h00m01s000_kick does not follow the event before it: one of them was changed"
+        "000002_00h00m01s000_kick does not follow the event before it: one of them was changed"
     ]
     done = subprocess.run(
         ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=place, capture_output=True, text=True
     )
-    assert done.returncode == 1 and done.stdout == "00001_00h00m00s000_wave/event.json: FAILED\n"
-    shutil.rmtree(place / "00002_00h00m01s000_kick")
+    assert done.returncode == 1 and done.stdout == "000001_00h00m00s000_wave/event.json: FAILED\n"
+    shutil.rmtree(place / "000002_00h00m01s000_kick")
     assert put(place) == [
-        "00003_00h00m02s000_wave does not follow the event before it: one of them was changed"
+        "000003_00h00m02s000_wave does not follow the event before it: one of them was changed"
     ]
     for text in (
         "no JSON",
@@ -323,6 +325,6 @@ def test_a_change_shows(tmp_path: Path) -> None:
         file.read_text().replace('"windows": 1', '"windows": "<b>"'),
     ):
         file.write_text(text)
-        assert put(place)[0].startswith("00001_00h00m00s000_wave cannot be read")
+        assert put(place)[0].startswith("000001_00h00m00s000_wave cannot be read")
     put(place, "kick")
-    assert max(int(each.name[:5]) for each in place.iterdir() if each.is_dir()) == 4  # no number twice
+    assert max(int(each.name[:6]) for each in place.iterdir() if each.is_dir()) == 4  # no number twice

@@ -121,7 +121,7 @@ def test_a_damaged_file(
     assert code in (0, 1) and last["recorded"] == last["events"] > 0 and last["not_recorded"] == 0, err
     check(tmp_path / "e")
     for facts in events_in(tmp_path / "e"):
-        file = next((tmp_path / "e").glob(f"{facts['number']:05d}_*")) / facts["clip"]["file"]
+        file = next((tmp_path / "e").glob(f"{facts['number']:06d}_*")) / facts["clip"]["file"]
         assert decode(file).info.frames == facts["clip"]["frames"] or facts["notes"]
 
 

@@ -238,6 +238,6 @@ def test_a_page_of_very_many_events(browser: Browser, tmp_path: Path) -> None:
 def _event(number: int) -> Recorded:
     name, start = f"class {number % 7}", 10.0 * number
     return Recorded(
-        f"{number + 1:05d}_x", "0" * 64, number + 1, 1, name, start, start + 4, 0.5, 0.9, 3, None, None,
+        f"{number + 1:06d}_x", "0" * 64, number + 1, 1, name, start, start + 4, 0.5, 0.9, 3, None, None,
         0.0, 0.0, 0.0, {}, False, [],
     )  # fmt: skip

@@ -6,7 +6,7 @@
     evidence.json                 the source and the weights; another source or other weights are refused
     sessions.json                 each run of the watch: from when to when, what was recorded and what was not
     SHA256SUMS                    of all files below, as "sha256sum -c SHA256SUMS" reads it
-    00001_00h01m02s300_kick/      the first event
+    000001_00h01m02s300_kick/      the first event
         event.json                all that is known of it; with the digest of the event.json before it
         clip.mp4  figure.png  thumbnail.jpg  peaks.json
 
@@ -46,7 +46,7 @@ IDENTITY, SESSIONS, SUMS, PAGE, EVENT = (
     "event.json",
 )
 LOCK, ROOM = f".lock{DRAFT}", f".room{DRAFT}"
-EVENT_FOLDER = re.compile(r"(\d{5,})_[^/\\]+")
+EVENT_FOLDER = re.compile(r"(\d{6,})_[^/\\]+")
 SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
 CLIPS = ("clip.mp4", "clip.webm")
 FIGURE, THUMBNAIL, PEAKS = "figure.png", "thumbnail.jpg", "peaks.json"
@@ -195,7 +195,7 @@ class EvidenceFolder:
             self._number = 0  # the highest so far
             self._load()
             self._sum_up()
-            self.sessions = [*_read_sessions(place / SESSIONS), Session(now())]
+            self.sessions = [*self._read_sessions(), Session(now())]
             self._held = held.pop_all()
 
     def __enter__(self) -> EvidenceFolder:
@@ -305,6 +305,22 @@ class EvidenceFolder:
             if not same:
                 raise UserError(f"{place} holds evidence {whose} ({before}): name another --evidence")
 
+    def _read_sessions(self) -> list[Session]:
+        """The runs so far, with what those have recorded that were killed; UserError if the file is damaged."""
+        file = self.place / SESSIONS
+        if not file.exists():
+            return []
+        try:
+            found = [Session(**each) for each in json.loads(file.read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"{file} is damaged ({first_line(error)}): move it away, or name another --evidence"
+            ) from error
+        for number, each in enumerate(found, 1):
+            each.not_recorded = Counter(each.not_recorded)
+            each.recorded = max(each.recorded, sum(event.session == number for event in self.events))
+        return found
+
     def _tidy(self) -> None:
         """Remove what a killed process was writing."""
         for draft in self.place.glob(f".*{DRAFT}"):
@@ -354,33 +370,18 @@ def folder_name(number: int, event: Event) -> str:
     """A folder's name by order, time and class, which every file system and shell takes.
 
     >>> folder_name(7, Event(62.3, 65.0, "kick/../a b", 0.9, 0.9, 3))
-    '00007_00h01m02s300_kick_a_b'
+    '000007_00h01m02s300_kick_a_b'
     """
     minutes, milliseconds = divmod(round(event.start * 1000), 60_000)
     hours, minutes = divmod(minutes, 60)
     seconds, milliseconds = divmod(milliseconds, 1000)
     letters = "".join(letter if letter.isalnum() else " " for letter in event.name)
     name = "_".join(letters.split()).encode()[:LETTERS].decode(errors="ignore").strip("_") or "class"
-    return f"{number:05d}_{hours:02d}h{minutes:02d}m{seconds:02d}s{milliseconds:03d}_{name}"
+    return f"{number:06d}_{hours:02d}h{minutes:02d}m{seconds:02d}s{milliseconds:03d}_{name}"
 
 
 def _event_folder(path: Path) -> re.Match[str] | None:
     return EVENT_FOLDER.fullmatch(path.name) if path.is_dir() and not path.is_symlink() else None
-
-
-def _read_sessions(file: Path) -> list[Session]:
-    """The runs so far; none where there is no such file. UserError if it is damaged."""
-    if not file.exists():
-        return []
-    try:
-        found = [Session(**each) for each in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{file} is damaged ({first_line(error)}): move it away, or name another --evidence"
-        ) from error
-    for each in found:
-        each.not_recorded = Counter(each.not_recorded)
-    return found
 
 
 def _text(values: object) -> str:
