@@ -17,10 +17,10 @@ from PIL import Image
 
 from peakzoom.explanation import explain, save
 from peakzoom.explanation.draw import EvidenceVideo, Painter, draw_middles, headline
-from peakzoom.explanation.write import _ticks
 from peakzoom.utils import durable
 from peakzoom.utils.errors import UserError
 from peakzoom.video.decode import decode
+from peakzoom.video.encode import ticks_of
 from peakzoom.video.sampling import Views
 
 ONE = Views(clips=2, crops=1)
@@ -169,7 +169,7 @@ def test_a_picture_of_what_a_model_looks_at(
 
 @pytest.mark.parametrize("times", [[0.0], [0, 0, 0], [0, 0.04, 0.04, 0.04, 0.08], [0, 1, 2.5]])
 def test_ticks_advance(times: list[float]) -> None:
-    ticks = _ticks(np.array(times, dtype=np.float64))
+    ticks = ticks_of(np.array(times, dtype=np.float64))
     assert (np.diff(ticks) > 0).all()
     np.testing.assert_allclose(ticks / 90_000, times, atol=1e-4)
 
