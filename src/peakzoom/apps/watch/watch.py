@@ -75,15 +75,16 @@ def watch(
 ) -> Iterator[Record]:
     """Slide windows over a video, and yield each record as soon as it is known.
 
-    The first record is :class:`Started`, the last one :class:`Ended`. A :class:`ScoredWindow` comes once it is scored,
-    an event once nothing that follows can change it.
+    The first record is :class:`~peakzoom.apps.watch.records.Started`, the last one
+    :class:`~peakzoom.apps.watch.records.Ended`. A :class:`~peakzoom.apps.watch.records.ScoredWindow` comes once it is
+    scored, an event once nothing that follows can change it.
 
     Args:
         recognizer: with any engine.
         source: what :func:`peakzoom.apps.watch.source.open_source` takes, or what it gives.
         options: None for the defaults of :class:`WatchOptions`.
         past: what an earlier process has written of the source with the same options; no record of it, nor
-            :class:`Started`, comes again.
+            :class:`~peakzoom.apps.watch.records.Started`, comes again.
         stop: once it is set, the window being scored is the last.
         clock: seconds, from any origin.
         recording: keeps what evidence needs of a source that is given by its name.
@@ -114,8 +115,8 @@ def watch_all(
 ) -> Iterator[tuple[int, Record]]:
     """:func:`watch` several sources with one model, a window of each in turn; records come with the source's place.
 
-    A source that cannot be opened, or whose file hangs or crashes the decoder, has a :class:`SourceProblem` for it and
-    ends; the others go on.
+    A source that cannot be opened, or whose file hangs or crashes the decoder, has a
+    :class:`~peakzoom.apps.watch.records.SourceProblem` for it and ends; the others go on.
 
     Raises:
         UserError: as :func:`watch`.

@@ -97,7 +97,7 @@ class Recorder:
                 self._pending += events
 
     def open(self, source: str | Path, size: SizeOf) -> Source:
-        """Open a source and :meth:`begin`."""
+        """Open a source and :meth:`Recorder.begin`."""
         return self.begin(source, open_source(source, size, self.number))
 
     def begin(self, source: str | Path, opened: Source) -> Source:
