@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ SETTINGS = [  # backbone, frames, size, zoom_source and what else; all that diff
         marks=pytest.mark.slow,
     ),
     ("tcnn_xs", 5, 32, 1, {"branches": ("original",)}),
+    ("tcnn_xs_local", 8, 32, 1, {"branches": BRANCHES[:2]}),
     *(
         pytest.param(name, frames, 32, 1, {"branches": ("original",)}, marks=pytest.mark.slow)
         for name, frames in (("slowfast_r50", 6), ("s3d", 20))
@@ -83,6 +85,9 @@ def test_engines_answer_as_the_network(
     from peakzoom.inference.engines.openvino import OpenVinoEngine, from_onnx
 
     model = trained(backbone, frames, size, zoom_source, **options)
+    for module in model.modules():  # what the classifiers add tells classes, and clips of a batch, apart
+        if isinstance(module, torch.nn.Linear) and module.bias is not None:
+            torch.nn.init.normal_(module.bias)
     graph = to_onnx(model)  # takes most of the time
     for built in (OnnxEngine(graph), OpenVinoEngine(from_onnx(graph))):
         assert built.classes == model.classes and built.preprocess == Preprocess.from_dict(model.preprocess)
@@ -93,6 +98,24 @@ def test_engines_answer_as_the_network(
             built(views(1, frames + 1, size * zoom_source))
         with pytest.raises(ValueError, match=r"expected torch\.uint8"):
             built(clips.float())
+
+
+def test_an_engine_that_is_wrong_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that adds a bias along the batch, as OpenVINO 2026.4.1 did, or gives no number."""
+    from peakzoom.inference.engines import onnx as engines
+
+    model = trained("tcnn_xs", 4, 32, branches=("original",))
+    true = engines.OnnxEngine.__call__
+    for wrong in (lambda found: found + torch.arange(len(found))[:, None], lambda found: found * torch.nan):
+
+        def faulty(self: object, clips: Tensor, wrong: Any = wrong) -> dict[str, Tensor]:
+            return {name: wrong(logits) for name, logits in true(self, clips).items()}  # type: ignore[arg-type]
+
+        monkeypatch.setattr(engines.OnnxEngine, "__call__", faulty)
+        with pytest.raises(UserError, match="engine onnx differs from the network by"):
+            build_engine(model, "onnx")
+    monkeypatch.undo()
+    build_engine(model, "onnx")
 
 
 @pytest.mark.slow

@@ -83,7 +83,8 @@ def score(gathered: Tensor, head: nn.Linear, how: str) -> Tensor:
 
 def class_scores(features: Tensor, weight: Tensor, how: str) -> Tensor:
     """(B, C, T', h, w), (S, C) -> (B, S): the mean over the slices of what the cells of each class map make."""
-    return pool_cells(class_response_maps(features, weight), how).mean(2)
+    # The axis goes in a step of its own: where it goes in the mean, OpenVINO 2026.4 adds a bias that follows along B.
+    return pool_cells(class_response_maps(features, weight), how).mean(2, keepdim=True).squeeze(2)
 
 
 def quiet_loss(

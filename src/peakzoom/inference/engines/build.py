@@ -9,12 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.nn import functional as F
+
 from peakzoom.inference.engines.base import Engine
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.model import PeakZoom
 from peakzoom.model.precision import FULL
 from peakzoom.utils.errors import UserError
+from peakzoom.video.views import to_input
 
+TOLERANCE = 1e-3  # of logits, as parts of the largest where that is above 1
 ENGINES = ("torch", "onnx", "openvino")
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files that can be run
 
@@ -30,7 +35,31 @@ def build_engine(model: PeakZoom, name: str = "torch", device: str = "auto", pre
     if name == "torch":
         return TorchEngine(model, device, precision)
     engine, convert = _exporting(name, device, precision)
-    return engine(convert(model))
+    built = engine(convert(model))
+    _expect_same(built, model)
+    return built
+
+
+def _expect_same(engine: Engine, model: PeakZoom) -> None:
+    """Refuse (UserError) an engine that does not compute what the network does: converters and runtimes have faults.
+
+    The original branch is compared, on two clips at once of smooth noise; what the others see hangs on places that
+    rounding may choose otherwise, and ``peakzoom export`` compares it on real clips.
+    """
+    height, width = engine.preprocess.view_shape[2:]
+    draw = torch.Generator().manual_seed(0)
+    small = torch.rand((2 * engine.preprocess.frames, 3, 4, 4), generator=draw)
+    smooth = F.interpolate(small, (height, width), mode="bilinear")
+    views = (255 * smooth).byte().unflatten(0, (2, -1))
+    with torch.inference_mode():
+        expected = model(*to_input(views, engine.preprocess)).logits()["original"]
+    off = float((engine(views)["original"] - expected).abs().max())
+    most = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not off <= most:  # not >, so that a NaN is refused
+        raise UserError(
+            f"engine {engine.name} differs from the network by {off:.2g} in a logit, more than {most:.2g}: its "
+            "predictions would be wrong here; take another --engine, or another version of its library"
+        )
 
 
 def open_exported(file: Path, name: str | None = None, device: str = "auto", precision: str = FULL) -> Engine:
