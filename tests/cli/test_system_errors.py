@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from peakzoom import cli
+from peakzoom.utils.durable import whole_folder
 
 resource = pytest.importorskip("resource", reason="bounds the length of files, which Windows cannot")
 
@@ -36,7 +37,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ablate": ("{list} --out {out}", ""),
     "calibrate": (f"{{run}} --split train {' '.join(ONE)}", ""),
     "report": ("{run} --out {out}", ""),
+    "data convert": ("{list} {out} --to manifest", ""),
+    "propose": ("{run} {clip} --to cvat --out {out} --device cpu", ""),
 }
+FOLDERS = ("evaluate", "explain", "calibrate", "report", "data convert", "propose")  # whole or not there
 LITTLE = 100  # bytes that a file may have
 
 
@@ -167,6 +171,19 @@ def test_no_room(command: str, own: Path, refused: Refused, tmp_path: Path) -> N
         return
     assert not final.exists() or not any(each.stat().st_size for each in final.rglob("*") if each.is_file())
     assert not list(tmp_path.rglob("*.mp4")) and not list(tmp_path.glob(".export-*"))
+
+
+@pytest.mark.parametrize("command", FOLDERS)
+def test_a_folder_that_another_process_writes(
+    command: str, own: Path, refused: Refused, tmp_path: Path
+) -> None:
+    out = own / "cascade" if command == "calibrate" else tmp_path / "new"
+    with whole_folder(out) as draft:
+        (draft / "a").write_text("the first one's")
+        said = refused(command, out)
+    assert f"{out} is being written by another process: wait for it" in said
+    assert [each.name for each in out.iterdir()] == ["a"] and not list(out.parent.glob(f"{out.name}.*"))
+    shutil.rmtree(out)
 
 
 def test_standard_output_that_takes_no_more(tmp_path: Path) -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -105,12 +111,82 @@ def test_a_folder_is_replaced_when_the_new_one_is_complete(tmp_path: Path) -> No
     for name in ("best.part", "best", "best.old.part"):
         (tmp_path / name / "inner").mkdir(parents=True)
         (tmp_path / name / "inner" / "a").write_text(name)
-    with whole_folder(tmp_path / "best") as draft:
+    with whole_folder(tmp_path / "best", replace=True) as draft:
         (draft / "inner").mkdir()
         (draft / "inner" / "a").write_text("new")
         assert (tmp_path / "best" / "inner" / "a").read_text() == "best"
     assert names(tmp_path) == ["best", "best/inner", "best/inner/a"]
     assert (tmp_path / "best" / "inner" / "a").read_text() == "new"
+
+
+def at_once(work: Callable[[int], None], count: int = 8) -> list[UserError]:
+    """What the writers that were refused are told."""
+    start = Barrier(count)
+
+    def one(number: int) -> UserError | None:
+        start.wait()
+        try:
+            work(number)
+        except UserError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(count) as pool:
+        return [each for each in pool.map(one, range(count)) if each is not None]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_of_writers_at_once_one_has_the_folder(tmp_path: Path, replace: bool) -> None:
+    for place in range(5):
+        folder = tmp_path / f"new{place}"
+
+        def write(number: int, folder: Path = folder) -> None:
+            with whole_folder(folder, replace=replace) as draft:
+                for name in range(10):
+                    (draft / f"{name}").write_text(str(number))
+
+        refused = at_once(write)
+        assert all("by another process" in str(each) for each in refused)
+        assert len(refused) == 7 if not replace else len(refused) < 8
+        assert names(folder) == [str(name) for name in range(10)]
+        assert len({each.read_text() for each in folder.iterdir()}) == 1
+    assert all(each.is_dir() and each.suffix == "" for each in tmp_path.iterdir())
+
+
+def test_writers_of_a_file_wait_for_one_another(tmp_path: Path) -> None:
+    text = [str(number) * 100_000 for number in range(8)]
+    assert at_once(lambda number: write_text(tmp_path / "a", text[number])) == []
+    assert (tmp_path / "a").read_text() in text and names(tmp_path) == ["a"]
+
+
+def test_a_folder_that_another_has_written_meanwhile_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()  # empty ones may be there
+
+    def write() -> None:
+        with whole_folder(folder) as draft:
+            (draft / "a").write_text("mine")
+            (folder / "b").write_text("another's")
+
+    for _ in range(2):  # while it works, and before it begins
+        with pytest.raises(UserError, match="was written by another process in the meantime"):
+            write()
+        assert names(tmp_path) == ["new", "new/b"] and (folder / "b").read_text() == "another's"
+
+
+@pytest.mark.slow
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from pathlib import Path; from peakzoom.utils.durable import whole_folder\n"
+        f"with whole_folder(Path({str(tmp_path / 'new')!r})) as draft:\n"
+        "    (draft / 'old').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", code], check=False, env=environment)
+    assert ended.returncode == -signal.SIGKILL and "new.part/old" in names(tmp_path)
+    with whole_folder(tmp_path / "new") as draft:
+        (draft / "a").write_text("new")
+    assert names(tmp_path) == ["new", "new/a"]
 
 
 @pytest.mark.parametrize(

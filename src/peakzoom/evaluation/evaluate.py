@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import explain_full_disk, sync, whole_folder
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
+from peakzoom.utils.lock import lock_of, only_writer
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead
 
@@ -111,14 +113,12 @@ def evaluate(
             is full.
     """
     views, out = recognizer.choose_views(views), Path(out)
-    check_out(out, resume)
     if faithfulness:
         torch_engine(recognizer)
     entries = data.with_classes(recognizer.classes).entries  # refuses before a folder is made
     game = PointingGame(recognizer, entries, data.places) if data.places is not None else None
     part = part_of(out)
-    with explain_full_disk(out, "go on with --resume"):
-        _open_part(part, resume)
+    with explain_full_disk(out, "go on with --resume"), _alone(out, part, resume):
         settings = journal_settings(recognizer, data, views)
         known = gather_shards(part, settings, recognizer.classes)
         with Journal(part / OWN, settings, resume) as journal:
@@ -137,18 +137,27 @@ def evaluate(
                     recognizer, data.entries, views, workers=workers, progress=progress, journal=journal
                 )
             result = replace(result, faithfulness=measured)
-        with whole_folder(out, part / "files") as draft:
+        with whole_folder(out, part / "files", replace=resume) as draft:
             write_evaluation(draft, result, scored, _about(recognizer, data, views), recognizer.early_exit)
         shutil.rmtree(part)
     return result
 
 
-def _open_part(part: Path, resume: bool) -> None:
-    """The folder of an unfinished evaluation; one that is not gone on with has no score in it."""
-    if part.exists() and not resume:
-        shutil.rmtree(part)
-    part.mkdir(parents=True, exist_ok=True)
-    sync(part.parent)
+@contextmanager
+def _alone(out: Path, part: Path, resume: bool) -> Iterator[None]:
+    """The only process that evaluates into a folder; the unfinished one is there, and empty if it is not gone on with.
+
+    Raises:
+        UserError: another process does, or as :func:`check_out`.
+    """
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out, lock_of(part)):
+        check_out(out, resume)
+        if part.exists() and not resume:
+            shutil.rmtree(part)
+        part.mkdir(exist_ok=True)
+        sync(part.parent)
+        yield
 
 
 def _noting(journal: Journal, game: PointingGame | None, entries: Sequence[Entry]) -> Note:

@@ -13,7 +13,8 @@ from peakzoom.inference.prediction import Effort, Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import DRAFT, by_name, check_new_folder
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.journal import Journal, check_journal, hash_of, is_written, whole_lines
+from peakzoom.utils.journal import Journal, check_journal, hash_of, whole_lines
+from peakzoom.utils.lock import is_written
 from peakzoom.video.sampling import Views
 
 OWN = "rest.jsonl"  # of the evaluation itself; shards have files of their own
@@ -37,7 +38,9 @@ def check_out(out: Path, resume: bool) -> None:
     if not (resume and part.exists() and (out / "metrics.json").is_file()):
         check_new_folder(out)
     journals = list(part.glob("*.jsonl"))
-    if running := [file for file in journals if file.name == OWN and is_written(file)]:
+    # Shards write beside one that goes on, and would lose what they write to one that begins anew.
+    rivals = [file for file in journals if file.name == OWN or not resume]
+    if running := [file for file in rivals if is_written(file)]:
         raise UserError(
             f"{running[0]} is being written by another process: wait for it, or name another --out"
         )

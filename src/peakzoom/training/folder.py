@@ -25,7 +25,8 @@ from peakzoom.training.options import FROM_SCRATCH
 from peakzoom.training.recipes import LEFT_OUT, flat
 from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError, printable
-from peakzoom.utils.journal import changed_settings, only_writer
+from peakzoom.utils.journal import changed_settings
+from peakzoom.utils.lock import only_writer
 from peakzoom.utils.plain import read_object
 from peakzoom.utils.system import expect_place
 
@@ -219,5 +220,5 @@ def original_alone(model: PeakZoom) -> PeakZoom:
 
 
 def _save(model: PeakZoom, folder: Path) -> None:
-    with whole_folder(folder) as draft:
+    with whole_folder(folder, replace=True) as draft:
         model.save_pretrained(draft)

@@ -1,7 +1,8 @@
 """Files that are whole or not there: written under another name, synced to the disk, then renamed.
 
 A process that is killed, a disk that is full and a power cut then leave the old file or the new one, never a part of
-one. What is left of a draft ends in ``.part``; nothing reads it, and the next attempt writes over it.
+one. What is left of a draft ends in ``.part``; nothing reads it, and the next attempt writes over it. A draft has one
+writer at a time (:mod:`peakzoom.utils.lock`).
 """
 
 from __future__ import annotations
@@ -11,33 +12,39 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.lock import lock_of, only_writer
 from peakzoom.utils.system import DISK_FULL, expect_place, named, reason_of, system_error
 
 DRAFT = ".part"
 DISK_LOST = (errno.EIO, errno.EROFS)  # broken, or made read-only since
+PATIENCE = 60.0  # seconds that another writer of a file may take
 
 
 @contextmanager
 def draft_of(file: Path, draft: Path | None = None) -> Iterator[Path]:
     """A name to write under; what is there at the end of the block is synced and becomes ``file``.
 
-    An error in the block removes the draft and leaves ``file`` as it was. The draft lies beside it when not given.
+    An error in the block removes the draft and leaves ``file`` as it was. The draft lies beside it when not given, and
+    of two writers the second waits.
     """
-    draft = draft or file.with_name(file.name + DRAFT)
-    try:
-        yield draft
-        sync(draft)
-        draft.replace(file)
-    except BaseException as error:
-        name_place(error, file)
-        with suppress(OSError):
-            draft.unlink()
-        raise
+    with ExitStack() as held:
+        if draft is None:
+            draft = file.with_name(file.name + DRAFT)
+            held.enter_context(only_writer(file, lock_of(draft), PATIENCE))
+        try:
+            yield draft
+            sync(draft)
+            draft.replace(file)
+        except BaseException as error:
+            name_place(error, file)
+            with suppress(OSError):
+                draft.unlink()
+            raise
     sync(file.parent)
 
 
@@ -94,24 +101,48 @@ def by_name(folder: Path) -> Path:
 
 
 @contextmanager
-def whole_folder(folder: Path, draft: Path | None = None) -> Iterator[Path]:
-    """A draft to fill, which is the folder of that name when the block ends; one that is there goes then.
+def whole_folder(folder: Path, draft: Path | None = None, replace: bool = False) -> Iterator[Path]:
+    """A draft to fill, which is the folder of that name when the block ends.
 
-    The draft lies beside it when not given. What a killed process left of it is removed first.
+    The draft lies beside it when not given. What a killed process left of it is removed first. A folder that has
+    something in it goes at the end where ``replace`` says so.
+
+    Raises:
+        UserError: another process writes the folder, or has written it and it is not to be replaced.
     """
     folder = by_name(folder)
     draft = draft or folder.with_name(folder.name + DRAFT)
-    if draft.exists():
-        shutil.rmtree(draft)
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-    except BaseException as error:
-        name_place(error, folder)
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    for each in [*sorted(draft.rglob("*")), draft]:
-        sync(each)
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder, lock_of(draft)):
+        if not replace:
+            _expect_unwritten(folder)
+        if draft.exists():
+            shutil.rmtree(draft)
+        draft.mkdir()
+        try:
+            yield draft
+            if not replace:
+                _expect_unwritten(folder)
+            for each in [*sorted(draft.rglob("*")), draft]:
+                sync(each)
+        except BaseException as error:
+            name_place(error, folder)
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        _put_in_place(draft, folder)
+
+
+def _expect_unwritten(folder: Path) -> None:
+    """Refuse (UserError) a folder that was new or empty when the work began, and no longer is."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} was written by another process in the meantime and is left as it is: name another place, or "
+            "remove it"
+        )
+
+
+def _put_in_place(draft: Path, folder: Path) -> None:
+    """Rename a draft that is on the disk to the folder; what is there under that name goes."""
     old = folder.with_name(f"{folder.name}.old{DRAFT}")
     if old.exists():
         shutil.rmtree(old)

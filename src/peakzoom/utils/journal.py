@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from peakzoom.utils.durable import sync, write_text
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.lock import only_writer
 from peakzoom.utils.plain import read_object
 
 
@@ -91,28 +89,6 @@ def open_lines(file: Path) -> tuple[list[dict[str, Any]], IO[bytes]]:
     return lines, stream
 
 
-@contextmanager
-def only_writer(file: Path, lock_file: Path | None = None) -> Iterator[None]:
-    """Lock a file or folder, which need not be there yet, against other processes that would write it.
-
-    The lock is ``file`` with ``.lock`` behind it when ``lock_file`` is not given.
-
-    Raises:
-        UserError: one does.
-    """
-    lock = FileLock(lock_file or file.with_name(file.name + ".lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise UserError(f"{file} is being written by another process: wait for it") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no open file, and filelock does it there
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
 class Journal:
     """A journal that is being written; a context. With ``resume`` it goes on with the ``lines`` that are there.
 
@@ -151,14 +127,3 @@ class Journal:
             except OSError:  # the line that could not be written cannot be now, and the first error says so
                 if error is None:
                     raise
-
-
-def is_written(file: Path) -> bool:
-    """Whether a process is writing a journal now."""
-    if not file.with_name(file.name + ".lock").exists():
-        return False
-    try:
-        with only_writer(file):
-            return False
-    except UserError:
-        return True

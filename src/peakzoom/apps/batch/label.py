@@ -32,7 +32,8 @@ from peakzoom.model.precision import slow_in
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, write_text
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.extras import needed_for
-from peakzoom.utils.journal import check_journal, only_writer, settings_file
+from peakzoom.utils.journal import check_journal, settings_file
+from peakzoom.utils.lock import only_writer
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.sampling import Views
 

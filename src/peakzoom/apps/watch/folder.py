@@ -20,7 +20,8 @@ from peakzoom.apps.watch.records import Record, Started, to_line
 from peakzoom.apps.watch.source import shown_name
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import check_new_folder, name_place, sync, whole, write_text
-from peakzoom.utils.journal import check_journal, only_writer, settings_file
+from peakzoom.utils.journal import check_journal, settings_file
+from peakzoom.utils.lock import only_writer
 from peakzoom.video.sampling import Views
 
 LINES, TABLE, CHAPTERS = "windows.jsonl", "events.csv", "chapters.vtt"
