@@ -107,8 +107,8 @@ def test_by_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quick = ["--num-clips", "1", "--crops", "1", "--workers", "0", "--device", "cpu", "--out"]
-    own = shutil.copytree(run, tmp_path / "run")  # an evaluation goes into its card
-    words = ["peakzoom", "evaluate", own / "tcnn", other, *quick, tmp_path / "out"]
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    words = ["peakzoom", "evaluate", run / "tcnn", other, *quick, tmp_path / "out"]
     monkeypatch.setattr(sys, "argv", [*map(str, words)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -121,6 +121,53 @@ def test_by_the_command(
         len([row for row in read_csv(tmp_path / "out" / "problems.csv") if "same bytes" in row["reason"]])
         == 2
     )
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("tested", [False, True])
+def test_what_is_chosen_on_a_runs_own_test_videos(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tested: bool, copied: bool
+) -> None:
+    """``calibrate RUN DATA --split test`` is refused, by path and by bytes; other data are taken."""
+    (tmp_path / "data").mkdir()
+    home = Path(shutil.copytree(run, tmp_path / "run"))
+    rows = [("path", "label", "split")]
+    for entry in run_videos(run).entries:
+        if entry.split == ("test" if tested else "val"):
+            place = tmp_path / "data" / entry.path.name if copied else entry.path
+            if copied:
+                shutil.copy(entry.path, place)
+            rows.append((str(place), run_videos(run).classes[entry.label], "test"))
+    for name in run_videos(run).classes:  # which the run does not know
+        (tmp_path / "data" / f"{name}.mp4").write_bytes(some_of(run, "test").read_bytes() + bytes(9))
+        rows.append((str(tmp_path / "data" / f"{name}.mp4"), name, "test"))
+    write_csv(tmp_path / "data" / "list.csv", rows[0], rows[1:])
+    quick = [
+        "--root",
+        "/",
+        "--split",
+        "test",
+        "--num-clips",
+        "1",
+        "--crops",
+        "1",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    for more in ([], ["--events"]):
+        words = ["peakzoom", "calibrate", home, tmp_path / "data" / "list.csv", *quick, *more]
+        monkeypatch.setattr(sys, "argv", [*map(str, words)])
+        monkeypatch.setattr("peakzoom.cli.calibrate.calibrate_events", lambda *_: None)
+        said: list[str] = []
+        monkeypatch.setattr("peakzoom.cli.say", said.append)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == (2 if tested else 0), said
+        if tested:
+            assert "would flatter its test" in said[-1] and ("the same as" in said[-1]) == copied
+            assert not (home / "cascade").exists()
 
 
 def test_segments_are_known_by_the_time_that_they_share(

@@ -478,7 +478,7 @@ def test_what_a_cascade_was_not_made_for(home: Path) -> None:
     call("calibrate", home, *VIEWS)
     with pytest.raises(UserError, match="remove it to calibrate again"):
         call("calibrate", home, *VIEWS)
-    with pytest.raises(UserError, match="is no folder here"):
+    with pytest.raises(UserError, match="does not exist"):
         call("calibrate", home / "gone", *VIEWS)
     with pytest.raises(
         UserError, match=r"cascade\.json was calibrated for 4 x 1 views of rule paper, and 10 x 3"

@@ -24,11 +24,13 @@ from peakzoom.cli.options import (
 )
 from peakzoom.utils.durable import explain_full_disk, whole_folder, write_text
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.missing import missing
 from peakzoom.utils.system import expect_place
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from peakzoom.data.entries import VideoSet
     from peakzoom.evaluation.calibrate import Calibration
     from peakzoom.evaluation.results import Scored
     from peakzoom.inference.recognizer import Recognizer
@@ -74,13 +76,24 @@ def calibrate(
     _check(run, target, data, split)
     recognizer = EngineOptions(device, "torch", precision).load(run)
     two_stages(recognizer.engine)  # refuses what cannot stop half way
-    videos = videos_to_score(run, data, reading, split)
+    videos = _videos(run, data, reading, split)
     scored = score_videos(recognizer, videos, averaged, workers)
     for problem in scored.problems:
         say(f"{problem.path}: {problem.reason}")
     if not scored.predictions:
         raise UserError("not one of the videos could be scored; run 'peakzoom data check' on them")
     _choose_exit(recognizer, scored, (averaged, precision), loss, target)
+
+
+def _videos(run: str, data: Path | None, reading: DataOptions, split: str) -> VideoSet:
+    """The videos to choose on; UserError where the run tests itself on one of them."""
+    from peakzoom.data.runs import run_folder
+    from peakzoom.evaluation.choose import expect_untested
+
+    videos, home = videos_to_score(run, data, reading, split), run_folder(run)
+    if data is not None and home is not None:
+        expect_untested(videos, home)
+    return videos
 
 
 def _choose_exit(
@@ -125,12 +138,14 @@ def _choose_rule(
 
     data, split, reading = asked
     _check(run, Path(run) / "events", data, split)
-    videos = videos_to_score(run, data, reading, split)
+    videos = _videos(run, data, reading, split)
     calibrate_events(run, recognizer, videos, WatchOptions(ignore=rule.ignore), rule.false_alarms)
 
 
 def _check(run: str, target: Path, data: Path | None, split: str) -> None:
     """Refuse what cannot be written, and videos that thresholds must not be chosen on."""
+    if not Path(run).exists():
+        raise missing(run, "a run folder or a saved model: the thresholds are kept inside")
     if not Path(run).is_dir():
         raise UserError(
             f"{run} is no folder here, expected a run folder or a saved model: the thresholds are kept inside"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
-from peakzoom.utils.digests import digests
+from peakzoom.utils.digests import digests, same_bytes
 from peakzoom.utils.durable import read_csv
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.progress import Progress, progress_bar
@@ -69,6 +69,28 @@ class _Known:
         """A video of some splits that has the same bytes, at the same time of them; its path."""
         found = self._overlapping(_bytes(digest), entry.path) if digest else []
         return next((each.path for each in found if each.split in splits), None)
+
+    def copies(self, entries: Sequence[Entry], split: str) -> dict[Path, str]:
+        """Of which video of a split an entry under another path has the bytes, at the same time of them.
+
+        The files are compared as they are now: a training notes no digests of the videos that it does not look at.
+        """
+        files: dict[Path, list[_Video]] = defaultdict(list)
+        for video in {each for videos in self._videos.values() for each in videos if each.split == split}:
+            files[file_of(video.path)].append(video)
+        twins: dict[Path, list[_Video]] = {}
+        for group in same_bytes([*(entry.path for entry in entries), *files]):
+            same = {file_of(path) for path in group}
+            videos = [video for file in sorted(same) for video in files.get(file, [])]
+            twins |= dict.fromkeys(same, videos)
+        found = {}
+        for entry in entries:
+            start, end = times_of(entry.path)
+            for video in twins.get(file_of(entry.path), []):
+                if video.start < end and start < video.end:
+                    found[entry.path] = video.path
+                    break
+        return found
 
     def _overlapping(self, name: str, path: Path) -> list[_Video]:
         start, end = times_of(path)
@@ -129,6 +151,25 @@ def choose_videos(
     if split in ("train", "val"):
         problems += [Problem(str(entry.path), known.reason(entry)) for entry in lost]
     return replace(data, entries=chosen, problems=[*data.problems, *problems])
+
+
+def expect_untested(data: VideoSet, run: str | Path) -> None:
+    """Refuse (UserError) videos of which a run tests itself on one, by its path, its bytes or its time.
+
+    What is chosen on those, thresholds or a temperature, would flatter that test.
+    """
+    known = _Known(Path(run))
+    tested = {
+        **{entry.path: str(entry.path) for entry in data.entries if known.split(entry) == "test"},
+        **known.copies(data.entries, "test"),
+    }
+    for path, twin in tested.items():
+        same = "" if str(path) == twin else f", the same as {twin}"
+        raise UserError(
+            f"{len(tested)} of the {len(data.entries)} videos of {data.name} are test videos of {run} (first "
+            f"{path}{same}): what is chosen on them would flatter its test; name other DATA, or none to take its "
+            "validation videos"
+        )
 
 
 def _twins(
