@@ -19,6 +19,7 @@ from elsewhere import begin
 
 from peakzoom.data.entries import Entry
 from peakzoom.training import distributed
+from peakzoom.utils.temporary import temporary_folder
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for children in /proc")
 BOUND = 60.0  # seconds of any wait here
@@ -98,6 +99,24 @@ def launching(folder: Path, mark: Path) -> None:
     time.sleep(2 * BOUND)
 
 
+def serving(folder: Path, mark: Path) -> None:
+    """The page, with a decoder that waits, and an upload."""
+    import tempfile
+
+    from peakzoom.apps.serve.page import server
+    from peakzoom.inference.recognizer import load
+    from peakzoom.video.guard import guards
+    from peakzoom.video.sampling import Views
+
+    tempfile.tempdir = str(folder / "tmp")
+    with server(load(folder / "run", "cpu"), Views(clips=1, crops=1)), guards() as (guard,):
+        guard.run("a", os.getpid)
+        (place,) = (each for each in (folder / "tmp").glob("peakzoom-serve-*") if each.is_dir())
+        (place / "upload").write_text("a visitor's")
+        mark.touch()
+        time.sleep(2 * BOUND)
+
+
 @pytest.fixture
 def killed(tmp_path: Path) -> Iterator[Callable[[Callable[[Path, Path], None]], set[int]]]:
     """Kills a process in the middle of its work, and gives the processes that it had started."""
@@ -141,6 +160,21 @@ def test_children_end_with_a_killed_parent(
     assert wait_until(lambda: not any(map(is_there, ours))), [
         Path(f"/proc/{pid}/cmdline").read_text() for pid in ours if is_there(pid)
     ]
+
+
+@pytest.mark.slow
+def test_a_page_that_is_killed(
+    killed: Callable[[Callable[[Path, Path], None]], set[int]], run: Path, tmp_path: Path
+) -> None:
+    """Its processes end, and the next page removes what visitors had sent."""
+    pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "run").symlink_to(run)
+    below = killed(serving)
+    assert below and wait_until(lambda: not any(map(is_there, below)))
+    assert len(list((tmp_path / "tmp").glob("peakzoom-serve-*/upload"))) == 1
+    with temporary_folder("peakzoom-serve-", tmp_path / "tmp"):
+        assert not list((tmp_path / "tmp").glob("peakzoom-serve-*/upload"))
 
 
 def test_a_process_that_was_started_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.system import expect_place
+from peakzoom.utils.temporary import temporary_folder
 from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess, to_input
 
@@ -61,9 +61,9 @@ def export(
     check_target(to, file)
     with (
         explain_full_disk(file, "export it again"),
-        tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder,
+        temporary_folder(".export-", file.parent) as folder,
     ):
-        written = Path(folder) / file.name
+        written = folder / file.name
         difference, scale, count = compare(model, _write(model, to, written), clips)
         if not count:
             raise UserError("there is no clip to compare the exported model on: name videos with --check")
@@ -72,7 +72,7 @@ def export(
                 f"the exported model differs from the trained one by {difference:.2g} (logits up to {scale:.3g}), "
                 f"more than {tolerance:g}, and was not kept; try another --to"
             )
-        drafts = sorted(each for each in Path(folder).iterdir() if each.is_file())
+        drafts = sorted(each for each in folder.iterdir() if each.is_file())
         files = [each.replace(file.parent / each.name) for each in drafts]
     return Exported(files, difference, scale, count)
 

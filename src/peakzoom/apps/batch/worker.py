@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,8 @@ from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import add_line, changed_settings, open_lines
 from peakzoom.utils.memory import return_freed_memory
+from peakzoom.utils.segments import file_of
+from peakzoom.utils.temporary import temporary_folder
 from peakzoom.video.container import one_line
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import Guard
@@ -194,14 +195,14 @@ class Worker:
         how = (self._recognizer.preprocess, self._job.views, guard)
         if not is_address(item.path):
             try:
-                Path(item.path).stat()
+                file_of(item.path).stat()
             except OSError as error:  # the driver has seen it: gone since, or this machine lacks the disk
                 raise NotFetchedError(item.path, f"is not there any more ({error.strerror})") from error
             return decode_views(item.path, *how)
         try:
             # The end of the name alone: a key of a storage may be no name of a file.
-            with tempfile.TemporaryDirectory(prefix="peakzoom-") as folder:
-                copy = Path(folder) / f"video{Path(item.path.split('?')[0]).suffix}"
+            with temporary_folder("peakzoom-copy-") as folder:
+                copy = folder / f"video{Path(item.path.split('?')[0]).suffix}"
                 try:
                     guard.run(item.path, copy_to, item.path, copy, size=item.size or 0, doing="copying")
                 except DecodeError as error:  # of the storage, or it took too long

@@ -8,7 +8,6 @@ browser claims.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from peakzoom.apps.serve.uploads import Uploads
 from peakzoom.inference.prediction import best_classes
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError, printable
+from peakzoom.utils.temporary import temporary_folder
 from peakzoom.video.sampling import Views
 
 # The clip leaves room for the buttons below it; those of the evidence lie above it, not on what it shows.
@@ -200,8 +200,8 @@ def server(
         UserError: the port is taken, or the host is none of this machine's.
     """
     limits, host = limits or Limits(), listenable(host)
-    with tempfile.TemporaryDirectory(prefix="peakzoom-serve-") as folder, _uploads_go_to(folder):
-        service = Service(recognizer, views, limits, Path(folder))
+    with temporary_folder("peakzoom-serve-") as folder, _uploads_go_to(str(folder)):
+        service = Service(recognizer, views, limits, folder)
         page = build(service, examples)
         local = _launch(page, limits, host, port, allowed_hosts)
         most = limits.megabytes * limits.waiting  # one of the largest files from each request that waits
