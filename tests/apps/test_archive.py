@@ -32,7 +32,7 @@ from peakzoom.apps.batch.cluster import WorkerPlan, plan_for
 from peakzoom.apps.batch.label import Labelled, _sort_out, label
 from peakzoom.apps.batch.listing import ListedVideo, find_items, from_json, to_json
 from peakzoom.apps.batch.table import PARTS, Known, batches_of, new_drafts, part_of, read_known, remove_rows
-from peakzoom.apps.batch.worker import LOST, TRIES, Job, LabelOptions, Worker
+from peakzoom.apps.batch.worker import LOST, TRIES, Job, LabelOptions, Worker, _row
 from peakzoom.cli import main
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer, load
@@ -639,6 +639,28 @@ def test_addresses_with_nothing(
     with pytest.raises(UserError) as caught:
         find_items([address])
     assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_segments_are_listed_with_the_facts_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"abc")
+    names = ["a.mp4", "a.mp4#t=1,2.5", "a.mp4#t=0:01"]
+    items = find_items([tmp_path / name for name in names])
+    assert [item.path for item in items] == [str(tmp_path / name) for name in names]
+    assert {(item.size, item.changed) for item in items} == {
+        (3, str((tmp_path / "a.mp4").stat().st_mtime_ns))
+    }
+
+
+def test_a_worker_predicts_a_segment_as_predict_does(job: Job, folder: Path, tmp_path: Path) -> None:
+    segment = Path(f"{folder / 'a.mp4'}#t=0.1,0.6")
+    items = find_items([segment, folder / "a.mp4"])
+    worker = Worker(job)
+    rows = [_row(item, found) for item, found in zip(items, worker._predict(items), strict=True)]
+    recognizer = load(job.run, "cpu")
+    for item, row in zip(items, rows, strict=True):
+        expected = recognizer.predict(item.path, job.views)
+        assert row["scores"] == expected.scores["fused"].tolist() and row["error"] is None
+    assert rows[0]["scores"] != rows[1]["scores"] and rows[0]["path"] == str(segment)
 
 
 @pytest.mark.parametrize(

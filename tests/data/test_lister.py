@@ -9,16 +9,36 @@ from pathlib import Path
 import pytest
 from data.files import touch
 
+from peakzoom import cli
 from peakzoom.apps.batch.listing import find_items
 from peakzoom.cli.inputs import find_videos
-from peakzoom.data.entries import Problem
+from peakzoom.data.entries import Problem, VideoSet
 from peakzoom.data.layouts.files import is_passed_over, walk
 from peakzoom.data.layouts.folder import read_folder
+from peakzoom.utils.errors import DecodeError
+from peakzoom.video.decode import decode
+from peakzoom.video.scan import probe
 
 Listing = Callable[[Path], list[str]]
+
+
+def trained_on(root: Path) -> list[str]:
+    """What ``peakzoom train`` hands to the training."""
+    found: list[VideoSet] = []
+
+    def note(videos: VideoSet, *_: object) -> None:
+        found.append(videos)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peakzoom.training.train.train", note)
+        cli.app(["train", str(root), "--out", str(root.parent / "run")], standalone_mode=False)
+    return [str(entry.path) for entry in found[0].entries]
+
+
 WAYS: dict[str, Listing] = {
     "predict": lambda root: [str(file) for file in find_videos([root])],
     "archive": lambda root: [item.path for item in find_items([root])],
+    "train": trained_on,
     "data set": lambda root: [str(entry.path) for entry in read_folder(root).entries],
 }
 PASSED_OVER = (
@@ -67,6 +87,27 @@ def test_links_that_lead_nowhere_and_pipes_are_listed_for_their_reason(root: Pat
     touch(root, "b/folder.mp4/4.mp4")
     names = ["b/3.mp4", "b/gone.mp4", "b/loop.mp4", "b/pipe.mp4", "b/folder.mp4/4.mp4"]
     assert sorted(WAYS[way](root)) == sorted(of(root, "a/1.mp4", "a/sub/2.mp4", *names, "c/deep/6.mp4"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_links_that_lead_nowhere_have_that_reason(
+    root: Path, way: str, said: Callable[[], list[str]]
+) -> None:
+    """One that is called as a folder or another file is left out with it; of a video it is the reason."""
+    for name in ("b/photos", "b/notes.dat", "gone"):
+        (root / name).symlink_to(root / "nowhere" / name)
+    (root / "b" / "gone.mp4").symlink_to(root / "nowhere")
+    names = ("a/1.mp4", "a/sub/2.mp4", "b/3.mp4", "b/gone.mp4", "c/deep/6.mp4")
+    assert WAYS[way](root) == of(root, *names)
+    problems = {f"{each.path}: {each.reason}" for each in read_folder(root).problems}
+    found = problems if way in ("data set", "train") else set(said())
+    assert found == {
+        f"{root / name}: a link that leads nowhere" for name in ("b/photos", "b/notes.dat", "gone")
+    }
+    for look in (probe, decode):
+        with pytest.raises(DecodeError) as caught:
+            look(root / "b" / "gone.mp4")
+        assert caught.value.reason == "a link that leads nowhere"
 
 
 def test_what_is_not_followed_is_said(root: Path, said: Callable[[], list[str]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import av
@@ -12,6 +14,7 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
+from peakzoom import cli
 from peakzoom.apps.watch.records import SourceProblem
 from peakzoom.apps.watch.source import TimedFrame, open_here
 from peakzoom.data.check import check
@@ -120,3 +123,44 @@ def test_nothing_is_accepted_that_cannot_be_converted(
             DecodeError, match=r"frame 0 \(yuv444p\) cannot be converted to RGB: Operation not"
         ):
             look(path)
+
+
+@pytest.mark.parametrize("way", ["predict", "evaluate", "explain", "watch", "train"])
+def test_every_way_in_takes_the_nearest_and_says_so(
+    way: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command; a training notes it with the file."""
+    said = "colours said to be ICtCp were taken for BT.2020"
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    names = ["kick", "nod", "wave"]
+    for name in names:
+        write(tmp_path / f"{name}.mkv", 14, 9)
+    rows = [f"{name}.mkv,{name},{'train' if way == 'train' else 'test'}" for name in names]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    file, data, out = tmp_path / "kick.mkv", tmp_path / "list.csv", tmp_path / "out"
+    quick = ["--device", "cpu", "--num-clips", "1", "--crops", "1"]
+    small = "--epochs 1 --joint-epochs 1 --size 32 --init none --val-fraction 0 --workers 0"
+    words = {
+        "predict": ["predict", run, file, *quick],
+        "evaluate": ["evaluate", run, data, "--out", out, *quick],
+        "explain": ["explain", run, file, "--out", out, *quick],
+        "watch": ["watch", run, file, "--out", out, "--device", "cpu"],
+        "train": [
+            "train",
+            data,
+            "--out",
+            out,
+            *small.split(),
+            "--set",
+            "accelerator=cpu",
+            "--set",
+            "preprocess.frames=8",
+        ],
+    }[way]
+    monkeypatch.setattr(sys, "argv", ["peakzoom", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    shown = capsys.readouterr()
+    assert left.value.code in (0, None), shown.err
+    noted = "".join(each.read_text() for each in out.glob("problems.csv")) if out.exists() else ""
+    assert said in shown.err + shown.out + noted

@@ -14,7 +14,7 @@ from peakzoom.cli.inputs import check_new
 from peakzoom.cli.options import DataArg, DataOptions
 from peakzoom.cli.shortcuts import read_model, show_shortcuts
 from peakzoom.utils.durable import write_csv
-from peakzoom.utils.errors import UserError, printable
+from peakzoom.utils.errors import printable
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import progress_bar
 from peakzoom.utils.segments import segment_of
@@ -164,8 +164,6 @@ def convert(
     from peakzoom.utils.segments import file_of
 
     check_new_folder(out)
-    if not data.exists():
-        raise UserError(f"{data} does not exist, expected a data set")
     videos = open_to_look(
         data, reading.layout, reading.splits, reading.split_number, reading.root, without_classes=False
     )

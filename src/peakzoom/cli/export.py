@@ -40,8 +40,11 @@ def export(
     from peakzoom.inference.export import TARGETS, check_target, views_of
     from peakzoom.inference.export import export as write
     from peakzoom.inference.recognizer import load
+    from peakzoom.model.names import expect_on_hub
 
     if out is None and not Path(run).is_dir():
+        if not Path(run).exists():
+            expect_on_hub(run)  # or it is a mistyped folder
         raise UserError(f"{run} is no folder here: name the file to write with --out")
     file = out or Path(run) / f"model{TARGETS[to]}"
     check_target(to, file)

@@ -15,6 +15,7 @@ from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import find_videos
 from peakzoom.cli.options import RunArg, ScoreOptions, view_option
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.missing import missing
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ def serve(
     start_early()
     from peakzoom.apps.serve.page import server
 
+    if examples is not None and not examples.exists():
+        raise missing(examples, "a folder of clips to try")
     clips = list(find_videos([examples]))[:EXAMPLES] if examples else []
     recognizer = computing.load(run)
-    if not clips and is_local(host):
-        clips = _test_videos(run)
+    clips = clips or (_test_videos(run) if is_local(host) else [])
     views = _views(recognizer, num_clips, crops)
     with server(
         recognizer,

@@ -15,6 +15,7 @@ from peakzoom.data.layouts.lists import list_folders, read_table
 from peakzoom.data.layouts.manifest import is_manifest, read_manifest
 from peakzoom.data.layouts.ucf101 import read_ucf101
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.missing import missing
 
 FORMATS = ("auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics", *TOOLS)
 
@@ -71,7 +72,7 @@ def open_to_look(
     if format not in FORMATS:
         raise UserError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
     if not path.exists():
-        raise UserError(f"{path} does not exist; pass a folder of class folders or a manifest (CSV)")
+        raise missing(path, "a folder of class folders, a manifest (CSV), or the file of an annotation tool")
     kind = _recognise(path, splits) if format == "auto" else format
     if kind == "folder":
         data = read_folder(path, without_classes)
@@ -96,6 +97,8 @@ def _recognise(path: Path, splits: str | Path | None) -> str:
             return tool
         columns, _ = read_table(path)
         return "kinetics" if "youtube_id" in columns else "manifest"
+    if splits is not None and not Path(splits).expanduser().exists():
+        raise missing(splits, "a folder of official lists")
     for folder in list_folders(path, splits):
         if (folder / "classInd.txt").is_file():
             return "ucf101"

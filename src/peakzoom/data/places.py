@@ -20,6 +20,7 @@ from peakzoom.data.exchange.places import project_places
 from peakzoom.data.exchange.reading import tool_of
 from peakzoom.data.layouts.lists import read_table
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.missing import missing
 
 COLUMNS = ("path", "frame", "part", "x", "y", "radius")
 
@@ -37,12 +38,14 @@ def read_places(file: str | Path, root: str | Path | None = None, videos: str | 
             has no box in a labelled frame.
     """
     file = Path(file)
+    if not file.exists():
+        raise missing(file, "a CSV of where the action is, or a tool's file with boxes")
     if tool := tool_of(file):
         return project_places(file, tool, None if videos is None else Path(videos))
     root = file.parent if root is None else Path(root)
     columns, rows = read_table(file)
-    if missing := [name for name in COLUMNS if name not in columns]:
-        raise UserError(f"{file} has no column {missing[0]!r}, expected {', '.join(COLUMNS)}")
+    if absent := [name for name in COLUMNS if name not in columns]:
+        raise UserError(f"{file} has no column {absent[0]!r}, expected {', '.join(COLUMNS)}")
     places: dict[Path, dict[int, list[Place]]] = {}
     for where, values, _ in rows:
         try:

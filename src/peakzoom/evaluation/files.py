@@ -36,6 +36,7 @@ from peakzoom.inference.prediction import average
 from peakzoom.model.config import BRANCHES
 from peakzoom.utils.durable import DRAFT, read_csv, write_csv
 from peakzoom.utils.errors import UserError, first_line
+from peakzoom.utils.missing import missing
 from peakzoom.video.sampling import Views
 
 if TYPE_CHECKING:  # what only reads these files needs neither torchmetrics nor matplotlib
@@ -276,8 +277,10 @@ def find_evaluation(run: str | Path) -> Path:
     """
     folder = Path(run)
     if not folder.is_dir():
-        state = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"{run} {state}: expected a folder that 'peakzoom evaluate' has written, or its run")
+        expected = "a folder that 'peakzoom evaluate' has written, or its run"
+        raise (
+            UserError(f"{run} is a file: expected {expected}") if folder.exists() else missing(run, expected)
+        )
     if any((folder / name).exists() for name in ("scores.csv", "views.npz")):
         return folder
     found = evaluations_in(folder)

@@ -10,10 +10,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 
 from peakzoom.model import PeakZoom
-from peakzoom.model.names import alike
 from peakzoom.model.names import is_on_hub as is_on_hub
 from peakzoom.model.pretrained import WEIGHTS as WEIGHTS
-from peakzoom.utils.errors import UserError, did_you_mean, first_line
+from peakzoom.utils.errors import UserError, first_line
+from peakzoom.utils.missing import missing
 
 
 def digest(model: torch.nn.Module) -> str:
@@ -41,9 +41,7 @@ def find_model(path: str | Path) -> Path:
         if (folder / inner / WEIGHTS).exists():
             return folder / inner
     if not folder.exists():
-        like = did_you_mean("", (), alike(folder))
-        expected = like or ": expected a run folder of 'peakzoom train' or a saved model"
-        raise UserError(f"{path} does not exist{expected}")
+        raise missing(path, "a run folder of 'peakzoom train' or a saved model")
     raise UserError(f"{path} holds no trained model: no {WEIGHTS} in it, in joint/best or in tcnn/best")
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from peakzoom.utils.errors import UserError, did_you_mean
-
-MOST_LISTED = 10_000  # names of a folder, to find what is like another
+from peakzoom.utils.missing import alike
 
 
 def is_on_hub(name: str) -> bool:
@@ -39,25 +36,6 @@ def is_on_hub(name: str) -> bool:
         )
         raise UserError(f"{name} does not exist{meant}")
     return True
-
-
-def alike(path: Path) -> list[str]:
-    """What is here and is called much like a path that is not: the most likely one, or none."""
-
-    def close(folder: Path, name: str) -> list[Path]:
-        if os.path.lexists(folder / name):
-            return [folder / name]
-        try:
-            with os.scandir(folder) as listed:
-                names = [each.name for each in islice(listed, MOST_LISTED) if not each.name.startswith(".")]
-        except OSError:  # it may not be looked into: then nothing is known to be like it
-            return []
-        return [folder / each for each in get_close_matches(name, names, n=3)]
-
-    found = [Path(path.anchor)]
-    for part in path.parts[1 if path.anchor else 0 :]:
-        found = [each for folder in found for each in close(folder, part)]
-    return [str(each) for each in found[:1] if each != path]
 
 
 def expect_on_hub(name: str) -> None:

@@ -20,6 +20,7 @@ import av.logging
 from av.container import InputContainer
 
 from peakzoom.utils.errors import DecodeError
+from peakzoom.utils.missing import DANGLING
 from peakzoom.video.impostors import HEAD, UNFINISHED, impostor
 
 # FFmpeg's names of what is read. Not among them are playlists and lists of files (hls, dash, concat, imf), pictures by
@@ -159,7 +160,7 @@ def open_file(path: Path) -> InputContainer:
         _check(path, os.fstat(file.fileno()))
         head = file.read(HEAD)
     except FileNotFoundError as error:
-        raise DecodeError(path, "no such file") from error
+        raise DecodeError(path, DANGLING if path.is_symlink() else "no such file") from error
     except (OSError, ValueError) as error:
         if isinstance(error, DecodeError):
             raise

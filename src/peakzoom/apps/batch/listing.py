@@ -18,6 +18,8 @@ from typing import Any
 from peakzoom.data.layouts.files import is_passed_over, is_video, videos_below, without_videos
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.extras import needed_for
+from peakzoom.utils.missing import missing
+from peakzoom.utils.segments import FRAGMENT, file_of, times_of
 from peakzoom.video.container import one_line
 
 # What storages call that which changes with the content, the surest first.
@@ -100,12 +102,13 @@ def find_items(addresses: Iterable[str | Path]) -> list[ListedVideo]:
 
 
 def _local(path: Path) -> Iterator[ListedVideo]:
-    if not path.exists():
-        raise UserError(f"{printable(path)} does not exist: expected a video file, a folder or an address")
+    times_of(path)  # refuses a segment that cannot be
+    if not file_of(path).exists():
+        raise missing(file_of(path), "a video file, a folder or an address")
     for file in videos_below(path) if path.is_dir() else [path]:
         address = os.path.abspath(file)  # noqa: PTH100 - follows no link
         try:
-            facts = file.stat()
+            facts = file_of(file).stat()
         except OSError:  # a link that leads nowhere, above all: its row says so
             yield ListedVideo(address, None, "")
             continue
@@ -117,6 +120,11 @@ def _remote(address: str) -> Iterator[ListedVideo]:
     if "file" in ([storage.protocol] if isinstance(storage.protocol, str) else storage.protocol):
         yield from _local(Path(start))
         return
+    if FRAGMENT.search(address):
+        raise UserError(
+            f"{printable(address)} is a segment, which is taken of files on a disk only: copy the file to one, or name "
+            "all of it"
+        )
     try:
         facts = _facts(storage, start)
     except Exception as error:  # each storage has errors of its own

@@ -37,6 +37,7 @@ from torch import Tensor
 from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.timeline import Timeline, choose_clock
 from peakzoom.utils.errors import DecodeError, UserError
+from peakzoom.utils.segments import segment_of
 from peakzoom.video.container import FORMATS, one_line, open_file
 from peakzoom.video.decode import to_rgb
 from peakzoom.video.faults import reason_of
@@ -124,7 +125,7 @@ def open_source(source: str | Path, size: SizeOf, number: Number | None = None) 
 
     Raises:
         DecodeError: it cannot be opened or gives no frame; the reason is one line.
-        UserError: the protocol is not supported.
+        UserError: the protocol is not supported, or it is a segment of a file.
     """
     if not _place(source).is_file:
         return open_here(source, size, number)
@@ -255,6 +256,8 @@ def _place(source: str | Path) -> _Place:
         )
     device = None if protocol else _camera(text)
     is_file = not (protocol or device or text == "-")
+    if is_file and (segment := segment_of(text)):
+        raise UserError(f"{name} is a segment, and whole files are watched: name {segment.file}")
     return _Place(text, name, protocol, device, is_file, PROTOCOLS.get(protocol, device is not None))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from peakzoom.data.entries import Problem
 from peakzoom.utils.errors import UserError, printable
+from peakzoom.utils.missing import DANGLING, missing
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ def folder_at(path: str | Path) -> Path:
     """``path``, if it is a folder, with ``~`` expanded; else a UserError."""
     path = Path(path).expanduser()
     if not path.is_dir():
-        raise UserError(f"{path} {'is a file' if path.exists() else 'does not exist'}, expected a folder")
+        raise (
+            UserError(f"{path} is a file, expected a folder") if path.exists() else missing(path, "a folder")
+        )
     return path
 
 
@@ -142,9 +145,14 @@ def _listing(folder: Path, problems: list[Problem]) -> tuple[list[Path], list[Pa
         path = folder / entry.name
         try:
             is_folder = entry.is_dir()
-        except OSError:  # a link that leads nowhere, or in a circle
+        except OSError:  # a link in a circle
             is_folder = False
         if is_passed_over((entry.name, "") if is_folder else (entry.name,)):
+            continue
+        if not is_video(path) and entry.is_symlink() and not os.path.exists(path):  # noqa: PTH110 - any error: no
+            problems.append(
+                Problem(str(path), DANGLING)
+            )  # of one that is called as a video, decoding says so
             continue
         (files if not is_folder else linked if entry.is_symlink() else below).append(path)
     return files, linked, below
