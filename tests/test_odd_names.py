@@ -23,6 +23,8 @@ from peakzoom.data.datasets import open_data
 from peakzoom.data.runs import run_videos
 from peakzoom.display.html import name_html
 from peakzoom.display.markup import escape_markdown
+from peakzoom.evaluation.choose import choose_videos
+from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.hub.card import update_card
 from peakzoom.inference.recognizer import load
 from peakzoom.training.options import Options
@@ -50,6 +52,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Path
             make_clip(folder / "clips" / part / name / FILE, seed=2 * seed + (part == "test"), frames=4)
     options = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False)
     train(open_data(folder / "clips"), longer(1, 1), folder / "run", options)
+    test, views = choose_videos(run_videos(folder / "run"), folder / "run"), Views(clips=1, crops=1)
+    evaluate(load(folder / "run", "cpu"), test, folder / "evaluation", views, progress=False)
     return folder
 
 
@@ -75,6 +79,24 @@ def test_they_survive_a_run(made: Path) -> None:
         ["watch", "RUN", "CLIP", "--device", "cpu", "--out", "OUT", "--threshold", "0"],
         ["watch", "RUN", "CLIP", "--device", "cpu"],
         ["data", "check", "DATA", "--workers", "1"],
+        ["calibrate", "RUN", "DATA", *QUICK, "--split", "train", "--workers", "0"],
+        ["calibrate", "RUN", "DATA", *QUICK, "--split", "test"],
+        ["report", "EVALUATION", "--out", "OUT"],
+        ["report", "EVALUATION", "--out", "ODD", "--thresholds", NAMES[0]],
+        ["export", "RUN", "--to", "torch", "--out", "ODD.pt2", "--check", "CLIP"],
+        [
+            "data",
+            "render",
+            "ODD",
+            "--train-clips",
+            "2",
+            "--test-clips",
+            "0",
+            "--frames",
+            "4",
+            "--workers",
+            "1",
+        ],
         ["explain", "RUN", "CLIP", "--class", "\x1b[31m", "--out", "OUT", *QUICK],
         ["predict", "RUN", "\x1b[31m\u2028.mp4", *QUICK],
         ["train", "DATA/\x1b[31m", "--out", "OUT"],
@@ -95,6 +117,9 @@ def test_every_command_shows_them_escaped(
         "CLIP": made / "clips" / "test" / NAMES[2] / FILE,
         "DATA": made / "clips",
         "OUT": tmp_path / "out",
+        "ODD": tmp_path / NAMES[0],
+        "ODD.pt2": tmp_path / f"{NAMES[0]}.pt2",
+        "EVALUATION": made / "evaluation",
     }
     named = [str(places.get(word, word)).replace("DATA/", f"{made}/") for word in words]
     monkeypatch.setattr(sys, "argv", ["peakzoom", *named])

@@ -209,6 +209,15 @@ def test_no_command(call: Call) -> None:
         ("predict {run} {clips} --clips dense", "paper"),
         ("predict {run} {clips} --top 0", "--top"),
         ("predict {run} {clips} --jsonl {clips}", "exists"),
+        (
+            "predict {run} {video} --jsonl {new} --csv {new}",
+            "--jsonl and --csv would both write {new}: name another",
+        ),
+        ("predict {run} {video} --jsonl {new} --csv {tmp}/empty/../new", "would both write"),
+        ("predict {run} {video} --jsonl {new} --csv {tmp}/link/new --resume", "would both write"),
+        ("predict {run} {video} --jsonl {new} --csv {tmp}/to_new", "would both write"),
+        ("predict {run} {video} --jsonl {new} --csv {new}.settings.json", "would both write"),
+        ("predict {run} {video} --jsonl {new} --csv {new}.lock", "would both write"),
         ("predict {run} {clips} --jsonl {tmp}/no/such/folder.jsonl", "no folder"),
         ("evaluate {run} --faithfulness --cascade", "ask for one of them"),
         ("evaluate {run} --places {clips} --shard 1/2", "--places is for all"),
@@ -223,6 +232,31 @@ def test_no_command(call: Call) -> None:
         ("explain {run} {video} --out {clips}", "is a file"),
         ("report {tmp}/gone", "does not exist"),
         ("report {run}", "holds no evaluation"),
+        # What a path was probably meant to be.
+        ("train {tmp}/clases --out {new}", "does not exist: did you mean {tmp}/classes?"),
+        ("train {tmp}/dangling --out {new}", "is a link that leads nowhere"),
+        ("train {tmp}/classes --out {new} --splits {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("evaluate {run} {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("evaluate {run} --places {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("calibrate {run} {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("calibrate {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("ablate {tmp}/clases --out {new}", "did you mean {tmp}/classes?"),
+        ("compare {tmp}/clases --out {new}", "did you mean {tmp}/classes?"),
+        ("report {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("data check {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("data check {clips} --against {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("data convert {tmp}/clases {new} --to cvat", "did you mean {tmp}/classes?"),
+        ("data prepare ucf101 {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("export {tmp}/clases --to onnx", "did you mean {tmp}/classes?"),
+        ("push {tmp}/clases owner/name", "did you mean {tmp}/classes?"),
+        ("predict {run} {tmp}/clases --on ray --out {new}", "did you mean {tmp}/classes?"),
+        ("serve {run} --examples {tmp}/clases", "did you mean {tmp}/classes?"),
+        ("serve {run} --examples {tmp}/xyz", "does not exist: expected a folder of clips to try"),
+        ("serve {run} --examples {tmp}/empty", "without videos"),
+        ("watch {run} {video}#t=0,1", "is a segment, and whole files are watched: name {video}"),
+        ("propose {run} {video}#t=0,1 --to cvat --out {new}", "whole files are watched: name {video}"),
+        ("predict {run} {video}#t=2,1 --on ray --out {new}", "an end after the start"),
+        ("predict {run} memory://a.mp4#t=0,1 --on ray --out {new}", "taken of files on a disk only"),
         ("ablate {clips}", "--out"),
         ("ablate {clips} --out {new} --model resnet", "tcnn_xs"),
         ("ablate {clips} --out {new} --seeds 0,one", "whole numbers, as 0,1,2"),
@@ -279,6 +313,9 @@ def test_mistakes_are_one_sentence(
     for name in ("loose", "single/wave", "classes/nod", "classes/wave"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "a.mp4").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "to_new").symlink_to(tmp_path / "new")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     places = {"clips": clips / "clips.csv", "run": run, "tmp": tmp_path, "new": tmp_path / "new"}
     places["video"] = clip_data.entries[-1].path
     places["train"] = next(entry.group for entry in clip_data.entries if entry.split == "train")
@@ -287,7 +324,7 @@ def test_mistakes_are_one_sentence(
     if arguments == "data":  # help is the answer
         assert result.code == 2 and said in result.out + result.err
         return
-    assert any(each in mistake(result) for each in said.split("|"))
+    assert any(each.format(**places) in mistake(result) for each in said.split("|"))
     assert result.out == ""
     assert not (tmp_path / "new").exists() and sorted(run.rglob("*")) == before
 
@@ -822,7 +859,12 @@ def test_a_card_that_cannot_be_written(
 
     monkeypatch.setattr("peakzoom.hub.card.update_card", refuse)
     result = call("evaluate", run, clips / "clips.csv", "--out", tmp_path / "out", *QUICK)
-    assert result.code == 0 and result.err.endswith("README.md could not be written: Permission denied\n")
+    assert result.code == 1 and (tmp_path / "out" / "scores.csv").exists()
+    said, folder = result.err.splitlines()[-1], run / "joint" / "best"
+    assert said.startswith(
+        f"{folder / 'README.md'} could not be written (permission denied), so the model card"
+    )
+    assert f"they are in {tmp_path / 'out'}: make {folder} a place that can be written to" in said
 
 
 def test_push_tells_mistakes(call: Call, run: Path, tmp_path: Path) -> None:

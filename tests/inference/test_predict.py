@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -15,8 +16,10 @@ import torch
 import peakzoom
 from peakzoom.apps.watch.records import ScoredWindow
 from peakzoom.apps.watch.watch import watch
+from peakzoom.cli.predict import _write_table
 from peakzoom.data.entries import VideoSet
 from peakzoom.explanation.look import explain
+from peakzoom.inference.prediction import TABLE, score_columns
 from peakzoom.inference.recognizer import Recognizer, load
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import find_model
@@ -281,3 +284,28 @@ def test_decoding_ahead_changes_nothing(clip_data: VideoSet, workers: int, fps: 
         np.testing.assert_array_equal(views.video.timestamps, wanted.video.timestamps)
         np.testing.assert_array_equal(views.clips, wanted.clips)
         assert all(map(torch.equal, views.batches(), wanted.batches()))
+
+
+@pytest.mark.parametrize(
+    "classes", [["file", "wave", "score"], ["score:file", "file", "score:score:file"], ["problem", "class"]]
+)
+def test_columns_of_a_table_are_each_of_one_thing(classes: list[str], tmp_path: Path) -> None:
+    """As ``csv.DictReader`` gives them, in which a later column of the same name hides an earlier one."""
+    scores = [(place + 1) / 10 for place in range(len(classes))]
+    line = {"file": "a.mp4", "class": classes[0], "score": 0.5, "problem": "cut off"}
+    line["scores"] = {"fused": dict(zip(classes, scores, strict=True))}
+    _write_table(tmp_path / "a.csv", [line, {"file": "b.mp4", "error": "is empty"}], classes)
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as stream:
+        row, broken = csv.DictReader(stream)
+    columns = score_columns(classes)
+    assert [row[name] for name in TABLE] == ["a.mp4", classes[0], "0.5", "cut off"]
+    assert [float(row[name]) for name in columns] == scores
+    assert [broken[name] for name in (*TABLE, *columns)] == [
+        "b.mp4",
+        "",
+        "",
+        "is empty",
+        *([""] * len(classes)),
+    ]
+    for name, column in zip(classes, columns, strict=True):
+        assert column.endswith(f"score:{name}") if name in TABLE else column == name

@@ -1,8 +1,9 @@
 """The command line: ``peakzoom quickstart | train | evaluate | predict | explain | watch | ...``.
 
 Results go to standard output, everything about the way there to standard error. A user's mistake is one sentence and
-exit code 2; files without a prediction, among others that have one, make exit code 1. What takes long to import,
-PyTorch above all, is imported where it is used, so that help comes at once.
+exit code 2; what was done in part makes exit code 1: files without a prediction among others that have one, a model
+card that could not be written. What takes long to import, PyTorch above all, is imported where it is used, so that help
+comes at once.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from peakzoom.cli import (
     weights,
 )
 from peakzoom.cli.console import STANDARD_OUTPUT, print_result, results, say, show_log
-from peakzoom.cli.stop import INTERRUPTED, TERMINATED, heed_sigterm, how_to_go_on, is_stop
+from peakzoom.cli.stop import INTERRUPTED, TERMINATED, can_resume, heed_sigterm, how_to_go_on, is_stop
 from peakzoom.utils.durable import is_full, no_room
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import missing_extra
@@ -100,7 +101,9 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         return missing_extra(error, "this command")
     if is_full(error) and getattr(error, "filename", None) != STANDARD_OUTPUT:
-        way_out = "make room and run it again, or go on with --resume where there is one"
+        way_out = (
+            f"make room and run it again{', or go on with --resume' if can_resume(sys.argv[1:]) else ''}"
+        )
         return f"{no_room(Path(), error)}: {way_out}"
     if found := system_error(error):
         return sentence(found)

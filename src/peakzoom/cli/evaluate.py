@@ -24,6 +24,7 @@ from peakzoom.cli.options import (
     output_option,
 )
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.system import reason_of
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def evaluate(
         faithfulness=amount.faithfulness,
     )
     _report(result, f"{split} videos, {views.num_clips} x {views.crops} views", target)
-    if recognizer.weights and Path(run).is_dir():
-        _renew_card(run, target)
+    if recognizer.weights and Path(run).is_dir() and not _renew_card(run, target):
+        raise typer.Exit(1)
 
 
 def _report_shard(done: str, before: int, part: Path) -> None:
@@ -222,8 +223,8 @@ def _show_faithfulness(measured: Faithfulness) -> None:
         )
 
 
-def _renew_card(run: str, evaluation: Path) -> None:
-    """Write the accuracies into the model card beside the weights, where they can be: the scores are written."""
+def _renew_card(run: str, evaluation: Path) -> bool:
+    """Write the accuracies into the model card beside the weights; False where the system refuses, which is said."""
     from peakzoom.hub.card import FILE, update_card
     from peakzoom.model.load import find_model
 
@@ -234,7 +235,12 @@ def _renew_card(run: str, evaluation: Path) -> None:
         else:
             say(f"{file} was edited and is left as it is, without these accuracies: remove it for a new one")
     except OSError as error:
-        say(f"{file} could not be written: {error.strerror or error}")
+        say(
+            f"{file} could not be written ({reason_of(error)}), so the model card lacks these accuracies; they are in "
+            f"{evaluation}: make {file.parent} a place that can be written to, and evaluate again"
+        )
+        return False
+    return True
 
 
 def report(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,18 @@ def beside(run: str) -> Path:
     """The folder to put results into: the run, or that of an exported file; here for a model of the hub."""
     path = Path(run)
     return path if path.is_dir() else path.parent if path.is_file() else Path()
+
+
+def check_apart(places: Mapping[str, Iterable[Path]]) -> None:
+    """Refuse (UserError) outputs that are one place, however it is spelled; ``places`` has those of each option."""
+    taken: dict[Path, str] = {}
+    for option, files in places.items():
+        for place in {file.resolve() for file in files}:
+            if place in taken:
+                raise UserError(
+                    f"{taken[place]} and {option} would both write {place}: name another file for {option}"
+                )
+            taken[place] = option
 
 
 def check_new(file: Path, option: str, way_out: str = "remove it") -> None:

@@ -14,7 +14,7 @@ import typer
 
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
-from peakzoom.cli.inputs import check_new, find_videos
+from peakzoom.cli.inputs import check_apart, check_new, find_videos
 from peakzoom.cli.options import CalibratedOptions, RunArg, ViewOptions, hardware_option, output_option
 from peakzoom.utils.durable import explain_full_disk, write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
@@ -61,6 +61,21 @@ class Results:
             raise UserError("--on ray writes every score into --out: leave --jsonl, --csv and --top out")
         if self.resume and self.on is None and self.jsonl in (None, STDOUT):
             raise UserError("--resume goes on with a file of predictions: name it with --jsonl")
+
+    def check_files(self) -> Path | None:
+        """Refuse files that are there, or are one place; the file of ``--jsonl``, where lines are kept."""
+        from peakzoom.utils.journal import settings_file
+        from peakzoom.utils.lock import lock_of
+
+        kept = None if self.jsonl == STDOUT else self.jsonl
+        if kept is not None and self.csv is not None:
+            check_apart({"--jsonl": (kept, settings_file(kept), lock_of(kept)), "--csv": (self.csv,)})
+        if kept is not None and not self.resume:
+            for file in (kept, settings_file(kept)):
+                check_new(file, "--jsonl", "go on with it by --resume")
+        if self.csv is not None:
+            check_new(self.csv, "--csv")
+        return kept
 
 
 @grouped
@@ -131,7 +146,7 @@ def _predict(
     computing: CalibratedOptions,
 ) -> tuple[int, int]:
     """Look at one file after the other, here; returns how many there are, and how many gave no prediction."""
-    from peakzoom.utils.journal import Journal, settings_file
+    from peakzoom.utils.journal import Journal
 
     for each in files:
         if "://" in each and not Path(each).exists():
@@ -141,12 +156,7 @@ def _predict(
     workers = 1 if workers is None else workers
     if workers:
         start_early()
-    kept = None if results.jsonl == STDOUT else results.jsonl
-    if kept is not None and not results.resume:
-        for file in (kept, settings_file(kept)):
-            check_new(file, "--jsonl", "go on with it by --resume")
-    if results.csv is not None:
-        check_new(results.csv, "--csv")
+    kept = results.check_files()
     recognizer = computing.load(run)
     views = recognizer.choose_views(views)
     paths = waiting = list(find_videos(map(Path, files)))
@@ -179,13 +189,15 @@ def _predict(
             elif not isinstance(result, DecodeError):
                 _print_prediction(result, results.top)
     if results.csv is not None:
-        with explain_full_disk(results.csv.parent, "make room and run it again"):
+        with explain_full_disk(results.csv.parent, "run it again"):
             _write_table(results.csv, lines, recognizer.classes)
     return len(paths), failed
 
 
 def _write_table(file: Path, lines: list[dict[str, Any]], classes: Sequence[str]) -> None:
     """One row a file, a file without a prediction too."""
+    from peakzoom.inference.prediction import TABLE, score_columns
+
     rows = (
         [
             line["file"],
@@ -196,7 +208,7 @@ def _write_table(file: Path, lines: list[dict[str, Any]], classes: Sequence[str]
         + [line["scores"]["fused"][name] if "scores" in line else "" for name in classes]
         for line in lines
     )
-    write_csv(file, ["file", "class", "score", "problem", *classes], rows)
+    write_csv(file, [*TABLE, *score_columns(classes)], rows)
 
 
 def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> list[Path]:

@@ -37,13 +37,33 @@ def heed_sigterm() -> Callable[[], bool]:
     return came.is_set
 
 
+def command_of(words: Sequence[str]) -> str:
+    """The command of a command line, without those below it."""
+    return next((word for word in words if not word.startswith("-")), "")
+
+
+def can_resume(words: Sequence[str]) -> bool:
+    """Whether a command line that was stopped goes on by ``--resume``."""
+    given = {word.partition("=")[0] for word in words}
+    match command_of(words):
+        case "train":
+            return True
+        case "evaluate":
+            return not given & {"--events", "--shard"}
+        case "predict":
+            to_terminal = "--jsonl=-" in words or "-" in words
+            return bool(given & {"--jsonl", "--on"}) and not to_terminal
+        case "watch":
+            return "--out" in given
+    return False
+
+
 def how_to_go_on(words: Sequence[str]) -> str:
     """What is said at the end of a command line that was stopped."""
-    command = next((word for word in words if not word.startswith("-")), "")
-    given = {word.partition("=")[0] for word in words}
-    if command in ("train", "evaluate") or (command == "predict" and given & {"--jsonl", "--on"}):
+    if can_resume(words):
         return "stopped; the same command with --resume goes on"
-    if command in ("ablate", "compare"):
+    shard = any(word.partition("=")[0] == "--shard" for word in words)
+    if command_of(words) in ("ablate", "compare") or (command_of(words) == "evaluate" and shard):
         return "stopped; the same command goes on"
     return "stopped"
 

@@ -17,6 +17,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+TABLE = ("file", "class", "score", "problem")  # the first columns of a table of predictions
+
+
+def score_columns(classes: Sequence[str]) -> list[str]:
+    """The columns behind :data:`TABLE`, one a class: its name, or ``score:NAME`` where that is taken.
+
+    >>> score_columns(["wave", "file"])
+    ['wave', 'score:file']
+    """
+    taken = {*TABLE, *classes}
+    names = []
+    for name in classes:
+        column = name
+        if name in TABLE:
+            while column in taken:
+                column = f"score:{column}"
+            taken.add(column)
+        names.append(column)
+    return names
+
+
 class Effort(NamedTuple):
     """What a prediction with the early exit took (:mod:`peakzoom.inference.early_exit`)."""
 

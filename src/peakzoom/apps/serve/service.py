@@ -12,6 +12,7 @@ from peakzoom.apps.serve.limits import Limits
 from peakzoom.explanation import Evidence, explain
 from peakzoom.explanation.draw import draw_figure
 from peakzoom.explanation.write import write_video
+from peakzoom.inference.prediction import TABLE, score_columns
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
@@ -91,7 +92,7 @@ class Service:
             rows.append([name, printable(best), f"{score:.3f}", printable(problem)])
             lines.append([_cell(name), _cell(best), score, problem, *prediction.scores["fused"].tolist()])
         file = self._new_folder() / "predictions.csv"  # only now: the sweeper goes by age
-        write_csv(file, ["file", "class", "score", "problem", *map(_cell, classes)], lines)
+        write_csv(file, [*TABLE, *map(_cell, score_columns(classes))], lines)
         return rows, file
 
     def _admit(self, path: str | Path) -> Path:

@@ -32,8 +32,20 @@ def from_onnx(graph: bytes) -> openvino.Model:
 
 
 def save(model: openvino.Model, file: Path) -> None:
-    """Write ``file`` (.xml) and its .bin, in float32."""
-    openvino.save_model(model, file, compress_to_fp16=False)
+    """Write ``file`` (.xml) and its .bin, in float32.
+
+    Raises:
+        OSError: they cannot be written; OpenVINO's own error does not say why.
+    """
+    try:
+        openvino.save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:
+        constants = (each for each in model.get_ops() if each.get_type_name() == "Constant")
+        try:
+            file.with_suffix(".bin").write_bytes(bytes(sum(each.get_byte_size() for each in constants)))
+        except OSError as reason:
+            raise reason from error
+        raise
 
 
 class OpenVinoEngine:
