@@ -33,7 +33,7 @@ from peakzoom.apps.watch.evidence.identity import SourceFacts, WeightsFacts, now
 from peakzoom.utils.digests import digest_of
 from peakzoom.utils.durable import DRAFT, sync, whole_folder, write_text
 from peakzoom.utils.errors import UserError, first_line, printable
-from peakzoom.utils.journal import only_writer
+from peakzoom.utils.lock import only_writer
 from peakzoom.utils.plain import read_object
 from peakzoom.utils.system import expect_place
 
