@@ -30,7 +30,7 @@ from peakzoom.cli.quickstart_run import DIFFICULTY, FPS, FRAMES
 from peakzoom.data.datasets import open_data
 from peakzoom.data.synthetic.clips import DatasetSpec
 from peakzoom.data.synthetic.people import ACTIONS
-from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_part
+from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_parts
 from peakzoom.training.recipes import small
 from peakzoom.video.clips import clip_indices, clip_span
 from peakzoom.video.decode import HOLD_BYTES, decode
@@ -71,7 +71,7 @@ def _render(job: tuple[ClipSpec, Path, int, bool]) -> dict[str, Any]:
     np.load(file, mmap_mode="r+")[number] = (middle(frames) if test else frames).numpy()
     row: dict[str, Any] = {"label": CLASSES.index(spec.action)}
     if test:
-        part, centres, radius = telling_part(spec)
+        part, centres, radius = telling_parts(spec)[0]
         scale = np.array([PRE.canvas[1] / spec.width, PRE.canvas[0] / spec.height])
         row |= {
             "part": part,

@@ -73,6 +73,7 @@ READ = {
     r".* --weights ": "needs a file of public weights; tests/model/test_weights.py",
     r"\S+ predict kinetics400/": "fetches public weights; tests/model/backbones/test_public.py has a stand-in",
     r".* --calibrated": "needs videos that tell a temperature; tests/inference/test_early_exit.py runs it",
+    r".* --reject": "needs videos of which some are got wrong; tests/cli/test_reject.py runs it",
     r"docs/networks\.md .*(mynet:|runs/mine)": "needs a module beside it; tests/model/backbones/test_own.py has one",
     r"\S+ data prepare ": "needs the downloads; tests/data/test_prepare.py runs it on made-up ones",
     r".*(UCF-101|ucf101|hmdb51|ucf1|hmdb1|k400|train\.csv)": "needs a data set that cannot be shipped",

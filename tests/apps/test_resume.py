@@ -38,6 +38,7 @@ class Engine:
 
     name = "fake"
     preprocess = Preprocess(size=32, frames=8, canvas=(32, 32))
+    thresholds = None
 
     def __init__(self) -> None:
         self.classes = ["wave", "kick", "nod"]

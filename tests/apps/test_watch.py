@@ -221,6 +221,7 @@ class Engine:
     name: str = "fake"
     classes: list[str] = field(default_factory=lambda: ["wave", "kick"])
     preprocess: Preprocess = field(default_factory=lambda: Preprocess(size=32, frames=8, canvas=(32, 32)))
+    thresholds: tuple[float, ...] | None = None
 
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         self.work(int(views[0, 0, 0, 0, 0]))

@@ -13,7 +13,7 @@ import pytest
 
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.data.synthetic.people import ACTIONS, Look
-from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_part
+from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_parts
 from peakzoom.utils.errors import UserError
 
 SMALL = {"height": 48, "width": 64, "frames": 5}
@@ -34,7 +34,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 def near_part(spec: ClipSpec) -> np.ndarray:
     """True where a pixel lies within the telling part's radius at its time, bool (T, H, W)."""
-    _, centres, radius = telling_part(spec)
+    _, centres, radius = telling_parts(spec)[0]
     y, x = np.mgrid[: spec.height, : spec.width] + 0.5
     return np.hypot(x - centres[:, 0, None, None], y - centres[:, 1, None, None]) <= radius + 1
 
@@ -88,7 +88,7 @@ def test_parts_lie_inside_the_frame() -> None:
         spec = ClipSpec(
             list(ACTIONS)[number % 10], performer=number, seed=number, difficulty=number % 3 / 2, frames=16
         )
-        _, centres, radius = telling_part(spec)
+        _, centres, radius = telling_parts(spec)[0]
         most = np.maximum(
             -centres, centres - [spec.width, spec.height]
         ).max()  # how far the centre lies outside
@@ -98,7 +98,7 @@ def test_parts_lie_inside_the_frame() -> None:
 def test_motion_depends_on_time_not_on_frame_rate() -> None:
     slow = ClipSpec("wave", seed=2, fps=10, frames=8, difficulty=0.0)  # at 0 the camera rests
     fast = replace(slow, fps=20, frames=16)
-    np.testing.assert_allclose(telling_part(slow)[1], telling_part(fast)[1][::2], atol=1e-6)
+    np.testing.assert_allclose(telling_parts(slow)[0][1], telling_parts(fast)[0][1][::2], atol=1e-6)
 
 
 def test_performers_are_many() -> None:

@@ -12,7 +12,7 @@ from explanation.colours import NAMES, middle_of, recognizer, write_squares
 from peakzoom.data.entries import Entry, Place
 from peakzoom.data.places import COLUMNS, read_places
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
-from peakzoom.data.synthetic.scene import telling_part
+from peakzoom.data.synthetic.scene import telling_parts
 from peakzoom.evaluation.pointing import Pointing, measure_pointing
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import write_csv
@@ -141,7 +141,7 @@ def test_what_is_known_of_synthetic_clips(tmp_path: Path) -> None:
     render_dataset(tmp_path / "clips", spec, workers=0)
     places = read_places(tmp_path / "clips" / "places.csv")
     for path, _, clip in spec.clips():
-        part, centres, radius = telling_part(clip)
+        part, centres, radius = telling_parts(clip)[0]
         rows = places[tmp_path / "clips" / path]
         assert sorted(rows) == [0, 1, 2, 3]
         for frame, ((name, x, y, around, down),) in rows.items():

@@ -23,7 +23,7 @@ from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import TORCHVISION, TRANSFORMERS, options_for
-from peakzoom.model.network import distillation
+from peakzoom.model.losses import distillation
 from peakzoom.training.batch_augment import BatchChanges, told_changes
 from peakzoom.training.folder import save_stage
 from peakzoom.training.lora import add_lora, without_lora

@@ -67,7 +67,7 @@ def loading(folder: Path, mark: Path) -> None:
 
     class Blank(ClipDataset):
         def __getitem__(self, key: int) -> Sample:
-            return Sample(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), 0)
+            return Sample(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.tensor(0))
 
     multiprocessing.set_start_method("fork", force=True)  # as it is where no server of processes is used
     blank = Blank([Entry(folder / "clip.mp4", 0)] * 1000, ViewMaker(Preprocess(size=32, frames=4)))

@@ -22,6 +22,7 @@ from peakzoom.cli.options import (
     ViewOptions,
     data_option,
 )
+from peakzoom.cli.rejection import RejectionOptions, calibrate_rejection
 from peakzoom.utils.durable import explain_full_disk, whole_folder, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.missing import missing
@@ -48,6 +49,7 @@ def calibrate(
         float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that may be lost.")
     ] = 0.2,
     rule: RuleOptions,
+    rejecting: RejectionOptions,
     split: Annotated[str, data_option(help="Which videos: val, or test of other DATA.")] = "val",
     views: ViewOptions,
     workers: DecodersOpt = 1,
@@ -63,18 +65,27 @@ def calibrate(
     With --events, thresholds, hysteresis, gaps, the shortest event and the distance of windows are chosen instead, for
     at most so many false alarms an hour: `peakzoom calibrate runs/first --events --false-alarms 0.5`.
 
+    With --reject, the confidence is chosen below which `peakzoom predict --reject` says none of these:
+    `peakzoom calibrate runs/first --reject --unknown other_videos/`.
+
     Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade`,
     `peakzoom predict runs/first clip.mp4 --cascade` and `peakzoom predict runs/first clip.mp4 --calibrated`
     """
+    _check_asked(rule, rejecting)
+    averaged, engine = views.views(), EngineOptions(device, "torch", precision)
     if rule.events:
-        _choose_rule(run, EngineOptions(device, "torch", precision).load(run), (data, split, reading), rule)
-        return
+        return _choose_rule(run, engine, (data, split, reading), rule)
+    if rejecting.reject:
+        _check(run, Path(run) / "rejection", data, split)
+        recognizer = _load(engine, run)
+        videos = videos_to_score(run, data, reading, split)
+        return calibrate_rejection(run, recognizer, videos, (averaged, workers), rejecting)
     from peakzoom.evaluation.evaluate import score_videos
     from peakzoom.inference.early_exit import FOLDER, two_stages
 
-    averaged, target = views.views(), Path(run) / FOLDER
+    target = Path(run) / FOLDER
     _check(run, target, data, split)
-    recognizer = EngineOptions(device, "torch", precision).load(run)
+    recognizer = _load(engine, run)
     two_stages(recognizer.engine)  # refuses what cannot stop half way
     videos = _videos(run, data, reading, split)
     scored = score_videos(recognizer, videos, averaged, workers)
@@ -127,9 +138,29 @@ def _choose_exit(
     print_result(f"The thresholds, all that were tried, and their plot: {target}")
 
 
+def _check_asked(rule: RuleOptions, rejecting: RejectionOptions) -> None:
+    """Refuse options that do not go together."""
+    if rule.events and rejecting.reject:
+        raise UserError(
+            "--events and --reject choose different things: ask for one of them, then for the other"
+        )
+    rejecting.check(rejecting.reject)
+
+
+def _load(engine: EngineOptions, run: str) -> Recognizer:
+    """The model, of one label a video; UserError for one of several."""
+    recognizer = engine.load(run)
+    if recognizer.multi_label:
+        raise UserError(
+            f"{run} is for several labels a video, whose thresholds the training has chosen: the early exit, the "
+            "temperature, rules for events and rejections are for one label"
+        )
+    return recognizer
+
+
 def _choose_rule(
     run: str,
-    recognizer: Recognizer,
+    engine: EngineOptions,
     asked: tuple[Path | None, str, DataOptions],
     rule: RuleOptions,
 ) -> None:
@@ -138,6 +169,7 @@ def _choose_rule(
 
     data, split, reading = asked
     _check(run, Path(run) / "events", data, split)
+    recognizer = _load(engine, run)
     videos = _videos(run, data, reading, split)
     calibrate_events(run, recognizer, videos, WatchOptions(ignore=rule.ignore), rule.false_alarms)
 

@@ -54,19 +54,12 @@ def check(
     Examples: `peakzoom data check clips/` and `peakzoom data check clips/ --against runs/mine`
     """
     from peakzoom.data.check import check as look
-    from peakzoom.data.datasets import open_to_look
 
     if out is not None:
         check_new(out, "--out")
     model = None if against is None else read_model(against)
     guessing = shortcuts or model is not None
-    if guessing:
-        videos = reading.videos(data, reading.split_number)
-    else:
-        videos = open_to_look(data, reading.layout, reading.splits, reading.split_number, reading.root)
-        videos = reading.beside(videos)
-        for note in videos.notes:
-            say(note)
+    videos = _open(data, reading, guessing)
     with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
         report = look(videos, workers, progress, glimpses=guessing)
     _show_classes(report, videos)
@@ -86,6 +79,22 @@ def check(
         write_csv(out, ["path", "reason"], ((problem.path, problem.reason) for problem in report.problems))
     if report.glimpses:
         show_shortcuts(videos, report.glimpses, model)
+
+
+def _open(data: Path, reading: DataOptions, guessing: bool) -> VideoSet:
+    """The videos, of classes where those are to be guessed."""
+    from peakzoom.data.datasets import open_to_look
+    from peakzoom.evaluation.shortcuts import expect_one_label
+
+    if guessing:
+        videos = reading.videos(data, reading.split_number)
+        expect_one_label(videos)
+        return videos
+    how = (reading.layout, reading.splits, reading.split_number, reading.root, reading.multi_label)
+    videos = reading.beside(open_to_look(data, *how))
+    for note in videos.notes:
+        say(note)
+    return videos
 
 
 def _show_classes(report: Report, videos: VideoSet) -> None:
@@ -164,9 +173,8 @@ def convert(
     from peakzoom.utils.segments import file_of
 
     check_new_folder(out)
-    videos = open_to_look(
-        data, reading.layout, reading.splits, reading.split_number, reading.root, without_classes=False
-    )
+    how = (reading.layout, reading.splits, reading.split_number, reading.root, reading.multi_label)
+    videos = open_to_look(data, *how, without_classes=False)
     videos = reading.beside(videos)
     for note in videos.notes:
         say(note)
@@ -208,6 +216,9 @@ class SyntheticOptions:
     height: Annotated[int, typer.Option(help="In pixels, even.")] = 192
     width: Annotated[int, typer.Option(help="In pixels, even.")] = 256
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0
+    together: Annotated[
+        int, typer.Option(min=1, max=3, help="Actions that a clip shows at once, at most; for --multi-label.")
+    ] = 1
 
 
 @grouped
@@ -242,7 +253,8 @@ def render(
         else:
             folder = render_dataset(out, spec, workers, progress)
     listed = folder / "clips.csv"
-    following = f"train {listed} --out RUN" if wanted.train_clips else f"evaluate RUN {listed}"
+    several = " --multi-label" if wanted.together > 1 else ""
+    following = f"train {listed}{several} --out RUN" if wanted.train_clips else f"evaluate RUN {listed}"
     print_result(f"List: {listed}\nNext: peakzoom {following}")
 
 

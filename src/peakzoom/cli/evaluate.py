@@ -23,12 +23,14 @@ from peakzoom.cli.options import (
     data_option,
     output_option,
 )
+from peakzoom.cli.rejection import UnknownOptions
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.system import reason_of
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
     from peakzoom.evaluation.faithfulness import Faithfulness
+    from peakzoom.evaluation.multi_label_results import MultiLabelEvaluation
     from peakzoom.evaluation.pointing import Pointing
     from peakzoom.evaluation.results import Evaluation
 
@@ -99,6 +101,7 @@ def evaluate(
     computing: CascadeOptions,
     amount: Amount,
     watching: EventOptions,
+    rejecting: UnknownOptions,
 ) -> None:
     """Test a model on labelled videos, 30 views each, and leave every score in one file.
 
@@ -114,18 +117,17 @@ def evaluate(
     from peakzoom.evaluation.evaluate import evaluate as test
     from peakzoom.evaluation.evaluate import score_shard
     from peakzoom.evaluation.unfinished import check_out, part_of
-    from peakzoom.model.precision import FULL
 
     averaged, part = views.views(), amount.part(computing.cascade)
+    rejecting.check(computing.reject)
     recognizer = computing.load(run)
-    recognizer.choose_views(averaged)  # refuses views that the early exit was not calibrated for
-    videos = videos_to_score(run, data, reading, split)
+    if not watching.events:
+        recognizer.choose_views(averaged)  # refuses views that it was not calibrated for
+    reading = replace(reading, multi_label=reading.multi_label or recognizer.multi_label)
+    videos = replace(videos_to_score(run, data, reading, split), unknown=rejecting.videos(run))
     if watching.events:
         return evaluate_events(run, recognizer, videos, out or beside(run) / f"events-{split}", watching)
-    name = ["evaluation", split, views.clips]
-    name += [each for each in (recognizer.engine.name, computing.precision) if each not in ("torch", FULL)]
-    name += ["cascade"] if computing.cascade else []
-    target = out or beside(run) / "-".join(name)
+    target = out or beside(run) / _name(["evaluation", split, views.clips], recognizer.engine.name, computing)
     if part:
         count, before = score_shard(recognizer, videos, target, part, averaged, workers)
         return _report_shard(
@@ -144,6 +146,14 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _name(parts: list[str], engine: str, computing: CascadeOptions) -> str:
+    """What the folder is called where nobody names one."""
+    from peakzoom.model.precision import FULL
+
+    parts = parts + [each for each in (engine, computing.precision) if each not in ("torch", FULL)]
+    return "-".join(parts + [each for each in ("cascade", "reject") if getattr(computing, each)])
+
+
 def _report_shard(done: str, before: int, part: Path) -> None:
     already = f" ({before} of them before)" if before else ""
     print_result(
@@ -152,31 +162,37 @@ def _report_shard(done: str, before: int, part: Path) -> None:
     )
 
 
-def _report(result: Evaluation, tested: str, target: Path) -> None:
-    head, rows = result.table()
-    show_table(f"{sum(result.counts.values())} {tested}", head, rows, strong="fused")
+def _report(result: Evaluation | MultiLabelEvaluation, tested: str, target: Path) -> None:
+    from peakzoom.evaluation.results import Evaluation
+
+    show_table(f"{result.videos} {tested}", *result.table(), strong="fused")
     print_result(f"The {result.intervals}")
-    show_table(
-        "Fused prediction, class by class",
-        ("class", "videos", "accuracy"),
-        ((name, result.counts[name], f"{share:.1%}") for name, share in result.fused.per_class.items()),
-    )
+    show_table("Fused prediction, class by class", *result.class_table())
+    if isinstance(result, Evaluation):
+        _report_more(result)
+    if result.problems:
+        say(
+            f"{len(result.problems)} files are missing or broken, or something is wrong with them: see "
+            f"{target / 'problems.csv'}"
+        )
+    if result.pointing:
+        show_pointing(result.pointing, result.branches)
+    print_result(f"Scores, tables and pictures: {target}")
+
+
+def _report_more(result: Evaluation) -> None:
+    """What is measured of one label a video alone."""
     if spent := result.effort:
         print_result(
             f"A video took {spent.views:.1f} views on average, {spent.closer:.1f} of them in stage 2: "
             f"{spent.passes_per_view:.2f} passes and {spent.multiply_adds_per_view:.4g} G multiply-adds a view, "
             f"{spent.multiply_adds:.4g} G a video, {spent.multiply_adds / spent.full_multiply_adds:.1%} of a full test"
         )
-    if result.problems:
-        say(
-            f"{len(result.problems)} files are missing or broken, or something is wrong with them: see "
-            f"{target / 'problems.csv'}"
-        )
+    if result.rejection:
+        for line in result.rejection.said():
+            print_result(line)
     if result.faithfulness:
         _show_faithfulness(result.faithfulness)
-    if result.pointing:
-        show_pointing(result.pointing, result.branches)
-    print_result(f"Scores, tables and pictures: {target}")
 
 
 def show_pointing(found: Pointing, branches: Collection[str]) -> None:

@@ -53,8 +53,9 @@ def watched_files(
     recognizer: Recognizer, videos: VideoSet, options: WatchOptions
 ) -> tuple[dict[Path, Watched], list[Interval]]:
     """Watch the files of all segments; what was seen, and the segments."""
-    from peakzoom.apps.watch.measure import files_of, labelled_in, watch_files
+    from peakzoom.apps.watch.measure import expect_one_label, files_of, labelled_in, watch_files
 
+    expect_one_label(recognizer)
     files = files_of(videos)
     with progress_bar(f"watching {len(files)} videos") as progress:
         watched = watch_files(recognizer, files, options, progress)
@@ -109,7 +110,7 @@ def evaluate_events(
             for each in predicted
         ]
         write_csv(draft / "events.csv", ["path", "start", "end", "label", "score"], rows)
-        rule = {key: getattr(options, key) for key in RULE}
+        rule = {key: getattr(options, key) for key in RULE} | {"threshold": options.level}
         write_text(draft / "events.json", json.dumps({**plain(found), "rule": rule}, indent=2) + "\n")
     show_scores(found)
     print_result(f"Events and scores: {out}")

@@ -11,7 +11,7 @@ import typer
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside
-from peakzoom.cli.options import CalibratedOpt, DeviceOpt, RunArg, ViewOptions, output_option
+from peakzoom.cli.options import CalibratedOpt, DeviceOpt, RejectOpt, RunArg, ViewOptions, output_option
 from peakzoom.utils.errors import printable
 from peakzoom.video.guard import start_early
 
@@ -36,6 +36,7 @@ def explain(
     ] = None,
     views: ViewOptions,
     calibrated: CalibratedOpt = False,
+    reject: RejectOpt = False,
     device: DeviceOpt = "auto",
 ) -> None:
     """Show what the network saw: evidence.mp4, evidence.png and evidence.json.
@@ -44,6 +45,7 @@ def explain(
     """
     start_early()
     from peakzoom import explanation
+    from peakzoom.inference.prediction import NONE
     from peakzoom.inference.recognizer import load
     from peakzoom.utils.durable import check_new_folder
     from peakzoom.utils.segments import stem_of
@@ -53,13 +55,18 @@ def explain(
     name = stem_of(video) if target is None else f"{stem_of(video)}-" + re.sub(r"[^\w.-]", "_", target)
     folder = out or beside(run) / "explanations" / name
     check_new_folder(folder)
-    recognizer = load(run, device, calibrated=calibrated)
+    recognizer = load(run, device, calibrated=calibrated, reject=reject)
     with HeldVideo(video) as held:  # decoded once
         evidence = explanation.explain(recognizer, held, target, averaged, crop)
         if evidence.prediction.problem:
             say(f"{video}: {evidence.prediction.problem}")
         files = explanation.save(evidence, folder)
-    for best, score in evidence.prediction.top(3):
+    prediction = evidence.prediction
+    if prediction.confidence and prediction.confidence.rejected:
+        print_result(f"{NONE} ({prediction.confidence.said})")
+    if prediction.thresholds is not None:
+        print_result(f"labels: {printable(prediction.label)}")
+    for best, score in prediction.top(3):
         print_result(f"{printable(best)}  {score:.4f}")
     index, count = evidence.crop
     print_result(

@@ -49,6 +49,13 @@ PrecisionOpt = Annotated[
 CalibratedOpt = Annotated[
     bool, typer.Option(help="Scores at the temperature that 'peakzoom calibrate' has found.")
 ]
+RejectOpt = Annotated[
+    bool,
+    typer.Option(
+        "--reject",
+        help="Name no class where too little is known, by the threshold of 'peakzoom calibrate --reject'.",
+    ),
+]
 DecodersOpt = Annotated[
     int, hardware_option(min=0, help="Decoding processes; 0 decodes without a time limit.")
 ]
@@ -106,11 +113,20 @@ class LayoutOptions:
         ),
     ] = None
 
+    multi_label: Annotated[
+        bool,
+        data_option(
+            "--multi-label", help="A video may have several labels; in a manifest they are separated by ';'."
+        ),
+    ] = False
+
     def videos(self, data: Path, split_number: int = 1) -> VideoSet:
         """The labelled videos of DATA, of one official split; how they were read is said."""
         from peakzoom.data.datasets import open_data
 
-        videos = self.beside(open_data(data, self.layout, self.splits, split_number, self.root))
+        videos = self.beside(
+            open_data(data, self.layout, self.splits, split_number, self.root, self.multi_label)
+        )
         for note in videos.notes:
             say(note)
         return videos
@@ -165,11 +181,12 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class CascadeOptions(EngineOptions):
-    """What computes the predictions, and how far."""
+    """What computes the predictions, and how far; and whether they may be rejected."""
 
     cascade: Annotated[bool, typer.Option(help="Exit early, by the thresholds of 'peakzoom calibrate'.")] = (
         False
     )
+    reject: RejectOpt = False
 
 
 @dataclass(frozen=True)
@@ -181,9 +198,10 @@ class CalibratedOptions(CascadeOptions):
 
 @dataclass(frozen=True)
 class ScoreOptions(EngineOptions):
-    """What computes the predictions, and what their scores mean."""
+    """What computes the predictions, what their scores mean, and whether they may be rejected."""
 
     calibrated: CalibratedOpt = False
+    reject: RejectOpt = False
 
 
 @dataclass(frozen=True)

@@ -190,25 +190,39 @@ def _predict(
                 _print_prediction(result, results.top)
     if results.csv is not None:
         with explain_full_disk(results.csv.parent, "run it again"):
-            _write_table(results.csv, lines, recognizer.classes)
+            _write_table(results.csv, lines, recognizer.classes, recognizer.rejection is not None)
     return len(paths), failed
 
 
-def _write_table(file: Path, lines: list[dict[str, Any]], classes: Sequence[str]) -> None:
-    """One row a file, a file without a prediction too."""
+def _write_table(
+    file: Path, lines: list[dict[str, Any]], classes: Sequence[str], rejecting: bool = False
+) -> None:
+    """One row a file, a file without a prediction too; where predictions may be rejected, also how sure each is."""
     from peakzoom.inference.prediction import TABLE, score_columns
 
+    more = ["confidence", "rejected"] if rejecting else []
     rows = (
         [
             line["file"],
-            line.get("class", ""),
+            _named(line),
             line.get("score", ""),
             line.get("error") or line.get("problem") or "",
         ]
+        + [line.get(name, "") for name in more]
         + [line["scores"]["fused"][name] if "scores" in line else "" for name in classes]
         for line in lines
     )
-    write_csv(file, [*TABLE, *score_columns(classes)], rows)
+    write_csv(file, [*TABLE, *more, *score_columns(classes, more)], rows)
+
+
+def _named(line: dict[str, Any]) -> str:
+    """What a line of JSON names, in one text; nothing where there is no prediction."""
+    from peakzoom.data.entries import SEPARATOR
+    from peakzoom.inference.prediction import NONE
+
+    if "class" not in line:
+        return ""
+    return SEPARATOR.join(each["class"] for each in line.get("labels", [])) or line["class"] or NONE
 
 
 def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> list[Path]:
@@ -224,7 +238,13 @@ def _remaining(files: list[Path], lines: list[dict[str, Any]]) -> list[Path]:
 
 
 def _print_prediction(prediction: Prediction, top: int) -> None:
+    from peakzoom.inference.prediction import NONE
+
     print_result(printable(prediction.path))
+    if prediction.confidence and prediction.confidence.rejected:
+        print_result(f"  {NONE} ({prediction.confidence.said})")
+    if prediction.thresholds is not None:
+        print_result(f"  labels: {printable(prediction.label)}")
     width = max(len(printable(name)) for name in prediction.classes)
     for name, score in prediction.top(top):
         print_result(f"  {printable(name):<{width}}  {score:.4f}")

@@ -72,7 +72,9 @@ def quickstart(out: Path, seed: int, train_clips: int, test_clips: int, workers:
         log.info(f"testing {stage} on {len(test.entries)} clips of held-out performers and backgrounds")
         folder, recognizer = out / f"evaluation-{stage}", load(run / stage)
         places = read_places(clips / "places.csv") if stage == STAGES[-1] else None
-        found[stage] = evaluate(recognizer, replace(test, places=places), folder, VIEWS)
+        result = evaluate(recognizer, replace(test, places=places), folder, VIEWS)
+        assert isinstance(result, Evaluation)  # the clips have one label each
+        found[stage] = result
         update_card(run / stage / "best", [folder])
     figure = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test.entries)}

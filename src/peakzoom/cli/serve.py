@@ -92,7 +92,8 @@ def _views(recognizer: Recognizer, num_clips: int | None, crops: int | None) -> 
     """Three clips of one crop, or what the scores are calibrated for; UserError for other views than those."""
     from peakzoom.video.sampling import Views
 
-    usual = Views("paper", 3, 1) if recognizer.temperature is None else recognizer.choose_views(None)
+    calibrated = recognizer.temperature or recognizer.rejection
+    usual = Views("paper", 3, 1) if calibrated is None else recognizer.choose_views(None)
     return recognizer.choose_views(Views(usual.rule, num_clips or usual.clips, crops or usual.crops))
 
 

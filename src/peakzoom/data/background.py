@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from peakzoom.data.entries import Entry, Problem, VideoSet
+from peakzoom.data.entries import Entry, Problem, VideoSet, label_counts
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.segments import Segment, file_of, segment_of
 from peakzoom.video.parallel import each_file
@@ -81,7 +81,7 @@ def _wanted(data: VideoSet) -> dict[str | None, int]:
     """Of each split, how many videos it has of a class on average."""
     counts = Counter(entry.split for entry in data.entries)
     classes = {
-        split: len({entry.label for entry in data.entries if entry.split == split}) for split in counts
+        split: len(label_counts(entry for entry in data.entries if entry.split == split)) for split in counts
     }
     return {split: max(1, round(count / classes[split])) for split, count in counts.items()}
 
@@ -113,7 +113,7 @@ def _spread(
             if place <= end - start:
                 begin = min(max(start, start + place - usual / 2), max(start, end - usual))
                 segment = Segment(file_of(entry.path), round(begin, 3), round(min(end, begin + usual), 3))
-                entries.append(replace(entry, path=segment.path, label=label))
+                entries.append(replace(entry, path=segment.path, label=label, also=()))
                 break
             place -= end - start
     return _without_overlaps(entries)

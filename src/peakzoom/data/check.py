@@ -68,7 +68,7 @@ def check(
     good = [info for info in infos.values() if isinstance(info, VideoInfo)]
     return Report(
         [
-            _report(name, [each for each in data.entries if each.label == label], infos)
+            _report(name, [each for each in data.entries if label in each.labels], infos)
             for label, name in enumerate(data.classes)
         ],
         dict(Counter(round(info.fps, 1) for info in good).most_common()),

@@ -26,6 +26,7 @@ def open_data(
     splits: str | Path | None = None,
     split: int = 1,
     root: str | Path | None = None,
+    multi_label: bool = False,
 ) -> VideoSet:
     """Open a data set, whatever its layout (docs/data.md); ``notes[0]`` names the layout that was recognised.
 
@@ -40,13 +41,14 @@ def open_data(
         splits: folder of official lists, for UCF101 and HMDB51.
         split: 1, 2 or 3, for UCF101 and HMDB51.
         root: folder of the videos, for manifests, Kinetics lists and annotation tools; None: the list's own.
+        multi_label: a video may have several labels, in a manifest separated by ``;``.
 
     Raises:
         UserError: path missing, empty or of another layout; unknown format; split not 1 to 3; fewer than two
             classes with videos, or one whose name is no text; and as the reader of the format does.
     """
     path = Path(path).expanduser()
-    data = open_to_look(path, format, splits, split, root, without_classes=False)
+    data = open_to_look(path, format, splits, split, root, multi_label, without_classes=False)
     present = [name for name, count in data.counts().items() if count]
     if len(present) < 2:
         raise UserError(f"{path} has videos of one class only ({present[0]}), expected at least two classes")
@@ -63,6 +65,7 @@ def open_to_look(
     splits: str | Path | None = None,
     split: int = 1,
     root: str | Path | None = None,
+    multi_label: bool = False,
     without_classes: bool = True,
 ) -> VideoSet:
     """The same of a data set that nobody trains on yet: one class will do, or a folder of videos without any."""
@@ -79,7 +82,7 @@ def open_to_look(
         for file in filter(_looks_like_manifest, files_in(path)):
             data.notes.append(f"{file.name} looks like a manifest and was not read; pass the file to use it")
     elif kind == "manifest":
-        data = read_manifest(path, root)
+        data = read_manifest(path, root, multi_label)
     elif kind in TOOLS:
         data = read_project(path, kind, root)
     elif kind == "ucf101":
@@ -88,6 +91,7 @@ def open_to_look(
         data = read_hmdb51(path, splits, split)
     else:
         data = read_kinetics(path, root)
+    data.multi_label = multi_label
     return data
 
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from peakzoom.data.entries import NO_CLASS, Entry, VideoSet, some
+from peakzoom.data.entries import NO_CLASS, Entry, VideoSet, label_counts, some
 from peakzoom.utils.segments import segment_of
 
 Parts = Mapping[str, Sequence[Entry]]  # videos by what they are for: "train", "val", "test"
@@ -67,13 +67,13 @@ def _names(classes: Sequence[str]) -> Iterator[str]:
 
 def _counts(classes: Sequence[str], parts: Parts) -> Iterator[str]:
     """Classes that cannot be learned, or hardly."""
-    trained = Counter(entry.label for entry in parts["train"])
+    trained = label_counts(parts["train"])
     if not trained or list(classes) == [NO_CLASS]:  # a list of test videos alone
         return
     if len(classes) == 1:
         yield f"{classes[0]!r} is the only class, and training needs two"
         return
-    elsewhere = Counter(entry.label for part in PURPOSES for entry in parts[part])
+    elsewhere = label_counts(entry for part in PURPOSES for entry in parts[part])
     for wanted, text in (
         (0, "no training video, so it is never learned"),
         (1, "one training video only, so nothing of it can be held out for validation or a test"),
@@ -92,7 +92,7 @@ def _counts(classes: Sequence[str], parts: Parts) -> Iterator[str]:
 def _twins(classes: Sequence[str], parts: Parts, twins: Sequence[Sequence[Path]]) -> Iterator[str]:
     """The same bytes where they should not be."""
     part_of = {entry.path: part for part, entries in parts.items() for entry in entries}
-    label_of = {entry.path: entry.label for entries in parts.values() for entry in entries}
+    labels_of = {entry.path: entry.labels for entries in parts.values() for entry in entries}
     told: set[int] = set()
     for part, purpose in PURPOSES.items():
         pairs = {
@@ -111,10 +111,11 @@ def _twins(classes: Sequence[str], parts: Parts, twins: Sequence[Sequence[Path]]
     mixed = {
         number: (files[0], other)
         for number, files in enumerate(twins)
-        if (other := next((file for file in files if label_of[file] != label_of[files[0]]), None))
+        if (other := next((file for file in files if labels_of[file] != labels_of[files[0]]), None))
     }
     if mixed:
-        names = some(dict.fromkeys(classes[label_of[file]] for pair in mixed.values() for file in pair))
+        labels = [label for pair in mixed.values() for file in pair for label in labels_of[file]]
+        names = some(dict.fromkeys(classes[label] for label in labels))
         yield (
             f"{_counted(len(mixed), 'video')} with the same bytes in several classes ({names}): "
             f"{_pairs(list(mixed.values()))}"

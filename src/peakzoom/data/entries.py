@@ -11,7 +11,7 @@ network that has seen one knows the others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,16 +19,35 @@ from typing import NamedTuple
 from peakzoom.utils.errors import UserError
 
 NO_CLASS = "(no class)"  # of videos that are looked at and not trained on
+SEPARATOR = ";"  # between the labels of one video, in lists and tables
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One labelled video; ``split`` is "train", "val", "test" or None (not stated), ``group`` None if unknown."""
+    """One labelled video; ``split`` is "train", "val", "test" or None (not stated), ``group`` None if unknown.
+
+    ``also`` are the further labels of a video with several, all of them in rising order.
+    """
 
     path: Path
     label: int
     split: str | None = None
     group: str | None = None
+    also: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All labels."""
+        return (self.label, *self.also)
+
+    def named(self, classes: Sequence[str]) -> str:
+        """The names of all labels in one text."""
+        return SEPARATOR.join(classes[label] for label in self.labels)
+
+    def labelled(self, labels: Iterable[int]) -> Entry:
+        """The same video with other labels."""
+        first, *also = sorted(set(labels))
+        return replace(self, label=first, also=tuple(also))
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,9 @@ class VideoSet:
 
     An entry's ``label`` is a position in ``classes``. What was left out is in ``problems``, one by one; ``notes`` say
     how the set was read, a sentence each; ``name`` is what reports call it. ``places`` say where the action is, where
-    that is known (:func:`~peakzoom.data.places.read_places`). With ``own_groups`` the groups are of the data's maker,
+    that is known (:func:`~peakzoom.data.places.read_places`). With ``multi_label`` a video may have several labels.
+    ``unknown`` are further videos that show none of the
+    classes, for whoever asks what a model makes of such. With ``own_groups`` the groups are of the data's maker,
     in a column of a manifest; else they are read from names of files, as a published data set has them.
     """
 
@@ -69,10 +90,12 @@ class VideoSet:
     notes: list[str] = field(default_factory=list)
     places: Places | None = None
     own_groups: bool = False
+    unknown: list[Path] = field(default_factory=list)
+    multi_label: bool = False
 
     def counts(self) -> dict[str, int]:
         """Videos of each class, in class order, zeros included."""
-        found = Counter(entry.label for entry in self.entries)
+        found = label_counts(self.entries)
         return {name: found[label] for label, name in enumerate(self.classes)}
 
     def splits(self) -> dict[str, int]:
@@ -88,8 +111,15 @@ class VideoSet:
             raise UserError(
                 f"{self.name} has classes that are not among the {len(classes)} expected: {some(unknown)}"
             )
-        entries = [replace(entry, label=place[self.classes[entry.label]]) for entry in self.entries]
+        entries = [
+            entry.labelled(place[self.classes[label]] for label in entry.labels) for entry in self.entries
+        ]
         return replace(self, classes=list(classes), entries=entries)
+
+
+def label_counts(entries: Iterable[Entry]) -> Counter[int]:
+    """Videos of each label; one with several labels counts for each of them."""
+    return Counter(label for entry in entries for label in entry.labels)
 
 
 def ordered(names: Iterable[str]) -> list[str]:

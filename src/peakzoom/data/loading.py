@@ -29,10 +29,11 @@ from peakzoom.video.views import Augment, Change, Preprocess, centre_view, chang
 
 
 class Sample(NamedTuple):
-    """One clip, its class, and what was wrong with the file where it was decoded for this clip."""
+    """One clip, its class, its video, and what was wrong with the file where it was decoded for this clip."""
 
     view: Tensor  # uint8 (T, 3, s, s); whole frames, (T, 3, h, w), where there is a change to be made
-    label: int
+    label: Tensor  # int64 (); float32 (S,), 1 for each, where a video may have several labels
+    video: str = ""
     change: Change | None = None
     problem: Problem | None = None
 
@@ -41,9 +42,10 @@ class Batch(NamedTuple):
     """Clips and their classes. Plain data: Lightning looks into every batch and takes no frozen dataclass."""
 
     views: Tensor  # uint8 (B, T, 3, s, s); whole frames, (B, T, 3, h, w), where there are changes to be made
-    labels: Tensor  # int64 (B,)
+    labels: Tensor  # int64 (B,); float32 (B, S) where a video may have several labels
     problems: list[tuple[str, str]]  # (path, reason) of broken videos
     changes: list[Change] | None = None
+    videos: Sequence[str] = ()  # paths
 
     def to(self, device: torch.device, side: int) -> Batch:
         """On a device, with the changes made there; ``side`` is s, in pixels."""
@@ -51,7 +53,8 @@ class Batch(NamedTuple):
         if self.changes:
             clips = zip(views, self.changes, strict=True)
             views = torch.stack([changed(frames, change, side) for frames, change in clips])
-        return Batch(views, self.labels.to(device, non_blocking=True), self.problems)
+        labels = self.labels.to(device, non_blocking=True)
+        return Batch(views, labels, self.problems, videos=self.videos)
 
 
 def seed_of(*key: int) -> int:
@@ -75,6 +78,7 @@ class ViewMaker:
         clips: of a video, without ``augment``.
         canvas: (height, width) of decoded frames, cached or not; ``preprocess.stored_canvas`` when not given.
         defer: give whole frames and the drawn change, which :meth:`Batch.to` makes on its device.
+        classes: S, where a video may have several labels; None: it has one.
     """
 
     preprocess: Preprocess
@@ -83,6 +87,7 @@ class ViewMaker:
     clips: int = 1
     canvas: tuple[int, int] | None = None
     defer: bool = False
+    classes: int | None = None
 
     @property
     def clip_bytes(self) -> int:
@@ -123,11 +128,19 @@ class ViewMaker:
     def _sample(self, entry: Entry, frames: Tensor, generator: torch.Generator) -> Sample:
         pre = self.preprocess
         if not self.augment:
-            return Sample(centre_view(frames, pre), entry.label)
+            return self.sample(entry, centre_view(frames, pre))
         change = draw_change(frames.shape[2], frames.shape[3], pre, self.augment, generator)
         if self.defer:
-            return Sample(frames, entry.label, change)
-        return Sample(changed(frames, change, pre.source_size), entry.label)
+            return self.sample(entry, frames)._replace(change=change)
+        return self.sample(entry, changed(frames, change, pre.source_size))
+
+    def sample(self, entry: Entry, view: Tensor) -> Sample:
+        """A view with what its video is labelled as."""
+        if self.classes is None:
+            return Sample(view, torch.tensor(entry.label), str(entry.path))
+        label = torch.zeros(self.classes)
+        label[list(entry.labels)] = 1.0
+        return Sample(view, label, str(entry.path))
 
 
 class ClipDataset(Dataset[Sample | Problem]):
@@ -209,8 +222,8 @@ def collate(samples: Sequence[Sample | Problem]) -> Batch:
     problems = [(each.path, each.reason) for each in noted if each]
     views = torch.stack([sample.view for sample in good]) if good else torch.empty(0, dtype=torch.uint8)
     changes = [sample.change for sample in good if sample.change]
-    labels = torch.tensor([sample.label for sample in good], dtype=torch.int64)
-    return Batch(views, labels, problems, changes or None)
+    labels = torch.stack([sample.label for sample in good]) if good else torch.empty(0, dtype=torch.int64)
+    return Batch(views, labels, problems, changes or None, [sample.video for sample in good])
 
 
 def loader(

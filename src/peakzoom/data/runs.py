@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peakzoom.data.entries import Entry, VideoSet
+from peakzoom.data.entries import SEPARATOR, Entry, VideoSet
 from peakzoom.utils.durable import read_csv
 from peakzoom.utils.plain import read_object
 
@@ -30,10 +30,18 @@ def run_videos(run: Path) -> VideoSet:
     """All videos that a run recorded in ``videos.csv``, each with the split that it had there."""
     classes = _classes(run)
     entries = [
-        Entry(Path(row["path"]), int(row["label"]), row["split"], row["group"] or None)
+        Entry(Path(row["path"]), 0, row["split"], row["group"] or None).labelled(
+            map(int, row["label"].split(SEPARATOR))
+        )
         for row in read_csv(run / "videos.csv")
     ]
-    return VideoSet(classes, entries, [], data_name(run) or str(run))
+    return VideoSet(classes, entries, [], data_name(run) or str(run), multi_label=is_multi_label(run))
+
+
+def is_multi_label(run: Path) -> bool:
+    """Whether a video of a run may have several labels."""
+    file = run / "config.json"
+    return file.exists() and read_object(file).get("multi_label") is True
 
 
 def _classes(run: Path) -> list[str]:

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from peakzoom.data.entries import Entry, ordered, some
+from peakzoom.data.entries import Entry, label_counts, ordered, some
 from peakzoom.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ PURPOSES = {"val": ("validation", "--val-fraction"), "test": ("testing", "--test
 
 def usual_share(entries: Sequence[Entry], share: float, split: str) -> float:
     """The share to set aside where nobody said one; 0, with a line that says so, where it would leave too little."""
-    counts = Counter(entry.label for entry in entries)
+    counts = label_counts(entries)
     purpose, option = PURPOSES[split]
     if counts and min(counts.values()) < FEWEST:
         log.info(
@@ -75,7 +75,8 @@ def split_validation(
     A group goes wholly to one side. Class shares stay near: in random order, and again until nothing changes, a
     group is set aside, or given back, if that brings the validation counts v_c nearer to fraction * n_c (the sum over
     classes of (v_c - fraction n_c)^2 / n_c falls). Videos without a group, or alone in theirs, then fill what is
-    missing in their class, the total rounded to the nearest. Every class keeps at least one training video. If
+    missing in their class, the total rounded to the nearest; where videos have several labels, each is treated as a
+    group. Every class keeps at least one training video. If
     nothing was taken so, the one group (or video) that fits best is. The order of the entries changes nothing.
 
     Raises:
@@ -99,22 +100,23 @@ def split_validation(
 def _choose(entries: list[Entry], fraction: float, rng: random.Random) -> set[int]:
     """Positions of the validation entries."""
     by_group: dict[str | None, list[int]] = defaultdict(list)
-    for i in sorted(range(len(entries)), key=lambda i: (entries[i].label, str(entries[i].path))):
+    for i in sorted(range(len(entries)), key=lambda i: (entries[i].labels, str(entries[i].path))):
         by_group[entries[i].group].append(i)
     singles = [[i] for i in by_group.pop(None, [])]
     units = [by_group[name] for name in sorted(by_group, key=str)]
     singles += [unit for unit in units if len(unit) == 1]
     groups = [unit for unit in units if len(unit) > 1]
+    if any(entry.also for entry in entries):  # a video changes the shares of several classes, as a group does
+        groups, singles = groups + singles, []
     rng.shuffle(groups)
     rng.shuffle(singles)
-    total = Counter(entry.label for entry in entries)
-    taken: Counter[int] = Counter()
+    total, taken = label_counts(entries), Counter[int]()
     chosen: set[int] = set()
 
     def cost(unit: list[int], sign: int = 1) -> float:
         """Change of the sum if ``unit`` is set aside (sign 1) or given back (-1); infinite if a class would be lost."""
         change = 0.0
-        for label, count in Counter(entries[i].label for i in unit).items():
+        for label, count in label_counts(entries[i] for i in unit).items():
             if sign > 0 and total[label] - taken[label] - count < 1:
                 return math.inf
             over = taken[label] - fraction * total[label]
@@ -124,7 +126,8 @@ def _choose(entries: list[Entry], fraction: float, rng: random.Random) -> set[in
     def move(unit: list[int], sign: int = 1) -> None:
         chosen.symmetric_difference_update(unit)
         for i in unit:
-            taken[entries[i].label] += sign
+            for label in entries[i].labels:
+                taken[label] += sign
 
     moved = True
     while moved:  # ends, for the sum falls with every move; a few rounds in practice

@@ -32,7 +32,7 @@ class Plot(Figure):
 
 
 def curves_figure(stages: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
-    """Loss and accuracy against the epoch, training and validation, a row for each stage.
+    """Loss and accuracy, or mAP, against the epoch, training and validation, a row for each stage.
 
     Args:
         stages: the rows of each one's ``metrics.csv``.
@@ -45,14 +45,15 @@ def curves_figure(stages: Mapping[str, Sequence[dict[str, float]]]) -> Figure:
 
 
 def _draw_curves(axes: Sequence[Axes], rows: Sequence[dict[str, float]], title: str) -> None:
-    for axis, measure in zip(axes, ("loss", "accuracy"), strict=True):
+    several = any(name.endswith("_map") for row in rows for name in row)
+    for axis, measure in zip(axes, ("loss", "map" if several else "accuracy"), strict=True):
         for part, label in (("train", "training"), ("val", "validation")):
             points = [(row["epoch"], row[key]) for row in rows if (key := f"{part}_{measure}") in row]
             if points:
                 axis.plot(*zip(*points, strict=True), color=COLOURS[part], label=label, linewidth=1.8)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set_title(f"{title}: {measure}", color=INK, fontsize=11)
+        axis.set_title(f"{title}: {measure.replace('map', 'mAP')}", color=INK, fontsize=11)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[1].set_ylim(0, 1.02)

@@ -13,17 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peakzoom.data.entries import Entry, Problem, VideoSet
 from peakzoom.evaluation.faithfulness import measure_faithfulness, torch_engine
 from peakzoom.evaluation.files import write_evaluation
+from peakzoom.evaluation.multi_label_results import (
+    MultiLabelEvaluation,
+    summarise_labels,
+    write_labels_evaluation,
+)
 from peakzoom.evaluation.pointing import PointingGame, play
+from peakzoom.evaluation.rejection import measure_rejection
 from peakzoom.evaluation.results import Evaluation, Scored, summarise
 from peakzoom.evaluation.unfinished import (
     BLURRED,
     OWN,
+    UNKNOWN,
     add_line,
     check_out,
     gather_shards,
@@ -58,19 +66,11 @@ def score_videos(
     ``chosen`` are the numbers in ``data`` of the videos that are meant; all when not given. ``known`` has results that
     are there already, by number; of each of the others ``note`` gets number, views and result.
     """
+    _expect_labels(recognizer, data)
     entries, views = data.with_classes(recognizer.classes).entries, recognizer.choose_views(views)
     chosen = range(len(entries)) if chosen is None else chosen
-    results = dict(known or {})
-    missing = [number for number in chosen if number not in results]
-    decoded = decode_ahead(
-        [entries[number].path for number in missing], recognizer.preprocess, views, workers
-    )
-    with progress_bar(f"testing on {len(chosen)} videos", progress) as report:
-        for number, video in zip(missing, decoded, strict=True):
-            results[number] = result = video if isinstance(video, DecodeError) else recognizer.score(video)
-            if note:
-                note(number, video, result)
-            report(len(results), len(chosen))
+    paths = {number: entries[number].path for number in chosen}
+    results = _predict(recognizer, paths, views, workers, (progress, "testing on"), known or {}, note)
     scored = Scored([], [], list(data.problems))
     for number in chosen:
         entry, result = entries[number], results[number]
@@ -84,6 +84,55 @@ def score_videos(
     return scored
 
 
+def _predict(
+    recognizer: Recognizer,
+    paths: Mapping[int, Path],
+    views: Views,
+    workers: int,
+    shown: tuple[bool | Progress, str],
+    known: Mapping[int, Prediction | DecodeError],
+    note: Note | None,
+) -> dict[int, Prediction | DecodeError]:
+    """What is predicted for videos by number, those that are known too; ``shown`` is the bar and how it begins."""
+    results = dict(known)
+    missing = {number: path for number, path in paths.items() if number not in results}
+    decoded = decode_ahead(list(missing.values()), recognizer.preprocess, views, workers)
+    with progress_bar(f"{shown[1]} {len(paths)} videos", shown[0]) as report:
+        for number, video in zip(missing, decoded, strict=True):
+            results[number] = result = video if isinstance(video, DecodeError) else recognizer.score(video)
+            if note:
+                note(number, video, result)
+            report(len(results), len(paths))
+    return results
+
+
+def score_unknown(
+    recognizer: Recognizer,
+    paths: Sequence[Path],
+    views: Views,
+    workers: int = 1,
+    progress: bool | Progress = True,
+    journal: Journal | None = None,
+) -> tuple[list[Prediction], list[Problem]]:
+    """Predict videos that show none of the classes; the predictions, and the files that gave none.
+
+    The arguments are as of :func:`evaluate`; a ``journal`` has the predictions that are there already.
+    """
+    known = read_lines(journal.lines, recognizer.classes) if journal else {}
+    note = partial(_note, journal) if journal else None
+    given = dict(enumerate(paths))
+    results = _predict(recognizer, given, views, workers, (progress, "unknown:"), known, note)
+    found = [results[number] for number in given]
+    return (
+        [each for each in found if isinstance(each, Prediction)],
+        [Problem(str(each.path), each.reason) for each in found if isinstance(each, DecodeError)],
+    )
+
+
+def _note(journal: Journal, number: int, _: object, result: Prediction | DecodeError) -> None:
+    add_line(journal, number, result)
+
+
 def evaluate(
     recognizer: Recognizer,
     data: VideoSet,
@@ -93,14 +142,14 @@ def evaluate(
     progress: bool | Progress = True,
     resume: bool = False,
     faithfulness: bool = False,
-) -> Evaluation:
-    """Score videos and write the folder of an evaluation.
+) -> Evaluation | MultiLabelEvaluation:
+    """Score videos and write the folder of an evaluation; of several labels a video, another one.
 
     Args:
         recognizer: the model.
         data: the videos, all of its entries; :func:`~peakzoom.evaluation.choose.choose_videos` leaves those of a split
             that the model was not trained on. Where they have ``places``, :class:`PointingGame` is played on the same
-            views.
+            views. Where they have ``unknown`` videos, the recognizer rejects, and these tell how well.
         out: folder, new or empty.
         views: views of a video; the paper's 30 when not given.
         workers: decoding processes.
@@ -109,12 +158,10 @@ def evaluate(
         faithfulness: afterwards :func:`peakzoom.evaluation.faithfulness.measure_faithfulness` of the same videos.
 
     Raises:
-        UserError: the folder is in use, the stopped evaluation was another one, no video could be scored, or the disk
-            is full.
+        UserError: the folder is in use, the evaluation there is another one, no video is scored, or the disk is full.
     """
     views, out = recognizer.choose_views(views), Path(out)
-    if faithfulness:
-        torch_engine(recognizer)
+    _check_asked(recognizer, data, faithfulness)
     entries = data.with_classes(recognizer.classes).entries  # refuses before a folder is made
     game = PointingGame(recognizer, entries, data.places) if data.places is not None else None
     part = part_of(out)
@@ -127,7 +174,11 @@ def evaluate(
             scored = score_videos(recognizer, data, views, workers, progress, known, note)
         if not scored.predictions:
             shutil.rmtree(part)
-        result = summarise(scored, recognizer.classes, recognizer.early_exit)
+        result = _summarised(scored, recognizer)
+        if recognizer.rejection:
+            with Journal(part / UNKNOWN, settings, resume) as journal:
+                unknown = score_unknown(recognizer, data.unknown, views, workers, progress, journal)
+            result = _with_rejection(result, scored, *unknown)
         if game:
             play(game, views, workers, progress)  # with those that were scored before
             result = replace(result, pointing=game.result())
@@ -136,9 +187,9 @@ def evaluate(
                 measured = measure_faithfulness(
                     recognizer, data.entries, views, workers=workers, progress=progress, journal=journal
                 )
-            result = replace(result, faithfulness=measured)
+            result = replace(_of_one_label(result), faithfulness=measured)
         with whole_folder(out, part / "files", replace=resume) as draft:
-            write_evaluation(draft, result, scored, _about(recognizer, data, views), recognizer.early_exit)
+            _write(draft, result, scored, recognizer, _about(recognizer, data, views))
         shutil.rmtree(part)
     return result
 
@@ -158,6 +209,61 @@ def _alone(out: Path, part: Path, resume: bool) -> Iterator[None]:
         part.mkdir(exist_ok=True)
         sync(part.parent)
         yield
+
+
+def _check_asked(recognizer: Recognizer, data: VideoSet, faithfulness: bool) -> None:
+    """Refuse what this recognizer cannot tell."""
+    if faithfulness:
+        torch_engine(recognizer)
+        if recognizer.multi_label:
+            raise UserError(
+                "faithfulness follows the one predicted class, and this model is for several labels a video"
+            )
+    _expect_labels(recognizer, data)
+    if data.unknown and recognizer.rejection is None:
+        raise UserError(
+            "unknown videos tell how well a model rejects, and this one does not: load it with reject"
+        )
+
+
+def _summarised(scored: Scored, recognizer: Recognizer) -> Evaluation | MultiLabelEvaluation:
+    if recognizer.thresholds is not None:
+        return summarise_labels(scored, recognizer.classes, recognizer.thresholds)
+    return summarise(scored, recognizer.classes, recognizer.early_exit)
+
+
+def _write(
+    draft: Path,
+    result: Evaluation | MultiLabelEvaluation,
+    scored: Scored,
+    recognizer: Recognizer,
+    about: Mapping[str, Any],
+) -> None:
+    if isinstance(result, Evaluation):
+        write_evaluation(draft, result, scored, about, recognizer.early_exit)
+    else:
+        write_labels_evaluation(draft, result, scored, about, recognizer.thresholds or ())
+
+
+def _expect_labels(recognizer: Recognizer, data: VideoSet) -> None:
+    """UserError where videos have several labels and the model predicts one."""
+    if not recognizer.multi_label and any(entry.also for entry in data.entries):
+        raise UserError(
+            f"{data.name} has videos with several labels, and this model predicts one: train with --multi-label"
+        )
+
+
+def _with_rejection(
+    result: Evaluation | MultiLabelEvaluation, scored: Scored, unknown: list[Prediction], lost: list[Problem]
+) -> Evaluation:
+    found = measure_rejection(scored.predictions, scored.entries, unknown)
+    return replace(_of_one_label(result), rejection=found, problems=[*result.problems, *lost])
+
+
+def _of_one_label(result: Evaluation | MultiLabelEvaluation) -> Evaluation:
+    """What only such a model is asked for."""
+    assert isinstance(result, Evaluation)
+    return result
 
 
 def _noting(journal: Journal, game: PointingGame | None, entries: Sequence[Entry]) -> Note:

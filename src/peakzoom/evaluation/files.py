@@ -12,6 +12,7 @@ What an evaluation leaves in its folder::
     problems.csv          videos without a score, and why
     faithfulness.csv .json  where it was asked for, see :mod:`peakzoom.evaluation.faithfulness`
     pointing.csv .json      the same, see :mod:`peakzoom.evaluation.pointing`
+    rejection.csv .json     where predictions may be rejected, see :mod:`peakzoom.evaluation.rejection`
 
 With the early exit there is the fused prediction alone, and in place of views.npz::
 
@@ -42,6 +43,7 @@ from peakzoom.video.sampling import Views
 if TYPE_CHECKING:  # what only reads these files needs neither torchmetrics nor matplotlib
     from peakzoom.evaluation.faithfulness import Faithfulness
     from peakzoom.evaluation.pointing import Pointing
+    from peakzoom.evaluation.rejection import RejectionScores
     from peakzoom.evaluation.results import Evaluation, Scored
 
 
@@ -99,11 +101,13 @@ def write_evaluation(
     }
     if result.effort is not None:
         summary["cascade"] = asdict(result.effort)
-    _write_json(out / "metrics.json", summary)
+    write_json(out / "metrics.json", summary)
     if result.faithfulness is not None:
         write_faithfulness(out, result.faithfulness)
     if result.pointing is not None:
         write_pointing(out, result.pointing)
+    if result.rejection is not None:
+        write_rejection(out, result.rejection)
 
 
 def _write_scores(file: Path, scored: Scored, branches: list[str], classes: list[str]) -> None:
@@ -151,17 +155,25 @@ def write_faithfulness(out: Path, found: Faithfulness) -> None:
     """Write ``faithfulness.csv``, a row a video, and ``faithfulness.json``, settings, class means and tests."""
     drops = [asdict(each) for each in found.drops]
     write_csv(out / "faithfulness.csv", list(drops[0]), (each.values() for each in drops))
-    _write_json(out / "faithfulness.json", found.summary())
+    write_json(out / "faithfulness.json", found.summary())
 
 
 def write_pointing(out: Path, found: Pointing) -> None:
     """Write ``pointing.csv``, a row a frame, and ``pointing.json``, means of parts and classes."""
     frames = [asdict(each) for each in found.frames]
     write_csv(out / "pointing.csv", list(frames[0]), (each.values() for each in frames))
-    _write_json(out / "pointing.json", found.summary())
+    write_json(out / "pointing.json", found.summary())
 
 
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
+def write_rejection(out: Path, found: RejectionScores) -> None:
+    """Write ``rejection.csv``, a row a video, and ``rejection.json``, the figures."""
+    videos = [asdict(each) for each in found.videos]
+    write_csv(out / "rejection.csv", list(videos[0]), (each.values() for each in videos))
+    write_json(out / "rejection.json", found.summary())
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Plain data, indented."""
     file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -210,13 +222,27 @@ def read_right(folder: Path) -> dict[Path, bool]:
     Raises:
         UserError: ``scores.csv`` is missing or damaged.
     """
-    with _reading(folder / "scores.csv") as file:
+    with reading(folder / "scores.csv") as file:
         rows = [row[:6] for row in _rows(file)[1:]]
         return {
             Path(path).resolve(): predicted == name
             for path, _, name, _, branch, predicted in rows
             if branch == "fused"
         }
+
+
+def read_score_rows(file: Path) -> tuple[list[str], list[list[str]]]:
+    """The columns of ``scores.csv``, and its rows as they are written."""
+    head, *rows = _rows(file)
+    return head, rows
+
+
+def is_multi_label(folder: Path) -> bool:
+    """Whether an evaluation is of several labels a video; not where nothing can be read."""
+    try:
+        return read_summary(folder).get("multi_label") is True
+    except UNREADABLE:
+        return False
 
 
 def _rows(file: Path) -> list[list[str]]:
@@ -305,12 +331,12 @@ def read_evaluation(folder: Path) -> Scores:
     Raises:
         UserError: a file is missing or damaged, or two of them contradict one another.
     """
-    with _reading(folder / "scores.csv") as file:
+    with reading(folder / "scores.csv") as file:
         means, labels, classes = read_scores(file)
-    with _reading(folder / "views.npz") as file, np.load(file, allow_pickle=False) as arrays:
+    with reading(folder / "views.npz") as file, np.load(file, allow_pickle=False) as arrays:
         views, branches = arrays["scores"], arrays["branches"].tolist()
         view_labels, paths = arrays["labels"], arrays["paths"].tolist()
-    with _reading(folder / "metrics.json"):
+    with reading(folder / "metrics.json"):
         metrics = read_summary(folder)
         protocol = Views(**metrics["protocol"])
         stated = {name: float(each["top1"]) for name, each in metrics["branches"].items()}
@@ -351,7 +377,7 @@ def read_evaluation(folder: Path) -> Scores:
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[Path]:
+def reading(file: Path) -> Iterator[Path]:
     """One sentence of a file that is missing or damaged."""
     if not file.is_file():
         raise UserError(

@@ -196,7 +196,7 @@ class PointingGame:
         if isinstance(video, DecodeError):
             self._seen[entry.path] = Problem(str(entry.path), video.reason)
             return
-        frames = _pointed(self.engine, entry, self.recognizer.classes[entry.label], video, here)
+        frames = _pointed(self.engine, entry, entry.named(self.recognizer.classes), video, here)
         self._seen[entry.path] = frames, len(here.keys() - set(video.clips.flatten().tolist()))
 
     def result(self) -> Pointing:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from peakzoom.evaluation.faithfulness import Faithfulness
     from peakzoom.evaluation.pointing import Pointing
+    from peakzoom.evaluation.rejection import RejectionScores
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Evaluation:
     faithfulness: Faithfulness | None = None  # where it was asked for
     pointing: Pointing | None = None  # where it is known where the action is
     groups: int = 0  # that the intervals draw whole; 0: Wilson's intervals, which take videos as independent
+    rejection: RejectionScores | None = None  # where predictions may be rejected
     few_groups: int = 0  # of the videos, too few to draw whole; 0: enough, or none is known
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -69,16 +71,22 @@ class Evaluation:
             )
         return head, rows
 
+    def class_table(self) -> tuple[list[str], list[list[str]]]:
+        """Head and rows: the fused prediction, class by class."""
+        rows = [
+            [name, str(self.counts[name]), f"{share:.1%}"] for name, share in self.fused.per_class.items()
+        ]
+        return ["class", "videos", "accuracy"], rows
+
+    @property
+    def videos(self) -> int:
+        """How many were scored."""
+        return sum(self.counts.values())
+
     @property
     def intervals(self) -> str:
         """How the intervals were made, in words."""
-        if self.groups:
-            return f"intervals are by bootstrap over {self.groups} whole groups"
-        said = "intervals are Wilson's and take videos as independent"
-        if self.few_groups:
-            alike = f"are of {self.few_groups} groups" if self.few_groups > 1 else "are of one group"
-            return f"{said}, but they {alike} and alike in each: the intervals are too narrow"
-        return said
+        return how_intervals(self.groups, self.few_groups, "Wilson's")
 
     @property
     def fused(self) -> BranchResult:
@@ -106,9 +114,22 @@ class Evaluation:
         if self.effort:
             views, closer = self.effort.views, self.effort.closer
             lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them in stage 2")
+        if self.rejection:
+            lines += self.rejection.said()
         return block_html(
             "<br>".join(lines), table_html(head, rows), folded_html(classes, len(each), "classes")
         )
+
+
+def how_intervals(groups: int, few: int, otherwise: str) -> str:
+    """How intervals were made: over so many whole groups, or otherwise, where there are too few groups or none (0)."""
+    if groups:
+        return f"intervals are by bootstrap over {groups} whole groups"
+    said = f"intervals are {otherwise} and take videos as independent"
+    if few:
+        alike = f"are of {few} groups" if few > 1 else "are of one group"
+        return f"{said}, but they {alike} and alike in each: the intervals are too narrow"
+    return said
 
 
 def measure(

@@ -79,6 +79,14 @@ class Shortcuts:
         return next(each for each in self.guesses if each.name == name)
 
 
+def expect_one_label(data: VideoSet) -> None:
+    """UserError for data whose videos may have several labels."""
+    if data.multi_label:
+        raise UserError(
+            "shortcuts are guessed for one label a video: leave --multi-label out, or --shortcuts"
+        )
+
+
 def find_shortcuts(data: VideoSet, glimpses: Mapping[Path, Glimpse]) -> Shortcuts:
     """Train on the training (and validation) videos, guess the test videos.
 
@@ -87,8 +95,9 @@ def find_shortcuts(data: VideoSet, glimpses: Mapping[Path, Glimpse]) -> Shortcut
         glimpses: of its videos; those without are left out.
 
     Raises:
-        UserError: nothing to train on, or nothing to test.
+        UserError: nothing to train on, nothing to test, or videos that may have several labels.
     """
+    expect_one_label(data)
     seen = [entry for entry in data.entries if entry.path in glimpses]
     train, test = [entry for entry in seen if entry.split != "test"], [e for e in seen if e.split == "test"]
     if not train or not test:

@@ -27,6 +27,7 @@ BATCH = 4_000_000  # numbers that are drawn at once, for memory
 LEVEL = 0.95  # of every interval
 RESAMPLES, SEED = 1000, 0  # of the intervals in an evaluation's report
 TOP = 5  # of as few classes or fewer, top-5 says nothing
+FEW = 5  # fewer videos, or fewer right or wrong predictions, and no conclusion is drawn
 GROUPS = 10  # at least, for an interval over whole groups: with fewer a bootstrap is much too narrow
 
 
@@ -113,6 +114,7 @@ def bootstrap(
     *data: np.ndarray,
     resamples: int = RESAMPLES,
     vectorized: bool = False,
+    groups: Sequence[object] | None = None,
 ) -> tuple[float, float]:
     """Percentile interval (95%) of any statistic of paired arrays, their entries drawn together with replacement.
 
@@ -121,7 +123,19 @@ def bootstrap(
         data: arrays (n,).
         resamples: draws, always the same.
         vectorized: the statistic takes many draws at once, arrays (draws, n).
+        groups: (n,) what each entry belongs to; whole groups are drawn then. Not with ``vectorized``.
     """
+    if groups is not None:
+        members: dict[object, list[int]] = {}
+        for place, group in enumerate(groups):
+            members.setdefault(group, []).append(place)
+        each = list(members.values())
+
+        def of_groups(drawn: np.ndarray) -> Any:
+            places = np.concatenate([each[group] for group in drawn.tolist()])
+            return statistic(*(values[places] for values in data))
+
+        return bootstrap(of_groups, np.arange(len(each)), resamples=resamples)
     units = len(data[0])
     if units == 1:  # every draw is the same, and SciPy refuses it
         return (float(statistic(*data)),) * 2
@@ -228,6 +242,19 @@ def accuracy_interval(right: np.ndarray, groups: Sequence[str] | None) -> tuple[
         return bootstrap_interval(right, groups)
     wilson = share_of(right)
     return wilson.low or 0.0, wilson.high or 0.0
+
+
+def separation(values: np.ndarray, wrong: np.ndarray) -> float:
+    """P(value of a wrong one > value of a right one) + P(equal) / 2; NaN without a pair. Both arrays (V,).
+
+    It is the area under the ROC curve of telling wrong ones by a high value. 0.5 means that the values say nothing of
+    right and wrong.
+    """
+    right = np.sort(values[~wrong])
+    if len(right) in (0, len(values)):
+        return float("nan")
+    below = np.searchsorted(right, values[wrong], "left") + np.searchsorted(right, values[wrong], "right")
+    return float(below.mean() / (2 * len(right)))
 
 
 def mean_class(right: np.ndarray, labels: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from peakzoom.data.entries import VideoSet
-from peakzoom.inference.prediction import Effort, Prediction
+from peakzoom.inference.prediction import Confidence, Effort, Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import DRAFT, by_name, check_new_folder
 from peakzoom.utils.errors import DecodeError, UserError
@@ -19,6 +19,7 @@ from peakzoom.video.sampling import Views
 
 OWN = "rest.jsonl"  # of the evaluation itself; shards have files of their own
 BLURRED = "faithfulness.jsonl"
+UNKNOWN = "unknown.jsonl"
 
 
 def part_of(out: Path) -> Path:
@@ -50,8 +51,13 @@ def check_out(out: Path, resume: bool) -> None:
 
 def journal_settings(recognizer: Recognizer, data: VideoSet, views: Views) -> dict[str, Any]:
     """What decides the lines of a journal."""
-    videos = [[str(entry.path), data.classes[entry.label]] for entry in data.entries]
-    return {"videos": f"{len(videos)} videos, {hash_of(videos)}", **recognizer.settings(views)}
+    videos = [[str(entry.path), entry.named(data.classes)] for entry in data.entries]
+    unknown = [str(path) for path in data.unknown]
+    return {
+        "videos": f"{len(videos)} videos, {hash_of(videos)}",
+        **({"unknown": f"{len(unknown)} videos, {hash_of(unknown)}"} if unknown else {}),
+        **recognizer.settings(views),
+    }
 
 
 def gather_shards(
@@ -79,6 +85,9 @@ def add_line(journal: Journal, place: int, result: Prediction | DecodeError) -> 
     else:
         line["problem"] = result.problem
         line["effort"] = result.effort
+        line["energy"] = result.energy
+        line["confidence"] = result.confidence
+        line["thresholds"] = result.thresholds
         line["scores"] = {name: values.tolist() for name, values in result.scores.items()}
         line["views"] = {name: values.tolist() for name, values in result.views.items()}
     journal.add(line)
@@ -99,5 +108,8 @@ def read_lines(lines: Sequence[dict[str, Any]], classes: list[str]) -> dict[int,
             {name: np.array(values, np.float32) for name, values in line["views"].items()},
             line["problem"],
             Effort(*line["effort"]) if line["effort"] else None,
+            line.get("energy"),  # lines of older versions have none
+            Confidence(*line["confidence"]) if line.get("confidence") else None,
+            tuple(line["thresholds"]) if line.get("thresholds") else None,
         )
     return found

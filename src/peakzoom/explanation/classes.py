@@ -12,14 +12,14 @@ from torch import Tensor
 from peakzoom.model import PeakZoom
 from peakzoom.model.geometry import CellGeometry, axis_matrix, place_response
 from peakzoom.model.numerics import exact
-from peakzoom.model.response import evidence_weights, top_k_entropy
+from peakzoom.model.response import class_probabilities, evidence_weights, speaking, top_k_entropy
 
 
 @torch.no_grad()
 def frame_probabilities(model: PeakZoom, features: Tensor, frames: int) -> Tensor:
-    """Softmax of Eq. 1's class scores at every input frame: (B, S, T), linear in time between feature slices."""
+    """Probabilities of Eq. 1's class scores at every input frame: (B, S, T), linear in time between feature slices."""
     with exact(features):
-        chances = model.class_maps(features)[1].softmax(1)  # (B, S, T')
+        chances = class_probabilities(model.class_maps(features)[1], model.multi_label)  # (B, S, T')
         return chances @ _slices(model, features, frames).T.to(chances)
 
 
@@ -35,8 +35,10 @@ def respond_to(
     config = model.config
     with exact(features):
         maps, _ = model.class_maps(features)
-        # The mean map says nothing of one class against the others (see evidence_map); Eq. 1 leaves it in.
-        response = maps[:, target] - (maps.mean(1) if config.response == "evidence" else 0)
+        # The mean map says nothing of one class against the others (see evidence_map); Eq. 1 leaves it in. With a
+        # sigmoid a class has no others.
+        against = config.response == "evidence" and not model.multi_label
+        response = maps[:, target] - (maps.mean(1) if against else 0)
         clip = config.attention_per == "clip"
         placed = place_response(response, model.backbone.cells, frames, size, config.grid, average=clip)
         return model.find_peaks(placed)
@@ -51,9 +53,12 @@ def speaking_classes(model: PeakZoom, features: Tensor, frames: int, size: tuple
     config = model.config
     with exact(features):
         maps, scores = model.class_maps(features)
-        evidence = config.response == "evidence"
-        weights = evidence_weights(scores) if evidence else gate_weights(scores, config.delta, config.top)
-        shares = class_shares(maps, weights)
+        if model.multi_label:
+            shares = speaking_shares(maps, scores, model.backbone.fc.bias)
+        elif config.response == "evidence":
+            shares = class_shares(maps, evidence_weights(scores))
+        else:
+            shares = class_shares(maps, gate_weights(scores, config.delta, config.top))
         if config.attention_per == "clip":
             over = _slices(model, features, frames).mean(0).to(shares)  # (T',), how much each slice counts
             never = shares.isinf().all(2, keepdim=True)
@@ -85,6 +90,20 @@ def class_shares(maps: Tensor, weights: Tensor) -> Tensor:
     """
     shares = weights[..., None, None] * (maps - maps.mean(1, keepdim=True))
     return shares.masked_fill((weights <= 0)[..., None, None], -torch.inf)
+
+
+def speaking_shares(maps: Tensor, scores: Tensor, bias: Tensor | None) -> Tensor:
+    """What each class says of each place where there may be several, its logit there: (B, S, T', h, w).
+
+    Classes that do not speak in a slice (:func:`~peakzoom.model.response.speaking`) get minus infinity.
+
+    Args:
+        maps: (B, S, T', h, w) class response maps.
+        scores: (B, S, T') logits of each slice.
+        bias: (S,), the classifier's, if it has one.
+    """
+    says = maps if bias is None else maps + bias[:, None, None, None]
+    return says.masked_fill(~speaking(scores)[..., None, None], -torch.inf)
 
 
 def place_labels(

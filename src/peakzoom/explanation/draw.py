@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from peakzoom.display.figures import INK, MUTED, Plot, shortened
 from peakzoom.display.fonts import draw_line, pillow_font, with_fonts
 from peakzoom.explanation.evidence import ZOOMED, Evidence
+from peakzoom.inference.prediction import NONE
 from peakzoom.model.zoom import ZoomSampler
 
 ZOOM_COLOURS = {ZOOMED[0]: "#22d3ee", ZOOMED[1]: "#fb923c"}
@@ -179,10 +180,12 @@ def timeline(evidence: Evidence, axis: Axes) -> None:
 
 def headline(evidence: Evidence) -> str:
     """The prediction in one line, and the class of the evidence where the caller named it."""
-    name, score = evidence.prediction.top(1)[0]
-    line = f"{shortened(name, 40)}  {score:.2f}"
+    prediction = evidence.prediction
+    named = [f"{shortened(name, 40)}  {score:.2f}" for name, score in prediction.labels[:3]]
+    closest, score = prediction.top(1)[0]
+    line = ", ".join(named) or f"{NONE}; closest {shortened(closest, 40)}  {score:.2f}"
     if evidence.target_given:
-        own = evidence.prediction.scores["fused"][evidence.prediction.classes.index(evidence.target)]
+        own = prediction.score_of(evidence.target)
         line += f"   ·   evidence for {shortened(evidence.target, 40)}  {own:.2f}"
     return f"{line}   ·   this model does not see {evidence.unseen}" if evidence.unseen else line
 

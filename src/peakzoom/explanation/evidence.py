@@ -61,7 +61,7 @@ class ClipEvidence:
     """What the first pass saw in one clip; one frame stands for all where a clip has one attention."""
 
     start: int  # first frame, counted in frames at the network's rate
-    scores: np.ndarray  # float32 (S, T), Eq. 1's class scores of each frame, softmax
+    scores: np.ndarray  # float32 (S, T), Eq. 1's class scores of each frame as probabilities
     heat: np.ndarray  # uint8 (T or 1, g, g), the response times 255
     places: np.ndarray  # int64 (P, 3): frame, row and column of each peak
     values: np.ndarray  # float32 (P,), the response there
@@ -106,7 +106,7 @@ class Evidence:
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """Eq. 1's class scores of every frame of the file, softmax, the original branch's: float64 (N, S)."""
+        """Eq. 1's class scores of every frame of the file as probabilities, the original branch's: float64 (N, S)."""
         pre = self._preprocess
         total = np.zeros((len(self.base), len(self.prediction.classes)))
         times = np.zeros(len(self.base))
@@ -147,9 +147,12 @@ class Evidence:
         return f"the {missing[0]} video" if missing else ""
 
     def confidence(self, frame: int) -> float:
-        """How far the score of the evidence's class lies above guessing in a frame of the file: from 0 to 1."""
+        """How far the score of the evidence's class lies above guessing in a frame of the file: from 0 to 1.
+
+        Of several labels a guess is 0, for the scores do not share 1.
+        """
         classes = self.prediction.classes
-        guess = 1 / len(classes) if len(classes) > 1 else 0.0
+        guess = 1 / len(classes) if len(classes) > 1 and not self.model.multi_label else 0.0
         return max(0.0, (float(self.scores[frame, classes.index(self.target)]) - guess) / (1 - guess))
 
     def attention(self, frame: int) -> tuple[np.ndarray, np.ndarray, Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
@@ -19,6 +18,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from peakzoom.data.entries import label_counts
 from peakzoom.display.markup import escape_markdown
 from peakzoom.hub.facts import Facts, gather, last_part
 from peakzoom.inference.cost import multiply_adds_by_pass, parameters
@@ -71,6 +71,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
         data=last_part(facts.data) if facts.data else None,
         network=model.backbone_name,
         branches=model.branches,
+        thresholds=model.config.thresholds,
         classes=_class_rows(model, facts),
         parts=_parts(facts),
         input=_input_rows(preprocess) if preprocess else None,
@@ -131,7 +132,7 @@ def _metadata(model: PeakZoom, facts: Facts) -> ModelCardData:
             dataset_type=re.sub(r"[^\w.-]+", "-", test.data).strip("-").lower() or "unnamed",
             dataset_name=test.data,
             dataset_split="+".join(test.splits),
-            metric_type="accuracy",
+            metric_type=kind,
             metric_name=name,
             metric_value=round(value, 4),
             metric_args={
@@ -141,10 +142,7 @@ def _metadata(model: PeakZoom, facts: Facts) -> ModelCardData:
             },
         )
         for test in facts.tested
-        for name, value in (
-            ("top-1", test.top1["fused"].value or 0.0),
-            ("mean class accuracy", test.mean_class["fused"]),
-        )
+        for name, (kind, value) in test.results.items()
         if test.early_exit is None and test.precision == FULL
     ]
     return ModelCardData(
@@ -162,7 +160,7 @@ def _class_rows(model: PeakZoom, facts: Facts) -> list[list[str]]:
     if facts.videos is None:
         return [[name] for name in model.classes]
     label = {name: number for number, name in enumerate(facts.videos.classes)}
-    counts = [Counter(entry.label for entry in found) for split in SPLITS if (found := facts.split(split))]
+    counts = [label_counts(found) for split in SPLITS if (found := facts.split(split))]
     return [
         [name, *(str(count[label[name]]) if name in label else "" for count in counts)]
         for name in model.classes
@@ -175,7 +173,7 @@ def _parts(facts: Facts) -> list[dict[str, Any]]:
     for split, name in SPLITS.items():
         if found := facts.split(split):
             groups = facts.groups(split)
-            row = [str(len(found)), str(len({entry.label for entry in found}))]
+            row = [str(len(found)), str(len(label_counts(found)))]
             row.append("not known" if None in groups else str(len(groups)))
             parts.append({"videos_of": "training videos" if split == "train" else name, "row": [name, *row]})
     return parts
@@ -260,7 +258,7 @@ def _few_videos(facts: Facts) -> str:
     """The classes with too few training videos."""
     if facts.videos is None:
         return ""
-    counts = Counter(entry.label for entry in facts.split("train"))
+    counts = label_counts(facts.split("train"))
     few = [escape_markdown(name) for label, name in enumerate(facts.videos.classes) if counts[label] < FEW]
     if not few:
         return ""

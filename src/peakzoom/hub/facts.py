@@ -43,14 +43,45 @@ class Tested:
     early_exit: tuple[float, float] | None  # views of a video that stages 1 and 2 saw; None: both saw all
     faithful: Mapping[str, Any] | None  # what the evaluation wrote of it, where it was measured
     pointing: Mapping[str, Any] | None
+    labels: Mapping[str, Mapping[str, Any]] | None = (
+        None  # of several labels: figures of each branch, not the top-1
+    )
+
+    @property
+    def head(self) -> list[str]:
+        """Of :meth:`rows`."""
+        if self.labels:
+            return ["prediction", "mAP", "95% interval", "F1 (macro)"]
+        return ["prediction", "top-1", "95% interval", *(["top-5"] if self.top5 else []), "mean class"]
 
     def rows(self) -> list[list[str]]:
         """Branch, top-1, its interval, top-5 where it says something, and mean class accuracy, as text."""
+        if self.labels:
+            return [
+                [
+                    name,
+                    f"{each['map']:.1%}",
+                    "{:.1%} to {:.1%}".format(*each["interval"]),
+                    f"{each['f1']:.1%}",
+                ]
+                for name, each in self.labels.items()
+            ]
         shown = [self.top5, self.mean_class] if self.top5 else [self.mean_class]
         return [
             [name, f"{top1.value or 0:.1%}", top1.interval, *(f"{values[name]:.1%}" for values in shown)]
             for name, top1 in self.top1.items()
         ]
+
+    @property
+    def results(self) -> dict[str, tuple[str, float]]:
+        """The figures of the fused prediction by name, each with what the hub calls its kind."""
+        if self.labels:
+            fused = self.labels["fused"]
+            return {"mAP": ("mean_average_precision", fused["map"]), "macro F1": ("f1", fused["f1"])}
+        return {
+            "top-1": ("accuracy", self.top1["fused"].value or 0.0),
+            "mean class accuracy": ("accuracy", self.mean_class["fused"]),
+        }
 
 
 @dataclass(frozen=True)
@@ -105,8 +136,8 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
         stage=stage,
         epochs=len(rows),
         epoch=int(row["epoch"]) if row else None,
-        chosen=folder.name != "last" and "val_accuracy" in row,
-        validation=row.get("val_accuracy_original" if folder.name == ONE_PASS else "val_accuracy"),
+        chosen=folder.name != "last" and _measure(row) is not None,
+        validation=row.get(f"{_measure(row)}_original" if folder.name == ONE_PASS else f"{_measure(row)}"),
         tested=tested,
         unlisted=unlisted,
     )
@@ -114,10 +145,15 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
 
 def _row_of(rows: Sequence[dict[str, float]], best: bool) -> dict[str, float]:
     """The epoch that was saved: the first with the best score on validation videos, or the last; empty if unknown."""
-    scored = [row for row in rows if "val_accuracy" in row and "val_score" in row]
+    scored = [row for row in rows if _measure(row) and "val_score" in row]
     if best and scored:
         return max(scored, key=lambda row: row["val_score"])
     return rows[-1] if rows else {}
+
+
+def _measure(row: Mapping[str, float]) -> str | None:
+    """What an epoch was chosen by: accuracy, or the mAP of several labels; None where nothing was validated."""
+    return next((name for name in ("val_accuracy", "val_map") if name in row), None)
 
 
 def _evaluations(run: Path, also: Sequence[Path], model: PeakZoom) -> tuple[tuple[Tested, ...], int]:
@@ -134,6 +170,7 @@ def _evaluations(run: Path, also: Sequence[Path], model: PeakZoom) -> tuple[tupl
 
 def _tested(folder: Path, metrics: Mapping[str, Any], classes: int) -> Tested:
     right, groups = read_outcomes(folder)
+    several = bool(metrics.get("multi_label"))
     count = len(set(groups)) if all(groups) else None
     effort = metrics.get("cascade")
     faithful, pointing = read_attention(folder)
@@ -145,20 +182,25 @@ def _tested(folder: Path, metrics: Mapping[str, Any], classes: int) -> Tested:
         precision=metrics.get("precision", FULL),
         videos=int(metrics["videos"]),
         unscored=int(metrics["unscored"]),
-        top1={name: share_of(right[name]) for name in metrics["branches"]},
+        top1={} if several else {name: share_of(right[name]) for name in metrics["branches"]},
         top5={
             name: float(branch["top5"])
             for name, branch in metrics["branches"].items()
-            if classes > TOP  # older evaluations have it for fewer, too
+            if classes > TOP and not several  # older evaluations have it for fewer, too
         },
         mean_class={
-            name: float(branch["mean_class_accuracy"]) for name, branch in metrics["branches"].items()
+            name: float(branch["mean_class_accuracy"])
+            for name, branch in metrics["branches"].items()
+            if not several
         },
         groups=count,
-        by_groups=bootstrap_interval(right["fused"], groups=groups) if (count or 0) >= GROUPS else None,
+        by_groups=bootstrap_interval(right["fused"], groups=groups)
+        if (count or 0) >= GROUPS and not several  # their intervals draw groups already
+        else None,
         early_exit=(float(effort["views"]), float(effort["closer"])) if effort else None,
         faithful=faithful,
         pointing=pointing["parts"][-1] if pointing else None,
+        labels=metrics["branches"] if several else None,
     )
 
 

@@ -9,28 +9,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from peakzoom.data.entries import SEPARATOR
 from peakzoom.display.html import block_html, name_html, row_html, table_html
 from peakzoom.display.markup import escape_html
 from peakzoom.utils.extras import needed_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 
 TABLE = ("file", "class", "score", "problem")  # the first columns of a table of predictions
 
 
-def score_columns(classes: Sequence[str]) -> list[str]:
-    """The columns behind :data:`TABLE`, one a class: its name, or ``score:NAME`` where that is taken.
+def score_columns(classes: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+    """The columns behind :data:`TABLE` and ``more``, one a class: its name, or ``score:NAME`` where that is taken.
 
     >>> score_columns(["wave", "file"])
     ['wave', 'score:file']
     """
-    taken = {*TABLE, *classes}
+    others = (*TABLE, *more)
+    taken = {*others, *classes}
     names = []
     for name in classes:
         column = name
-        if name in TABLE:
+        if name in others:
             while column in taken:
                 column = f"score:{column}"
             taken.add(column)
@@ -46,6 +49,31 @@ class Effort(NamedTuple):
 
 
 BAR = "#3b82f6"  # of a notebook's table, seen on white and on black
+NONE = "none of these"  # in place of a class where a prediction is rejected
+MEASURES = {"probability": "largest probability", "energy": "energy"}  # of a confidence, and their names
+
+
+class Confidence(NamedTuple):
+    """How much a model knows of what a video shows (:mod:`peakzoom.inference.rejection`)."""
+
+    measure: str  # one of MEASURES
+    value: float
+    threshold: float
+
+    @property
+    def rejected(self) -> bool:
+        """Whether that is too little for a prediction to be given."""
+        return self.value < self.threshold
+
+    @property
+    def said(self) -> str:
+        """In words, as "largest probability 0.4312, below 0.5213"."""
+        side = "below" if self.rejected else "not below"
+        return f"{MEASURES[self.measure]} {self.value:.4f}, {side} {self.threshold:.4f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a line of JSON."""
+        return {"confidence": self.value, "rejected": self.rejected}
 
 
 @dataclass(frozen=True)
@@ -55,10 +83,14 @@ class Prediction:
     Attributes:
         path: the file.
         classes: S names.
-        scores: for each branch and "fused", float64 (S,) softmax scores averaged over the views; they sum to 1.
-        views: for each branch, float32 (V, S) softmax scores of the views, clip by clip; empty with the early exit.
+        scores: for each branch and "fused", float64 (S,) probabilities averaged over the views; they sum to 1, unless
+            a video may be of several classes.
+        views: for each branch, float32 (V, S) probabilities of the views, clip by clip; empty with the early exit.
         problem: what was wrong with the file although it gave frames; None = nothing.
         effort: what the early exit took, which gives fused scores alone; None without it.
+        energy: of the fused logits, see :func:`mean_energy`; None with the early exit, and of several labels.
+        confidence: what decides whether a class is named; None where nothing is rejected.
+        thresholds: (S,) from which score on a class is named, where a video may be of several; None: the best one is.
     """
 
     path: Path
@@ -67,6 +99,42 @@ class Prediction:
     views: dict[str, np.ndarray]
     problem: str | None
     effort: Effort | None = None
+    energy: float | None = None
+    confidence: Confidence | None = None
+    thresholds: tuple[float, ...] | None = None
+
+    def score_of(self, name: str) -> float:
+        """The fused score of a class."""
+        return float(self.scores["fused"][self.classes.index(name)])
+
+    @property
+    def names(self) -> list[str]:
+        """The classes that the model names, best first; none where it rejects all of them, or none reaches its own."""
+        if self.thresholds is not None:
+            return self.reached("fused")
+        return [] if self.confidence and self.confidence.rejected else [self.top(1)[0][0]]
+
+    def reached(self, branch: str) -> list[str]:
+        """The classes whose score in a branch reaches their thresholds, best first; of several labels."""
+        scores, thresholds = self.scores[branch], self.thresholds or ()
+        every = best_classes(self.classes, scores, len(scores))
+        limits = dict(zip(self.classes, thresholds, strict=True))
+        return [name for name, score in every if score >= limits[name]]
+
+    @property
+    def labels(self) -> list[tuple[str, float]]:
+        """The same with their fused scores."""
+        return [(name, self.score_of(name)) for name in self.names]
+
+    @property
+    def name(self) -> str | None:
+        """The best class that the model names, if it names one."""
+        return next(iter(self.names), None)
+
+    @property
+    def label(self) -> str:
+        """All that the model names in one text, as a list of labelled videos has it; or that it names none."""
+        return SEPARATOR.join(self.names) or NONE
 
     @property
     def shown_branches(self) -> list[str]:
@@ -82,15 +150,17 @@ class Prediction:
         """Plain data for one line of JSON: the best k, then all scores of all branches."""
         return {
             "file": str(self.path),
-            "class": self.top(1)[0][0],
+            "class": self.name,
+            **({} if self.thresholds is None else {"labels": to_objects(self.labels)}),
             "score": self.top(1)[0][1],
-            "top": [{"class": name, "score": score} for name, score in self.top(k)],
+            "top": to_objects(self.top(k)),
             "scores": {
                 branch: dict(zip(self.classes, values.tolist(), strict=True))
                 for branch, values in self.scores.items()
             },
             "problem": self.problem,
             **({"views": self.effort.views, "closer": self.effort.stage2_views} if self.effort else {}),
+            **(self.confidence.to_dict() if self.confidence else {}),
         }
 
     def plot(self, k: int = 5) -> Figure:
@@ -120,6 +190,10 @@ class Prediction:
             rows.append(row_html([name_html(name), bar], figures))
         head = row_html(["class", ""], ["score", *branches], "th")
         lines = [f"<b>{escape_html(self.path.name)}</b>"]
+        if self.confidence and self.confidence.rejected:
+            lines.append(f"<b>{NONE}</b>: {self.confidence.said}")
+        if self.thresholds is not None:
+            lines.append(f"<b>{escape_html(self.label)}</b>")
         if self.problem:
             lines.append(f"but: {escape_html(self.problem)}")
         if self.effort:
@@ -132,11 +206,21 @@ def best_classes(classes: Sequence[str], scores: np.ndarray, k: int) -> list[tup
     return [(classes[index], float(scores[index])) for index in np.argsort(-scores, kind="stable")[:k]]
 
 
-def average(views: np.ndarray) -> np.ndarray:
-    """Mean softmax scores over views, float (..., V, S) -> float64 (..., S) with sum 1.
+def to_objects(scored: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    """Classes and their scores as JSON has them."""
+    return [{"class": name, "score": score} for name, score in scored]
+
+
+def average(views: np.ndarray, multi_label: bool = False) -> np.ndarray:
+    """Mean probabilities over views, float (..., V, S) -> float64 (..., S), with sum 1 unless of several labels.
 
     The same to the last bit in whatever order the views come: rounding depends on the order of a sum, so each class's
     values are added in the order of their size.
     """
     mean = np.sort(views, axis=-2).astype(np.float64).mean(-2)
-    return np.asarray(mean / mean.sum(-1, keepdims=True))
+    return np.asarray(mean if multi_label else mean / mean.sum(-1, keepdims=True))
+
+
+def mean_energy(logits: Tensor) -> float:
+    """Mean over views of ln sum_s exp(y_s), logits (V, S) of any float type; in whatever order the views come."""
+    return float(np.sort(logits.double().logsumexp(1).numpy()).mean())

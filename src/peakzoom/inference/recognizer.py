@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,13 +30,17 @@ from peakzoom.inference.early_exit import (
 from peakzoom.inference.engines.base import Engine
 from peakzoom.inference.engines.build import SUFFIXES, build_engine, open_exported
 from peakzoom.inference.engines.eager import TorchEngine
-from peakzoom.inference.prediction import Prediction, average
+from peakzoom.inference.prediction import Confidence, Prediction, average, mean_energy
+from peakzoom.inference.rejection import FILE as REJECTION
+from peakzoom.inference.rejection import FOLDER as REJECTIONS
+from peakzoom.inference.rejection import Rejection, read_rejection
 from peakzoom.inference.temperature import FILE as TEMPERATURE
 from peakzoom.inference.temperature import Temperature, read_temperature, tempered
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import digest, find_model, is_on_hub, read_from_hub, read_model
 from peakzoom.model.precision import FULL, slow_in
 from peakzoom.model.public import find_public
+from peakzoom.model.response import class_probabilities
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.video.guard import Guard, guards
@@ -45,6 +49,20 @@ from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_vi
 Given = TypeVar("Given")
 
 log = logging.getLogger(__name__)
+
+
+# What a model of several labels has none of, as the beginning of a sentence.
+EXIT = "the early exit stops where one class leads the others"
+TEMPERING = "the temperature is for scores that add up to 1"
+REJECTING = "a rejection is for models that always name a class"
+
+
+class Fused(NamedTuple):
+    """The fused prediction of some views."""
+
+    scores: np.ndarray  # float64 (S,), their mean, at the temperature where there is one
+    energy: float | None  # None of several labels
+    confidence: Confidence | None  # None where nothing is rejected
 
 
 class Recognizer:
@@ -56,10 +74,12 @@ class Recognizer:
         file: the exported file, where there is one.
         early_exit: lets :meth:`score` stop before it has seen every view; None sees them all.
         temperature: brings the fused scores closer to the share of predictions that are right; None leaves them.
+        rejection: below which confidence no class is named; None names one always.
 
     Raises:
-        UserError: the early exit or the temperature was calibrated for another model, or the engine cannot stop early;
-            both of them, of which each is made for the scores without the other.
+        UserError: one of the last three was calibrated for another model, or the engine cannot stop early; or there is
+            the early exit beside one of the other two, which are made for the scores of every view; or one of them for
+            a model of several labels.
     """
 
     def __init__(
@@ -69,21 +89,30 @@ class Recognizer:
         file: Path | None = None,
         early_exit: EarlyExit | None = None,
         temperature: Temperature | None = None,
+        rejection: Rejection | None = None,
     ) -> None:
         self.engine, self._model, self._file = engine, model, file
-        self.classes, self.preprocess = engine.classes, engine.preprocess
+        self.classes, self.preprocess, self.thresholds = engine.classes, engine.preprocess, engine.thresholds
+        for given, of_one in ((early_exit, EXIT), (temperature, TEMPERING), (rejection, REJECTING)):
+            if given is not None and self.multi_label:
+                raise UserError(f"{of_one}, and this model is for several labels a video")
         self.early_exit = early_exit
         if early_exit is not None:
             two_stages(engine)
             early_exit.check(self.weights, self.precision)
-        self.temperature = temperature
-        if temperature is not None:
+        self.temperature, self.rejection = temperature, rejection
+        for fitted, what, option in (
+            (temperature, "the temperature was fitted to", "--calibrated"),
+            (rejection, "the rejection threshold was chosen for", "--reject"),
+        ):
+            if fitted is None:
+                continue
             if early_exit is not None:
                 raise UserError(
-                    "the temperature was fitted to scores of every view, and the early exit leaves some out: ask for "
-                    "one of --calibrated and --cascade"
+                    f"{what} scores of every view, and the early exit leaves some out: ask for one of {option} and "
+                    "--cascade"
                 )
-            temperature.check(self.weights, self.precision)
+            fitted.check(self.weights, self.precision)
 
     @classmethod
     def of(
@@ -103,6 +132,11 @@ class Recognizer:
         return self._model
 
     @property
+    def multi_label(self) -> bool:
+        """Whether a video may be of several classes, each of which has a threshold then."""
+        return self.thresholds is not None
+
+    @property
     def weights(self) -> str | None:
         """A short name of the model's weights (:func:`peakzoom.model.load.digest`); None for an exported file."""
         return None if self._model is None else digest(self._model)
@@ -118,9 +152,10 @@ class Recognizer:
         Raises:
             UserError: it was calibrated for others.
         """
-        if self.temperature is not None:
-            self.temperature.check(self.weights, self.precision, views)
-            return self.temperature.views
+        for fitted in (self.temperature, self.rejection):
+            if fitted is not None:
+                fitted.check(self.weights, self.precision, views)
+                views = fitted.views
         if self.early_exit is None:
             return views or Views()
         if views is not None:
@@ -143,6 +178,12 @@ class Recognizer:
             # "None", a string, as ever: files of that time go on.
             "cascade": "None" if self.early_exit is None else self.early_exit.to_dict(),
             **({} if self.temperature is None else {"temperature": self.temperature.temperature}),
+            **(
+                {}
+                if self.rejection is None
+                else {"rejection": [self.rejection.measure, self.rejection.threshold]}
+            ),
+            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
             # Left out where it is the default, as before there was a choice: files of that time go on.
             **({} if self.precision == FULL else {"precision": self.precision}),
         }
@@ -158,6 +199,8 @@ class Recognizer:
         found["engine"] = self.engine.name
         if isinstance(self.engine, TorchEngine):
             found["device"] = str(self.engine.device)
+        if self.multi_label:
+            found["labels"] = "several a video"
         if self.precision != FULL:
             found["precision"] = self.precision
         return found
@@ -174,12 +217,17 @@ class Recognizer:
         title = f"<b>Recognizer of {count} classes</b>"
         return block_html(title, table_html("", facts), folded_html(names, count, "classes"))
 
-    def tempered(self, fused: np.ndarray) -> np.ndarray:
-        """Mean fused scores (S,) at the temperature where there is one."""
-        return fused if self.temperature is None else tempered(fused, self.temperature.temperature)
+    def fuse(self, logits: Tensor) -> Fused:
+        """The fused prediction from fused logits of some views, float32 (V, S)."""
+        if self.multi_label:
+            return Fused(average(logits.sigmoid().numpy(), multi_label=True), None, None)
+        mean, energy = average(logits.softmax(1).numpy()), mean_energy(logits)
+        confidence = self.rejection.judge(float(mean.max()), energy) if self.rejection else None
+        scores = mean if self.temperature is None else tempered(mean, self.temperature.temperature)
+        return Fused(scores, energy, confidence)
 
     def score(self, decoded: DecodedViews) -> Prediction:
-        """Average the softmax scores of the views of a decoded video: of all, or up to the early exit."""
+        """Average the probabilities of the views of a decoded video: of all, or up to the early exit."""
         info = decoded.video.info
         if self.early_exit is not None:
             scores, effort = score_in_stages(two_stages(self.engine), decoded, self.early_exit)
@@ -187,11 +235,19 @@ class Recognizer:
         batches: dict[str, list[Tensor]] = {}
         for batch in decoded.batches():
             for name, logits in self.engine(batch).items():
-                batches.setdefault(name, []).append(logits.softmax(1))
-        views = {name: torch.cat(parts).numpy() for name, parts in batches.items()}
-        means = {name: average(values) for name, values in views.items()}
-        means["fused"] = self.tempered(means["fused"])
-        return Prediction(info.path, self.classes, means, views, info.problem)
+                batches.setdefault(name, []).append(logits)
+        whole = {name: torch.cat(parts) for name, parts in batches.items()}
+        several = self.multi_label
+        views = {name: class_probabilities(logits, several).numpy() for name, logits in whole.items()}
+        fused = self.fuse(whole["fused"])
+        means = {name: average(values, several) for name, values in views.items() if name != "fused"}
+        means["fused"] = fused.scores
+        return Prediction(
+            *(info.path, self.classes, means, views, info.problem),
+            energy=fused.energy,
+            confidence=fused.confidence,
+            thresholds=self.thresholds,
+        )
 
     def predict(self, file: str | Path, views: Views | None = None) -> Prediction:
         """Recognise one video file.
@@ -257,6 +313,7 @@ def load(
     precision: str = FULL,
     cascade: bool = False,
     calibrated: bool = False,
+    reject: bool = False,
 ) -> Recognizer:
     """Load a trained model: a run folder, a saved model, an exported file, or a name that is none here.
 
@@ -275,12 +332,13 @@ def load(
             and for CPUs that have instructions for it.
         cascade: exit early, by the thresholds that ``peakzoom calibrate`` left in the run.
         calibrated: bring the fused scores to the temperature that it found.
+        reject: name no class where ``peakzoom calibrate --reject`` found that too little is known.
 
     Raises:
         UserError: there is no such model, or it cannot be computed like this; or the thresholds are missing or were
             calibrated for other weights or another precision.
     """
-    recognizer = load_quietly(path, device, engine, precision, cascade, calibrated)
+    recognizer = load_quietly(path, device, engine, precision, cascade, calibrated, reject)
     used = recognizer.engine
     if isinstance(used, TorchEngine) and (why := slow_in(precision, used.device)):
         log.warning(why)
@@ -294,6 +352,7 @@ def load_quietly(
     precision: str,
     cascade: bool,
     calibrated: bool = False,
+    reject: bool = False,
 ) -> Recognizer:
     """:func:`load` without its warning, for a machine that only asks what the model is."""
     name, model, file = str(path), None, None
@@ -318,4 +377,5 @@ def load_quietly(
         two_stages(built)  # refuses an exported file as that, not for its missing thresholds
         early_exit = read_early_exit(Path(name) / FOLDER / FILE)
     temperature = read_temperature(Path(name) / FOLDER / TEMPERATURE) if calibrated else None
-    return Recognizer(built, model, file, early_exit, temperature)
+    rejection = read_rejection(Path(name) / REJECTIONS / REJECTION) if reject else None
+    return Recognizer(built, model, file, early_exit, temperature, rejection)

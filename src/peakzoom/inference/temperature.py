@@ -8,19 +8,26 @@ predictions that are right. The order of the classes stays, and so does every pr
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from peakzoom.inference.fitted import Words, check_fitted, check_window, read_fitted, to_plain
 from peakzoom.model.precision import FULL
-from peakzoom.utils.errors import UserError, first_line
-from peakzoom.utils.plain import read_object
+from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
 FILE = "temperature.json"  # beside the thresholds of the early exit
 LEAST = 1e-30  # below which a score counts as this
+WORDS = Words(
+    "the temperature of the scores",
+    "peakzoom calibrate",
+    "--calibrated",
+    "cascade",
+    ", from videos of which some are got wrong",
+)
 
 
 def tempered(scores: np.ndarray, temperature: float) -> np.ndarray:
@@ -41,52 +48,24 @@ class Temperature:
 
     def check(self, weights: str | None, precision: str, views: Views | None = None) -> None:
         """UserError for another model, precision or choice of views than it was fitted for."""
-        for what, known, given in (
-            ("weights", self.weights, weights),
-            ("precision", self.precision, precision),
-            ("views", self.views, views or self.views),
-        ):
-            if known != given:
-                raise UserError(
-                    f"the temperature of the scores was fitted for other {what}: run 'peakzoom calibrate' again, or "
-                    "leave --calibrated out"
-                )
+        check_fitted(self, WORDS, weights, precision, views)
 
     def check_window(self, crops: int) -> None:
         """UserError where it was fitted for other scores than those of single clips, the mean of so many crops."""
-        if (self.views.clips, self.views.crops) != (1, crops):
-            raise UserError(
-                f"the temperature was fitted for means of {self.views.clips} x {self.views.crops} views, and a window "
-                f"is one clip of {crops} crops: remove the folder cascade in the run and calibrate with --num-clips 1 "
-                f"--crops {crops}, or leave --calibrated out"
-            )
+        check_window(self, WORDS, crops)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {
-            "temperature": self.temperature,
-            "weights": self.weights,
-            **asdict(self.views),
-            "precision": self.precision,
-        }
+        return {"temperature": self.temperature, **to_plain(self)}
 
 
 def read_temperature(file: Path) -> Temperature:
     """Read what ``peakzoom calibrate`` has written; UserError if it is missing or damaged."""
-    if not file.exists():
-        raise UserError(
-            f"{file} does not exist: 'peakzoom calibrate RUN' makes it, from videos of which some are got wrong"
-        )
-    try:
-        values = read_object(file)
-        found = Temperature(
-            float(values["temperature"]),
-            str(values["weights"]),
-            Views(str(values["rule"]), int(values["clips"]), int(values["crops"])),
-            str(values["precision"]),
-        )
-        if not 0 < found.temperature < math.inf:
-            raise UserError(f"the temperature is {found.temperature:g}")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{file} is damaged ({first_line(error)}): run 'peakzoom calibrate' again") from error
+    return read_fitted(file, WORDS, _made)
+
+
+def _made(values: dict[str, Any], fitted: tuple[str, Views, str]) -> Temperature:
+    found = Temperature(float(values["temperature"]), *fitted)
+    if not 0 < found.temperature < math.inf:
+        raise UserError(f"the temperature is {found.temperature:g}")
     return found

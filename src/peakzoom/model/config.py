@@ -11,6 +11,7 @@ from peakzoom.model.schema import (
     NAMES,
     OPTIONS,
     TABLE,
+    THRESHOLDS,
     Rule,
     check_preprocess,
     expect_all,
@@ -52,6 +53,7 @@ RULES = {
     "attention_per": word(ATTENTION_PER),
     "classes": maybe(NAMES),
     "preprocess": maybe(TABLE),
+    "thresholds": maybe(THRESHOLDS),
 }
 
 
@@ -83,6 +85,8 @@ class PeakZoomConfig:
         classes: S class names; the numbers from 0 when not given.
         preprocess: how clips were made (input size, frame stride, normalisation ...), for whoever loads the model; the
             network does not read it.
+        thresholds: (S,) from which probability on a clip is of a class, where it may be of several (each class then has
+            a sigmoid); None: of one, by a softmax.
 
     Raises:
         UserError: a value of another type, or out of its range (:data:`RULES`).
@@ -107,10 +111,11 @@ class PeakZoomConfig:
     attention_per: str = "frame"
     classes: tuple[str, ...] | None = None
     preprocess: Mapping[str, Any] | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         expect_all(vars(self), RULES)
-        for name in ("branches", "classes"):  # config.json has lists
+        for name in ("branches", "classes", "thresholds"):  # config.json has lists
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(value))
         expect_all(self.backbone_options or {}, OPTIONS, "backbone_options.")
@@ -118,3 +123,5 @@ class PeakZoomConfig:
             check_preprocess(self.preprocess)
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise UserError(f"{len(self.classes)} class names for {self.num_classes} classes")
+        if self.thresholds is not None and len(self.thresholds) != self.num_classes:
+            raise UserError(f"{len(self.thresholds)} thresholds for {self.num_classes} classes")

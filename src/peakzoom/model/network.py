@@ -8,8 +8,9 @@ the network's. A network with fewer branches makes and sees no video of the othe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,7 @@ from peakzoom.model.attention import SparseAttention
 from peakzoom.model.backbones import backbone_factory
 from peakzoom.model.config import BRANCHES, PeakZoomConfig
 from peakzoom.model.geometry import Backbone, is_backbone, place_response
+from peakzoom.model.losses import distillation, several_labels_loss
 from peakzoom.model.numerics import exact
 from peakzoom.model.pooling import class_scores, drop_channels, gather, pool_cells, quiet_loss, score
 from peakzoom.model.pretrained import Pretrained
@@ -30,6 +32,7 @@ from peakzoom.model.response import (
     further_peaks,
     normalise,
     response_map,
+    several_classes_map,
 )
 from peakzoom.model.zoom import ZoomSampler
 
@@ -98,8 +101,9 @@ class PeakZoom(nn.Module, Pretrained):
 
         self.backbone_name = backbone if isinstance(backbone, str) else type(backbone).__name__
         self._hub_mixin_config = asdict(config)  # becomes config.json
-        if config.faintest == PeakZoomConfig.faintest:
-            del self._hub_mixin_config["faintest"]  # as files have it that were written before there was one
+        for key in ("faintest", "thresholds"):
+            if getattr(config, key) == getattr(PeakZoomConfig, key):
+                del self._hub_mixin_config[key]  # as files have it that were written before there was one
         if isinstance(backbone, str):
             self._hub_mixin_config["backbone"] = backbone
             options = {"width": config.width, "dropout": config.dropout, **(config.backbone_options or {})}
@@ -123,6 +127,17 @@ class PeakZoom(nn.Module, Pretrained):
             {name: nn.Linear(channels, classes) for name in self.branches if name != "original"}
         )
         self.fc_fused = nn.Linear(channels * count, classes) if count > 1 else nn.Identity()
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a clip may be of several classes: each has a probability of its own, by a sigmoid."""
+        return self.config.thresholds is not None
+
+    def set_thresholds(self, thresholds: Sequence[float]) -> None:
+        """Have other thresholds (S,) of the classes, of a model for several labels."""
+        self.config = replace(self.config, thresholds=tuple(thresholds))
+        made_with: Any = self._hub_mixin_config
+        made_with["thresholds"] = list(thresholds)
 
     @property
     def zoomed(self) -> tuple[str, ...]:
@@ -210,6 +225,8 @@ class PeakZoom(nn.Module, Pretrained):
     def slice_responses(self, features: Tensor) -> Tensor:
         """Eq. 3, or the evidence in its place, from features (B, C, T', h, w): (B, T', h, w), not normalised."""
         maps, scores = self.class_maps(features)
+        if self.multi_label:
+            return several_classes_map(maps, scores, self.backbone.fc.bias, self.config.response)
         if self.config.response == "evidence":
             return evidence_map(maps, scores)
         return response_map(maps, scores, self.config.delta, self.config.top)
@@ -330,24 +347,29 @@ class PeakZoom(nn.Module, Pretrained):
     ) -> Tensor:
         """Eq. 8: the sum of the branches' cross-entropies and the fused one's, each with weight 1.
 
+        Of several labels, all are :func:`~peakzoom.model.losses.several_labels_loss`.
+
         Args:
             output: of ``forward``.
-            target: (B,) int64 class indices.
+            target: (B,) int64 class indices; of several labels (B, S) float, 1 for each.
             label_smoothing: as in ``torch.nn.functional.cross_entropy``; the paper uses none.
             class_weight: (S,), as in ``torch.nn.functional.cross_entropy``.
             quiet: weight of :func:`~peakzoom.model.pooling.quiet_loss` of the original branch, which only a backbone
-                that chooses among its cells has; the paper has none.
+                that chooses among its cells has, and none of several labels; the paper has none.
             distill: weight of :func:`distillation` of the original branch from the fused prediction, where
                 there are both; the paper has none.
         """
         logits = output.logits()
         if len(self.branches) == 1:
             del logits["fused"]  # it is the branch itself
-        losses = [
-            F.cross_entropy(value, target, weight=class_weight, label_smoothing=label_smoothing)
-            for value in logits.values()
-        ]
-        if quiet and output.maps is not None:
+        if self.multi_label:
+            one = partial(several_labels_loss, class_weight=class_weight)
+        else:
+            one = partial(F.cross_entropy, weight=class_weight)
+        losses = [one(value, target, label_smoothing=label_smoothing) for value in logits.values()]
+        if (
+            quiet and output.maps is not None and not self.multi_label
+        ):  # there each cell denies what a clip is not
             bias = self.backbone.fc.bias
             losses.append(quiet * quiet_loss(output.maps, bias, target, class_weight=class_weight))
         if distill and output.original is not None and len(self.branches) > 1:
@@ -367,20 +389,3 @@ class PeakZoom(nn.Module, Pretrained):
         if isinstance(self.fc_fused, nn.Linear):
             self.fc_fused.weight.copy_(weight.repeat(1, len(self.branches)) / len(self.branches))
             self.fc_fused.bias.copy_(bias)
-
-
-def distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
-    """How far a prediction is from another one, which gets no gradient (Hinton, Vinyals and Dean, 2015).
-
-    Args:
-        student: (B, S) logits.
-        teacher: (B, S) logits.
-        temperature: by which both are divided, so that classes that are not the likeliest count too.
-
-    Returns:
-        The mean over the clips of the Kullback-Leibler divergence of the softened predictions, times the temperature's
-        square, which makes its gradient as large as a cross-entropy's.
-    """
-    soft = (teacher.detach() / temperature).log_softmax(1)
-    found = F.kl_div((student / temperature).log_softmax(1), soft, reduction="batchmean", log_target=True)
-    return temperature**2 * found

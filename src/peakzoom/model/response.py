@@ -4,6 +4,9 @@ Reads in the order of the equations: features and classifier weights give one ma
 entropy of a slice's five best scores (Eq. 2) decides whether the best class or the best five make up its response
 (Eq. 3); a response is scaled to [0, 1] (Eq. 4) and its local maxima are the peaks.
 
+Where a clip may be of several classes, a sigmoid stands in the place of the softmax, and the classes that speak make up
+the response (:func:`several_classes_map`).
+
 Two functions are not the paper's (docs/method.md, section 7). :func:`evidence_map` is for few classes, where the best
 five are nearly all of them. :func:`further_peaks` is for few feature cells, where a response has but one peak and
 nothing is left for the complementary branch.
@@ -108,6 +111,43 @@ def evidence_map(maps: Tensor, scores: Tensor) -> Tensor:
         (B, T', h, w), not normalised.
     """
     return torch.einsum("bst,bsthw->bthw", evidence_weights(scores), maps)
+
+
+def class_probabilities(logits: Tensor, multi_label: bool, dim: int = 1) -> Tensor:
+    """Softmax over the classes; sigmoids, each by itself, where a clip may be of several. Same shape as the logits."""
+    return logits.sigmoid() if multi_label else logits.softmax(dim)
+
+
+def speaking(scores: Tensor) -> Tensor:
+    """Which classes speak in a slice, where it may be of several: bool (B, S, T') from logits (B, S, T').
+
+    Each that is likelier than not; the likeliest where none is. How many speak the sigmoids say, and Eq. 2's entropy
+    need not.
+    """
+    return (scores >= 0) | (scores == scores.amax(1, keepdim=True))
+
+
+def several_classes_map(maps: Tensor, scores: Tensor, bias: Tensor | None, response: str) -> Tensor:
+    """In the place of Eq. 3 where a clip may be of several classes.
+
+    - "gate": the sum of the maps M_s of the classes that speak (:func:`speaking`), as Eq. 3 sums its five.
+    - "evidence": sum_s p_s sigmoid(M_s + b_s), p_s the slice's probability and the other factor that of the place
+      alone. Nothing is taken off, for all classes may speak at once; and a class that denies a place, as one does where
+      another acts, takes nothing from that one. (In sum_s p_s M_s it does; docs/choices.md has what that costs.)
+
+    Args:
+        maps: (B, S, T', h, w) class response maps.
+        scores: (B, S, T') logits of each slice.
+        bias: (S,), the classifier's, if it has one.
+        response: "gate" or "evidence".
+
+    Returns:
+        (B, T', h, w), not normalised.
+    """
+    if response == "gate":
+        return torch.einsum("bst,bsthw->bthw", speaking(scores).to(maps.dtype), maps)
+    places = maps if bias is None else maps + bias[:, None, None, None]
+    return torch.einsum("bst,bsthw->bthw", scores.sigmoid(), places.sigmoid())
 
 
 def _flat(response: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -94,6 +94,10 @@ TABLE = Rule(
     "values by name",
     lambda value: isinstance(value, Mapping) and all(isinstance(each, str) for each in value),
 )
+THRESHOLDS = Rule(
+    "a list of numbers from 0 to 1",
+    lambda value: isinstance(value, list | tuple) and len(value) > 0 and all(map(number(0, 1).holds, value)),
+)
 # Of PeakZoomConfig.preprocess, by the fields of peakzoom.video.views.Preprocess.
 PREPROCESS = {
     "size": whole(1, 4096),

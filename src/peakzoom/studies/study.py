@@ -103,6 +103,8 @@ class Study:
         views: Views,
         init: Mapping[str, str] | None = None,
     ) -> None:
+        if data.multi_label:
+            raise UserError("a study compares accuracies, of one label a video: leave --multi-label out")
         self.out, self.data, self.arms, self.recipe = Path(out), data, arms, recipe
         self.options, self.views = options, views
         recipes = {arm.folder: arm.recipe(recipe) for arm in arms}

@@ -27,8 +27,8 @@ class Mixed:
 
     Attributes:
         views: uint8 (B, T, 3, s, s).
-        labels: int64 (B,), the classes of which there is more.
-        others: int64 (B,), the classes of what was mixed in; None where nothing was.
+        labels: the labels of which there is more, as they came.
+        others: those of what was mixed in; None where nothing was.
         share: of what was mixed in, at most a half, the same in all clips.
     """
 
@@ -67,7 +67,7 @@ class BatchChanges:
 
         Args:
             views: uint8 (B, T, 3, s, s), on any device.
-            labels: int64 (B,), on the same.
+            labels: (B,) or (B, S), on the same.
         """
         if not self:
             return Mixed(views, labels)
@@ -82,7 +82,7 @@ class BatchChanges:
         return Mixed((mixed * 255).round_().clamp_(0, 255).to(torch.uint8), labels, others, share)
 
     def _mix(self, video: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None, float]:
-        """Mixed clips, the classes of what was mixed in, and its share."""
+        """Mixed clips, the labels of what was mixed in, and its share."""
         kinds = [name for name in ("mixup", "cutmix") if getattr(self.wanted, name)]
         if not kinds or len(video) < 2:
             return video, None, 0.0
@@ -94,10 +94,11 @@ class BatchChanges:
             change = self.library.RandomMixUpV2(torch.tensor([share, share]), **how)
         else:
             change = self.library.RandomCutMixV2(beta=spread, use_correct_lambda=True, **how)
-        mixed, found = change(video.flatten(1, 2), labels)  # the frames of a clip as channels of one image
+        # The frames of a clip are channels of one image; which clip was mixed in is told by its number.
+        mixed, found = change(video.flatten(1, 2), torch.arange(len(labels), device=labels.device))
         others, lambdas = found.reshape(len(labels), 3)[:, 1:].unbind(1)
         share = float(lambdas[0]) if kind == "mixup" else 1 - float(lambdas[0])
-        return mixed.view_as(video), others.to(labels.dtype), share
+        return mixed.view_as(video), labels[others.long()], share
 
 
 def _operations(library: Any, strength: float) -> Iterator[Any]:

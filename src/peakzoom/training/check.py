@@ -30,11 +30,13 @@ from peakzoom.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], validates: bool) -> None:
+def check_settings(
+    recipe: Recipe, options: Options, classes: Sequence[str], validates: bool, multi_label: bool = False
+) -> None:
     """Refuse what would be refused after hours of decoding; log what is not refused but should be known.
 
     ``options`` are :func:`~peakzoom.training.start.resolved`, ``classes`` are the data's, ``validates`` says whether
-    there are validation videos.
+    there are validation videos, ``multi_label`` whether a video may have several labels.
 
     Raises:
         UserError: a setting that is unknown, impossible here, or excluded by another one.
@@ -56,6 +58,12 @@ def check_settings(recipe: Recipe, options: Options, classes: Sequence[str], val
         raise UserError(
             "distill teaches the original branch what the fused prediction knows, and this training zooms nowhere: "
             "take --recipe spatial, or --set branches=original,discriminative,complementary, and stage 2"
+        )
+    if recipe.quiet and multi_label:
+        log.info("quiet plays no part where videos have several labels: it asks cells to prefer no class")
+    if recipe.distill and multi_label:
+        raise UserError(
+            "distill softens one softmax over the classes, and videos have several labels: leave it out"
         )
     if recipe.checkpoint:
         with torch.device("meta"):

@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from peakzoom.data.entries import Entry, Problem, VideoSet
+from peakzoom.data.entries import SEPARATOR, Entry, Problem, VideoSet
 from peakzoom.data.runs import NAME_FILE, ONE_PASS, read_metrics
 from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
@@ -170,7 +170,8 @@ def write_lists(
         ["path", "label", "class", "group", "split", "digest"],
         (
             [
-                *(entry.path.absolute(), entry.label, data.classes[entry.label], entry.group or "", split),
+                *(entry.path.absolute(), SEPARATOR.join(map(str, entry.labels)), entry.named(data.classes)),
+                *(entry.group or "", split),
                 digests.get(entry.path, ""),
             ]
             for split, entries in parts.items()
@@ -204,8 +205,11 @@ def save_stage(model: PeakZoom, folder: Path, one_pass: bool = False) -> None:
     _save(without_lora(model), folder / "last")
     best = folder / "checkpoints" / BEST
     if best.exists():
-        state = read_checkpoint(best)["state_dict"]
+        kept = read_checkpoint(best)
+        state = kept["state_dict"]
         model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+        if model.multi_label:
+            model.set_thresholds(kept["thresholds"])
     model = without_lora(model)
     if one_pass:
         _save(original_alone(model), folder / ONE_PASS)

@@ -64,7 +64,7 @@ class FeatureSet(Dataset[Sample | Problem]):
         entry = entry_of(self.clips, row)
         if not self.known[row]:
             return Problem(str(entry.path), "could not be decoded when its features were computed")
-        return Sample(torch.from_numpy(self.features[row].copy()), entry.label)
+        return self.clips.maker.sample(entry, torch.from_numpy(self.features[row].copy()))
 
 
 def entry_of(clips: ClipDataset, key: int) -> Entry:

@@ -22,8 +22,10 @@ DRAW_AFTER = 15.0  # seconds: a plot takes a second, and short epochs would wait
 SHOWN = (  # in the line: the column, its name there, its form
     ("train_loss", "loss", ".3f"),
     ("train_accuracy", "accuracy", ".1%"),
+    ("train_map", "mAP", ".3f"),
     ("val_loss", "validation loss", ".3f"),
     ("val_accuracy", "validation accuracy", ".1%"),
+    ("val_map", "validation mAP", ".3f"),
 )
 
 

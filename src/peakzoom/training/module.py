@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from peakzoom.data.entries import Problem
 from peakzoom.data.loading import Batch, seed_of
+from peakzoom.evaluation.multi_label import choose_thresholds
 from peakzoom.model import PeakZoom
 from peakzoom.model.network import PeakZoomOutput
 from peakzoom.training.batch_augment import BatchChanges, Mixed
 from peakzoom.training.distributed import SharedDropout, Slice, Together
 from peakzoom.training.optimizer import make_optimizer, schedule
 from peakzoom.training.recipes import Recipe, StageSettings
+from peakzoom.training.seen import SeenVideos, precisions
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import to_input
 
@@ -37,12 +39,14 @@ class Training(L.LightningModule):
         self.recipe, self.settings, self.seed = recipe, settings, seed
         self.register_buffer("class_weight", class_weight, persistent=False)
         branches = model.branches if len(model.branches) > 1 else ()
-        self.accuracies = {**{name: f"accuracy_{name}" for name in branches}, "fused": "accuracy"}
+        measure = "map" if model.multi_label else "accuracy"
+        self.measures = {**{name: f"{measure}_{name}" for name in branches}, "fused": measure}
         self.problems: dict[str, Problem] = {}
         self.changes = BatchChanges(recipe.batch_augment)
         self.draws: torch.Generator | None = None
         self.together = Together(1)
         self.sums: dict[str, list[Any]] = {}  # of an epoch so far: [sum over the clips, clips]
+        self.seen = {part: SeenVideos() for part in ("train", "val")}  # of several labels a video
         self._finite: Tensor = torch.tensor(True)
 
     def on_fit_start(self) -> None:
@@ -126,7 +130,8 @@ class Training(L.LightningModule):
     def _weight_among_all(self, labels: Tensor) -> Tensor:
         """What this process's mean loss counts in the mean of all: how its clips weigh against the others', times W."""
         weights = torch.ones(len(labels), device=labels.device)
-        own = (weights if self.class_weight is None else self.class_weight[labels]).sum()
+        alike = self.class_weight is None or self.model.multi_label  # a mean over clips then
+        own = (weights if alike or self.class_weight is None else self.class_weight[labels]).sum()
         every = own.clone()
         torch.distributed.all_reduce(every)
         return self.trainer.world_size * own / every.clamp(min=1e-30)
@@ -151,8 +156,8 @@ class Training(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         if measured := self.log_epoch("val"):
-            # Accuracy chooses the epoch; on few videos it ties often, and then the lower loss does.
-            score = measured["val_accuracy"] - 1e-3 * min(measured["val_loss"], 10.0)
+            # Accuracy, or mAP, chooses the epoch; on few videos it ties often, and then the lower loss does.
+            score = measured[f"val_{self.measures['fused']}"] - 1e-3 * min(measured["val_loss"], 10.0)
         else:  # no validation video could be decoded: as without any, the last epoch is kept
             score = float(self.current_epoch - 1_000_000)
         self.log("val_score", score)
@@ -169,10 +174,13 @@ class Training(L.LightningModule):
 
     def _measure(self, part: str, output: PeakZoomOutput, batch: Batch, loss: Tensor) -> None:
         """Add to the sums of the epoch: ``loss``, a sum over the clips and the branches, and the right predictions."""
-        logits = output.logits()
-        found = {"loss": loss / len(self.accuracies)}
-        for name, measure in self.accuracies.items():
-            found[measure] = (logits[name].argmax(1) == batch.labels).sum()
+        logits = {name: output.logits()[name] for name in self.measures}
+        found = {"loss": loss / len(self.measures)}
+        if self.model.multi_label:
+            self.seen[part].add(batch.videos, logits, batch.labels)
+        else:
+            for name, measure in self.measures.items():
+                found[measure] = (logits[name].argmax(1) == batch.labels).sum()
         for measure, value in found.items():
             total = self.sums.setdefault(f"{part}_{measure}", [0.0, 0])
             total[0] = total[0] + value.detach().float()  # on the device: a GPU is not waited for
@@ -180,19 +188,27 @@ class Training(L.LightningModule):
 
     def log_epoch(self, part: str) -> dict[str, float]:
         """Log the epoch's means over the clips of all processes and begin anew; empty where there was no clip."""
-        keys = [f"{part}_{measure}" for measure in ("loss", *self.accuracies.values())]
+        keys = [f"{part}_{measure}" for measure in ("loss", *self.measures.values())]
         own = [float(value) for key in keys for value in self.sums.pop(key, (0.0, 0))]
         total = self.together.sums(own)
         means = {key: total[2 * i] / total[2 * i + 1] for i, key in enumerate(keys) if total[2 * i + 1]}
+        if self.model.multi_label and (seen := self.seen[part].means(self.together)):
+            means |= dict(zip(keys[1:], precisions(seen), strict=True))
+            if part == "val":  # the fused prediction's stand last
+                self.model.set_thresholds(choose_thresholds(seen[0][-1], seen[1]))
         for key, mean in means.items():
-            self.log(key, mean, prog_bar=key in (f"{part}_loss", f"{part}_accuracy"))
+            self.log(key, mean, prog_bar=key in (f"{part}_loss", f"{part}_{self.measures['fused']}"))
         return means
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["problems"] = [(each.path, each.reason) for each in self.all_problems()]
+        if self.model.config.thresholds is not None:
+            checkpoint["thresholds"] = list(self.model.config.thresholds)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.note(checkpoint.get("problems", []))  # absent from runs of older versions
+        if self.model.multi_label:
+            self.model.set_thresholds(checkpoint["thresholds"])
 
     def all_problems(self) -> list[Problem]:
         """The files that some process could not decode, or not whole. Every process has to call this."""

@@ -31,7 +31,7 @@ from peakzoom.training.lora import add_lora
 from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
-from peakzoom.training.start import build, checkpoint_gradients, class_weights, set_start
+from peakzoom.training.start import build, checkpoint_gradients, class_weights, set_start, start_at_shares
 from peakzoom.training.time_left import TimeLeft
 from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.memory import keep_freed_memory
@@ -68,18 +68,20 @@ def stage_run(
     options: Options,
     parts: Mapping[str, Sequence[Entry]],
     frames: Frames,
+    several: int | None = None,
 ) -> StageRun:
-    """Random clips to train on, three clips of each video to validate."""
+    """Random clips to train on, three clips of each video to validate; ``several`` classes, where videos have more."""
     canvas = recipe.preprocess.stored_canvas
     if name == "tcnn" or recipe.branches == BRANCHES[:1]:  # it zooms nowhere and needs no larger frames
         recipe = replace(recipe, preprocess=replace(recipe.preprocess, zoom_source=1))
     pre, cached = recipe.preprocess, frames.cached
     train_set = ClipDataset(
-        parts["train"], ViewMaker(pre, recipe.augment, options.seed, canvas=canvas), cached
+        parts["train"],
+        ViewMaker(pre, recipe.augment, options.seed, canvas=canvas, classes=several),
+        cached,
     )
-    val_set = (
-        ClipDataset(parts["val"], ViewMaker(pre, clips=3, canvas=canvas), cached) if parts["val"] else None
-    )
+    spread = ViewMaker(pre, clips=3, canvas=canvas, classes=several)
+    val_set = ClipDataset(parts["val"], spread, cached) if parts["val"] else None
     return StageRun(name, out / name, recipe, options, train_set, val_set)
 
 
@@ -88,7 +90,10 @@ def build_stage(stage: StageRun, classes: Sequence[str]) -> Training:
     recipe, options = stage.recipe, stage.options
     joint = stage.name == "joint"
     torch.manual_seed(options.seed)
-    model = build(recipe, classes, joint)
+    model = build(recipe, classes, joint, multi_label=stage.train_set.maker.classes is not None)
+    weight = class_weights(stage.train_set.entries, len(classes), recipe.class_balance)
+    if model.multi_label:
+        start_at_shares(model, stage.train_set.entries, weight)
     before = stage.folder.with_name("tcnn") / "best" if joint and "tcnn" in options.steps else None
     set_start(model, options, before, recipe.preprocess)
     if recipe.checkpoint:
@@ -97,7 +102,6 @@ def build_stage(stage: StageRun, classes: Sequence[str]) -> Training:
         add_lora(model, recipe.lora)
     elif recipe.frozen_views:
         freeze(model)
-    weight = class_weights(stage.train_set.entries, len(classes), recipe.class_balance)
     kind = FeatureTraining if _needs_features_alone(recipe, model.zooms) else Training
     return kind(model, recipe, stage.settings, options.seed, weight)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from peakzoom.data.entries import Entry
+from peakzoom.data.entries import Entry, label_counts
+from peakzoom.evaluation.multi_label import HALF
 from peakzoom.model import PeakZoom, PeakZoomConfig
 from peakzoom.model.backbones import FIXED_SIZE, options_for
 from peakzoom.model.load import find_model, is_on_hub, read_from_hub, read_model
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 def class_weights(entries: Sequence[Entry], classes: int, balance: float) -> Tensor | None:
-    """Loss weights (S,) proportional to (1 / n_c)^balance, with mean 1 over the videos; None when all are 1."""
-    counts = Counter(entry.label for entry in entries)
+    """Loss weights (S,) proportional to (1 / n_c)^balance, with mean 1 over the labels; None when all are 1."""
+    counts = label_counts(entries)
     if not balance or len(set(counts.values())) == 1:
         return None
     raw = torch.tensor([counts.get(label, 0) for label in range(classes)], dtype=torch.float32)
@@ -36,8 +37,8 @@ def class_weights(entries: Sequence[Entry], classes: int, balance: float) -> Ten
     return weight * raw.sum() / (weight * raw).sum()
 
 
-def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
-    """The untrained network of a recipe's stage 1, or 2 (``joint``)."""
+def build(recipe: Recipe, classes: Sequence[str], joint: bool, multi_label: bool = False) -> PeakZoom:
+    """The untrained network of a recipe's stage 1, or 2 (``joint``), for one label a clip or for several."""
     config = PeakZoomConfig(
         num_classes=len(classes),
         branches=recipe.branches if joint else ("original",),
@@ -52,6 +53,7 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
         faintest=recipe.faintest,
         classes=tuple(classes),
         preprocess=recipe.preprocess.to_dict(),
+        thresholds=(HALF,) * len(classes) if multi_label else None,
     )
     model = PeakZoom(recipe.model, config=config)
     betas = {"discriminative": model.attention.beta_dis, "complementary": model.attention.beta_com}
@@ -59,6 +61,22 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool) -> PeakZoom:
         if name not in model.zoomed:
             beta.requires_grad_(False)  # unused: several processes would wait for its gradient
     return model
+
+
+@torch.no_grad()
+def start_at_shares(model: PeakZoom, entries: Sequence[Entry], class_weight: Tensor | None) -> None:
+    """Let a new classifier for several labels begin at the classes' shares of the videos, by its bias.
+
+    From zero every class would be as likely as not, and the first epochs would go into denying nearly all of them
+    (Lin et al., ICCV 2017, begin so with their rare class). ``class_weight`` is as of :func:`class_weights`.
+    """
+    bias: Any = model.backbone.fc.bias
+    if bias is None:
+        return
+    counts = label_counts(entries)
+    there = torch.tensor([counts.get(label, 0) for label in range(len(model.classes))], dtype=bias.dtype)
+    odds = (there + 1) / (len(entries) - there + 1)  # of none and of all, too
+    bias.copy_((odds if class_weight is None else odds * class_weight).log())
 
 
 def checkpoint_gradients(model: PeakZoom) -> None:

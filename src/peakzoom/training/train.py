@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from peakzoom.data.doubts import doubts
-from peakzoom.data.entries import Entry, VideoSet, some
+from peakzoom.data.entries import Entry, VideoSet, label_counts, some
 from peakzoom.data.runs import STAGES
 from peakzoom.data.splits import split_validation, usual_share
+from peakzoom.evaluation.multi_label import HALF, targets_of, told
+from peakzoom.evaluation.stats import FEW
+from peakzoom.model import PeakZoom
 from peakzoom.training.batch_augment import told_changes
 from peakzoom.training.check import check_settings
 from peakzoom.training.distributed import end_with_launcher, first_process_logs, is_main_process
@@ -73,7 +76,9 @@ def train(
     with explain_full_disk(out, way_out), first_process_logs(), ExitStack() as held:
         options = _with_share(resolved(options, recipe), data)
         parts = _split(data, options)
-        check_settings(recipe, options, data.classes, validates=bool(parts["val"]))
+        check_settings(
+            *(recipe, options, data.classes), validates=bool(parts["val"]), multi_label=data.multi_label
+        )
         if is_main_process():
             held.enter_context(alone_in(out))
             open_run(out, _recorded(data, parts, recipe, options), resume)
@@ -88,15 +93,32 @@ def train(
             if (out / name / "best" / "model.safetensors").exists():
                 log.info("%s: done before", name)
                 continue
-            stage = stage_run(name, out, recipe, options, parts, frames)
+            several = len(data.classes) if data.multi_label else None
+            stage = stage_run(name, out, recipe, options, parts, frames, several)
             training, trainer = build_stage(stage, data.classes), make_trainer(stage)
             met = fit_stage(stage, trainer, training)
             if trainer.is_global_zero:
                 note_problems(out, met)
                 save_stage(training.model, stage.folder, one_pass=recipe.distill > 0 and training.model.zooms)
+                _say_thresholds(training.model, parts["val"])
             trainer.strategy.barrier()  # stage 2 starts from these weights
         shutil.rmtree(out / FEATURES, ignore_errors=True)
     return out
+
+
+def _say_thresholds(model: PeakZoom, validated: Sequence[Entry]) -> None:
+    """Say what was chosen of a model for several labels, and for which classes nothing could be."""
+    thresholds = model.config.thresholds
+    if thresholds is None:
+        return
+    known = told(targets_of([entry.labels for entry in validated], len(thresholds)))
+    chosen = [value for value, is_known in zip(thresholds, known, strict=True) if is_known]
+    usual = [name for name, is_known in zip(model.classes, known, strict=True) if not is_known]
+    said = f"{min(chosen):.2f} to {max(chosen):.2f}, by F1 on validation videos" if chosen else ""
+    kept = (
+        f"{HALF:g} for {some(usual)}, of which fewer than {FEW} validation videos tell one" if usual else ""
+    )
+    log.info(f"thresholds of the classes: {'; '.join(each for each in (said, kept) if each)}")
 
 
 def _with_share(options: Options, data: VideoSet) -> Options:
@@ -121,10 +143,15 @@ def _split(data: VideoSet, options: Options) -> Splits:
 
 def _recorded(data: VideoSet, parts: Splits, recipe: Recipe, options: Options) -> dict[str, Any]:
     """What ``config.json`` holds, and a resumed run must have too."""
-    videos = [[str(entry.path.absolute()), entry.label, part] for part, all in parts.items() for entry in all]
+    videos = [
+        [str(entry.path.absolute()), entry.labels if entry.also else entry.label, part]
+        for part, all in parts.items()
+        for entry in all
+    ]
     return {
         "data": f"{len(videos)} videos, {hash_of(videos)}",
         "classes": data.classes,
+        **({"multi_label": True} if data.multi_label else {}),
         "recipe": recipe.recorded(),
         "options": options.recorded(),
     }
@@ -158,8 +185,8 @@ def _list_videos(
         note_problems(out, [*data.problems, *frames.problems])
     if not used["train"]:
         raise UserError(f"no training video of {data.name} could be decoded; {out / 'problems.csv'} says why")
-    learned = {entry.label for entry in used["train"]}
-    if gone := sorted({entry.label for entry in parts["train"]} - learned):
+    learned = label_counts(used["train"]).keys()
+    if gone := sorted(label_counts(parts["train"]).keys() - learned):
         log.warning(
             f"no training video of {some(data.classes[label] for label in gone)} could be decoded: never learned"
         )

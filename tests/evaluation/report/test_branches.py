@@ -10,7 +10,8 @@ import pytest
 from synthetic import COMP, DISC, FUSED, ORIG, best, from_means
 
 from peakzoom.evaluation.files import Scores
-from peakzoom.evaluation.report.branches import disagreement, divergence, scenery, separation
+from peakzoom.evaluation.report.branches import disagreement, divergence, scenery
+from peakzoom.evaluation.stats import separation
 
 # Disagreement ----------------------------------------------------------------------------------------------------
 

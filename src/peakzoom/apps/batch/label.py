@@ -149,7 +149,7 @@ def _prepare(run: str, views: Views | None, options: LabelOptions) -> Job:
     # This model only says what it is: the driver's machine may have no GPU.
     here = "cpu" if device == "cuda" else device
     recognizer = load_quietly(
-        run, here, options.engine, options.precision, options.cascade, options.calibrated
+        *(run, here, options.engine, options.precision, options.cascade, options.calibrated, options.reject)
     )
     on_torch = isinstance(recognizer.engine, TorchEngine)
     if device == "cuda" and not on_torch:

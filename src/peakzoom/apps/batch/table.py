@@ -10,8 +10,8 @@
 path   string            absolute path, or address; bytes that are no text are escaped
 size   int64             of the file, in bytes; null where its storage does not say
 changed string           its entity tag or time of change (local files: nanoseconds since 1970); may be ""
-class  string            the best class; null where there is no prediction
-score  double            of that class
+class  string            the best class; null where there is no prediction, or it is rejected
+score  double            of the best class
 scores list of double    of every class, averaged over the views; their order is in the metadata, see below
 views  int32             of the early exit: how many it took; null without it
 closer int32             of these, those in stage 2
@@ -19,6 +19,9 @@ problem string           what was wrong with the file although it gave frames; n
 error  string            why there is no prediction; null where there is one
 fault  string            of an error: ``file``, ``storage``, or ``worker``; null without one
 ====== ================= ================================================================================
+
+With ``reject``, ``confidence`` (double) and ``rejected`` (bool) follow the scores; of a model for several labels,
+``labels`` (list of string), all that it names, best first.
 
 The metadata of each file has, under the key ``peakzoom``, the settings as JSON; ``settings["classes"]`` is the order of
 ``scores``.
@@ -69,6 +72,10 @@ def schema(settings: dict[str, Any]) -> Any:
         *[("class", text), ("score", number), ("scores", pa.list_(number))],
         *[("views", count), ("closer", count), ("problem", text), ("error", text), ("fault", text)],
     ]
+    if "rejection" in settings:
+        columns[6:6] = [("confidence", number), ("rejected", pa.bool_())]
+    if "thresholds" in settings:
+        columns[6:6] = [("labels", pa.list_(text))]
     return pa.schema(columns, metadata={KEY: json.dumps(settings).encode()})
 
 

@@ -48,7 +48,7 @@ class LabelOptions:
         workers: how many, each with a model of its own; None is one for each GPU, or for each core where there is none.
         batch: videos that are written together at most; what a killed driver costs each worker.
         device: "auto" takes GPUs where the cluster has some, "cpu", "cuda" ...
-        engine, precision, cascade, calibrated: as for :func:`peakzoom.load`.
+        engine, precision, cascade, calibrated, reject: as for :func:`peakzoom.load`.
 
     Raises:
         UserError: there would be no worker or no video in a batch.
@@ -61,6 +61,7 @@ class LabelOptions:
     precision: str = FULL
     cascade: bool = False
     calibrated: bool = False
+    reject: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("batch", self.batch)):
@@ -133,6 +134,7 @@ class Worker:
                 options.precision,
                 options.cascade,
                 options.calibrated,
+                options.reject,
             )
             if other := changed_settings(job.settings, self._recognizer.settings(job.views)):
                 raise UserError(f"{job.run} is another model here, with another {other}")
@@ -226,8 +228,12 @@ def _row(item: ListedVideo, found: Prediction | DecodeError) -> dict[str, Any]:
     if isinstance(found, DecodeError):
         fault = "storage" if isinstance(found, NotFetchedError) else "file"
         return row_without_prediction(item, found.reason, fault)
-    name, score = found.top(1)[0]
-    row = {**row_of(item), "class": name, "score": score, "scores": found.scores["fused"].tolist()}
+    score = found.top(1)[0][1]
+    row = {**row_of(item), "class": found.name, "score": score, "scores": found.scores["fused"].tolist()}
+    if found.confidence:
+        row |= found.confidence.to_dict()
+    if found.thresholds is not None:
+        row["labels"] = found.names
     if found.effort:
         row |= {"views": found.effort.views, "closer": found.effort.stage2_views}
     return {**row, "problem": found.problem, "error": None, "fault": None}

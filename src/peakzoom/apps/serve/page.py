@@ -24,7 +24,7 @@ from peakzoom.apps.serve.limits import Limits
 from peakzoom.apps.serve.service import PREDICTED, Service
 from peakzoom.apps.serve.sweeper import Sweeper, awaited_files
 from peakzoom.apps.serve.uploads import Uploads
-from peakzoom.inference.prediction import best_classes
+from peakzoom.inference.prediction import MEASURES, NONE, best_classes
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.temporary import temporary_folder
@@ -66,7 +66,9 @@ def _one_clip_tab(service: Service, examples: Sequence[Path]) -> None:
             go = gr.Button("Recognise", variant="primary")
         with gr.Column(min_width=280):
             line = gr.Textbox(label="Prediction", interactive=False, elem_id="prediction")
-            scores = gr.Label(label="Fused scores", num_top_classes=5)
+            # Its heading is the class with the highest score, also where that is not what is named.
+            always = service.recognizer.rejection is None and not service.recognizer.multi_label
+            scores = gr.Label(label="Fused scores", num_top_classes=5, show_heading=always)
             branches = gr.Dataframe(
                 headers=["branch", "class", "score"],
                 label="What each branch predicts",
@@ -117,14 +119,21 @@ def _explain(service: Service, file: str | None, target: str) -> tuple[Any, ...]
         evidence, video, figure = service.explain(file, target)
     prediction = evidence.prediction
     name, score = prediction.top(1)[0]
-    line = f"{name}, {score:.2f}. Evidence for {evidence.target}: {len(evidence.peaks)} peaks."
+    line = f"{name}, {score:.2f}."
+    if prediction.thresholds is not None:
+        named = ", ".join(f"{each} {its:.2f}" for each, its in prediction.labels)
+        line = f"{named}." if named else f"{NONE.capitalize()}. Closest: {line}"
+    if (confidence := prediction.confidence) and confidence.rejected:
+        line = f"{NONE.capitalize()} ({confidence.said}). Closest: {line}"
+    line += f" Evidence for {evidence.target}: {len(evidence.peaks)} peaks."
     if prediction.problem:
         line += f" The file: {prediction.problem}."
     scores = {printable(name): score for name, score in prediction.top(5)}
     rows = []
     for branch in ("fused", *prediction.shown_branches):
         ((best, high),) = best_classes(prediction.classes, prediction.scores[branch], 1)
-        rows.append([branch, printable(best), f"{high:.3f}"])
+        named = best if prediction.thresholds is None else ", ".join(prediction.reached(branch)) or NONE
+        rows.append([branch, printable(named), f"{high:.3f}"])
     return printable(line), scores, rows, str(video), str(figure)
 
 
@@ -151,6 +160,8 @@ def _averaged(service: Service) -> str:
 
 def _meant(service: Service) -> str:
     """How far a score can be relied on."""
+    if service.recognizer.multi_label:
+        return "Scores are of each class by itself and are not calibrated."
     found = service.recognizer.temperature
     if found is None:
         return "Scores add up to 1 and are not calibrated: `peakzoom calibrate`, then `--calibrated`, makes them so."
@@ -160,12 +171,25 @@ def _meant(service: Service) -> str:
     )
 
 
+def _named(service: Service) -> str:
+    """When it names a class."""
+    if service.recognizer.multi_label:
+        return "It names each that reaches its own threshold: several, one or none."
+    found = service.recognizer.rejection
+    if found is None:
+        return "It names one of them whatever it sees."
+    return (
+        f"It says {NONE} where the {MEASURES[found.measure]} of its prediction is below {found.threshold:.4g}, which "
+        "`peakzoom calibrate --reject` has chosen."
+    )
+
+
 def _about(service: Service) -> str:
     classes, pre = service.recognizer.classes, service.recognizer.preprocess
     names = ", ".join(f"`{printable(name).replace('`', chr(39))}`" for name in classes)
     views = service.views.clips * service.views.crops
     return (
-        f"The model knows {len(classes)} classes: {names}. It names one of them whatever it sees.\n\n"
+        f"The model knows {len(classes)} classes: {names}. {_named(service)}\n\n"
         f"It looks at clips of {pre.frames} frames of {pre.size} x {pre.size} pixels, {views} views of a video. "
         f"{_meant(service)}\n\n"
         f"What you send stays on this server and is removed after {service.limits.minutes} minutes. "

@@ -88,7 +88,8 @@ class Service:
                 rows.append([name, "", "", prediction.reason])
                 lines.append([_cell(name), "", "", prediction.reason, *([""] * len(classes))])
                 continue
-            (best, score), problem = prediction.top(1)[0], prediction.problem or ""
+            (_, score), problem = prediction.top(1)[0], prediction.problem or ""
+            best = prediction.label
             rows.append([name, printable(best), f"{score:.3f}", printable(problem)])
             lines.append([_cell(name), _cell(best), score, problem, *prediction.scores["fused"].tolist()])
         file = self._new_folder() / "predictions.csv"  # only now: the sweeper goes by age

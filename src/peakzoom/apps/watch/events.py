@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from peakzoom.inference.prediction import Confidence
 from peakzoom.utils.errors import printable
 from peakzoom.video.clips import TIMESTAMP_ROUNDING
 
@@ -74,12 +75,13 @@ class Namer:
         self._threshold, self._keep = threshold, threshold if keep is None else keep
         self._before: str | None = None
 
-    def name(self, scores: np.ndarray) -> str | None:
-        """The class of the next window, from its scores (S,); None = none."""
+    def name(self, scores: np.ndarray, confidence: Confidence | None = None) -> str | None:
+        """The class of the next window, from its scores (S,); None = none, as where its confidence is too low."""
         best = int(scores.argmax())
         name = self._classes[best]
         level = self._keep if name == self._before else self._threshold
-        self._before = name if scores[best] >= level and name not in self._ignore else None
+        rejected = confidence is not None and confidence.rejected
+        self._before = name if scores[best] >= level and name not in self._ignore and not rejected else None
         return self._before
 
     def go_on(self, name: str | None) -> None:

@@ -13,9 +13,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from peakzoom.apps.watch.events import Event, Merger, Namer
+from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.records import Ended, ScoredWindow, SourceProblem, Started
+from peakzoom.apps.watch.tracks import OneTrack
 from peakzoom.apps.watch.watch import watch
 from peakzoom.data.entries import Problem, VideoSet
 from peakzoom.evaluation.events import EventScores, Interval, f1_and_false_alarms, score_events
@@ -81,13 +82,27 @@ def labelled_in(
     return found
 
 
+def expect_one_label(recognizer: Recognizer) -> None:
+    """UserError for a model for several labels."""
+    if recognizer.multi_label:
+        raise UserError(
+            "events are measured, chosen and proposed where one is on at a time, and this model is for several labels "
+            "a video"
+        )
+
+
 def watch_files(
     recognizer: Recognizer,
     files: Sequence[Path],
     options: WatchOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Path, Watched]:
-    """Score all windows of each file."""
+    """Score all windows of each file.
+
+    Raises:
+        UserError: the model is for several labels, whose events may overlap.
+    """
+    expect_one_label(recognizer)
     found: dict[Path, Watched] = {}
     for file in files:
         windows, problems, started, seconds = [], [], None, 0.0
@@ -112,12 +127,11 @@ def events_of(watched: Watched, options: WatchOptions, coarser: int = 1) -> Iter
     kept = watched.windows[::coarser]
     if watched.windows and kept[-1] is not watched.windows[-1]:
         kept.append(watched.windows[-1])
-    merger = Merger(options.gap, options.shortest)
-    namer = Namer(kept[0].classes if kept else [], options.threshold, options.keep, options.ignore or ())
+    found = OneTrack(kept[0].classes if kept else [], options)
     for window in kept:
-        name = namer.name(window.scores)
-        yield from merger.add(window.start, window.end, name, float(window.scores.max()))
-    yield from merger.end()
+        found.names(window.scores, window.confidence)
+        yield from found.add(window.start, window.end, window.scores)
+    yield from found.end()
 
 
 def events_in(watched: Mapping[Path, Watched], options: WatchOptions, coarser: int = 1) -> list[Interval]:

@@ -42,8 +42,14 @@ class WatchOptions:
     ] = 0.0
     seconds: Annotated[float | None, window_option(help="Stop after so many seconds of video.")] = None
     threshold: Annotated[
-        float, event_option(min=0.0, max=1.0, help="Lowest score at which a window has a class.")
-    ] = 0.5
+        float | None,
+        event_option(
+            min=0.0,
+            max=1.0,
+            help="Lowest score at which a window has a class.",
+            show_default="0.5; of several labels each class's own",
+        ),
+    ] = None
     ignore: Annotated[
         list[str] | None, event_option(help="Class that is no event; may be given again.", show_default=False)
     ] = None
@@ -55,6 +61,11 @@ class WatchOptions:
     ] = None
     gap: Annotated[float, event_option(min=0.0, help="Seconds that an event may bridge.")] = 0.0
     shortest: Annotated[float, event_option(min=0.0, help="Seconds that an event lasts at least.")] = 0.0
+
+    @property
+    def level(self) -> float:
+        """The threshold where one serves for all classes."""
+        return 0.5 if self.threshold is None else self.threshold
 
     @property
     def plain(self) -> bool:
@@ -69,11 +80,11 @@ class WatchOptions:
             ("reconnect", self.reconnect >= 0, "seconds of 0 or more"),
             ("lag", self.lag >= 0, "seconds of 0 or more"),
             ("seconds", self.seconds is None or self.seconds > 0, "a number above 0"),
-            ("threshold", 0 <= self.threshold <= 1, "a score between 0 and 1"),
+            ("threshold", 0 <= self.level <= 1, "a score between 0 and 1"),
             (
                 "keep",
-                self.keep is None or 0 <= self.keep <= self.threshold,
-                f"a score from 0 to the threshold, {self.threshold:g}",
+                self.keep is None or 0 <= self.keep <= self.level,
+                f"a score from 0 to the threshold, {self.level:g}",
             ),
             ("gap", 0 <= self.gap < math.inf, "seconds of 0 or more"),
             ("shortest", 0 <= self.shortest < math.inf, "seconds of 0 or more"),

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from peakzoom.apps.watch.events import Event
-from peakzoom.inference.prediction import best_classes
+from peakzoom.inference.prediction import Confidence, best_classes, to_objects
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,13 @@ class ScoredWindow:
 
     Attributes:
         start, end: seconds since the first frame.
-        classes, scores: S names and float64 (S,) fused softmax scores, averaged over the crops; they sum to 1.
-        name: the predicted class; None where the best score is below the threshold, or the best class is ignored.
+        classes, scores: S names and float64 (S,) fused scores, averaged over the crops.
+        name: the predicted class; None where the best score is below the threshold, the best class is ignored, or the
+            prediction is rejected.
         covered: frames from its first to its last; fewer than usual where a short video was repeated to fill it.
         behind: seconds from when its last frame was due until its scores were there; None where nothing is live.
+        confidence: what decides whether it is rejected; None where nothing is.
+        labels: all predicted classes and their scores, best first, of a model for several labels; None of any other.
     """
 
     start: float
@@ -49,6 +52,8 @@ class ScoredWindow:
     name: str | None
     covered: int
     behind: float | None
+    confidence: Confidence | None = None
+    labels: list[tuple[str, float]] | None = None
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k best classes and their scores, best first; ties in the order of the classes."""
@@ -120,8 +125,10 @@ def to_line(record: Record, top: int = 5) -> dict[str, Any]:
             "start": round(record.start, 6),
             "end": round(record.end, 6),
             "class": record.name,
-            "top": [{"class": name, "score": score} for name, score in record.top(top)],
+            **({} if record.labels is None else {"labels": to_objects(record.labels)}),
+            "top": to_objects(record.top(top)),
             "frames": record.covered,
+            **(record.confidence.to_dict() if record.confidence else {}),
         }
         return line if record.behind is None else {**line, "behind": round(record.behind, 3)}
     for name, value in vars(record).items():

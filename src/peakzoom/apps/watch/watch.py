@@ -90,8 +90,8 @@ def watch(
         recording: keeps what evidence needs of a source that is given by its name.
 
     Raises:
-        UserError: a class to ignore is unknown, or the scores are calibrated for other views than a window's; at once,
-            before anything is read. While it runs: the file is not the one of the ``past``.
+        UserError: a class to ignore is unknown, or what is calibrated is for other views than a window's; at
+            once, before anything is read. While it runs: the file is not the one of the ``past``.
         DecodeError: the source cannot be opened or gives no frame; at once, unless it is to be tried again. While it
             runs: a file hangs or crashes the decoder.
     """
@@ -140,8 +140,9 @@ def check(recognizer: Recognizer, sources: Sequence[str | Path | Source], option
         raise UserError(
             f"{unknown[0]!r} is to be ignored but is no class of this model: expected some of {known}"
         )
-    if recognizer.temperature is not None:
-        recognizer.temperature.check_window(options.crops)
+    for fitted in (recognizer.temperature, recognizer.rejection):
+        if fitted is not None:
+            fitted.check_window(options.crops)
     for source in sources:
         _is_live(source)
 

@@ -7,11 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.apps.watch.events import Event, Merger, Namer
+from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.past import INPUTS, Line, Past
 from peakzoom.apps.watch.reader import Backlog, Opened, Pending, Reader, Waiting
@@ -26,9 +25,9 @@ from peakzoom.apps.watch.records import (
     to_line,
 )
 from peakzoom.apps.watch.source import Frame, Source
+from peakzoom.apps.watch.tracks import tracks
 from peakzoom.apps.watch.windows import Clip, Windows
-from peakzoom.inference.prediction import average
-from peakzoom.inference.recognizer import Recognizer
+from peakzoom.inference.recognizer import Fused, Recognizer
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import crop_offsets
 
@@ -57,8 +56,7 @@ class Watching:
         self._recognizer, self._options, self._clock, self._past = recognizer, options, clock, past
         self.backlog = Backlog(options.lag if options.live else None, changed)
         self._reader = Reader(opened, self._windows, self.backlog, options, clock)
-        self._merger = Merger(options.gap, options.shortest)
-        self._namer = Namer(recognizer.classes, options.threshold, options.keep, options.ignore or ())
+        self._tracks = tracks(recognizer.classes, options, recognizer.thresholds)
         self._began = clock()
         self._end, self._scored, self._dropped = 0.0, 0, 0
         self._known = 0 if past is None else past.events  # events that come and are reported already
@@ -88,8 +86,8 @@ class Watching:
         elif isinstance(item, Pending):
             window = self._score(item)
             yield window
-            score = float(window.scores.max())
-            yield from self._new(self._count_window(window.start, window.end, window.name, score))
+            self._count(window.end)
+            yield from self._new(self._tracks.add(window.start, window.end, window.scores))
         else:
             if isinstance(item, Break):  # after the events before it
                 yield from self._new(self._break())
@@ -101,9 +99,9 @@ class Watching:
         """The events that are left, and the last record."""
         if self._next is not None and not stopped:
             raise self._other(f"it ends before {self._next.get('start', self._next.get('time')):.3f} s")
-        yield from self._new(self._merger.end())
+        yield from self._new(self._tracks.end())
         took = self._clock() - self._began
-        yield Ended(self._end, took, self._scored, self._dropped, self._merger.count, stopped)
+        yield Ended(self._end, took, self._scored, self._dropped, self._tracks.count, stopped)
 
     def _windows(self, source: Source) -> Windows[Frame, Tensor]:
         pre = self._recognizer.preprocess
@@ -156,20 +154,20 @@ class Watching:
     def _recorded(self, line: Line, start: float, end: float) -> Iterator[Event]:
         """Count what is recorded; its events."""
         if line["type"] == "window":
-            self._namer.go_on(line["class"])
-            return self._count_window(start, end, line["class"], line["top"][0]["score"])
+            self._count(end)
+            return self._tracks.again(start, end, line)
         if line["type"] == "break":
             return self._break()
         self._dropped += line.get("windows", 0)
         return iter(())
 
-    def _count_window(self, start: float, end: float, name: str | None, score: float) -> Iterator[Event]:
+    def _count(self, end: float) -> None:
+        """Count a window."""
         self._end, self._scored = end, self._scored + 1
-        return self._merger.add(start, end, name, score)
 
     def _break(self) -> Iterator[Event]:
-        self._namer.go_on(None)
-        return self._merger.end()
+        self._tracks.forget()
+        return self._tracks.end()
 
     def _new(self, events: Iterator[Event]) -> Iterator[Event]:
         """Events but for those that are reported already."""
@@ -181,11 +179,15 @@ class Watching:
 
     def _score(self, pending: Pending) -> ScoredWindow:
         clip = pending.clip
-        scores = score_clip(self._recognizer, clip, self._options.crops)
-        name = self._namer.name(scores)
+        scores, _, confidence = score_clip(self._recognizer, clip, self._options.crops)
+        names = self._tracks.names(scores, confidence)
         behind = None if pending.due is None else max(self._clock() - pending.due, 0.0)
+        classes = self._recognizer.classes
+        labels = [(name, float(scores[classes.index(name)])) for name in names]
         return ScoredWindow(
-            clip.start, clip.end, self._recognizer.classes, scores, name, clip.covered, behind
+            *(clip.start, clip.end, classes, scores, next(iter(names), None), clip.covered, behind),
+            confidence=confidence,
+            labels=labels if self._recognizer.multi_label else None,
         )
 
     def _other(self, how: str) -> UserError:
@@ -196,8 +198,8 @@ class Watching:
         )
 
 
-def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> np.ndarray:
-    """Fused softmax scores of a window, float64 (S,): the mean over its crops, as :meth:`Recognizer.score` computes it.
+def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> Fused:
+    """The fused prediction of a window: the mean over its crops, as :meth:`Recognizer.score` computes it.
 
     The clip's T frames are uint8 (H, W, 3), of the preprocessing's test size.
     """
@@ -205,4 +207,4 @@ def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> np
     side = recognizer.preprocess.source_size
     corners = crop_offsets(frames.shape[2], frames.shape[3], side, crops)
     views = torch.stack([frames[:, :, top : top + side, left : left + side] for top, left in corners])
-    return recognizer.tempered(average(recognizer.engine(views)["fused"].softmax(1).numpy()))
+    return recognizer.fuse(recognizer.engine(views)["fused"])

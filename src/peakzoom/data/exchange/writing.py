@@ -82,6 +82,10 @@ def write_data(data: VideoSet, root: Path, form: str, out: Path) -> Written:
         return Written(
             out / LIST, len({file_of(each.path) for each in data.entries}), len(rows), problems, []
         )
+    if several := [entry for entry in data.entries if entry.also]:
+        raise UserError(
+            f"{several[0].path} has several labels, and {form} keeps one a segment here: convert to a manifest"
+        )
     videos = _videos(data, root, form)
     lengths = {each.names[0]: file for file, each in videos.items()}
     clocks = look_at([file for file, video in videos.items() if form != "via" or _open_ended(video)])
@@ -127,7 +131,7 @@ def _row(entry: Entry, data: VideoSet, root: Path) -> tuple[str, ...]:
     if segment is not None:
         times = time_text(segment.start), "" if segment.end is None else time_text(segment.end)
     group = _own_group(entry, data, path)
-    return (path, data.classes[entry.label], entry.split or "", group or "", *times)
+    return (path, entry.named(data.classes), entry.split or "", group or "", *times)
 
 
 def _own_group(entry: Entry, data: VideoSet, path: str) -> str | None:

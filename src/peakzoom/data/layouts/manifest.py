@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
+from peakzoom.data.entries import SEPARATOR, Entry, Problem, VideoSet, ordered, some
 from peakzoom.data.layouts.files import folder_at
 from peakzoom.data.layouts.lists import MISSING, CsvRow, nothing_usable, read_table, split_name
 from peakzoom.utils.errors import UserError
@@ -25,7 +25,7 @@ def is_manifest(columns: list[str]) -> bool:
     return "path" in columns and ("label" in columns or "class" in columns)
 
 
-def read_manifest(source: str | Path, root: str | Path | None = None) -> VideoSet:
+def read_manifest(source: str | Path, root: str | Path | None = None, multi_label: bool = False) -> VideoSet:
     """Videos listed in a CSV or TSV file (docs/data.md).
 
     Labels are text: ``001``, ``1e5``, ``NA`` and ``True`` are names. Only where all are whole numbers as programs write
@@ -36,6 +36,9 @@ def read_manifest(source: str | Path, root: str | Path | None = None) -> VideoSe
     With a ``start`` or an ``end`` (seconds, or h:m:s) a row is a segment of its file
     (:mod:`peakzoom.utils.segments`), and a file may have several rows. Where no group is named, the file is that of its
     segments. A segment that overlaps an earlier row is left out.
+
+    With ``multi_label`` a label is several ones where it has a ``;``, as ``run;wave``, and so is a class. Without it,
+    such a text is the name of one class, and a note says so.
 
     Raises:
         UserError: no such file or root; not UTF-8; no column path, or neither label nor class; an unknown
@@ -49,10 +52,12 @@ def read_manifest(source: str | Path, root: str | Path | None = None) -> VideoSe
             f"{source} has the columns {some(columns)} in its first line, expected 'path' and 'label' "
             f"(and possibly 'class', 'split', 'group', 'start', 'end')"
         )
-    return read_rows(source, root, columns, rows)
+    return read_rows(source, root, columns, rows, multi_label)
 
 
-def read_rows(source: Path, root: Path, columns: list[str], rows: Sequence[CsvRow]) -> VideoSet:
+def read_rows(
+    source: Path, root: Path, columns: list[str], rows: Sequence[CsvRow], multi_label: bool = False
+) -> VideoSet:
     """The same of rows that are read already, from ``source``; also those that a tool's file is turned into.
 
     Raises:
@@ -62,20 +67,17 @@ def read_rows(source: Path, root: Path, columns: list[str], rows: Sequence[CsvRo
     found: dict[Path, _Row] = {}
     names: dict[str, str] = {}  # class name of each label; a class whose files are missing counts as well
     numbers = "label" in columns and all(
-        _WHOLE.fullmatch(values["label"])
+        _WHOLE.fullmatch(label)
         for _, values, fields in rows
-        if fields <= len(columns) and values["path"] and values["label"]
+        if fields <= len(columns) and values["path"]
+        for label in _parts(values["label"], multi_label)
     )
     for where, values, fields in rows:
-        row = _row(where, values, columns, fields, numbers)
+        row = _row((where, values, fields), columns, numbers, multi_label)
         if isinstance(row, Problem):
             problems.append(row)
             continue
-        if row.name and (names.get(row.label) or row.name) != row.name:
-            raise UserError(
-                f"{where}: label {row.label} is called {row.name!r}, but {names[row.label]!r} before"
-            )
-        names[row.label] = row.name or names.get(row.label, "")
+        _name(names, row)
         if why := _add(found, row, root):
             problems.append(Problem(row.path, why))
     if not found:
@@ -84,16 +86,45 @@ def read_rows(source: Path, root: Path, columns: list[str], rows: Sequence[CsvRo
     classes, place = _classes(source, names, numbers)
     own_groups = any(row.group for row in found.values())
     entries = [
-        Entry(video, place[row.label], row.split, row.group or (row.path if row.segment else None))
+        Entry(video, 0, row.split, row.group or (row.path if row.segment else None)).labelled(
+            place[label] for label in row.labels
+        )
         for video, row in found.items()
     ]
-    return VideoSet(classes, entries, problems, source.stem, ["read as a manifest"], own_groups=own_groups)
+    notes = ["read as a manifest", *([] if multi_label else _with_separator(classes))]
+    return VideoSet(
+        *(classes, entries, problems, source.stem, notes), own_groups=own_groups, multi_label=multi_label
+    )
+
+
+def _name(names: dict[str, str], row: _Row) -> None:
+    """Note the class names of a row's labels; a UserError where one was called otherwise before."""
+    for label, name in row.labels.items():
+        if name and (names.get(label) or name) != name:
+            raise UserError(f"{row.where}: label {label} is called {name!r}, but {names[label]!r} before")
+        names[label] = name or names.get(label, "")
+
+
+def _parts(text: str, multi_label: bool) -> list[str]:
+    """The labels in a cell, each once."""
+    if not multi_label:
+        return [text] if text else []
+    return list(dict.fromkeys(part.strip() for part in text.split(SEPARATOR) if part.strip()))
+
+
+def _with_separator(classes: list[str]) -> list[str]:
+    """What is to be said where names look like several."""
+    joined = [name for name in classes if SEPARATOR in name]
+    if not joined:
+        return []
+    return [
+        f"labels with a '{SEPARATOR}' are one class each: {some(joined, 3)}; --multi-label reads several a video"
+    ]
 
 
 class _Row(NamedTuple):
     path: str
-    label: str
-    name: str  # of the class, "" where none is stated
+    labels: dict[str, str]  # each with the name of its class, "" where none is stated
     split: str | None
     group: str | None
     segment: Segment | None  # of a file that is not found yet
@@ -107,7 +138,11 @@ def _add(found: dict[Path, _Row], row: _Row, root: Path) -> str | None:
         return f"outside {root}; pass the folder that holds all videos as root"
     video = file if row.segment is None else row.segment._replace(file=file).path
     if video in found:
-        again = "listed again" if found[video].label == row.label else "listed again with another label"
+        again = (
+            "listed again"
+            if found[video].labels.keys() == row.labels.keys()
+            else "listed again with another label"
+        )
         return f"{again}; the first row counts"
     if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a name is too long
         return MISSING
@@ -131,22 +166,24 @@ def _leave_out_overlaps(found: dict[Path, _Row], problems: list[Problem]) -> Non
             problems.append(Problem(row.where, f"overlaps {found[over[2]].where}, which counts"))
 
 
-def _row(
-    where: str, values: dict[str, str], columns: list[str], fields: int, numbers: bool
-) -> _Row | Problem:
+def _row(row: CsvRow, columns: list[str], numbers: bool, multi_label: bool) -> _Row | Problem:
     """A row that names a video, or why it names none; a UserError for a split that there is not.
 
     ``numbers``: all labels are whole numbers.
     """
-    path, name, split = values["path"], values["class"], split_name(values["split"], where)
-    label = values["label"] if "label" in columns else name
-    if numbers and (whole := _WHOLE.fullmatch(label)):
-        label = str(int(whole[1]))
+    where, values, fields = row
+    path, split = values["path"], split_name(values["split"], where)
+    names = _parts(values["class"], multi_label)
+    labels = _parts(values["label"], multi_label) if "label" in columns else names
+    if numbers:
+        labels = [str(int(whole[1])) if (whole := _WHOLE.fullmatch(label)) else label for label in labels]
     if fields > len(columns):
         return Problem(where, "more fields than columns (a delimiter in a name?)")
-    if not path or not label:
+    if not path or not labels:
         return Problem(path or where, "no label" if path else "no path")
-    if numbers and int(label) < 0:
+    if names and len(names) != len(labels):
+        return Problem(path, f"{len(labels)} labels and {len(names)} class names, expected one for each")
+    if numbers and any(int(label) < 0 for label in labels):
         return Problem(path, "negative label")
     segment = None
     if values["start"] or values["end"]:
@@ -155,7 +192,8 @@ def _row(
             segment = checked(Segment(Path(), start, seconds(values["end"]) if values["end"] else None))
         except UserError as error:
             return Problem(where, str(error))
-    return _Row(path, label, name, split, values["group"] or None, segment, where)
+    named = dict(zip(labels, names or [""] * len(labels), strict=True))
+    return _Row(path, named, split, values["group"] or None, segment, where)
 
 
 def _classes(file: Path, names: dict[str, str], numbers: bool) -> tuple[list[str], dict[str, int]]:

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import av
 import numpy as np
 
-from peakzoom.data.entries import Place
+from peakzoom.data.entries import SEPARATOR, Place
 from peakzoom.data.places import COLUMNS as PLACE_COLUMNS
 from peakzoom.data.synthetic.people import ACTIONS
-from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames, telling_part
+from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames, telling_parts
 from peakzoom.utils.durable import DRAFT, draft_of, write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.parent import end_with_parent
@@ -56,6 +56,9 @@ class DatasetSpec:
         0.25  # of both, that test clips alone show; without test or training clips none is held out
     )
     seed: int = 0
+    together: int = (
+        1  # actions that a clip shows at once, at most; as many as there are parts of the body to do them
+    )
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) < len(self.classes):
@@ -64,6 +67,8 @@ class DatasetSpec:
             raise UserError(
                 f"{self.train_clips} training and {self.test_clips} test clips were asked for; give at least one clip"
             )
+        if self.together < 1:
+            raise UserError(f"{self.together} actions are to be together; give at least one")
         if not 1 <= self.performers <= BYSTANDERS or self.backgrounds < 1 or not 0 < self.test_share < 1:
             raise UserError(
                 f"{self.performers} performers, {self.backgrounds} backgrounds, test share {self.test_share}: give at "
@@ -72,6 +77,8 @@ class DatasetSpec:
 
     def clips(self) -> Iterator[tuple[str, str, ClipSpec]]:
         """Path (``<class>/<split>_<number>.mp4``), split and specification of each clip.
+
+        Where several actions are together there is no folder a class.
 
         Raises:
             UserError: too few performers or backgrounds to hold some out; a value that no clip can have.
@@ -85,8 +92,20 @@ class DatasetSpec:
                 rng = np.random.default_rng([self.seed, STREAM[split], number])
                 name = self.classes[number % len(self.classes)]
                 person, place = int(rng.choice(people[split])), int(rng.choice(places[split]))
-                spec = ClipSpec(name, person, place, int(rng.integers(2**31)), self.seed, *shape)
-                yield f"{name}/{split}_{number:05d}.mp4", split, spec
+                also = self._also(name, split, number)
+                spec = ClipSpec(name, person, place, int(rng.integers(2**31)), self.seed, *shape, also)
+                folder = "" if self.together > 1 else f"{name}/"
+                yield f"{folder}{split}_{number:05d}.mp4", split, spec
+
+    def _also(self, name: str, split: str, number: int) -> tuple[str, ...]:
+        """Further actions of a clip, as many as it draws, each of another part of the body."""
+        rng = np.random.default_rng([self.seed, STREAM["together"], STREAM[split], number])
+        found: list[str] = []
+        for _ in range(int(rng.integers(self.together))):
+            moved = {ACTIONS[each][1] for each in (name, *found)}
+            if free := [each for each in self.classes if ACTIONS[each][1] not in moved]:
+                found.append(str(rng.choice(free)))
+        return tuple(found)
 
     def _share_out(self, count: int, what: str, rng: np.random.Generator) -> dict[str, list[int]]:
         """Numbers 0 to count - 1 for training and for testing, disjoint where there are clips of both."""
@@ -141,8 +160,8 @@ def render_dataset(
     """
     root = empty_folder(root)
     plan = list((spec or DatasetSpec()).clips())
-    for name in {clip.action for _, _, clip in plan}:
-        (root / name).mkdir(parents=True, exist_ok=True)
+    for folder in {(root / path).parent for path, _, _ in plan}:
+        folder.mkdir(parents=True, exist_ok=True)
     # Sorted by background, so that a process draws a background once for many clips.
     jobs = [(clip, root / path) for path, _, clip in sorted(plan, key=lambda item: item[2].background)]
     shown = {}
@@ -153,14 +172,22 @@ def render_dataset(
     rows = (
         (path, frame, place.part, *(f"{value:.1f}" for value in (place.x, place.y, place.radius)))
         for path, _, _ in plan
-        for frame, place in enumerate(shown[root / path])
+        for frame, places in enumerate(shown[root / path])
+        for place in places
     )
     write_csv(root / "places.csv", PLACE_COLUMNS, rows)
     write_csv(
         root / "clips.csv",
         COLUMNS,
         (
-            (path, clip.action, split, f"p{clip.performer:02d}", f"b{clip.background:02d}", clip.seed)
+            (
+                path,
+                SEPARATOR.join(clip.actions),
+                split,
+                f"p{clip.performer:02d}",
+                f"b{clip.background:02d}",
+                clip.seed,
+            )
             for path, split, clip in plan
         ),
     )
@@ -190,9 +217,15 @@ def each_job(work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], worke
         yield from pool.map(work, *zip(*jobs, strict=True), chunksize=size)
 
 
-def _write(spec: ClipSpec, path: Path) -> list[Place]:
+def _write(spec: ClipSpec, path: Path) -> list[list[Place]]:
     # Hidden until it is whole; FFmpeg knows a format by how a name ends.
     with draft_of(path, path.with_name(f"{DRAFT}.{path.name}")) as draft:
         write_clip(spec, draft)
-    part, centres, radius = telling_part(spec)
-    return [Place(part, x, y, radius) for x, y in centres.tolist()]
+    parts = telling_parts(spec)
+    return [
+        [Place(name, float(x), float(y), radius) for name, (x, y), radius in at]
+        for at in (
+            [(name, centres[frame], radius) for name, centres, radius in parts]
+            for frame in range(spec.frames)
+        )
+    ]

@@ -1,7 +1,7 @@
 """One synthetic clip: a drawn person in a drawn place, before a camera that moves.
 
 What tells an action is often small (see :mod:`peakzoom.data.synthetic.people`), which is what the zoomed branches are
-for; :func:`telling_part` says where it is. Reading order: a clip's specification, its place, its scene, its frames.
+for; :func:`telling_parts` says where it is. Reading order: a clip's specification, its place, its scene, its frames.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ STREAM = {
     "test": 6,
     "share": 7,
     "events": 8,
+    "together": 9,
 }  # independent random streams
 
 
@@ -38,8 +39,9 @@ class ClipSpec:
     """Everything that a synthetic clip depends on; the same specification gives the same pixels.
 
     Two specifications that differ only in ``action`` share person, place, camera, noise, timing and idle motion.
-    ``world`` changes who performer 3 and what background 5 are; ``difficulty`` in [0, 1] scales clutter, other moving
-    things, camera motion, noise, the range of the figure's size, and idle motion.
+    ``also`` are further actions at the same time, of other parts of the body. ``world`` changes who performer 3 and
+    what background 5 are; ``difficulty`` in [0, 1] scales clutter, other moving things, camera motion, noise, the range
+    of the figure's size, and idle motion.
     """
 
     action: str
@@ -52,10 +54,17 @@ class ClipSpec:
     frames: int = 32
     fps: float = 15.0
     difficulty: float = 0.5
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.action not in ACTIONS and self.action != IDLE:
-            raise UserError(f"no action is called {self.action!r}; there are {', '.join(ACTIONS)}")
+        for name in self.actions:
+            if name not in ACTIONS:
+                raise UserError(f"no action is called {name!r}; there are {', '.join(ACTIONS)}")
+        parts = [ACTIONS[name][1] for name in self.actions]
+        if len(set(parts)) < len(parts):
+            raise UserError(
+                f"{' and '.join(self.actions)} move one part of the body; give actions of different ones"
+            )
         if self.height < 32 or self.width < 32 or self.height % 2 or self.width % 2:
             raise UserError(
                 f"frames of {self.height} x {self.width} cannot be drawn; give even sides of at least 32"
@@ -64,6 +73,11 @@ class ClipSpec:
             raise UserError(f"{self.frames} frames at {self.fps} fps make no clip; both must be positive")
         if not 0 <= self.difficulty <= 1:
             raise UserError(f"difficulty is {self.difficulty}; it must lie in [0, 1]")
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """All that is done at once; nothing where the person stands."""
+        return (*(() if self.action == IDLE else (self.action,)), *self.also)
 
 
 @lru_cache(maxsize=64)
@@ -217,8 +231,8 @@ class Scene:
         shadow = [x - 0.2 * scale, y - 0.015 * scale, x + 0.2 * scale, y + 0.035 * scale]
         ImageDraw.Draw(self.canvas).ellipse(shadow, fill=(70, 66, 62))
         pose = idle_pose(self.rng, self.time, self.d)
-        if self.spec.action != IDLE:
-            ACTIONS[self.spec.action][0](pose, self.beat, self.vigour)
+        for name in self.spec.actions:
+            ACTIONS[name][0](pose, self.beat, self.vigour)
         sketch = Sketch((x, y), scale, 0.7 * SUPERSAMPLE, self.light)
         self.parts = draw_figure(sketch, self.look, pose, self.outward)
         self.shapes += sketch.polygons()
@@ -235,7 +249,7 @@ class Scene:
         self.noise = np.rint(noise).astype(np.int16)
 
 
-_scene = lru_cache(maxsize=1)(Scene)  # its frames are drawn, and its telling part is asked for
+_scene = lru_cache(maxsize=1)(Scene)  # its frames are drawn, and its telling parts are asked for
 
 
 def clip_frames(spec: ClipSpec) -> Iterator[np.ndarray]:
@@ -266,13 +280,15 @@ def render_clip(spec: ClipSpec) -> np.ndarray:
     return np.ascontiguousarray(np.stack(list(clip_frames(spec))).transpose(0, 3, 1, 2))
 
 
-def telling_part(spec: ClipSpec) -> tuple[str, np.ndarray, float]:
-    """Where the action shows, in pixels of the frame.
+def telling_parts(spec: ClipSpec) -> list[tuple[str, np.ndarray, float]]:
+    """Where each action shows, in pixels of the frame.
 
-    Returns the part's name ("hand", "foot", "head"; for clap one of the hands), its centres (T, 2) as x, y, and a
+    Each is the part's name ("hand", "foot", "head"; for clap one of the hands), its centres (T, 2) as x, y, and a
     radius that holds it.
     """
-    scene = _scene(spec)
-    name = ACTIONS[spec.action][1]
-    centres, radius = scene.parts[name]
-    return name, (centres - scene.camera) / SUPERSAMPLE, radius / SUPERSAMPLE
+    scene, found = _scene(spec), []
+    for action in spec.actions:
+        name = ACTIONS[action][1]
+        centres, radius = scene.parts[name]
+        found.append((name, (centres - scene.camera) / SUPERSAMPLE, radius / SUPERSAMPLE))
+    return found

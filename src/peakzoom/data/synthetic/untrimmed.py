@@ -62,6 +62,8 @@ def render_untrimmed(
     Raises:
         UserError: ``root`` holds something already, or the videos have no room for an action.
     """
+    if spec.together > 1:
+        raise UserError("long videos show one action at a time; leave --together out, or --untrimmed")
     root = empty_folder(root)
     jobs, rows = [], []
     for path, split, clip in replace(spec, frames=max(1, round(seconds * spec.fps))).clips():

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import log, nan
+from math import log
 
 import numpy as np
 from scipy import stats
 from scipy.special import rel_entr
 
 from peakzoom.evaluation.files import Scores
-from peakzoom.evaluation.stats import Share, bootstrap, share, share_of
+from peakzoom.evaluation.stats import FEW, Share, bootstrap, separation, share, share_of
 
 SURE, ENOUGH = 0.95, 20  # of so many other videos that are predicted as surely, the share that is right
-FEW = 5  # fewer videos, or fewer right or wrong predictions, and the page draws no conclusion
 MOST_DOUBTS = 20
 LABEL_DOUBTFUL, UNSURE, WEAK = "label doubtful", "unsure", "agreed"
 
@@ -91,18 +90,6 @@ def _jensen_shannon(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     middle = (one + two) / 2
     nats = (rel_entr(one, middle) + rel_entr(two, middle)).sum(1) / 2
     return np.asarray((nats / log(2)).clip(0, 1))
-
-
-def separation(values: np.ndarray, wrong: np.ndarray) -> float:
-    """P(value of a wrong one > value of a right one) + P(equal) / 2; NaN without a pair. Both arrays (V,).
-
-    0.5 means that the values say nothing of right and wrong.
-    """
-    right = np.sort(values[~wrong])
-    if len(right) in (0, len(values)):
-        return nan
-    below = np.searchsorted(right, values[wrong], "left") + np.searchsorted(right, values[wrong], "right")
-    return float(below.mean() / (2 * len(right)))
 
 
 def disagreement(scores: Scores) -> Disagreement | None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 
 from peakzoom.display.figures import confusion_figure
-from peakzoom.evaluation.files import read_evaluation
+from peakzoom.evaluation.files import is_multi_label, read_evaluation
 from peakzoom.evaluation.report.branches import (
     ENOUGH,
-    FEW,
     LABEL_DOUBTFUL,
     SURE,
     UNSURE,
     WEAK,
     SceneryRow,
 )
-from peakzoom.evaluation.report.numbers import BINS, SHORT_NAMES, Numbers, confusion_matrix, measure_all
+from peakzoom.evaluation.report.labels import write_labels_report
+from peakzoom.evaluation.report.numbers import BINS, Numbers, confusion_matrix, measure_all
 from peakzoom.evaluation.report.plots import (
     plot_branches_by_class,
     plot_lines,
@@ -31,12 +28,11 @@ from peakzoom.evaluation.report.plots import (
     plot_shares,
     plot_thresholds,
 )
-from peakzoom.evaluation.stats import RESAMPLES, SEED
+from peakzoom.evaluation.report.templates import counted, embedded, environment
+from peakzoom.evaluation.stats import FEW, RESAMPLES, SEED
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder
-from peakzoom.utils.errors import printable
 
 MOST_DRAWN = 120  # classes in the picture of the branches
-WIDE = 1200  # pixels; a wider picture is scrolled instead of made small
 
 
 def write_report(folder: str | Path, out: str | Path | None = None, thresholds: Sequence[str] = ()) -> Path:
@@ -56,6 +52,8 @@ def write_report(folder: str | Path, out: str | Path | None = None, thresholds: 
     """
     folder = Path(folder)
     target = Path(out) if out is not None else folder / "report"
+    if is_multi_label(folder):
+        return write_labels_report(folder, target, thresholds)
     check_new_folder(target)
     scores = read_evaluation(folder)
     numbers = measure_all(scores, thresholds)
@@ -77,7 +75,7 @@ def draw(numbers: Numbers, confusion: np.ndarray, classes: Sequence[str], out: P
     plot_lines(labels, series, out / "views.png", "views: clips x crops")
     if numbers.disagreement is not None:
         levels = [
-            (f"{each.answers} ({_counted(each.top1.videos, 'video')})", each.top1)
+            (f"{each.answers} ({counted(each.top1.videos, 'video')})", each.top1)
             for each in numbers.disagreement.levels
             if each.top1.videos
         ]
@@ -113,55 +111,20 @@ def by_lead(rows: Sequence[SceneryRow]) -> list[SceneryRow]:
 
 def to_html(numbers: Numbers, pictures: Path) -> str:
     """The page as one file; ``pictures`` is the folder that :func:`draw` filled."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("peakzoom.evaluation.report", ""),
-        autoescape=True,
-        finalize=_on_one_line,
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            numbers=numbers,
+            title=Path(numbers.evaluation).resolve().name,
+            parts=[name for name in numbers.branches if name != "fused"],
+            scenery=by_lead(numbers.scenery or []),
+            per_class=sorted(
+                numbers.per_class, key=lambda each: (each.found.value is None, each.found.value or 0.0)
+            ),
+            pictures={file.name: embedded(file) for file in pictures.glob("*.png")},
+            kinds={"label_doubtful": LABEL_DOUBTFUL, "unsure": UNSURE, "weak": WEAK},
+            limits={"few": FEW, "sure": f"{SURE:.0%}", "enough": ENOUGH, "bins": BINS, "drawn": MOST_DRAWN},
+            bootstrap={"resamples": RESAMPLES, "seed": SEED},
+        )
     )
-    environment.filters.update(
-        percent=lambda value: "-" if value is None else f"{value:.1%}",
-        number=lambda value: "-" if value is None else f"{value:.3f}",
-        interval=lambda each: "-" if each.value is None else f"{each.low:.1%} - {each.high:.1%}",
-        letter=SHORT_NAMES.get,
-        counted=_counted,
-        places=_places,
-    )
-    return environment.get_template("report.html.j2").render(
-        numbers=numbers,
-        title=Path(numbers.evaluation).resolve().name,
-        parts=[name for name in numbers.branches if name != "fused"],
-        scenery=by_lead(numbers.scenery or []),
-        per_class=sorted(
-            numbers.per_class, key=lambda each: (each.found.value is None, each.found.value or 0.0)
-        ),
-        pictures={file.name: _embedded(file) for file in pictures.glob("*.png")},
-        kinds={"label_doubtful": LABEL_DOUBTFUL, "unsure": UNSURE, "weak": WEAK},
-        limits={"few": FEW, "sure": f"{SURE:.0%}", "enough": ENOUGH, "bins": BINS, "drawn": MOST_DRAWN},
-        bootstrap={"resamples": RESAMPLES, "seed": SEED},
-    )
-
-
-def _on_one_line(value: Any) -> Any:
-    """Whatever the template shows: names of files and classes may hold line breaks and the like."""
-    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-def _embedded(file: Path) -> dict[str, Any]:
-    content = file.read_bytes()
-    width = int.from_bytes(content[16:20], "big")  # of a PNG's first chunk
-    return {"data": base64.b64encode(content).decode(), "wide": width > WIDE}
-
-
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _places(places: Sequence[int], name: str) -> str:
-    if len(places) == 1:
-        return f"{name} {places[0]}"
-    if len(places) > 3:  # all that there are
-        return f"{name}s {places[0]} to {places[-1]}"
-    return f"{name}s {', '.join(map(str, places[:-1]))} and {places[-1]}"

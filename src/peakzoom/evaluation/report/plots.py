@@ -45,8 +45,14 @@ def plot_shares(
     figure.savefig(file, dpi=110)
 
 
-def plot_lines(labels: Sequence[str], series: Mapping[str, Sequence[float]], file: Path, xlabel: str) -> None:
-    """Accuracy of each branch at a few named places of the x axis, as a PNG."""
+def plot_lines(
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    file: Path,
+    xlabel: str,
+    ylabel: str = "accuracy",
+) -> None:
+    """A share for each branch at a few named places of the x axis, as a PNG."""
     figure = Figure(figsize=(7.4, 3.8), layout="constrained")
     axis = figure.subplots()
     # Side by side, for branches often have the same accuracy.
@@ -65,7 +71,7 @@ def plot_lines(labels: Sequence[str], series: Mapping[str, Sequence[float]], fil
     axis.set_xticks(range(len(labels)), labels, fontsize=9)
     axis.set_xlim(-0.4, len(labels) - 0.6)
     axis.set_xlabel(xlabel, fontsize=9)
-    axis.set_ylabel("accuracy", fontsize=9)
+    axis.set_ylabel(ylabel, fontsize=9)
     # Differences between numbers of views are small: the axis shows the range that occurs.
     found = [value for values in series.values() for value in values]
     room = max(0.02, 0.15 * (max(found) - min(found)))

@@ -49,23 +49,42 @@ def threshold_curves(scores: Scores, wanted: Sequence[str] = ()) -> list[Curves]
     """Of the classes that are wanted; of both where there are two and none is named.
 
     Raises:
+        UserError: as :func:`curves_of`.
+    """
+    targets = scores.labels[:, None] == np.arange(len(scores.classes))
+    usual = scores.classes if len(scores.classes) == 2 and not wanted else []
+    possible = [name for name, there in zip(scores.classes, targets.T, strict=True) if 0 < there.mean() < 1]
+    usual = [name for name in usual if name in possible]
+    return curves_of(scores.classes, scores.means["fused"], targets, wanted or usual)
+
+
+def curves_of(
+    classes: Sequence[str], fused: np.ndarray, targets: np.ndarray, wanted: Sequence[str]
+) -> list[Curves]:
+    """Of the classes that are wanted.
+
+    Args:
+        classes: S names.
+        fused: scores (V, S).
+        targets: bool (V, S), whether a video is of a class.
+        wanted: names among the classes.
+
+    Raises:
         UserError: no class has such a name, or all test videos are of it, or none is.
     """
-    for name in wanted:
-        if name not in scores.classes:
-            known = did_you_mean(name, scores.classes) or f", expected one of {some(scores.classes)}"
-            raise UserError(f"no class is called {printable(name)}{known}")
-    names = list(dict.fromkeys(wanted)) or (scores.classes if len(scores.classes) == 2 else [])
     found = []
-    for name in names:
-        of_class = scores.labels == scores.classes.index(name)
-        if of_class.any() and not of_class.all():
-            found.append(_curves(name, scores.means["fused"][:, scores.classes.index(name)], of_class))
-        elif wanted:
+    for name in dict.fromkeys(wanted):
+        if name not in classes:
+            known = did_you_mean(name, classes) or f", expected one of {some(classes)}"
+            raise UserError(f"no class is called {printable(name)}{known}")
+        at = list(classes).index(name)
+        of_class = targets[:, at]
+        if of_class.all() or not of_class.any():
             raise UserError(
                 f"{int(of_class.sum())} of {len(of_class)} test videos are of class {printable(name)}: its thresholds "
                 "need some of it and some others"
             )
+        found.append(_curves(name, fused[:, at], of_class))
     return found
 
 

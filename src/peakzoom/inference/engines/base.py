@@ -15,7 +15,7 @@ from torch import Tensor
 
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import PeakZoom
-from peakzoom.model.schema import NAMES, check_preprocess, expect
+from peakzoom.model.schema import NAMES, THRESHOLDS, check_preprocess, expect, maybe
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
 
@@ -30,6 +30,7 @@ class Engine(Protocol):
     name: str
     classes: list[str]
     preprocess: Preprocess
+    thresholds: tuple[float, ...] | None  # of each class, where a video may be of several; None: it is of one
 
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         """Logits, float32 (B, S), of every branch and "fused" from uint8 views (B, *preprocess.view_shape)."""
@@ -43,15 +44,18 @@ class Description:
     classes: list[str]
     preprocess: Preprocess
     outputs: list[str]  # names of the logits, "fused" last
+    thresholds: tuple[float, ...] | None = None  # as of Engine
 
     @classmethod
     def of(cls, model: PeakZoom) -> Description:
         """Of a trained model."""
-        return cls(model.classes, Preprocess.from_dict(model.preprocess), [*model.branches, "fused"])
+        pre, thresholds = Preprocess.from_dict(model.preprocess), model.config.thresholds
+        return cls(model.classes, pre, [*model.branches, "fused"], thresholds)
 
     def to_json(self) -> str:
-        """One line."""
-        return json.dumps({**asdict(self), "preprocess": self.preprocess.to_dict()})
+        """One line; without thresholds where there are none, as files have it that were written before them."""
+        values = {**asdict(self), "preprocess": self.preprocess.to_dict()}
+        return json.dumps({key: value for key, value in values.items() if value is not None})
 
     @classmethod
     def from_json(cls, text: str | None, file: object) -> Description:
@@ -61,8 +65,15 @@ class Description:
             expect("classes", values["classes"], NAMES)
             check_preprocess(values["preprocess"])
             expect("outputs", values["outputs"], NAMES)
+            thresholds = values.get("thresholds")
+            expect("thresholds", thresholds, maybe(THRESHOLDS))
+            if thresholds is not None and len(thresholds) != len(values["classes"]):
+                raise UserError(f"{len(thresholds)} thresholds for {len(values['classes'])} classes")
             return cls(
-                list(values["classes"]), Preprocess.from_dict(values["preprocess"]), list(values["outputs"])
+                list(values["classes"]),
+                Preprocess.from_dict(values["preprocess"]),
+                list(values["outputs"]),
+                None if thresholds is None else tuple(thresholds),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(

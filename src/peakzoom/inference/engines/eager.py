@@ -42,6 +42,7 @@ class TorchEngine:
         self.precision = precision
         self.network = InferenceNetwork(model, dtype=PRECISIONS[precision])
         self.classes, self.preprocess = model.classes, self.network.preprocess
+        self.thresholds = model.config.thresholds
 
     @torch.inference_mode()
     def stage1(self, views: Tensor) -> tuple[Tensor, FirstPass]:

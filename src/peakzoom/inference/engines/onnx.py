@@ -75,6 +75,7 @@ class OnnxEngine:
             raise UserError(f"{name} is no model that ONNX Runtime can run: {first_line(error)}") from error
         self.about = Description.from_json(self.session.get_modelmeta().custom_metadata_map.get(KEY), name)
         self.classes, self.preprocess = self.about.classes, self.about.preprocess
+        self.thresholds = self.about.thresholds
 
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) from uint8 views; see :class:`peakzoom.inference.engines.base.Engine`."""

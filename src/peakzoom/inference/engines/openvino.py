@@ -73,6 +73,7 @@ class OpenVinoEngine:
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
         self.about = Description.from_json(text, source if isinstance(source, Path) else "the model")
         self.classes, self.preprocess = self.about.classes, self.about.preprocess
+        self.thresholds = self.about.thresholds
 
     def __call__(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) from uint8 views; see :class:`peakzoom.inference.engines.base.Engine`."""

@@ -1,0 +1,65 @@
+"""The templates of the pages, and what they write values with."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from peakzoom.evaluation.report.numbers import SHORT_NAMES
+from peakzoom.utils.errors import printable
+
+WIDE = 1200  # pixels; a wider picture is scrolled instead of made small
+
+
+def environment() -> jinja2.Environment:
+    """The templates of this folder, with their filters; every value is escaped and stays on one line."""
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("peakzoom.evaluation.report", ""),
+        autoescape=True,
+        finalize=_on_one_line,
+        lstrip_blocks=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    found.filters.update(
+        percent=lambda value: "-" if value is None else f"{value:.1%}",
+        number=lambda value: "-" if value is None else f"{value:.3f}",
+        interval=lambda each: "-" if each.value is None else f"{each.low:.1%} - {each.high:.1%}",
+        letter=SHORT_NAMES.get,
+        counted=counted,
+        places=_places,
+    )
+    return found
+
+
+def _on_one_line(value: Any) -> Any:
+    """Whatever the template shows: names of files and classes may hold line breaks and the like."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def embedded(file: Path) -> dict[str, Any]:
+    """A PNG as a page holds it: "data" in base 64, and whether it is "wide"."""
+    content = file.read_bytes()
+    width = int.from_bytes(content[16:20], "big")  # of a PNG's first chunk
+    return {"data": base64.b64encode(content).decode(), "wide": width > WIDE}
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun.
+
+    >>> counted(1, "video"), counted(2, "class", "classes")
+    ('1 video', '2 classes')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _places(places: Sequence[int], name: str) -> str:
+    if len(places) == 1:
+        return f"{name} {places[0]}"
+    if len(places) > 3:  # all that there are
+        return f"{name}s {places[0]} to {places[-1]}"
+    return f"{name}s {', '.join(map(str, places[:-1]))} and {places[-1]}"
