@@ -151,6 +151,7 @@ def test_thresholds_are_those_of_the_validation_videos(several: Path, stage: str
     assert any(each != 0.5 for each in kept)
 
 
+@pytest.mark.slow
 def test_what_the_training_says(listed: Path, tmp_path: Path, no_curves: None, said) -> None:  # type: ignore[no-untyped-def]
     data = open_data(listed, multi_label=True)
     options = Options(val_fraction=0.0, workers=0, accelerator="cpu", progress=False, steps=("tcnn",))
@@ -173,6 +174,28 @@ def test_what_the_training_says(listed: Path, tmp_path: Path, no_curves: None, s
     assert "\n" not in str(error.value) and not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
+def test_a_training_that_was_stopped_ends_with_the_same_thresholds(
+    several: Path, listed: Path, tmp_path: Path, no_curves: None
+) -> None:
+    """The second stage's networks were not saved yet: the last checkpoint has what is needed."""
+    own = tmp_path / "run"
+    shutil.copytree(several, own)
+    for name in ("best", "last"):
+        shutil.rmtree(own / "joint" / name)
+    options = Options(val_fraction=0.4, workers=0, accelerator="cpu", progress=False)
+    recipe = replace(longer(2, 1), response="evidence", quiet=1.0)
+    train(open_data(listed, multi_label=True), recipe, own, options, resume=True)
+    for name in ("best", "last"):
+        for file in ("config.json", "model.safetensors"):
+            assert (own / "joint" / name / file).read_bytes() == (
+                several / "joint" / name / file
+            ).read_bytes()
+    with pytest.raises(UserError, match="was begun with another"):
+        train(open_data(listed), recipe, own, options, resume=True)
+
+
+@pytest.mark.slow
 def test_one_label_a_video_is_sane(clip_data: VideoSet, tmp_path: Path, no_curves: None) -> None:
     options = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False, steps=("tcnn",))
     run = train(replace(clip_data, multi_label=True), longer(1, 1), tmp_path / "run", options)
@@ -387,6 +410,7 @@ def test_figures_are_those_of_torchmetrics(tested: tuple[Path, str]) -> None:
         assert {row["class"] for row in csv.DictReader(stream)} == set(classes)
 
 
+@pytest.mark.slow
 def test_the_same_again_from_shards_and_after_a_stop(
     several: Path, listed: Path, tmp_path: Path, tested: tuple[Path, str]
 ) -> None:
