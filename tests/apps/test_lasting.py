@@ -226,11 +226,11 @@ def test_turns_are_fair(network: Recognizer, tmp_path: Path) -> None:
     """While two sources have windows, neither gets two turns more than the other."""
     one = odd_videos.write(tmp_path / "one.mp4", "libx264", 200)
     two = odd_videos.write(tmp_path / "two.mp4", "libx264", 80)
-    turns = [
-        place
-        for place, record in watch_all(network, [one, two], WatchOptions(every=0.2))
-        if isinstance(record, ScoredWindow)
-    ]
+    turns = []
+    for place, record in watch_all(network, [one, two], WatchOptions(every=0.2)):
+        if isinstance(record, ScoredWindow):
+            turns.append(place)
+            time.sleep(0.03)  # so that both have windows that wait
     both = turns[turns.index(1) : len(turns) - 1 - turns[::-1].index(1)]
     counts = np.cumsum([1 if place else -1 for place in both])
     assert set(turns) == {0, 1} and np.ptp(counts) <= 4

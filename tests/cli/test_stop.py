@@ -96,7 +96,7 @@ def test_a_page_leaves_no_uploads(
     assert child.stdout is not None
     address = child.stdout.readline()
     assert address.startswith("http"), child.stderr.read() if child.stderr else ""
-    (folder,) = (tmp_path / "temporary").glob("peakzoom-serve-*")
+    (folder,) = (each for each in (tmp_path / "temporary").glob("peakzoom-serve-*") if each.is_dir())
     (folder / "clip.mp4").write_bytes(b"a visitor's")
     child.terminate()
     _, err = child.communicate(timeout=60)

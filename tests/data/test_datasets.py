@@ -41,7 +41,7 @@ def test_open_data_errors(tmp_path):
         ({"path": tmp_path / "good", "split": 4}, "1, 2 or 3"),
         ({"path": tmp_path / "good", "split": 0}, "1, 2 or 3"),
         ({"path": tmp_path / "good", "splits": tmp_path / "empty"}, "classInd.txt"),
-        ({"path": tmp_path / "good", "splits": tmp_path / "nowhere"}, "classInd.txt"),
+        ({"path": tmp_path / "good", "splits": tmp_path / "nowhere"}, "nowhere does not exist"),
         ({"path": tmp_path / "good", "format": "manifest"}, "expected a CSV file"),
         ({"path": tmp_path / "good", "format": "kinetics"}, "expected a CSV file"),
         ({"path": tmp_path / "good" / "run" / "b.mp4", "format": "folder"}, "is a file"),

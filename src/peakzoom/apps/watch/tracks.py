@@ -28,6 +28,10 @@ class Tracks(Protocol):
     def again(self, start: float, end: float, line: Mapping[str, Any]) -> Iterator[Event]:
         """The same of a window that is recorded, from its line of JSON."""
 
+    @property
+    def since(self) -> float:
+        """The time before which no event will begin that is still to come."""
+
     def forget(self) -> None:
         """The next window does not follow the last one."""
 
@@ -54,7 +58,7 @@ class OneTrack:
 
     @property
     def count(self) -> int:
-        """See :class:`Tracks`, as for the next five."""
+        """See :class:`Tracks`, as for the next six."""
         return self._merger.count
 
     def names(self, scores: np.ndarray, confidence: Confidence | None = None) -> list[str]:
@@ -70,6 +74,11 @@ class OneTrack:
         """By its class and the best score."""
         self._namer.go_on(line["class"])
         yield from self._merger.add(start, end, line["class"], line["top"][0]["score"])
+
+    @property
+    def since(self) -> float:
+        """That of the one merger."""
+        return self._merger.since
 
     def forget(self) -> None:
         """Of names, not of events: whoever calls this ends them too."""
@@ -98,7 +107,7 @@ class SeveralTracks:
 
     @property
     def count(self) -> int:
-        """See :class:`Tracks`, as for the next five."""
+        """See :class:`Tracks`, as for the next six."""
         return sum(merger.count for merger in self._mergers)
 
     def names(self, scores: np.ndarray, confidence: Confidence | None = None) -> list[str]:
@@ -116,6 +125,11 @@ class SeveralTracks:
         said = {each["class"]: each["score"] for each in line["labels"]}
         self._on = np.array([name in said for name in self._classes])
         yield from self.add(start, end, np.array([said.get(name, 0.0) for name in self._classes]))
+
+    @property
+    def since(self) -> float:
+        """Of the class for which it is earliest."""
+        return min(merger.since for merger in self._mergers)
 
     def forget(self) -> None:
         """Of names, not of events: whoever calls this ends them too."""

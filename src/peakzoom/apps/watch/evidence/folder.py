@@ -228,27 +228,31 @@ class EvidenceFolder:
         name = folder_name(number, event)
         while os.path.lexists(self.place / name):
             number, name = number + 1, folder_name(number + 1, event)
-        with whole_folder(self.place / name, self.place / f".{name}{DRAFT}") as draft:
-            found = fill(draft)
-            facts = {
-                "format": FORMAT,
-                "number": number,
-                "session": len(self.sessions),
-                "class": event.name,
-                "start": round(event.start, 6),
-                "end": round(event.end, 6),
-                "score": event.score,
-                "peak": event.peak,
-                "windows": event.windows,
-                **found,
-                "source": plain_facts(self.source),
-                "weights": plain_facts(self.weights),
-                "recorded": now(),
-                "files": {file.name: digest_of(file) for file in sorted(draft.iterdir())},
-                "previous": self.last,
-            }
-            text = _text(facts)
-            write_text(draft / EVENT, text)
+        try:
+            with whole_folder(self.place / name, self.place / f".{name}{DRAFT}") as draft:
+                found = fill(draft)
+                facts = {
+                    "format": FORMAT,
+                    "number": number,
+                    "session": len(self.sessions),
+                    "class": event.name,
+                    "start": round(event.start, 6),
+                    "end": round(event.end, 6),
+                    "score": event.score,
+                    "peak": event.peak,
+                    "windows": event.windows,
+                    **found,
+                    "source": plain_facts(self.source),
+                    "weights": plain_facts(self.weights),
+                    "recorded": now(),
+                    "files": {file.name: digest_of(file) for file in sorted(draft.iterdir())},
+                    "previous": self.last,
+                }
+                text = _text(facts)
+                write_text(draft / EVENT, text)
+        except OSError:  # also after the draft had its name, which may not be on the disk
+            shutil.rmtree(self.place / name, ignore_errors=True)
+            raise
         self._number = number
         recorded = self._note(name, facts)
         digests = {**facts["files"], EVENT: recorded.digest}

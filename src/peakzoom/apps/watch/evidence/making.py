@@ -83,7 +83,10 @@ class Maker:
         self, recognizer: Recognizer, file: Path | None, watching: WatchOptions, before: float
     ) -> None:
         self._recognizer, self._file, self._crops, self._before = recognizer, file, watching.crops, before
-        self._rule = {key: getattr(watching, key) for key in RULE}
+        level = watching.level if recognizer.thresholds is None else watching.threshold
+        self._rule = {key: getattr(watching, key) for key in RULE} | {"threshold": level}
+        if recognizer.thresholds is not None:
+            self._rule["thresholds"] = dict(zip(recognizer.classes, recognizer.thresholds, strict=True))
         self._facts: StreamFacts | None = None  # of the file's stream
         self.incomplete = 0
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from peakzoom.apps.watch.events import Event, Merger
+from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.evidence.folder import EvidenceFolder, Session
 from peakzoom.apps.watch.evidence.identity import source_facts, weights_facts
 from peakzoom.apps.watch.evidence.making import Maker
@@ -31,8 +31,9 @@ from peakzoom.apps.watch.evidence.options import EvidenceOptions
 from peakzoom.apps.watch.evidence.writer import Writer
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.past import Past
-from peakzoom.apps.watch.records import Break, Ended, Record, ScoredWindow
+from peakzoom.apps.watch.records import Break, Ended, Record, ScoredWindow, to_line
 from peakzoom.apps.watch.source import SizeOf, Source, is_file, open_source
+from peakzoom.apps.watch.tracks import tracks
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import explain_full_disk
@@ -68,7 +69,7 @@ class Recorder:
         self._weights = weights_facts(run, recognizer)
         eager = isinstance(recognizer.engine, TorchEngine)
         self._recognizer = recognizer if eager else Recognizer.of(recognizer.model, "cpu")
-        self._merger = Merger(watching.gap, watching.shortest)
+        self._tracks = tracks(recognizer.classes, watching, recognizer.thresholds)
         size = int(options.clip_memory * 2**20)
         self._memory = Memory(options, watching.gap, size // 4)
         self._most_waiting = size // 2
@@ -89,10 +90,10 @@ class Recorder:
         """
         for line in past.lines("window", "break"):
             if line["type"] == "break":
-                events = list(self._merger.end())
+                self._tracks.forget()
+                events = list(self._tracks.end())
             else:
-                score = line["top"][0]["score"]
-                events = list(self._merger.add(line["start"], line["end"], line["class"], score))
+                events = list(self._tracks.again(line["start"], line["end"], line))
             if past.began is None:
                 self._pending += events
 
@@ -129,11 +130,11 @@ class Recorder:
         if self._folder is None:  # the source has not been there
             return
         if isinstance(record, ScoredWindow):
-            score = float(record.scores.max())
-            self._pending += self._merger.add(record.start, record.end, record.name, score)
+            self._pending += self._tracks.again(record.start, record.end, to_line(record, 1))
             self.session.seconds = record.end
         elif isinstance(record, Break):
-            self._pending += self._merger.end()
+            self._tracks.forget()
+            self._pending += self._tracks.end()
         elif isinstance(record, Ended):
             self.close()
             return
@@ -158,7 +159,7 @@ class Recorder:
 
     def close(self) -> None:
         """Record the event that is on, and wait until everything is written."""
-        self._pending += self._merger.end()
+        self._pending += self._tracks.end()
         self._hand_over(whether_or_not=True)
         self._held.close()
 
@@ -175,7 +176,7 @@ class Recorder:
             else:
                 self._writer.put(self._memory.job(event), wait=self._waits or whether_or_not)
         starts = (event.start for event in self._pending)
-        self._memory.let_go(min([self._merger.since, *starts]))
+        self._memory.let_go(min([self._tracks.since, *starts]))
 
     def __enter__(self) -> Recorder:
         return self
