@@ -26,7 +26,7 @@ from peakzoom.apps.watch.measure import watch_files
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.data.exchange.clock import look
 from peakzoom.data.synthetic.clips import DatasetSpec
-from peakzoom.data.synthetic.scene import IDLE, telling_part
+from peakzoom.data.synthetic.scene import IDLE, telling_parts
 from peakzoom.data.synthetic.untrimmed import timeline
 from peakzoom.inference.recognizer import Recognizer, load
 
@@ -73,7 +73,7 @@ def boxes_hold(recognizer: Recognizer, folder: Path, spec: DatasetSpec, options:
             }
             moments = look_at_windows(recognizer, file, options, wanted).values()
             boxes = boxes_of([each for inside in moments for each in inside], clock, first, after)
-            _, centres, _ = telling_part(replace(clip, action=action))
+            _, centres, _ = telling_parts(replace(clip, action=action))[0]
             for frame in range(first, after):
                 box = next((each for each in reversed(boxes) if each.at <= frame), boxes[0])
                 x, y = centres[frame if len(centres) > after - first else frame - first] + 0.5
