@@ -83,12 +83,17 @@ class Maker:
         self, recognizer: Recognizer, file: Path | None, watching: WatchOptions, before: float
     ) -> None:
         self._recognizer, self._file, self._crops, self._before = recognizer, file, watching.crops, before
-        level = watching.level if recognizer.thresholds is None else watching.threshold
-        self._rule = {key: getattr(watching, key) for key in RULE} | {"threshold": level}
-        if recognizer.thresholds is not None:
-            self._rule["thresholds"] = dict(zip(recognizer.classes, recognizer.thresholds, strict=True))
+        self._watching = watching
         self._facts: StreamFacts | None = None  # of the file's stream
         self.incomplete = 0
+
+    def _rule(self) -> dict[str, Any]:
+        """What made events of windows: the options, and where the model has them its thresholds."""
+        watching, thresholds = self._watching, self._recognizer.thresholds
+        rule = {key: getattr(watching, key) for key in RULE}
+        if thresholds is None:
+            return rule | {"threshold": watching.level}
+        return rule | {"thresholds": dict(zip(self._recognizer.classes, thresholds, strict=True))}
 
     def fill(self, job: Job, folder: Path) -> dict[str, Any]:
         """Write an event's files into a folder, and say what is known of it; a part that fails is left out, and said.
@@ -122,7 +127,7 @@ class Maker:
             "clip": _clip_facts(clip, event, self._before),
             "sizes": sizes,
             "notes": notes,
-            "rule": self._rule,
+            "rule": self._rule(),
             "software": software_facts(),
         }
 
