@@ -98,6 +98,21 @@ def test_an_event_comes_once_it_is_settled() -> None:
     assert list(merger.end()) == []
 
 
+@pytest.mark.parametrize("gap", [0.0, 1.5, 6.0])
+def test_no_event_comes_from_before_what_is_said_to_be_needed(gap: float) -> None:
+    """Whoever keeps frames for events may let go of all that is earlier."""
+    rng = np.random.default_rng(7)
+    for _ in range(50):
+        merger, needed = Merger(gap), 0.0
+        for number in range(40):
+            name = str(rng.choice(["wave", "kick", ""])) or None
+            for event in merger.add(float(number), number + 2.0, name, 0.5):
+                assert event.start >= needed
+            assert merger.since >= needed - 1e-9 and merger.since <= number + 1
+            needed = merger.since
+        assert all(event.start >= needed for event in merger.end())
+
+
 def test_nothing_is_joined_over_an_end() -> None:
     merger = Merger(gap=9.0)
     assert list(merger.add(0, 2, "wave", 0.6)) == []

@@ -205,7 +205,9 @@ def _timeline(number: int, title: str, sessions: Sequence[Session], events: Sequ
 
 
 def _tick(time: float, seconds: float) -> str:
-    """A time on an axis of so many seconds: m:s, or h:m:s."""
+    """A time on an axis of so many seconds: seconds, m:s, or h:m:s."""
+    if seconds < 60:
+        return f"{time:.1f} s"
     text = clock_time(time).partition(".")[0]
     return text if seconds >= 3600 else text.removeprefix("00:")
 
