@@ -15,7 +15,6 @@ that is left out). In the end what was written is checked against itself, and ag
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import signal
@@ -33,6 +32,8 @@ from pathlib import Path
 
 import av
 from soak import resident
+
+from peakzoom.utils.digests import digest_of
 
 LINES = "windows.jsonl"
 HEADER = "| hour | resident memory, MB | windows | events | evidence |\n" + "|---" * 5 + "|"
@@ -161,7 +162,7 @@ def digests(evidence: Path) -> dict[str, str]:
     files = sorted(
         file for file in evidence.glob("*/*") if file.is_file() and not file.parent.name.startswith(".")
     )
-    return {str(file.relative_to(evidence)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {str(file.relative_to(evidence)): digest_of(file) for file in files}
 
 
 def lines_of(out: Path) -> list[dict[str, object]]:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -301,3 +302,22 @@ def drawn_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     from peakzoom.display.figures import Plot
 
     monkeypatch.setattr(exhibit, "draw_figure", lambda evidence, moments: Plot(figsize=(3, 2)))
+
+
+@pytest.fixture
+def by_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run ``peakzoom watch`` in this process: exit code, standard output, standard error."""
+
+    from peakzoom.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["peakzoom", "watch", *map(str, arguments), "--device", "cpu"])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return run

@@ -24,27 +24,9 @@ from recording import (
     events_in,
 )
 
-from peakzoom import cli
 from peakzoom.video.decode import decode
 
 # The command ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run ``peakzoom watch`` in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["peakzoom", "watch", *map(str, arguments), "--device", "cpu"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +55,20 @@ def served(streamed: Path) -> Iterator[str]:
 
 @pytest.mark.usefixtures("drawn_quickly")
 def test_the_command(
-    call: Callable[..., tuple[int, str, str]], run: Path, streamed: Path, served: str, tmp_path: Path
+    by_command: Callable[..., tuple[int, str, str]], run: Path, streamed: Path, served: str, tmp_path: Path
 ) -> None:
     """Standard output is what it is without evidence but for the counts; a file and an address have the same clips."""
     plain = ["--threshold", 0, "--every", 0.5, "--gap", 0.3]
-    code, out, _ = call(run, streamed, *plain)
+    code, out, _ = by_command(run, streamed, *plain)
     lines = [json.loads(line) for line in out.splitlines()]
     events = [line for line in lines if line["type"] == "event"]
     assert code == 0 and events
     found = {}
     for name, source in (("file", str(streamed)), ("address", served)):
         place = tmp_path / name
-        code, out, err = call(run, source, *plain, "--evidence", place, "--clip-before", 1, "--clip-after", 1)
+        code, out, err = by_command(
+            run, source, *plain, "--evidence", place, "--clip-before", 1, "--clip-after", 1
+        )
         assert code == 0, err
         told = [json.loads(line) for line in out.splitlines()]
         assert told[1:-1] == lines[1:-1]
@@ -101,22 +85,22 @@ def test_the_command(
             assert [facts[key] for key in keys] == [event[key] for key in keys]
     for one, two in zip(*found.values(), strict=True):
         assert one["clip"] == two["clip"] and one["files"]["clip.mp4"] == two["files"]["clip.mp4"]
-    code, _, err = call(run, streamed, *plain, "--evidence", tmp_path / "address")
+    code, _, err = by_command(run, streamed, *plain, "--evidence", tmp_path / "address")
     assert code == 2 and err.count("\n") == 1 and "holds evidence of another source" in err
-    code, _, err = call(run, streamed, "--clip-before", 1)
+    code, _, err = by_command(run, streamed, "--clip-before", 1)
     assert code == 2 and "--evidence" in err
 
 
 @pytest.mark.usefixtures("drawn_quickly")
 def test_a_damaged_file(
-    call: Callable[..., tuple[int, str, str]], run: Path, streamed: Path, tmp_path: Path
+    by_command: Callable[..., tuple[int, str, str]], run: Path, streamed: Path, tmp_path: Path
 ) -> None:
     """Damaged and cut off: events up to there have evidence."""
     path = tmp_path / "cut.ts"
     data = bytearray(streamed.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 3000] = os.urandom(3000)
     path.write_bytes(data[: -len(data) // 5])
-    code, out, err = call(run, path, "--threshold", 0, "--evidence", tmp_path / "e")
+    code, out, err = by_command(run, path, "--threshold", 0, "--evidence", tmp_path / "e")
     last = json.loads(out.splitlines()[-1])
     assert code in (0, 1) and last["recorded"] == last["events"] > 0 and last["not_recorded"] == 0, err
     check(tmp_path / "e")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from peakzoom import cli
 from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.health import LATE, Health, served
 from peakzoom.apps.watch.records import Break, Dropped, Ended, Record, ScoredWindow, SourceProblem, Started
@@ -138,18 +136,13 @@ def test_the_command_answers(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    by_command: Callable[..., tuple[int, str, str]],
 ) -> None:
     path = make_clip(tmp_path / "a.mp4", frames=40, fps=10)
 
-    def call(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["peakzoom", "watch", str(run), *map(str, words), "--device", "cpu"])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code or 0)
-
     for text in ("x", "127.0.0.1:", "99999", "-1", ""):
-        assert call(path, f"--health={text}") == 2
-        assert "expected a port" in capsys.readouterr().err
+        code, _, err = by_command(run, path, f"--health={text}")
+        assert code == 2 and "expected a port" in err
     seen: list[tuple[int, str]] = []
     true = Health.note
 
@@ -163,5 +156,5 @@ def test_the_command_answers(
             seen.append(asked(line.split()[0]))
 
     monkeypatch.setattr(Health, "note", note)
-    assert call(path, "--health", "0", "--every", "0.5") == 0
+    assert by_command(run, path, "--health", "0", "--every", "0.5")[0] == 0
     assert seen[0][0] == 200 and json.loads(seen[0][1])["sources"][0]["windows"] > 3

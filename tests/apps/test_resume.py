@@ -20,7 +20,6 @@ import torch
 from rtsp import camera, coded
 from torch import Tensor
 
-from peakzoom import cli
 from peakzoom.apps.watch.folder import LINES, WatchFolder, folder_names, watch_settings
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.past import INPUTS, read_past
@@ -223,43 +222,32 @@ def test_names_of_folders() -> None:
 # The command -------------------------------------------------------------------------------------------------------
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["peakzoom", "watch", *map(str, arguments), "--device", "cpu"])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    return int(left.value.code or 0)
-
-
 def test_several_sources_in_one_folder(
     run: Path,
     make_clip: Callable[..., Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    by_command: Callable[..., tuple[int, str, str]],
 ) -> None:
     files = [make_clip(tmp_path / f"{name}.mp4", frames=30 + 10 * at, fps=10) for at, name in enumerate("ab")]
     rest = ("--threshold", 0, "--every", 0.5)
-    assert call(monkeypatch, run, *files, tmp_path / "gone.mp4", *rest, "--out", tmp_path / "all") == 1
-    said = capsys.readouterr()
-    assert "gone.mp4" in said.err and "no such file" in said.err
+    code, _, err = by_command(run, *files, tmp_path / "gone.mp4", *rest, "--out", tmp_path / "all")
+    assert code == 1 and "gone.mp4" in err and "no such file" in err
     for at, file in enumerate(files, 1):
-        assert call(monkeypatch, run, file, *rest, "--out", tmp_path / str(at)) == 0
+        assert by_command(run, file, *rest, "--out", tmp_path / str(at))[0] == 0
         (folder,) = (tmp_path / "all").glob(f"0{at}-*")
         assert content(folder) == content(tmp_path / str(at))
         (folder / LINES).write_bytes((folder / LINES).read_bytes()[:-300])
-    capsys.readouterr()
-    assert call(monkeypatch, run, *files, *rest, "--out", tmp_path / "all", "--resume") == 0
+    assert by_command(run, *files, *rest, "--out", tmp_path / "all", "--resume")[0] == 0
     for at in (1, 2):
         (folder,) = (tmp_path / "all").glob(f"0{at}-*")
         assert content(folder) == content(tmp_path / str(at))
-    capsys.readouterr()
-    assert call(monkeypatch, run, *files, *rest, "--out", tmp_path / "all", "--resume") == 0
-    assert capsys.readouterr().err.count("has been watched to its end") == 2
-    assert call(monkeypatch, run, *files, *rest, "--out", tmp_path / "all") == 2
-    assert call(monkeypatch, run, files[0], "--resume") == 2
-    capsys.readouterr()
-    assert call(monkeypatch, run, *files, *rest) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    code, _, err = by_command(run, *files, *rest, "--out", tmp_path / "all", "--resume")
+    assert code == 0 and err.count("has been watched to its end") == 2
+    assert by_command(run, *files, *rest, "--out", tmp_path / "all")[0] == 2
+    assert by_command(run, files[0], "--resume")[0] == 2
+    code, out, _ = by_command(run, *files, *rest)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
     assert {line["source"] for line in lines} == set(map(str, files))
 
 

@@ -21,7 +21,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from peakzoom import cli
 from peakzoom.apps.watch import reader as reading
 from peakzoom.apps.watch.events import Event, Merger, clock_time
 from peakzoom.apps.watch.options import WatchOptions
@@ -496,32 +495,15 @@ def test_lines_are_plain_data() -> None:
 # The command -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run ``peakzoom watch`` in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["peakzoom", "watch", *map(str, arguments), "--device", "cpu"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return run
-
-
 def as_json(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
 def test_lines_on_standard_output(
-    call: Callable[..., tuple[int, str, str]], run: Path, make_clip: Callable[..., Path], tmp_path: Path
+    by_command: Callable[..., tuple[int, str, str]], run: Path, make_clip: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = make_clip(tmp_path / "a.mp4", frames=40, fps=10)
-    code, out, err = call(run, path, "--threshold", 0, "--every", 0.3, "--crops", 3, "--top", 2)
+    code, out, err = by_command(run, path, "--threshold", 0, "--every", 0.3, "--crops", 3, "--top", 2)
     records = list(watch(load(run, "cpu"), path, WatchOptions(threshold=0.0, every=0.3, crops=3)))
     lines, wanted = as_json(out), [to_line(record, 2) for record in records]
     assert code == 0 and lines[:-1] == json.loads(json.dumps(wanted[:-1]))
@@ -530,10 +512,10 @@ def test_lines_on_standard_output(
 
 
 def test_a_folder_with_all_files(
-    call: Callable[..., tuple[int, str, str]], run: Path, make_clip: Callable[..., Path], tmp_path: Path
+    by_command: Callable[..., tuple[int, str, str]], run: Path, make_clip: Callable[..., Path], tmp_path: Path
 ) -> None:
     path, out = make_clip(tmp_path / "a.mp4", frames=60, fps=10), tmp_path / "deep" / "watched"
-    code, said, err = call(run, path, "--threshold", 0, "--out", out, "--gap", 0.2)
+    code, said, err = by_command(run, path, "--threshold", 0, "--out", out, "--gap", 0.2)
     assert code == 0 and {file.name for file in out.iterdir()} == {
         "windows.jsonl",
         "windows.jsonl.settings.json",
@@ -557,16 +539,16 @@ def test_a_folder_with_all_files(
             event["windows"],
         )
     before = {file: file.read_bytes() for file in out.iterdir()}
-    code, _, err = call(run, path, "--out", out)
+    code, _, err = by_command(run, path, "--out", out)
     assert code == 2 and "not empty" in err
     assert {file: file.read_bytes() for file in out.iterdir()} == before
 
 
 def test_damage_is_said_and_written(
-    call: Callable[..., tuple[int, str, str]], run: Path, shared_data: Path, tmp_path: Path
+    by_command: Callable[..., tuple[int, str, str]], run: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     path = shared_data / "nasty" / "decord" / "corrupted.mp4"
-    code, _, err = call(run, path, "--out", tmp_path / "out")
+    code, _, err = by_command(run, path, "--out", tmp_path / "out")
     lines = as_json((tmp_path / "out" / "windows.jsonl").read_text())
     problems = [line for line in lines if line["type"] == "problem"]
     assert code == 1 and len(problems) == 2 and all(problem["reason"] in err for problem in problems)
@@ -591,7 +573,7 @@ def test_damage_is_said_and_written(
     ],
 )
 def test_mistakes_are_one_sentence(
-    call: Callable[..., tuple[int, str, str]],
+    by_command: Callable[..., tuple[int, str, str]],
     run: Path,
     clip_data: VideoSet,
     tmp_path: Path,
@@ -601,7 +583,7 @@ def test_mistakes_are_one_sentence(
     (tmp_path / "text.mp4").write_text("no video " * 99)
     places = {"tmp": tmp_path, "new": tmp_path / "new", "text": tmp_path / "text.mp4"}
     places["clip"] = clip_data.entries[0].path
-    code, out, err = call(run, *[word.format(**places) for word in arguments.split()])
+    code, out, err = by_command(run, *[word.format(**places) for word in arguments.split()])
     assert code == 2 and out == "" and len(err.splitlines()) == 1, err
     assert err.startswith("error: ") and said in err and not (tmp_path / "new").exists()
 

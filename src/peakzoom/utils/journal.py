@@ -58,15 +58,21 @@ def whole_lines(data: bytes) -> tuple[list[dict[str, Any]], int]:
     lines: list[dict[str, Any]] = []
     end = 0
     for raw in data.splitlines(keepends=True):
-        try:
-            line = json.loads(raw)
-        except ValueError:
-            break
-        if not isinstance(line, dict) or not raw.endswith(b"\n"):
+        line = whole_line(raw)
+        if line is None:
             break
         lines.append(line)
         end += len(raw)
     return lines, end
+
+
+def whole_line(raw: bytes) -> dict[str, Any] | None:
+    """The values of one line; None where it is damaged or does not end."""
+    try:
+        line = json.loads(raw)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and raw.endswith(b"\n") else None
 
 
 def add_line(stream: IO[bytes], line: dict[str, Any]) -> None:

@@ -9,13 +9,13 @@ from functools import partial
 
 from torch import Tensor
 
+from peakzoom.apps.watch.reader import WAKE
 from peakzoom.apps.watch.records import Break, SourceProblem
 from peakzoom.apps.watch.source import Frame, SizeOf, Source, SourceItem, TimedFrame, open_here
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.packets import Number
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between attempts; each wait is twice the one before
-WAKE = 0.2  # seconds after which a waiting thread looks whether it is to stop
 
 
 class Lasting:

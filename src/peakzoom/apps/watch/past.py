@@ -11,7 +11,6 @@ one that a stop has closed goes on.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.journal import whole_line
 
 INPUTS = ("window", "dropped", "break", "problem")  # types of lines of which events are made
 Line = dict[str, Any]  # of JSON
@@ -60,12 +60,6 @@ class Past:
                 if line["type"] in types:
                     yield line
 
-    def cut(self) -> None:
-        """Take from the file what comes again."""
-        with self.file.open("r+b") as stream:
-            stream.truncate(self.size)
-            os.fsync(stream.fileno())
-
 
 def read_past(file: Path) -> Past | None:
     """What a file of JSON Lines says; None where it is not there, or the source has never been.
@@ -106,9 +100,5 @@ def read_past(file: Path) -> Past | None:
 
 def _line(raw: bytes) -> Line | None:
     """A line of a watch; None where it is damaged."""
-    try:
-        line = json.loads(raw)
-    except ValueError:
-        return None
-    whole = raw.endswith(b"\n") and isinstance(line, dict) and isinstance(line.get("type"), str)
-    return line if whole else None
+    line = whole_line(raw)
+    return line if line is not None and isinstance(line.get("type"), str) else None

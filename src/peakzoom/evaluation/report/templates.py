@@ -9,22 +9,15 @@ from typing import Any
 
 import jinja2
 
+from peakzoom.display.templates import templates
 from peakzoom.evaluation.report.numbers import SHORT_NAMES
-from peakzoom.utils.errors import printable
 
 WIDE = 1200  # pixels; a wider picture is scrolled instead of made small
 
 
 def environment() -> jinja2.Environment:
     """The templates of this folder, with their filters; every value is escaped and stays on one line."""
-    found = jinja2.Environment(
-        loader=jinja2.PackageLoader("peakzoom.evaluation.report", ""),
-        autoescape=True,
-        finalize=_on_one_line,
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    found = templates("peakzoom.evaluation.report")
     found.filters.update(
         percent=lambda value: "-" if value is None else f"{value:.1%}",
         number=lambda value: "-" if value is None else f"{value:.3f}",
@@ -34,11 +27,6 @@ def environment() -> jinja2.Environment:
         places=_places,
     )
     return found
-
-
-def _on_one_line(value: Any) -> Any:
-    """Whatever the template shows: names of files and classes may hold line breaks and the like."""
-    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def embedded(file: Path) -> dict[str, Any]:

@@ -13,10 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 
 from peakzoom import __version__
@@ -33,6 +31,7 @@ from peakzoom.apps.watch.evidence.folder import (
     Session,
 )
 from peakzoom.apps.watch.evidence.identity import now
+from peakzoom.display.templates import templates
 from peakzoom.utils.errors import printable
 
 LANES = 8  # classes with a line of their own in a timeline; the others share one
@@ -93,14 +92,7 @@ class Timeline:
 
 def render(folder: EvidenceFolder, sessions: Sequence[Session]) -> str:
     """The page as HTML, with what each run of the watch has recorded."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("peakzoom.apps.watch.evidence", ""),
-        autoescape=True,
-        finalize=_on_one_line,
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates("peakzoom.apps.watch.evidence")
     environment.filters.update(clock=clock_time, counted=_counted, link=quote)
     sessions = [_still_missing(folder, session) for session in sessions]
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -228,11 +220,6 @@ def _thumbnails(events: Sequence[Recorded], seconds: float, slots: int) -> list[
         )
         for slot, each in sorted(best.items())
     ]
-
-
-def _on_one_line(value: Any) -> Any:
-    """Whatever the template shows: names of files and classes may hold line breaks and the like."""
-    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _counted(number: int, one: str, many: str = "") -> str:
