@@ -57,12 +57,14 @@ class Row:
         look: whose peaks the zoomed videos show: "own"; "middle", one in the middle of the frame; "another", another
             clip's of the batch.
         frozen: batch norms keep the statistics of stage 1.
+        distill: weight of the loss by which the original learns from the fused prediction.
     """
 
     branches: tuple[str, ...]
     epochs: float = 1
     look: str = "own"
     frozen: bool = False
+    distill: float = 0.0
 
 
 ALONE = {  # stage 1 only
@@ -74,6 +76,7 @@ JOINT = {  # the first has seen 50 epochs once and 25 with three passes each, as
     "O + D + C": Row(BRANCHES),
     "O, as many passes as O + D + C": Row((ORIGINAL,), 3),
     "O + D": Row((ORIGINAL, ZOOM)),
+    "O + D, distilled": Row((ORIGINAL, ZOOM), distill=1.0),
     "O, as many passes as O + D": Row((ORIGINAL,), 2),
     "O + D, middle of the frame": Row((ORIGINAL, ZOOM), look="middle"),
     "O + D, another clip's peaks": Row((ORIGINAL, ZOOM), look="another"),
@@ -115,7 +118,7 @@ class Looking(Training):
     ) -> None:  # fmt: skip
         if mode.startswith("flat"):
             flatten(model.backbone)
-        self.recipe, self.stage = recipe, stage
+        self.recipe, self.stage, self.distill = recipe, stage, row.distill
         super().__init__(model, stage, clips, draws, mode.endswith("bfloat16"))
         attention: Any = model.attention
         attention.listed = listed
@@ -137,6 +140,7 @@ class Looking(Training):
             self.now(draws.labels),
             label_smoothing=smoothing,
             quiet=self.recipe.quiet,
+            distill=self.distill,
         )
         return found
 
@@ -245,6 +249,10 @@ class Study:
         found = {key: value[seen] for key, value in self.answers(trainings, clips).items()}
         chances = found["fused"]
         right = chances.argmax(1) == labels
+        rounded = {
+            key: [[round(value, 5) for value in each] for each in part.tolist()]
+            for key, part in found.items()
+        }
         return {
             "variant": name, "network": self.recipe.model, "width": self.recipe.width, "real": self.real,
             "start": start, "start clips": 0, "seed": self.seed, "epochs": row.epochs, "test clips": clips,
@@ -257,7 +265,8 @@ class Study:
             "outcomes": {
                 "group": [self.clips.rows[number]["group"] for number in seen],
                 "label": labels.tolist(),
-                "chances": [[round(value, 5) for value in each] for each in chances.tolist()],
+                "chances": rounded["fused"],
+                **({"original": rounded["original"]} if len(row.branches) > 1 and "original" in rounded else {}),
             },
         }  # fmt: skip
 

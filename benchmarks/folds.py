@@ -7,7 +7,7 @@ of weights without its classifier.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from trainings import OfVariant, trained
-from variants import RECIPE, network, parse
+from variants import RECIPE, Variant, network, parse
 
 from peakzoom.data.entries import ordered
 from peakzoom.training.recipes import small
@@ -43,6 +43,7 @@ class Folds:
         start: what the weights are that it begins with; empty: none.
         weights: their file.
         start_clips: how many rendered clips they were trained on, where they are another job's.
+        together: trainings at a time.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Folds:
     start: str = ""
     weights: str = ""
     start_clips: int = 0
+    together: int = TOGETHER
 
     @property
     def steps(self) -> int:
@@ -105,18 +107,27 @@ def chances(training: OfVariant, clips: Clips, numbers: list[int], stride: int) 
     return logits.softmax(1).unflatten(0, (len(numbers), -1)).mean(1)
 
 
-def cross_validated(job: Folds, clips: Clips, mode: str) -> tuple[dict[str, Any], int]:
-    """Train and test all folds: a row, with what was answered to each clip, and how many steps that took."""
+def cross_validated(
+    job: Folds, clips: Clips, mode: str, make: Callable[[int], Any] | None = None
+) -> tuple[dict[str, Any], int]:
+    """Train and test all folds: a row, with what was answered to each clip, and how many steps that took.
+
+    Args:
+        job: what is trained.
+        clips: real ones.
+        mode: of a step.
+        make: the network for a number of classes, trained as today's, in place of that of the variant's name.
+    """
     began, recipe, stride = time.monotonic(), small(), stride_of(clips)
-    variant = replace(parse(job.name), dropout=recipe.dropout)
+    variant = replace(Variant() if make else parse(job.name), dropout=recipe.dropout)
     tested, classes, device = folds_of(clips), int(clips.labels.max()) + 1, clips.frames.device
     torch.manual_seed(job.seed)
     every, steps = torch.zeros((len(clips.rows), classes), device=device), 0
-    for first in range(0, len(tested), TOGETHER):
+    for first in range(0, len(tested), job.together):
         trainings = []
-        for fold in range(first, min(first + TOGETHER, len(tested))):
+        for fold in range(first, min(first + job.together, len(tested))):
             inside = sorted(set(range(len(clips.rows))) - set(tested[fold]))
-            net = network(variant, classes)
+            net = make(classes) if make else network(variant, classes)
             if job.weights:
                 begin_with(net, Path(job.weights))
             length = max(job.least, job.epochs * len(inside) // BATCH)

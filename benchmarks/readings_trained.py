@@ -5,6 +5,9 @@
     python benchmarks/readings_trained.py clips --out readings.jsonl --minutes 3.3
     python benchmarks/localised.py readings.jsonl                                                     # the table
 
+With ``--real ut_interaction`` (added to the clips by ``held.py --train 0 --real``) every training's weights then begin
+a cross-validation on real clips (``folds.py``), another line of JSON.
+
 The T-CNN alone, AdamW as recipe ``small``, one number of steps for all: as many as fit into the time, by what a step of
 each takes here, at most ``--epochs``. Rounds go one after the other, ``motion:0`` with motion in the input and seed 0,
 ``frames:0`` without; all four readings in each. A training is one line of JSON when it ends.
@@ -21,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from held import PRE, Clips, draw, read
+from folds import Folds, cross_validated
+from held import CLASSES, PRE, Clips, draw, read
 from localise import rounded
 from measuring import Test, measured
 from pointing import controls
@@ -50,8 +54,7 @@ class Bench:
         self.test = Test.of(read(asked.clips, f"test-{DIFFICULTY}", device, patience=asked.patience))
         self.variant = Variant(lr=asked.lr, dropout=asked.dropout)
 
-    def network(self, reading: str, motion: bool) -> TCNN:
-        classes = int(self.clips.labels.max()) + 1
+    def network(self, reading: str, motion: bool, classes: int = len(CLASSES)) -> TCNN:
         made = READINGS[reading](classes, width=self.asked.width, dropout=self.asked.dropout, motion=motion)
         return made.to(self.device, memory_format=torch.channels_last_3d)
 
@@ -90,6 +93,9 @@ class Bench:
         recorded, done = time.monotonic() - began, training.done
         seconds = trained([training], search=self.asked.search)
         training.release()
+        file = self.weights(reading, motion, seed)
+        file.parent.mkdir(exist_ok=True, parents=True)
+        torch.save(training.net.state_dict(), file)
         slack = training.net.cells.stride[1] / 2
         row = {
             "reading": reading, "motion": motion, "seed": seed, "clips": len(self.clips.rows), "steps": steps,
@@ -101,12 +107,33 @@ class Bench:
         }  # fmt: skip
         return rounded(row)
 
+    def weights(self, reading: str, motion: bool, seed: int) -> Path:
+        """Where a training's state is kept."""
+        return self.asked.out.with_suffix("") / f"{reading}-{'motion' if motion else 'frames'}-{seed}.pt"
+
+    def on_real(self, real: str, reading: str, motion: bool, seed: int, mode: str) -> dict[str, Any]:
+        """A row of a cross-validation that begins with a training's weights."""
+        clips = read(self.asked.clips, f"real-{real}", self.device, patience=self.asked.patience)
+        start = f"{len(self.clips.rows)} rendered clips"
+        weights = str(self.weights(reading, motion, seed))
+        job = Folds(
+            reading, real, seed, self.asked.real_epochs, 0, start, weights, together=self.asked.together
+        )
+        row, _ = cross_validated(job, clips, mode, partial(self.network, reading, motion))
+        return row
+
 
 def planned(asked: argparse.Namespace, clips: int, left: float, paces: dict[str, float]) -> int:
     """Steps of every training, so that all rounds fit into the seconds that are left."""
     rounds = len(asked.rounds.split(","))
     fits = int((left - rounds * len(paces) * AROUND) / (rounds * sum(paces.values())))
     return max(10, min(fits, asked.epochs * clips // asked.batch))
+
+
+def write(out: Path, row: dict[str, Any]) -> None:
+    """Add a line of JSON."""
+    with out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def main() -> None:
@@ -123,6 +150,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=RECIPE.tcnn.lr)
     parser.add_argument("--dropout", type=float, default=RECIPE.dropout)
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--real", default="", help="names of real clips in the folder")
+    parser.add_argument("--real-epochs", type=int, default=25)
+    parser.add_argument("--together", type=int, default=2, help="trainings at a time on real clips")
     parser.add_argument("--mode", choices=["auto", *MODES], default="auto")
     parser.add_argument("--timed", type=int, default=10, help="steps")
     parser.add_argument("--search", action="store_true", help="let cuDNN try its ways: slow to begin")
@@ -143,14 +173,17 @@ def main() -> None:
                 print(f"left out, no time: {name} {each}", flush=True)
                 continue
             row = bench.run(name, kind == "motion", int(seed), steps, chosen[name][0])
-            with asked.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            write(asked.out, row)
             easy = row[str(DIFFICULTY)]
             print(
                 f"{name} {each}: {easy['accuracy']:.1f}%, pointing {easy['frame']:.1f}, best three "
                 f"{easy['frame best 3']:.1f}, {row['ms a step']:.1f} ms a step, {until - time.monotonic():.0f} s left",
                 flush=True,
             )
+            for real in filter(None, asked.real.split(",")):
+                row = bench.on_real(real, name, kind == "motion", int(seed), chosen[name][0])
+                write(asked.out, row)
+                print(f"  {real}: {row['right']} of {row['clips']}, {row['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
