@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peakzoom.apps.serve.border import is_local
 from peakzoom.apps.serve.limits import Limits
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import find_videos
 from peakzoom.cli.options import RunArg, ScoreOptions, view_option
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.hosts import is_local
 from peakzoom.utils.missing import missing
 from peakzoom.video.guard import start_early
 

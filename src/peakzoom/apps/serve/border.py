@@ -12,7 +12,6 @@ A program that is no browser sends neither of the latter, and may ask: it has no
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from collections.abc import Iterable
@@ -23,35 +22,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from peakzoom.utils.errors import UserError, first_line, printable
+from peakzoom.utils.hosts import address_of, is_local, plain
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::(\d+))?")
 PORTS = {"http": 80, "https": 443}
-
-
-def is_local(name: str) -> bool:
-    """Whether a host's name, or address without a port, can only mean the machine that asks.
-
-    >>> is_local("127.0.0.1"), is_local("[::1]"), is_local("localhost"), is_local("127.0.0.1.example.org")
-    (True, True, True, False)
-    """
-    name = _plain(name)
-    address = _address(name)
-    if address is not None:
-        return address.is_loopback
-    return name == "localhost" or name.endswith(".localhost")
-
-
-def _plain(name: str) -> str:
-    """The one form of a name that may be written in several."""
-    return name.strip("[]").rstrip(".").lower()
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a name is, if it is one: no server of names can point that elsewhere."""
-    try:
-        return ipaddress.ip_address(_plain(name))
-    except ValueError:
-        return None
 
 
 def listenable(host: str) -> str:
@@ -81,7 +55,7 @@ class Border:
 
     def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str] = ()) -> None:
         self.app, self.local = app, is_local(host)
-        self.allowed = {_plain(name) for name in allowed}
+        self.allowed = {plain(name) for name in allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it."""
@@ -100,7 +74,7 @@ class Border:
         if host is None:
             return "The request does not say which host it is for, as every browser does."
         if not self._is_known(host[1]):
-            name = printable(_plain(host[1]))[:80]
+            name = printable(plain(host[1]))[:80]
             return (
                 f"This page is for {'this machine' if self.local else 'other names'} and was asked for as {name}: if "
                 f"that name is right, start it with --allowed-host {name}."
@@ -108,9 +82,9 @@ class Border:
         return None if self._is_own(scope, headers, host) else OTHER_PAGE
 
     def _is_known(self, name: str) -> bool:
-        if is_local(name) or _plain(name) in self.allowed:
+        if is_local(name) or plain(name) in self.allowed:
             return True
-        return not self.local and (not self.allowed or _address(name) is not None)
+        return not self.local and (not self.allowed or address_of(name) is not None)
 
     def _is_own(self, scope: Scope, headers: Headers, host: re.Match[str]) -> bool:
         """Whether the page itself asks, a program without a page, or somebody who opens the page."""
@@ -132,7 +106,7 @@ class Border:
             )
         except (KeyError, ValueError):  # "null", of a page without an address
             return False
-        return same or _plain(found.hostname or "") in self.allowed
+        return same or plain(found.hostname or "") in self.allowed
 
 
 OTHER_PAGE = "Another page sent this: open the page of peakzoom itself, and send the file there."
