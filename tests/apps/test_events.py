@@ -9,53 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from instants import Said, by_instants
 
 from peakzoom.apps.watch.events import EVENT_COLUMNS, Event, Merger, clock_time, cue
 from peakzoom.apps.watch.folder import EventFiles
 
-Said = tuple[float, float, str | None, float]  # start, end, class, score of a window
 NAMES = [None, "wave", "kick", "nod"]
 
 
 def merge(windows: list[Said], gap: float = 0.0) -> list[Event]:
     merger = Merger(gap)
     return [event for window in windows for event in merger.add(*window)] + list(merger.end())
-
-
-def by_instants(windows: list[Said], gap: float) -> list[Event]:
-    """The definition, instant by instant: cells of a quarter second, for windows at even whole seconds.
-
-    A cell belongs to the window with the nearest centre of those that cover it. An event begins at the first cell
-    of a class after the last event, and reaches to the last cell of its class that can be reached over stretches
-    of at most ``gap``.
-    """
-    step = 0.25
-    last = max(end for _, end, _, _ in windows)
-    owners: list[int | None] = []
-    for cell in range(round(last / step)):
-        middle = (cell + 0.5) * step
-        covering = [i for i, (start, end, _, _) in enumerate(windows) if start < middle < end]
-        owners.append(
-            min(covering, key=lambda i: abs((windows[i][0] + windows[i][1]) / 2 - middle), default=None)
-        )
-    labels = [None if owner is None else windows[owner][2] for owner in owners]
-    events, cell = [], 0
-    while cell < len(labels):
-        if labels[cell] is None:
-            cell += 1
-            continue
-        name, end = labels[cell], cell
-        for other in range(cell, len(labels)):
-            if labels[other] == name and (other - end - 1) * step <= gap:
-                end = other
-        inside = {owners[c] for c in range(cell, end + 1) if labels[c] == name}
-        scores = [windows[i][3] for i in sorted(each for each in inside if each is not None)]
-        assert name is not None
-        events.append(
-            Event(cell * step, (end + 1) * step, name, float(np.mean(scores)), max(scores), len(scores))
-        )
-        cell = end + 1
-    return events
 
 
 @pytest.mark.parametrize("span,hop", [(4, 2), (8, 2), (4, 4), (2, 6), (6, 2), (10, 4)])

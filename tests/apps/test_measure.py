@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 from peakzoom.apps.watch.events import Event, Merger, Namer
 from peakzoom.apps.watch.measure import (
     Watched,
-    choose,
     events_in,
     events_of,
     labelled_in,
-    read_rule,
+    thinned,
     watch_files,
 )
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.records import ScoredWindow
+from peakzoom.apps.watch.rule import Rule, Setting, choose, read_rule, to_json
 from peakzoom.apps.watch.watch import watch
 from peakzoom.cli import app
 from peakzoom.data.datasets import open_data
@@ -32,11 +32,14 @@ from peakzoom.data.synthetic.clips import DatasetSpec
 from peakzoom.data.synthetic.scene import IDLE, Scene, draw_frame
 from peakzoom.data.synthetic.untrimmed import render_untrimmed, timeline, untrimmed_frames
 from peakzoom.evaluation.events import COUNTED, Interval, false_alarms, right_events
-from peakzoom.inference.recognizer import Recognizer
+from peakzoom.inference.early_exit import Work
+from peakzoom.inference.recognizer import Recognizer, load
+from peakzoom.inference.rejection import Rejection
 from peakzoom.model import PeakZoom
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.segments import segment_of
 from peakzoom.video.decode import decode
+from peakzoom.video.sampling import Views
 from peakzoom.video.views import Preprocess
 
 CLASSES = ["wave", "nod", "kick"]
@@ -148,15 +151,18 @@ def test_replayed_events_are_those_of_a_watch(
     assert found
 
 
-@pytest.mark.parametrize("coarser", [2, 3, 4])
+@pytest.mark.parametrize("nth", [2, 3, 4])
 def test_fewer_windows_are_those_of_a_watch_that_looks_less_often(
-    long: Path, recognizer: Recognizer, coarser: int
+    long: Path, recognizer: Recognizer, nth: int
 ) -> None:
     file = long / "train_00001.mp4"
     seen = watch_files(recognizer, [file], WatchOptions())[file]
-    options = WatchOptions(threshold=0.6, every=round(seen.every * coarser, 4))
-    reported = [each for each in watch(recognizer, file, options) if isinstance(each, Event)]
-    assert list(events_of(seen, options, coarser)) == reported != []
+    for options in (
+        WatchOptions(threshold=0.6, nth=nth),
+        WatchOptions(threshold=0.6, every=round(seen.every * nth, 4)),
+    ):
+        reported = [each for each in watch(recognizer, file, options) if isinstance(each, Event)]
+        assert list(events_of(thinned(seen, nth), options)) == reported != []
 
 
 # The rule ------------------------------------------------------------------------------------------------------------
@@ -198,22 +204,30 @@ def test_the_best_rule_within_the_alarms_that_are_allowed(allowed: float) -> Non
     watched = {Path(str(seed)): each for seed, (each, _) in videos.items()}
     labelled = [each._replace(file=Path(str(seed))) for seed, (_, found) in videos.items() for each in found]
     options = WatchOptions(ignore=["none"])
-    rule = choose(watched, labelled, options, allowed, "weights")
+    rule = choose(watched, labelled, options, allowed, "weights", Work(1.0, 0.0))
     hours = sum(each.seconds for each in watched.values()) / 3600
-    coarser = round(1 / rule.share)
-    found = events_in(watched, rule.options(options), coarser)
-    assert false_alarms(labelled, found) / hours == pytest.approx(rule.false_alarms_an_hour)
-    assert rule.false_alarms_an_hour <= allowed
-    f1 = 2 * right_events(labelled, found, COUNTED) / (len(labelled) + len(found))
-    assert f1 == pytest.approx(rule.f1)
+    assert rule.full is not None and rule.chosen.exit_lead is None
+    for each in (rule.chosen, rule.full):
+        seen = {file: thinned(video, each.nth) for file, video in watched.items()}
+        found = events_in(seen, each.options(options))
+        assert false_alarms(labelled, found) / hours == pytest.approx(each.false_alarms_an_hour)
+        assert each.false_alarms_an_hour <= allowed
+        f1 = 2 * right_events(labelled, found, COUNTED) / (len(labelled) + len(found))
+        assert f1 == pytest.approx(each.f1)
+        windows = sum(len(video.windows) for video in seen.values())
+        assert each.share == windows / sum(len(video.windows) for video in watched.values())
+        assert each.multiply_adds_a_second == pytest.approx(windows / hours / 3600)
+    assert rule.chosen.f1 >= rule.full.f1 - 0.01 and rule.cost == pytest.approx(rule.chosen.share)
     plain = events_in(watched, options)
-    assert false_alarms(labelled, plain) == 9 and rule.f1 == 1.0  # hysteresis and thresholds tell them apart
+    assert (
+        false_alarms(labelled, plain) == 9 and rule.full.f1 == 1.0
+    )  # hysteresis and thresholds tell them apart
 
 
 def test_no_rule_is_quiet_enough() -> None:
     video = made_up([(0.999, 0.0)] * 50)
     with pytest.raises(UserError, match=r"no rule has 0\.5 false alarms an hour or fewer"):
-        choose({Path("a"): video}, [Interval(Path("b"), 0, 1, "kick")], WatchOptions(), 0.5, "")
+        choose({Path("a"): video}, [Interval(Path("b"), 0, 1, "kick")], WatchOptions(), 0.5, "", Work(1, 1))
 
 
 # Commands ------------------------------------------------------------------------------------------------------------
@@ -253,17 +267,83 @@ def test_evaluate_calibrate_and_watch(long: Path, run: Path, tmp_path: Path) -> 
     rule = read_rule(own)
     assert rule is not None and rule.allowed == 1e5
     file = long / "test_00000.mp4"
-    assert f"threshold {rule.threshold}" in command("watch", own, file)
-    assert "by the rule" not in command("watch", own, file, "--threshold", "0.51")
+    assert f"threshold {rule.chosen.threshold}" in command("watch", own, file)
+    refused = command("watch", own, file, "--threshold", "0.51")
+    assert "by the rule" not in refused and "is left out, for --threshold is given" in refused
     assert "by the rule" not in command("watch", own, file, "--no-rule")
-    assert "by the rule" in command(
-        "evaluate", own, long / "clips.csv", "--events", "--out", tmp_path / "after"
+    shown = command("evaluate", own, long / "clips.csv", "--events", "--out", tmp_path / "after")
+    assert "by the rule" in shown and "is taken as it is given" not in shown
+    measured = json.loads((tmp_path / "after" / "events.json").read_text())
+    assert measured["f1"]["0.5"] == pytest.approx(rule.chosen.f1)  # on the same videos
+    assert measured["multiply_adds_a_second"] == pytest.approx(rule.chosen.multiply_adds_a_second)
+    assert f"cost: {rule.chosen.multiply_adds_a_second:.4g} G multiply-adds a second of video" in shown
+    assert told.count("G multiply-adds a second of video") == 1 + (rule.chosen != rule.full)
+    dearer = command(
+        "evaluate", own, long / "clips.csv", "--events", "--full-cost", "--out", tmp_path / "full"
     )
+    measured = json.loads((tmp_path / "full" / "events.json").read_text())
+    assert rule.full is not None and measured["rule"]["nth"] == 1 and "by the rule" in dearer
+    assert measured["f1"]["0.5"] == pytest.approx(rule.full.f1)
+    assert measured["multiply_adds_a_second"] == pytest.approx(rule.full.multiply_adds_a_second)
+    ignoring = command(
+        *("evaluate", own, long / "clips.csv", "--events", "--ignore", "wave", "--out", tmp_path / "no-wave")
+    )
+    assert "--ignore is taken as it is given, and the rule was chosen with no class ignored" in ignoring
+    assert json.loads((tmp_path / "no-wave" / "events.json").read_text())["rule"]["ignore"] == ["wave"]
+    assert "wave" not in (tmp_path / "no-wave" / "events.csv").read_text()
     assert "remove it to calibrate again" in command(
         "calibrate", own, long / "clips.csv", "--events", "--split", "test", code=2
     )
     (own / "events" / "rule.json").write_text("{}")
     assert "is damaged" in command("watch", own, file, code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cascade"], "--cascade stops among the views of a clip, and --events is about windows"),
+        (["--faithfulness"], "--faithfulness is about clips"),
+        (["--shard", "1/2"], "--shard is about clips"),
+        (["--full-cost"], "has no rule for events, at its full cost or any other"),
+    ],
+)
+def test_what_does_not_go_with_events(long: Path, run: Path, words: list[str], said: str) -> None:
+    assert said in command("evaluate", run, long / "clips.csv", "--events", *words, code=2)
+    if words == ["--full-cost"]:
+        assert "are about events: add --events" in command(
+            "evaluate", run, long / "clips.csv", *words, code=2
+        )
+
+
+def test_a_rule_whose_early_exit_cannot_be(long: Path, run: Path, tmp_path: Path) -> None:
+    """With --reject, and on another engine, the rule for the full cost is taken, and that is said."""
+    import shutil
+
+    own, file = tmp_path / "run", long / "test_00000.mp4"
+    shutil.copytree(run, own)
+    weights = str(load(own, "cpu").weights)
+    full = Setting(0.4, 0.4, 0.0, 0.0, None, 0.5, 0.0, 1.0, multiply_adds_a_second=6.0)
+    rule = Rule(
+        replace(full, threshold=0.35, keep=0.35, nth=2, exit_lead=0.0, early=1.0), full, (), 1.0, weights
+    )
+    (own / "events").mkdir()
+    (own / "events" / "rule.json").write_text(to_json(rule))
+    said = command("watch", own, file, "--out", tmp_path / "early")
+    assert "threshold 0.35" in said and "nth 2, exit_lead 0.0" in said
+    lines = [json.loads(line) for line in (tmp_path / "early" / "windows.jsonl").read_text().splitlines()]
+    windows = [each for each in lines if each["type"] == "window"]
+    assert windows and all(each["early"] is True for each in windows)
+    assert f"{len(windows)} windows ({len(windows)} by the original branch alone)" in said
+    (own / "rejection").mkdir()
+    rejection = Rejection("probability", 0.0, weights, Views(clips=1, crops=1))
+    (own / "rejection" / "rejection.json").write_text(json.dumps(rejection.to_dict()))
+    said = command("watch", own, file, "--reject", "--out", tmp_path / "whole")
+    assert "the rule's early exit does not go with --reject: the rule for the full cost is taken" in said
+    assert "threshold 0.4" in said and '"early"' not in (tmp_path / "whole" / "windows.jsonl").read_text()
+    assert "--full-cost is for the run's rule" in command(
+        "watch", own, file, "--full-cost", "--no-rule", code=2
+    )
+    assert "threshold 0.4" in command("watch", own, file, "--full-cost")
 
 
 def test_events_need_segments(clips: Path, run: Path, tmp_path: Path) -> None:

@@ -92,6 +92,20 @@ def test_windows_are_those_of_the_whole_video(kind: str, fps: float | None, fram
         assert converted <= n
 
 
+@pytest.mark.parametrize("nth", [2, 3, 7])
+@pytest.mark.parametrize("fps", [None, 25.0])
+def test_each_so_many_th_window(fps: float | None, nth: int) -> None:
+    """They are those of all windows, to the last bit, and so is the one that ends at the last frame."""
+    for n, every, kind in itertools.product((1, 9, 47, 200), (None, 0.13, 0.4), ("milliseconds", "uneven")):
+        times = rhythm(kind, n)
+        full, _ = run(times, 4, 3, fps, every)
+        windows: Windows[int, int] = Windows(4, 3, fps, 25.0, every, int, nth=nth)
+        for _ in range(2):  # after its end it begins anew
+            clips = [clip for number, time in enumerate(times) for clip in windows.add(float(time), number)]
+            clips += windows.end()
+            assert clips == [*full[::nth], *([full[-1]] if (len(full) - 1) % nth else [])]
+
+
 def test_windows_follow_on_exactly() -> None:
     """Where one ends the next but one begins: the same number, so that events see no hole."""
     for fps in (None, 7.0):

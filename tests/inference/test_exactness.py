@@ -155,13 +155,13 @@ def test_by_an_explanation(recognizer: Recognizer, videos: list[Entry], alone: d
 
 def test_by_watching_one_window(recognizer: Recognizer, videos: list[Entry]) -> None:
     """A window with the frames of a clip, in the same crops, gets the scores of that clip alone."""
-    from peakzoom.apps.watch.watching import score_clip
+    from peakzoom.apps.watch.scoring import score_window
     from peakzoom.apps.watch.windows import Clip
 
     views = Views(clips=1, crops=3)
     decoded = decode_views(videos[0].path, recognizer.preprocess, views)
     frames = tuple(decoded.video.take(decoded.clips[0]).permute(0, 2, 3, 1))
-    found = score_clip(recognizer, Clip(0.0, 1.0, frames, len(frames)), crops=3)
+    found = score_window(recognizer, Clip(0.0, 1.0, frames, len(frames)), crops=3).fused
     expected = recognizer.predict(videos[0].path, views)
     np.testing.assert_array_equal(found.scores, expected.scores["fused"])
     assert found.energy == expected.energy

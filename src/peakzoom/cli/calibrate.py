@@ -62,8 +62,9 @@ def calibrate(
     The early exit makes less work of the same predictions; the temperature makes a score come closer to the share of
     predictions that are right.
 
-    With --events, thresholds, hysteresis, gaps, the shortest event and the distance of windows are chosen instead, for
-    at most so many false alarms an hour: `peakzoom calibrate runs/first --events --false-alarms 0.5`.
+    With --events, thresholds, hysteresis, gaps and the shortest event are chosen instead, for at most so many false
+    alarms an hour, and with them how often a watch looks and where the original branch is enough: the cheapest that
+    loses no more than a point of F1. `peakzoom calibrate runs/first --events --false-alarms 0.5`
 
     With --reject, the confidence is chosen below which `peakzoom predict --reject` says none of these:
     `peakzoom calibrate runs/first --reject --unknown other_videos/`.
@@ -145,6 +146,10 @@ def _check_asked(rule: RuleOptions, rejecting: RejectionOptions) -> None:
             "--events and --reject choose different things: ask for one of them, then for the other"
         )
     rejecting.check(rejecting.reject)
+    if not rule.events and rule != RuleOptions():
+        raise UserError(
+            "--false-alarms, --ignore and --full-cost are about events: add --events, or leave them out"
+        )
 
 
 def _load(engine: EngineOptions, run: str) -> Recognizer:
@@ -171,7 +176,7 @@ def _choose_rule(
     _check(run, Path(run) / "events", data, split)
     recognizer = _load(engine, run)
     videos = _videos(run, data, reading, split)
-    calibrate_events(run, recognizer, videos, WatchOptions(ignore=rule.ignore), rule.false_alarms)
+    calibrate_events(run, recognizer, videos, WatchOptions(ignore=rule.ignore), rule)
 
 
 def _check(run: str, target: Path, data: Path | None, split: str) -> None:

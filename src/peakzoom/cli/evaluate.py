@@ -118,6 +118,7 @@ def evaluate(
     from peakzoom.evaluation.evaluate import score_shard
     from peakzoom.evaluation.unfinished import check_out, part_of
 
+    _check_events(watching, computing, amount)
     averaged, part = views.views(), amount.part(computing.cascade)
     rejecting.check(computing.reject)
     recognizer = computing.load(run)
@@ -144,6 +145,23 @@ def evaluate(
     _report(result, f"{split} videos, {views.num_clips} x {views.crops} views", target)
     if recognizer.weights and Path(run).is_dir() and not _renew_card(run, target):
         raise typer.Exit(1)
+
+
+def _check_events(watching: EventOptions, computing: CascadeOptions, amount: Amount) -> None:
+    """Refuse what a watch of long files has no use for, and what only that has."""
+    if not watching.events:
+        if watching != EventOptions():
+            raise UserError("--ignore and --full-cost are about events: add --events, or leave them out")
+        return
+    if computing.cascade:
+        raise UserError(
+            "--cascade stops among the views of a clip, and --events is about windows of long files, whose early exit "
+            "'peakzoom calibrate --events' chooses: leave one of them out"
+        )
+    given = {"--faithfulness": amount.faithfulness, "--places": amount.places, "--resume": amount.resume}
+    for name, value in {**given, "--shard": amount.shard}.items():
+        if value:
+            raise UserError(f"{name} is about clips, and --events about long files: leave one of them out")
 
 
 def _name(parts: list[str], engine: str, computing: CascadeOptions) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peakzoom.apps.watch.options import event_option
 from peakzoom.cli.console import print_result, say, show_table
 from peakzoom.utils.durable import explain_full_disk, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import UserError
@@ -18,8 +19,10 @@ from peakzoom.utils.system import expect_place
 if TYPE_CHECKING:
     from peakzoom.apps.watch.measure import Watched
     from peakzoom.apps.watch.options import WatchOptions
+    from peakzoom.apps.watch.rule import Rule, Setting
     from peakzoom.data.entries import VideoSet
     from peakzoom.evaluation.events import EventScores, Interval
+    from peakzoom.inference.early_exit import Work
     from peakzoom.inference.recognizer import Recognizer
 
 
@@ -38,6 +41,12 @@ class EventOptions:
         list[str] | None,
         typer.Option(help="With --events: class that is no event; may be given again.", show_default=False),
     ] = None
+    full_cost: Annotated[
+        bool,
+        typer.Option(
+            "--full-cost", help="With --events: the rule for every window by all branches, not a cheaper one."
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,41 @@ class RuleOptions(EventOptions):
     false_alarms: Annotated[
         float, typer.Option(min=0.0, help="With --events: false alarms an hour that are allowed.")
     ] = 1.0
+
+
+@dataclass(frozen=True)
+class TakenRule:
+    """Whether a watch takes the rule of its run, and which."""
+
+    rule: Annotated[
+        bool,
+        event_option(help="Take the rule of 'peakzoom calibrate --events', unless an option of it is given."),
+    ] = True
+    full_cost: Annotated[
+        bool,
+        event_option("--full-cost", help="Of that rule, what was chosen for every window by all branches."),
+    ] = False
+
+    def applied(self, run: str, recognizer: Recognizer, options: WatchOptions) -> WatchOptions:
+        """The options with the rule, as far as it is to be taken.
+
+        Raises:
+            UserError: as :func:`with_rule`; or the rule is left out, and is asked for at its full cost.
+        """
+        from peakzoom.apps.watch.options import RULE, WatchOptions
+        from peakzoom.apps.watch.rule import FILE, FOLDER
+
+        if self.rule and options.plain:
+            return with_rule(run, recognizer, options, self.full_cost)
+        if self.full_cost:
+            raise UserError(
+                "--full-cost is for the run's rule, which --no-rule and the options of a rule leave out"
+            )
+        if self.rule and (Path(run) / FOLDER / FILE).exists():
+            usual = WatchOptions()
+            given = next(key for key in RULE if getattr(options, key) != getattr(usual, key))
+            say(f"the rule for events in {run} is left out, for --{given.replace('_', '-')} is given")
+        return options
 
 
 def watched_files(
@@ -66,17 +110,30 @@ def watched_files(
     return watched, labelled_in(videos, lengths, options.ignore or ())
 
 
-def with_rule(run: str, recognizer: Recognizer, options: WatchOptions) -> WatchOptions:
+def with_rule(
+    run: str, recognizer: Recognizer, options: WatchOptions, full_cost: bool = False
+) -> WatchOptions:
     """The options with the rule that ``calibrate --events`` has left in the run, if it has; that is said.
 
+    Args:
+        run: a run folder or a saved model.
+        recognizer: what is loaded from it.
+        options: of the rule they may name classes to ignore, which are kept.
+        full_cost: take what was chosen for every window and all branches.
+
     Raises:
-        UserError: it was chosen for other weights.
+        UserError: it was chosen for other weights, or there is none for the full cost.
     """
-    from peakzoom.apps.watch.measure import read_rule
     from peakzoom.apps.watch.options import RULE
+    from peakzoom.apps.watch.rule import read_rule
 
     rule = read_rule(Path(run))
     if rule is None:
+        if full_cost:
+            raise UserError(
+                f"{run} has no rule for events, at its full cost or any other: leave --full-cost out, or run "
+                "'peakzoom calibrate --events'"
+            )
         return options
     if recognizer.temperature is not None:
         say("the rule for events was chosen for scores without --calibrated, and is left out")
@@ -85,25 +142,43 @@ def with_rule(run: str, recognizer: Recognizer, options: WatchOptions) -> WatchO
         raise UserError(
             f"the rule for events in {run} was chosen for other weights: run 'peakzoom calibrate --events' again"
         )
+    if not full_cost and rule.chosen.exit_lead is not None and (why := _no_exit(recognizer)):
+        say(f"the rule's early exit {why}: the rule for the full cost is taken, every window by all branches")
+        full_cost = True
+    rule = rule.at_full_cost() if full_cost else rule
     chosen = rule.options(options)
     shown = ", ".join(f"{key} {value}" for key in RULE if (value := getattr(chosen, key)) is not None)
     say(f"events by the rule that was chosen on validation videos: {shown}")
+    if options.ignore and set(options.ignore) != set(rule.ignore):
+        say(
+            f"--ignore is taken as it is given, and the rule was chosen with {', '.join(rule.ignore) or 'no class'} "
+            "ignored"
+        )
     return chosen
+
+
+def _no_exit(recognizer: Recognizer) -> str | None:
+    """Why the windows of a model that has a rule cannot exit early, as the end of a sentence; None where they can."""
+    if recognizer.engine.name != "torch":
+        return f"runs on engine torch, not on {recognizer.engine.name}"
+    return "does not go with --reject" if recognizer.rejection is not None else None
 
 
 def evaluate_events(
     run: str, recognizer: Recognizer, videos: VideoSet, out: Path, wanted: EventOptions
 ) -> None:
     """Watch, compare, write ``events.csv`` and ``events.json``, and show the scores."""
-    from peakzoom.apps.watch.measure import measure, plain
+    from peakzoom.apps.watch.measure import cost_a_second, measure, plain
     from peakzoom.apps.watch.options import RULE, WatchOptions
 
     if out.exists():
         raise UserError(f"{out} exists: name another folder with --out, or remove it")
     expect_place(out)
-    options = with_rule(run, recognizer, WatchOptions(ignore=wanted.ignore))
+    options = with_rule(run, recognizer, WatchOptions(ignore=wanted.ignore), wanted.full_cost)
     watched, labelled = watched_files(recognizer, videos, options)
     found, predicted = measure(watched, labelled, options)
+    work = work_of(recognizer)
+    cost = None if work is None else cost_a_second(watched, work, options.crops)
     with explain_full_disk(out, "evaluate again"), whole_folder(out) as draft:
         rows = [
             (each.file, f"{each.start:.3f}", f"{each.end:.3f}", each.name, f"{each.score:.4f}")
@@ -111,8 +186,11 @@ def evaluate_events(
         ]
         write_csv(draft / "events.csv", ["path", "start", "end", "label", "score"], rows)
         rule = {key: getattr(options, key) for key in RULE} | {"threshold": options.level}
-        write_text(draft / "events.json", json.dumps({**plain(found), "rule": rule}, indent=2) + "\n")
+        more = {"multiply_adds_a_second": cost, "rule": rule}
+        write_text(draft / "events.json", json.dumps({**plain(found), **more}, indent=2) + "\n")
     show_scores(found)
+    if cost is not None:
+        print_result(f"cost: {_cost(cost)}, {_how_scored(watched)}")
     print_result(f"Events and scores: {out}")
 
 
@@ -139,33 +217,96 @@ def show_scores(found: EventScores) -> None:
     )
 
 
+def work_of(recognizer: Recognizer) -> Work | None:
+    """Multiply-adds of a view; None of an exported file."""
+    from peakzoom.inference.cost import multiply_adds_by_pass
+    from peakzoom.inference.early_exit import Work
+
+    if recognizer.weights is None:
+        return None
+    return Work(*multiply_adds_by_pass(recognizer.model), len(recognizer.model.zoomed))
+
+
 def calibrate_events(
-    run: str, recognizer: Recognizer, videos: VideoSet, options: WatchOptions, allowed: float
+    run: str, recognizer: Recognizer, videos: VideoSet, options: WatchOptions, asked: RuleOptions
 ) -> None:
     """Choose the rule for events on validation videos, and leave it in the run."""
-    from peakzoom.apps.watch.measure import FILE, FOLDER, choose, counted, to_json
-    from peakzoom.evaluation.events import COUNTED
+    from peakzoom.apps.watch.measure import counted
+    from peakzoom.apps.watch.rule import FILE, FOLDER, choose, to_json
     from peakzoom.model.load import digest
 
-    target = Path(run) / FOLDER
+    target, work = Path(run) / FOLDER, work_of(recognizer)
+    assert work is not None  # it is loaded from a folder
     watched, labelled = watched_files(recognizer, videos, options)
     if not labelled:
         raise UserError("no segment of the videos is an event: nothing can be chosen on them")
     f1, alarms = counted(watched, labelled, options)
-    rule = choose(watched, labelled, options, allowed, digest(recognizer.model))
+    with progress_bar("trying rules") as progress:
+        rule = choose(
+            *(watched, labelled, options, asked.false_alarms, digest(recognizer.model), work),
+            cheaper=not asked.full_cost,
+            progress=progress,
+        )
     with explain_full_disk(target, "calibrate again"), whole_folder(target) as draft:
         write_text(draft / FILE, to_json(rule))
     hours = sum(each.seconds for each in watched.values()) / 3600
     print_result(
         f"{len(watched)} videos, {hours:.3g} hours, {len(labelled)} segments\n"
-        f"before: F1 {f1:.1%}, {alarms:.3g} false alarms an hour\n"
-        f"chosen: F1 {rule.f1:.1%}, {rule.false_alarms_an_hour:.3g} false alarms an hour ({allowed:g} allowed), "
-        f"{rule.share:.0%} of the windows\n"
-        f"threshold {rule.threshold:g}, keep {rule.keep:g}, gap {rule.gap:g} s, shortest {rule.shortest:g} s, "
-        f"a window every {rule.every or watched[next(iter(watched))].every:.3g} s\n"
-        f"F1 at a temporal IoU of {COUNTED}, on the videos that it was chosen on. 'peakzoom watch' and "
-        f"'peakzoom evaluate --events' use it: {target / FILE}"
+        f"before: F1 {f1:.1%}, {alarms:.3g} false alarms an hour"
     )
+    _show_rule(rule, next(iter(watched.values())).every, asked.full_cost)
+    print_result(
+        "F1 at a temporal IoU of 0.5, on the videos that it was chosen on. 'peakzoom watch' and "
+        f"'peakzoom evaluate --events' use what was chosen: {target / FILE}"
+    )
+
+
+def _show_rule(rule: Rule, every: float, full_cost: bool) -> None:
+    """What was chosen, beside what the full cost gives; and where it is dearer than wanted."""
+    from peakzoom.apps.watch.rule import MAY_LOSE, WANTED
+
+    if rule.full is None:
+        print_result(
+            f"full cost: no rule has {rule.allowed:g} false alarms an hour or fewer; the best with less work stands in "
+            "for it"
+        )
+    elif rule.chosen != rule.full:
+        print_result(f"full cost: {_said(rule.full, rule.allowed)}")
+    chosen = rule.chosen
+    share = "" if rule.cost is None else f", {rule.cost:.1%} of the full cost"
+    lead = ""
+    if chosen.exit_lead is not None:
+        early = f"{chosen.early:.0%} of these windows"
+        lead = f", the original branch alone where it leads by {chosen.exit_lead:g} ({early})"
+    print_result(
+        f"chosen: {_said(chosen, rule.allowed)}{share}\n"
+        f"threshold {chosen.threshold:g}, keep {chosen.keep:g}, gap {chosen.gap:g} s, shortest {chosen.shortest:g} s, "
+        f"a window every {(chosen.every or every) * chosen.nth:.3g} s ({chosen.share:.0%} of the windows){lead}"
+    )
+    if not full_cost and rule.cost is not None and rule.cost > WANTED:
+        print_result(
+            f"No rule for {WANTED:.0%} of the full cost holds its F1 within {100 * MAY_LOSE:g} point on these videos: "
+            f"the cheapest that does costs {rule.cost:.1%} of it"
+        )
+
+
+def _said(setting: Setting, allowed: float) -> str:
+    cost = setting.multiply_adds_a_second
+    return (
+        f"F1 {setting.f1:.1%}, {setting.false_alarms_an_hour:.3g} false alarms an hour ({allowed:g} allowed)"
+        + ("" if cost is None else f", {_cost(cost)}")
+    )
+
+
+def _cost(value: float) -> str:
+    return f"{value:.4g} G multiply-adds a second of video"
+
+
+def _how_scored(watched: dict[Path, Watched]) -> str:
+    """How many windows, and how many of them exited early."""
+    windows = [window for each in watched.values() for window in each.windows]
+    early = sum(bool(each.early) for each in windows)
+    return f"{len(windows)} windows" + (f", {early} of them by the original branch alone" if early else "")
 
 
 def _shown(value: float | None) -> str:

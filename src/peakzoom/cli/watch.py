@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from peakzoom.apps.watch.evidence.options import EvidenceOptions
-from peakzoom.apps.watch.options import WatchOptions, event_option
+from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.cli.console import print_result, results, say
-from peakzoom.cli.events import with_rule
+from peakzoom.cli.events import TakenRule
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.options import RunArg, ScoreOptions, output_option
 from peakzoom.cli.stop import INTERRUPTED
@@ -68,10 +68,7 @@ def watch(
             show_default=False,
         ),
     ] = None,
-    rule: Annotated[
-        bool,
-        event_option(help="Take the rule of 'peakzoom calibrate --events', unless an option of it is given."),
-    ] = True,
+    ruling: TakenRule,
     top: Annotated[int, output_option(min=1, help="Classes in a window's line.")] = 5,
 ) -> None:
     """Report what happens in videos of any length, while they run.
@@ -85,8 +82,7 @@ def watch(
     place = _check(out, resume, health)
     stop, lost = threading.Event(), False
     recognizer = computing.load(run)
-    if rule and watching.plain:
-        watching = with_rule(run, recognizer, watching)
+    watching = ruling.applied(run, recognizer, watching)
     check(recognizer, sources, watching)
     with _set_by_ctrl_c(stop), ExitStack() as opened:
         noted = opened.enter_context(_health(place, sources, recognizer))
@@ -323,5 +319,9 @@ def _show(record: Record, events: bool, source: str | None) -> None:
         say(
             f"{of}{'stopped after' if record.stopped else 'watched'} {record.seconds:.3f} s in {record.took:.3f} s, "
             f"{record.speed:.2f} times real time: "
-            f"{record.windows} windows, {record.dropped} dropped, {record.events} events"
+            f"{record.windows} windows{_early(record.early)}, {record.dropped} dropped, {record.events} events"
         )
+
+
+def _early(windows: int | None) -> str:
+    return "" if windows is None else f" ({windows} by the original branch alone)"

@@ -14,10 +14,11 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -123,17 +124,14 @@ def f1_and_false_alarms(
 
 
 def right_events(labelled: Sequence[Interval], predicted: Sequence[Interval], iou: float) -> int:
-    """How many events take a segment at this IoU."""
+    """How many events take a segment at this IoU, which is above 0."""
     return sum(_matched(labelled, predicted, iou))
 
 
 def false_alarms(labelled: Sequence[Interval], predicted: Sequence[Interval]) -> int:
     """How many events overlap no segment of their class."""
-    segments = _by_place(labelled)
-    return sum(
-        not any(_overlap(event, segment) for segment in segments[event.file, event.name])
-        for event in predicted
-    )
+    segments = _Places(labelled)
+    return sum(not segments.overlapping(event) for event in predicted)
 
 
 def temporal_iou(one: Interval, other: Interval) -> float:
@@ -154,14 +152,12 @@ def average_precision(labelled: Sequence[Interval], predicted: Sequence[Interval
 
 def _matched(labelled: Sequence[Interval], predicted: Sequence[Interval], iou: float) -> list[bool]:
     """Whether each event takes a segment; better events choose first."""
-    by_place: dict[tuple[Hashable, str], list[int]] = defaultdict(list)
-    for number, segment in enumerate(labelled):
-        by_place[segment.file, segment.name].append(number)
+    segments = _Places(labelled)
     taken: set[int] = set()
     matched = [False] * len(predicted)
     for place in sorted(range(len(predicted)), key=lambda place: -predicted[place].score):
         event = predicted[place]
-        free = [number for number in by_place[event.file, event.name] if number not in taken]
+        free = [number for number in segments.overlapping(event) if number not in taken]
         best = max(free, key=lambda number: temporal_iou(event, labelled[number]), default=None)
         if best is not None and temporal_iou(event, labelled[best]) >= iou:
             taken.add(best)
@@ -193,6 +189,30 @@ def _overlap(one: Interval, other: Interval) -> float:
     if (one.file, one.name) != (other.file, other.name):
         return 0.0
     return max(0.0, min(one.end, other.end) - max(one.start, other.start))
+
+
+class _Places:
+    """Intervals by file and class, found by time: among thousands, those that an event overlaps are a few."""
+
+    def __init__(self, given: Sequence[Interval]) -> None:
+        self._given = given
+        places: dict[tuple[Hashable, str], list[int]] = defaultdict(list)
+        for number in sorted(range(len(given)), key=lambda number: given[number].start):
+            places[given[number].file, given[number].name].append(number)
+        self._places = {
+            place: (
+                numbers,
+                [given[number].start for number in numbers],
+                list(accumulate((given[number].end for number in numbers), max)),  # the latest end so far
+            )
+            for place, numbers in places.items()
+        }
+
+    def overlapping(self, event: Interval) -> list[int]:
+        """The numbers of those that share time with an event, rising."""
+        numbers, starts, latest = self._places.get((event.file, event.name), ([], [], []))
+        near = numbers[bisect_right(latest, event.start) : bisect_left(starts, event.end)]
+        return sorted(number for number in near if self._given[number].end > event.start)
 
 
 def _by_place(given: Sequence[Interval]) -> dict[tuple[Hashable, str], list[Interval]]:

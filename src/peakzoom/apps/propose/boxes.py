@@ -87,8 +87,9 @@ def look_at_windows(
 def _clips(source: Source, recognizer: Recognizer, options: WatchOptions) -> Iterator[Clip[Tensor]]:
     """The windows of a source, as :func:`peakzoom.apps.watch.watch.watch` scores them."""
     pre = recognizer.preprocess
+    fps = pre.fps_for(source.rate)
     windows: Windows[Frame, Tensor] = Windows(
-        pre.frames, pre.stride, pre.fps_for(source.rate), source.rate, options.every, source.convert
+        *(pre.frames, pre.stride, fps, source.rate, options.every, source.convert), nth=options.nth
     )
     for item in source.items:
         if isinstance(item, TimedFrame):

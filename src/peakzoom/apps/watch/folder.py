@@ -33,6 +33,8 @@ def watch_settings(recognizer: Recognizer, source: str, options: WatchOptions, t
     settings = recognizer.settings(Views())
     del settings["views"]
     chosen = {key: value for key, value in asdict(options).items() if key not in ANYTIME}
+    if options.nth == 1:  # as before there was a choice: folders of that time go on
+        del chosen["nth"]
     return {"source": shown_name(source), **settings, **chosen, "top": top}
 
 

@@ -12,7 +12,8 @@ import typer
 from peakzoom.utils.errors import UserError
 
 window_option = partial(typer.Option, rich_help_panel="Windows")
-RULE = ("threshold", "keep", "gap", "shortest", "every", "ignore")  # what makes events of windows
+# What makes events of windows, and says which windows there are.
+RULE = ("threshold", "keep", "gap", "shortest", "every", "nth", "exit_lead", "ignore")
 event_option = partial(typer.Option, rich_help_panel="Events")
 
 
@@ -28,6 +29,17 @@ class WatchOptions:
 
     every: Annotated[
         float | None, window_option(help="Seconds between windows' starts.", show_default="half a window")
+    ] = None
+    nth: Annotated[int, window_option(min=1, help="Of these windows score each so many-th alone.")] = 1
+    exit_lead: Annotated[
+        float | None,
+        window_option(
+            min=0.0,
+            max=1.0,
+            help="Early exit: the original branch alone scores a window where its best class leads the second by so "
+            "much.",
+            show_default="all branches score every window",
+        ),
     ] = None
     crops: Annotated[int, window_option(min=1, help="Crops of a window; 1 is the middle.")] = 1
     live: Annotated[bool, window_option(help="Play a file at its own speed; drop what does not keep up.")] = (
@@ -76,6 +88,8 @@ class WatchOptions:
     def __post_init__(self) -> None:
         for name, right, expected in (
             ("every", self.every is None or self.every > 0, "a number above 0"),
+            ("nth", self.nth >= 1, "at least 1"),
+            ("exit-lead", self.exit_lead is None or 0 <= self.exit_lead <= 1, "a lead between 0 and 1"),
             ("crops", self.crops >= 1, "at least 1"),
             ("reconnect", self.reconnect >= 0, "seconds of 0 or more"),
             ("lag", self.lag >= 0, "seconds of 0 or more"),
@@ -90,4 +104,5 @@ class WatchOptions:
             ("shortest", 0 <= self.shortest < math.inf, "seconds of 0 or more"),
         ):
             if not right:
-                raise UserError(f"{name} is {getattr(self, name):g}, expected {expected}")
+                value = getattr(self, name.replace("-", "_"))
+                raise UserError(f"{name} is {value:g}, expected {expected}")

@@ -43,6 +43,9 @@ class ScoredWindow:
         behind: seconds from when its last frame was due until its scores were there; None where nothing is live.
         confidence: what decides whether it is rejected; None where nothing is.
         labels: all predicted classes and their scores, best first, of a model for several labels; None of any other.
+        early: whether the scores are those of the original branch alone, which led by enough; None where no window may
+            exit early.
+        original: float64 (S,), scores of that branch; None where there is none, or of several labels. No line has them.
     """
 
     start: float
@@ -54,6 +57,8 @@ class ScoredWindow:
     behind: float | None
     confidence: Confidence | None = None
     labels: list[tuple[str, float]] | None = None
+    early: bool | None = None
+    original: np.ndarray | None = None
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k best classes and their scores, best first; ties in the order of the classes."""
@@ -97,6 +102,7 @@ class Ended:
     dropped: int
     events: int
     stopped: bool  # by the caller, not because the source ended
+    early: int | None = None  # windows of the original branch alone; None where none may exit early
 
     @property
     def speed(self) -> float:
@@ -126,13 +132,14 @@ def to_line(record: Record, top: int = 5) -> dict[str, Any]:
             "end": round(record.end, 6),
             "class": record.name,
             **({} if record.labels is None else {"labels": to_objects(record.labels)}),
+            **({} if record.early is None else {"early": record.early}),
             "top": to_objects(record.top(top)),
             "frames": record.covered,
             **(record.confidence.to_dict() if record.confidence else {}),
         }
         return line if record.behind is None else {**line, "behind": round(record.behind, 3)}
     for name, value in vars(record).items():
-        if name in ("began", "away") and not value:
+        if (name in ("began", "away") and not value) or (name == "early" and value is None):
             continue
         if isinstance(value, datetime):
             value = value.isoformat(timespec="milliseconds")

@@ -29,6 +29,7 @@ from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.past import Past
 from peakzoom.apps.watch.reader import next_turn
 from peakzoom.apps.watch.records import Record, SourceProblem
+from peakzoom.apps.watch.scoring import expect_exit
 from peakzoom.apps.watch.source import SizeOf, Source, is_elsewhere, is_live, open_here, open_source
 from peakzoom.apps.watch.watching import Watching
 from peakzoom.inference.recognizer import Recognizer
@@ -90,8 +91,8 @@ def watch(
         recording: keeps what evidence needs of a source that is given by its name.
 
     Raises:
-        UserError: a class to ignore is unknown, or what is calibrated is for other views than a window's; at
-            once, before anything is read. While it runs: the file is not the one of the ``past``.
+        UserError: a class to ignore is unknown, what is calibrated is for other views than a window's, or the model
+            cannot exit early; at once, before anything is read. While it runs: the file is not the one of the ``past``.
         DecodeError: the source cannot be opened or gives no frame; at once, unless it is to be tried again. While it
             runs: a file hangs or crashes the decoder.
     """
@@ -132,8 +133,8 @@ def check(recognizer: Recognizer, sources: Sequence[str | Path | Source], option
     """Refuse what is known to be wrong before anything is opened or written.
 
     Raises:
-        UserError: a class to ignore is unknown, the scores are calibrated for other views than a window's, or a source
-            is at an address of a protocol that is not supported.
+        UserError: a class to ignore is unknown, the scores are calibrated for other views than a window's, the model
+            cannot exit early, or a source is at an address of a protocol that is not supported.
     """
     if unknown := [name for name in options.ignore or () if name not in recognizer.classes]:
         known = ", ".join(recognizer.classes[:8]) + (" ..." if len(recognizer.classes) > 8 else "")
@@ -143,6 +144,8 @@ def check(recognizer: Recognizer, sources: Sequence[str | Path | Source], option
     for fitted in (recognizer.temperature, recognizer.rejection):
         if fitted is not None:
             fitted.check_window(options.crops)
+    if options.exit_lead is not None:
+        expect_exit(recognizer)
     for source in sources:
         _is_live(source)
 

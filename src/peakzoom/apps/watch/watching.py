@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
-import torch
 from torch import Tensor
 
 from peakzoom.apps.watch.events import Event
@@ -24,12 +23,12 @@ from peakzoom.apps.watch.records import (
     Started,
     to_line,
 )
+from peakzoom.apps.watch.scoring import score_window
 from peakzoom.apps.watch.source import Frame, Source
 from peakzoom.apps.watch.tracks import tracks
-from peakzoom.apps.watch.windows import Clip, Windows
-from peakzoom.inference.recognizer import Fused, Recognizer
+from peakzoom.apps.watch.windows import Windows
+from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
-from peakzoom.video.views import crop_offsets
 
 
 class Watching:
@@ -58,7 +57,7 @@ class Watching:
         self._reader = Reader(opened, self._windows, self.backlog, options, clock)
         self._tracks = tracks(recognizer.classes, options, recognizer.thresholds)
         self._began = clock()
-        self._end, self._scored, self._dropped = 0.0, 0, 0
+        self._end, self._scored, self._early, self._dropped = 0.0, 0, 0, 0
         self._known = 0 if past is None else past.events  # events that come and are reported already
         self._lines: Iterator[Line] = iter(())  # of the past that the source gives again
         self._next: Line | None = None  # the first of them
@@ -86,7 +85,7 @@ class Watching:
         elif isinstance(item, Pending):
             window = self._score(item)
             yield window
-            self._count(window.end)
+            self._count(window.end, window.early)
             yield from self._new(self._tracks.add(window.start, window.end, window.scores))
         else:
             if isinstance(item, Break):  # after the events before it
@@ -101,17 +100,21 @@ class Watching:
             raise self._other(f"it ends before {self._next.get('start', self._next.get('time')):.3f} s")
         yield from self._new(self._tracks.end())
         took = self._clock() - self._began
-        yield Ended(self._end, took, self._scored, self._dropped, self._tracks.count, stopped)
+        early = None if self._options.exit_lead is None else self._early
+        yield Ended(self._end, took, self._scored, self._dropped, self._tracks.count, stopped, early)
 
     def _windows(self, source: Source) -> Windows[Frame, Tensor]:
         pre = self._recognizer.preprocess
-        fps, every = pre.fps_for(source.rate), self._options.every
-        return Windows(pre.frames, pre.stride, fps, source.rate, every, source.convert)
+        fps, options = pre.fps_for(source.rate), self._options
+        return Windows(
+            *(pre.frames, pre.stride, fps, source.rate, options.every, source.convert), nth=options.nth
+        )
 
     def _open(self, item: Opened) -> Iterator[Record]:
         pre, source, windows = self._recognizer.preprocess, item.source, item.windows
         fps = pre.fps_for(source.rate)
         rate = fps or source.rate
+        every = self._options.every or (windows.hop / rate if rate else None)
         started = Started(
             source=source.name,
             live=self._options.live,
@@ -123,7 +126,7 @@ class Watching:
             stride=pre.stride,
             fps=fps,
             window=windows.span / rate if rate else None,
-            every=self._options.every or (windows.hop / rate if rate else None),
+            every=every and every * self._options.nth,
             began=datetime.now(timezone.utc) if source.live else None,
         )
         if self._past is None:
@@ -154,16 +157,16 @@ class Watching:
     def _recorded(self, line: Line, start: float, end: float) -> Iterator[Event]:
         """Count what is recorded; its events."""
         if line["type"] == "window":
-            self._count(end)
+            self._count(end, line.get("early"))
             return self._tracks.again(start, end, line)
         if line["type"] == "break":
             return self._break()
         self._dropped += line.get("windows", 0)
         return iter(())
 
-    def _count(self, end: float) -> None:
+    def _count(self, end: float, early: bool | None) -> None:
         """Count a window."""
-        self._end, self._scored = end, self._scored + 1
+        self._end, self._scored, self._early = end, self._scored + 1, self._early + bool(early)
 
     def _break(self) -> Iterator[Event]:
         self._tracks.forget()
@@ -179,7 +182,8 @@ class Watching:
 
     def _score(self, pending: Pending) -> ScoredWindow:
         clip = pending.clip
-        scores, _, confidence = score_clip(self._recognizer, clip, self._options.crops)
+        found = score_window(self._recognizer, clip, self._options.crops, self._options.exit_lead)
+        scores, _, confidence = found.fused
         names = self._tracks.names(scores, confidence)
         behind = None if pending.due is None else max(self._clock() - pending.due, 0.0)
         classes = self._recognizer.classes
@@ -188,6 +192,8 @@ class Watching:
             *(clip.start, clip.end, classes, scores, next(iter(names), None), clip.covered, behind),
             confidence=confidence,
             labels=labels if self._recognizer.multi_label else None,
+            early=found.early,
+            original=found.original,
         )
 
     def _other(self, how: str) -> UserError:
@@ -196,15 +202,3 @@ class Watching:
             f"{self._past.source['source']} is not what {self._past.file} was written of: {how}; "
             "watch it into a new folder"
         )
-
-
-def score_clip(recognizer: Recognizer, clip: Clip[Tensor], crops: int = 1) -> Fused:
-    """The fused prediction of a window: the mean over its crops, as :meth:`Recognizer.score` computes it.
-
-    The clip's T frames are uint8 (H, W, 3), of the preprocessing's test size.
-    """
-    frames = torch.stack(clip.frames).permute(0, 3, 1, 2)
-    side = recognizer.preprocess.source_size
-    corners = crop_offsets(frames.shape[2], frames.shape[3], side, crops)
-    views = torch.stack([frames[:, :, top : top + side, left : left + side] for top, left in corners])
-    return recognizer.fuse(recognizer.engine(views)["fused"])

@@ -49,6 +49,8 @@ class Windows(Generic[Frame, Pixels]):
         every: seconds between the starts of windows; a window starts at the first base frame from then on. None: half
             the span, in base frames.
         convert: from a frame to what is kept of it; called once for each frame that is needed.
+        nth: of the windows that ``every`` makes, each so many-th is made, the first one among them. The last window of
+            the video is made whatever its number.
 
     All numbers but ``rate`` are above 0.
     """
@@ -61,11 +63,12 @@ class Windows(Generic[Frame, Pixels]):
         rate: float,
         every: float | None,
         convert: Callable[[Frame], Pixels],
+        nth: int = 1,
     ) -> None:
         self.span = clip_span(frames, stride)
         self.hop = max(self.span // 2, 1)  # base frames; where `every` is None
         self._frames, self._stride, self._fps, self._rate = frames, stride, fps, rate
-        self._every, self._convert = every, convert
+        self._every, self._convert, self._nth = every, convert, nth
         self._reset()
 
     def _reset(self) -> None:
@@ -77,6 +80,7 @@ class Windows(Generic[Frame, Pixels]):
         self._kept: deque[tuple[float, float, Pixels]] = deque(maxlen=self.span)  # from when to when
         self._starts: deque[int] = deque()  # base frames at which unfinished windows start
         self._due = 0.0  # since the first frame, when the next window is to start
+        self._number = 0  # of the next window, those that are left out counted too
         self._covered = 0  # base frames up to the end of the last window
 
     def add(self, time: float, frame: Frame) -> Iterator[Clip[Pixels]]:
@@ -118,7 +122,9 @@ class Windows(Generic[Frame, Pixels]):
         if self._pixels is None:
             self._pixels = self._convert(frame)
         if self._starts_here(start - self._origin):
-            self._starts.append(self._bases)
+            if self._number % self._nth == 0:
+                self._starts.append(self._bases)
+            self._number += 1
         self._kept.append((start, until, self._pixels))
         self._bases += 1
         if self._starts and self._starts[0] + self.span == self._bases:
