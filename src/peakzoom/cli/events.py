@@ -17,10 +17,13 @@ from peakzoom.utils.progress import progress_bar
 from peakzoom.utils.system import expect_place
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from peakzoom.apps.watch.measure import Watched
     from peakzoom.apps.watch.options import WatchOptions
     from peakzoom.apps.watch.rule import Rule, Setting
     from peakzoom.data.entries import VideoSet
+    from peakzoom.evaluation.event_intervals import EventIntervals
     from peakzoom.evaluation.events import EventScores, Interval
     from peakzoom.inference.early_exit import Work
     from peakzoom.inference.recognizer import Recognizer
@@ -168,8 +171,9 @@ def evaluate_events(
     run: str, recognizer: Recognizer, videos: VideoSet, out: Path, wanted: EventOptions
 ) -> None:
     """Watch, compare, write ``events.csv`` and ``events.json``, and show the scores."""
-    from peakzoom.apps.watch.measure import cost_a_second, measure, plain
+    from peakzoom.apps.watch.measure import cost_a_second, groups_of, measure, plain
     from peakzoom.apps.watch.options import RULE, WatchOptions
+    from peakzoom.evaluation.event_intervals import event_intervals
 
     if out.exists():
         raise UserError(f"{out} exists: name another folder with --out, or remove it")
@@ -177,6 +181,9 @@ def evaluate_events(
     options = with_rule(run, recognizer, WatchOptions(ignore=wanted.ignore), wanted.full_cost)
     watched, labelled = watched_files(recognizer, videos, options)
     found, predicted = measure(watched, labelled, options)
+    groups = groups_of(videos)
+    lengths: dict[Hashable, float] = {file: each.seconds for file, each in watched.items()}
+    intervals = event_intervals(labelled, predicted, lengths, groups)
     work = work_of(recognizer)
     cost = None if work is None else cost_a_second(watched, work, options.crops)
     with explain_full_disk(out, "evaluate again"), whole_folder(out) as draft:
@@ -187,8 +194,9 @@ def evaluate_events(
         write_csv(draft / "events.csv", ["path", "start", "end", "label", "score"], rows)
         rule = {key: getattr(options, key) for key in RULE} | {"threshold": options.level}
         more = {"multiply_adds_a_second": cost, "rule": rule}
-        write_text(draft / "events.json", json.dumps({**plain(found), **more}, indent=2) + "\n")
+        write_text(draft / "events.json", json.dumps({**plain(found, intervals), **more}, indent=2) + "\n")
     show_scores(found)
+    _show_intervals(intervals, len(set(groups.values())))
     if cost is not None:
         print_result(f"cost: {_cost(cost)}, {_how_scored(watched)}")
     print_result(f"Events and scores: {out}")
@@ -214,6 +222,33 @@ def show_scores(found: EventScores) -> None:
         f"detected: {_shown(found.detected)} of the segments{delay}\n"
         f"false alarms: {found.false_alarms}{alarms}\n"
         f"right at any time: {_shown(found.frame_accuracy)} of the time"
+    )
+
+
+def _show_intervals(found: EventIntervals | None, groups: int) -> None:
+    """Those that stand at the first IoU of interest, or why there are none."""
+    from peakzoom.evaluation.events import COUNTED
+    from peakzoom.evaluation.stats import GROUPS
+
+    if found is None:
+        few = f"{groups} groups of videos are fewer than {GROUPS}" if groups < GROUPS else "nothing was found"
+        print_result(f"95% intervals: none, for {few}")
+        return
+    at_iou = {
+        "mean AP": found.mean_average_precision,
+        "F1": found.f1,
+        "precision": found.precision,
+        "recall": found.recall,
+    }
+    shares = {name: bounds[COUNTED] for name, bounds in at_iou.items()}
+    delay = "" if found.delay is None else ", delay {:.2f} to {:.2f} s".format(*found.delay)
+    print_result(
+        f"95% by {found.groups} groups of videos, at a temporal IoU of {COUNTED}: "
+        + ", ".join(f"{name} {low:.1%} to {high:.1%}" for name, (low, high) in shares.items())
+        + "\n95%, at any: detected {:.1%} to {:.1%}".format(*found.detected)
+        + delay
+        + ", false alarms {:.3g} to {:.3g} an hour".format(*found.false_alarms_an_hour)
+        + ", right at any time {:.1%} to {:.1%}".format(*found.frame_accuracy)
     )
 
 

@@ -90,12 +90,7 @@ def score_events(
     }
     right = {iou: right_events(labelled, predicted, iou) for iou in ious}
     hours = sum(lengths.values()) / 3600
-    events = _by_place(predicted)
-    delays = [
-        max(0.0, min(each.start for each in found) - segment.start)
-        for segment in labelled
-        if (found := [each for each in events[segment.file, segment.name] if _overlap(each, segment)])
-    ]
+    delays = [delay for delay in delays_of(labelled, predicted) if delay is not None]
     false = false_alarms(labelled, predicted)
     return EventScores(
         average_precision=precisions,
@@ -107,7 +102,10 @@ def score_events(
         false_alarms_an_hour=_share(false, hours),
         detected=_share(len(delays), len(labelled)),
         delay=statistics.median(delays) if delays else None,
-        frame_accuracy=_frame_accuracy(labelled, predicted, lengths),
+        frame_accuracy=_share(
+            sum(seconds_right(labelled, predicted, file, length) for file, length in lengths.items()),
+            sum(lengths.values()),
+        ),
         segments=len(labelled),
         events=len(predicted),
         hours=hours,
@@ -125,13 +123,23 @@ def f1_and_false_alarms(
 
 def right_events(labelled: Sequence[Interval], predicted: Sequence[Interval], iou: float) -> int:
     """How many events take a segment at this IoU, which is above 0."""
-    return sum(_matched(labelled, predicted, iou))
+    return sum(matched(labelled, predicted, iou))
 
 
 def false_alarms(labelled: Sequence[Interval], predicted: Sequence[Interval]) -> int:
     """How many events overlap no segment of their class."""
     segments = _Places(labelled)
     return sum(not segments.overlapping(event) for event in predicted)
+
+
+def delays_of(labelled: Sequence[Interval], predicted: Sequence[Interval]) -> list[float | None]:
+    """Seconds from the start of each segment until an event of its class is on; None where none overlaps it."""
+    events = _Places(predicted)
+    found = [events.overlapping(segment) for segment in labelled]
+    return [
+        max(0.0, min(predicted[number].start for number in numbers) - segment.start) if numbers else None
+        for segment, numbers in zip(labelled, found, strict=True)
+    ]
 
 
 def temporal_iou(one: Interval, other: Interval) -> float:
@@ -143,45 +151,51 @@ def temporal_iou(one: Interval, other: Interval) -> float:
 def average_precision(labelled: Sequence[Interval], predicted: Sequence[Interval], iou: float) -> float:
     """Of one class, see above."""
     ordered = sorted(predicted, key=lambda each: -each.score)
-    right = np.cumsum(_matched(labelled, ordered, iou))
-    precision = right / np.arange(1, len(ordered) + 1)
+    return area_under(np.array(matched(labelled, ordered, iou), bool), len(labelled))
+
+
+def area_under(right: np.ndarray, segments: int) -> float:
+    """The average precision of events, of which the best come first: whether each is right, bool (E,)."""
+    total = np.cumsum(right)
+    precision = total / np.arange(1, len(total) + 1)
     highest = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or a higher one
-    gained = np.diff(right, prepend=0) / max(1, len(labelled))
-    return float((highest * gained).sum())
+    return float(highest[right].sum() / max(1, segments))
 
 
-def _matched(labelled: Sequence[Interval], predicted: Sequence[Interval], iou: float) -> list[bool]:
+def matched(labelled: Sequence[Interval], predicted: Sequence[Interval], iou: float) -> list[bool]:
     """Whether each event takes a segment; better events choose first."""
     segments = _Places(labelled)
     taken: set[int] = set()
-    matched = [False] * len(predicted)
+    found = [False] * len(predicted)
     for place in sorted(range(len(predicted)), key=lambda place: -predicted[place].score):
         event = predicted[place]
         free = [number for number in segments.overlapping(event) if number not in taken]
         best = max(free, key=lambda number: temporal_iou(event, labelled[number]), default=None)
         if best is not None and temporal_iou(event, labelled[best]) >= iou:
             taken.add(best)
-            matched[place] = True
-    return matched
+            found[place] = True
+    return found
 
 
-def _frame_accuracy(
-    labelled: Sequence[Interval], predicted: Sequence[Interval], lengths: Mapping[Hashable, float]
-) -> float | None:
-    """Exact: between two neighbouring borders nothing changes."""
+def seconds_right(
+    labelled: Sequence[Interval], predicted: Sequence[Interval], file: Hashable, length: float
+) -> float:
+    """Of a file, when the event that is on, or none, is what the labels say; exact.
+
+    Between two neighbouring borders nothing changes.
+    """
     same = 0.0
-    for file, length in lengths.items():
-        here = [[each for each in given if each.file == file] for given in (labelled, predicted)]
-        borders = {0.0, length}
-        for each in (*here[0], *here[1]):
-            borders |= {min(max(each.start, 0.0), length), min(max(each.end, 0.0), length)}
-        for start, end in pairwise(sorted(borders)):
-            middle = (start + end) / 2
-            label, found = (
-                next((each.name for each in given if each.start <= middle < each.end), None) for given in here
-            )
-            same += (end - start) * (label == found)
-    return _share(same, sum(lengths.values()))
+    here = [[each for each in given if each.file == file] for given in (labelled, predicted)]
+    borders = {0.0, length}
+    for each in (*here[0], *here[1]):
+        borders |= {min(max(each.start, 0.0), length), min(max(each.end, 0.0), length)}
+    for start, end in pairwise(sorted(borders)):
+        middle = (start + end) / 2
+        label, found = (
+            next((each.name for each in given if each.start <= middle < each.end), None) for given in here
+        )
+        same += (end - start) * (label == found)
+    return same
 
 
 def _overlap(one: Interval, other: Interval) -> float:
@@ -213,14 +227,6 @@ class _Places:
         numbers, starts, latest = self._places.get((event.file, event.name), ([], [], []))
         near = numbers[bisect_right(latest, event.start) : bisect_left(starts, event.end)]
         return sorted(number for number in near if self._given[number].end > event.start)
-
-
-def _by_place(given: Sequence[Interval]) -> dict[tuple[Hashable, str], list[Interval]]:
-    """By file and class."""
-    found: dict[tuple[Hashable, str], list[Interval]] = defaultdict(list)
-    for each in given:
-        found[each.file, each.name].append(each)
-    return found
 
 
 def _of(given: Sequence[Interval], name: str) -> list[Interval]:

@@ -7,7 +7,7 @@ from the scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from peakzoom.apps.watch.scoring import leads
 from peakzoom.apps.watch.tracks import OneTrack
 from peakzoom.apps.watch.watch import watch
 from peakzoom.data.entries import Problem, VideoSet
+from peakzoom.evaluation.event_intervals import EventIntervals
 from peakzoom.evaluation.events import EventScores, Interval, f1_and_false_alarms, score_events
 from peakzoom.inference.early_exit import Work
 from peakzoom.inference.recognizer import Recognizer
@@ -79,6 +80,15 @@ def labelled_in(
         end = length if segment.end is None else min(segment.end, length)
         if end > segment.start:
             found.append(Interval(segment.file, segment.start, end, name))
+    return found
+
+
+def groups_of(videos: VideoSet) -> dict[Hashable, str]:
+    """The group of each file that has segments; a file of no group is one by itself."""
+    found: dict[Hashable, str] = {}
+    for entry in videos.entries:
+        if segment := segment_of(entry.path):
+            found.setdefault(segment.file, entry.group or str(segment.file))
     return found
 
 
@@ -203,13 +213,20 @@ def cost_a_second(watched: Mapping[Path, Watched], work: Work, crops: int = 1) -
     return float(crops * work.of(len(windows), full) / seconds) if seconds else None
 
 
-def plain(found: EventScores) -> dict[str, Any]:
-    """Scores as plain data."""
-    values = dict(vars(found))
-    for name in ("mean_average_precision", "precision", "recall", "f1"):
-        values[name] = {f"{iou:g}": value for iou, value in values[name].items()}
+def plain(found: EventScores, intervals: EventIntervals | None = None) -> dict[str, Any]:
+    """Scores as plain data, and their 95% intervals where there are some."""
+    values = _by_iou(vars(found))
     values["average_precision"] = {
         name: {f"{iou:g}": value for iou, value in each.items()}
         for name, each in values["average_precision"].items()
     }
-    return values
+    return values | {"intervals": None if intervals is None else _by_iou(vars(intervals))}
+
+
+def _by_iou(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values; where one has a value for each IoU, JSON's names for these."""
+    names = ("mean_average_precision", "precision", "recall", "f1")
+    return {
+        name: {f"{iou:g}": each for iou, each in value.items()} if name in names else value
+        for name, value in values.items()
+    }
