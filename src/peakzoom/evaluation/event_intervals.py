@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -72,13 +73,7 @@ def event_intervals(
         return None
     place = {file: names.index(groups[file]) for file in lengths}
 
-    def by_group(values: Sequence[tuple[Hashable, float]]) -> np.ndarray:
-        """Sums of the values of files, (G,)."""
-        found = np.zeros(len(names))
-        for file, value in values:
-            found[place[file]] += value
-        return found
-
+    by_group = partial(_sums, place, len(names))
     right = {iou: matched(labelled, predicted, iou) for iou in ious}
     hits = {
         iou: by_group([(event.file, hit) for event, hit in zip(predicted, right[iou], strict=True)])
@@ -109,6 +104,14 @@ def event_intervals(
         delay=_drawn(_median(known, len(names)), len(names)) if known else None,
         frame_accuracy=_share(same, seconds),
     )
+
+
+def _sums(place: Mapping[Hashable, int], groups: int, values: Sequence[tuple[Hashable, float]]) -> np.ndarray:
+    """Of the values of files, by the place of their group: (G,)."""
+    found = np.zeros(groups)
+    for file, value in values:
+        found[place[file]] += value
+    return found
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> Bounds:
