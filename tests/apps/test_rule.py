@@ -251,6 +251,9 @@ def test_the_choice_is_the_cheapest_of_all(
     if (1, None) in best:
         assert rule.full is not None and rule.full.f1 == pytest.approx(best[1, None][0])
         assert rule.cost == pytest.approx(cheapest / (3 * 96 / 98))
+        least = [f1 for f1, cost in best.values() if cost <= 0.2 * 3 * 96 / 98]
+        dear = rule.cost is not None and rule.cost > 0.2
+        assert (rule.cheap and rule.cheap.f1) == (pytest.approx(max(least)) if dear and least else None)
     mine = rule.chosen
     events, cost = plainly(
         watched, mine.nth, mine.exit_lead, (mine.threshold, mine.keep, mine.gap, mine.shortest)
@@ -289,6 +292,7 @@ SOME = Rule(
     ("nothing",),
     6.0,
     "0123abcd",
+    Setting(0.8, 0.8, 0.0, 0.0, None, 0.5, 1.0, 0.1, 4, 0.0, 1.0, 0.5),
 )
 VALUES: list[Any] = [
     *(None, "x", "", [], [1], {}, {"a": 1}, True, -1, 0, 0.5, 1e300, 10**30, -1e300, 2, 7.0, 10**400),

@@ -21,7 +21,7 @@ from peakzoom.apps.watch.measure import Watched, cost_a_second, seconds_of, thin
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.evaluation.events import Interval, f1_and_false_alarms
 from peakzoom.inference.early_exit import Work
-from peakzoom.model.schema import TEXT, expect, is_text, maybe, number, whole
+from peakzoom.model.schema import TABLE, TEXT, expect, is_text, maybe, number, whole
 from peakzoom.model.schema import Rule as Expected
 from peakzoom.utils.errors import UserError, first_line
 from peakzoom.utils.plain import read_object
@@ -82,6 +82,8 @@ class Rule:
         ignore: classes that are no events.
         allowed: false alarms an hour that were allowed.
         weights: digest of the model's.
+        cheap: where the chosen one costs more than :data:`WANTED` of the full cost, the best that does not; None where
+            none has few enough false alarms, or the chosen one is cheap itself.
     """
 
     chosen: Setting
@@ -89,6 +91,7 @@ class Rule:
     ignore: tuple[str, ...]
     allowed: float
     weights: str
+    cheap: Setting | None = None
 
     @property
     def cost(self) -> float | None:
@@ -173,7 +176,11 @@ def choose(
     report(len(tried), len(tried))
     highest = max(each.f1 for each in found) if full is None else full.f1
     chosen = next(each for each in found if each.f1 >= highest - MAY_LOSE)
-    return Rule(chosen, full, tuple(options.ignore or ()), allowed, weights)
+    rule = Rule(chosen, full, tuple(options.ignore or ()), allowed, weights)
+    if rule.cost is None or rule.cost <= WANTED:
+        return rule
+    cheap = [each for each in found if (replace(rule, chosen=each).cost or 0.0) <= WANTED]
+    return replace(rule, cheap=max(cheap, key=lambda each: each.f1, default=None))
 
 
 def _settings(watched: Mapping[Path, Watched], options: WatchOptions, work: Work) -> list[_Seen]:
@@ -292,17 +299,19 @@ def read_rule(run: Path) -> Rule | None:
         return None
     try:
         values = read_object(file)
-        full = values.get("full")
-        if full is not None and not isinstance(full, dict):
-            raise UserError(f"full is a {type(full).__name__}, expected values by name")
+        others = {name: values.get(name) for name in ("full", "cheap")}
+        for name, value in others.items():
+            expect(name, value, maybe(TABLE))
         for name, rule in (("ignore", IGNORED), ("allowed", number(0, 1e12)), ("weights", TEXT)):
             expect(name, values[name], rule)
         return Rule(
             _setting(values, ""),
-            None if full is None else _setting(full, "full."),
-            tuple(values["ignore"]),
-            float(values["allowed"]),
-            values["weights"],
+            ignore=tuple(values["ignore"]),
+            allowed=float(values["allowed"]),
+            weights=values["weights"],
+            **{
+                name: None if value is None else _setting(value, f"{name}.") for name, value in others.items()
+            },
         )
     except (ValueError, KeyError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
@@ -330,6 +339,7 @@ def to_json(rule: Rule) -> str:
     values = {
         **asdict(rule.chosen),
         "full": None if rule.full is None else asdict(rule.full),
+        "cheap": None if rule.cheap is None else asdict(rule.cheap),
         "ignore": list(rule.ignore),
         "allowed": rule.allowed,
         "weights": rule.weights,
