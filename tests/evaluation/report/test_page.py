@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 from synthetic import ALL, make_scores, write_folder
 
 from peakzoom.data.entries import Problem, VideoSet
 from peakzoom.evaluation.evaluate import evaluate
-from peakzoom.evaluation.files import Scores, find_evaluation, read_evaluation
+from peakzoom.evaluation.files import Scores, find_evaluation, read_evaluation, write_rejection
+from peakzoom.evaluation.rejection import JudgedVideo, RejectionScores
 from peakzoom.evaluation.report.numbers import confusion_matrix, measure_all
 from peakzoom.evaluation.report.page import write_report
 from peakzoom.inference.recognizer import load
@@ -147,6 +149,48 @@ def test_page_from_the_scores(scores: Scores, tmp_path: Path) -> None:
     assert len(pictures) == len(page.sources) == page.tags["img"]
     numbers = measure_all(again)
     assert f"{numbers.subsets[-1].top1.value:.1%}" in "".join(page.text)
+
+
+@pytest.mark.parametrize("unknown", [0, 3])
+def test_rejections_are_shown(tmp_path: Path, unknown: int) -> None:
+    """The page's figures are those of ``rejection.csv``, counted by hand; a damaged one is a sentence."""
+    scores = make_scores(24, ALL, 2, 1, 4)
+    folder = write_folder(scores, tmp_path / "evaluation")
+    draw = np.random.default_rng(0)
+    right = scores.right("fused").tolist() + unknown * [False]
+    assert min(sum(right), len(right) - sum(right)) >= 5
+    videos = [
+        JudgedVideo(path, label, "a", float(draw.uniform(0, 0.6) + 0.4 * good), False, good, None)
+        for path, label, good in zip(
+            [*scores.paths, *map(str, range(unknown))], [*(24 * ["a"]), *(unknown * [""])], right, strict=True
+        )
+    ]
+    videos = [replace(each, rejected=each.confidence < 0.4) for each in videos]
+    assert measure_all(read_evaluation(folder)).rejection is None
+    write_rejection(folder, RejectionScores("probability", 0.4, videos, groups=False))
+    file = write_report(folder)
+    text = " ".join("".join(read_page(file).text).split())
+    kept = [each.right for each in videos if each.label and not each.rejected]
+    auroc = roc_auc_score(right, [each.confidence for each in videos])
+    assert "None of these" in text and "largest probability is at least 0.4" in text
+    assert (
+        f"{auroc:.3f}" in text and f"{len(kept) / 24:.1%}" in text and f"{sum(kept) / len(kept):.1%}" in text
+    )
+    assert (f"{unknown} unknown videos that are rejected" in text) == bool(unknown)
+    written = json.loads((file.parent / "numbers.json").read_text())["rejection"]
+    assert written == json.loads((folder / "rejection.json").read_text())
+    table = (folder / "rejection.csv").read_text()
+    for old, new, said in (
+        ("True", "yes", "rejection.csv is damaged"),
+        ("confidence", "trust", "rejection.csv is damaged"),
+        (scores.paths[3], "other.mp4", "is of other videos than scores.csv"),
+    ):
+        (folder / "rejection.csv").write_text(table.replace(old, new))
+        with pytest.raises(UserError, match=said):
+            measure_all(read_evaluation(folder))
+    (folder / "rejection.csv").unlink()
+    with pytest.raises(UserError, match=r"has no rejection\.csv"):
+        measure_all(read_evaluation(folder))
 
 
 def test_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:

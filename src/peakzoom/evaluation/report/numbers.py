@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from peakzoom.evaluation.files import Scores
 from peakzoom.evaluation.report.branches import Disagreement, SceneryRow, disagreement, scenery
+from peakzoom.evaluation.report.rejections import read_rejection_scores
 from peakzoom.evaluation.report.thresholds import Curves, threshold_curves
 from peakzoom.evaluation.stats import Share, bootstrap, mean_class, share, share_of
 from peakzoom.inference.prediction import average
 from peakzoom.model import config
+from peakzoom.utils.errors import UserError
 from peakzoom.video.sampling import Views
 
 SHORT_NAMES = {**config.LETTERS, "fused": "fused"}
@@ -287,10 +290,20 @@ class Numbers:
     per_class: list[ClassRow]
     mistakes: list[Mistake]
     thresholds: list[Curves]
+    rejection: dict[str, Any] | None  # as ``rejection.json`` has it; None where none was asked for
 
 
 def measure_all(scores: Scores, thresholds: Sequence[str] = ()) -> Numbers:
-    """All numbers of the page, from the scores alone; ``thresholds`` as :func:`threshold_curves` takes them."""
+    """All numbers of the page, from the evaluation's files; ``thresholds`` as :func:`threshold_curves` takes them.
+
+    Raises:
+        UserError: there is no such class, or the files of the rejections are damaged or of other videos.
+    """
+    rejection = read_rejection_scores(scores.folder)
+    if rejection is not None and [each.path for each in rejection.labelled] != scores.paths:
+        raise UserError(
+            f"rejection.csv in {scores.folder} is of other videos than scores.csv: evaluate again"
+        )
     confusion = confusion_matrix(scores)
     return Numbers(
         str(scores.folder),
@@ -308,4 +321,5 @@ def measure_all(scores: Scores, thresholds: Sequence[str] = ()) -> Numbers:
         by_class(confusion, scores.classes),
         mistakes(confusion, scores.classes),
         threshold_curves(scores, thresholds),
+        None if rejection is None else rejection.summary(),
     )

@@ -30,6 +30,7 @@ from peakzoom.evaluation.report.plots import (
 )
 from peakzoom.evaluation.report.templates import counted, embedded, environment
 from peakzoom.evaluation.stats import FEW, RESAMPLES, SEED
+from peakzoom.inference.prediction import MEASURES
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder
 
 MOST_DRAWN = 120  # classes in the picture of the branches
@@ -123,6 +124,7 @@ def to_html(numbers: Numbers, pictures: Path) -> str:
                 numbers.per_class, key=lambda each: (each.found.value is None, each.found.value or 0.0)
             ),
             pictures={file.name: embedded(file) for file in pictures.glob("*.png")},
+            measures=MEASURES,
             kinds={"label_doubtful": LABEL_DOUBTFUL, "unsure": UNSURE, "weak": WEAK},
             limits={"few": FEW, "sure": f"{SURE:.0%}", "enough": ENOUGH, "bins": BINS, "drawn": MOST_DRAWN},
             bootstrap={"resamples": RESAMPLES, "seed": SEED},

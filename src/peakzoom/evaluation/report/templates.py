@@ -22,6 +22,7 @@ def environment() -> jinja2.Environment:
         percent=lambda value: "-" if value is None else f"{value:.1%}",
         number=lambda value: "-" if value is None else f"{value:.3f}",
         interval=lambda each: "-" if each.value is None else f"{each.low:.1%} - {each.high:.1%}",
+        bounds=lambda each: "" if each is None else f"{each[0]:.1%} - {each[1]:.1%}",
         letter=SHORT_NAMES.get,
         counted=counted,
         places=_places,
