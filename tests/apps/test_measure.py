@@ -204,7 +204,7 @@ def test_the_best_rule_within_the_alarms_that_are_allowed(allowed: float) -> Non
     watched = {Path(str(seed)): each for seed, (each, _) in videos.items()}
     labelled = [each._replace(file=Path(str(seed))) for seed, (_, found) in videos.items() for each in found]
     options = WatchOptions(ignore=["none"])
-    rule = choose(watched, labelled, options, allowed, "weights", Work(1.0, 0.0))
+    rule = choose(watched, labelled, options, allowed, "weights", Work(1.0, 0.0, 0))
     hours = sum(each.seconds for each in watched.values()) / 3600
     assert rule.full is not None and rule.chosen.exit_lead is None
     for each in (rule.chosen, rule.full):

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -284,6 +285,59 @@ def test_a_box_stays_where_a_span_has_several(tmp_path: Path) -> None:
     text = (out / "0001-a.xml").read_text()
     frames = re.findall(r'<box frame="(\d+)" keyframe="1" outside="(\d)".* xtl="([\d.]+)"', text)
     assert frames == [("5", "0", "1.00"), ("8", "0", "1.00"), ("12", "0", "2.00"), ("15", "1", "2.00")]
+
+
+class Killed(BaseException):
+    """No handler of errors takes it."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_what_was_killed_goes_on(
+    recognizer: Recognizer, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """The files are those of a command that nobody killed, and no video is looked at twice."""
+    recognizer.model.save_pretrained(tmp_path / "model")
+    videos, looked = tmp_path / "videos", []
+    videos.mkdir()
+    for file in sorted(films.glob("train*.mp4"))[:3]:
+        (videos / file.name).write_bytes(file.read_bytes())
+    (videos / "broken.mp4").write_bytes(b"no video")
+
+    def go(out: str, *more: str, left: int = 9) -> Any:
+        def watch_some(*given: Any) -> Any:
+            if len(looked) == left:
+                raise Killed
+            looked.append(given[1])
+            return watch_files(*given)
+
+        looked.clear()
+        words = ["propose", tmp_path / "model", videos, "--to", "label-studio", "--order", "uncertain"]
+        words += ["--threshold", 0.34, "--every", 0.8, "--device", "cpu", "--out", tmp_path / out, *more]
+        with monkeypatch.context() as patch:
+            patch.setattr("peakzoom.apps.propose.propose.watch_files", watch_some)
+            return CliRunner().invoke(app, [str(each) for each in words])
+
+    done = go("whole")
+    assert done.exit_code == 1 and "broken.mp4" in done.output and len(looked) == 4  # one cannot be decoded
+    part = tmp_path / "killed.rest.part"
+    with pytest.raises(Killed):
+        go("killed", left=after)
+    assert part.exists() and not (tmp_path / "killed").exists()
+    if after:
+        journal = part / "rest.jsonl"
+        assert journal.read_bytes().count(b"\n") == after
+        assert "go on with --resume, or remove it" in str(go("killed").exception)
+        assert "begun with another every" in str(go("killed", "--resume", "--every", "0.7").exception)
+        journal.write_bytes(journal.read_bytes()[:-9])  # half a line, as a power cut leaves it
+    done = go("killed", "--resume")
+    assert done.exit_code == 1 and "broken.mp4" in done.output and not part.exists()
+    assert len(looked) == 4 - max(after - 1, 0)
+    files = [
+        each.relative_to(tmp_path / "whole") for each in (tmp_path / "whole").rglob("*") if each.is_file()
+    ]
+    assert files
+    for file in files:
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 @pytest.mark.slow

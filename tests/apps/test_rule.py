@@ -275,7 +275,7 @@ def test_a_model_of_one_branch_has_no_exit(video: Path) -> None:
     events = [
         Interval(video, each.start, each.end, each.name) for each in events_of(seen[video], WatchOptions())
     ]
-    rule = choose(seen, events, WatchOptions(), 1e6, "w", Work(1.0, 0.0))
+    rule = choose(seen, events, WatchOptions(), 1e6, "w", Work(1.0, 0.001, 0))
     assert rule.chosen.exit_lead is None and rule.chosen.early == 0
     assert rule.full is not None and rule.full.f1 == 1.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -19,6 +20,8 @@ from peakzoom.utils.progress import progress_bar
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
+    from peakzoom.apps.propose.propose import Proposed
+    from peakzoom.data.entries import Problem
     from peakzoom.inference.recognizer import Recognizer
 
 ORDER_HELP = (
@@ -78,6 +81,9 @@ def propose(
         ),
     ] = None,
     boxes: Annotated[bool, output_option(help="Boxes around the peaks of each event's class.")] = True,
+    resume: Annotated[
+        bool, output_option(help="Go on with what was killed, if anything was.", show_default=False)
+    ] = False,
     finding: FindOptions,
     computing: EngineOptions,
 ) -> None:
@@ -90,8 +96,8 @@ def propose(
     `peakzoom propose runs/first videos/ --to label-studio --order uncertain --ignore nothing --out proposals`
     """
     start_early()
-    from peakzoom.apps.propose.propose import propose as find
     from peakzoom.apps.propose.propose import uncertain_first, write_proposals
+    from peakzoom.apps.propose.unfinished import part_of
     from peakzoom.data.exchange.writing import common_root, relative
     from peakzoom.utils.durable import check_new_folder
 
@@ -102,15 +108,36 @@ def propose(
         relative(file, home)  # refuses before the work
     recognizer = computing.load(run)
     watching = finding.watching(run, recognizer)
-    with progress_bar(f"looking at {len(files)} videos") as progress:
-        found, problems = find(recognizer, files, watching, boxes, progress)
+    found, problems = _found(recognizer, files, watching, boxes, (out, resume))
     for problem in [*(each for video in found for each in video.problems), *problems]:
         say(f"{printable(problem.path)}: {problem.reason}")
     if order == "uncertain":
         found = uncertain_first(found)
+    if not found:  # nothing to go on with: the sentence comes from what writes
+        rmtree(part_of(out))
     classes = [name for name in recognizer.classes if name not in (watching.ignore or ())]
     write_proposals(found, classes, home, to, out, f"peakzoom {run}")
+    rmtree(part_of(out))
     events = sum(len(each.events) for each in found)
     print_result(f"{events} events in {len(found)} videos: {out}\nPaths start from: {home}")
     if problems:
         raise typer.Exit(1)
+
+
+def _found(
+    recognizer: Recognizer, files: list[Path], watching: WatchOptions, boxes: bool, where: tuple[Path, bool]
+) -> tuple[list[Proposed], list[Problem]]:
+    """What is in the files, noted beside the folder where it will lie; whether that is gone on with."""
+    from peakzoom.apps.propose.propose import propose as find
+    from peakzoom.apps.propose.unfinished import from_line, line_of, proposal_settings, unfinished
+    from peakzoom.utils.durable import explain_full_disk
+
+    out, resume = where
+    settings = proposal_settings(recognizer, files, watching, boxes)
+    with explain_full_disk(out, "go on with --resume"), unfinished(out, settings, resume) as journal:
+        known = [from_line(line) for line in journal.lines]
+        with progress_bar(f"looking at {len(files)} videos") as progress:
+            return find(
+                *(recognizer, files, watching, boxes, progress, known),
+                note=lambda each: journal.add(line_of(each)),
+            )

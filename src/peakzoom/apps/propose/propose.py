@@ -77,6 +77,8 @@ def propose(
     options: WatchOptions | None = None,
     boxes: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    known: Sequence[Proposed | Problem] = (),
+    note: Callable[[Proposed | Problem], None] | None = None,
 ) -> tuple[list[Proposed], list[Problem]]:
     """Watch each file, and look at each event for where it is.
 
@@ -86,6 +88,8 @@ def propose(
         options: what makes windows and events; None for the defaults.
         boxes: around the peaks of the class's response.
         progress: called with (done, all) files.
+        known: what was found in the first files already; they are not looked at again.
+        note: called with what is found in each other file.
 
     Returns:
         What was found, in the order of the files, and the files that cannot be decoded.
@@ -96,16 +100,20 @@ def propose(
     options = options or WatchOptions()
     if boxes:
         network_of(recognizer)  # refuses before the work
-    found: list[Proposed] = []
-    problems: list[Problem] = []
-    for done, file in enumerate(files, 1):
+    results = list(known)
+    for done, file in enumerate(files[len(known) :], len(known) + 1):
         try:
-            found.append(_propose(recognizer, file, options, boxes))
+            results.append(_propose(recognizer, file, options, boxes))
         except DecodeError as error:
-            problems.append(Problem(str(file), error.reason))
+            results.append(Problem(str(file), error.reason))
+        if note:
+            note(results[-1])
         if progress:
             progress(done, len(files))
-    return found, problems
+    return (
+        [each for each in results if isinstance(each, Proposed)],
+        [each for each in results if isinstance(each, Problem)],
+    )
 
 
 def _propose(recognizer: Recognizer, file: Path, options: WatchOptions, boxes: bool) -> Proposed:

@@ -153,7 +153,7 @@ def choose(
         options: the other ones of the watch.
         allowed: false alarms an hour.
         weights: digest of the model's.
-        work: of a view.
+        work: of a view; without zoomed videos there is no early exit.
         cheaper: False takes the best at the full cost.
         progress: called with (done, all) settings; of these, the dearer ones need not be looked at.
 
@@ -188,7 +188,7 @@ def _settings(watched: Mapping[Path, Watched], options: WatchOptions, work: Work
     found: list[_Seen] = []
     for nth in NTH:
         counts: set[float] = set()
-        for lead in (None, *LEADS) if work.stage2 > 0 else (None,):
+        for lead in (None, *LEADS) if work.zoomed else (None,):
             seen = _seen(watched, options, work, nth, lead)
             if seen.early not in counts:
                 found.append(seen)
