@@ -289,7 +289,7 @@ def test_evaluate_calibrate_and_watch(long: Path, run: Path, tmp_path: Path) -> 
     ignoring = command(
         *("evaluate", own, long / "clips.csv", "--events", "--ignore", "wave", "--out", tmp_path / "no-wave")
     )
-    assert "--ignore is taken as it is given, and the rule was chosen with no class ignored" in ignoring
+    assert "--ignore is taken as it is given; the rule was chosen without it" in ignoring
     assert json.loads((tmp_path / "no-wave" / "events.json").read_text())["rule"]["ignore"] == ["wave"]
     assert "wave" not in (tmp_path / "no-wave" / "events.csv").read_text()
     assert "remove it to calibrate again" in command(

@@ -153,9 +153,9 @@ def with_rule(
     shown = ", ".join(f"{key} {value}" for key in RULE if (value := getattr(chosen, key)) is not None)
     say(f"events by the rule that was chosen on validation videos: {shown}")
     if options.ignore and set(options.ignore) != set(rule.ignore):
+        before = " ".join(f"--ignore {name}" for name in rule.ignore)
         say(
-            f"--ignore is taken as it is given, and the rule was chosen with {', '.join(rule.ignore) or 'no class'} "
-            "ignored"
+            f"--ignore is taken as it is given; the rule was chosen {f'with {before}' if before else 'without it'}"
         )
     return chosen
 
