@@ -114,6 +114,7 @@ OTHERS = {
 }
 # Blocks of Python that are not run: something that stands in them, and why.
 NOT_RUN = {
+    "kinetics400/": "fetches public weights; tests/model/backbones/test_public.py has a stand-in",
     "r3d_18.pth": "needs a file of public weights; tests/model/test_weights.py",
     "model.onnx": "needs an export; tests/inference/test_export.py",
     "studies/branches": "needs a study; tests/studies/test_study.py",
