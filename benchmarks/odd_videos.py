@@ -58,7 +58,7 @@ def write_streams(path: Path, *streams: Stream, muxer: Mapping[str, str] | None 
         for each in streams:
             stream = container.add_stream(each.codec, rate=25, options=dict(each.options))
             assert isinstance(stream, VideoStream)
-            pixels = {"mjpeg": "yuvj420p", "png": "rgb24"}.get(each.codec, "yuv420p")
+            pixels = {"mjpeg": "yuvj420p", "png": "rgb24", "gif": "rgb8"}.get(each.codec, "yuv420p")
             stream.height, stream.width, stream.pix_fmt = *each.size, pixels
             each.setup(stream)
             made.append(stream)

@@ -20,6 +20,7 @@ from peakzoom.apps.batch.table import new_drafts
 from peakzoom.apps.batch.worker import Job, LabelOptions, Worker
 from peakzoom.apps.serve.limits import Limits
 from peakzoom.apps.serve.service import Service
+from peakzoom.apps.watch.records import SourceProblem
 from peakzoom.apps.watch.source import open_here
 from peakzoom.apps.watch.watch import watch
 from peakzoom.data.check import check
@@ -174,7 +175,12 @@ def explained(recognizer: Recognizer, files: list[Path], _: Path) -> list[str | 
 
 
 def watched(recognizer: Recognizer, files: list[Path], _: Path) -> list[str | None]:
-    return [failure(lambda file=file: list(watch(recognizer, file))) for file in files]
+    def look(file: Path) -> None:
+        for record in watch(recognizer, file):
+            if isinstance(record, SourceProblem) and record.lost:
+                raise DecodeError(file, record.reason)
+
+    return [failure(lambda file=file: look(file)) for file in files]
 
 
 def shown_on_the_page(recognizer: Recognizer, files: list[Path], _: Path) -> list[str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 import http.server
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -24,6 +26,8 @@ from recording import (
     events_in,
 )
 
+from peakzoom.apps.watch import source as sources
+from peakzoom.apps.watch.source import TimedFrame, _in_process
 from peakzoom.video.decode import decode
 
 # The command ------------------------------------------------------------------------------------------------------
@@ -107,6 +111,56 @@ def test_a_damaged_file(
     for facts in events_in(tmp_path / "e"):
         file = next((tmp_path / "e").glob(f"{facts['number']:06d}_*")) / facts["clip"]["file"]
         assert decode(file).info.frames == facts["clip"]["frames"] or facts["notes"]
+
+
+def crash_midway(*arguments: Any) -> Iterator[Any]:
+    """In the process that decodes: a decoder that takes it down after eight seconds of video."""
+    for item in _in_process(*arguments):
+        if isinstance(item, TimedFrame) and item.time >= 8.0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield item
+
+
+@pytest.mark.usefixtures("drawn_quickly")
+def test_the_event_that_is_on_when_the_decoder_crashes(
+    by_command: Callable[..., tuple[int, str, str]],
+    run: Path,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is in the table, the lines and the evidence once each, with why nothing follows; --resume adds nothing."""
+    monkeypatch.setattr(sources, "_in_process", crash_midway)
+    words = [
+        run,
+        video,
+        "--threshold",
+        0,
+        "--gap",
+        1000,
+        "--out",
+        tmp_path / "w",
+        "--evidence",
+        tmp_path / "e",
+    ]
+    code, _, err = by_command(*words)
+    assert code == 1 and "Traceback" not in err
+    lines = [json.loads(line) for line in (tmp_path / "w" / "windows.jsonl").read_text().splitlines()]
+    with (tmp_path / "w" / "events.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    (event,) = (line for line in lines if line["type"] == "event")
+    assert [line["type"] for line in lines[-3:]] == ["problem", "event", "end"]
+    assert lines[-3]["lost"] and "crashed" in lines[-3]["reason"] and lines[-3]["reason"] in err
+    assert (lines[-1]["events"], lines[-1]["recorded"], lines[-1]["stopped"]) == (1, 1, False)
+    (facts,) = events_in(tmp_path / "e")
+    for key in ("start", "end"):
+        assert facts[key] == event[key] and row[key] == f"{event[key]:.3f}"
+    assert facts["class"] == event["class"] == row["class"] and 7.0 < event["end"] <= 8.0
+    check(tmp_path / "e")
+    before = (tmp_path / "w" / "windows.jsonl").read_bytes()
+    code, _, err = by_command(*words, "--resume")
+    assert code == 0 and "has been watched to its end" in err
+    assert (tmp_path / "w" / "windows.jsonl").read_bytes() == before and len(events_in(tmp_path / "e")) == 1
 
 
 @pytest.mark.slow

@@ -299,21 +299,10 @@ def test_evaluate_calibrate_and_watch(long: Path, run: Path, tmp_path: Path) -> 
     assert "is damaged" in command("watch", own, file, code=2)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--cascade"], "--cascade stops among the views of a clip, and --events is about windows"),
-        (["--faithfulness"], "--faithfulness is about clips"),
-        (["--shard", "1/2"], "--shard is about clips"),
-        (["--full-cost"], "has no rule for events, at its full cost or any other"),
-    ],
-)
-def test_what_does_not_go_with_events(long: Path, run: Path, words: list[str], said: str) -> None:
-    assert said in command("evaluate", run, long / "clips.csv", "--events", *words, code=2)
-    if words == ["--full-cost"]:
-        assert "are about events: add --events" in command(
-            "evaluate", run, long / "clips.csv", *words, code=2
-        )
+def test_a_full_cost_that_is_not_there(long: Path, run: Path) -> None:
+    words = ("evaluate", run, long / "clips.csv", "--full-cost")
+    assert "has no rule for events, at its full cost or any other" in command(*words, "--events", code=2)
+    assert "--full-cost is about events: add --events" in command(*words, code=2)
 
 
 def test_a_rule_whose_early_exit_cannot_be(long: Path, run: Path, tmp_path: Path) -> None:
@@ -345,6 +334,41 @@ def test_a_rule_whose_early_exit_cannot_be(long: Path, run: Path, tmp_path: Path
         "watch", own, file, "--full-cost", "--no-rule", code=2
     )
     assert "threshold 0.4" in command("watch", own, file, "--full-cost")
+
+
+def test_files_that_cannot_be_watched(long: Path, run: Path, tmp_path: Path) -> None:
+    """A broken file among others, and one that ends early: the rest is measured, and what is left out is counted."""
+    for file in long.glob("*.mp4"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "test_00000.mp4").write_bytes(b"no video" * 100)
+    rows = (long / "clips.csv").read_text()
+    (tmp_path / "clips.csv").write_text(rows)
+    lost = sum(row.startswith("test_00000.mp4") for row in rows.splitlines())
+    words = ("evaluate", run, tmp_path / "clips.csv", "--events")
+    said = " ".join(command(*words, "--out", tmp_path / "one").split())
+    data = open_data(tmp_path / "clips.csv")
+    left = labelled_in(data, {tmp_path / "test_00001.mp4": 15.0})
+    assert f"{lost} of {lost + len(left)} segments lie where nothing could be decoded: left out" in said
+    assert "test_00000.mp4: " in said
+    written = json.loads((tmp_path / "one" / "events.json").read_text())
+    assert written["segments"] == len(left) and written["hours"] == pytest.approx(15 / 3600)
+    (tmp_path / "test_00001.mp4").write_bytes(b"")
+    assert "none of the 2 videos can be decoded" in command(*words, "--out", tmp_path / "two", code=2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["--cascade", "--reject", "--faithfulness", "--resume", "--shard 1/2", "--places {list}", "--crops 1"],
+)
+def test_what_plays_no_part_for_events(given: str, clips: Path, run: Path, tmp_path: Path) -> None:
+    words = given.format(list=clips / "clips.csv").split()
+    said = command("evaluate", run, "--events", *words, "--out", tmp_path / "none", code=2)
+    assert words[0] in said and "plays no part" in said
+    if given == "--crops 1":
+        said = command("calibrate", run, "--events", *words, code=2)
+        assert "plays no part" in said
+        for name in ("evaluate", "calibrate"):
+            assert "add --events" in command(name, run, "--ignore", "wave", code=2)
 
 
 def test_events_need_segments(clips: Path, run: Path, tmp_path: Path) -> None:

@@ -403,6 +403,19 @@ def test_nonsense_is_refused_without_a_word_about_the_server(
     assert not visitor.ask("no such function", as_file(place))["success"]
 
 
+def test_a_function_that_the_page_has_not(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    """That is the visitor's mistake, and not the server's."""
+    named = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    for name in ("nothing", "0", "../upload"):
+        answer = httpx.post(
+            f"{address.rstrip('/')}/gradio_api/call/{name}", json={"data": [named]}, timeout=60
+        )
+        assert 400 <= answer.status_code < 500, name
+        if name == "nothing":
+            assert "This is no request of this page" in answer.text
+    assert not [each for each in caplog.records if each.exc_info]
+
+
 def test_twenty_at_once_all_get_the_same_prediction(address: str, clip: Path, recognizer: Recognizer) -> None:
     name, score = recognizer.predict(clip, PROTOCOL).top(1)[0]
     with ThreadPoolExecutor(20) as pool:

@@ -186,7 +186,7 @@ class Camera:
     count: int
     live: bool = True
     gate: Callable[[int], None] = lambda number: None
-    between: dict[int, Break | SourceProblem | DecodeError] = field(default_factory=dict)
+    between: dict[int, Break | SourceProblem | Exception] = field(default_factory=dict)
     name: str = "camera"
     rate: float = 10.0
     height: int = 32
@@ -197,7 +197,7 @@ class Camera:
         for number in range(self.count):
             self.gate(number)
             other = self.between.get(number)
-            if isinstance(other, DecodeError):
+            if isinstance(other, Exception):
                 raise other
             if other is not None:
                 yield other
@@ -422,12 +422,16 @@ def test_nothing_is_joined_over_a_break() -> None:
     assert [event.start for event in of(Event, records[at:])] == [pytest.approx(3.0)]
 
 
-def test_what_goes_wrong_in_the_reader_is_raised_here() -> None:
+def test_what_goes_wrong_in_the_reader() -> None:
+    """A source that is lost ends in order, with what was on; an error of the program is raised."""
     error = DecodeError("camera", "a frame cannot be converted to RGB")
-    found: list[Record] = []
-    with pytest.raises(DecodeError) as caught:
-        found.extend(iter(watch(Recognizer(Engine()), Camera(50, live=False, between={30: error}))))
-    assert caught.value is error
+    found = list(watch(Recognizer(Engine()), Camera(50, live=False, between={30: error})))
+    windows, (problem, event, ended) = of(ScoredWindow, found), found[-3:]
+    assert problem == SourceProblem(windows[-1].end, error.reason, lost=True)
+    assert isinstance(event, Event) and event.end == windows[-1].end < 3.0
+    assert isinstance(ended, Ended) and (ended.events, ended.stopped) == (1, False)
+    with pytest.raises(KeyError, match="a bug"):
+        list(watch(Recognizer(Engine()), Camera(50, live=False, between={30: KeyError("a bug")})))
 
 
 def readers() -> list[threading.Thread]:

@@ -24,6 +24,7 @@ from terminal import environment, in_terminal
 import peakzoom
 from peakzoom import cli
 from peakzoom.cli.evaluate import show_pointing
+from peakzoom.cli.inputs import new_file
 from peakzoom.cli.study import _starts
 from peakzoom.data.entries import VideoSet
 from peakzoom.evaluation.pointing import PointedFrame, Pointing
@@ -218,6 +219,7 @@ def test_no_command(call: Call) -> None:
         ("predict {run} {video} --jsonl {new} --csv {tmp}/to_new", "would both write"),
         ("predict {run} {video} --jsonl {new} --csv {new}.settings.json", "would both write"),
         ("predict {run} {video} --jsonl {new} --csv {new}.lock", "would both write"),
+        ("predict {run} {video} --jsonl {new}.lock --csv {new}", "would both write"),
         ("predict {run} {clips} --jsonl {tmp}/no/such/folder.jsonl", "no folder"),
         ("evaluate {run} --faithfulness --cascade", "ask for one of them"),
         ("evaluate {run} --places {clips} --shard 1/2", "--places is for all"),
@@ -560,6 +562,20 @@ def test_evaluating_one_stage_on_other_data(call: Call, run: Path, clips: Path, 
     assert result.code == 0 and "val videos" in result.out
 
 
+def test_files_that_are_written_at_the_end(call: Call, clips: Path, tmp_path: Path) -> None:
+    """The second process that would write one is refused before its work, and what the first has written stays."""
+    out = tmp_path / "problems.csv"
+    listed = ("data", "check", clips / "clips.csv", "--out", out)
+    other = ("data", "prepare", "ucf101", clips, "--out", out)
+    with new_file(out, "--out"):
+        for words in (listed, other):
+            assert f"{out} is being written by another process: wait for it" in mistake(call(*words))
+        out.write_text("the first one's")
+    for words in (listed, other):
+        assert f"{out} exists: name another file for --out" in mistake(call(*words))
+    assert [each.name for each in tmp_path.iterdir()] == [out.name] and out.read_text() == "the first one's"
+
+
 def test_json_lines(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
     good = sorted(clips.rglob("test_*.mp4"))[:2]
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 80)
@@ -597,6 +613,13 @@ def test_json_lines(call: Call, run: Path, clips: Path, tmp_path: Path) -> None:
     )
     said = mistake(call("predict", run, good[0], *written[2:], *QUICK))
     assert "answers.csv exists: name another file for --csv, or remove it" in said
+
+    # Nor by another process that begins while the first one is at work.
+    for words in (("--csv", tmp_path / "at_once.csv"), ("--jsonl", tmp_path / "at_once.csv")):
+        with new_file(tmp_path / "at_once.csv", "--csv"):
+            said = mistake(call("predict", run, good[0], *words, *QUICK))
+        assert "at_once.csv is being written by another process: wait for it" in said
+    assert not list(tmp_path.glob("at_once*"))
 
     # To standard output instead of tables; and a file alone says what it said among others.
     alone = call("predict", run, good[1], "--jsonl", "-", *QUICK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from data.files import one_sentence, touch, write
 
@@ -50,6 +52,24 @@ def test_open_data_errors(tmp_path):
         with pytest.raises(UserError) as error:
             open_data(**arguments)
         assert says in one_sentence(error), arguments
+
+
+def test_what_another_layout_is_read_by(clips: Path, ucf_root: Path, ucf_lists: Path) -> None:
+    """Lists, their number and a root are refused where they would not count."""
+    listed, official = clips / "clips.csv", "and {} is for UCF101 or HMDB51: leave it out"
+    for path, kind in ((listed, "manifest"), (clips, "folder")):
+        for split in (2, 3):
+            with pytest.raises(UserError, match=f"{kind}, {official.format(f'split {split}')}"):
+                open_data(path, split=split)
+        with pytest.raises(UserError, match=f"{kind}, {official.format('splits .*')}"):
+            open_data(path, format=kind, splits=ucf_lists)
+    with pytest.raises(UserError, match=f"manifest, {official.format('splits .*')}"):
+        open_data(listed, splits=ucf_lists)
+    for path, kind in ((clips, "folder"), (ucf_root, "ucf101")):
+        splits = ucf_lists if kind == "ucf101" else None
+        with pytest.raises(UserError, match=f"{kind}, and root .* is for a list or a file of a tool: leave"):
+            open_data(path, splits=splits, root=clips)
+    assert open_data(listed, root=clips, split=1).classes == ["kick", "nod", "wave"]
 
 
 def test_open_data_reads_a_relative_path(tmp_path, monkeypatch):

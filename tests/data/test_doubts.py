@@ -45,9 +45,14 @@ def test_nothing_is_doubtful(tmp_path: Path) -> None:
             r"'caf\xe9' and 'cafe\u0301' differ only in how their letters are stored",
         ),
         (["\u212b", "\u00e5"], "differ only in case"),  # Angstrom, and a small a with a ring
-        (["ﬁt", "fit"], "'ﬁt' and 'fit' differ only in case, spaces or the form of letters"),
+        (
+            ["ﬁt", "fit"],
+            "'ﬁt' and 'fit' differ only in case, spaces, what is not seen, or the form of letters",
+        ),
         (["high jump", "high  jump"], "differ only in case, spaces"),
-        (["１", "1"], "differ only in case, spaces or the form of letters"),
+        (["wave", "wave\u200b"], "'wave' and 'wave\\u200b' differ only in case, spaces, what is not seen"),
+        (["run", "\ufeffrun\u202e"], "differ only in case, spaces, what is not seen"),
+        (["１", "1"], "differ only in case, spaces, what is not seen, or the form of letters"),
     ],
 )
 def test_names_that_nobody_tells_apart(names: list[str], how: str) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import io
+import lzma
 import os
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import av
+import numpy as np
 import odd_videos
 import pytest
 from av.format import formats_available
@@ -154,6 +159,14 @@ def without_index(path: Path) -> None:
     path.write_bytes(data[: data.index(b"moov") - 4])
 
 
+def write_tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("clips/a.mp4")
+        member.size = 99
+        archive.addfile(member, io.BytesIO(bytes(99)))
+
+
+S3 = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>'
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1\nsize 12345\n"
 
 
@@ -185,6 +198,16 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c9
         (lambda path: path.write_text("не найдено " * 200), "is a text, not a video"),
         (lambda path: path.write_text('{"error": "quota"}'), "is a JSON text, not a video"),
         (lambda path: path.write_bytes(b"PK\3\4" + bytes(99)), "is a ZIP archive, not a video: unpack it"),
+        (lambda path: path.write_bytes(bz2.compress(b"a" * 999)), "is a bzip2 archive, not a video: unpack"),
+        (lambda path: path.write_bytes(lzma.compress(b"a" * 999)), "is an xz archive, not a video: unpack"),
+        (write_tar, "is a tar archive, not a video: unpack it"),
+        (lambda path: path.write_text("../.git/annex/objects/f8/7J/S--1.mp4"), "is a git-annex pointer"),
+        (lambda path: path.write_text(S3), "is an XML text, not a video: a server may have sent it"),
+        (lambda path: path.write_text('[{ "error": 1}]'), "is a JSON text, not a video"),
+        (lambda path: path.write_text("{\\rtf1 text}"), "is a text, not a video"),
+        # Of which FFmpeg says that the index is missing, where they are called .mp4.
+        (lambda path: path.write_bytes(b"\x7fELF\2\1\1" + bytes(500)), "as a video: [^()]*$"),
+        (lambda path: path.write_bytes(b"\xff" * 5000), "as a video: [^()]*$"),
         (lambda path: path.write_bytes(b"%PDF-1.7\n" + bytes(99)), "is a PDF, not a video"),
         (
             lambda path: path.write_bytes(bytes(10_000)),
@@ -202,3 +225,32 @@ def test_the_reason_names_it(
     with pytest.raises(DecodeError, match=said):
         probe(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "clips" / "wave").mkdir(parents=True)
+    there = tmp_path / "clips" / "wave" / "first.mp4"
+    there.touch()
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "nowhere")
+    cases = {
+        there.with_name("frist.mp4"): f"no such file: did you mean {there}?",
+        tmp_path / "clps" / "wvae" / "first.mp4": f"no such file: did you mean {there}?",
+        there.with_name("quite_another.avi"): "no such file",
+        there.with_name("thing.mp4"): "no such file",  # only the ending is alike
+        tmp_path / "link.mp4": "a link that leads nowhere",
+    }
+    for path, said in cases.items():
+        assert reason(path) == said
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_file_that_is_cut_off_before_it_says_what_it_holds(codec: str, tmp_path: Path) -> None:
+    """Within what names the index, or in it, up to where a stream is known to be there."""
+    data = odd_videos.write(tmp_path / "whole.mp4", codec, 30).read_bytes()
+    index, known = data.rindex(b"moov") - 4, data.rindex(b"mdhd")
+    for place in (index - 5, index + 3, index + 9, *np.linspace(index + 20, known, 12).astype(int)):
+        path = tmp_path / "cut.mp4"
+        path.write_bytes(data[:place])
+        assert "the recording or the download was not finished" in reason(path), place
+    path.write_bytes(data[: index + 8] + bytes(len(data) - index - 8))  # whole, and damaged
+    assert "not finished" not in reason(path)

@@ -289,3 +289,75 @@ def test_a_last_frame_that_is_shown_for_long_is_no_early_end(tmp_path: Path) -> 
             container.mux(packet)
     info = probe(path)
     assert info.frames == 10 and info.problem is None
+
+
+GIF_FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def gif(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return odd_videos.write(tmp_path_factory.mktemp("gif") / "whole.gif", "gif", GIF_FRAMES).read_bytes()
+
+
+@pytest.mark.parametrize("padding", [b"", bytes(3), b"more"])
+def test_a_whole_gif(gif: bytes, padding: bytes, tmp_path: Path) -> None:
+    """Whatever stands behind its trailer, and a comment between frames and trailer."""
+    comment = b"\x21\xfe\x03;;;\x00"
+    for number, data in enumerate((gif + padding, gif[:-1] + comment + b";" + padding)):
+        path = tmp_path / f"{number}.gif"
+        path.write_bytes(data)
+        info = probe(path)
+        assert (info.frames, info.problem) == (GIF_FRAMES, None)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.71, 0.99])
+@pytest.mark.parametrize("spoil", ["cut", "zeros", "noise"])
+def test_a_gif_that_breaks_off(gif: bytes, share: float, spoil: str, tmp_path: Path) -> None:
+    """FFmpeg takes what follows for the rest of a frame; that is said, in files and in a watch."""
+    path, place = tmp_path / "v.gif", int(share * len(gif))
+    middle = {
+        "cut": b"",
+        "zeros": bytes(40),
+        "noise": np.random.default_rng(7).integers(64, 256, 40, np.uint8).tobytes(),
+    }[spoil]
+    path.write_bytes(gif[:place] + middle + (gif[place + 40 :] if middle else b""))
+    info = probe(path)
+    if info.frames < GIF_FRAMES or spoil == "cut":
+        assert info.problem and "what follows is damaged or cut off" in info.problem
+    source = open_source(path, same_size)
+    watched = list(source.items)
+    reasons = [item.reason for item in watched if isinstance(item, SourceProblem)]
+    assert sum(isinstance(item, TimedFrame) for item in watched) == info.frames
+    assert ("what follows is damaged" in "".join(reasons)) == ("what follows" in (info.problem or ""))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi", ".flv"])
+def test_a_file_that_ends_early(suffix: str, tmp_path: Path) -> None:
+    """What its header states and it does not hold is said, in files and in a watch, also where a frame is damaged."""
+    codec = "flv" if suffix == ".flv" else "mpeg4"
+    muxer = {"cluster_time_limit": "200"} if suffix == ".mkv" else None
+    whole = odd_videos.write(tmp_path / f"whole{suffix}", codec, 100, muxer=muxer)
+    with av.open(str(whole)) as container:
+        (stream,) = container.streams.video
+        place = [packet.pos for packet in container.demux(stream)][30]
+    path = tmp_path / f"v{suffix}"
+    path.write_bytes(whole.read_bytes()[: place + 9])
+    info = probe(path)
+    assert info.frames <= 31 and info.problem and "its header states" in info.problem
+    items = list(open_source(path, same_size).items)
+    assert sum(isinstance(item, TimedFrame) for item in items) == info.frames
+    last = items[-1]
+    assert isinstance(last, SourceProblem) and last.lost and last.reason in info.problem
+    assert not [item for item in open_source(whole, same_size).items if isinstance(item, SourceProblem)]
+
+
+def test_a_reader_that_may_not_go_where_it_wants(tmp_path: Path) -> None:
+    """NUT's looks for its index before the beginning of a file that is cut off, and goes on without."""
+    whole = odd_videos.write(tmp_path / "whole.nut", "mpeg4", 30)
+    data = whole.read_bytes()
+    found = []
+    for share in np.linspace(0.5, 0.99, 25):
+        path = tmp_path / "v.nut"
+        path.write_bytes(data[: int(share * len(data))])
+        found.append(probe(path).frames)
+    assert found == sorted(found) and 5 < found[0] < 30

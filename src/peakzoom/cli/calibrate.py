@@ -72,6 +72,7 @@ def calibrate(
     Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade`,
     `peakzoom predict runs/first clip.mp4 --cascade` and `peakzoom predict runs/first clip.mp4 --calibrated`
     """
+    rule.check(views.given())
     _check_asked(rule, rejecting)
     averaged, engine = views.views(), EngineOptions(device, "torch", precision)
     if rule.events:
@@ -146,10 +147,6 @@ def _check_asked(rule: RuleOptions, rejecting: RejectionOptions) -> None:
             "--events and --reject choose different things: ask for one of them, then for the other"
         )
     rejecting.check(rejecting.reject)
-    if not rule.events and rule != RuleOptions():
-        raise UserError(
-            "--false-alarms, --ignore and --full-cost are about events: add --events, or leave them out"
-        )
 
 
 def _load(engine: EngineOptions, run: str) -> Recognizer:

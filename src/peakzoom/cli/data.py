@@ -10,7 +10,7 @@ import typer
 
 from peakzoom.cli.console import print_result, say, show_table
 from peakzoom.cli.grouped import grouped
-from peakzoom.cli.inputs import check_new
+from peakzoom.cli.inputs import new_file
 from peakzoom.cli.options import DataArg, DataOptions
 from peakzoom.cli.shortcuts import read_model, show_shortcuts
 from peakzoom.utils.durable import write_csv
@@ -53,10 +53,16 @@ def check(
 
     Examples: `peakzoom data check clips/` and `peakzoom data check clips/ --against runs/mine`
     """
+    with new_file(out, "--out"):
+        _check(data, out, shortcuts, against, workers, reading)
+
+
+def _check(
+    data: Path, out: Path | None, shortcuts: bool, against: Path | None, workers: int, reading: DataOptions
+) -> None:
+    """Look at a data set, and write what is wrong with it to ``out``."""
     from peakzoom.data.check import check as look
 
-    if out is not None:
-        check_new(out, "--out")
     model = None if against is None else read_model(against)
     guessing = shortcuts or model is not None
     videos = _open(data, reading, guessing)
@@ -270,11 +276,15 @@ def prepare(
 
     Example: `peakzoom data prepare ucf101 downloads/`
     """
+    with new_file(out, "--out"):
+        _prepare(name, root, out)
+
+
+def _prepare(name: str, root: Path, out: Path | None) -> None:
+    """Unpack a data set, and write what is missing of it to ``out``."""
     from peakzoom.data.prepare import OFFICIAL
     from peakzoom.data.prepare import prepare as look
 
-    if out is not None:
-        check_new(out, "--out")
     official = OFFICIAL[name]
     with progress_bar("unpacking files") as progress:
         prepared = look(official, root, progress)

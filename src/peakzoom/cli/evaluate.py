@@ -62,6 +62,10 @@ class Amount:
         ),
     ] = None
 
+    def given(self) -> dict[str, object]:
+        """What is asked for, by its option."""
+        return {f"--{name}": value for name, value in vars(self).items()}
+
     def part(self, cascade: bool) -> tuple[int, int] | None:
         """Number and count of the shard, (2, 4) of "2/4"; None for all videos.
 
@@ -118,9 +122,9 @@ def evaluate(
     from peakzoom.evaluation.evaluate import score_shard
     from peakzoom.evaluation.unfinished import check_out, part_of
 
-    _check_events(watching, computing, amount)
-    averaged, part = views.views(), amount.part(computing.cascade)
+    watching.check({**amount.given(), **computing.given(), **views.given()})
     rejecting.check(computing.reject)
+    averaged, part = views.views(), amount.part(computing.cascade)
     recognizer = computing.load(run)
     if not watching.events:
         recognizer.choose_views(averaged)  # refuses views that it was not calibrated for
@@ -145,23 +149,6 @@ def evaluate(
     _report(result, f"{split} videos, {views.num_clips} x {views.crops} views", target)
     if recognizer.weights and Path(run).is_dir() and not _renew_card(run, target):
         raise typer.Exit(1)
-
-
-def _check_events(watching: EventOptions, computing: CascadeOptions, amount: Amount) -> None:
-    """Refuse what a watch of long files has no use for, and what only that has."""
-    if not watching.events:
-        if watching != EventOptions():
-            raise UserError("--ignore and --full-cost are about events: add --events, or leave them out")
-        return
-    if computing.cascade:
-        raise UserError(
-            "--cascade stops among the views of a clip, and --events is about windows of long files, whose early exit "
-            "'peakzoom calibrate --events' chooses: leave one of them out"
-        )
-    given = {"--faithfulness": amount.faithfulness, "--places": amount.places, "--resume": amount.resume}
-    for name, value in {**given, "--shard": amount.shard}.items():
-        if value:
-            raise UserError(f"{name} is about clips, and --events about long files: leave one of them out")
 
 
 def _name(parts: list[str], engine: str, computing: CascadeOptions) -> str:

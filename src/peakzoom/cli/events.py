@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +52,14 @@ class EventOptions:
             "--full-cost", help="With --events: the rule for every window by all branches, not a cheaper one."
         ),
     ] = False
+
+    def check(self, others: Mapping[str, object]) -> None:
+        """Refuse what plays no part: options of events without events, and ``others``, by their options, with them."""
+        own = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+        if own and not self.events:
+            raise UserError(f"--{own[0].replace('_', '-')} is about events: add --events, or leave it out")
+        if self.events and (given := [name for name, value in others.items() if value]):
+            raise UserError(f"--events watches the files, in which {given[0]} plays no part: leave it out")
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,13 @@ class TakenRule:
 def watched_files(
     recognizer: Recognizer, videos: VideoSet, options: WatchOptions
 ) -> tuple[dict[Path, Watched], list[Interval]]:
-    """Watch the files of all segments; what was seen, and the segments."""
+    """Watch the files of all segments: what was seen of those that can be decoded, and the segments in that.
+
+    What is wrong with a file is said, and how many segments lie where nothing was seen.
+
+    Raises:
+        UserError: nothing can be decoded.
+    """
     from peakzoom.apps.watch.measure import expect_one_label, files_of, labelled_in, watch_files
 
     expect_one_label(recognizer)
@@ -109,8 +125,15 @@ def watched_files(
     for each in watched.values():
         for problem in each.problems:
             say(f"{problem.path}: {problem.reason}")
+    every = labelled_in(videos, dict.fromkeys(files, math.inf), options.ignore or ())
+    watched = {file: each for file, each in watched.items() if each.windows}
+    if not watched:
+        raise UserError(f"none of the {len(files)} videos can be decoded: nothing is to be measured")
     lengths = {file: each.seconds for file, each in watched.items()}
-    return watched, labelled_in(videos, lengths, options.ignore or ())
+    seen = labelled_in(videos, lengths, options.ignore or ())
+    if len(seen) < len(every):
+        say(f"{len(every) - len(seen)} of {len(every)} segments lie where nothing could be decoded: left out")
+    return watched, seen
 
 
 def with_rule(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peakzoom.cli.options import DataOptions
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.lock import only_writer
 from peakzoom.utils.system import expect_place
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def check_apart(places: Mapping[str, Iterable[Path]]) -> None:
     """Refuse (UserError) outputs that are one place, however it is spelled; ``places`` has those of each option."""
     taken: dict[Path, str] = {}
     for option, files in places.items():
-        for place in {file.resolve() for file in files}:
+        for place in dict.fromkeys(file.resolve() for file in files):
             if place in taken:
                 raise UserError(
                     f"{taken[place]} and {option} would both write {place}: name another file for {option}"
@@ -91,3 +93,19 @@ def check_new(file: Path, option: str, way_out: str = "remove it") -> None:
         raise UserError(f"{file} exists: name another file for {option}, or {way_out}")
     if not file.parent.is_dir():
         raise UserError(f"{file.parent} is no folder: make it first, or name another file for {option}")
+
+
+@contextmanager
+def new_file(file: Path | None, option: str) -> Iterator[None]:
+    """Keep a new file, which is written when the work of the block is done, for this process; None: there is none.
+
+    Raises:
+        UserError: as :func:`check_new`, or another process is to write it.
+    """
+    if file is None:
+        yield
+        return
+    check_new(file, option)
+    with only_writer(file):
+        check_new(file, option)  # another process may just have written it
+        yield

@@ -155,6 +155,10 @@ class ViewOptions:
     num_clips: Annotated[int, view_option(help="Clips of a video.")] = 10
     crops: Annotated[int, view_option(help="Crops of a clip.")] = 3
 
+    def given(self) -> dict[str, object]:
+        """Whether others than the usual ones are asked for, by their options."""
+        return {"--clips, --num-clips or --crops": self != ViewOptions()}
+
     def views(self) -> Views:
         """The same, as the library takes it."""
         from peakzoom.video.sampling import Views
@@ -187,6 +191,10 @@ class CascadeOptions(EngineOptions):
         False
     )
     reject: RejectOpt = False
+
+    def given(self) -> dict[str, object]:
+        """What changes how a test video is predicted, by its option."""
+        return {"--cascade": self.cascade, "--reject": self.reject}
 
 
 @dataclass(frozen=True)

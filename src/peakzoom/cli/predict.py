@@ -14,7 +14,7 @@ import typer
 
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.grouped import grouped
-from peakzoom.cli.inputs import check_apart, check_new, find_videos
+from peakzoom.cli.inputs import check_apart, check_new, find_videos, new_file
 from peakzoom.cli.options import CalibratedOptions, RunArg, ViewOptions, hardware_option, output_option
 from peakzoom.utils.durable import explain_full_disk, write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
@@ -69,12 +69,15 @@ class Results:
 
         kept = None if self.jsonl == STDOUT else self.jsonl
         if kept is not None and self.csv is not None:
-            check_apart({"--jsonl": (kept, settings_file(kept), lock_of(kept)), "--csv": (self.csv,)})
+            check_apart(
+                {
+                    "--jsonl": (kept, settings_file(kept), lock_of(kept)),
+                    "--csv": (self.csv, lock_of(self.csv)),
+                }
+            )
         if kept is not None and not self.resume:
             for file in (kept, settings_file(kept)):
                 check_new(file, "--jsonl", "go on with it by --resume")
-        if self.csv is not None:
-            check_new(self.csv, "--csv")
         return kept
 
 
@@ -157,11 +160,12 @@ def _predict(
     if workers:
         start_early()
     kept = results.check_files()
-    recognizer = computing.load(run)
-    views = recognizer.choose_views(views)
-    paths = waiting = list(find_videos(map(Path, files)))
     failed, journal, lines = 0, None, list[dict[str, Any]]()
     with ExitStack() as stack:
+        stack.enter_context(new_file(results.csv, "--csv"))
+        recognizer = computing.load(run)
+        views = recognizer.choose_views(views)
+        paths = waiting = list(find_videos(map(Path, files)))
         if kept is not None:
             stack.enter_context(explain_full_disk(kept.parent, "go on with --resume"))
             settings = {**recognizer.settings(views), "top": results.top}
@@ -188,9 +192,9 @@ def _predict(
                 print_result(json.dumps(line))
             elif not isinstance(result, DecodeError):
                 _print_prediction(result, results.top)
-    if results.csv is not None:
-        with explain_full_disk(results.csv.parent, "run it again"):
-            _write_table(results.csv, lines, recognizer.classes, recognizer.rejection is not None)
+        if results.csv is not None:
+            with explain_full_disk(results.csv.parent, "run it again"):
+                _write_table(results.csv, lines, recognizer.classes, recognizer.rejection is not None)
     return len(paths), failed
 
 
@@ -201,6 +205,7 @@ def _write_table(
     from peakzoom.inference.prediction import TABLE, score_columns
 
     more = ["confidence", "rejected"] if rejecting else []
+    columns = [*TABLE, *more]
     rows = (
         [
             line["file"],
@@ -212,7 +217,7 @@ def _write_table(
         + [line["scores"]["fused"][name] if "scores" in line else "" for name in classes]
         for line in lines
     )
-    write_csv(file, [*TABLE, *more, *score_columns(classes, more)], rows)
+    write_csv(file, [*columns, *score_columns(classes, columns)], rows)
 
 
 def _named(line: dict[str, Any]) -> str:

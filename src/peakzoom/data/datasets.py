@@ -17,6 +17,7 @@ from peakzoom.data.layouts.ucf101 import read_ucf101
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.missing import missing
 
+OFFICIAL = ("ucf101", "hmdb51")  # with lists of three splits
 FORMATS = ("auto", "folder", "manifest", "ucf101", "hmdb51", "kinetics", *TOOLS)
 
 
@@ -44,8 +45,9 @@ def open_data(
         multi_label: a video may have several labels, in a manifest separated by ``;``.
 
     Raises:
-        UserError: path missing, empty or of another layout; unknown format; split not 1 to 3; fewer than two
-            classes with videos, or one whose name is no text; and as the reader of the format does.
+        UserError: path missing, empty or of another layout; unknown format; split not 1 to 3; splits, a split or a root
+            that the layout does not have; fewer than two classes with videos, or one whose name is no text; and as the
+            reader of the format does.
     """
     path = Path(path).expanduser()
     data = open_to_look(path, format, splits, split, root, multi_label, without_classes=False)
@@ -77,6 +79,7 @@ def open_to_look(
     if not path.exists():
         raise missing(path, "a folder of class folders, a manifest (CSV), or the file of an annotation tool")
     kind = _recognise(path, splits) if format == "auto" else format
+    _expect_meant(path, kind, splits, split, root)
     if kind == "folder":
         data = read_folder(path, without_classes)
         for file in filter(_looks_like_manifest, files_in(path)):
@@ -93,6 +96,20 @@ def open_to_look(
         data = read_kinetics(path, root)
     data.multi_label = multi_label
     return data
+
+
+def _expect_meant(
+    path: Path, kind: str, splits: str | Path | None, split: int, root: str | Path | None
+) -> None:
+    """Refuse (UserError) what says how another layout is read: nobody would see that it does not count."""
+    official, listed = kind in OFFICIAL, kind not in (*OFFICIAL, "folder")
+    for name, given, counts, expected in (
+        (f"splits {splits}", splits is not None, official, "UCF101 or HMDB51"),
+        (f"split {split}", split != 1, official, "UCF101 or HMDB51"),
+        (f"root {root}", root is not None, listed, "a list or a file of a tool"),
+    ):
+        if given and not counts:
+            raise UserError(f"{path} is read as {kind}, and {name} is for {expected}: leave it out")
 
 
 def _recognise(path: Path, splits: str | Path | None) -> str:

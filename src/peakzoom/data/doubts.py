@@ -53,13 +53,15 @@ def _names(classes: Sequence[str]) -> Iterator[str]:
     """Names that nobody could tell apart, or that no file can hold."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+        seen = "".join(each for each in name if unicodedata.category(each) != "Cf")  # nobody sees those
+        alike[" ".join(unicodedata.normalize("NFKC", seen).casefold().split())].append(name)
     for names in alike.values():
         if len(names) > 1:
             looks = Counter(unicodedata.normalize("NFC", name) for name in names)
             same = max(looks.values()) > 1  # then they look the same
             shown = " and ".join(ascii(name) if same else repr(name) for name in names)
-            how = "in how their letters are stored" if same else "in case, spaces or the form of letters"
+            how = "in case, spaces, what is not seen, or the form of letters"
+            how = "in how their letters are stored" if same else how
             yield f"classes {shown} differ only {how}: if they are one class, give them one name"
     if odd := [name for name in classes if not is_utf8(name)]:
         yield f"{_counted(len(odd), 'class')} with a name that is not UTF-8, so nothing can be trained: {some(odd)}"

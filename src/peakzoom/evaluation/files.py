@@ -24,7 +24,7 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from peakzoom.inference.early_exit import EarlyExit
-from peakzoom.inference.prediction import average
+from peakzoom.inference.prediction import average, classes_of, score_columns
 from peakzoom.model.config import BRANCHES
 from peakzoom.utils.durable import DRAFT, read_csv, write_csv
 from peakzoom.utils.errors import UserError, first_line
@@ -46,6 +46,9 @@ if TYPE_CHECKING:  # what only reads these files needs neither torchmetrics nor 
     from peakzoom.evaluation.rejection import RejectionScores
     from peakzoom.evaluation.results import Evaluation, Scored
 
+
+SCORES = ("path", "label", "class", "group", "branch", "predicted")  # the first columns of scores.csv
+CORNER = "true \\ predicted"  # the first one of confusion.csv
 
 # Written ---------------------------------------------------------------------------------------------------------
 
@@ -82,7 +85,7 @@ def write_evaluation(
     )
     write_csv(out / "per_class.csv", ["class", "videos", *branches], rows)
     counts = ([name, *row] for name, row in zip(classes, result.confusion.tolist(), strict=True))
-    write_csv(out / "confusion.csv", ["true \\ predicted", *classes], counts)
+    write_csv(out / "confusion.csv", [CORNER, *score_columns(classes, [CORNER])], counts)
     problems = ((each.path, each.reason) for each in result.problems)
     write_csv(out / "problems.csv", ["path", "reason"], problems)
     confusion_figure(result.confusion, classes).savefig(out / "confusion.png", dpi=110)
@@ -124,7 +127,12 @@ def _write_scores(file: Path, scored: Scored, branches: list[str], classes: list
         for each, entry in zip(scored.predictions, scored.entries, strict=True)
         for name in branches
     )
-    write_csv(file, ["path", "label", "class", "group", "branch", "predicted", *classes], rows)
+    write_score_rows(file, classes, rows)
+
+
+def write_score_rows(file: Path, classes: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write ``scores.csv``: :data:`SCORES`, then the score of each class."""
+    write_csv(file, [*SCORES, *score_columns(classes, SCORES)], rows)
 
 
 def _write_views(file: Path, scored: Scored, branches: list[str]) -> None:
@@ -232,9 +240,9 @@ def read_right(folder: Path) -> dict[Path, bool]:
 
 
 def read_score_rows(file: Path) -> tuple[list[str], list[list[str]]]:
-    """The columns of ``scores.csv``, and its rows as they are written."""
+    """The class names of ``scores.csv``, and its rows as they are written."""
     head, *rows = _rows(file)
-    return head, rows
+    return classes_of(head[len(SCORES) :], SCORES), rows
 
 
 def is_multi_label(folder: Path) -> bool:
@@ -252,13 +260,13 @@ def _rows(file: Path) -> list[list[str]]:
 
 def read_scores(file: Path) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
     """Read ``scores.csv`` back: scores (V, S) of each branch, labels (V,), class names."""
-    rows = _rows(file)
-    classes = rows[0][6:]
-    branches = list(dict.fromkeys(row[4] for row in rows[1:]))
+    classes, rows = read_score_rows(file)
+    branches = list(dict.fromkeys(row[4] for row in rows))
     scores = {
-        name: np.array([row[6:] for row in rows[1:] if row[4] == name], dtype=np.float64) for name in branches
+        name: np.array([row[len(SCORES) :] for row in rows if row[4] == name], dtype=np.float64)
+        for name in branches
     }
-    labels = np.array([int(row[1]) for row in rows[1:] if row[4] == branches[0]])
+    labels = np.array([int(row[1]) for row in rows if row[4] == branches[0]])
     return scores, labels, classes
 
 

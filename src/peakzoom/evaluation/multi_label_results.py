@@ -17,7 +17,7 @@ import numpy as np
 
 from peakzoom.data.entries import SEPARATOR, Problem
 from peakzoom.display.html import block_html, folded_html, name_html, row_html, table_html
-from peakzoom.evaluation.files import write_json, write_pointing
+from peakzoom.evaluation.files import write_json, write_pointing, write_score_rows
 from peakzoom.evaluation.multi_label import average_precision, f1, mean_average_precision, targets_of
 from peakzoom.evaluation.results import Scored, how_intervals
 from peakzoom.evaluation.stats import bootstrap, few_groups, groups_for_interval
@@ -200,7 +200,7 @@ def write_labels_evaluation(
     """Write the files of an evaluation into a folder; ``about`` as for the evaluation of one label a video."""
     branches, classes = list(result.branches), list(result.counts)
     rows = _score_rows(scored, branches, classes, thresholds)
-    write_csv(out / "scores.csv", ["path", "label", "class", "group", "branch", "predicted", *classes], rows)
+    write_score_rows(out / "scores.csv", classes, rows)
     np.savez(
         out / "views.npz",
         scores=np.stack([np.stack([each.views[name] for name in branches]) for each in scored.predictions]),

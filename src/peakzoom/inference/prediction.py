@@ -20,25 +20,29 @@ if TYPE_CHECKING:
 
 
 TABLE = ("file", "class", "score", "problem")  # the first columns of a table of predictions
+ESCAPE = "score:"
 
 
-def score_columns(classes: Sequence[str], more: Sequence[str] = ()) -> list[str]:
-    """The columns behind :data:`TABLE` and ``more``, one a class: its name, or ``score:NAME`` where that is taken.
+def score_columns(classes: Sequence[str], others: Sequence[str] = TABLE) -> list[str]:
+    """The columns behind ``others`` of a table, one a class: its name, or ``score:NAME`` where that is taken.
 
-    >>> score_columns(["wave", "file"])
-    ['wave', 'score:file']
+    No two are alike: a class that is itself called so gets one more in front.
+
+    >>> score_columns(["wave", "file", "score:file"])
+    ['wave', 'score:file', 'score:score:file']
     """
-    others = (*TABLE, *more)
-    taken = {*others, *classes}
-    names = []
-    for name in classes:
-        column = name
-        if name in others:
-            while column in taken:
-                column = f"score:{column}"
-            taken.add(column)
-        names.append(column)
-    return names
+    return [ESCAPE + name if _plain(name) in others else name for name in classes]
+
+
+def classes_of(columns: Sequence[str], others: Sequence[str] = TABLE) -> list[str]:
+    """The classes whose columns :func:`score_columns` has named."""
+    return [name.removeprefix(ESCAPE) if _plain(name) in others else name for name in columns]
+
+
+def _plain(name: str) -> str:
+    while name.startswith(ESCAPE):
+        name = name.removeprefix(ESCAPE)
+    return name
 
 
 class Effort(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from peakzoom.utils.errors import UserError, did_you_mean
 
@@ -27,12 +27,23 @@ def alike(path: Path) -> list[str]:
             ValueError,
         ):  # it may not be looked into, or is no name: then nothing is known to be like it
             return []
-        return [folder / each for each in get_close_matches(name, names, n=3)]
+        like = get_close_matches(name, names, n=3)
+        return [folder / each for each in like if get_close_matches(_stem(name), [_stem(each)])]
 
     found = [Path(path.anchor)]
     for part in path.parts[1 if path.anchor else 0 :]:
         found = [each for folder in found for each in close(folder, part)]
     return [str(each) for each in found[:1] if each != path]
+
+
+def _stem(name: str) -> str:
+    """What a name is without its ending, which most files of a folder share."""
+    return PurePath(name).stem
+
+
+def no_such_file(path: Path) -> str:
+    """Why a file that is not there cannot be opened, and what is called much like it."""
+    return DANGLING if os.path.islink(path) else f"no such file{did_you_mean('', (), alike(path))}"  # noqa: PTH114 - any text
 
 
 def missing(path: str | Path, expected: str) -> UserError:

@@ -7,6 +7,7 @@ neither a name nor a protocol, but an open file to read from, and it may take th
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -20,8 +21,8 @@ import av.logging
 from av.container import InputContainer
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.utils.missing import DANGLING
-from peakzoom.video.impostors import HEAD, UNFINISHED, impostor
+from peakzoom.utils.missing import no_such_file
+from peakzoom.video.impostors import HEAD, UNFINISHED, impostor, is_cut_off, is_mp4
 
 # FFmpeg's names of what is read. Not among them are playlists and lists of files (hls, dash, concat, imf), pictures by
 # pattern (image2), what opens files of its own (vobsub), what leads into a network (sdp, rtsp), text that FFmpeg
@@ -148,6 +149,13 @@ class _File(io.FileIO):
         ending = "".join(letter for letter in path.suffix if letter.isascii() and letter.isalnum())
         self.name = f"video.{ending}"
 
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """As FFmpeg's own reading of files: where it may not go, its demuxer hears so and goes on without."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EINVAL)
+
     def __del__(self) -> None:
         self.close()
 
@@ -160,7 +168,7 @@ def open_file(path: Path) -> InputContainer:
         _check(path, os.fstat(file.fileno()))
         head = file.read(HEAD)
     except FileNotFoundError as error:
-        raise DecodeError(path, DANGLING if path.is_symlink() else "no such file") from error
+        raise DecodeError(path, no_such_file(path)) from error
     except (OSError, ValueError) as error:
         if isinstance(error, DecodeError):
             raise
@@ -168,11 +176,15 @@ def open_file(path: Path) -> InputContainer:
             path, f"cannot be opened: {one_line(error)}"
         ) from error  # ValueError: a null character
     try:
-        return _open(file)
+        container = _open(file)
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
         _refuse(path, file, head, error)
+    if not container.streams.video and is_cut_off(file):
+        container.close()
+        raise DecodeError(path, f"is cut off before it says what it holds: {UNFINISHED}")
+    return container
 
 
 def _check(path: Path, status: os.stat_result) -> None:
@@ -204,9 +216,11 @@ def _refuse(path: Path, file: _File, head: bytes, error: Exception) -> NoReturn:
     log = "".join(line for _, _, line in logs)
     if "not on whitelist" in log:
         raise DecodeError(path, "is in no format of videos that is read here") from error
-    missing = (
-        f" (moov atom not found: its index is missing, {UNFINISHED})" if "moov atom not found" in log else ""
-    )
+    missing = ""
+    if "moov atom not found" in log and is_mp4(head):  # FFmpeg looks for it in all that is called .mp4
+        missing = f" (moov atom not found: its index is missing, {UNFINISHED})"
+    elif isinstance(error, av.EOFError) or is_cut_off(file):
+        missing = f" (it is cut off before it says what it holds: {UNFINISHED})"
     raise DecodeError(path, f"cannot be read as a video: {one_line(error)}{missing}") from error
 
 

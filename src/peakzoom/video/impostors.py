@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
+from typing import BinaryIO
 
 HEAD = 1024  # bytes that tell
 
-# How a file begins, after white space and in small letters; what it is; and the way out.
-BEGINNINGS = (
-    (b"version https://git-lfs", "a Git LFS pointer", "'git lfs pull' fetches the video"),
-    (b"/annex/objects/", "a git-annex pointer", "'git annex get' fetches the video"),
-    (b"#extm3u", "a playlist", "name the video that it leads to"),
-    (b"ffconcat", "a playlist", "name the videos that it leads to"),
-    (b"[playlist]", "a playlist", "name the video that it leads to"),
-    (b"v=0", "a description of a stream", "name the stream's address"),
-    (b"<?xml", "an XML text", "name a video"),
-    (b"{", "a JSON text", "a server may have sent it in place of the video"),
-    (b"pk\x03\x04", "a ZIP archive", "unpack it"),
-    (b"rar!", "a RAR archive", "unpack it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
-    (b"\x1f\x8b", "a gzip archive", "unpack it"),
-    (b"%pdf", "a PDF", "name a video"),
-)
 UNFINISHED = "the recording or the download was not finished"
 SENT = "a server sent it in place of the video: download it again"
+PERHAPS = "a server may have sent it in place of the video"
+# How a file begins, after white space and in small letters; what it is; and the way out.
+BEGINNINGS = (
+    (rb"version https://git-lfs", "a Git LFS pointer", "'git lfs pull' fetches the video"),
+    (rb"\S*/annex/objects/", "a git-annex pointer", "'git annex get' fetches the video"),
+    (rb"#extm3u", "a playlist", "name the video that it leads to"),
+    (rb"ffconcat", "a playlist", "name the videos that it leads to"),
+    (rb"\[playlist\]", "a playlist", "name the video that it leads to"),
+    (rb"v=0", "a description of a stream", "name the stream's address"),
+    (rb"<\?xml", "an XML text", PERHAPS),
+    (rb"\[*\{\s*[\"}]", "a JSON text", PERHAPS),
+    (rb"pk\x03\x04", "a ZIP archive", "unpack it"),
+    (rb"rar!", "a RAR archive", "unpack it"),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+    (rb"\x1f\x8b", "a gzip archive", "unpack it"),
+    (rb"bzh[1-9]1ay&sy", "a bzip2 archive", "unpack it"),
+    (rb"\xfd7zxz\x00", "an xz archive", "unpack it"),
+    (rb"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it"),
+    (rb".{257}ustar", "a tar archive", "unpack it"),
+    (rb"%pdf", "a PDF", "name a video"),
+)
 
 # A page begins with one of these (MIME Sniffing, WHATWG, 7.1), behind comments and what XML puts first.
 PAGE = re.compile(
@@ -32,6 +39,14 @@ PAGE = re.compile(
     rb"<(!doctype html|(html|head|body|meta|title|script|style|iframe|div|table|font|h1|br|a|b|p)[\s>])",
     re.DOTALL,
 )
+FIRST_BOXES = (
+    b"ftyp",
+    b"wide",
+    b"mdat",
+    b"free",
+    b"skip",
+    b"moov",
+)  # with which an MP4 or QuickTime file begins
 MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
@@ -43,15 +58,36 @@ def impostor(head: bytes) -> str | None:
     if PAGE.match(begins):
         return f"an HTML page, not a video: {SENT}"
     for beginning, what, way_out in BEGINNINGS:
-        if begins.startswith(beginning):
+        if re.match(beginning, begins, re.DOTALL):
             if what == "an XML text" and b"<mpd" in begins:
                 what, way_out = "a playlist", "name the video that it leads to"
             return f"{what}, not a video: {way_out}"
     if not head.strip(b"\0"):
         return f"empty but for zeros, not a video: {UNFINISHED}"
-    return (
-        "a text, not a video: a server may have sent it in place of the video" if _is_text(begins) else None
-    )
+    return f"a text, not a video: {PERHAPS}" if _is_text(begins) else None
+
+
+def is_mp4(head: bytes) -> bool:
+    """Whether an MP4 or QuickTime file begins so."""
+    return head[4:8] in FIRST_BOXES
+
+
+def is_cut_off(file: BinaryIO) -> bool:
+    """Whether an MP4 or QuickTime file ends within one of its boxes, which state their lengths (ISO/IEC 14496-12)."""
+    place, length = 0, file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if not is_mp4(file.read(8)):
+        return False
+    while place < length:
+        file.seek(place)
+        head = file.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:  # the length stands behind the name
+            size = int.from_bytes(head[8:], "big")
+        if size < 8:  # up to the end; or no length
+            return False
+        place += size
+    return place > length
 
 
 def _is_text(head: bytes) -> bool:

@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from peakzoom.video.faults import told
+from peakzoom.video.gif import ends_whole
 
 UNREADABLE = 10  # times in a row that reading fails, after which it has ended; mpv's demux_lavf.c has it so
 UNDECODABLE = 10_000  # packets in a row that cannot be decoded, after which the rest is noise
@@ -48,6 +49,11 @@ class Losses:
     empty: int = 0  # without a byte, where that stands for no frame that was left out on purpose
     first: tuple[int, Exception] | None = None  # frames before the first of those, and what was wrong with it
     ended: tuple[int, str, Exception] | None = None  # frames before the early end, what ended, and why
+
+    @property
+    def none(self) -> bool:
+        """Whether every packet gave its frame, damaged or not."""
+        return not (self.packets or self.silent or self.empty or self.ended)
 
     def lost(self, error: Exception, packets: int = 1) -> None:
         """Count packets."""
@@ -140,7 +146,7 @@ def stored_packets(
     container: InputContainer, stream: VideoStream, losses: Losses, live: bool = False
 ) -> Iterator[Packet[VideoStream] | None]:
     """Packets as they are stored; the last one, or None, has the decoder give what it holds back."""
-    unread = 0
+    unread, final = 0, b""
     packets = container.demux(stream)
     while True:
         try:
@@ -160,7 +166,10 @@ def stored_packets(
             failure = error
             continue
         if packet is None:
+            if container.format.name == "gif" and not losses.ended and not ends_whole(final):
+                losses.ended = losses.frames, "reading", OSError("what follows is damaged or cut off")
             return
+        final = bytes(packet) if packet.size and container.format.name == "gif" else final
         if unread and packet.size:
             losses.lost(failure, unread)
         elif unread:  # nothing has come after it

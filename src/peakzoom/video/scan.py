@@ -202,7 +202,7 @@ def _scan_stream(
         problems.append(f"timestamps are missing or out of order, {rate:g} fps assumed")
     fps = (len(times) - 1) / float(times[-1]) if times[-1] > 0 else rate
     shown = float((getattr(last, "duration", None) or 0) * (stream.time_base or 0)) or (1 / fps if fps else 0)
-    if stated and not problems and (early := _ends_early(container, stream, float(times[-1]) + shown)):
+    if stated and losses.none and (early := ends_early(container, stream, float(times[-1]) + shown)):
         problems.append(early)
 
     shape, slip = displayed_shape(container, stream, first)
@@ -225,7 +225,7 @@ def _scan_stream(
     return Scan(info, times, stream.index, shape.crop, held)
 
 
-def _ends_early(container: InputContainer, stream: VideoStream, seconds: float) -> str | None:
+def ends_early(container: InputContainer, stream: VideoStream, seconds: float) -> str | None:
     """What the header promises and the file does not hold, where that is far from what its frames last."""
     if container.format.name.split(",")[0] not in STATING:
         return None

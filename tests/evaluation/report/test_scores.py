@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic import ALL, COMP, DISC, ORIG, make_scores, write_folder
 
-from peakzoom.evaluation.files import find_evaluation, read_evaluation
+from peakzoom.evaluation.files import SCORES, find_evaluation, read_evaluation
 from peakzoom.evaluation.report.page import write_report
 from peakzoom.utils.errors import UserError
 
@@ -100,3 +102,32 @@ def test_files_that_contradict_one_another(tmp_path: Path) -> None:
         told = "average" if word == "NaN" else word.strip()
         with pytest.raises(UserError, match=f"{told}.*evaluate again$"):
             read_evaluation(folder)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["path", "label", "fused"],
+        ["score:path", "path", "wave"],
+        ["branch", "score:score:branch", "score:branch"],
+    ],
+)
+def test_classes_called_as_columns_are(classes: list[str], tmp_path: Path) -> None:
+    """No two columns of a table are called alike, and the names come back."""
+    given = replace(make_scores(6, ALL, 2, 1, 3), classes=classes)
+    folder = write_folder(given, tmp_path / "evaluation")
+    for name in ("scores.csv", "confusion.csv"):
+        with (folder / name).open(newline="", encoding="utf-8") as stream:
+            columns, *rows = csv.reader(stream)
+        assert len(columns) == len(set(columns)) == len(rows[0])
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as stream:
+        table = list(csv.DictReader(stream))
+    columns = list(table[0])[len(SCORES) :]
+    for at, row in enumerate(row for row in table if row["branch"] == "fused"):
+        assert row["path"] == given.paths[at] and classes[int(row["label"])] == row["class"]
+        assert [float(row[name]) for name in columns] == given.means["fused"][at].tolist()
+    read = read_evaluation(folder)
+    assert read.classes == classes
+    for name in given.branches:
+        np.testing.assert_array_equal(read.means[name], given.means[name])
+    write_report(folder)

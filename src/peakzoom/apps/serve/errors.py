@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi.exceptions import RequestValidationError
+from gradio.route_utils import FnIndexInferError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -77,4 +78,4 @@ def _own_mistake(request: Request, error: Exception) -> Response:
     return PlainTextResponse(OWN_MISTAKE, 500)  # Starlette raises the error on, for the log
 
 
-HANDLERS = {RequestValidationError: _unreadable, Exception: _own_mistake}
+HANDLERS = {RequestValidationError: _unreadable, FnIndexInferError: _unreadable, Exception: _own_mistake}

@@ -24,7 +24,7 @@ from peakzoom.evaluation.event_intervals import EventIntervals
 from peakzoom.evaluation.events import EventScores, Interval, f1_and_false_alarms, score_events
 from peakzoom.inference.early_exit import Work
 from peakzoom.inference.recognizer import Recognizer
-from peakzoom.utils.errors import UserError
+from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.segments import segment_of
 
 
@@ -107,7 +107,7 @@ def watch_files(
     options: WatchOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Path, Watched]:
-    """Score all windows of each file.
+    """Score all windows of each file; one that cannot be opened has none, and its reason.
 
     Raises:
         UserError: the model is for several labels, whose events may overlap.
@@ -115,24 +115,30 @@ def watch_files(
     expect_one_label(recognizer)
     found: dict[Path, Watched] = {}
     for file in files:
-        windows, problems, breaks, started, seconds = [], [], [], None, 0.0
-        for record in watch(recognizer, file, options):
-            if isinstance(record, ScoredWindow):
-                windows.append(record)
-            elif isinstance(record, Started):
-                started = record
-            elif isinstance(record, SourceProblem):
-                problems.append(Problem(str(file), record.reason))
-            elif isinstance(record, Break):
-                breaks.append(len(windows))
-            elif isinstance(record, Ended):
-                seconds = record.seconds
-        assert started is not None
-        length, every = started.window or 0.0, started.every or 0.0
-        found[file] = Watched(windows, seconds, length, every, problems, tuple(breaks))
+        try:
+            found[file] = _watched(recognizer, file, options)
+        except DecodeError as error:
+            found[file] = Watched([], 0.0, 0.0, 0.0, [Problem(str(file), error.reason)])
         if progress:
             progress(len(found), len(files))
     return found
+
+
+def _watched(recognizer: Recognizer, file: Path, options: WatchOptions) -> Watched:
+    windows, problems, breaks, started, seconds = [], [], [], None, 0.0
+    for record in watch(recognizer, file, options):
+        if isinstance(record, ScoredWindow):
+            windows.append(record)
+        elif isinstance(record, Started):
+            started = record
+        elif isinstance(record, SourceProblem):
+            problems.append(Problem(str(file), record.reason))
+        elif isinstance(record, Break):
+            breaks.append(len(windows))
+        elif isinstance(record, Ended):
+            seconds = record.seconds
+    assert started is not None
+    return Watched(windows, seconds, started.window or 0.0, started.every or 0.0, problems, tuple(breaks))
 
 
 def thinned(watched: Watched, nth: int = 1, lead: float | None = None) -> Watched:

@@ -43,6 +43,7 @@ from peakzoom.video.decode import to_rgb
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import streamed
 from peakzoom.video.packets import Losses, Number, Origin, decoded_frames
+from peakzoom.video.scan import ends_early
 from peakzoom.video.shape import displayed_shape
 from peakzoom.video.streams import choice, stream_order, untried_stream
 
@@ -181,7 +182,7 @@ def shown_name(source: str | Path) -> str:
 
 
 def _source_at(place: _Place, size: SizeOf, number: Number | None, patience: float) -> Source:
-    container, stream, ahead, rest, chosen = _open_stream(place, number, patience)
+    container, stream, losses, ahead, rest, chosen = _open_stream(place, number, patience)
     frames = [each for each in ahead if isinstance(each, av.VideoFrame)]
     base = float(stream.time_base or 0)
     rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -211,7 +212,16 @@ def _source_at(place: _Place, size: SizeOf, number: Number | None, patience: flo
     def items() -> Iterator[SourceItem]:
         with reason_of(place.name):
             yield from problems
-            yield from _timed(chain(ahead, rest), Timeline(rate, clock), base)
+            timeline = Timeline(rate, clock)
+            yield from _timed(chain(ahead, rest), timeline, base)
+            end = timeline.now + (1 / rate if rate else 0.0)
+            if (
+                place.is_file
+                and clock is not None
+                and losses.none
+                and (early := ends_early(container, stream, end))
+            ):
+                yield SourceProblem(timeline.now, early, lost=True)
 
     return Source(place.name, place.live, rate, *displayed, items(), convert, container.close)
 
@@ -284,6 +294,7 @@ class _Opened(NamedTuple):
 
     container: InputContainer
     stream: VideoStream
+    losses: Losses
     ahead: list[Decoded]  # its first frames, and what came between them
     rest: Iterator[Decoded]
     choice: str | None  # a line on which stream of several it is
@@ -309,7 +320,7 @@ def _open_stream(place: _Place, number: Number | None, patience: float) -> _Open
                 ahead = _look_ahead(rest, 1 if place.live else LOOKAHEAD)
                 if any(isinstance(each, av.VideoFrame) for each in ahead):
                     opened.pop_all()
-                    return _Opened(container, stream, ahead, rest, choice(stream, order, reasons))
+                    return _Opened(container, stream, losses, ahead, rest, choice(stream, order, reasons))
                 reason = "its video stream holds no frame"
                 if why := losses.why(_reason):
                     reason = f"no frame can be decoded: {why}"

@@ -77,7 +77,9 @@ def watch(
     """Slide windows over a video, and yield each record as soon as it is known.
 
     The first record is :class:`~peakzoom.apps.watch.records.Started`, the last one
-    :class:`~peakzoom.apps.watch.records.Ended`. A :class:`~peakzoom.apps.watch.records.ScoredWindow` comes once it is
+    :class:`~peakzoom.apps.watch.records.Ended`, also where a file hangs or crashes the decoder, which is a
+    :class:`~peakzoom.apps.watch.records.SourceProblem` before it. A
+    :class:`~peakzoom.apps.watch.records.ScoredWindow` comes once it is
     scored, an event once nothing that follows can change it.
 
     Args:
@@ -93,8 +95,7 @@ def watch(
     Raises:
         UserError: a class to ignore is unknown, what is calibrated is for other views than a window's, or the model
             cannot exit early; at once, before anything is read. While it runs: the file is not the one of the ``past``.
-        DecodeError: the source cannot be opened or gives no frame; at once, unless it is to be tried again. While it
-            runs: a file hangs or crashes the decoder.
+        DecodeError: the source cannot be opened or gives no frame; at once, unless it is to be tried again.
     """
     options = options or WatchOptions()
     check(recognizer, [source], options)
@@ -116,8 +117,8 @@ def watch_all(
 ) -> Iterator[tuple[int, Record]]:
     """:func:`watch` several sources with one model, a window of each in turn; records come with the source's place.
 
-    A source that cannot be opened, or whose file hangs or crashes the decoder, has a
-    :class:`~peakzoom.apps.watch.records.SourceProblem` for it and ends; the others go on.
+    A source that cannot be opened has a :class:`~peakzoom.apps.watch.records.SourceProblem` for it and ends; the others
+    go on.
 
     Raises:
         UserError: as :func:`watch`.
@@ -168,7 +169,7 @@ def _turns(
     clock: Callable[[], float],
     alone: bool = False,
 ) -> Iterator[tuple[int, Record]]:
-    """Records of the sources in turn. An error of one that is ``alone`` is raised."""
+    """Records of the sources in turn. One that is ``alone`` and cannot be opened raises that error."""
     changed, left, size = threading.Condition(), threading.Event(), recognizer.preprocess.test_size
 
     def is_over() -> bool:
@@ -194,7 +195,7 @@ def _turns(
                     yield from ((place, record) for record in watched[place].handle(item))
                     continue
             except DecodeError as error:
-                if alone:
+                if alone and not watched[place].opened:
                     raise
                 yield place, SourceProblem(watched[place].seconds, error.reason, lost=True)
             yield from ((place, record) for record in watched[place].end(stopped=False))

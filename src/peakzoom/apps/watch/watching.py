@@ -41,6 +41,9 @@ class Watching:
         clock: seconds, from any origin.
         changed: shared with the other sources that are watched.
         past: what an earlier process has written of the source; that is not reported again.
+
+    Attributes:
+        opened: the source has been there.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Watching:
         self._tracks = tracks(recognizer.classes, options, recognizer.thresholds)
         self._began = clock()
         self._end, self._scored, self._early, self._dropped = 0.0, 0, 0, 0
+        self.opened = False
         self._known = 0 if past is None else past.events  # events that come and are reported already
         self._lines: Iterator[Line] = iter(())  # of the past that the source gives again
         self._next: Line | None = None  # the first of them
@@ -129,6 +133,7 @@ class Watching:
             every=every and every * self._options.nth,
             began=datetime.now(timezone.utc) if source.live else None,
         )
+        self.opened = True
         if self._past is None:
             yield started
         elif source.live:  # what is past does not come again

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from peakzoom.evaluation.files import read_score_rows, read_summary, reading
+from peakzoom.evaluation.files import SCORES, read_score_rows, read_summary, reading
 from peakzoom.evaluation.multi_label import mean_average_precision
 from peakzoom.evaluation.multi_label_results import (
     LabelScores,
@@ -155,12 +155,12 @@ def read_labels(folder: Path, wanted: Sequence[str] = ()) -> LabelsNumbers:
 
 def _read_scores(file: Path) -> tuple[list[str], dict[str, np.ndarray], list[str | None]]:
     """Class names, scores (V, S) of each branch, and the groups of the videos."""
-    head, rows = read_score_rows(file)
+    classes, rows = read_score_rows(file)
     means: dict[str, list[list[float]]] = {}
     for row in rows:
-        means.setdefault(row[4], []).append([float(value) for value in row[6:]])
+        means.setdefault(row[4], []).append([float(value) for value in row[len(SCORES) :]])
     owners = [row[3] or None for row in rows if row[4] == "fused"]
-    return head[6:], {name: np.array(values) for name, values in means.items()}, owners
+    return classes, {name: np.array(values) for name, values in means.items()}, owners
 
 
 def _by_views(
