@@ -11,7 +11,7 @@ help:
 	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
 	@echo 'make test         run the tests on all cores, without the slow ones (PYTEST_ARGS="-n 0 tests/model" to choose)'
 	@echo 'make test-all     run every test, as CI does'
-	@echo 'make lint         ruff, mypy, import-linter and the bounds of the house, changing nothing'
+	@echo 'make lint         ruff, mypy, import-linter, the bounds of the house and the Dockerfile, changing nothing'
 	@echo 'make house        lines of each room of src/peakzoom, and what is over its bound'
 	@echo 'make format       let ruff sort imports and lay out the code'
 	@echo 'make docs         build the site of docs/ into site/, strictly (Python 3.11 or newer)'
@@ -51,6 +51,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python .ci/house.py
+	@if test -x $(BIN)/hadolint; then $(BIN)/hadolint Dockerfile; else echo "Dockerfile not linted: no hadolint here"; fi
 
 house: $(STAMP)
 	$(BIN)/python .ci/house.py

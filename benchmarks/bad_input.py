@@ -244,7 +244,7 @@ def visited(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: P
     """Outcomes of the web page: the table of its tab for several files, and the film of the other, which agree."""
     from visiting import Visitor
 
-    from peakzoom.apps.serve.page import server
+    from peakzoom.apps.serve.server import server
 
     found = Counter[str]()
     with server(model, PROTOCOL) as address:

@@ -10,6 +10,7 @@ request has no answer or not the right one, if nobody asked, or if the server do
 from __future__ import annotations
 
 import argparse
+import html
 import os
 import signal
 import statistics
@@ -76,7 +77,8 @@ def main() -> None:
             if not found["success"]:
                 outcome = str(found["output"]["error"])
             elif film:
-                right = found["output"]["data"][0].startswith(f"{name}, {score:.2f}.")
+                shown = found["output"]["data"][0]
+                right = f"{html.escape(name)}</strong>, with a score of {score:.2f}." in shown
                 outcome = "answered" if right else "answered otherwise"
             else:
                 row = found["output"]["data"][0]["data"][0]

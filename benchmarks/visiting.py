@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Visitor:
                 if line.startswith("data:"):
                     message = json.loads(line[5:])
                     if message["msg"] in ("process_completed", "unexpected_error"):
-                        return dict(message)
+                        return _with_problem(message)
         return {"success": False, "output": {"error": "the connection was closed"}}
 
     def recognise(self, file: Path, film: bool = False) -> dict[str, Any]:
@@ -71,6 +72,15 @@ class Visitor:
             return {"success": False, "output": {"error": sent.text}}
         place = as_file(sent.json()[0])
         return self.ask(ONE, place, "the prediction") if film else self.ask(SEVERAL, [place])
+
+
+def _with_problem(message: dict[str, Any]) -> dict[str, Any]:
+    """The last message; where the page shows the sentence of an error in place of a result, that counts as one."""
+    data = message["output"].get("data") or []
+    for part in data:
+        if isinstance(part, str) and (found := re.search(r'role="alert">(.*?)</p>', part, re.S)):
+            return {**message, "success": False, "output": {**message["output"], "error": found[1]}}
+    return dict(message)
 
 
 def as_file(path: str | None, **more: Any) -> dict[str, Any]:

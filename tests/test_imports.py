@@ -18,6 +18,8 @@ LAZY: dict[str, dict[str, str]] = {
     "apps/batch/label.py": {"pyarrow": RAY, "ray": RAY},
     "apps/batch/listing.py": {"fsspec": RAY},
     "apps/batch/table.py": {"pyarrow": RAY, "pyarrow.compute": RAY, "pyarrow.parquet": RAY},
+    "apps/serve/server.py": {"peakzoom.apps.serve.page": "extra serve; the API alone needs no Gradio"},
+    "apps/serve/service.py": {"peakzoom.explanation.write": MATPLOTLIB},
     "data/archives.py": {"rarfile": "extra train; zip and tar archives need none"},
     "data/workers.py": {"resource": "not on Windows"},
     "evaluation/files.py": {"peakzoom.display.figures": f"{MATPLOTLIB}; model cards only read"},

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("gradio", reason="needs Gradio: pip install '.[serve]'")
+pytest.importorskip("starlette", reason="needs FastAPI: pip install '.[api]'")
 
 from starlette.types import Message, Receive, Scope, Send
 
 from peakzoom.apps.serve import uploads
-from peakzoom.apps.serve.border import Border, listenable
+from peakzoom.apps.serve.border import Border
+from peakzoom.apps.serve.listening import listenable
 from peakzoom.apps.serve.uploads import Uploads
 from peakzoom.utils.errors import UserError
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from peakzoom.apps.serve.about import about, averaged
 from peakzoom.apps.serve.limits import Limits
-from peakzoom.apps.serve.page import _about, _averaged
 from peakzoom.apps.serve.service import Service
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.records import ScoredWindow, to_line
@@ -107,8 +107,8 @@ def test_other_ways_in_show_the_same_scores(
         assert json.loads(json.dumps(to_line(one, 5))) in watched
 
     service = Service(calibrated, calibrated.choose_views(None), Limits(), tmp_path)
-    assert "at the temperature" in _about(service) and "as those of `peakzoom predict`" in _averaged(service)
-    assert "are not calibrated" in _about(Service(plain, ONE, Limits(), tmp_path))
+    assert "at the temperature" in about(service) and "as those of 'peakzoom predict'" in averaged(service)
+    assert "are not calibrated" in about(Service(plain, ONE, Limits(), tmp_path))
 
 
 def _dicts(value: object) -> list[object]:

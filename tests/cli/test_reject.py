@@ -11,8 +11,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from test_calibrated import QUICK, call
 
+from peakzoom.apps.serve.about import about
 from peakzoom.apps.serve.limits import Limits
-from peakzoom.apps.serve.page import _about, _explain
+from peakzoom.apps.serve.page import answers
 from peakzoom.apps.serve.service import Service
 from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.options import WatchOptions
@@ -78,14 +79,14 @@ def test_every_way_says_the_same(
             assert float(row["confidence"]) == wanted[row["file"]].confidence.value  # type: ignore[union-attr]
 
     service = Service(recognizer, recognizer.choose_views(None), Limits(), tmp_path)
-    assert "It says none of these where the" in _about(service)
-    assert "It names one of them" in _about(Service(plain, ONE, Limits(), tmp_path))
+    assert "It says none of these where the" in about(service)
+    assert "It names one of them" in about(Service(plain, ONE, Limits(), tmp_path))
     uploads = [shutil.copy(file, tmp_path / f"{place}.mp4") for place, file in enumerate(files)]
     table, _ = service.table(uploads)
     assert [row[1] for row in table] == [name or "none of these" for name in names.values()]
     rejected = list(names.values()).index(None)
-    shown = _explain(service, str(uploads[rejected]), "the prediction")
-    assert shown[0].startswith("None of these (")
+    *_, (shown, seen) = answers(service, str(uploads[rejected]), "the prediction")
+    assert "<strong>None of these:</strong>" in shown and "below" in shown and "<video" in seen
 
     out = tmp_path / "seen"
     said = call("explain", run, files[rejected], *QUICK, "--reject", "--device", "cpu", "--out", out)

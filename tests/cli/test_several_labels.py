@@ -15,8 +15,9 @@ from test_calibrated import call
 from tiny import longer
 from torchmetrics.functional.classification import multilabel_average_precision
 
+from peakzoom.apps.serve.about import about
 from peakzoom.apps.serve.limits import Limits
-from peakzoom.apps.serve.page import _about, _explain
+from peakzoom.apps.serve.page import answers
 from peakzoom.apps.serve.service import Service
 from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.options import WatchOptions
@@ -273,13 +274,13 @@ def test_every_way_names_the_same(middle: Path, files: list[Path], tmp_path: Pat
         assert f"labels: {found.label}\n" in text
 
     service = Service(recognizer, ONE, Limits(), tmp_path)
-    assert "several, one or none" in _about(service)
+    assert "several, one or none" in about(service)
     uploads = [shutil.copy(file, tmp_path) for file in files]
     assert [row[1] for row in service.table(uploads)[0]] == [found.label for found in wanted.values()]
     for upload, found in zip(uploads, wanted.values(), strict=True):
         if len(found.names) != 1:
-            line = _explain(service, str(upload), "the prediction")[0]
-            assert line.startswith("None of these. Closest: " if not found.names else found.names[0])
+            *_, (shown, _) = answers(service, str(upload), "the prediction")
+            assert f"<strong>{found.names[0] if found.names else 'None of these'}</strong>" in shown
             break
 
     out = tmp_path / "seen"

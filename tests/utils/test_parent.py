@@ -103,7 +103,7 @@ def serving(folder: Path, mark: Path) -> None:
     """The page, with a decoder that waits, and an upload."""
     import tempfile
 
-    from peakzoom.apps.serve.page import server
+    from peakzoom.apps.serve.server import server
     from peakzoom.inference.recognizer import load
     from peakzoom.video.guard import guards
     from peakzoom.video.sampling import Views

@@ -183,7 +183,8 @@ def headline(evidence: Evidence) -> str:
     prediction = evidence.prediction
     named = [f"{shortened(name, 40)}  {score:.2f}" for name, score in prediction.labels[:3]]
     closest, score = prediction.top(1)[0]
-    line = ", ".join(named) or f"{NONE}; closest {shortened(closest, 40)}  {score:.2f}"
+    near = f"closest {shortened(closest, 40)}  {score:.2f}"
+    line = f"not sure; {near}" if prediction.unsure else ", ".join(named) or f"{NONE}; {near}"
     if evidence.target_given:
         own = prediction.score_of(evidence.target)
         line += f"   ·   evidence for {shortened(evidence.target, 40)}  {own:.2f}"

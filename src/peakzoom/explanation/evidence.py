@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.inference.prediction import Prediction
+from peakzoom.inference.prediction import Prediction, above_guessing
 from peakzoom.model import PeakZoom
 from peakzoom.video.clips import clip_span
 from peakzoom.video.held import HeldVideo
@@ -152,8 +152,8 @@ class Evidence:
         Of several labels a guess is 0, for the scores do not share 1.
         """
         classes = self.prediction.classes
-        guess = 1 / len(classes) if len(classes) > 1 and not self.model.multi_label else 0.0
-        return max(0.0, (float(self.scores[frame, classes.index(self.target)]) - guess) / (1 - guess))
+        score = float(self.scores[frame, classes.index(self.target)])
+        return above_guessing(score, 1 if self.model.multi_label else len(classes))
 
     def attention(self, frame: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
         """What the network saw in a frame of the file.

@@ -27,6 +27,7 @@ from peakzoom.explanation.classes import frame_probabilities, respond_to, speaki
 from peakzoom.explanation.evidence import ClipEvidence, Evidence
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
+from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model.response import find_peaks
 from peakzoom.utils.errors import UserError
@@ -54,6 +55,7 @@ def explain(
     views: Views | None = None,
     crop: int | None = None,
     progress: bool | Progress = True,
+    prediction: Prediction | None = None,
 ) -> Explanation:
     """Recognise a video and note what the network saw in it.
 
@@ -64,6 +66,7 @@ def explain(
         views: the views whose scores are averaged to the prediction, see :meth:`Recognizer.choose_views`.
         crop: which crop the evidence is taken from; the one whose views score the class highest when not given.
         progress: show a bar; a function is called with (done, all) frames instead.
+        prediction: that of these views, where it is known already.
 
     Raises:
         DecodeError: the file gives no frame.
@@ -83,7 +86,7 @@ def explain(
     network = engine.network if isinstance(engine, TorchEngine) else InferenceNetwork(model)
     with file if isinstance(file, HeldVideo) else HeldVideo(file) as video:
         decoded = video.views(pre, chosen)
-        prediction = recognizer.score(decoded)
+        prediction = prediction or recognizer.score(decoded)
         shown = prediction.top(1)[0][0] if target is None else target
         offsets = decoded.offsets
         if crop is None:

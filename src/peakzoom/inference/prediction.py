@@ -53,6 +53,7 @@ class Effort(NamedTuple):
 
 
 BAR = "#3b82f6"  # of a notebook's table, seen on white and on black
+UNSURE = 0.2  # above guessing; below it is no more than a guess: of two classes a score under 0.6, of ten under 0.28
 NONE = "none of these"  # in place of a class where a prediction is rejected
 MEASURES = {"probability": "largest probability", "energy": "energy"}  # of a confidence, and their names
 
@@ -136,6 +137,13 @@ class Prediction:
         return next(iter(self.names), None)
 
     @property
+    def unsure(self) -> bool:
+        """Whether the best class is near what guessing gives, of a model that always names one."""
+        if self.confidence is not None or self.thresholds is not None:
+            return False
+        return above_guessing(self.top(1)[0][1], len(self.classes)) < UNSURE
+
+    @property
     def label(self) -> str:
         """All that the model names in one text, as a list of labelled videos has it; or that it names none."""
         return SEPARATOR.join(self.names) or NONE
@@ -203,6 +211,16 @@ class Prediction:
         if self.effort:
             lines.append(f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2")
         return block_html("<br>".join(lines), table_html(head, rows))
+
+
+def above_guessing(score: float, classes: int) -> float:
+    """How far a score lies above that of a guess among so many classes, from 0 to 1; of one class a guess is 0.
+
+    >>> above_guessing(0.75, 2), above_guessing(0.25, 4), above_guessing(0.1, 4), above_guessing(1.0, 10)
+    (0.5, 0.0, 0.0, 1.0)
+    """
+    guess = 1 / classes if classes > 1 else 0.0
+    return max(0.0, (score - guess) / (1 - guess))
 
 
 def best_classes(classes: Sequence[str], scores: np.ndarray, k: int) -> list[tuple[str, float]]:

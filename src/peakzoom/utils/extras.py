@@ -19,6 +19,15 @@ EXTRAS = {  # optional extras and what they bring
         "tensorboard",
     ),
     "serve": ("gradio",),
+    "api": (
+        "fastapi",
+        "fastapi_offline",
+        "multipart",
+        "pydantic",
+        "python_multipart",
+        "starlette",
+        "uvicorn",
+    ),
     "watch": ("prometheus_client",),
     "export": ("onnx", "onnxscript", "onnxruntime", "openvino"),
     "transformers": ("transformers",),
@@ -26,6 +35,10 @@ EXTRAS = {  # optional extras and what they bring
     "loggers": ("wandb", "mlflow"),
     "ray": ("ray", "pyarrow", "fsspec"),
 }
+
+
+class MissingExtra(UserError):
+    """What was asked for needs a package that is not installed."""
 
 
 def missing_extra(error: ModuleNotFoundError, what: str) -> str | None:
@@ -44,5 +57,5 @@ def needed_for(what: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         if sentence := missing_extra(error, what):
-            raise UserError(sentence) from error
+            raise MissingExtra(sentence) from error
         raise

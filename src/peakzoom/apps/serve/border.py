@@ -13,35 +13,18 @@ A program that is no browser sends neither of the latter, and may ask: it has no
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from peakzoom.utils.errors import UserError, first_line, printable
+from peakzoom.apps.serve.refusals import refuse
+from peakzoom.utils.errors import printable
 from peakzoom.utils.hosts import address_of, is_local, plain
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::(\d+))?")
-PORTS = {"http": 80, "https": 443}
-
-
-def listenable(host: str) -> str:
-    """An address that this machine can listen on, as it stands in an address of the web; UserError for any other."""
-    name = host.strip("[]")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as listening:
-            listening.bind(address)
-    except (OSError, UnicodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
-        raise UserError(
-            f"{printable(host)} is no address of this machine to listen on ({reason.lower()}): give --host 127.0.0.1 "
-            "for this machine alone, or 0.0.0.0 for others too"
-        ) from error
-    return f"[{name}]" if ":" in name else name
+USUAL_PORTS = {"http": 80, "https": 443}
 
 
 class Border:
@@ -64,8 +47,8 @@ class Border:
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": why})
-        else:  # what is still being sent, an upload above all, is not read
-            await PlainTextResponse(why, 403, {"connection": "close"})(scope, receive, send)
+        else:
+            await refuse(scope, receive, send, 403, why)
 
     def _refused(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
@@ -99,7 +82,7 @@ class Border:
             return True
         try:
             found = urlsplit(origin)
-            usual = PORTS[found.scheme]
+            usual = USUAL_PORTS[found.scheme]
             same = (found.hostname, found.port or usual) == (
                 host[1].strip("[]").lower(),
                 int(host[2] or usual),

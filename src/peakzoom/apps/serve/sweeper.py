@@ -8,12 +8,9 @@ from __future__ import annotations
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import gradio as gr
 
 
 class Sweeper(threading.Thread):
@@ -72,19 +69,3 @@ class Sweeper(threading.Thread):
             if now - changed > self.seconds:
                 with suppress(OSError):  # it is not empty
                     each.rmdir()
-
-
-def awaited_files(page: gr.Blocks) -> set[Path]:
-    """The files named by requests that wait or are being served: only Gradio's queue knows those."""
-    events = list(page._queue.event_ids_to_events.values())
-    return {file for event in events if event.data for file in named_files(event.data.data)}
-
-
-def named_files(data: Sequence[Any]) -> Iterator[Path]:
-    """The files that a request names, in each place one or a list. A stranger may write anything there."""
-    for part in data:
-        for each in part if isinstance(part, list) else [part]:
-            if isinstance(each, dict) and isinstance(each.get("path"), str):
-                # No path: a null, too long, links in a circle.
-                with suppress(OSError, ValueError, RuntimeError):
-                    yield Path(each["path"]).resolve()
