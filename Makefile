@@ -17,7 +17,7 @@ help:
 	@echo 'make docs         build the site of docs/ into site/, strictly (Python 3.11 or newer)'
 	@echo 'make docs-serve   show it at http://localhost:8000 and build it again when a page changes'
 	@echo 'make audit        look for known holes in the dependencies'
-	@echo 'make bench        measure docs/performance.md again, about forty minutes (BENCH_ARGS="--only growth" for a part)'
+	@echo 'make bench        measure benchmarks/performance.md again, about forty minutes (BENCH_ARGS="--only growth" for a part)'
 	@echo 'make clean        remove .venv, caches and built packages; runs/ and quickstart/ stay'
 	@echo 'PYTHON=python3.12 chooses the Python (3.10 to 3.13) that .venv is made with.'
 

@@ -100,8 +100,8 @@ def apart(case: Case, rounds: int) -> dict[str, list[float]]:
     return json.loads(made.stdout.splitlines()[-1])
 
 
-def rows(rounds: int, points: dict[str, list[tuple[int, float, float]]] | None = None) -> Iterator[str]:
-    """Lines of the table; ``points`` gathers (value, ms, MB) of each sweep for a picture."""
+def rows(rounds: int) -> Iterator[str]:
+    """Lines of the table."""
     for what, values in SWEEPS.items():
         found = [apart(replace(MIDDLE, **{what: value}), rounds) for value in values]
         times = [statistics.median(each["ms"]) for each in found]
@@ -109,37 +109,8 @@ def rows(rounds: int, points: dict[str, list[tuple[int, float, float]]] | None =
         exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
         for index, (value, each) in enumerate(zip(values, found, strict=True)):
             memory = float(each["mb"])  # type: ignore[arg-type]
-            if points is not None:
-                points.setdefault(what, []).append((value, times[index], memory))
             last = f"{exponent:.2f}" if index == len(values) - 1 else ""
             yield f"| {what} | {value} | {cell(each['ms'])} | {memory:.0f} | {last} |"
-
-
-def picture(points: dict[str, list[tuple[int, float, float]]], file: Path) -> None:
-    """Time and memory against each size, in multiples of the smallest."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(points))
-    for axis, (what, found) in zip(axes, points.items(), strict=True):
-        values = [value for value, _, _ in found]
-        power = 2 if what == "size" else 1
-        axis.loglog(
-            values,
-            [found[0][1] * (value / values[0]) ** power for value in values],
-            color="#cbd2d9",
-            label="linear",
-        )
-        axis.loglog(values, [ms for _, ms, _ in found], marker="o", color="#2563eb", label="ms")
-        axis.loglog(values, [mb for _, _, mb in found], marker="s", color="#d97706", label="MB")
-        axis.set_xticks(values, [str(value) for value in values])
-        axis.minorticks_off()
-        axis.tick_params(axis="x", labelrotation=35)
-        axis.set_xlabel("pixels a side" if what == "size" else what)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
-    figure.savefig(file, dpi=110)
 
 
 def main() -> None:

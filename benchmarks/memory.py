@@ -1,4 +1,4 @@
-"""What keeping freed memory is worth in a training step on a CPU (docs/results.md); Linux with glibc.
+"""What keeping freed memory is worth in a training step on a CPU (benchmarks/results.md); Linux with glibc.
 
 Steps of the quickstart's T-CNN in fresh processes, with and without, interleaved:
 

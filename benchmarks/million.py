@@ -1,4 +1,4 @@
-"""What a million hours of video would take: docs/scale.md's table from the rates of docs/performance.md.
+"""What a million hours of video would take: docs/scale.md's table from the rates of benchmarks/performance.md.
 
 python benchmarks/million.py [--hours 1000000] [--week 168]
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-CLIP = 10.0  # seconds of the Kinetics clip of docs/performance.md: 310 frames at about 30 a second
-# Core-seconds for one second of video, each from docs/performance.md; two cores where a network ran on both.
+CLIP = 10.0  # seconds of the Kinetics clip of benchmarks/performance.md: 310 frames at about 30 a second
+# Core-seconds for one second of video, each from benchmarks/performance.md; two cores where a network ran on both.
 RATES = {
     "decode, 426 x 240": 0.135 / CLIP,
     "decode, 1920 x 1080": 0.474 / (103 / 30),

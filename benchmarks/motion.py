@@ -1,4 +1,4 @@
-"""What the motion channels of the small T-CNN are worth on few clips (docs/results.md).
+"""What the motion channels of the small T-CNN are worth on few clips (benchmarks/results.md).
 
 Makes 600 synthetic clips, trains the half-width ``tcnn_xs`` alone with each gain (0 = no motion channels), and
 prints the training accuracy of every 50 steps and the accuracy on held-out performers and backgrounds:

@@ -1,7 +1,7 @@
-"""Makes the tables of docs/performance.md again, in place: ``make bench``.
+"""Measures the tables of benchmarks/performance.md again, in place: ``make bench``.
 
-The page's text stays; what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the table of that name
-and a line that says when, where and by which command it was made.
+The log's text stays; what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the table of that name
+and a line that says when, where and by which command it was made. ``pages.py`` brings docs/performance.md after it.
 
     python benchmarks/performance.py                        # all of them, about forty minutes on two cores
     python benchmarks/performance.py --only growth          # one
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
@@ -30,16 +29,10 @@ import layers
 import loader
 import soak
 import training
+from blocks import replaced
 from timing import machine
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-
-
-def grown(rounds: int) -> Iterator[str]:
-    """The growth table, and its picture beside the page."""
-    points: dict[str, list[tuple[int, float, float]]] = {}
-    yield from growth.rows(rounds, points)
-    growth.picture(points, DOCS / "images" / "growth.png")
+LOG = Path(__file__).with_name("performance.md")
 
 
 @cache
@@ -75,15 +68,7 @@ TABLES: dict[str, tuple[str, str, Callable[[], Iterable[str]]]] = {  # name: scr
         ("soak", "soak.py --videos 1000", soak.HEADER),
     )
 }
-TABLES["growth"] = ("growth.py --rounds 3", growth.HEADER, lambda: grown(3))
-
-
-def replaced(page: str, name: str, block: str) -> str:
-    """The page with another block of that name."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-    if len(pattern.findall(page)) != 1:
-        raise SystemExit(f"docs/performance.md has no place, or several, for {name}")
-    return pattern.sub(lambda found: f"{found[1]}{block}\n{found[2]}", page)
+TABLES["growth"] = ("growth.py --rounds 3", growth.HEADER, partial(growth.rows, 3))
 
 
 def main() -> None:
@@ -94,7 +79,6 @@ def main() -> None:
     parser.add_argument("--study", type=Path)
     parser.add_argument("--row", default="tcnn_xs-ODC")
     asked = parser.parse_args()
-    page = DOCS / "performance.md"
     tables = dict(TABLES)
     if asked.study:
         command = f"cascade.py {asked.study} {asked.row}"
@@ -104,11 +88,12 @@ def main() -> None:
             continue
         print(f"{name} ...", flush=True)
         made = f"{datetime.date.today():%-d %B %Y}, {machine()}: `python benchmarks/{command}`"
-        block = "\n".join(["", made, "", header, *rows(), ""])
-        print(block, flush=True)
-        page.write_text(replaced(page.read_text(encoding="utf-8"), name, block), encoding="utf-8")
+        lines = [made, "", *header.splitlines(), *rows()]
+        print("\n".join(lines), flush=True)
+        LOG.write_text(replaced(LOG.read_text(encoding="utf-8"), name, lines), encoding="utf-8")
     if "cascade" not in tables:
         print("cascade: left as it is; name a --study to make it again (docs/studies.md)")
+    print("python benchmarks/pages.py brings docs/performance.md after the log")
 
 
 if __name__ == "__main__":

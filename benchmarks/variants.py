@@ -23,7 +23,7 @@ from peakzoom.model.pooling import pool_cells, quiet_loss
 from peakzoom.model.response import class_response_maps, evidence_map
 from peakzoom.training.recipes import quickstart, small
 
-# As all rows of docs/results.md were trained: what the quickstart's recipe was then, in batches of 16.
+# As all rows of benchmarks/results.md were trained: what the quickstart's recipe was then, in batches of 16.
 RECIPE = replace(
     small(),
     width=0.5,

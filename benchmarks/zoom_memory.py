@@ -1,4 +1,4 @@
-"""What one 1080p clip costs in memory where zoomed videos are read from large frames (docs/performance.md); Linux.
+"""The memory of one 1080p clip whose zoomed videos are read from large frames (benchmarks/performance.md); Linux.
 
 The clip has 100 frames; the network is untrained, for what it sees changes nothing. A process for each factor predicts
 it with the paper's 30 views; its peak is that of the whole process, decoding in another one left out:

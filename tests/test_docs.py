@@ -27,7 +27,8 @@ from peakzoom import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-WITH_LINKS = [*PAGES, ROOT / "benchmarks" / "results.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+LOGS = [ROOT / "benchmarks" / name for name in ("performance.md", "results.md")]
+WITH_LINKS = [*PAGES, *LOGS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 TINY = [
     *[
@@ -77,8 +78,6 @@ READ = {
     r"docs/networks\.md .*(mynet:|runs/mine)": "needs a module beside it; tests/model/backbones/test_own.py has one",
     r"\S+ data prepare ": "needs the downloads; tests/data/test_prepare.py runs it on made-up ones",
     r".*(UCF-101|ucf101|hmdb51|ucf1|hmdb1|k400|train\.csv)": "needs a data set that cannot be shipped",
-    r"docs/performance\.md (train|evaluate) ": "repeats a measurement that took an hour",
-    r"docs/results\.md ": "repeats a measurement that took hours",
     r"docs/data\.md .*(\bDATA\b| clips\.csv|lists/clips\.csv)": "a placeholder for the reader's own files",
     r"docs/(data|studies|your-videos)\.md train ": "README.md and docs/index.md train in the same way",
     r"docs/your-videos\.md (calibrate|predict .* --cascade)": "README.md and docs/cascade.md do the same",
@@ -86,7 +85,6 @@ READ = {
     r"docs/(data|hub)\.md evaluate ": "docs/report.md evaluates in the same way",
     r"docs/your-videos\.md (evaluate|report|predict) ": "README.md does the same",
     r"docs/studies\.md data render ": "docs/your-videos.md renders the same",
-    r"docs/performance\.md data render (held-out|harder)": "the page's first data set with other numbers",
     r"docs/explain\.md (data render|train) ": "docs/index.md renders and trains in the same way",
     r"docs/explain\.md evaluate .*--(places|faithfulness)": "tests/cli/test_cli.py evaluates with both",
     r"README\.md evaluate runs/second/tcnn": "one of three alternatives; with two evaluations, 'report' asks which",

@@ -3,8 +3,8 @@
 Formulas become MathML when the site is built: no script, no font and no network is needed to read them. In Markdown
 they stand as GitHub reads them: in a fence ``math``, or in the text between ``$`` and a backtick.
 
-Links to a source file (``../src/peakzoom/...``) and to a folder (``results/ut-pre``) work on GitHub. On the site, which
-has neither, they lead to the module's entry in the API pages, where its source is, and to the folder's table.
+Links to a source file (``../src/peakzoom/...``) and to a log (``../benchmarks/...``) work on GitHub. The site has
+neither: there the first lead to the module's entry in the API pages, and the second only name the file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from markdown.inlinepatterns import InlineProcessor
 from markdown.treeprocessors import Treeprocessor
 
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
-DOCS = Path(__file__).parents[1]
-API = DOCS / "api"
+API = Path(__file__).parents[1] / "api"
 
 
 def fence(source: str, *_: Any, **__: Any) -> str:
@@ -58,12 +57,14 @@ class _Inline(InlineProcessor):
 
 class _Links(Treeprocessor):
     def run(self, root: Element) -> None:
-        for link in root.iter("a"):
+        for link in list(root.iter("a")):
             target = link.get("href", "")
             if target.startswith("../src/"):
                 link.set("href", entry(target))
-            elif target and (DOCS / target / "table.md").is_file():
-                link.set("href", f"{target}/table.md")
+            elif target.startswith("../benchmarks/"):
+                link.tag = "span"
+                del link.attrib["href"]
+                link.set("title", f"{target.removeprefix('../').partition('#')[0]} in the repository")
 
 
 class Pages(Extension):

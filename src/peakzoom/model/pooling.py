@@ -3,7 +3,7 @@
 Eq. 1's maps are linear in the features, so that the mean of a class's map over the cells, and the bias, is the score
 that the classifier gives to the mean features: the paper's global average pooling. An average lets any cell speak for
 the whole clip, and nothing then asks a map to be high where the action is. The other poolings are functions of the
-same maps of the same classifier, so a map still shows what makes the score (docs/results.md has what each does):
+same maps of the same classifier, so a map still shows what makes the score (benchmarks/results.md has what each does):
 
 - ``mean``: of all cells (paper).
 - ``best:k``: the mean of the k highest cells of each map.

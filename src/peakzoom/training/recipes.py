@@ -321,7 +321,7 @@ def quickstart() -> Recipe:
 
     It starts from the weights that come with the package, so that a few epochs do. Eight frames, spread over the clip,
     cost half of sixteen. Stage 2 leaves out the complementary branch, which costs a pass and added nothing
-    (docs/results.md), and keeps the batch norms' statistics of stage 1. Crops stay mild, because the figure fills
+    (benchmarks/results.md), and keeps the batch norms' statistics of stage 1. Crops stay mild, because the figure fills
     the frame and the telling foot or head would be cut off.
     """
     recipe = small()

@@ -2,7 +2,7 @@
 
 glibc keeps freed blocks in heaps of its own. A training wants all of them kept, because the next step asks for the
 same again. A run over many videos of different sizes wants them returned now and then, or its heaps fill with holes and
-grow by some hundred megabytes over a thousand videos (docs/performance.md).
+grow by some hundred megabytes over a thousand videos (benchmarks/performance.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a training step frees for the next one: a quarter of its time on a CPU (docs/results.md)."""
+    """Let glibc keep what a training step frees: a quarter of its time on a CPU (benchmarks/results.md)."""
     if mallopt := _of_libc("mallopt"):
         mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: which is not trimmed

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # A clip's frames differ from their mean far less than scenes from one another, and at gain 1 the stem's batch norm
-# buries them: held-out accuracy after 250 steps is 0.11 without, 0.10 at gain 1, 0.74 at 4 (docs/results.md).
+# buries them: held-out accuracy after 250 steps is 0.11 without, 0.10 at gain 1, 0.74 at 4 (benchmarks/results.md).
 MOTION_GAIN = 4.0
 
 

@@ -51,7 +51,7 @@ class Plan:
         stem_stride: in time, of the first convolution.
         every_frame: give convolutions that stride in time a 3 x 3 x 3 kernel, so that no frame is dropped unseen.
         motion: let the stem see, beside each frame, its difference from the clip's mean frame, where whatever stands
-            still is gone (docs/results.md has the gain on small data).
+            still is gone (benchmarks/results.md has the gain on small data).
         local: the second convolution of each block sees time alone, 3 x 1 x 1: a cell then sees a part of a person
             rather than the whole.
         factored: the second convolution of each block is (2+1)D: 1 x 3 x 3, batch norm and ReLU, then 3 x 1 x 1. Every
@@ -268,7 +268,7 @@ def tcnn_xs(num_classes: int, **kwargs: Any) -> TCNN:
 
 
 def _local(plan: Plan, num_classes: int, max_stride: int = LOCAL_STRIDE, **kwargs: Any) -> TCNN:
-    """A small T-CNN whose class maps are high where the action is (docs/results.md has what each part does).
+    """A small T-CNN whose class maps are high where the action is (benchmarks/results.md has what each part does).
 
     A cell sees a part of a person, cells lie close together, and the best two of a slice count as much as all.
     """

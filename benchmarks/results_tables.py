@@ -1,0 +1,132 @@
+"""Tables of docs/results.md from the stored predictions, docs/results/*.jsonl; ``pages.py`` writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from blocks import Row, markdown
+from localised import Rows, differences, outcomes, start_of
+
+from peakzoom.evaluation.stats import PairedTest, bootstrap_interval, paired_test
+
+STORED = Path(__file__).resolve().parents[1] / "docs" / "results"
+SETS = ("ut_interaction", "weizmann")
+LOCAL = "field=local,stride=8,pool=0.5*mean+0.5*best:2,extra=quiet:1"
+SCRATCH = "from scratch"
+AS_LONG = "O, as many passes as O + D + C"
+TRAINED = {  # a variant of branches.jsonl: its name on the page, passes for a training clip, passes for a test video
+    SCRATCH: ("T-CNN, 50 epochs, from scratch", 50, 4),
+    "T-CNN": ("T-CNN, 50 epochs", 50, 4),
+    "O + D": ("then O + D, 25 epochs", 100, 8),
+    "O + D + C": ("then O + D + C, 25 epochs", 125, 12),
+    AS_LONG: ("then O alone, 75 epochs (recipe `small`)", 125, 4),
+    f"{AS_LONG}, 12 clips": ("the same, 12 clips of a test video", 125, 12),
+}
+SHORTCUTS = ("numbers of the file", "one still frame", "where pixels change")
+PAIRS = (
+    ("O + D + C", f"{AS_LONG}, 12 clips", "O + D + C less O alone, as many passes in training and test"),
+    ("O + D", AS_LONG, "O + D less O alone (125 passes to its 100)"),
+    (AS_LONG, "T-CNN", "O alone, 75 epochs more, less the T-CNN of 50"),
+    ("T-CNN", SCRATCH, "T-CNN from the start less from scratch"),
+)
+NETWORKS = {  # a variant of real.jsonl: network and width, and where its multiply-adds stand
+    "today": ("tcnn_xs", "0.5"),
+    "width=1": ("tcnn_xs", "1"),
+    LOCAL: ("tcnn_xs_local", "0.5"),
+    f"{LOCAL},width=1": ("tcnn_xs_local", "1"),
+}
+
+
+def stored(name: str) -> Rows:
+    """The rows of one file."""
+    lines = (STORED / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def of_variant(variant: str) -> dict[str, Rows]:
+    """The rows of a network in TRAINED, by set of clips."""
+    rows = stored("branches")
+    if variant == SCRATCH:
+        variant, rows = f"{LOCAL},width=1", [row for row in stored("real") if start_of(row) == "scratch"]
+    return {name: [row for row in rows if (row["variant"], row["real"]) == (variant, name)] for name in SETS}
+
+
+def measured(rows: Rows) -> list[str]:
+    """Accuracy with its interval by groups in %, and the negative log-likelihood in nats."""
+    right, nats, groups = outcomes(rows)
+    low, high = bootstrap_interval(right, groups)
+    return [f"{100 * right.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})", f"{nats.mean():.3f}"]
+
+
+def giga(network: str) -> float:
+    """G multiply-adds of a pass at width 1."""
+    return next(row["G multiply-adds"] for row in stored("named") if row["network"] == network)
+
+
+def real(log: Sequence[Row]) -> list[str]:
+    """Shortcuts from the log, and the branches from their predictions."""
+    header = ["", "passes a training clip", "G of a test video", "UT-Interaction", "NLL", "Weizmann", "NLL"]
+    rows = [
+        [f"*shortcut*: {row['trained']}", "", "", row["UT-Interaction"], "", row["Weizmann"], ""]
+        for row in log
+        if row["trained"] in SHORTCUTS
+    ]
+    for variant, (name, passes, tested) in TRAINED.items():
+        found = of_variant(variant)
+        cells = [cell for each in SETS for cell in measured(found[each])]
+        rows.append([name, str(passes), f"{tested * giga('tcnn_xs_local'):.1f}", *cells])
+    return markdown(header, rows)
+
+
+def small(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def test_of(values: Sequence[np.ndarray], groups: Sequence[str]) -> PairedTest:
+    return paired_test(np.concatenate(values), groups)
+
+
+def pairs() -> list[str]:
+    """Both sets of clips together, paired by groups."""
+    rows = []
+    for one, other, name in PAIRS:
+        first, second = of_variant(one), of_variant(other)
+        found = [differences(first[each], second[each]) for each in SETS]
+        groups = [f"{data} {group}" for _, _, each, data in found for group in each]
+        points = test_of([each[0] for each in found], groups)
+        nats = test_of([each[1] for each in found], groups)
+        rows.append([
+            name, f"{points.difference:+.1f} ({points.interval[0]:+.1f} to {points.interval[1]:+.1f})",
+            small(points.p), f"{points.better}, {points.equal}, {points.worse}",
+            f"{nats.difference:+.3f} ({nats.interval[0]:+.3f} to {nats.interval[1]:+.3f})", small(nats.p),
+        ])  # fmt: skip
+    return markdown(["", "points", "p", "clips better, equal, worse", "NLL less", "p"], rows)
+
+
+def networks() -> list[str]:
+    """Each small network, from scratch and from the weights of the package."""
+    rows: list[list[str]] = []
+    for start in ("scratch", "start"):
+        for variant, (network, width) in NETWORKS.items():
+            chosen = [row for row in stored("real") if (row["variant"], start_of(row)) == (variant, start)]
+            by_set = {name: [row for row in chosen if row["real"] == name] for name in SETS}
+            if (network, width, start) == ("tcnn_xs_local", "1", "start"):
+                by_set = of_variant("T-CNN")  # from the weights that the package has today
+            if all(by_set.values()):
+                cells = [cell for name in SETS for cell in measured(by_set[name])]
+                rows.append([f"`{network}`", width, start, *cells])
+    return markdown(["network", "width", "from", "UT-Interaction", "NLL", "Weizmann", "NLL"], rows)
+
+
+def pointing(log: Sequence[Row]) -> list[str]:
+    """Where the class maps are high, from the weights of the package, and from scratch for the smallest network."""
+    peak = "highest peak (hand, head, foot)"
+    rows = [
+        [row["network, width"], row["from"], row["accuracy"], row[peak].replace("*", "")]
+        for row in log
+        if row["from"] == "start" or row["network, width"].startswith("`tcnn_xs")
+    ]
+    return markdown(["network, width", "from", "accuracy", peak], rows)
