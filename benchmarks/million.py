@@ -1,4 +1,4 @@
-"""What a million hours of video would take: docs/scale.md's table from the rates of benchmarks/performance.md.
+"""What a million hours of video would take: benchmarks/scale.md's table from the rates of benchmarks/performance.md.
 
 python benchmarks/million.py [--hours 1000000] [--week 168]
 """

@@ -27,7 +27,7 @@ from peakzoom import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LOGS = [ROOT / "benchmarks" / name for name in ("performance.md", "results.md")]
+LOGS = [ROOT / "benchmarks" / name for name in ("networks.md", "performance.md", "results.md", "scale.md")]
 WITH_LINKS = [*PAGES, *LOGS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 TINY = [

@@ -1,4 +1,4 @@
-"""The model card: what a run knows of a model in it, as the ``README.md`` beside the weights (docs/hub.md).
+"""The model card: what a run knows of a model in it, as the ``README.md`` beside the weights (docs/export.md).
 
 The text is the template ``card.md.j2``; what the run does not say is called not known. Folders above a file, and the
 names of groups, which may be names of people, stay out of it. The last line holds a checksum of the text above: a card

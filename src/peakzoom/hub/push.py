@@ -1,4 +1,4 @@
-"""Upload of a saved model and its card to the Hugging Face hub (docs/hub.md)."""
+"""Upload of a saved model and its card to the Hugging Face hub (docs/export.md)."""
 
 from __future__ import annotations
 
