@@ -14,8 +14,8 @@ from peakzoom.display.figures import BRANCH_COLOURS, INK, MUTED
 CARD, FRAME, GRID = "#f8fafc", "#cbd2d9", "#e4e7eb"
 SIZE = 11
 WAYS = {  # a column of the log: its name in the chart, its colour and its mark
-    "as trained, ms": ("PyTorch, float32", MUTED, "o"),
-    "torch, ms": ("peakzoom, float32", BRANCH_COLOURS["original"], "s"),
+    "as trained, ms": ("PyTorch", MUTED, "o"),
+    "torch, ms": ("peakzoom", BRANCH_COLOURS["original"], "s"),
     "torch in bfloat16, ms": ("peakzoom, bfloat16", BRANCH_COLOURS["discriminative"], "D"),
 }
 GROWN = {  # what grows: its name, colour, mark, and where its name stands beside its last point
@@ -29,7 +29,7 @@ GROWN = {  # what grows: its name, colour, mark, and where its name stands besid
 
 def card(height: float) -> tuple[Figure, Axes]:
     """An empty chart."""
-    figure = Figure(figsize=(6.4, height), layout="constrained", facecolor=CARD, edgecolor=FRAME, linewidth=2)
+    figure = Figure(figsize=(5.6, height), layout="constrained", facecolor=CARD, edgecolor=FRAME, linewidth=2)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]  # inches to the frame
     axis = figure.subplots()
     axis.set_facecolor(CARD)
@@ -42,7 +42,7 @@ def card(height: float) -> tuple[Figure, Axes]:
 
 def engines_chart(rows: Sequence[Row]) -> Figure:
     """Milliseconds for one clip, a line a network: PyTorch's modules, the engine, the engine in bfloat16."""
-    names = [f"{row['network'].split(',')[0]}, {' + '.join(row['branches'])}" for row in rows]
+    names = [f"{row['network'].split(',')[0]}, {row['branches']}" for row in rows]
     figure, axis = card(0.8 + 0.42 * len(rows))
     for place, row in enumerate(rows):
         ends = [number(row[column]) for column in WAYS]
@@ -57,7 +57,7 @@ def engines_chart(rows: Sequence[Row]) -> Figure:
     axis.invert_yaxis()
     axis.set_xlabel("milliseconds for one clip (logarithmic)", fontsize=SIZE, color=INK)
     figure.legend(
-        loc="outside upper center", ncols=3, fontsize=SIZE - 1, frameon=False, handletextpad=0.2,
+        loc="outside upper center", ncols=3, fontsize=SIZE, frameon=False, handletextpad=0.2,
         columnspacing=1,
     )  # fmt: skip
     return figure

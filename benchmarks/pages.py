@@ -32,28 +32,18 @@ def whole(cell: str) -> str:
 
 
 def engines(log: Tables) -> Lines:
-    """One clip on two CPU cores, and thirty at once on a GPU."""
-    gpu = {
-        (row["network"], row["branches"]): row["torch, ms"]
-        for row in log["gpu-inference"].rows
-        if row["clips"] == "30"
-    }
-    header = [
-        "network, pixels", "branches", "G multiply-adds", "PyTorch, ms", "peakzoom", "bfloat16", "OpenVINO",
-        "ONNX Runtime", "GPU, 30 clips",
-    ]  # fmt: skip
+    """One clip on two CPU cores."""
     timed = ("as trained, ms", "torch, ms", "torch in bfloat16, ms", "openvino, ms", "onnx, ms")
     rows = [
         [
-            f"`{row['network'].replace(',', '`,')}", " + ".join(row["branches"]),
+            f"`{row['network'].replace(',', '`')}, {row['branches']}",
             f"{number(row['G multiply-adds a clip']):.3g}", *(whole(row[column]) for column in timed),
-            whole(gpu[row["network"], row["branches"]]),
         ]
         for row in log["inference"].rows
         if row["clips"] == "1"
     ]  # fmt: skip
-    made = "; the GPU: ".join(log[name].made for name in ("inference", "gpu-inference"))
-    return [*markdown(header, rows), "", f"*{made}.*"]
+    header = ["network, pixels, branches", "G", "PyTorch, ms", "peakzoom", "bf16", "OpenVINO", "ONNX"]
+    return [*markdown(header, rows), "", f"*{log['inference'].made}.*"]
 
 
 def training(log: Tables) -> Lines:

@@ -68,7 +68,7 @@ def giga(network: str) -> float:
 
 def real(log: Sequence[Row]) -> list[str]:
     """Shortcuts from the log, and the branches from their predictions."""
-    header = ["", "passes a training clip", "G of a test video", "UT-Interaction", "NLL", "Weizmann", "NLL"]
+    header = ["", "passes", "G", "UT-Interaction", "NLL", "Weizmann", "NLL"]
     rows = [
         [f"*shortcut*: {row['trained']}", "", "", row["UT-Interaction"], "", row["Weizmann"], ""]
         for row in log
@@ -103,7 +103,7 @@ def pairs() -> list[str]:
             small(points.p), f"{points.better}, {points.equal}, {points.worse}",
             f"{nats.difference:+.3f} ({nats.interval[0]:+.3f} to {nats.interval[1]:+.3f})", small(nats.p),
         ])  # fmt: skip
-    return markdown(["", "points", "p", "clips better, equal, worse", "NLL less", "p"], rows)
+    return markdown(["", "points", "p", "better, equal, worse", "NLL less", "p"], rows)
 
 
 def networks() -> list[str]:

@@ -87,7 +87,6 @@ READ = {
     r"docs/studies\.md data render ": "docs/your-videos.md renders the same",
     r"docs/explain\.md (data render|train) ": "docs/index.md renders and trains in the same way",
     r"docs/explain\.md evaluate .*--(places|faithfulness)": "tests/cli/test_cli.py evaluates with both",
-    r"README\.md evaluate runs/second/tcnn": "one of three alternatives; with two evaluations, 'report' asks which",
     r"docs/reliability\.md .* --(resume|shard) ": "tests/training/test_lost.py stops and resumes all three",
     r"docs/scale\.md predict .* --on ray ": "starts Ray; tests/apps/test_archive.py labels in the same way",
     r"docs/scale\.md train ": "two processes take a while; tests/training/test_train.py starts them in the same way",

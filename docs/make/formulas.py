@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, fromstring
+from xml.etree.ElementTree import Element, SubElement, fromstring
 
 from latex2mathml.converter import convert
 from markdown import Extension, Markdown
@@ -64,7 +64,8 @@ class _Links(Treeprocessor):
             elif target.startswith("../benchmarks/"):
                 link.tag = "span"
                 del link.attrib["href"]
-                link.set("title", f"{target.removeprefix('../').partition('#')[0]} in the repository")
+                SubElement(link, "code").text = target.removeprefix("../").partition("#")[0]
+                link.text = f"{link.text}: "
 
 
 class Pages(Extension):
