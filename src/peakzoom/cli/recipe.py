@@ -56,7 +56,6 @@ def recipe_and_options(
     Raises:
         UserError: there is no such recipe, no such key, or a value is none that it can have.
     """
-    from peakzoom.model.backbones.own import allow
     from peakzoom.model.public import find_public
     from peakzoom.training.options import Options
     from peakzoom.training.recipe_text import KEYS, check_key, read_value, with_values
@@ -65,9 +64,7 @@ def recipe_and_options(
     public = find_public(values["weights"]) if values.get("weights") else None
     recipe = _named(wanted.recipe or ("finetune" if values.get("weights") else "small"))
     recipe = fitted(recipe, public) if public else recipe
-    if model is not None:
-        allow(model)  # who types the name of a network of their own lets it run
-    given = {**_changes(wanted), **({} if model is None else {"model": model})}
+    given = {**_changes(wanted), **_network(model)}
     stages = {"tcnn": (recipe.tcnn, wanted.epochs), "joint": (recipe.joint, wanted.joint_epochs)}
     for name, (stage, epochs) in stages.items():
         if epochs is not None:  # so many, however few the videos
@@ -98,6 +95,19 @@ def recipe_and_options(
     if public:
         _say_what_differs(public.name, recipe, changed)
     return changed, Options(**asdict(machine), **values)
+
+
+def _network(model: str | None) -> dict[str, Any]:
+    """Values of a recipe that ``--model`` stands for: a name, or a file of an architecture."""
+    from peakzoom.model.backbones.architecture import ARCHITECTURE, read_architecture
+    from peakzoom.model.backbones.own import allow
+
+    if model is None:
+        return {}
+    if model.endswith(".json"):
+        return {"model": ARCHITECTURE, "architecture": read_architecture(Path(model))}
+    allow(model)  # who types the name of a network of their own lets it run
+    return {"model": model}
 
 
 def _changes(wanted: RecipeOptions) -> dict[str, Any]:

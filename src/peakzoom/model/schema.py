@@ -120,6 +120,7 @@ OPTIONS = {
     "width": number(0, 64, above=True),
     "dropout": number(0, 1),
     "pool": TEXT,
+    "plan": TABLE,
     "stem": whole(1, 4096),
     "stem_stride": whole(1, 64),
     **dict.fromkeys(("per_cell", "batch_norm", "every_frame", "motion", "local", "factored"), FLAG),

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from peakzoom.model import BACKBONES
-from peakzoom.model.backbones import is_own
+from peakzoom.model.backbones import ARCHITECTURE, is_own
+from peakzoom.model.backbones.architecture import parse_architecture
 from peakzoom.model.config import ATTENTION_PER, BRANCHES, RESPONSES
 from peakzoom.model.schema import check_preprocess
 from peakzoom.utils.errors import UserError, did_you_mean
@@ -100,6 +101,7 @@ class Recipe:
         checkpoint: a transformer computes what is inside its layers once more for the gradient, which takes a third
             more time and far less memory.
         distill: weight of the loss by which the original branch learns from the fused prediction.
+        architecture: of the model "architecture", its plan as JSON (:mod:`peakzoom.model.backbones.architecture`).
         native_source: ``preprocess.zoom_source`` becomes the factor at which frames are as large as the median training
             video, as far as memory allows (:mod:`peakzoom.training.native`).
     """
@@ -132,6 +134,7 @@ class Recipe:
     distill: float = 0.0
     checkpoint: bool = False
     native_source: bool = False
+    architecture: str = ""
 
     def recorded(self) -> dict[str, Any]:
         """As plain data, for a run to be compared with; runs that began before there was a key do not have it."""
@@ -161,6 +164,7 @@ LEFT_OUT: dict[str, Any] = {
     "distill": 0,
     "checkpoint": False,
     "native_source": False,
+    "architecture": "",
     **{f"batch_augment.{key}": value for key, value in asdict(BatchAugment()).items()},
 }
 
@@ -223,7 +227,7 @@ def check_recipe(recipe: Recipe) -> None:
     """
     for key, value in flat(asdict(recipe)).items():
         name = key.removeprefix("tcnn.").removeprefix("joint.")
-        if name == "model" and is_own(value):  # whether it is there and may run is asked where it is made
+        if name == "model" and (is_own(value) or value == ARCHITECTURE):  # asked where it is made, and below
             continue
         if name in WORDS:
             expect_word(key, value, WORDS[name])
@@ -233,6 +237,12 @@ def check_recipe(recipe: Recipe) -> None:
         if isinstance(value, int | float):
             expect(value <= MOST, key, value, f"at most {MOST}")
     check_preprocess(recipe.preprocess.to_dict())
+    if (recipe.model == ARCHITECTURE) != bool(recipe.architecture):
+        raise UserError(
+            "model architecture and the key architecture go together: name a file by --model FILE.json"
+        )
+    if recipe.architecture:
+        parse_architecture(recipe.architecture, "architecture")
     for branch in recipe.branches:
         expect_word("branches", branch, BRANCHES)
     once = len(set(recipe.branches)) == len(recipe.branches) > 0

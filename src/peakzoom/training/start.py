@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,9 +44,7 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool, multi_label: bool
         num_classes=len(classes),
         branches=recipe.branches if joint else ("original",),
         width=recipe.width,
-        backbone_options=options_for(
-            recipe.model, recipe.max_stride, recipe.preprocess.frames, recipe.preprocess.size
-        ),
+        backbone_options=_options_of(recipe),
         dropout=recipe.dropout,
         attention_per=recipe.attention_per,
         response=recipe.response,
@@ -61,6 +60,13 @@ def build(recipe: Recipe, classes: Sequence[str], joint: bool, multi_label: bool
         if name not in model.zoomed:
             beta.requires_grad_(False)  # unused: several processes would wait for its gradient
     return model
+
+
+def _options_of(recipe: Recipe) -> dict[str, Any]:
+    """What the network of a recipe is told beside its width."""
+    pre = recipe.preprocess
+    options: dict[str, Any] = dict(options_for(recipe.model, recipe.max_stride, pre.frames, pre.size))
+    return {**options, "plan": json.loads(recipe.architecture)} if recipe.architecture else options
 
 
 @torch.no_grad()

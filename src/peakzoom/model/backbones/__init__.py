@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from peakzoom.model.backbones.architecture import ARCHITECTURE, architecture
 from peakzoom.model.backbones.base import VideoNetwork
 from peakzoom.model.backbones.c3d import C3D
 from peakzoom.model.backbones.i3d import I3D
@@ -75,12 +76,13 @@ FIXED_SIZE = {"mvit_v2_s", *TRANSFORMERS}  # networks for one size, which they t
 FIXED_LENGTH = {"trn", *FIXED_SIZE}  # networks for one number of frames, which they take as ``frames``
 
 
-EXPECTED = f"one of {', '.join(BACKBONES)}, or a network of your own as package.module:factory"
+PLANNED = f"{ARCHITECTURE} with its plan"
+EXPECTED = f"one of {', '.join(BACKBONES)}, {PLANNED}, or a network of your own as package.module:factory"
 
 
 def is_network(name: object) -> bool:
     """Whether a name is that of a network here, or has the form of one that is a user's own."""
-    return (isinstance(name, str) and name in BACKBONES) or is_own(name)
+    return (isinstance(name, str) and (name in BACKBONES or name == ARCHITECTURE)) or is_own(name)
 
 
 def backbone_factory(name: str) -> Callable[..., nn.Module]:
@@ -91,6 +93,8 @@ def backbone_factory(name: str) -> Callable[..., nn.Module]:
     """
     if name in BACKBONES:
         return BACKBONES[name]
+    if name == ARCHITECTURE:
+        return architecture
     if is_own(name):
         return own_network(name)
     raise UserError(f"backbone is {name!r}, expected {EXPECTED}{did_you_mean(name, BACKBONES)}")
@@ -103,6 +107,7 @@ def options_for(name: str, max_stride: int, frames: int, size: int) -> dict[str,
 
 
 __all__ = [
+    "ARCHITECTURE",
     "BACKBONES",
     "EXPECTED",
     "FIXED_LENGTH",

@@ -33,12 +33,14 @@ class Stage(NamedTuple):
     """A run of residual blocks of the same width.
 
     ``dilations`` has one entry per block: the temporal dilation of its second convolution, 0 for a plain 1 x 3 x 3.
-    ``stride`` is (time, space) and is applied by the first convolution of the stage.
+    ``stride`` is (time, space) and is applied by the first convolution of the stage. ``inner`` has the channels between
+    the two convolutions of each block; None: as many as the stage has.
     """
 
     channels: int
     dilations: tuple[int, ...]
     stride: tuple[int, int] = (1, 1)
+    inner: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Plan:
             rather than the whole.
         factored: the second convolution of each block is (2+1)D: 1 x 3 x 3, batch norm and ReLU, then 3 x 1 x 1. Every
             block sees time, by a dilation of 1 where the table has none.
+        project: the shortcut of a stage's first block is a convolution even where it need not be.
     """
 
     stem: int
@@ -65,6 +68,7 @@ class Plan:
     local: bool = False
     factored: bool = False
     stem_stride: int = 2
+    project: bool = False
 
 
 PAPER = Plan(
@@ -155,28 +159,36 @@ class MotionConvBN(ConvBN):
         return norm(convolve_with_motion(video, conv))
 
 
-def _time_alone(channels: int, dilation: int) -> ConvBN:
+def _time_alone(channels_in: int, channels: int, dilation: int) -> ConvBN:
     """3 x 1 x 1."""
-    return ConvBN(channels, channels, dilation=max(dilation, 1), kernel=1)
+    return ConvBN(channels_in, channels, dilation=max(dilation, 1), kernel=1)
+
+
+class Place(NamedTuple):
+    """Where a block stands: channels before it, between its convolutions and after it; whether it opens a stage."""
+
+    channels_in: int
+    inner: int
+    channels: int
+    opens: bool
 
 
 class Block(nn.Module):
     """Two convolutions and a shortcut; ReLU follows the first batch norm and the sum."""
 
-    def __init__(
-        self, channels_in: int, channels: int, stride: tuple[int, int], dilation: int, plan: Plan
-    ) -> None:
+    def __init__(self, place: Place, stride: tuple[int, int], dilation: int, plan: Plan) -> None:
         super().__init__()
-        self.conv1 = ConvBN(channels_in, channels, stride, dilation=int(plan.every_frame and stride[0] > 1))
+        channels_in, inner, channels, opens = place
+        self.conv1 = ConvBN(channels_in, inner, stride, dilation=int(plan.every_frame and stride[0] > 1))
         self.conv2: nn.Module
         if plan.factored:
-            space, relu = ConvBN(channels, channels), nn.ReLU(inplace=True)
-            self.conv2 = nn.Sequential(space, relu, _time_alone(channels, dilation))
+            space, relu = ConvBN(inner, inner), nn.ReLU(inplace=True)
+            self.conv2 = nn.Sequential(space, relu, _time_alone(inner, channels, dilation))
         elif plan.local:
-            self.conv2 = _time_alone(channels, dilation)
+            self.conv2 = _time_alone(inner, channels, dilation)
         else:
-            self.conv2 = ConvBN(channels, channels, dilation=dilation)
-        same = channels_in == channels and stride == (1, 1)
+            self.conv2 = ConvBN(inner, channels, dilation=dilation)
+        same = channels_in == channels and stride == (1, 1) and not (plan.project and opens)
         self.shortcut = nn.Identity() if same else ConvBN(channels_in, channels, stride, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -221,17 +233,22 @@ class TCNN(VideoNetwork):
         )
         # An odd kernel padded by half its length leaves cell 0 on input pixel 0; only strides add up.
         cells = CellGeometry((plan.stem_stride, 4, 4))
-        blocks: list[nn.Module] = []
+        stages, blocks = [], []
         for stage in plan.stages:
             time, space = stage.stride[0], cells.step(stage.stride[1], max_stride)
             cells = cells.then(1, (time, space, space))
-            for index, dilation in enumerate(stage.dilations):
-                wide = scaled(stage.channels, width)
+            wide = scaled(stage.channels, width)
+            between = tuple(
+                scaled(each, width) for each in stage.inner or (stage.channels,) * len(stage.dilations)
+            )
+            for index, (dilation, inner) in enumerate(zip(stage.dilations, between, strict=True)):
                 step = (time, space) if index == 0 else (1, 1)
-                blocks.append(Block(channels, wide, step, dilation, plan))
+                blocks.append(Block(Place(channels, inner, wide, index == 0), step, dilation, plan))
                 channels = wide
+            stages.append(Stage(wide, stage.dilations, (time, space), between))
         self.blocks = nn.Sequential(*blocks)
         self.motion = plan.motion
+        self.plan = replace(plan, stem=scaled(plan.stem, width), stages=tuple(stages))  # as it is built
         self.classify(num_classes, channels, dropout, cells, pool)
 
     def features(self, video: Tensor) -> Tensor:
