@@ -138,8 +138,8 @@ class Watcher:
         self.process.wait()
 
     def stop(self) -> int:
-        """End it as Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
+        """End it as a service is ended; in a shell's background a process is deaf to Ctrl-C."""
+        self.process.send_signal(signal.SIGTERM)
         return self.process.wait(300)
 
 
