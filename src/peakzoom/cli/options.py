@@ -63,7 +63,7 @@ ModelOpt = Annotated[
     str | None,
     network_option(
         help="tcnn (paper), tcnn_s, tcnn_xs_local, a baseline: r3d_18, tsm, i3d ...; your own, as "
-        "package.module:factory; or FILE.json, a T-CNN's plan.",
+        "package.module:factory; or FILE.json, a network's plan.",
         show_default="tcnn_xs_local, paper: tcnn",
     ),
 ]
