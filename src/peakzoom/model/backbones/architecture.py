@@ -71,7 +71,10 @@ def plan_from_dict(values: Any, whose: str = "the plan") -> tuple[Plan, str]:
         name = f"{whose}, stage {number}"
         _expect_keys(stage, STAGE.keys(), {"channels", "dilations"}, name)
         expect_all(stage, STAGE, f"{name}: ")
-        made = Stage(**{key: tuple(value) if key != "channels" else value for key, value in stage.items()})
+        lists: dict[str, Any] = {
+            key: tuple(stage[key]) for key in STAGE if key in stage and key != "channels"
+        }
+        made = Stage(stage["channels"], **lists)
         if made.inner and len(made.inner) != len(made.dilations):
             raise UserError(
                 f"{name} has {len(made.inner)} inner channels for {len(made.dilations)} blocks, expected one each"
