@@ -140,7 +140,7 @@ class Watcher:
     def stop(self) -> int:
         """End it as a service is ended; in a shell's background a process is deaf to Ctrl-C."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(300)
+        return self.process.wait(3600)  # what waits to be recorded is recorded first
 
 
 @contextmanager
