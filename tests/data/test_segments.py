@@ -368,6 +368,35 @@ def test_background_that_there_is_not(two: Path) -> None:
         with_background(whole, "nothing")
 
 
+def test_what_overlaps_a_row_is_no_background(two: Path) -> None:
+    rows = ["a.mkv,kick,0,1", "a.mkv,wave,0.5,3", "b.mkv,wave,0,1"]
+    data = with_background(read_manifest(manifest(two, *rows)), "nothing")
+    (added,) = data.entries[2:]
+    assert added.path == two / "b.mkv#t=1.5,2.5"  # and nothing of a.mkv
+
+
+def test_background_beside_rows_that_lie_behind_their_file(two: Path) -> None:
+    rows = [
+        "a.mkv,kick,1000,1010",
+        "a.mkv,kick,2000,2010",
+        "b.mkv,kick,0,1",
+        "b.mkv,wave,1,2",
+        "b.mkv,wave,9,99",
+    ]
+    data = with_background(read_manifest(manifest(two, *rows)), "nothing")
+    spans = [segment_of(each.path) for each in data.entries[5:]]
+    assert spans and all(each and each.end and each.end - each.start == 1 and each.end <= 3 for each in spans)
+
+
+@pytest.mark.parametrize("rows", [["a.mkv,kick,1000,1010"], ["text.mkv,kick,0,1", "text.mkv,wave,1,2"]])
+def test_background_of_nothing_that_can_be_decoded(two: Path, rows: list[str]) -> None:
+    (two / "text.mkv").write_text("no video")
+    with pytest.raises(
+        UserError, match=r"^no row of list lies in a file that can be decoded, .* says what is wrong"
+    ):
+        with_background(read_manifest(manifest(two, *rows)), "nothing")
+
+
 # The whole way -----------------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ def with_background(data: VideoSet, name: str, workers: int = 1) -> VideoSet:
 
     They are as long as the median labelled segment, and spread evenly over that time. In each split there are as many
     as that split has of a class on average, or as many as fit. A segment is of the group and of the split of its file's
-    first row.
+    first row. The time of a row that was left out because it overlaps another is no background either.
 
     Args:
         data: of which some videos are segments; files of which nothing is a segment are labelled as a whole.
@@ -31,7 +31,8 @@ def with_background(data: VideoSet, name: str, workers: int = 1) -> VideoSet:
         workers: processes that decode the files, whose length only that tells.
 
     Raises:
-        UserError: no video is a segment, the class is there already, or no time is left.
+        UserError: no video is a segment, none lies in a file that can be decoded, the class is there already, or no
+            time is left.
     """
     segments = [(entry, segment) for entry in data.entries if (segment := segment_of(entry.path))]
     if not segments:
@@ -45,14 +46,15 @@ def with_background(data: VideoSet, name: str, workers: int = 1) -> VideoSet:
         by_file[segment.file].append((entry, segment))
     found = each_file(probe, list(by_file), workers)
     lengths = {file: info.duration for file, info in found.items() if isinstance(info, VideoInfo)}
-    usual = statistics.median(
-        min(lengths[each.file], _end(each, lengths)) - each.start
-        for _, each in segments
-        if each.file in lengths
-    )
+    usual = _usual([each for _, each in segments], lengths, data.name)
+    covered: dict[Path, list[Segment]] = defaultdict(list)
+    for path in [*(entry.path for entry, _ in segments), *data.overlapping]:
+        if (segment := segment_of(path)) is not None:
+            covered[segment.file].append(segment)
     entries = list(data.entries)
     for split, wanted in _wanted(data).items():
-        own = {file: rows for file, rows in by_file.items() if file in lengths and rows[0][0].split == split}
+        first = {file: rows[0][0] for file, rows in by_file.items() if file in lengths}
+        own = [(entry, covered[file]) for file, entry in first.items() if entry.split == split]
         entries += _spread(own, lengths, usual, wanted, len(data.classes))
     if len(entries) == len(data.entries):
         raise UserError(
@@ -73,6 +75,19 @@ def with_background(data: VideoSet, name: str, workers: int = 1) -> VideoSet:
     )
 
 
+def _usual(segments: Sequence[Segment], lengths: Mapping[Path, float], name: str) -> float:
+    """The median of how many seconds the segments have in their files; a UserError where none has any."""
+    seconds = [
+        min(lengths[each.file], _end(each, lengths)) - each.start for each in segments if each.file in lengths
+    ]
+    if within := [each for each in seconds if each > 0]:
+        return statistics.median(within)
+    raise UserError(
+        f"no row of {name} lies in a file that can be decoded, and the class for the time beside them has segments "
+        f"as long as the median row: 'peakzoom data check' without --background says what is wrong with each"
+    )
+
+
 def _end(segment: Segment, lengths: Mapping[Path, float]) -> float:
     return lengths[segment.file] if segment.end is None else segment.end
 
@@ -87,22 +102,24 @@ def _wanted(data: VideoSet) -> dict[str | None, int]:
 
 
 def _spread(
-    files: Mapping[Path, Sequence[tuple[Entry, Segment]]],
+    files: Sequence[tuple[Entry, Sequence[Segment]]],
     lengths: Mapping[Path, float],
     usual: float,
     wanted: int,
     label: int,
 ) -> list[Entry]:
-    """So many segments of the usual length, evenly over all gaps of the files; fewer where there is no room."""
-    room: list[tuple[Entry, float, float]] = []  # where a segment may start
-    for file, rows in files.items():
-        at = 0.0
-        for start, end in [
-            *sorted((each.start, _end(each, lengths)) for _, each in rows),
-            (lengths[file], 0.0),
-        ]:
-            if start - at >= LEAST * usual:
-                room.append((rows[0][0], at, min(start, lengths[file])))
+    """So many segments of the usual length, evenly over all gaps of the files; fewer where there is no room.
+
+    ``files`` are the first entry of each, and its segments with which none may share time.
+    """
+    room: list[tuple[Entry, float, float]] = []  # gaps, from when to when
+    for first, covered in files:
+        at, length = 0.0, lengths[file_of(first.path)]
+        spans = sorted((each.start, _end(each, lengths)) for each in covered)
+        for start, end in [*spans, (length, 0.0)]:
+            until = min(start, length)
+            if until - at >= LEAST * usual:
+                room.append((first, at, until))
             at = max(at, end)
     total = sum(end - start for _, start, end in room)
     count = min(wanted, sum(max(1, int((end - start) / usual + ROUNDING)) for _, start, end in room))

@@ -82,7 +82,7 @@ def read_rows(
             problems.append(Problem(row.path, why))
     if not found:
         raise nothing_usable(source, problems, root)
-    _leave_out_overlaps(found, problems)
+    overlapping = _leave_out_overlaps(found, problems)
     classes, place = _classes(source, names, numbers)
     own_groups = any(row.group for row in found.values())
     entries = [
@@ -93,7 +93,10 @@ def read_rows(
     ]
     notes = ["read as a manifest", *([] if multi_label else _with_separator(classes))]
     return VideoSet(
-        *(classes, entries, problems, source.stem, notes), own_groups=own_groups, multi_label=multi_label
+        *(classes, entries, problems, source.stem, notes),
+        own_groups=own_groups,
+        multi_label=multi_label,
+        overlapping=overlapping,
     )
 
 
@@ -150,11 +153,12 @@ def _add(found: dict[Path, _Row], row: _Row, root: Path) -> str | None:
     return None
 
 
-def _leave_out_overlaps(found: dict[Path, _Row], problems: list[Problem]) -> None:
-    """A moment of a file has one label: of rows that share one, the first stays."""
+def _leave_out_overlaps(found: dict[Path, _Row], problems: list[Problem]) -> list[Path]:
+    """A moment of a file has one label: of rows that share one, the first stays. The videos that are left out."""
     by_file: dict[Path, list[tuple[float, float, Path]]] = defaultdict(list)
+    left_out: list[Path] = []
     if not any(row.segment for row in found.values()):
-        return
+        return left_out
     for video, row in list(found.items()):
         segment = segment_of(video) or Segment(video)
         start, end = segment.start, math.inf if segment.end is None else segment.end
@@ -163,7 +167,9 @@ def _leave_out_overlaps(found: dict[Path, _Row], problems: list[Problem]) -> Non
             by_file[segment.file].append((start, end, video))
         else:
             del found[video]
+            left_out.append(video)
             problems.append(Problem(row.where, f"overlaps {found[over[2]].where}, which counts"))
+    return left_out
 
 
 def _row(row: CsvRow, columns: list[str], numbers: bool, multi_label: bool) -> _Row | Problem:
