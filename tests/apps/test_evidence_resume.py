@@ -5,14 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from recording import check, events_in, small
 
-from peakzoom.apps.watch.folder import LINES
+from peakzoom import load
+from peakzoom.apps.watch.evidence.folder import Session
+from peakzoom.apps.watch.evidence.options import EvidenceOptions
+from peakzoom.apps.watch.evidence.recorder import Recorder
+from peakzoom.apps.watch.folder import LINES, WatchFolder, watch_settings
+from peakzoom.apps.watch.options import WatchOptions
+from peakzoom.apps.watch.past import read_past
+from peakzoom.apps.watch.source import Source
+from peakzoom.apps.watch.watch import watch
 from peakzoom.video.decode import decode
 
 Command = Callable[..., tuple[int, str, str]]
@@ -96,3 +106,49 @@ def test_each_event_has_its_evidence_once(
         assert len(folders) == kept and go(killed) == events
         assert all(file.read_bytes() == data for file, data in before.items())  # nothing is touched again
     assert go(killed) == events  # watched to its end: nothing comes twice
+    last = max((killed / "evidence").glob("0*"))  # as where the disk was full, and the watch came to its end
+    shutil.rmtree(last)
+    sums = killed / "evidence" / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.open() if last.name not in line))
+    assert go(killed) == events
+    shutil.rmtree(killed / "evidence")
+    assert go(killed) == events
+
+
+@pytest.mark.usefixtures("drawn_quickly")
+def test_a_stop_before_a_file_is_read_up_to_an_event_again_leaves_it_to_the_next(
+    changing: Path, make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    path, place = make_clip(tmp_path / "long.mp4", frames=80, fps=10), tmp_path / "evidence"
+    recognizer, options = load(changing), WatchOptions(threshold=0.0, every=0.4)
+    folder, settings = tmp_path / "out", watch_settings(recognizer, str(path), options, 5)
+    with WatchFolder(folder, settings, 5) as out:
+        for record in watch(recognizer, path, options):
+            out.add(record)
+    past = read_past(folder / LINES)
+    assert past is not None
+
+    class Recording(Recorder):
+        def begin(self, source: str | Path, opened: Source) -> Source:
+            begun = super().begin(source, opened)
+            if stopped_at_once:
+                stop.set()
+            return begun
+
+    def again() -> Session:
+        at_its_speed = replace(options, live=True)  # it may be; it was not
+        with Recording(str(changing), recognizer, options, EvidenceOptions(place, 0.5, 0.5)) as recorder:
+            recorder.go_on(past)
+            assert not recorder.has_all()
+            for record in watch(recognizer, path, at_its_speed, past=past, recording=recorder, stop=stop):
+                recorder.add(record)
+            return recorder.session
+
+    stop, stopped_at_once = threading.Event(), True
+    session = again()
+    assert session.recorded == 0 and session.missing >= 3 and not events_in(place)
+    stop, stopped_at_once = threading.Event(), False
+    session = again()
+    assert session.missing == 0 and session.recorded == len(events_in(place)) >= 3
+    check(place)
+    assert all(facts["clip"]["file"] == "clip.mp4" and not facts["notes"] for facts in events_in(place))

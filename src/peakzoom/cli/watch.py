@@ -117,17 +117,17 @@ def _records(
     recorders: Sequence[Recorder | None],
     stop: threading.Event,
 ) -> Iterator[tuple[int, Record]]:
-    """Of all sources that have not been watched to their end."""
+    """Of all sources that have not been watched to their end, or whose evidence is not complete."""
     from peakzoom.apps.watch.watch import watch, watch_all
 
     left = []
     for at, (past, recorder) in enumerate(zip(pasts, recorders, strict=True)):
-        if past is not None and past.ended:
+        if past is not None and recorder is not None:
+            recorder.go_on(past)
+        if past is not None and past.ended and (recorder is None or recorder.has_all()):
             say(f"{past.source['source']} has been watched to its end")
             continue
         left.append(at)
-        if past is not None and recorder is not None:
-            recorder.go_on(past)
     if len(sources) > 1:
         chosen = [[each[at] for at in left] for each in (sources, pasts, recorders)]
         how: Any = {"pasts": chosen[1], "recordings": chosen[2], "stop": stop}

@@ -152,7 +152,7 @@ class Recorded:
         )
 
 
-def _key(name: str, start: float, end: float) -> tuple[str, float, float]:
+def event_key(name: str, start: float, end: float) -> tuple[str, float, float]:
     """What makes it the same event where a file is watched again."""
     return name, round(start, 3), round(end, 3)
 
@@ -212,7 +212,7 @@ class EvidenceFolder:
 
     def holds(self, name: str, start: float, end: float) -> bool:
         """Whether there is evidence of an event of this class from and to these times."""
-        return _key(name, start, end) in self._keys
+        return event_key(name, start, end) in self._keys
 
     def record(self, event: Event, fill: Callable[[Path], dict[str, Any]]) -> Recorded:
         """Add an event.
@@ -285,7 +285,7 @@ class EvidenceFolder:
         recorded = Recorded.of(name, digest_of(self.place / name / EVENT), facts)
         self.last = recorded.digest
         self.events.append(recorded)
-        self._keys.add(_key(recorded.name, recorded.start, recorded.end))
+        self._keys.add(event_key(recorded.name, recorded.start, recorded.end))
         return recorded
 
     def _check(self) -> None:

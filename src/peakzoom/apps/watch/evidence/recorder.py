@@ -14,7 +14,7 @@ cannot be written, recording stops with a sentence, events are counted, and the 
 from __future__ import annotations
 
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from peakzoom.apps.watch.events import Event
-from peakzoom.apps.watch.evidence.folder import EvidenceFolder, Session
+from peakzoom.apps.watch.evidence.folder import EVENT, EvidenceFolder, Session, event_key
 from peakzoom.apps.watch.evidence.identity import source_facts, weights_facts
 from peakzoom.apps.watch.evidence.making import Maker
 from peakzoom.apps.watch.evidence.memory import Memory
@@ -37,6 +37,10 @@ from peakzoom.apps.watch.tracks import tracks
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import explain_full_disk
+from peakzoom.utils.errors import UserError
+from peakzoom.utils.plain import read_object
+
+UNREAD = "stopped before the file was read up to it again"
 
 
 class Recorder:
@@ -78,6 +82,7 @@ class Recorder:
         self._folder: EvidenceFolder | None = None
         self._writer: Writer | None = None
         self._stored = self._waits = False
+        self._catches_up = False  # a file is read again, and has yet to come to what was not watched before
 
     def number(self, packet: Packet[VideoStream]) -> int:
         """Remember a packet; see :func:`peakzoom.apps.watch.source.open_source`."""
@@ -96,6 +101,19 @@ class Recorder:
                 events = list(self._tracks.again(line["start"], line["end"], line))
             if past.began is None:
                 self._pending += events
+        self._catches_up = past.began is None
+
+    def has_all(self) -> bool:
+        """Whether there is evidence of every event of a file that was watched to its end, of which it has heard."""
+        self._pending += self._tracks.end()
+        there = set()
+        for file in self.place.glob(f"*/{EVENT}"):
+            with suppress(
+                UserError, OSError, KeyError, TypeError, ValueError
+            ):  # begun with, the folder says so
+                facts = read_object(file)
+                there.add(event_key(facts["class"], facts["start"], facts["end"]))
+        return all(event_key(event.name, event.start, event.end) in there for event in self._pending)
 
     def open(self, source: str | Path, size: SizeOf) -> Source:
         """Open a source and :meth:`Recorder.begin`."""
@@ -121,9 +139,9 @@ class Recorder:
         maker = Maker(self._recognizer, file, self._watching, self._options.clip_before)
         with ExitStack() as held, explain_full_disk(self.place, "watch again"):
             facts = source_facts(name, file)
-            self._folder = held.enter_context(EvidenceFolder(self.place, facts, self._weights))
-            self._writer = held.enter_context(Writer(self._folder, maker, self._most_waiting))
-            self._held = held.pop_all()
+            folder = held.enter_context(EvidenceFolder(self.place, facts, self._weights))
+            self._writer = held.enter_context(Writer(folder, maker, self._most_waiting))
+            self._held, self._folder = held.pop_all(), folder  # last: from then on records are heard
 
     def add(self, record: Record) -> None:
         """Hear what the watch reports; after its last record everything is written."""
@@ -131,11 +149,13 @@ class Recorder:
             return
         if isinstance(record, ScoredWindow):
             self._pending += self._tracks.again(record.start, record.end, to_line(record, 1))
-            self.session.seconds = record.end
+            self.session.seconds, self._catches_up = record.end, False
         elif isinstance(record, Break):
             self._tracks.forget()
             self._pending += self._tracks.end()
         elif isinstance(record, Ended):
+            self.session.seconds = self.session.seconds or record.seconds  # of a file that only comes again
+            self._catches_up &= record.stopped
             self.close()
             return
         self._hand_over(whether_or_not=False)
@@ -158,10 +178,23 @@ class Recorder:
         return self._folder.last
 
     def close(self) -> None:
-        """Record the event that is on, and wait until everything is written."""
+        """Record the event that is on, and wait until everything is written.
+
+        Events of a file that was not read up to them again are left to the next watch: their clips would lack frames.
+        """
         self._pending += self._tracks.end()
-        self._hand_over(whether_or_not=True)
+        self._hand_over(whether_or_not=not self._catches_up)
+        while self._pending:
+            self._leave(self._pending.popleft())
         self._held.close()
+
+    def _leave(self, event: Event) -> None:
+        """Count an event that was not read up to again."""
+        assert self._folder is not None and self._writer is not None
+        if self._folder.holds(event.name, event.start, event.end):
+            self.session.known += 1
+        else:
+            self._writer.miss(event, UNREAD)
 
     def _hand_over(self, whether_or_not: bool) -> None:
         """Have those events written whose last frames have come, or all of them."""

@@ -82,7 +82,7 @@ class Writer:
                 self._waiting.append(job)
                 self._changed.notify_all()
                 return
-        self._miss(job.event, BEHIND)
+        self.miss(job.event, BEHIND)
 
     def _runs(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -91,7 +91,8 @@ class Writer:
         size = sum(each.size for each in self._waiting)
         return bool(self._waiting) and (len(self._waiting) >= WAITING or size + job.size > self._size)
 
-    def _miss(self, event: Event, reason: str) -> None:
+    def miss(self, event: Event, reason: str) -> None:
+        """Count an event that is not recorded."""
         with self._changed:
             self._folder.session.miss(event, reason)
         if reason == BEHIND:
@@ -136,7 +137,7 @@ class Writer:
         if len(folder.events) > before:  # also where only its checksums could not be written
             session.recorded += 1
         elif reason is not None:
-            self._miss(job.event, reason)
+            self.miss(job.event, reason)
 
     def _stop(self, error: OSError) -> None:
         """Nothing can be written any more."""
