@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from peakzoom.data.entries import SEPARATOR, Entry, VideoSet
 from peakzoom.utils.durable import read_csv
+from peakzoom.utils.errors import UserError
 from peakzoom.utils.plain import read_object
 
 STAGES = ("tcnn", "joint")
@@ -38,16 +40,27 @@ def run_videos(run: Path) -> VideoSet:
     return VideoSet(classes, entries, [], data_name(run) or str(run), multi_label=is_multi_label(run))
 
 
+def read_config(run: Path) -> dict[str, Any]:
+    """What a run's ``config.json`` holds; nothing where there is none.
+
+    Raises:
+        UserError: it cannot be read, or its recipe or options are no values by name; the sentence ends with the reason.
+    """
+    file = run / "config.json"
+    values = read_object(file) if file.exists() else {}
+    if odd := [part for part in ("recipe", "options") if not isinstance(values.get(part, {}), dict)]:
+        raise UserError(f"{file} is damaged: {odd[0]} holds no values by name")
+    return values
+
+
 def is_multi_label(run: Path) -> bool:
     """Whether a video of a run may have several labels."""
-    file = run / "config.json"
-    return file.exists() and read_object(file).get("multi_label") is True
+    return read_config(run).get("multi_label") is True
 
 
 def _classes(run: Path) -> list[str]:
     """The names of the classes, letter by letter, from ``config.json``; from ``classes.txt`` where that has none."""
-    file = run / "config.json"
-    found = read_object(file).get("classes") if file.exists() else None
+    found = read_config(run).get("classes")
     if isinstance(found, list) and all(isinstance(name, str) for name in found):
         return found
     return (run / "classes.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")

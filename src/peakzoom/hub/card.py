@@ -61,6 +61,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
     facts = gather(model, place, also)
     preprocess = Preprocess.from_dict(model.preprocess) if model.preprocess else None
     recipe, options = ((facts.config or {}).get(part, {}) for part in ("recipe", "options"))
+    settings = dict(_flat(recipe))
     card = ModelCard.from_template(
         _metadata(model, facts),
         template_str=files("peakzoom.hub").joinpath(TEMPLATE).read_text(encoding="utf-8"),
@@ -75,13 +76,13 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
         classes=_class_rows(model, facts),
         parts=_parts(facts),
         input=_input_rows(preprocess) if preprocess else None,
-        settings=[*_flat(recipe), *_flat(options)],
-        start=start_of(options["init"]) if options.get("init") else None,
-        public=public_weights().get(options.get("weights") or ""),
+        settings=[*settings.items(), *_flat(options)],
+        start=start_of(str(options.get("init"))),
+        public=public_weights().get(str(options.get("weights"))),
         full=FULL,
         validation_videos=len(facts.split("val")),
         limits=[limit for limit in (_people(facts), _separation(facts), _few_videos(facts)) if limit],
-        mirrored=bool(recipe.get("augment", {}).get("flip")),
+        mirrored=settings.get("augment.flip") == "true",
         parameters=parameters(model),
         multiply_adds=multiply_adds_by_pass(model) if preprocess else None,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peakzoom.data.entries import Entry, VideoSet
-from peakzoom.data.runs import ONE_PASS, STAGES, data_name, read_metrics, run_videos
+from peakzoom.data.runs import ONE_PASS, STAGES, data_name, read_config, read_metrics, run_videos
 from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_attention, read_outcomes, read_summary
 from peakzoom.evaluation.stats import GROUPS, TOP, Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
@@ -19,7 +19,6 @@ from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import read_csv
 from peakzoom.utils.errors import printable
-from peakzoom.utils.plain import read_object
 
 SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
 
@@ -126,12 +125,11 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
         return Facts(tested=tested, unlisted=unlisted)
     rows = read_metrics(home / stage / "metrics.csv")
     row = _row_of(rows, folder.name != "last")
-    config = home / "config.json"
     return Facts(
         videos=run_videos(home),
         data=data_name(home),
         problems=len(read_csv(home / "problems.csv")),
-        config=read_object(config) if config.exists() else None,
+        config=read_config(home) or None,
         command=_command(home / "command.txt"),
         stage=stage,
         epochs=len(rows),

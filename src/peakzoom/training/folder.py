@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from peakzoom.data.entries import SEPARATOR, Entry, Problem, VideoSet
-from peakzoom.data.runs import NAME_FILE, ONE_PASS, read_metrics
+from peakzoom.data.runs import NAME_FILE, ONE_PASS, read_config, read_metrics
 from peakzoom.display.figures import curves_figure
 from peakzoom.model import PeakZoom
 from peakzoom.model.config import BRANCHES
@@ -27,7 +27,6 @@ from peakzoom.utils.durable import DRAFT, read_csv, whole_folder, write_csv, wri
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.journal import changed_settings
 from peakzoom.utils.lock import only_writer
-from peakzoom.utils.plain import read_object
 from peakzoom.utils.system import expect_place
 
 log = logging.getLogger(__name__)
@@ -77,11 +76,10 @@ def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
             raise UserError(f"{out} is not empty: --resume goes on with it, another --out begins anew")
         if not file.exists():
             raise UserError(f"{out} holds no training to resume: config.json is missing")
-        before = read_object(file)
-        if odd := [part for part in ("recipe", "options") if not isinstance(before.get(part, {}), dict)]:
-            raise UserError(
-                f"{file} is damaged: {odd[0]} holds no values by name; begin anew in another --out"
-            )
+        try:
+            before = read_config(out)
+        except UserError as error:
+            raise UserError(f"{error}; begin anew in another --out") from error
         if changed := changed_settings(before, config):
             differing, way_out = _differing(before, config)
             raise UserError(
