@@ -33,8 +33,8 @@ from peakzoom.data.synthetic.people import ACTIONS
 from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_parts
 from peakzoom.training.recipes import small
 from peakzoom.video.clips import clip_indices, clip_span
-from peakzoom.video.decode import HOLD_BYTES, decode
-from peakzoom.video.scan import scan
+from peakzoom.video.decode import decode
+from peakzoom.video.scan import HOLD_BYTES, scan
 from peakzoom.video.views import Augment, Preprocess, draw_change, resize
 
 

@@ -228,9 +228,9 @@ def no_curves() -> Iterator[None]:
 class DecodesHere:
     """A guard that decodes in this process, where a test can watch it."""
 
-    pid = 1
+    pid, files = 1, 1
 
-    def run(self, path: Path, work: Callable[..., Any], *arguments: Any) -> Any:
+    def run(self, path: Path, work: Callable[..., Any], *arguments: Any, rest: bool = False) -> Any:
         return work(*arguments)
 
     stream = run
@@ -239,7 +239,7 @@ class DecodesHere:
 @pytest.fixture
 def decoded_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     """Every file that was opened to be decoded, one entry a decode, where a video is held."""
-    from peakzoom.video import decode, held, scan
+    from peakzoom.video import held, holding, scan, stored
 
     files: list[Path] = []
     true = scan.open_file
@@ -253,10 +253,10 @@ def decoded_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
         yield [DecodesHere()]
 
     monkeypatch.setattr(held, "guards", here)
-    for module in (scan, decode):
+    for module in (scan, stored):
         monkeypatch.setattr(module, "open_file", counted)
     yield files
-    held._drop()
+    holding.drop()
 
 
 @pytest.fixture

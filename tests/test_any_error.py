@@ -46,11 +46,11 @@ CALLS = [
     "peakzoom.video.scan.displayed_shape",
     "peakzoom.video.scan.frame_times",
     "peakzoom.video.scan.ConversionCheck",
-    "peakzoom.video.decode.open_file",
-    "peakzoom.video.decode.decoded_frames",
-    "peakzoom.video.decode.VideoReformatter",
-    "peakzoom.video.decode.orientation",
-    "peakzoom.video.decode.to_rgb",
+    "peakzoom.video.stored.open_file",
+    "peakzoom.video.stored.decoded_frames",
+    "peakzoom.video.stored.VideoReformatter",
+    "peakzoom.video.stored.orientation",
+    "peakzoom.video.stored.to_stored",
     "peakzoom.video.sampling.frames_at",
     "peakzoom.video.sampling.convert",
     "peakzoom.video.sampling.crop_offsets",
@@ -91,7 +91,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
         module_name, name = call.rsplit(".", 1)
         module = sys.modules[module_name]
         monkeypatch.setattr(module, name, failing(vars(module)[name]))
-        for room in ("video.scan", "video.decode", "apps.watch.source"):
+        for room in ("video.scan", "video.stored", "apps.watch.source"):
             module = sys.modules[f"peakzoom.{room}"]
             monkeypatch.setattr(module, "open_file", noting(vars(module)["open_file"]))
 

@@ -13,6 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "peakzoom"
 EXPORT, RAY, MATPLOTLIB = "extra export", "extra ray", "extra train, which brings matplotlib"
 SKLEARN = "extra train, which brings scikit-learn"
 QUIET = "imported by guard_child when nothing that it prints can come between results"
+SLOW = "help and the process that decodes need none"
 LAZY: dict[str, dict[str, str]] = {
     "apps/batch/cluster.py": {"ray": RAY, "ray.data": RAY},
     "apps/batch/label.py": {"pyarrow": RAY, "ray": RAY},
@@ -50,13 +51,14 @@ LAZY: dict[str, dict[str, str]] = {
     "training/batch_augment.py": {"kornia.augmentation": "extra finetune"},
     "training/loggers.py": {"mlflow": "extra loggers", "wandb": "extra loggers"},
     "training/lora.py": {"peft": "extra finetune", "peft.tuners.tuners_utils": "extra finetune"},
+    "utils/lock.py": {"filelock": f"{SLOW}: it imports asyncio"},
+    "utils/progress.py": {"rich.console": SLOW, "tqdm.auto": SLOW},
     "video/guard_child.py": {
-        "peakzoom.video.decode": QUIET,
         "peakzoom.video.faults": QUIET,
+        "peakzoom.video.holding": QUIET,
         "resource": "not on Windows",
-        "torch": QUIET,
     },
-    "video/messages.py": {"torch": QUIET},
+    "video/messages.py": {"torch": "the process that decodes needs none unless its work does"},
 }
 
 

@@ -115,6 +115,19 @@ def test_every_command_has_help_with_an_example(call: Call, command: list[str]) 
     assert ESCAPE not in result.out
 
 
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_examples_stand_one_a_line(call: Call, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERMINAL_WIDTH", str(columns))
+    lines = call("predict", "--help").out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.strip() == "Examples:")
+    last = next(number for number, line in enumerate(lines) if "Arguments" in line)
+    examples = [line.strip() for line in lines[first + 1 : last] if line.lstrip().startswith("•")]
+    assert len(examples) == 3 and all(each.startswith("• peakzoom predict runs/first") for each in examples)
+    assert examples[0] == "• peakzoom predict runs/first clip.mp4"
+    assert max(map(len, lines)) <= columns
+
+
 def test_no_command(call: Call) -> None:
     for arguments in ([], ["data"], ["--help"]):
         result = call(*arguments)

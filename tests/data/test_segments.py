@@ -31,8 +31,8 @@ from peakzoom.training.train import train
 from peakzoom.utils.digests import digests, same_bytes
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.segments import Segment, file_of, seconds, segment_of, stem_of
-from peakzoom.video import decode as decoding
 from peakzoom.video import scan as scanning
+from peakzoom.video import stored as decoding
 from peakzoom.video.decode import decode
 from peakzoom.video.guard import guarded
 from peakzoom.video.parallel import each_file

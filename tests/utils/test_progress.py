@@ -64,6 +64,32 @@ def test_quiet_where_nobody_watches(terminal: bool, values: dict[str, str]) -> N
     assert (output, seen.replace("\r", "")) == (PRINTED, SAID)
 
 
+EPOCHS = """
+from types import SimpleNamespace
+from peakzoom.cli.console import say
+from peakzoom.training.log import EpochBar
+left = SimpleNamespace(done=0, said="about 9 s left")
+trainer = SimpleNamespace(is_global_zero=True, current_epoch=0, max_epochs=2, num_training_batches=4)
+bar = EpochBar("tcnn", left)
+for trainer.current_epoch in range(2):
+    bar.on_train_epoch_start(trainer, None)
+    for left.done in range(4):
+        bar.on_train_batch_end(trainer, None, None, None, left.done)
+    say(f"epoch {trainer.current_epoch + 1} is done")
+    bar.on_train_epoch_end(trainer, None)
+bar.on_train_epoch_start(trainer, None)
+bar.on_exception(trainer, None, KeyboardInterrupt())
+"""
+
+
+@pytest.mark.slow  # imports Lightning
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_training_s_bar_is_one_line_and_finished_epochs_stay(terminal: bool) -> None:
+    _, seen = run(EPOCHS, terminal)
+    assert ("tcnn epoch 2/2, about 9 s left" in seen) == terminal
+    assert [line for line in shown(seen) if line] == ["epoch 1 is done", "epoch 2 is done"]
+
+
 def test_a_function_is_called_instead(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video import decode as module
 from peakzoom.video import shape
+from peakzoom.video import stored as module
 from peakzoom.video.decode import Video, decode
 from peakzoom.video.scan import frame_times, probe
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import guarded as bad
 import numpy as np
 import pytest
 import torch
+import unaided
 
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video import guard as module
@@ -247,6 +249,50 @@ def test_no_process_outlives_its_parent(work: str, tmp_path: Path) -> None:
         parent.kill()
         parent.wait()
     assert gone(pid)
+
+
+@pytest.mark.slow  # the process is started, not forked, and imports PyTorch
+@pytest.mark.usefixtures("started_decoders")
+@linux
+def test_what_work_imports_takes_none_of_its_time_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch takes longer than that to import, and more memory."""
+    monkeypatch.setenv(module.SECONDS_NAME, "0.3")
+    monkeypatch.setenv(module.MEGABYTES_NAME, "30")
+    guard = Guard()
+    before = guard.run(FILE, unaided.imported)
+    assert "torch" not in before and "av" in before
+    for _ in range(2):
+        assert guard.run(FILE, bad.threads) == 1
+    assert "torch" in guard.run(FILE, unaided.imported)
+    with pytest.raises(DecodeError, match="needed more than 30 MB"):
+        guard.run(FILE, bad.allocate_with_numpy)
+    guard.close()
+
+
+def test_the_rest_has_the_time_that_is_left(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(module.SECONDS_NAME, "2")
+    guard.run(FILE, unaided.wait, 1.2)
+    with pytest.raises(DecodeError, match="took longer than 2 s"):
+        list(guard.stream(FILE, unaided.wait_for_one, 1.2, rest=True))
+    guard.run(FILE, unaided.wait, 1.2)
+    assert list(guard.stream(FILE, unaided.wait_for_one, 0.1, rest=True)) == [1]
+    files = guard.files
+    guard.run(FILE, unaided.wait, 0.0, rest=True)
+    assert guard.files == files  # it is the same file
+
+
+def test_work_that_cannot_be_imported_is_an_error_and_not_the_end(guard: Guard) -> None:
+    pid = guard.run(FILE, bad.pid)
+    missing = types.ModuleType("nowhere_else")
+    exec("def work(*_): pass", missing.__dict__)
+    missing.work.__module__ = "nowhere_else"
+    sys.modules["nowhere_else"] = missing
+    try:
+        with pytest.raises(DecodeError, match="nowhere_else"):
+            guard.run(FILE, missing.work)
+    finally:
+        del sys.modules["nowhere_else"]
+    assert guard.run(FILE, bad.pid) == pid
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from explanation.colours import recognizer, write_squares
 
 from peakzoom.explanation import explain, save
 from peakzoom.utils.errors import DecodeError
-from peakzoom.video import held
+from peakzoom.video import holding
 from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess
@@ -33,13 +33,13 @@ def test_one_decode_for_an_explanation_and_its_files(
     assert decoded_files == [file]
 
 
-@pytest.mark.parametrize("bytes_held,decodes", [(held.HOLD_BYTES, 1), (0, 3)])
+@pytest.mark.parametrize("bytes_held,decodes", [(holding.HOLD_BYTES, 1), (0, 3)])
 def test_what_is_too_large_to_hold_is_decoded_again(
     decoded_files: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch, bytes_held: int, decodes: int
 ) -> None:
     expected = explain(recognizer(), file, views=VIEWS).to_dict()
     decoded_files.clear()
-    monkeypatch.setattr(held, "HOLD_BYTES", bytes_held)
+    monkeypatch.setattr(holding, "HOLD_BYTES", bytes_held)
     assert explain(recognizer(), file, views=VIEWS).to_dict() == expected
     assert len(decoded_files) == decodes
 
@@ -52,7 +52,7 @@ def test_blocks_lie_in_one_another(decoded_files: list[Path], file: Path) -> Non
             first = list(video.frames(None, (30, 40)))
         again = list(video.frames(np.array([3, 7]), (30, 40)))
         assert len(decoded_files) == 1
-    assert held._held is None
+    assert holding._held is None
     assert [number for number, _ in again] == [3, 7] and len(first) == 20
     for number, pixels in [*again, *video.frames(None, (30, 40))]:
         np.testing.assert_array_equal(pixels, first[number][1])

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from peakzoom.apps.watch.source import TimedFrame, open_source
-from peakzoom.video import decode as module
 from peakzoom.video import shape
+from peakzoom.video import stored as module
 from peakzoom.video.decode import decode
 from peakzoom.video.scan import probe
 

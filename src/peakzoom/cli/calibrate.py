@@ -64,13 +64,16 @@ def calibrate(
 
     With --events, thresholds, hysteresis, gaps and the shortest event are chosen instead, for at most so many false
     alarms an hour, and with them how often a watch looks and where the original branch is enough: the cheapest that
-    loses no more than a point of F1. `peakzoom calibrate runs/first --events --false-alarms 0.5`
+    loses no more than a point of F1.
 
-    With --reject, the confidence is chosen below which `peakzoom predict --reject` says none of these:
-    `peakzoom calibrate runs/first --reject --unknown other_videos/`.
+    With --reject, the confidence is chosen below which `peakzoom predict --reject` says none of these.
 
-    Examples: `peakzoom calibrate runs/first`, then `peakzoom evaluate runs/first --cascade`,
-    `peakzoom predict runs/first clip.mp4 --cascade` and `peakzoom predict runs/first clip.mp4 --calibrated`
+    Examples:
+    - `peakzoom calibrate runs/first`
+    - `peakzoom evaluate runs/first --cascade`
+    - `peakzoom predict runs/first clip.mp4 --cascade`
+    - `peakzoom calibrate runs/first --events --false-alarms 0.5`
+    - `peakzoom calibrate runs/first --reject --unknown other_videos/`
     """
     rule.check(views.given())
     _check_asked(rule, rejecting)

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -39,9 +39,9 @@ err_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 def _print(console: Console, text: str) -> None:
     """Each line as long as it is; progress bars make room for it. A terminal obeys nothing that stands in it."""
-    from tqdm import tqdm
-
-    with tqdm.external_write_mode():
+    with ExitStack() as stack:
+        if bars := sys.modules.get("tqdm"):  # nobody has drawn one where it is not imported
+            stack.enter_context(bars.tqdm.external_write_mode())
         console.print(_line_by_line(text), soft_wrap=True)
 
 

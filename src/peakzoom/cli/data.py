@@ -12,7 +12,6 @@ from peakzoom.cli.console import print_result, say, show_table
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import new_file
 from peakzoom.cli.options import DataArg, DataOptions
-from peakzoom.cli.shortcuts import read_model, show_shortcuts
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import printable
 from peakzoom.utils.processors import processors
@@ -51,7 +50,9 @@ def check(
     With --shortcuts or --against, also how often the class of the test videos is guessed from how frequent it is, from
     numbers of the file, from one still frame, and from where pixels change.
 
-    Examples: `peakzoom data check clips/` and `peakzoom data check clips/ --against runs/mine`
+    Examples:
+    - `peakzoom data check clips/`
+    - `peakzoom data check clips/ --against runs/mine`
     """
     with new_file(out, "--out"):
         _check(data, out, shortcuts, against, workers, reading)
@@ -61,6 +62,7 @@ def _check(
     data: Path, out: Path | None, shortcuts: bool, against: Path | None, workers: int, reading: DataOptions
 ) -> None:
     """Look at a data set, and write what is wrong with it to ``out``."""
+    from peakzoom.cli.shortcuts import read_model, show_shortcuts
     from peakzoom.data.check import check as look
 
     model = None if against is None else read_model(against)
@@ -170,8 +172,9 @@ def convert(
     What is written names the videos by their paths from --root, and every command that takes DATA reads it again. Boxes
     are not converted. Exit code 1 if something had to be left out.
 
-    Examples: `peakzoom data convert clips.csv for_cvat --to cvat` and
-    `peakzoom data convert project.json lists --to manifest --root videos/`
+    Examples:
+    - `peakzoom data convert clips.csv for_cvat --to cvat`
+    - `peakzoom data convert project.json lists --to manifest --root videos/`
     """
     from peakzoom.data.datasets import open_to_look
     from peakzoom.data.exchange.writing import common_root, write_data
@@ -244,10 +247,11 @@ def render(
 ) -> None:
     """Render labelled synthetic clips of moving figures: to try out, or to pre-train on where no videos can be had.
 
-    Examples: `peakzoom data render synthetic`,
-    `peakzoom data render long --untrimmed 60 --train-clips 24 --test-clips 8` and
-    `peakzoom data render synthetic --train-clips 12000 --test-clips 600 --frames 24 --fps 10 --difficulty 0.4
-    --performers 200 --backgrounds 200 --test-share 0.1`
+    Examples:
+    - `peakzoom data render synthetic`
+    - `peakzoom data render long --untrimmed 60 --train-clips 24 --test-clips 8`
+    - `peakzoom data render synthetic --train-clips 12000 --test-clips 600 --frames 24 --fps 10 --difficulty 0.4
+      --performers 200 --backgrounds 200 --test-share 0.1`
     """
     from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
     from peakzoom.data.synthetic.untrimmed import render_untrimmed
@@ -274,7 +278,8 @@ def prepare(
     ROOT holds the archives of videos and lists as they were downloaded, packed again as zip or tar, or unpacked. What
     is not unpacked goes to ROOT/videos and ROOT/splits. Exit code 1 if the data set is not whole.
 
-    Example: `peakzoom data prepare ucf101 downloads/`
+    Example:
+    - `peakzoom data prepare ucf101 downloads/`
     """
     with new_file(out, "--out"):
         _prepare(name, root, out)

@@ -112,8 +112,10 @@ def evaluate(
     With --events, what `peakzoom watch` reports of long files is compared with their labelled segments instead: mean
     average precision and F1 by temporal IoU, false alarms an hour, and how soon an event is known.
 
-    Examples: `peakzoom evaluate runs/first`, `peakzoom evaluate runs/first --events` and
-    `peakzoom evaluate runs/first/tcnn other_clips/`
+    Examples:
+    - `peakzoom evaluate runs/first`
+    - `peakzoom evaluate runs/first --events`
+    - `peakzoom evaluate runs/first/tcnn other_clips/`
     """
     if workers:
         start_early()
@@ -141,11 +143,8 @@ def evaluate(
     check_out(target, amount.resume)  # before the videos are looked at
     if amount.places:
         videos = replace(videos, places=read_places(amount.places, videos=reading.root))
-    result = test(
-        *(recognizer, videos, target, averaged, workers),
-        resume=amount.resume,
-        faithfulness=amount.faithfulness,
-    )
+    how = {"resume": amount.resume, "faithfulness": amount.faithfulness}
+    result = test(recognizer, videos, target, averaged, workers, **how)
     _report(result, f"{split} videos, {views.num_clips} x {views.crops} views", target)
     if recognizer.weights and Path(run).is_dir() and not _renew_card(run, target):
         raise typer.Exit(1)
@@ -281,8 +280,9 @@ def report(
 ) -> None:
     """Write a page with pictures on one evaluation, from its score files.
 
-    Examples: `peakzoom report runs/first` and
-    `peakzoom report runs/first/evaluation-test-paper --thresholds fall --out pages/first`
+    Examples:
+    - `peakzoom report runs/first`
+    - `peakzoom report runs/first/evaluation-test-paper --thresholds fall --out pages/first`
     """
     from peakzoom.evaluation.files import find_evaluation
     from peakzoom.evaluation.report.page import write_report

@@ -41,7 +41,8 @@ def explain(
 ) -> None:
     """Show what the network saw: evidence.mp4, evidence.png and evidence.json.
 
-    Examples: `peakzoom explain runs/first clip.mp4` and `peakzoom explain runs/first clip.mp4 --class wave`
+    Example:
+    - `peakzoom explain runs/first clip.mp4 --class wave`
     """
     start_early()
     from peakzoom import explanation
@@ -75,5 +76,4 @@ def explain(
     )
     if evidence.unseen:
         print_result(f"This model does not look at {evidence.unseen}.")
-    for file in files:
-        print_result(printable(file))
+    print_result("\n".join(map(printable, files)))

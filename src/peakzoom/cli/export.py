@@ -33,8 +33,9 @@ def export(
 ) -> None:
     """Write a trained model as one graph for other runtimes, checked against PyTorch on real clips.
 
-    Examples: `peakzoom export runs/first --to onnx` and
-    `peakzoom export runs/first --to openvino --out fast.xml --check clips/`
+    Examples:
+    - `peakzoom export runs/first --to onnx`
+    - `peakzoom export runs/first --to openvino --out fast.xml --check clips/`
     """
     from peakzoom.data.runs import run_folder, run_videos
     from peakzoom.inference.export import TARGETS, check_target, views_of
@@ -75,7 +76,8 @@ def push(
 ) -> None:
     """Put a trained model with its card on the Hugging Face hub, where peakzoom.load("owner/name") finds it.
 
-    Example: `peakzoom push runs/first anna/kitchen-actions --private`
+    Example:
+    - `peakzoom push runs/first anna/kitchen-actions --private`
     """
     from peakzoom.hub.push import push as upload
 

@@ -106,9 +106,10 @@ def predict(
 ) -> None:
     """Recognise the action in video files.
 
-    Examples: `peakzoom predict runs/first clip.mp4`,
-    `peakzoom predict runs/first camera/ --jsonl predictions.jsonl` and
-    `peakzoom predict runs/first camera/ --on ray --out labels`
+    Examples:
+    - `peakzoom predict runs/first clip.mp4`
+    - `peakzoom predict runs/first camera/ --jsonl predictions.jsonl`
+    - `peakzoom predict runs/first camera/ --on ray --out labels`
     """
     results.check()
     make = _label if results.on else _predict

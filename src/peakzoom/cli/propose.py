@@ -92,8 +92,9 @@ def propose(
     A person corrects them there; what the tool then exports is DATA for 'peakzoom train'. Exit code 1 if a video could
     not be decoded.
 
-    Examples: `peakzoom propose runs/first videos/ --to cvat --out proposals` and
-    `peakzoom propose runs/first videos/ --to label-studio --order uncertain --ignore nothing --out proposals`
+    Examples:
+    - `peakzoom propose runs/first videos/ --to cvat --out proposals`
+    - `peakzoom propose runs/first videos/ --to label-studio --order uncertain --ignore nothing --out proposals`
     """
     start_early()
     from peakzoom.apps.propose.propose import uncertain_first, write_proposals

@@ -21,7 +21,8 @@ def quickstart(
 ) -> None:
     """Render a small set of synthetic action clips, train both stages, evaluate, and draw where the network looked.
 
-    Example: `peakzoom quickstart`
+    Example:
+    - `peakzoom quickstart`
     """
     began = time.monotonic()
     from peakzoom.cli.quickstart_run import quickstart as run

@@ -37,7 +37,9 @@ def recipe(
 ) -> None:
     """Print a recipe as TOML: all keys of --set with their values, to be edited and given as --recipe FILE.toml.
 
-    Example: `peakzoom recipe small > kitchen.toml`, then `peakzoom train clips/ --recipe kitchen.toml --out runs/first`
+    Examples:
+    - `peakzoom recipe small > kitchen.toml`
+    - `peakzoom train clips/ --recipe kitchen.toml --out runs/first`
     """
     from peakzoom.training.recipe_text import recipe_to_toml
     from peakzoom.training.recipes import RECIPES

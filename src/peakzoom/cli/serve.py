@@ -106,7 +106,9 @@ def serve(
 
     Beside it there is a REST API for programs, described at /docs.
 
-    Examples: `peakzoom serve runs/first` and `peakzoom serve runs/first --api-only --host 0.0.0.0`
+    Examples:
+    - `peakzoom serve runs/first`
+    - `peakzoom serve runs/first --api-only --host 0.0.0.0`
     """
     if not api_only:
         with needed_for("the web page (--api-only does without)"):

@@ -96,7 +96,8 @@ def ablate(
 
     The same command goes on with what is not done; more folds or seeds may be added later.
 
-    Example: `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
+    Example:
+    - `peakzoom ablate clips/clips.csv --out studies/branches --fold ann,bob --fold cem,dee --seeds 0,1`
     """
     from peakzoom.model.config import LETTERS
     from peakzoom.studies.arms import ABLATION_BRANCHES, EQUAL, Arm
@@ -141,8 +142,9 @@ def compare(
     Accuracy, multiply-adds, parameters and measured time of each. The same command goes on with what is not done;
     more folds, seeds or networks may be added later.
 
-    Example: `peakzoom compare clips/clips.csv --out studies/networks --models tcnn_xs,r3d_18,tsm --cost 1
-    --leave-one-group-out`
+    Example:
+    - `peakzoom compare clips/clips.csv --out studies/networks --models tcnn_xs,r3d_18,tsm --cost 1
+      --leave-one-group-out`
     """
     from peakzoom.model.config import BRANCHES
     from peakzoom.studies.arms import EQUAL, Arm

@@ -61,10 +61,12 @@ def train(
 ) -> None:
     """Train on your own videos: the video network first (stage 1), then the recipe's branches from it (stage 2).
 
-    Examples: `peakzoom train clips/ --out runs/first`, `peakzoom train clips/ --recipe spatial --out runs/zoom`,
-    `peakzoom train clips/ --weights kinetics400/r2plus1d_18 --out runs/k400`,
-    `peakzoom train UCF-101 --splits ucfTrainTestlist --recipe paper --init k400 --out runs/ucf1` and
-    `peakzoom train clips/ --size 128 --set dropout=0.2 --set preprocess.fps=15 --out runs/second`
+    Examples:
+    - `peakzoom train clips/ --out runs/first`
+    - `peakzoom train clips/ --recipe spatial --out runs/zoom`
+    - `peakzoom train clips/ --weights kinetics400/r2plus1d_18 --out runs/k400`
+    - `peakzoom train UCF-101 --splits ucfTrainTestlist --recipe paper --init k400 --out runs/ucf1`
+    - `peakzoom train clips/ --size 128 --set dropout=0.2 --set preprocess.fps=15 --out runs/second`
     """
     start_early()
     from peakzoom.data.runs import STAGES

@@ -73,8 +73,9 @@ def watch(
 ) -> None:
     """Report what happens in videos of any length, while they run.
 
-    Examples: `peakzoom watch runs/first match.mp4 --out match` and
-    `peakzoom watch runs/first rtsp://camera.local/1 rtsp://camera.local/2 --out hall --resume --reconnect 86400`
+    Examples:
+    - `peakzoom watch runs/first match.mp4 --out match`
+    - `peakzoom watch runs/first rtsp://camera.local/1 rtsp://camera.local/2 --out hall --resume --reconnect 86400`
     """
     start_early()
     from peakzoom.apps.watch.watch import check

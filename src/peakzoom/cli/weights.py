@@ -8,9 +8,11 @@ from peakzoom.cli.console import print_result, show_table
 def weights() -> None:
     """List the weights that come with peakzoom, trained on generated clips only, and public ones that it can fetch.
 
-    Examples: `peakzoom weights`, then `peakzoom train clips/ --model tcnn_xs_local --out runs/first`,
-    `peakzoom train clips/ --weights kinetics400/r2plus1d_18 --out runs/k400`, or without any training
-    `peakzoom predict kinetics400/r2plus1d_18 clip.mp4`
+    Examples:
+    - `peakzoom weights`
+    - `peakzoom train clips/ --model tcnn_xs_local --out runs/first`
+    - `peakzoom train clips/ --weights kinetics400/r2plus1d_18 --out runs/k400`
+    - `peakzoom predict kinetics400/r2plus1d_18 clip.mp4`
     """
     from peakzoom.model.public import public_weights
     from peakzoom.model.starts import LICENCE, starts

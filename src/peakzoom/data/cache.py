@@ -26,9 +26,9 @@ from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.folders import cache_home
 from peakzoom.utils.progress import Progress
 from peakzoom.utils.segments import file_of
-from peakzoom.video.decode import HOLD_BYTES, frames_of
+from peakzoom.video.decode import frames_of
 from peakzoom.video.parallel import each_file
-from peakzoom.video.scan import scan
+from peakzoom.video.scan import HOLD_BYTES, scan
 from peakzoom.video.views import frames_at
 
 FORMAT = 3  # part of every name: raise it when the meaning of the stored frames changes

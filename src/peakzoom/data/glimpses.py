@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from peakzoom.utils.segments import file_of
-from peakzoom.video.decode import HOLD_BYTES, frames_of
-from peakzoom.video.scan import VideoInfo, scan
+from peakzoom.video.decode import frames_of
+from peakzoom.video.scan import HOLD_BYTES, VideoInfo, scan
 
 SIDE = 16  # of every picture, in pixels: whole frames, whatever their shape
 PAIRS, PARTS = (

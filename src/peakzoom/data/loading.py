@@ -22,9 +22,9 @@ from peakzoom.data.entries import Entry, Problem
 from peakzoom.data.workers import begin_worker
 from peakzoom.utils.errors import DecodeError
 from peakzoom.video.clips import even_clips, random_clip
-from peakzoom.video.decode import HOLD_BYTES, convert
+from peakzoom.video.decode import convert
 from peakzoom.video.guard import guarded
-from peakzoom.video.scan import scan
+from peakzoom.video.scan import HOLD_BYTES, scan
 from peakzoom.video.views import Augment, Change, Preprocess, centre_view, changed, draw_change, frames_at
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from peakzoom.data.entries import SEPARATOR
 from peakzoom.display.html import block_html, name_html, row_html, table_html
 from peakzoom.display.markup import escape_html
+from peakzoom.utils.errors import printable
 from peakzoom.utils.extras import needed_for
 
 if TYPE_CHECKING:
@@ -174,6 +175,22 @@ class Prediction:
             **({"views": self.effort.views, "closer": self.effort.stage2_views} if self.effort else {}),
             **(self.confidence.to_dict() if self.confidence else {}),
         }
+
+    def __str__(self) -> str:
+        """Three lines: the file and what it shows, the best three classes, what was looked at and what was wrong."""
+        named = f"{printable(self.path)}: {printable(self.label)}"
+        if self.confidence is not None:
+            named += f" ({self.confidence.said})"
+        elif self.unsure:
+            named += " (not sure: hardly above a guess)"
+        best = ", ".join(f"{printable(name)} {score:.3f}" for name, score in self.top(3))
+        if self.effort is not None:
+            seen = f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2"
+        else:
+            seen = f"{max(map(len, self.views.values()), default=0)} views"
+        if self.shown_branches:
+            seen += f", branches {', '.join(self.shown_branches)}"
+        return "\n".join([named, f"  {best}", f"  {seen}{f'; {self.problem}' if self.problem else ''}"])
 
     def plot(self, k: int = 5) -> Figure:
         """Scores of the best k classes by every branch, for a notebook.

@@ -1,12 +1,14 @@
 """Models as folders and on the Hugging Face hub: ``model.safetensors`` and ``config.json``.
 
 Both may come from anyone. ``config.json`` is read by the rules of :mod:`peakzoom.model.schema`; then the network is
-made without its numbers, is asked whether it takes the clips that the file tells of, and is compared with the shapes
-in the weight file. Only what fits is given memory.
+made without its numbers and is compared with the shapes in the weight file. Only what fits is given memory, and is
+asked whether it takes the clips that the file tells of.
 """
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -24,11 +26,14 @@ from peakzoom.model.backbones import EXPECTED, is_network, is_own
 from peakzoom.model.backbones.own import expect_allowed
 from peakzoom.model.config import PeakZoomConfig
 from peakzoom.model.names import expect_on_hub
+from peakzoom.model.outline import without_numbers
 from peakzoom.model.schema import CLIP, Rule, expect
 from peakzoom.utils.errors import UserError, first_line
 from peakzoom.utils.plain import read_object
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+log = logging.getLogger(__name__)
+
 KEYS = {"backbone", *(field.name for field in fields(PeakZoomConfig))}  # of config.json
 
 
@@ -99,6 +104,8 @@ class Pretrained(PyTorchModelHubMixin):
             expect_fit(lambda: cls(**made_with), folder, own)
         model: Any = cls(**made_with)
         load_model(model, folder / WEIGHTS, device=map_location)
+        if isinstance(made_with["backbone"], str) and model.preprocess and not own:
+            expect_clips(model, folder / CONFIG)
         return model.eval()
 
 
@@ -135,15 +142,14 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def expect_fit(make: Callable[[], Any], folder: Path, own: bool = False) -> None:
-    """Refuse a model whose network cannot be, does not take its own clips, or is not the one of the weights.
+    """Refuse a model whose network cannot be, or is not the one of the weights.
 
     Nothing is computed and no memory taken: the network is made on PyTorch's device without numbers.
 
     Args:
         make: the model.
         folder: with its weights.
-        own: it is of a user's own network, which may not be made for that device: then it is made on the CPU, and not
-            asked about its clips.
+        own: it is of a user's own network, which may not be made for that device: then it is made on the CPU.
 
     Raises:
         UserError: as above.
@@ -151,12 +157,8 @@ def expect_fit(make: Callable[[], Any], folder: Path, own: bool = False) -> None
     """
     file = folder / CONFIG
     try:
-        with torch.device("meta"):
+        with without_numbers():
             model = make() if not own else _outline(make)
-            clip = {**CLIP, **model.preprocess}
-            video = torch.empty((1, 3, clip["frames"], clip["size"], clip["size"]))
-            if model.preprocess and not own:
-                model.eval().backbone.features(video)
     except UserError:  # of settings that a caller gave in place of the file's
         raise
     except Exception as error:  # whatever a network says of settings that it cannot be made with
@@ -164,7 +166,34 @@ def expect_fit(make: Callable[[], Any], folder: Path, own: bool = False) -> None
     with safe_open(folder / WEIGHTS, "pt") as stored:
         there = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
     if wrong := _difference(model, there):
+        if model.preprocess and not own:
+            expect_clips(model, file)  # what it says comes first
         raise UserError(f"{folder / WEIGHTS} does not fit {file.name}: {wrong}; take both files of one model")
+
+
+@torch.inference_mode()
+def expect_clips(model: Any, file: Path) -> None:
+    """Refuse a model that does not take the clips that its ``config.json``, the file, tells of; nothing is computed.
+
+    The network is given a batch of no clips. Where it refuses that, one clip without numbers says whether this is for
+    the clips' shape: PyTorch imports its whole compiler (1.5 s) for that.
+
+    Raises:
+        UserError: it takes none of that shape.
+    """
+    clip = {**CLIP, **model.preprocess}
+    shape = 3, clip["frames"], clip["size"], clip["size"]
+    network = model.eval().backbone
+    try:
+        if (device := next(network.parameters()).device).type != "meta":
+            network.features(torch.empty((0, *shape), device=device))
+            return
+    except Exception as error:  # noqa: BLE001 - of the clips, or because there are none
+        log.debug("%s: of no clips: %s", file, first_line(error))
+    try:
+        copy.deepcopy(network).to("meta").features(torch.empty((1, *shape), device="meta"))
+    except Exception as error:  # whatever a network says of clips that it does not take
+        raise UserError(f"{file} tells of no network that can be: {first_line(error)}") from error
 
 
 def _outline(make: Callable[[], Any]) -> Any:

@@ -27,15 +27,15 @@ from peakzoom.model.numerics import exact, remembered
 
 
 def blur_matrices(grid: int, fwhm: float, padding: int) -> tuple[Tensor, Tensor]:
-    """K and D above, each (g, g) float64; displacements in units of the frame side.
+    """K and D above, each (g, g) float64, on the CPU; displacements in units of the frame side.
 
     Args:
         grid: g.
         fwhm: full width at half maximum of k, in cells.
         padding: cells by which Q is continued, and half the window of k.
     """
-    cell = torch.arange(grid, dtype=torch.float64)
-    extended = torch.arange(-padding, grid + padding, dtype=torch.float64)
+    cell = torch.arange(grid, dtype=torch.float64, device="cpu")
+    extended = torch.arange(-padding, grid + padding, dtype=torch.float64, device="cpu")
     apart = extended - cell[:, None]  # (g, g + 2 padding), x' - x in cells
     window = torch.exp(-4 * math.log(2) * (apart / fwhm).square()) * (apart.abs() <= padding)
     # Continuing by the border value: every cell beyond the border lends its weight to the border cell.
@@ -61,7 +61,8 @@ class ZoomSampler(nn.Module):
             raise ValueError(f"grid is {grid}, expected at least 2")
         blur, shift = blur_matrices(grid, fwhm, padding)
         dtype = torch.get_default_dtype()
-        self.register_buffer("both", torch.cat((shift, blur)).to(dtype), persistent=False)
+        both = torch.cat((shift, blur)).to(torch.get_default_device(), dtype)
+        self.register_buffer("both", both, persistent=False)
         self.side = grid
 
     def displacement(self, attention: Tensor) -> Tensor:

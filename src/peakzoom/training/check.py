@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from peakzoom.model.backbones import is_own
 from peakzoom.model.backbones.own import expect_features
 from peakzoom.model.load import find_model, is_on_hub
+from peakzoom.model.outline import without_numbers
 from peakzoom.model.precision import slow_in
 from peakzoom.model.public import find_public, weights_file
 from peakzoom.model.starts import expect_fit, start_of
@@ -66,7 +67,7 @@ def check_settings(
             "distill softens one softmax over the classes, and videos have several labels: leave it out"
         )
     if recipe.checkpoint:
-        with torch.device("meta"):
+        with without_numbers():
             checkpoint_gradients(build(recipe, classes, joint=False))
     expect_word("logger", options.logger, LOGGERS)
     BatchChanges(recipe.batch_augment)  # raises where what it needs is not installed, as does the next

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -15,6 +17,7 @@ from peakzoom.display.figures import curves_figure
 from peakzoom.training.module import Training
 from peakzoom.training.time_left import TimeLeft
 from peakzoom.utils.durable import whole, write_csv
+from peakzoom.utils.progress import Progress, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ class EpochLog(Callback):
         folder: of the stage.
         name: of the stage.
         left: the time that is.
-        lines: log a line an epoch; there is no bar to see.
+        lines: log a line an epoch, which stays where a bar is wiped away.
     """
 
     def __init__(self, folder: Path, name: str, left: TimeLeft, lines: bool) -> None:
@@ -86,3 +89,42 @@ class EpochLog(Callback):
         with whole(self.file.with_name("curves.png"), "wb") as stream:
             curves_figure({self.name: read_metrics(self.file)}).savefig(stream, dpi=110, format="png")
         self.drawn = time.monotonic()
+
+
+class EpochBar(Callback):
+    """One line that is redrawn where somebody watches: the stage, the epoch, how far it is; wiped away at its end.
+
+    Args:
+        name: of the stage.
+        left: the time that is, of the whole training.
+    """
+
+    def __init__(self, name: str, left: TimeLeft) -> None:
+        self.name, self.left = name, left
+        self._stack = ExitStack()
+        self._report: Progress = lambda done, total: None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the epoch's."""
+        if not trainer.is_global_zero:
+            return
+        so_far = f", {self.left.said}" if self.left.done else ""
+        title = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{so_far}"
+        self._report = self._stack.enter_context(progress_bar(title))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a batch."""
+        if trainer.is_global_zero:
+            self._report(batch_idx + 1, int(trainer.num_training_batches))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Wipe it away."""
+        self._stack.close()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Wipe it away."""
+        self._stack.close()

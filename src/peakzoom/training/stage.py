@@ -13,7 +13,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from peakzoom.data.entries import Entry, Problem
 from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
@@ -25,7 +25,7 @@ from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, 
 from peakzoom.training.distributed import LOST, is_main_process
 from peakzoom.training.frames import Frames
 from peakzoom.training.frozen import FeatureSet, FeatureTraining, features_of, freeze
-from peakzoom.training.log import EpochLog
+from peakzoom.training.log import EpochBar, EpochLog
 from peakzoom.training.loggers import ended, loggers
 from peakzoom.training.lora import add_lora
 from peakzoom.training.module import Training
@@ -36,7 +36,6 @@ from peakzoom.training.time_left import TimeLeft
 from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.memory import keep_freed_memory
 from peakzoom.utils.processors import processors
-from peakzoom.utils.progress import is_watched
 from peakzoom.utils.system import LOADER_NEEDS, worker_gone
 
 log = logging.getLogger(__name__)
@@ -137,9 +136,8 @@ def make_trainer(stage: StageRun) -> L.Trainer:
             f"{stage.name}: {epochs} epochs rather than {settings.epochs}, for {settings.min_steps} steps on few "
             "videos"
         )
-    bar = options.progress and is_watched()
     left = TimeLeft(stage.name, _later(stage, steps))
-    callbacks: list[Callback] = [left, EpochLog(folder, stage.name, left, options.progress and not bar)]
+    callbacks: list[Callback] = [left, EpochLog(folder, stage.name, left, options.progress)]
     if stage.val_set:
         callbacks.append(checkpoint_callback(folder / "checkpoints", "best", monitor="val_score", mode="max"))
     if stage.recipe.average:  # before those that save: the average is what they save
@@ -147,8 +145,8 @@ def make_trainer(stage: StageRun) -> L.Trainer:
     # After the best one, whose state it takes along. (ModelCheckpoint's own save_last saves only when it saves a
     # better one.)
     callbacks.append(checkpoint_callback(folder / "checkpoints", "last"))
-    if bar:
-        callbacks.append(TQDMProgressBar())
+    if options.progress:
+        callbacks.append(EpochBar(stage.name, left))
     if options.patience is not None:
         callbacks.append(EarlyStopping("val_score", mode="max", patience=options.patience))
     return L.Trainer(
@@ -160,7 +158,7 @@ def make_trainer(stage: StageRun) -> L.Trainer:
         logger=loggers(options.logger, folder, stage.recipe),
         accumulate_grad_batches=stage.recipe.accumulate,
         log_every_n_steps=max(1, min(50, steps)),
-        enable_progress_bar=bar,
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # SharedBatches shares the videos out
         num_sanity_val_steps=0,

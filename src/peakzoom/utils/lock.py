@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from peakzoom.utils.errors import UserError
 
 
@@ -26,6 +24,8 @@ def only_writer(file: Path, lock_file: Path | None = None, wait: float = 0.0) ->
     Raises:
         UserError: one writes it.
     """
+    from filelock import FileLock, Timeout
+
     lock = FileLock(lock_file or lock_of(file))
     try:
         lock.acquire(timeout=wait)

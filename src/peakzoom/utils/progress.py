@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from rich.console import Console
-from tqdm.auto import tqdm
-
 Progress: TypeAlias = Callable[[int, int], None]  # is called with (done, all)
 
 
@@ -18,6 +15,8 @@ def is_watched() -> bool:
 
     A terminal's own word counts, and not that colours are forced (``FORCE_COLOR``): a log file has no use for a bar.
     """
+    from rich.console import Console
+
     console = Console(stderr=True)
     return console.is_jupyter or (sys.stderr.isatty() and not console.is_dumb_terminal)
 
@@ -31,6 +30,8 @@ def progress_bar(title: str, show: bool | Progress = True) -> Iterator[Progress]
     if callable(show):
         yield show
         return
+    from tqdm.auto import tqdm
+
     with tqdm(desc=title, leave=False, dynamic_ncols=True, disable=not (show and is_watched())) as bar:
 
         def draw(done: int, total: int) -> None:

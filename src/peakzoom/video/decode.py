@@ -13,10 +13,10 @@ Three rules, each learnt from real files and held by a test:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -25,27 +25,17 @@ import torch.nn.functional as F
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from peakzoom.utils.errors import DecodeError
-from peakzoom.utils.segments import segment_of
-from peakzoom.video.colour import convertible, rgb_frame
-from peakzoom.video.container import open_file
-from peakzoom.video.cursor import Cursor
 from peakzoom.video.faults import reason_of
-from peakzoom.video.packets import Losses, decoded_frames
-from peakzoom.video.scan import Scan, VideoInfo, scan
-from peakzoom.video.shape import Crop, orientation
+from peakzoom.video.holding import Chunk, held_frames
+from peakzoom.video.scan import HOLD_BYTES, Scan, VideoInfo, scan
+from peakzoom.video.shape import Crop
+from peakzoom.video.stored import Size, StoredFrame, stored_frames, target_size, to_stored
 
 # From the timestamps of all frames, float64 (n,), to the wanted frame numbers: any shape, duplicates allowed.
 Select = Callable[[np.ndarray], np.ndarray]
 
-# (height, width) of the frames, or a function from the displayed (height, width) to it; None = as displayed.
-Size = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
-
-# From this displayed short side on, libswscale resizes while it converts: turning every pixel of a large
-# frame into RGB for torch to throw most of them away costs more. Below it, torch's resize keeps up.
-LARGE_SHORT_SIDE = 720
-
-HOLD_BYTES = 512 * 2**20  # of decoded frames, until it is known which are wanted
+# Of a scanned file, the wanted (sorted, unique) numbers and the size of the frames: see :func:`frames_of`.
+Frames = Callable[[Scan, np.ndarray, tuple[int, int]], Iterator[tuple[int, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -83,17 +73,6 @@ def decode(
     return convert(scanned, select(scanned.timestamps) if select else None, size)
 
 
-def convert(scanned: Scan, wanted: np.ndarray | None = None, size: Size = None) -> Video:
-    """The wanted frames of a scanned file, by number, any shape, duplicates allowed; None = all."""
-    info = scanned.info
-    index = np.arange(info.frames) if wanted is None else np.unique(wanted)
-    height, width = _target_size(size, info)
-    frames = torch.empty((len(index), height, width, 3), dtype=torch.uint8)
-    for slot, (_, pixels) in enumerate(frames_of(scanned, index, (height, width))):
-        frames[slot] = pixels
-    return Video(info, frames.permute(0, 3, 1, 2), index, scanned.timestamps)
-
-
 def frames_of(
     scanned: Scan, wanted: np.ndarray | None = None, size: Size = None
 ) -> Iterator[tuple[int, Tensor]]:
@@ -104,84 +83,58 @@ def frames_of(
     Raises:
         DecodeError: a frame cannot be converted, or the file gives fewer frames than when it was scanned.
     """
+    for number, frame in stored_frames(scanned, wanted, size):
+        with reason_of(scanned.info.path):
+            pixels = displayed(frame)
+        yield number, pixels
+
+
+def convert(
+    scanned: Scan, wanted: np.ndarray | None = None, size: Size = None, frames: Frames = frames_of
+) -> Video:
+    """The wanted frames of a scanned file, by number, any shape, duplicates allowed; None = all."""
     info = scanned.info
-    with reason_of(info.path):
-        target = _target_size(size, info)
-        numbers = deque((np.arange(info.frames) if wanted is None else wanted).tolist())
-        reformatter = VideoReformatter()  # keeps libswscale's tables from frame to frame
-        source = _read_again(scanned) if scanned.held is None else _release(scanned.held)
-        for number, frame in enumerate(source if numbers else ()):
-            if number != numbers[0]:
-                continue
-            numbers.popleft()
-            with convertible(info.path, number, frame):
-                pixels = to_rgb(frame, target, (info.height, info.width), reformatter, scanned.crop)
-            yield number, pixels
-            if not numbers:
-                break
-        if numbers:
-            raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
-
-
-_cursor: Cursor[av.VideoFrame] = Cursor()  # in a file whose segments are read
-
-
-def _read_again(scanned: Scan) -> Iterator[av.VideoFrame]:
-    """Second pass: of a file from its start; of a segment from where the one before it ended, unless that is later."""
-    path, stream = scanned.info.path, scanned.stream
-    if (segment := segment_of(path)) is None:
-        yield from _read(path, stream)
-        return
-    file = segment.file
-    yield from _cursor.read(file, stream, lambda: _read(file, stream), scanned.first)
-
-
-def _read(path: Path, stream: int) -> Iterator[av.VideoFrame]:
-    """The same frames again; those missing since then are noticed by the caller."""
-    with open_file(path) as container:
-        for each in container.streams.video:
-            if each.index == stream:
-                yield from decoded_frames(container, each, Losses())  # the first pass has reported those
-
-
-def _release(held: deque[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Held frames in order, each released when the next one is taken."""
-    while held:
-        yield held.popleft()
+    index = np.arange(info.frames) if wanted is None else np.unique(wanted)
+    height, width = target_size(size, info)
+    kept = torch.empty((len(index), height, width, 3), dtype=torch.uint8)
+    for slot, (_, pixels) in enumerate(frames(scanned, index, (height, width))):
+        kept[slot] = pixels
+    return Video(info, kept.permute(0, 3, 1, 2), index, scanned.timestamps)
 
 
 def to_rgb(
     frame: av.VideoFrame,
     size: tuple[int, int],
-    displayed: tuple[int, int],
+    shown: tuple[int, int],
     reformatter: VideoReformatter,
     crop: Crop | None = None,
 ) -> Tensor:
     """A decoded frame as displayed, in the wanted (height, width): uint8 (H, W, 3).
 
-    ``displayed`` is the video's own (height, width), by its first frame; the reformatter and ``crop`` are the same for
-    all frames.
-    av.FFmpegError or ValueError if the pixel format cannot be converted.
+    ``shown`` is the video's own (height, width); see :func:`peakzoom.video.stored.to_stored`.
     """
-    turns, upside_down = orientation(frame)
-    height, width = size[::-1] if turns % 2 else size  # before the turn
-    if crop is not None and not crop.fits(frame.height, frame.width):
-        crop = None
-    large = min(displayed) >= LARGE_SHORT_SIDE and crop is None  # libswscale takes whole frames
-    rgb = rgb_frame(frame, reformatter, (height, width) if large else None)
-    pixels = torch.from_numpy(rgb.to_ndarray())
-    if crop is not None:
-        pixels = pixels[crop.top : frame.height - crop.bottom, crop.left : frame.width - crop.right]
-    if pixels.shape[:2] != (height, width):
+    return displayed(to_stored(frame, size, shown, reformatter, crop))
+
+
+def displayed(frame: StoredFrame) -> Tensor:
+    """A frame as displayed, of the size that is wanted of it: uint8 (H, W, 3)."""
+    pixels = torch.from_numpy(frame.pixels)
+    if pixels.shape[:2] != (frame.height, frame.width):
         image = pixels.permute(2, 0, 1)[None]  # channels-last: the fast case of torch's uint8 resize
-        image = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
+        image = F.interpolate(image, (frame.height, frame.width), mode="bilinear", antialias=True)
         pixels = image[0].permute(1, 2, 0)
-    if upside_down:
+    if frame.upside_down:
         pixels = pixels.flip(0)
-    return torch.rot90(pixels, -turns)
+    return torch.rot90(pixels, -frame.turns) if frame.turns else pixels
 
 
-def _target_size(size: Size, info: VideoInfo) -> tuple[int, int]:
-    if size is None:
-        return info.height, info.width
-    return size(info.height, info.width) if callable(size) else size
+def displayed_chunks(*arguments: Any) -> Iterator[Chunk]:
+    """:func:`peakzoom.video.holding.held_frames`, made as displayed where they are decoded."""
+    for chunk in held_frames(*arguments):
+        yield [(number, _done(displayed(frame))) for number, frame in chunk]
+
+
+def _done(pixels: Tensor) -> StoredFrame:
+    """A frame as displayed, to which nothing is left to do."""
+    height, width = pixels.shape[:2]
+    return StoredFrame(pixels.contiguous().numpy(), height, width, upside_down=False, turns=0)

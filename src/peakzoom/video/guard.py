@@ -11,7 +11,8 @@ of which a container may have 64 MB. This is a guard against hangs and crashes, 
 
 The process is started by a command line of its own, never forked (a forked child of a process that has run PyTorch
 may hang) and not by ``multiprocessing``, which would run a user's script once more if it has no main guard, and
-allows loader workers no children. It ends when the parent does: its standard input ends then.
+allows loader workers no children. It ends when the parent does: its standard input ends then. It imports what the work
+that it is given needs, PyTorch or not, and says when it begins; time and memory are counted from then on.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SECONDS, SECONDS_PER_MEGABYTE = 60.0, 2.0  # of a file; a second decode of a lon
 MEGABYTES = 4096.0
 SECONDS_NAME, MEGABYTES_NAME = "PEAKZOOM_DECODE_SECONDS", "PEAKZOOM_DECODE_MEGABYTES"
 RENEW_AFTER = 200  # files
-START_SECONDS = 120.0  # PyTorch is imported from a cold disk
+START_SECONDS = 120.0  # until work begins: PyTorch may be imported for it, from a cold disk
 KEPT = 1  # processes that wait for the next file; more are ended when they have no work
 
 
@@ -84,8 +85,8 @@ class Guard:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready = False
-        self._files = 0
+        self.files = 0  # that the process has been given
+        self._left = 0.0  # seconds, of the last file's time
         self._megabytes = MEGABYTES
         self._closed = False
         self._doing = "decoding"
@@ -102,7 +103,7 @@ class Guard:
         self._end()
         self._megabytes = decode_megabytes()
         self._process = _begin(self._megabytes)
-        self._ready, self._files = False, 0
+        self.files = 0
 
     def run(
         self,
@@ -111,6 +112,7 @@ class Guard:
         *arguments: Any,
         size: int | None = None,
         doing: str = "decoding",
+        rest: bool = False,
     ) -> Result:
         """``work(*arguments)`` in the process.
 
@@ -120,6 +122,7 @@ class Guard:
             arguments: anything that can be pickled.
             size: of the file in bytes, where it is not on this machine.
             doing: what the work is, in a :class:`DecodeError` that says that it took too much.
+            rest: it goes on with the file of the last work, in the time that this has left.
 
         Raises:
             DecodeError: the file took too long or too much memory, the process crashed, or ``work`` raised what it
@@ -128,21 +131,29 @@ class Guard:
         """
         seconds = decode_seconds(path, size)
         self._doing = doing
-        self._request(path, work, arguments, False)
-        _, result = self._receive(path, seconds, seconds)
+        self._request(path, work, arguments, False, rest)
+        began = time.monotonic()
+        _, result = self._receive(path, max(self._left, 0.001) if rest else seconds, seconds)
+        self._left = (self._left if rest else seconds) - (time.monotonic() - began)
         return result
 
     def stream(
-        self, path: str | Path, work: Callable[..., Iterator[Result]], *arguments: Any, per_item: bool = False
+        self,
+        path: str | Path,
+        work: Callable[..., Iterator[Result]],
+        *arguments: Any,
+        per_item: bool = False,
+        rest: bool = False,
     ) -> Iterator[Result]:
         """What ``work(*arguments)`` yields in the process, one after the other; as :meth:`run` otherwise.
 
         Only so much is made ahead as a pipe holds. Time that the caller takes does not count. Where the file may be of
         any length, ``per_item`` bounds the time of each item and not that of all.
         """
-        left = seconds = decode_seconds("" if per_item else path)
+        seconds = decode_seconds("" if per_item else path)
+        left = self._left if rest else seconds
         self._doing = "decoding"
-        self._request(path, work, arguments, True)
+        self._request(path, work, arguments, True, rest)
         try:
             while True:
                 began = time.monotonic()
@@ -176,37 +187,42 @@ class Guard:
                 pipe.close()
 
     def _request(
-        self, path: str | Path, work: Callable[..., Any], arguments: tuple[Any, ...], many: bool
+        self, path: str | Path, work: Callable[..., Any], arguments: tuple[Any, ...], many: bool, rest: bool
     ) -> None:
+        """Have the process begin with the work; returns when it has imported what this needs."""
         if self._closed:
             raise DecodeError(path, "decoding was stopped")
-        if self._files >= RENEW_AFTER or decode_megabytes() != self._megabytes:
+        if not rest and (self.files >= RENEW_AFTER or decode_megabytes() != self._megabytes):
             self._end()
         folder = None  # from which relative paths start; it may have been removed
         with suppress(FileNotFoundError):
             folder = str(Path.cwd())
         message = packed((work, arguments, many, folder, str(path)))
         try:
-            self._send(message)
-        except OSError:  # it has died in between, of the file before or of something else: once more
-            self._end()
-            self._send(message)
+            if not self._begun(
+                message
+            ):  # it has died in between, of the file before or of something else: once more
+                self._end()
+                self._begun(message, again=True)
         except BaseException:
             self._end()
             raise
-        self._files += 1
+        if not rest:
+            self.files += 1
 
-    def _send(self, message: Message) -> None:
-        """To the process, once it is ready."""
+    def _begun(self, message: Message, again: bool = False) -> bool:
+        """Send a request; whether the process has begun with it. Where it has not ``again``, that is an error."""
         self.start()
-        if not self._ready:
-            try:
-                self._receive("the decoding process", START_SECONDS, START_SECONDS)
-            except DecodeError as error:
-                raise UserError(f"the process that decodes videos does not start: {error.reason}") from error
-            self._ready = True
         assert self._process is not None and self._process.stdin is not None
-        write(self._process.stdin, message)
+        try:
+            write(self._process.stdin, message)
+            self._receive("the decoding process", START_SECONDS, START_SECONDS)
+        except (OSError, DecodeError) as error:
+            if not again:
+                return False
+            reason = error.reason if isinstance(error, DecodeError) else str(error)
+            raise UserError(f"the process that decodes videos does not start: {reason}") from error
+        return True
 
     def _receive(self, path: str | Path, left: float, limit: float) -> tuple[bool, Any]:
         """Whether a stream has more, and the next result, within ``left`` of the ``limit`` seconds."""

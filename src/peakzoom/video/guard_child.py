@@ -11,13 +11,15 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, NoReturn
 
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.parent import end_with_parent
-from peakzoom.video.messages import OUT_OF_MEMORY, Message, packed, read, write
+from peakzoom.video.messages import OUT_OF_MEMORY, Message, packed, received, unpacked, write
 
 
 def serve(megabytes: float) -> None:
@@ -27,32 +29,41 @@ def serve(megabytes: float) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a library prints must not come between results
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which decides
-    waiting: SimpleQueue[Any] = SimpleQueue()
+    waiting: SimpleQueue[list[bytearray]] = SimpleQueue()
     threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
-    # Imported only now, when nothing that they print can reach the parent, and before the first file's time counts.
-    import torch
+    # Imported only now, when nothing that it prints can reach the parent.
+    import peakzoom.video.holding  # noqa: F401 - what most requests need
 
-    import peakzoom.video.decode  # noqa: F401 - what every request needs
-
-    torch.set_num_threads(1)  # one process is one worker
-    _bound_memory(megabytes)
-    write(results, packed(("ready", None)))
+    memory = Memory(megabytes)
     while True:
+        message = waiting.get()
+        with memory.unbounded():
+            request = _request(message)
         try:
-            _work(waiting.get(), results)
+            write(results, packed(("begun", None)))
+            _work(request, results)
         except BrokenPipeError:  # the parent has gone, and nobody waits for the rest
             os._exit(0)
 
 
-def _listen(requests: BinaryIO, waiting: SimpleQueue[Any]) -> None:
+def _listen(requests: BinaryIO, waiting: SimpleQueue[list[bytearray]]) -> None:
     """In a thread, so that a process whose parent is gone ends in the middle of its work."""
     while True:
         try:
-            waiting.put(read(requests))
+            waiting.put(received(requests))
         except EOFError:
             os._exit(0)
-        except Exception as error:  # noqa: BLE001 - say, a function that cannot be imported here
-            waiting.put((_raise, (error,), False, None, ""))
+
+
+def _request(message: list[bytearray]) -> Any:
+    """What is to be done; what it needs is imported, PyTorch above all where it needs that."""
+    try:
+        request = unpacked(message)
+    except Exception as error:  # noqa: BLE001 - say, a function that cannot be imported here
+        request = (_raise, (error,), False, None, "")
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # one process is one worker
+    return request
 
 
 def _raise(error: Exception) -> NoReturn:
@@ -93,16 +104,38 @@ def _packed_error(error: Exception, trace: str) -> Message:
     return message
 
 
-def _bound_memory(megabytes: float) -> None:
-    """What FFmpeg, NumPy and PyTorch allocate, but not the libraries that are mapped."""
-    if not sys.platform.startswith("linux"):
-        return
+class Memory:
+    """Bounds what FFmpeg, NumPy and PyTorch allocate beyond what the process has; mapped libraries do not count."""
+
+    def __init__(self, megabytes: float) -> None:
+        self._most = 0.0  # bytes of data and stacks; 0: unbounded
+        if sys.platform.startswith("linux"):
+            import resource
+
+            self._most = _data() + megabytes * 2**20
+            resource.setrlimit(
+                resource.RLIMIT_CORE, (0, 0)
+            )  # a crash over a bad file leaves no image of the memory
+
+    @contextmanager
+    def unbounded(self) -> Iterator[None]:
+        """What the block takes, which imports what the next work needs, does not count."""
+        if not self._most:
+            yield
+            return
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        before = _data()
+        yield
+        self._most += max(0, _data() - before)
+        soft = int(self._most) if hard == resource.RLIM_INFINITY else min(int(self._most), hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data() -> int:
+    """Bytes of data and stacks that this process has."""
     import resource
 
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])  # data and stacks
-    most = pages * resource.getpagesize() + int(megabytes * 2**20)
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard != resource.RLIM_INFINITY:
-        most = min(most, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash over a bad file leaves no image of the memory
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()

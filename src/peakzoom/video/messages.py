@@ -29,7 +29,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _tensor(array: Any, order: list[int]) -> Any:
-    import torch  # not above: guard_child imports this file before what PyTorch prints can be kept from the parent
+    import torch  # not above: the process that decodes needs none unless its work does
 
     return torch.from_numpy(array).permute(order)
 
@@ -54,12 +54,22 @@ def write(stream: IO[bytes], message: Message) -> None:
     stream.flush()
 
 
-def read(stream: Any) -> Any:
-    """The value of the next message; EOFError if the stream ends before it is complete."""
+def received(stream: Any) -> list[bytearray]:
+    """The next message, not yet a value; EOFError if the stream ends before it is complete."""
     (count,) = struct.unpack("<Q", _exactly(stream, 8))
     lengths = struct.unpack(f"<{count}Q", _exactly(stream, 8 * count))
-    data, *buffers = [_exactly(stream, length) for length in lengths]
+    return [_exactly(stream, length) for length in lengths]
+
+
+def unpacked(message: list[bytearray]) -> Any:
+    """The value of a message; imports what it is made of."""
+    data, *buffers = message
     return pickle.loads(data, buffers=buffers)
+
+
+def read(stream: Any) -> Any:
+    """The value of the next message; EOFError if the stream ends before it is complete."""
+    return unpacked(received(stream))
 
 
 def _exactly(stream: Any, length: int) -> bytearray:

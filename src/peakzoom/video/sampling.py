@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -14,16 +16,18 @@ from torch import Tensor
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.video.clips import CLIP_RULES
-from peakzoom.video.decode import HOLD_BYTES, Video, convert
+from peakzoom.video.decode import Frames, Video, convert, displayed, displayed_chunks, frames_of
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import Guard
+from peakzoom.video.holding import drop, held_frames, hold
 from peakzoom.video.parallel import in_order
-from peakzoom.video.scan import Scan, scan
+from peakzoom.video.scan import HOLD_BYTES, Scan, scan
 from peakzoom.video.views import Preprocess, crop_offsets, frames_at
 
 Given = TypeVar("Given")
 
 WAITING_BYTES = 2**30  # of frames of decoded videos that wait
+FEW = 16  # files; chosen, not measured: larger frames in the pipe against one import of PyTorch
 RETURN_EVERY = 50  # videos, after which freed memory goes back to the system
 
 
@@ -117,17 +121,39 @@ def decode_views(
     Raises:
         DecodeError: as :func:`peakzoom.video.decode.decode`, and as :meth:`peakzoom.video.guard.Guard.run`.
     """
-    if guard is not None:
-        return guard.run(path, decode_views, path, preprocess, views, None, most)
-    return views_of(scan(path, HOLD_BYTES, most), preprocess, views)
+    if guard is None:
+        return views_of(scan(path, HOLD_BYTES, most), preprocess, views)
+    scanned = guard.run(path, hold, path, most)
+    try:
+        return views_of(scanned, preprocess, views, partial(frames_by, guard, last=True))
+    except DecodeError:
+        if guard.pid is not None:
+            with suppress(DecodeError):
+                guard.run(path, drop, rest=True)
+        raise
 
 
-def views_of(scanned: Scan, preprocess: Preprocess, views: Views) -> DecodedViews:
-    """The views of a file that is scanned already."""
+def frames_by(
+    guard: Guard, scanned: Scan, wanted: np.ndarray | None, size: tuple[int, int], last: bool = False
+) -> Iterator[tuple[int, Tensor]]:
+    """:func:`peakzoom.video.decode.frames_of` a file that a guard has decoded (:mod:`peakzoom.video.holding`).
+
+    The first :data:`FEW` files of a process are resized here, so that it needs no PyTorch for them; the files after
+    those in the process, so that less goes through the pipe. With ``last`` the process lets the frames go, and has as
+    much time as decoding has left.
+    """
+    work = held_frames if guard.files <= FEW else displayed_chunks
+    for chunk in guard.stream(scanned.info.path, work, scanned, wanted, size, last, rest=last):
+        for number, frame in chunk:
+            yield number, displayed(frame)
+
+
+def views_of(scanned: Scan, preprocess: Preprocess, views: Views, frames: Frames = frames_of) -> DecodedViews:
+    """The views of a file that is scanned already, of what ``frames`` reads of it."""
     with reason_of(scanned.info.path):
         base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps_for(scanned.info.fps))
         clips = base[CLIP_RULES[views.rule](len(base), preprocess.frames, preprocess.stride, views.clips)]
-        video = convert(scanned, clips, preprocess.test_size)
+        video = convert(scanned, clips, preprocess.test_size, frames)
         side = preprocess.source_size
         offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, views.crops)
         return DecodedViews(video, clips, offsets, side)

@@ -29,6 +29,7 @@ from peakzoom.video.packets import Losses, decoded_frames
 from peakzoom.video.shape import Crop, displayed_shape
 from peakzoom.video.streams import choice, stream_order, untried_stream
 
+HOLD_BYTES = 512 * 2**20  # of decoded frames, until it is known which are wanted
 STATING = ("mov", "matroska", "avi", "flv")  # formats whose header states how long the video is
 
 
