@@ -5,7 +5,7 @@ STAMP := .venv/.complete
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all lint house format docs docs-serve audit bench clean
+.PHONY: help quickstart test test-all lint house format docs docs-serve audit package bench clean
 
 help:
 	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
@@ -17,6 +17,7 @@ help:
 	@echo 'make docs         build the site of docs/ into site/, strictly (Python 3.11 or newer)'
 	@echo 'make docs-serve   show it at http://localhost:8000 and build it again when a page changes'
 	@echo 'make audit        look for known holes in the dependencies'
+	@echo 'make package      build wheel and sdist into dist/, check both, and predict by the wheel in an empty environment'
 	@echo 'make bench        measure benchmarks/performance.md again, about forty minutes (BENCH_ARGS="--only growth" for a part)'
 	@echo 'make clean        remove .venv, caches and built packages; runs/ and quickstart/ stay'
 	@echo 'PYTHON=python3.12 chooses the Python (3.10 to 3.13) that .venv is made with.'
@@ -70,6 +71,14 @@ docs-serve: $(STAMP)
 
 audit: $(STAMP)
 	$(BIN)/python .ci/audit.py
+
+# Build makes the wheel from the sdist, so that both are known to be whole.
+package: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python .ci/wheel.py dist/*.whl
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/performance.py $(BENCH_ARGS)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peakzoom.utils.errors import DecodeError, UserError
     from peakzoom.video.sampling import Views
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # In the order of their use; docs/api/index.md shows them in the same one.
 _HOME = {

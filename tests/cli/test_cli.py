@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -989,6 +990,8 @@ def test_quickstart(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         assert name in result.out
     assert "Where the attention lies" in result.out and (out / "evaluation-joint" / "pointing.json").exists()
     assert (out / "attention.png").read_bytes().startswith(b"\x89PNG")
+    report = next(line for line in result.out.splitlines() if line.startswith("  peakzoom report"))
+    assert call(*shlex.split(report)[1:]).code == 0 and result.out.index("peakzoom train clips/") > 0
     for stage in ("tcnn", "joint"):
         scored = json.loads((out / f"evaluation-{stage}" / "metrics.json").read_text())
         assert scored["videos"] == 10

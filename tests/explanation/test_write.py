@@ -15,6 +15,7 @@ import pytest
 from explanation.colours import middle_of, recognizer, write_squares
 from PIL import Image
 
+from peakzoom.display.figures import BRANCH_COLOURS
 from peakzoom.explanation import explain, save
 from peakzoom.explanation.draw import EvidenceVideo, Painter, draw_middles, headline
 from peakzoom.utils import durable
@@ -118,7 +119,8 @@ def test_panes_show_what_was_seen(tmp_path: Path) -> None:
     assert reds(discriminative) > reds(complementary)
     x, y = middle_of("red", pixels.numpy())
     around = overlay[round(y) - 15 : round(y) + 16, round(x) - 15 : round(x) + 16].astype(int)
-    assert (abs(around - [34, 211, 238]).max(2) < 8).any()  # the dot of the discriminative side
+    colour = [int(BRANCH_COLOURS["discriminative"][at : at + 2], 16) for at in (1, 3, 5)]
+    assert (abs(around - colour).max(2) < 8).any()  # the dot of the discriminative side
     assert overlay[5, 5].max() < 60 < pixels.numpy()[5, 5].min()
 
 
@@ -165,6 +167,10 @@ def test_a_picture_of_what_a_model_looks_at(
     assert headline(evidence).endswith(said)
     shown = [axis.get_title() for axis in draw_middles([evidence], ["row"]).axes]
     assert len(shown) == columns and all(name in shown for name in branches[1:])
+    pointed = draw_middles([evidence, evidence], ["one", "two"], "both", [(0.25, 0.5), (1.0, 0.0)])
+    assert pointed.get_suptitle() == "both"
+    bars = [axis.patches[0].get_width() for axis in pointed.axes if axis.patches]
+    assert len(pointed.axes) == 2 * (columns + 1) and bars == [0.25, 1.0]
 
 
 @pytest.mark.parametrize("times", [[0.0], [0, 0, 0], [0, 0.04, 0.04, 0.04, 0.08], [0, 1, 2.5]])

@@ -277,8 +277,17 @@ def report(
             show_default="both classes, where there are two",
         ),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="The model that was evaluated.", show_default="that of the run around the evaluation"
+        ),
+    ] = None,
+    thumbnails: Annotated[
+        bool, typer.Option(help="Show confused videos, and where the network looked in them.")
+    ] = True,
 ) -> None:
-    """Write a page with pictures on one evaluation, from its score files.
+    """Write a page with pictures on one evaluation: the numbers, what is confused, and where the network looked.
 
     Examples:
     - `peakzoom report runs/first`
@@ -287,4 +296,4 @@ def report(
     from peakzoom.evaluation.files import find_evaluation
     from peakzoom.evaluation.report.page import write_report
 
-    print_result(f"Page: {write_report(find_evaluation(run), out, thresholds or ())}")
+    print_result(f"Page: {write_report(find_evaluation(run), out, thresholds or (), model, thumbnails)}")

@@ -39,7 +39,15 @@ def quickstart(
     if found.joint.pointing:
         show_pointing(found.joint.pointing, found.joint.branches)
     print_result(
-        f"Where it looked: {found.figure}\nTable, scores, confusion: {out / 'evaluation-joint'}\n"
-        f"Model: {out / 'run'}, for instance: peakzoom predict {out / 'run'} CLIP.mp4\n"
-        f"Took {time.monotonic() - began:.0f} s."
+        f"Where it looked: {found.figure}, the first test clip of each class\n"
+        f"Table, scores, confusion: {out / 'evaluation-joint'}\n"
+        f"Took {time.monotonic() - began:.0f} s.\n\n"
+        "Next, with this model:\n"
+        f"  peakzoom explain {out / 'run'} {min((out / 'clips').rglob('test_*.mp4'))}\n"
+        f"  peakzoom report {out / 'evaluation-joint'} --model {out / 'run'}\n"
+        "and with your own videos, one folder a class (clips/kick/a.mp4, clips/wave/b.mp4 ...):\n"
+        "  peakzoom data check clips/\n"
+        "  peakzoom train clips/ --out runs/first\n"
+        "  peakzoom evaluate runs/first\n"
+        "  peakzoom report runs/first"
     )

@@ -14,6 +14,7 @@ from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.display.figures import shortened
 from peakzoom.evaluation.choose import choose_videos
 from peakzoom.evaluation.evaluate import evaluate
+from peakzoom.evaluation.pointing import Pointing
 from peakzoom.evaluation.results import Evaluation
 from peakzoom.explanation import explain
 from peakzoom.explanation.draw import draw_middles
@@ -33,8 +34,10 @@ DIFFICULTY = 0.2  # a camera that trembles a little, some bystanders, few idle p
 log = logging.getLogger(__name__)
 
 
-def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> None:
-    """Where the network looked in the middle frame of each video."""
+def draw_attention(
+    recognizer: Recognizer, entries: list[Entry], pointing: Pointing | None, file: Path
+) -> None:
+    """Where the network looked in the middle frame of each video, beside how often that was right in its class."""
     one = Views(clips=1, crops=1)
     seen = [explain(recognizer, entry.path, views=one, progress=False) for entry in entries]
     titles = []
@@ -43,8 +46,12 @@ def draw_attention(recognizer: Recognizer, entries: list[Entry], file: Path) -> 
         titles.append(
             f"{shortened(recognizer.classes[entry.label])}\npredicted: {shortened(name)} {score:.2f}"
         )
+    rows = {row.name: (row.highest, row.middle) for row in pointing.by_class()} if pointing else {}
+    names = [recognizer.classes[entry.label] for entry in entries]
+    shares = [rows[name] for name in names] if set(names) <= set(rows) else []
     with whole(file, "wb") as stream:
-        draw_middles(seen, titles).savefig(stream, dpi=110, format="png")
+        figure = draw_middles(seen, titles, "The first test clip of each class, its middle frame", shares)
+        figure.savefig(stream, dpi=110, format="png")
 
 
 @dataclass(frozen=True)
@@ -78,5 +85,5 @@ def quickstart(out: Path, seed: int, train_clips: int, test_clips: int, workers:
         update_card(run / stage / "best", [folder])
     figure = out / "attention.png"
     first = {entry.label: entry for entry in reversed(test.entries)}
-    draw_attention(recognizer, [first[label] for label in sorted(first)], figure)
+    draw_attention(recognizer, [first[label] for label in sorted(first)], found[STAGES[-1]].pointing, figure)
     return Outcome(found["tcnn"], found["joint"], figure)

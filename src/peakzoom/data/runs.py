@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from peakzoom.utils.plain import read_object
 STAGES = ("tcnn", "joint")
 ONE_PASS = "one_pass"  # the original branch alone, of a stage whose others taught it
 NAME_FILE = "data.txt"  # what the data are called
+SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
 
 
 def run_folder(run: str | Path) -> Path | None:
@@ -75,3 +78,32 @@ def data_name(run: Path) -> str | None:
 def read_metrics(file: Path) -> list[dict[str, float]]:
     """Rows of a ``metrics.csv``; none when it is not there."""
     return [{name: float(value) for name, value in row.items() if value} for row in read_csv(file)]
+
+
+def shown_command(run: Path) -> str | None:
+    """The command that trained a run, without folders and without names of groups; None where it was no command."""
+    file = run / "command.txt"
+    if not file.exists():
+        return None
+    try:
+        program, *words = shlex.split(file.read_text(encoding="utf-8", errors="surrogateescape"))
+    except ValueError:
+        return None
+    if not program.endswith("peakzoom/__main__.py") and last_part(program).removesuffix(".exe") != "peakzoom":
+        return None
+    shown, before = ["peakzoom"], ""
+    for word in words:
+        option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if (option or before) in SECRET:
+            value = "..." if sign or not option else value
+        elif sign or not option:
+            value = last_part(value)
+        shown.append(option + sign + value)
+        before = word
+    return shlex.join(shown)
+
+
+def last_part(path: str) -> str:
+    """The last part of a path, of this system or another; of a user's home, none of it."""
+    name = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+    return "~" if name == Path.home().name and name != path else name

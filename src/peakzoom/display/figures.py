@@ -14,12 +14,15 @@ from peakzoom.display.fonts import drawable, with_fonts
 
 INK, MUTED = "#1f2933", "#7b8794"
 COLOURS = {"train": "#2563eb", "val": "#d97706"}
+# One palette wherever branches are drawn. Any two differ by at least 0.18 in OKLab, also for protanopes, deuteranopes
+# and tritanopes, and each has a contrast of at least 3 with white (tests/display/test_palette.py).
 BRANCH_COLOURS = {
-    "original": "#2563eb",
-    "discriminative": "#d97706",
-    "complementary": "#059669",
+    "original": "#6d28d9",
+    "discriminative": "#0e9cc0",
+    "complementary": "#e8590c",
     "fused": INK,
 }
+BRANCH_MARKERS = {"original": "o", "discriminative": "^", "complementary": "s", "fused": "D"}
 
 
 class Plot(Figure):

@@ -8,6 +8,7 @@ network's input, so that a person sees what there is to see; where they read fro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -19,13 +20,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.display.figures import INK, MUTED, Plot, shortened
+from peakzoom.display.figures import BRANCH_COLOURS, INK, MUTED, Plot, shortened
 from peakzoom.display.fonts import draw_line, pillow_font, with_fonts
 from peakzoom.explanation.evidence import ZOOMED, Evidence
 from peakzoom.inference.prediction import NONE
 from peakzoom.model.zoom import ZoomSampler
 
-ZOOM_COLOURS = {ZOOMED[0]: "#22d3ee", ZOOMED[1]: "#fb923c"}
 ROWS = ("frame", "response, peaks", *ZOOMED)
 LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
 PANE_HEIGHT, PANES_WIDTH = 360, 1440  # at most
@@ -94,7 +94,7 @@ class Painter:
         for row, column, response, further in sorted(peaks.tolist(), key=lambda each: each[2]):
             x = self.left + column / last * (self.width - 1)
             y = self.top + row / last * (self.height - 1)
-            colour = ZOOM_COLOURS[ZOOMED[0] if response >= 0.5 else ZOOMED[1]]
+            colour = BRANCH_COLOURS[ZOOMED[0] if response >= 0.5 else ZOOMED[1]]
             radius = self.radius * (0.6 + 0.6 * response)
             draw.circle((x, y), radius + 1.5, fill=None if further else "black", outline="black", width=2)
             draw.circle((x, y), radius, fill=None if further else colour, outline=colour, width=2)
@@ -123,20 +123,83 @@ def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
     return with_fonts(figure)
 
 
-def draw_middles(evidence: Sequence[Evidence], titles: Sequence[str]) -> Figure:
-    """The middle frame of some videos, a row each: frame, response and peaks, the zoomed frames that models look at."""
+def draw_middles(
+    evidence: Sequence[Evidence],
+    titles: Sequence[str],
+    title: str = "",
+    shares: Sequence[tuple[float, float]] = (),
+) -> Figure:
+    """The middle frame of some videos, a row each: frame, response and peaks, the zoomed frames that models look at.
+
+    Args:
+        evidence: of the videos.
+        titles: of the rows.
+        title: of the figure.
+        shares: the pointing game beside each row, in [0, 1] of frames: where the highest peak lies on the action, and
+            where the middle of the frame would; no such column where it is empty.
+    """
     seen = {name for each in evidence for name in each.model.zoomed} or set(ZOOMED)
     shown = [at for at, name in enumerate(ROWS) if name not in ZOOMED or name in seen]
     tallest = max(each.info.height / each.info.width for each in evidence)
-    size = (2.5 * len(shown), (2.35 * tallest + 0.15) * len(evidence) + 0.3)
+    columns = len(shown) + bool(shares)
+    size = (2.5 * columns, (2.35 * tallest + 0.15) * len(evidence) + (0.6 if title else 0.3))
     figure = Plot(figsize=size, layout="constrained")
-    axes = figure.subplots(len(evidence), len(shown), squeeze=False)
-    for axis, at in zip(axes[0], shown, strict=True):
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
+    axes = figure.subplots(len(evidence), columns, squeeze=False)
+    for axis, at in zip(axes[0], shown, strict=False):
         axis.set_title(ROWS[at], fontsize=10, color=INK)
-    for row, each, title in zip(axes, evidence, titles, strict=True):
-        row[0].set_ylabel(title, fontsize=7.5, color=INK, parse_math=False)
-        _show(each, np.array([each.info.frames // 2]), row[None], shown)
+    for row, each, name in zip(axes, evidence, titles, strict=True):
+        row[0].set_ylabel(name, fontsize=7.5, color=INK, parse_math=False)
+        _show(each, np.array([each.info.frames // 2]), row[None, : len(shown)], shown)
+    if shares:
+        axes[0, -1].set_title(
+            "highest peak on the action,\nframes of all clips of the class", fontsize=9, color=INK
+        )
+    for axis, (hits, middle) in zip(axes[:, -1], shares, strict=False):
+        _draw_share(axis, hits, middle)
     return with_fonts(figure)
+
+
+def _draw_share(axis: Axes, hits: float, middle: float) -> None:
+    """One bar from 0 to 100% with its figure above, and where the middle of the frame would be."""
+    axis.barh(0, hits, 0.5, color=BRANCH_COLOURS[ZOOMED[0]])
+    axis.plot([middle, middle], [-0.4, 0.4], color=INK, linewidth=1.4, linestyle=":", clip_on=False)
+    axis.text(0, 0.45, f"{hits:.0%}", fontsize=9, color=INK, va="bottom")
+    axis.text(1, -0.5, f"middle of the frame {middle:.0%}", fontsize=7.5, color=MUTED, va="top", ha="right")
+    axis.set(xlim=(0, 1), ylim=(-1.4, 1.4), yticks=[])
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.tick_params(labelsize=7)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+
+
+def write_strip(evidence: Evidence, number: int, side: int, file: Path) -> None:
+    """One frame as a PNG without words: frame, response and peaks, and the zoomed frames that the model looks at.
+
+    Args:
+        evidence: whose.
+        number: of the frame in the file.
+        side: pixels of the longer side of each pane.
+        file: where the PNG goes.
+    """
+    info, seen = evidence.info, evidence.model.zoomed
+    painter = Painter(evidence, side / max(info.height, info.width))
+    _, pixels = next(iter(evidence.video.frames(np.array([number]), painter.size)))
+    overlay, *zoomed = painter.paint(number, pixels)
+    shown = [
+        pixels.numpy(),
+        overlay,
+        *(pane for pane, name in zip(zoomed, ZOOMED, strict=True) if name in seen),
+    ]
+    width = sum(pane.shape[1] for pane in shown) + GAP * (len(shown) - 1)
+    strip, left = (
+        Image.new("RGBA", (width, max(pane.shape[0] for pane in shown))),
+        0,
+    )  # transparent beside them
+    for pane in shown:
+        strip.paste(Image.fromarray(pane), (left, 0))
+        left += pane.shape[1] + GAP
+    strip.save(file, format="PNG")
 
 
 def _show(evidence: Evidence, wanted: np.ndarray, axes: np.ndarray, shown: Sequence[int]) -> None:
@@ -218,7 +281,7 @@ class EvidenceVideo:
         ]
         widths = (painter.size[1], painter.width, painter.width)
         for left, wide, name in zip(self._places, widths, ("video", *ZOOMED), strict=True):
-            colour = ZOOM_COLOURS.get(name)
+            colour = BRANCH_COLOURS.get(name)
             at = left + 2
             if colour and wide > 40:
                 draw.circle((left + 8, HEAD + TITLE / 2), 5, fill=colour, outline="black")

@@ -19,8 +19,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peakzoom.data.entries import label_counts
+from peakzoom.data.runs import last_part
 from peakzoom.display.markup import escape_markdown
-from peakzoom.hub.facts import Facts, gather, last_part
+from peakzoom.hub.facts import Facts, gather
 from peakzoom.inference.cost import multiply_adds_by_pass, parameters
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import WEIGHTS, find_model, read_model

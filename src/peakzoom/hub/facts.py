@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from peakzoom.data.entries import Entry, VideoSet
-from peakzoom.data.runs import ONE_PASS, STAGES, data_name, read_config, read_metrics, run_videos
+from peakzoom.data.runs import (
+    ONE_PASS,
+    STAGES,
+    data_name,
+    last_part,
+    read_config,
+    read_metrics,
+    run_videos,
+    shown_command,
+)
 from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_attention, read_outcomes, read_summary
 from peakzoom.evaluation.stats import GROUPS, TOP, Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
@@ -19,8 +26,6 @@ from peakzoom.model.load import digest
 from peakzoom.model.precision import FULL
 from peakzoom.utils.durable import read_csv
 from peakzoom.utils.errors import printable
-
-SECRET = ("--test-groups", "--fold")  # options whose values are names of groups
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:
         data=data_name(home),
         problems=len(read_csv(home / "problems.csv")),
         config=read_config(home) or None,
-        command=_command(home / "command.txt"),
+        command=shown_command(home),
         stage=stage,
         epochs=len(rows),
         epoch=int(row["epoch"]) if row else None,
@@ -200,31 +205,3 @@ def _tested(folder: Path, metrics: Mapping[str, Any], classes: int) -> Tested:
         pointing=pointing["parts"][-1] if pointing else None,
         labels=metrics["branches"] if several else None,
     )
-
-
-def _command(file: Path) -> str | None:
-    """The command that trained, without folders and without names of groups; None where it was no command."""
-    if not file.exists():
-        return None
-    try:
-        program, *words = shlex.split(file.read_text(encoding="utf-8", errors="surrogateescape"))
-    except ValueError:
-        return None
-    if last_part(program).removesuffix(".exe") != "peakzoom":
-        return None
-    shown, before = ["peakzoom"], ""
-    for word in words:
-        option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        if (option or before) in SECRET:
-            value = "..." if sign or not option else value
-        elif sign or not option:
-            value = last_part(value)
-        shown.append(option + sign + value)
-        before = word
-    return shlex.join(shown)
-
-
-def last_part(path: str) -> str:
-    """The last part of a path, of this system or another; of a user's home, none of it."""
-    name = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
-    return "~" if name == Path.home().name and name != path else name

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
-from peakzoom.display.figures import INK, MUTED
+from peakzoom.display.figures import BRANCH_COLOURS, INK, MUTED
 from peakzoom.model.config import BRANCHES
 from peakzoom.studies.tables import TableRow
 from peakzoom.utils.durable import whole
@@ -22,7 +22,6 @@ PALETTE = (
     *("#0e7490", "#be123c", "#4d7c0f", "#6d28d9", "#57534e"),
 )
 SHAPES = "osD^v"  # of the first ten backbones, the next ten ...
-BARS = {"original": "#94a3b8", "discriminative": "#60a5fa", "complementary": "#fcd34d", "fused": "#2dd4bf"}
 LOGARITHMIC = 5.0  # largest over smallest cost from which a linear axis would crowd the small ones
 DPI = 200
 BAR_WIDTH = 0.2  # of the distance between two rows
@@ -86,7 +85,7 @@ def plot_ablation(rows: Sequence[TableRow], file: Path) -> None:
     _clean(axis)
     axis.grid(visible=False, axis="x")
     shown = {name for row in rows for name in row.branch_accuracies}
-    signs = [Patch(color=colour, label=name) for name, colour in BARS.items() if name in shown]
+    signs = [Patch(color=colour, label=name) for name, colour in BRANCH_COLOURS.items() if name in shown]
     figure.legend(handles=signs, loc="outside lower center", ncols=len(signs), frameon=False, fontsize=9)
     with whole(file, "wb") as stream:
         figure.savefig(stream, dpi=DPI, format="png")
@@ -99,12 +98,13 @@ def _draw_bars(axis: Axes, place: int, row: TableRow, start: float) -> float:
     for number, name in enumerate(names):
         x = place + (number - (len(names) - 1) / 2) * BAR_WIDTH
         value = high = 100 * row.branch_accuracies[name]
-        axis.bar(x, value - start, 0.92 * BAR_WIDTH, bottom=start, color=BARS[name], zorder=2)
+        axis.bar(x, value - start, 0.92 * BAR_WIDTH, bottom=start, color=BRANCH_COLOURS[name], zorder=2)
         if name == "fused":
             low, high = 100 * row.interval[0], max(100 * row.interval[1], value)
             error = [[max(0, value - low)], [high - value]]
             axis.errorbar(x, value, error, color=INK, linewidth=1, capsize=2.5, zorder=3)
-        text = axis.annotate(f"{value:.1f}", (x, high), (0, 2.5), textcoords="offset points")
+        # Clear of the interval's cap, which is half a point thick.
+        text = axis.annotate(f"{value:.1f}", (x, high), (0, 5), textcoords="offset points")
         text.set(ha="center", va="bottom", fontsize=7, color=INK)
         top = max(top, high)
     return top

@@ -29,15 +29,17 @@ NAMES = {
 WIDE = frozenset({10, 11, 14, 15})  # made for BT.2020's primaries
 DERIVED = frozenset({12, 13})  # from the primaries, of which these have a matrix of their own
 BY_PRIMARIES = {4: Colorspace.ITU601, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 7: Colorspace.SMPTE240M}
-TITLES = {
+# PyAV names it from 18 on, which needs Python 3.11; the converters of earlier ones take the number.
+BT2020: int = getattr(Colorspace, "BT2020", 9)
+TITLES: dict[int, str] = {
     Colorspace.ITU601: "BT.601",
     Colorspace.ITU709: "BT.709",
-    Colorspace.BT2020: "BT.2020",
+    BT2020: "BT.2020",
     Colorspace.SMPTE240M: "SMPTE 240M",
 }
 
 
-def nearest_matrix(frame: av.VideoFrame) -> Colorspace | None:
+def nearest_matrix(frame: av.VideoFrame) -> int | None:
     """The nearest matrix that the converter knows; None where it knows the frame's own.
 
     Of colours made for BT.2020's primaries that is BT.2020; of those derived from primaries, the matrix of the
@@ -47,10 +49,10 @@ def nearest_matrix(frame: av.VideoFrame) -> Colorspace | None:
     if stated in KNOWN:
         return None
     if stated in WIDE:
-        return Colorspace.BT2020
+        return BT2020
     if stated in DERIVED:
         primaries = int(frame.color_primaries)
-        return Colorspace.BT2020 if primaries == 9 else BY_PRIMARIES.get(primaries, Colorspace.ITU709)
+        return BT2020 if primaries == 9 else BY_PRIMARIES.get(primaries, Colorspace.ITU709)
     return Colorspace.ITU601
 
 

@@ -217,5 +217,5 @@ def test_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
 def test_many_classes(tmp_path: Path) -> None:
     folder = write_folder(make_scores(150, ALL, 1, 1, 101), tmp_path / "e")
     page = read_page(write_report(folder))
-    assert page.tags["details"] == 2
+    assert page.tags["details"] == 3
     assert (folder / "report" / "classes.png").stat().st_size < 2**20

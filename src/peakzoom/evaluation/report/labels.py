@@ -21,6 +21,7 @@ from peakzoom.evaluation.multi_label_results import (
     label_scores,
     measure_labels,
 )
+from peakzoom.evaluation.report.about import read_about
 from peakzoom.evaluation.report.numbers import choose_views
 from peakzoom.evaluation.report.plots import plot_lines, plot_thresholds
 from peakzoom.evaluation.report.templates import embedded, environment
@@ -78,7 +79,7 @@ def write_labels_report(folder: Path, target: Path, wanted: Sequence[str]) -> Pa
         UserError: the folder is in use, the evaluation cannot be read, or it has no class that is wanted.
     """
     check_new_folder(target)
-    numbers = read_labels(folder, wanted)
+    numbers, about = read_labels(folder, wanted), read_about(folder)
     with explain_full_disk(target, "write it again"), whole_folder(target) as draft:
         labels = [
             f"{len(each.clips) * len(each.crops)}\n{len(each.clips)} x {len(each.crops)}"
@@ -96,6 +97,7 @@ def write_labels_report(folder: Path, target: Path, wanted: Sequence[str]) -> Pa
             .get_template("labels.html.j2")
             .render(
                 numbers=numbers,
+                about=about,
                 title=Path(numbers.evaluation).resolve().name,
                 parts=[name for name in numbers.branches if name != "fused"],
                 per_class=sorted(numbers.per_class, key=lambda each: each.average_precision),

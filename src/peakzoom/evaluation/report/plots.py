@@ -10,13 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from peakzoom.display.figures import BRANCH_COLOURS, COLOURS, INK, MUTED, shortened
+from peakzoom.display.figures import BRANCH_COLOURS, BRANCH_MARKERS, COLOURS, INK, MUTED, shortened
 from peakzoom.display.fonts import with_fonts
 from peakzoom.evaluation.report.numbers import Bin
 from peakzoom.evaluation.report.thresholds import Curves
-from peakzoom.evaluation.stats import Share
-
-BRANCH_MARKERS = {"original": "o", "discriminative": "^", "complementary": "s", "fused": "D"}
+from peakzoom.evaluation.stats import FEW, Share, share
 
 
 def plot_shares(
@@ -33,10 +31,10 @@ def plot_shares(
     figure = Figure(figsize=(4.6 * len(panels) + 1.2, 0.34 * most + 1.1), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, rows) in zip(axes, panels.items(), strict=True):
-        for place, (_, share) in enumerate(rows):
-            ends = np.array([share.low, share.high], float)
+        for place, (_, found) in enumerate(rows):
+            ends = np.array([found.low, found.high], float)
             axis.plot(ends, [place, place], color=MUTED, linewidth=2, solid_capstyle="round")
-            axis.plot(share.value, place, "o", color=COLOURS["train"], markersize=7)
+            axis.plot(found.value, place, "o", color=COLOURS["train"], markersize=7)
         axis.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=9, parse_math=False)
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.set_xlabel(xlabel, fontsize=9)
@@ -84,16 +82,33 @@ def plot_lines(
 
 
 def plot_reliability(bins: Sequence[Bin], file: Path) -> None:
-    """Accuracy against the score of the prediction, with the number of videos below, as a PNG."""
-    figure = Figure(figsize=(4.8, 5.0), layout="constrained")
+    """Accuracy against the score of the prediction, with the number of videos below, as a PNG.
+
+    The line goes through bins of at least ``FEW`` videos; smaller ones are hollow points, for nothing can be read from
+    their order. Bars are Wilson's intervals.
+    """
+    figure = Figure(figsize=(4.8, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    found = np.array([(each.score, each.accuracy, each.videos) for each in bins if each.videos], float)
-    scores, accuracies, counts = found.T
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--", label="score = accuracy")
-    top.plot(scores, accuracies, "o-", color=COLOURS["train"], linewidth=1.4, markersize=6, label="videos")
-    top.set_ylabel("accuracy", fontsize=9)
-    top.legend(frameon=False, fontsize=9, loc="best")
-    bottom.bar(scores, counts, width=0.028, color=COLOURS["train"])
+    found = [each for each in bins if each.videos]
+    for each in found:
+        interval = share(round((each.accuracy or 0.0) * each.videos), each.videos)
+        top.plot(
+            [each.score] * 2, [interval.low, interval.high], color=MUTED, linewidth=1.2, alpha=0.6, zorder=1
+        )
+    enough = np.array([(each.score, each.accuracy) for each in found if each.videos >= FEW], float)
+    few = np.array([(each.score, each.accuracy) for each in found if each.videos < FEW], float)
+    blue = COLOURS["train"]
+    if len(enough):
+        top.plot(*enough.T, "o-", color=blue, linewidth=1.4, markersize=6, label=f"{FEW} videos or more")
+    if len(few):
+        top.plot(*few.T, "o", color=blue, fillstyle="none", markersize=6, label="fewer")
+    top.set_ylabel("accuracy, bars: 95% interval", fontsize=9)
+    figure.legend(
+        *top.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=8
+    )
+    counts = [each.videos for each in found]
+    bottom.bar([each.score or 0.0 for each in found], counts, width=0.028, color=blue)
     bottom.set_ylabel("videos", fontsize=9)
     bottom.set_ylim(0, max(counts) * 1.1)
     bottom.yaxis.get_major_locator().set_params(integer=True, nbins=3)
@@ -121,8 +136,8 @@ def plot_thresholds(curves: Curves, file: Path) -> None:
     by_threshold.legend(frameon=False, fontsize=8, loc="best")
     by_threshold.set_xlabel("threshold of the score", fontsize=9)
     tradeoff.plot(curves.recall, curves.precision, color=COLOURS["train"], linewidth=1.6)
-    share = curves.videos / (curves.videos + curves.others)
-    tradeoff.axhline(share, color=MUTED, linewidth=1, linestyle="--", label="at random")
+    random = curves.videos / (curves.videos + curves.others)
+    tradeoff.axhline(random, color=MUTED, linewidth=1, linestyle="--", label="at random")
     tradeoff.set(xlabel="recall", ylabel="precision")
     roc.step(
         [0, *curves.false_alarms], [0, *curves.recall], where="post", color=COLOURS["train"], linewidth=1.6

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
+from peakzoom.display.figures import BRANCH_COLOURS
 from peakzoom.display.templates import templates
 from peakzoom.evaluation.report.numbers import SHORT_NAMES
 
-WIDE = 1200  # pixels; a wider picture is scrolled instead of made small
+NARROW, WIDE = (
+    620,
+    1200,
+)  # pixels; a narrow picture always fits the page, a wide one is scrolled at its own size
 
 
 def environment() -> jinja2.Environment:
@@ -26,15 +29,18 @@ def environment() -> jinja2.Environment:
         letter=SHORT_NAMES.get,
         counted=counted,
         places=_places,
+        tail=lambda path: "/".join(Path(path).parts[-2:]),
     )
+    found.globals["colours"] = {SHORT_NAMES[name].lower(): value for name, value in BRANCH_COLOURS.items()}
     return found
 
 
-def embedded(file: Path) -> dict[str, Any]:
-    """A PNG as a page holds it: "data" in base 64, and whether it is "wide"."""
+def embedded(file: Path) -> dict[str, str]:
+    """A PNG as a page holds it: "data" in base 64, and its "size", "narrow", "wide" or empty."""
     content = file.read_bytes()
     width = int.from_bytes(content[16:20], "big")  # of a PNG's first chunk
-    return {"data": base64.b64encode(content).decode(), "wide": width > WIDE}
+    size = "wide" if width > WIDE else "narrow" if width <= NARROW else ""
+    return {"data": base64.b64encode(content).decode(), "size": size}
 
 
 def counted(number: int, one: str, many: str = "") -> str:
