@@ -330,7 +330,7 @@ def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as left:
         cli.main()
     out = " ".join(capsys.readouterr().out.split())
-    assert left.value.code in (0, None) and "Example: peakzoom data prepare ucf101" in out
+    assert left.value.code in (0, None) and "peakzoom data prepare ucf101" in out
 
 
 def test_official_names() -> None:

@@ -147,16 +147,12 @@ def test_what_is_chosen_on_a_runs_own_test_videos(
         "/",
         "--split",
         "test",
-        "--num-clips",
-        "1",
-        "--crops",
-        "1",
         "--workers",
         "0",
         "--device",
         "cpu",
     ]
-    for more in ([], ["--events"]):
+    for more in (["--num-clips", "1", "--crops", "1"], ["--events"]):
         words = ["peakzoom", "calibrate", home, tmp_path / "data" / "list.csv", *quick, *more]
         monkeypatch.setattr(sys, "argv", [*map(str, words)])
         monkeypatch.setattr("peakzoom.cli.calibrate.calibrate_events", lambda *_: None)
