@@ -365,8 +365,10 @@ def test_what_plays_no_part_for_events(given: str, clips: Path, run: Path, tmp_p
     said = command("evaluate", run, "--events", *words, "--out", tmp_path / "none", code=2)
     assert words[0] in said and "plays no part" in said
     if given == "--crops 1":
-        said = command("calibrate", run, "--events", *words, code=2)
-        assert "plays no part" in said
+        for more in (words, ["--loss", "1"]):
+            assert f"{more[0]} plays no part" in command("calibrate", run, "--events", *more, code=2).replace(
+                "--clips, --num-clips or --crops", "--crops"
+            )
         for name in ("evaluate", "calibrate"):
             assert "add --events" in command(name, run, "--ignore", "wave", code=2)
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from peakzoom.inference.recognizer import Recognizer
     from peakzoom.video.sampling import Views
 
+LOSS = 0.2  # points of accuracy that the early exit may lose where nobody says
+
 
 @grouped
 def calibrate(
@@ -47,7 +49,7 @@ def calibrate(
     *,
     loss: Annotated[
         float, typer.Option(min=0.0, max=100.0, help="Points of accuracy that may be lost.")
-    ] = 0.2,
+    ] = LOSS,
     rule: RuleOptions,
     rejecting: RejectionOptions,
     split: Annotated[str, data_option(help="Which videos: val, or test of other DATA.")] = "val",
@@ -75,7 +77,7 @@ def calibrate(
     - `peakzoom calibrate runs/first --events --false-alarms 0.5`
     - `peakzoom calibrate runs/first --reject --unknown other_videos/`
     """
-    rule.check(views.given())
+    rule.check({**views.given(), "--loss": loss != LOSS})
     _check_asked(rule, rejecting)
     averaged, engine = views.views(), EngineOptions(device, "torch", precision)
     if rule.events:
