@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from held import SIDE, _array, read_real
+from held import SIDE, new_array, read_real
 
 from peakzoom.data.datasets import open_data
 from peakzoom.video.views import resize
@@ -78,7 +78,7 @@ def unpack(carried: Path, clips: Path) -> None:
         name = noted.stem.removesuffix(f"-{SIDE}")
         rows = json.loads(noted.read_text(encoding="utf-8"))
         array = clips / f"{name}.npy"
-        _array(array, (len(rows), max(row["frames"] for row in rows), 3, SIDE, SIDE))
+        new_array(array, (len(rows), max(row["frames"] for row in rows), 3, SIDE, SIDE))
         with ProcessPoolExecutor() as pool:
             found = list(
                 pool.map(_by_opencv, [(carried / row["file"], array, n) for n, row in enumerate(rows)])

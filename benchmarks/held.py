@@ -94,7 +94,8 @@ def _decode(job: tuple[Path, Path, int]) -> int:
     return len(frames)
 
 
-def _array(file: Path, shape: tuple[int, ...]) -> None:
+def new_array(file: Path, shape: tuple[int, ...]) -> None:
+    """Make a file of zeros that processes fill in parts."""
     np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape).flush()
 
 
@@ -126,13 +127,13 @@ def render(
     every = of_split("train", DIFFICULTY)
     plans.insert(1, ("train", every[:first], 0))
     plans.append(("train", every[first:], first))
-    _array(folder / "train.npy", (train, FRAMES, 3, SIDE, SIDE))
+    new_array(folder / "train.npy", (train, FRAMES, 3, SIDE, SIDE))
     rows: dict[str, list[dict[str, Any]]] = {}
     with ProcessPoolExecutor(workers) as pool:
         for name, specs, begin in plans:
             is_test, file = name != "train", folder / f"{name}.npy"
             if is_test:
-                _array(file, (len(specs), FRAMES, 3, PRE.size, PRE.size))
+                new_array(file, (len(specs), FRAMES, 3, PRE.size, PRE.size))
             jobs = [(spec, file, begin + number, is_test) for number, spec in enumerate(specs)]
             rows.setdefault(name, []).extend(pool.map(_render, jobs, chunksize=4))
             draft = folder / f"{name}.draft"
@@ -148,7 +149,7 @@ def read_real(table: Path, folder: Path, workers: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [entry.path for entry in entries]
     with ProcessPoolExecutor(workers) as pool:
-        _array(array, (len(entries), max(pool.map(_length, paths, chunksize=2)), 3, SIDE, SIDE))
+        new_array(array, (len(entries), max(pool.map(_length, paths, chunksize=2)), 3, SIDE, SIDE))
         lengths = list(pool.map(_decode, [(path, array, number) for number, path in enumerate(paths)]))
     found = [
         {"label": entry.label, "group": entry.group or str(entry.path), "frames": frames}

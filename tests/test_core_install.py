@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from importlib import metadata
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 # A module that every process imports at its start; names in the place of %s do not exist from then on.
 HIDE = """
@@ -38,8 +38,7 @@ OPTIONAL = {"setuptools", "pkg_resources", "_distutils_hack"}
 def brought(name: str, extras: frozenset[str] = frozenset(), known: set[str] | None = None) -> set[str]:
     """The distributions that a distribution requires, itself and theirs included, by their one form of name."""
     known = set() if known is None else known
-    plain = re.sub(r"[-_.]+", "-", name).lower()
-    known.add(plain)
+    known.add(canonicalize_name(name))
     try:
         texts = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
@@ -48,7 +47,7 @@ def brought(name: str, extras: frozenset[str] = frozenset(), known: set[str] | N
         wanted = (
             any(each.marker.evaluate({"extra": extra}) for extra in extras or {""}) if each.marker else True
         )
-        if wanted and re.sub(r"[-_.]+", "-", each.name).lower() not in known:
+        if wanted and canonicalize_name(each.name) not in known:
             brought(each.name, frozenset(each.extras), known)
     return known
 
@@ -60,7 +59,7 @@ def core_only(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     hidden = sorted(
         module
         for module, owners in metadata.packages_distributions().items()
-        if not core & {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners}
+        if not core & set(map(canonicalize_name, owners))
         and not module.startswith("_")
         and module not in OPTIONAL
     )
