@@ -66,6 +66,8 @@ RUN = {
 # Command lines that are only read: a pattern of the whole line, with its page in front, and why. The first one counts.
 READ = {
     r"\S+ quickstart": "trains for minutes; tests/cli/test_cli.py runs it with a tiny recipe",
+    r"\S+ search ": "trains a network four times as large; tests/training/search/test_search.py runs it",
+    r"docs/networks\.md .*runs/(search|found)": "needs a search; tests/training/search/test_search.py makes one",
     r"\S+ (ablate|compare) ": "trains many networks; tests/cli/test_cli.py runs both",
     r"docs/watch\.md (data render|train|evaluate|calibrate) ": "tests/apps/test_measure.py does it on short videos",
     r"docs/data\.md .* --background ": "needs a list with start and end; tests/data/test_segments.py has one",

@@ -27,6 +27,7 @@ from peakzoom.cli import (
     propose,
     quickstart,
     recipe,
+    search,
     serve,
     study,
     train,
@@ -67,6 +68,7 @@ def peakzoom(
 for command in (
     quickstart.quickstart,
     train.train,
+    search.search,
     recipe.recipe,
     weights.weights,
     evaluate.evaluate,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,7 +70,9 @@ class StudyOptions:
 class Compared:
     """Which networks stand side by side."""
 
-    models: Annotated[str, typer.Option(help="Networks, as tcnn_xs,r3d_18,tsm.")] = "tcnn_xs_local"
+    models: Annotated[str, typer.Option(help="Networks, as tcnn_xs,r3d_18,tsm, or FILE.json of a plan.")] = (
+        "tcnn_xs_local"
+    )
     spatial: Annotated[
         str, typer.Option(help="Which of them also with spatial attention: all, none, or names.")
     ] = "all"
@@ -116,6 +119,7 @@ def ablate(
             chosen.width,
             " + ".join(LETTERS[name] for name in branches),
             study.equal,
+            chosen.architecture,
         )
         for branches in ABLATION_BRANCHES
     ]
@@ -155,48 +159,61 @@ def compare(
     expect_word("--equal", study.equal, EQUAL)
     averaged, seeds = views.views(), whole_numbers(study.seeds, "--seeds")
     wanted, also = _networks(compared.models, compared.spatial)
-    init = _starts(study.init, wanted)
+    init = _starts(study.init, list(wanted))
     videos, folds = _folds(data, reading, study)
     arms = []
-    for name in wanted:
-        width = chosen.width if compared.cost is None else _width(name, compared.cost, chosen)
+    for name, plan in wanted.items():
+        width = chosen.width if compared.cost is None else _width(name, plan, compared.cost, chosen)
         label = name if width == 1 else f"{name} x {width:g}"
-        arms.append(Arm(name, BRANCHES[:1], width, label, study.equal))
+        arms.append(Arm(name, BRANCHES[:1], width, label, study.equal, plan))
         if name in also:
-            arms.append(Arm(name, BRANCHES, width, f"{label} + spatial", study.equal))
+            arms.append(Arm(name, BRANCHES, width, f"{label} + spatial", study.equal, plan))
     begun = Study(out, videos, arms, chosen, options, averaged, init)
     begun.run(folds, seeds)
     _report(begun, compared.rounds)
 
 
-def _networks(models: str, spatial: str) -> tuple[list[str], list[str]]:
-    """The networks to compare, and those of them that also get spatial attention."""
+def _networks(models: str, spatial: str) -> tuple[dict[str, str], list[str]]:
+    """The networks to compare, each with its plan if it has one, and those of them that also get spatial attention.
+
+    A network of a plan is called after its file, and after what is in it.
+    """
     from peakzoom.model.backbones import EXPECTED, is_network
+    from peakzoom.model.backbones.architecture import read_architecture
     from peakzoom.model.backbones.own import allow
+    from peakzoom.utils.journal import hash_of
 
-    wanted = list(dict.fromkeys(name.strip() for name in models.split(",")))
-    for name in wanted:
-        if not is_network(name):
-            raise UserError(f"--models has {name!r}, expected {EXPECTED}")
-        allow(name)
-    also = {"all": wanted, "none": []}.get(spatial, [name.strip() for name in spatial.split(",")])
+    wanted, called = {}, {}
+    for given in (name.strip() for name in models.split(",")):
+        plan = read_architecture(Path(given)) if given.endswith(".json") else ""
+        if not plan and not is_network(given):
+            raise UserError(f"--models has {given!r}, expected {EXPECTED}, or FILE.json of a plan")
+        if not plan:
+            allow(given)
+        called[given] = f"{Path(given).stem}-{hash_of(plan)[:6]}" if plan else given
+        wanted[called[given]] = plan
+    also = {"all": list(called), "none": []}.get(spatial, [name.strip() for name in spatial.split(",")])
     for name in also:
-        if name not in wanted:
-            raise UserError(f"--spatial has {name!r}, expected all, none or some of {', '.join(wanted)}")
-    return wanted, also
+        if name not in called:
+            raise UserError(f"--spatial has {name!r}, expected all, none or some of {', '.join(called)}")
+    return wanted, [called[name] for name in also]
 
 
-def _width(name: str, cost: float, recipe: Recipe) -> float:
+def _width(name: str, plan: str, cost: float, recipe: Recipe) -> float:
     """The width at which a network costs about so many G multiply-adds."""
     import torch
 
     from peakzoom.inference.cost import width_for
     from peakzoom.model import PeakZoom
-    from peakzoom.model.backbones import backbone_factory, is_own, options_for
+    from peakzoom.model.backbones import ARCHITECTURE, backbone_factory, is_own, options_for
     from peakzoom.model.config import BRANCHES
 
-    factory = backbone_factory(name)
-    made_with = options_for(name, recipe.max_stride, recipe.preprocess.frames, recipe.preprocess.size)
+    factory = backbone_factory(ARCHITECTURE if plan else name)
+    made_with: dict[str, Any] = dict(
+        options_for(name, recipe.max_stride, recipe.preprocess.frames, recipe.preprocess.size)
+    )
+    if plan:
+        made_with["plan"] = json.loads(plan)
 
     def make(width: float) -> Any:
         if is_own(

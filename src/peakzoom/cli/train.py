@@ -30,22 +30,26 @@ if TYPE_CHECKING:
     from peakzoom.data.entries import VideoSet
 
 
+TestGroupsOpt = Annotated[str | None, data_option(help="Groups to set aside for testing, as 4,8,9.")]
+TestFractionOpt = Annotated[
+    float | None,
+    data_option(
+        min=0.0,
+        max=0.9,
+        help="Share of the videos to set aside for testing, whole groups where groups are known; 0: none.",
+        show_default="0.2 where the data have no splits; 0 where a class has fewer than 5",
+    ),
+]
+
+
 @grouped
 def train(
     data: DataArg,
     *,
     reading: DataOptions,
     val_fraction: ValFractionOpt = None,
-    test_groups: Annotated[str | None, data_option(help="Groups to set aside for testing, as 4,8,9.")] = None,
-    test_fraction: Annotated[
-        float | None,
-        data_option(
-            min=0.0,
-            max=0.9,
-            help="Share of the videos to set aside for testing, whole groups where groups are known; 0: none.",
-            show_default="0.2 where the data have no splits; 0 where a class has fewer than 5",
-        ),
-    ] = None,
+    test_groups: TestGroupsOpt = None,
+    test_fraction: TestFractionOpt = None,
     model: ModelOpt = None,
     init: InitOpt = None,
     weights: WeightsOpt = None,
@@ -79,7 +83,7 @@ def train(
         wanted, machine, model, seed=seed, val_fraction=val_fraction, steps=parts, init=init, weights=weights
     )
     read = reading.videos(data, reading.split_number)
-    videos = _with_tests(read, test_groups, test_fraction, untested=resume and _tests_nothing(out))
+    videos = with_tests(read, test_groups, test_fraction, untested=resume and tests_nothing(out))
     run(videos, recipe, out, options, resume)
     if is_main_process():
         write_missing_cards(out)
@@ -87,7 +91,7 @@ def train(
         print_result(f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA"))
 
 
-def _with_tests(videos: VideoSet, groups: str | None, share: float | None, untested: bool) -> VideoSet:
+def with_tests(videos: VideoSet, groups: str | None, share: float | None, untested: bool) -> VideoSet:
     """The videos, some groups or a share of them set aside for testing if the data do not say which.
 
     ``untested``: they belong to a run that was begun without test videos, and by default goes on so.
@@ -108,7 +112,7 @@ def _with_tests(videos: VideoSet, groups: str | None, share: float | None, untes
     return videos
 
 
-def _tests_nothing(run: Path) -> bool:
+def tests_nothing(run: Path) -> bool:
     """Whether a run was begun without test videos, as runs on a plain folder were once."""
     from peakzoom.utils.durable import read_csv
 

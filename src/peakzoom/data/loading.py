@@ -7,6 +7,7 @@ training was stopped and resumed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,34 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.videos)
         return iter((self.epoch * self.videos + np.resize(order, len(self))).tolist())
+
+
+class TurnsSampler(EpochSampler):
+    """A batch of one set of videos, a batch of another, and so on; each set in an order of its own every epoch.
+
+    An epoch has as many batches of each as the larger set needs. Keys are those of :class:`ClipDataset`.
+
+    Args:
+        sets: numbers of videos, of which none is in both.
+        batch_size: clips in a batch.
+        videos: how many there are in all.
+        seed: of the orders.
+    """
+
+    def __init__(
+        self, sets: tuple[Sequence[int], Sequence[int]], batch_size: int, videos: int, seed: int
+    ) -> None:
+        super().__init__(videos, seed)
+        self.sets, self.batch_size = sets, batch_size
+
+    def __len__(self) -> int:
+        return 2 * self.batch_size * math.ceil(max(map(len, self.sets)) / self.batch_size)
+
+    def __iter__(self) -> Iterator[int]:
+        draw = np.random.default_rng((self.seed, self.epoch))
+        orders = [np.resize(draw.permutation(each), len(self) // 2) for each in self.sets]
+        turns = np.stack([each.reshape(-1, self.batch_size) for each in orders], axis=1)
+        return iter((self.epoch * self.videos + turns.ravel()).tolist())
 
 
 class SharedBatches(Sampler[list[int]]):

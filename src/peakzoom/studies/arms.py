@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from peakzoom.data.entries import VideoSet, ordered
 from peakzoom.data.splits import hold_out_groups
+from peakzoom.model.backbones import ARCHITECTURE
 from peakzoom.model.config import BRANCHES, LETTERS
 from peakzoom.studies.predictions import Key
 from peakzoom.training.recipes import Recipe
@@ -34,11 +35,12 @@ class Arm:
     """One row of a table: a network, and the branches that it has in stage 2 of its training.
 
     Attributes:
-        model, width: of the network.
+        model, width: of the network; a name that is the study's own where the network has a plan.
         branches: of stage 2.
         label: what a reader calls the row.
         equal: what the rows of a table have in common in stage 2: "epochs", the recipe's; or "passes" through the video
             network, those of the recipe's branches, so that the original alone has three times the epochs of all three.
+        architecture: the network's plan as JSON, if it has one.
     """
 
     model: str
@@ -46,6 +48,7 @@ class Arm:
     width: float = 1.0
     label: str = ""
     equal: str = "epochs"
+    architecture: str = ""
 
     @property
     def letters(self) -> str:
@@ -76,7 +79,15 @@ class Arm:
             joint = replace(
                 joint, epochs=max(1, round(joint.epochs * longer)), min_steps=round(joint.min_steps * longer)
             )
-        return replace(recipe, model=self.model, width=self.width, branches=self.branches, joint=joint)
+        model = ARCHITECTURE if self.architecture else self.model
+        return replace(
+            recipe,
+            model=model,
+            architecture=self.architecture,
+            width=self.width,
+            branches=self.branches,
+            joint=joint,
+        )
 
 
 @dataclass(frozen=True)

@@ -107,13 +107,13 @@ class Study:
             raise UserError("a study compares accuracies, of one label a video: leave --multi-label out")
         self.out, self.data, self.arms, self.recipe = Path(out), data, arms, recipe
         self.options, self.views = options, views
-        recipes = {arm.folder: arm.recipe(recipe) for arm in arms}
-        missing = [each for each in recipes.values() if resolved(Options(), each).init == FROM_SCRATCH]
+        recipes = {arm.folder: (arm.model, arm.recipe(recipe)) for arm in arms}
+        missing = [each for _, each in recipes.values() if resolved(Options(), each).init == FROM_SCRATCH]
         self.from_package = init is None and not missing
         self.init = init or {}
         # Before the study has a folder: a mistake there would stay part of it.
-        for each in recipes.values():
-            start = resolved(replace(options, init=self._init(each.model)), each)
+        for model, each in recipes.values():
+            start = resolved(replace(options, init=self._init(model)), each)
             check_settings(each, start, data.classes, validates=options.val_fraction != 0)
         self.root = Path(os.path.commonpath([str(entry.path.absolute().parent) for entry in data.entries]))
         videos = sorted([self._name(entry), data.classes[entry.label]] for entry in data.entries)
@@ -121,7 +121,7 @@ class Study:
         settings = {
             "videos": f"{len(videos)} videos, {hash_of(videos)}",
             "classes": data.classes,
-            "recipe": replace(recipe, model="", width=1.0, branches=()).recorded(),
+            "recipe": replace(recipe, model="", architecture="", width=1.0, branches=()).recorded(),
             "options": {key: value for key, value in asdict(self.options).items() if key not in FREE},
             "views": asdict(self.views),
             "pre-trained": FROM_PACKAGE if self.from_package else bool(self.init),

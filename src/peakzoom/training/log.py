@@ -29,6 +29,7 @@ SHOWN = (  # in the line: the column, its name there, its form
     ("val_loss", "validation loss", ".3f"),
     ("val_accuracy", "validation accuracy", ".1%"),
     ("val_map", "validation mAP", ".3f"),
+    ("expected_cost", "expected G multiply-adds", ".3g"),
 )
 
 

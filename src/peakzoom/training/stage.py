@@ -166,8 +166,13 @@ def make_trainer(stage: StageRun) -> L.Trainer:
     )
 
 
-def fit_stage(stage: StageRun, trainer: L.Trainer, training: Training) -> list[Problem]:
-    """Train a stage, or go on with it; returns the videos that could not be decoded, or not whole."""
+def fit_stage(
+    stage: StageRun, trainer: L.Trainer, training: Training, sampler: EpochSampler | None = None
+) -> list[Problem]:
+    """Train a stage, or go on with it; returns the videos that could not be decoded, or not whole.
+
+    ``sampler`` gives the keys of an epoch's training clips: every video once, where it is not given.
+    """
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device.type
     if device == "cpu":
         keep_freed_memory()
@@ -175,7 +180,7 @@ def fit_stage(stage: StageRun, trainer: L.Trainer, training: Training) -> list[P
     # A GPU changes clips faster than processes can; on a CPU these do it beside the network. Mere crops are made there
     # too, as they are fewer bytes than whole frames.
     stage.train_set.maker.defer = pin and stage.recipe.augment.computes
-    sampler = EpochSampler(len(stage.train_set), stage.options.seed, world)
+    sampler = sampler or EpochSampler(len(stage.train_set), stage.options.seed, world)
     workers = _workers(stage, trainer)
     with _told_ends(trainer), ended(trainer.loggers):
         train_set: ClipDataset | FeatureSet = stage.train_set

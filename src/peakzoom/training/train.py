@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,17 @@ from peakzoom.training.folder import (
     write_lists,
 )
 from peakzoom.training.frames import Frames, decode_all
+from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
-from peakzoom.training.stage import FEATURES, build_stage, fit_stage, make_trainer, stage_run
+from peakzoom.training.stage import (
+    FEATURES,
+    StageRun,
+    build_stage,
+    fit_stage,
+    make_trainer,
+    stage_run,
+)
 from peakzoom.training.start import resolved
 from peakzoom.utils.digests import digests, same_bytes
 from peakzoom.utils.durable import explain_full_disk
@@ -67,6 +75,50 @@ def train(
     Raises:
         UserError: no videos, a folder that is in use, settings that do not fit, a full disk.
     """
+    with prepared(data, recipe, out, options, resume) as ready:
+        train_stages(ready)
+    return Path(out)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run whose videos are decoded and listed: its stages can be trained.
+
+    Attributes:
+        out: the run folder.
+        classes: of the data.
+        recipe: with what it left to the data.
+        options: resolved.
+        parts: the videos that could be decoded, by what they are for.
+        frames: theirs.
+        several: how many classes, where a video may have several labels.
+    """
+
+    out: Path
+    classes: list[str]
+    recipe: Recipe
+    options: Options
+    parts: Splits
+    frames: Frames
+    several: int | None
+
+
+@contextmanager
+def prepared(
+    data: VideoSet,
+    recipe: Recipe,
+    out: str | Path,
+    options: Options | None = None,
+    resume: bool = False,
+    also: Mapping[str, Any] | None = None,
+) -> Iterator[Ready]:
+    """A run folder, opened and no other process's during the block, with all that its stages need.
+
+    The arguments are those of :func:`train`; ``also`` is what else a resumed run has to ask for again.
+
+    Raises:
+        UserError: as :func:`train`.
+    """
     out, options = Path(out), options or Options()
     end_with_launcher()
 
@@ -81,29 +133,38 @@ def train(
         )
         if is_main_process():
             held.enter_context(alone_in(out))
-            open_run(out, _recorded(data, parts, recipe, options), resume)
+            open_run(out, {**_recorded(data, parts, recipe, options), **(also or {})}, resume)
         known = _look_before(out, data, parts, options)
 
         log.info(told_changes(recipe))
         frames = decode_all([entry.path for entry in parts["train"] + parts["val"]], recipe, options)
         recipe = replace(recipe, preprocess=frames.preprocess)
         parts = _list_videos(out, data, parts, frames, known)
-
-        for name in (name for name in STAGES if name in options.steps):
-            if (out / name / "best" / "model.safetensors").exists():
-                log.info("%s: done before", name)
-                continue
-            several = len(data.classes) if data.multi_label else None
-            stage = stage_run(name, out, recipe, options, parts, frames, several)
-            training, trainer = build_stage(stage, data.classes), make_trainer(stage)
-            met = fit_stage(stage, trainer, training)
-            if trainer.is_global_zero:
-                note_problems(out, met)
-                save_stage(training.model, stage.folder, one_pass=recipe.distill > 0 and training.model.zooms)
-                _say_thresholds(training.model, parts["val"])
-            trainer.strategy.barrier()  # stage 2 starts from these weights
+        several = len(data.classes) if data.multi_label else None
+        yield Ready(out, list(data.classes), recipe, options, parts, frames, several)
         shutil.rmtree(out / FEATURES, ignore_errors=True)
-    return out
+
+
+def train_stages(ready: Ready, made: Callable[[StageRun, Sequence[str]], Training] = build_stage) -> None:
+    """Build, fit and save each stage that is asked for and not done.
+
+    Args:
+        ready: the run.
+        made: builds a stage's network with the weights that it starts from.
+    """
+    out, recipe, parts = ready.out, ready.recipe, ready.parts
+    for name in (name for name in STAGES if name in ready.options.steps):
+        if (out / name / "best" / "model.safetensors").exists():
+            log.info("%s: done before", name)
+            continue
+        stage = stage_run(name, out, recipe, ready.options, parts, ready.frames, ready.several)
+        training, trainer = made(stage, ready.classes), make_trainer(stage)
+        met = fit_stage(stage, trainer, training)
+        if trainer.is_global_zero:
+            note_problems(out, met)
+            save_stage(training.model, stage.folder, one_pass=recipe.distill > 0 and training.model.zooms)
+            _say_thresholds(training.model, parts["val"])
+        trainer.strategy.barrier()  # stage 2 starts from these weights
 
 
 def _say_thresholds(model: PeakZoom, validated: Sequence[Entry]) -> None:

@@ -1,0 +1,222 @@
+"""A whole search: what it leaves, that it can be stopped, what it learns on what, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import longer, made, undrawn
+
+from peakzoom.cli.search import multiply_adds
+from peakzoom.data.entries import VideoSet
+from peakzoom.data.loading import Batch, TurnsSampler
+from peakzoom.inference.cost import multiply_adds as counted
+from peakzoom.inference.recognizer import load
+from peakzoom.model.backbones.architecture import plan_from_dict
+from peakzoom.model.backbones.tcnn import TCNN
+from peakzoom.training.module import Training
+from peakzoom.training.options import Options
+from peakzoom.training.recipes import Recipe
+from peakzoom.training.search import search as module
+from peakzoom.training.search.module import Searching
+from peakzoom.training.search.search import search
+from peakzoom.training.train import train
+from peakzoom.utils.errors import UserError
+from peakzoom.utils.plain import read_object
+
+OPTIONS = Options(val_fraction=0.2, workers=0, accelerator="cpu", progress=False)
+BUDGET = 0.005  # G, about what tcnn_xs costs at a quarter of its width and 8 frames of 32 x 32
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return replace(longer(2, 1), branches=("original",))
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peakzoom.training.log.curves_figure", undrawn)
+
+
+@pytest.fixture(scope="module")
+def found(clip_data: VideoSet, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("found") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peakzoom.training.log.curves_figure", undrawn)
+        return search(clip_data, recipe, out, BUDGET, OPTIONS, epochs=3)
+
+
+def all_of(run: Path) -> dict[str, bytes]:
+    return {
+        **made(run),
+        **{name: (run / name).read_bytes() for name in ("architecture.json", "search/probabilities.csv")},
+    }
+
+
+def test_what_a_search_leaves(found: Path, clip_data: VideoSet, recipe: Recipe, tmp_path: Path) -> None:
+    plan, pool = plan_from_dict(read_object(found / "architecture.json"))
+    network = TCNN(3, plan=plan, pool=pool)
+    assert 0.9 * BUDGET <= counted(network, 8, 32) <= BUDGET
+    assert (found / "search.png").read_bytes().startswith(b"\x89PNG")
+    for stage in ("tcnn", "joint"):  # the run is one of that network
+        trained = load(found / stage / "best").model.backbone
+        assert {name: value.shape for name, value in trained.state_dict().items()} == {
+            name: value.shape for name, value in network.state_dict().items()
+        }
+    chances: dict[tuple[str, str], float] = defaultdict(float)
+    with (found / "search" / "probabilities.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            chances[row["epoch"], row["choice"]] += float(row["probability"])
+    assert {epoch for epoch, _ in chances} == {"1", "2", "3"}
+    assert all(total == pytest.approx(1, abs=1e-4) for total in chances.values())
+
+
+@pytest.mark.parametrize("stage,stop", [("search", 2), ("tcnn", 1)])
+def test_a_resumed_search_is_bit_for_bit_the_one_never_stopped(
+    found: Path,
+    clip_data: VideoSet,
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    stop: int,
+) -> None:
+    start = Training.on_train_batch_start
+
+    def stopping(self: Training, batch: Batch, batch_idx: int) -> None:
+        searching = isinstance(self, Searching)
+        if searching == (stage == "search") and self.current_epoch == stop and batch_idx == 1:
+            raise RuntimeError("stopped by the test")
+        start(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_train_batch_start", stopping)
+        with pytest.raises(RuntimeError, match="stopped by the test"):
+            search(clip_data, recipe, tmp_path / "run", BUDGET, OPTIONS, epochs=3)
+    assert (tmp_path / "run" / "architecture.json").exists() == (stage == "tcnn")
+    search(clip_data, recipe, tmp_path / "run", BUDGET, OPTIONS, resume=True, epochs=3)
+    assert all_of(tmp_path / "run") == all_of(found)
+    search(
+        clip_data, recipe, tmp_path / "run", BUDGET, OPTIONS, resume=True, epochs=3
+    )  # nothing is left to do
+    with pytest.raises(UserError, match="was begun with another search"):
+        search(clip_data, recipe, tmp_path / "run", 2 * BUDGET, OPTIONS, resume=True, epochs=3)
+
+
+def test_probabilities_learn_from_videos_and_groups_that_the_weights_never_see(
+    clip_data: VideoSet, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, set[str]] = {0: set(), 1: set()}
+    step = Searching.training_step
+    moved: dict[int, set[str]] = {0: set(), 1: set()}
+
+    def watched(self: Searching, batch: Batch, batch_idx: int) -> Any:
+        seen[batch_idx % 2] |= set(batch.videos)
+        before = {name: value.clone() for name, value in self.state_dict().items()}
+        result = step(self, batch, batch_idx)
+        moved[batch_idx % 2] |= {
+            name.partition(".")[0]
+            for name, value in self.state_dict().items()
+            if not torch.equal(value, before[name])
+        }
+        return result
+
+    monkeypatch.setattr(Searching, "training_step", watched)
+    monkeypatch.setattr(module, "train_stages", lambda *_: None)
+    search(clip_data, recipe, tmp_path / "run", BUDGET, OPTIONS, epochs=3)
+    group = {str(entry.path): entry.group for entry in clip_data.entries}
+    assert all(seen.values()) and not seen[0] & seen[1]
+    assert not {group[path] for path in seen[0]} & {group[path] for path in seen[1]}
+    assert moved == {0: {"model"}, 1: {"choices"}}
+
+
+def test_the_large_network_starts_from_what_the_given_one_starts_from(
+    found: Path, clip_data: VideoSet, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_fit", lambda *_: (_ for _ in ()).throw(RuntimeError("far enough")))
+    start = train(clip_data, recipe, tmp_path / "start", replace(OPTIONS, steps=("tcnn",)))
+    large: dict[str, torch.Tensor] = {}
+    kept = module._large_network
+
+    def keeping(*arguments: Any) -> Any:
+        made = kept(*arguments)
+        large.update(made.backbone.state_dict())
+        return made
+
+    monkeypatch.setattr(module, "_large_network", keeping)
+    with pytest.raises(RuntimeError, match="far enough"):
+        search(clip_data, recipe, tmp_path / "run", BUDGET, replace(OPTIONS, init=str(start)))
+    own = load(start / "tcnn" / "best").model.backbone.state_dict()
+    first, mine = own["stem.0.0.weight"], large["stem.0.0.weight"]
+    assert len(mine) > len(first)
+    torch.testing.assert_close(mine[: len(first)], first)
+
+
+@pytest.mark.parametrize(
+    "changes,options,words",
+    [
+        ({"model": "r3d_18"}, {}, "--model is r3d_18, expected a T-CNN"),
+        ({"lora": 4}, {}, "--freeze and --lora keep"),
+        ({}, {"devices": "2"}, "one process"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_sentence(
+    changes: dict[str, Any],
+    options: dict[str, Any],
+    words: str,
+    clip_data: VideoSet,
+    recipe: Recipe,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UserError, match=words):
+        search(clip_data, replace(recipe, **changes), tmp_path / "run", BUDGET, replace(OPTIONS, **options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_group_cannot_be_halved(clip_data: VideoSet, recipe: Recipe, tmp_path: Path) -> None:
+    alone = [replace(entry, group="all", split="train") for entry in clip_data.entries]
+    with pytest.raises(UserError, match="cannot be halved, whole groups to one side"):
+        search(
+            replace(clip_data, entries=alone),
+            recipe,
+            tmp_path / "run",
+            BUDGET,
+            replace(OPTIONS, val_fraction=0.0),
+        )
+
+
+@pytest.mark.parametrize(
+    "text,value",
+    [("0.3G", 0.3), ("300M", 0.3), ("300m", 0.3), ("2", 2.0), (".5g", 0.5), (" 1.5 G ", 1.5)],
+)
+def test_budgets(text: str, value: float) -> None:
+    assert multiply_adds(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1G", "0", "0M", "1e3", "1T", "nan", "one"])
+def test_what_is_no_budget(text: str) -> None:
+    with pytest.raises(UserError, match=r"--budget is .*, expected multiply-adds of a clip, as 300M or 0.3G"):
+        multiply_adds(text)
+
+
+@pytest.mark.parametrize("sizes", [(7, 7), (3, 10), (1, 1), (16, 5)])
+def test_batches_of_two_sets_in_turn(sizes: tuple[int, int]) -> None:
+    videos = sum(sizes)
+    sets = list(range(sizes[0])), list(range(sizes[0], videos))
+    sampler = TurnsSampler(sets, 4, videos, seed=3)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert len(keys) == len(sampler) and {key // videos for key in keys} == {epoch}
+        batches = [[key % videos for key in keys[i : i + 4]] for i in range(0, len(keys), 4)]
+        for turn, batch in enumerate(batches):
+            assert len(batch) == 4 and set(batch) <= set(sets[turn % 2])
+        assert {video for batch in batches for video in batch} == set(range(videos)), "each at least once"
+        epochs.append(batches)
+    assert videos < 4 or epochs[0] != epochs[1]
