@@ -117,7 +117,7 @@ def _epochs(settings: StageSettings, batches: int, accumulate: int) -> int:
 
 def _later(stage: StageRun, steps: int) -> int:
     """How many batches of this stage the one after it comes to: there each branch is a pass through the network."""
-    if stage.name == STAGES[-1] or STAGES[-1] not in stage.options.steps:
+    if stage.name != STAGES[0] or STAGES[-1] not in stage.options.steps:
         return 0
     return _epochs(stage.recipe.joint, steps, stage.recipe.accumulate) * steps * len(stage.recipe.branches)
 

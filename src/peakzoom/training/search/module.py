@@ -61,21 +61,14 @@ class Searching(Training):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         turn, choosing = divmod(batch_idx, 2)
-        done = (self.current_epoch + batch_idx / self.trainer.num_training_batches) / (
-            self.trainer.max_epochs or 1
-        )
+        epochs = self.trainer.max_epochs or 1
+        done = (self.current_epoch + batch_idx / self.trainer.num_training_batches) / epochs
         if choosing and done < WARM_UP:
             return None
         optimizers: Any = self.optimizers()
-        optimizer, network = optimizers[choosing], self._network()
+        optimizer = optimizers[choosing]
         drawn = self.choices.draw(HOTTEST + (COLDEST - HOTTEST) * done, self.draws)
-        if not choosing:
-            large = self.space.one_hot(self.space.largest()) if turn % 2 else {}
-            looks = {name for name in drawn if name.endswith("dilation")}
-            drawn = {name: each.detach() for name, each in drawn.items()} | {
-                name: each for name, each in large.items() if name not in looks
-            }
-        network.mixture = drawn
+        self._network().mixture = drawn if choosing else self._for_weights(drawn, large=turn % 2 == 1)
         self.toggle_optimizer(optimizer)
         loss = super().training_step(batch, batch_idx)
         if loss is not None:
@@ -89,6 +82,12 @@ class Searching(Training):
             schedulers: Any = self.lr_schedulers()
             schedulers.step()
         return loss
+
+    def _for_weights(self, drawn: dict[str, Tensor], large: bool) -> dict[str, Tensor]:
+        """A mixture without gradients; of the large network, only the dilations are as drawn."""
+        widest = self.space.one_hot(self.space.largest()) if large else {}
+        mixed = {name: each.detach() for name, each in drawn.items()}
+        return mixed | {name: each for name, each in widest.items() if not name.endswith("dilation")}
 
     def _network(self) -> Relaxed:
         network: Any = self.model.backbone
