@@ -26,6 +26,7 @@ from peakzoom.data.entries import Entry
 from peakzoom.data.synthetic.clips import empty_folder, write_frames
 from peakzoom.data.synthetic.scene import ClipSpec
 from peakzoom.utils.durable import write_csv
+from peakzoom.utils.segments import time_text, written_time
 from peakzoom.video.clips import resample
 from peakzoom.video.decode import decode
 
@@ -116,8 +117,7 @@ def main() -> None:
                     videos.classes[entry.label],
                     split,
                     name,
-                    f"{start / RATE:.6g}",
-                    f"{end / RATE:.6g}",
+                    *(time_text(written_time(frame / RATE)) for frame in (start, end)),
                 )
             )
         print(f"{name}: {len(entries)} clips in {len(frames) / RATE:.1f} s, {split}", flush=True)

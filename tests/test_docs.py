@@ -70,6 +70,7 @@ READ = {
     r"docs/networks\.md .*runs/(search|found)": "needs a search; tests/training/search/test_search.py makes one",
     r"\S+ (ablate|compare) ": "trains many networks; tests/cli/test_cli.py runs both",
     r"docs/watch\.md (data render|train|evaluate|calibrate) ": "tests/apps/test_measure.py does it on short videos",
+    r"docs/cascade\.md (data render|train) ": "repeats a measurement of some minutes",
     r"docs/data\.md .* --background ": "needs a list with start and end; tests/data/test_segments.py has one",
     r"\S+ export ": "takes ten seconds or more; tests/inference/test_export.py runs it",
     r"\S+ (predict|evaluate) (.* --engine |\S+/model\.)": "needs an export; tests/inference/test_export.py",
@@ -110,6 +111,7 @@ OTHERS = {
     "export": "sets a variable of the shell",
     "git": "fetches the repository",
     "sha256sum": "reads checksums",
+    "grep": "takes rows of a list",
 }
 # Blocks of Python that are not run: something that stands in them, and why.
 NOT_RUN = {

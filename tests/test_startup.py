@@ -51,6 +51,16 @@ COMMANDS = (
 )
 
 
+def test_ctrl_c_is_heard_before_anything_takes_long() -> None:
+    """What is imported before the entry point's handler: the interpreter's own start, and what takes no time."""
+    code = "import sys\nbefore = {*sys.modules}\nimport peakzoom.__main__\nprint(*{*sys.modules} - before)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    ours = {name for name in done.stdout.split() if name.startswith("peakzoom")}
+    assert ours == {"peakzoom", "peakzoom.__main__"} and not {"typing", "typer"} & {*done.stdout.split()}
+
+
 def imported(words: list[str]) -> tuple[set[str], str]:
     """The modules that a command has imported when it ends, and what it has written."""
     code = (

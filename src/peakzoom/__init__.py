@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = (
+    False  # as typing's, whose import takes longer than all else before Ctrl-C is heard (__main__)
+)
 if TYPE_CHECKING:
+    from typing import Any
+
     from peakzoom.apps.watch.watch import watch
     from peakzoom.data.datasets import open_data
     from peakzoom.evaluation.evaluate import evaluate

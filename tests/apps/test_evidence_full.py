@@ -182,6 +182,8 @@ def test_recording_that_is_behind_is_counted_or_waited_for(
                 threading.Timer(0.3, maker.gate.set).start()
             for number in range(writer.WAITING + 10):
                 event = Event(float(number), number + 0.5, "wave", 0.5, 0.5, 1)
+                if wait:
+                    each.wait_for_room()
                 each.put(Job(event, None, None), wait)
             maker.gate.set()
         assert folder.session.recorded + folder.session.missing == writer.WAITING + 10

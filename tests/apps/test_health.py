@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.health import LATE, Health, served
+from peakzoom.apps.watch.past import Past
 from peakzoom.apps.watch.records import Break, Dropped, Ended, Record, ScoredWindow, SourceProblem, Started
 from peakzoom.utils.errors import UserError
 
@@ -116,6 +117,40 @@ def test_who_is_well(span: float) -> None:
         assert asked(f"{address}/")[0] == 404
     with pytest.raises(urllib.error.URLError):
         asked(f"{address}/healthz")
+
+
+def test_a_source_that_is_gone_on_with_is_well(tmp_path: Path) -> None:
+    """A file is read again without a record until it is where it was; a camera has yet to be there."""
+    source = {"type": "source", "window": 30.0, "live": False}
+    pasts = [
+        Past(tmp_path, 0, source, 1, 0, 9.0, ended=False),
+        Past(tmp_path, 0, source, 1, 0, 9.0, ended=True),
+        Past(
+            tmp_path,
+            0,
+            {**source, "live": True, "began": "2026-01-01T00:00:00+00:00"},
+            1,
+            0,
+            9.0,
+            ended=False,
+        ),
+    ]
+    now = [1000.0]
+    health = Health(["file", "whole", "camera"], CLASSES, lambda: now[0])
+    health.go_on(pasts)
+
+    def states() -> list[tuple[str, bool]]:
+        return [(each["state"], each["well"]) for each in health.report()[1]["sources"]]
+
+    now[0] += 1e6
+    assert states() == [("again", True), ("ended", True), ("starting", False)]
+    health.note(0, window(10.0))
+    health.note(2, Break(20.0, "nobody watched"))
+    assert states() == [("watched", True), ("ended", True), ("watched", True)]
+    now[0] += 89.0
+    assert health.report()[0]
+    now[0] += 2.0
+    assert states() == [("watched", False), ("ended", True), ("watched", False)]
 
 
 def test_addresses_that_cannot_be_had() -> None:

@@ -248,7 +248,7 @@ def test_evaluate_calibrate_and_watch(long: Path, run: Path, tmp_path: Path) -> 
     own = tmp_path / "run"
     shutil.copytree(run, own)
     said = command("evaluate", own, long / "clips.csv", "--events", "--out", tmp_path / "before")
-    fewer = "95% intervals: none, for 2 groups of videos are fewer than 10"
+    fewer = "95% intervals: none, for 2 groups of videos: fewer than 10"
     for word in ("mean AP", "F1", "false alarms", "detected", "right at any time", fewer):
         assert word in said
     written = json.loads((tmp_path / "before" / "events.json").read_text())

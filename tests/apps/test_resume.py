@@ -130,6 +130,25 @@ def test_stopped_and_gone_on_with_again_and_again(
     assert content(out) == content(full) and scored == windows
 
 
+def test_a_stop_before_a_file_is_read_again_says_how_far_it_was(
+    video: Path, whole: tuple[Path, int], tmp_path: Path
+) -> None:
+    full, _ = whole
+    out, made = tmp_path / "out", recognizer()
+    go(video, out, most=6)
+    before = [json.loads(line) for line in (out / LINES).read_text().splitlines()]
+    stop = threading.Event()
+    stop.set()
+    settings = watch_settings(made, str(video), OPTIONS, 5)
+    with WatchFolder(out, settings, 5, True) as folder:
+        for record in watch(made, video, OPTIONS, past=folder.past, stop=stop):
+            folder.add(record)
+    after = [json.loads(line) for line in (out / LINES).read_text().splitlines()]
+    assert [{**line, "took": 0} for line in after] == [{**line, "took": 0} for line in before]
+    go(video, out)
+    assert content(out) == content(full)
+
+
 def test_a_damaged_line_and_what_is_behind_it_come_again(
     video: Path, whole: tuple[Path, int], tmp_path: Path
 ) -> None:

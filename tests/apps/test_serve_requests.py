@@ -244,10 +244,10 @@ def test_both_tabs_say_how_many_views_a_score_is_the_mean_of(
     config = httpx.get(address + "config", timeout=60).json()
     shown = [each["props"].get("value") for each in config["components"] if each["type"] == "html"]
     (several,) = (each for each in shown if each and "Scores are means over" in each)
-    assert "over 1 views" in several and "peakzoom predict&#39; takes 30" in several
+    assert "over 1 view of" in several and "peakzoom predict&#39; takes 30" in several
     assert "--num-clips 10 --crops 3" in several
     one = visitor.recognise(clip, film=True)["output"]["data"][0]
-    assert "over 1 views" in one and "peakzoom predict&#39; takes 30" in one
+    assert "over 1 view of" in one and "peakzoom predict&#39; takes 30" in one
     as_predict = Service(recognizer, recognizer.choose_views(None), Limits(), tmp_path)
     assert (
         averaged(as_predict) == "Scores are means over 30 views of a video, as those of 'peakzoom predict'."

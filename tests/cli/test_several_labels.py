@@ -518,6 +518,18 @@ def test_what_is_for_one_label_says_so(
             ("ablate", listed, "--multi-label", "--out", tmp_path / "d", "--leave-one-group-out"),
             "a study compares accuracies",
         ),
+        (
+            ("predict", several, files[0], "--reject"),
+            "a rejection is for models that always name a class, and this",
+        ),
+        (
+            ("predict", several, files[0], "--calibrated"),
+            "the temperature is for scores that add up to 1, and this",
+        ),
+        (
+            ("watch", several, files[0], "--reject"),
+            "a rejection is for models that always name a class, and this",
+        ),
     ]
     for arguments, expected in cases:
         with pytest.raises(UserError, match=expected) as error:

@@ -85,6 +85,33 @@ def test_a_training_ends_without_a_traceback(
 
 
 @pytest.mark.slow
+def test_ctrl_c_at_any_moment_is_no_traceback(run: Path, clips: Path) -> None:
+    """From the moment on at which the entry point is called: while commands, then PyTorch, are imported, and later."""
+    code = (
+        "import sys; from peakzoom.__main__ import main; print('called', file=sys.stderr, flush=True); main()"
+    )
+    stopped = 0
+    for delay in (0.01, 0.05, 0.2, 0.5, 1.0, 2.0):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, "predict", run, clips, "--device", "cpu"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert child.stderr is not None and child.stderr.readline() == "called\n"
+        time.sleep(delay)
+        os.killpg(child.pid, signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+        assert "Traceback" not in err, (delay, err)
+        # The interpreter ends itself by the signal where it came inside an exec: shells say 130 of that as well.
+        assert child.returncode in (0, 130, -signal.SIGINT), (delay, err)
+        stopped += bool(err.splitlines() and err.splitlines()[-1].startswith("stopped"))
+    assert stopped >= 2
+
+
+@pytest.mark.slow
 def test_a_page_leaves_no_uploads(
     begin: Callable[..., subprocess.Popen[str]], run: Path, tmp_path: Path
 ) -> None:

@@ -529,7 +529,7 @@ def test_metadata_of_via_that_cannot_be_used(films: Path, tmp_path: Path) -> Non
         **{key: reason for key, (*_, reason) in wrong.items() if reason},
         "over": f"overlaps {file}, metadata ed+wsOZZ, which counts",
     }
-    assert data.notes[-1].endswith(": 1 label of other view, 1 other value, 2 other views")
+    assert data.notes[-1].endswith(": 1 other value, 2 other views, 1 other view's label")
 
 
 def test_annotations_of_activitynet(films: Path, tmp_path: Path) -> None:
@@ -597,7 +597,7 @@ def test_nothing_that_can_be_used_is_one_sentence(films: Path, tmp_path: Path) -
     video_less = as_json(tmp_path / "none.json", [task(1, {"video": "gone.mp4"}, timeline("lift", 1, 3))])
     with pytest.raises(UserError, match="gives no usable video under") as error:
         open_data(video_less, root=films)
-    assert "1 times 'listed, but there is no such file" in one_sentence(error)
+    assert "1 time 'listed, but there is no such file" in one_sentence(error)
     empty = as_json(tmp_path / "empty.json", [task(1, {"video": "a.mp4"})])
     with pytest.raises(UserError, match="labels nothing in its videos"):
         open_data(empty, root=films)

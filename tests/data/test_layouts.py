@@ -338,7 +338,7 @@ def test_ucf101_malformed(tmp_path, file, text, says):
 
 
 def test_ucf101_without_videos(ucf_lists, tmp_path):
-    with pytest.raises(UserError, match="13320 times"):
+    with pytest.raises(UserError, match="13,320 times"):
         read_ucf101(tmp_path, ucf_lists)
 
 
@@ -352,7 +352,7 @@ def test_hmdb51(hmdb_root, shared_data, split):
     assert data.splits() == {"train": 3570, "test": 1530} and data.name == f"HMDB51 split {split}"
     assert {name: count for name, count in data.counts().items() if count != 100} == {}  # 70 and 30 each
     assert set(data.classes) == set(lines(lists / "class_list.txt")) and data.classes == sorted(data.classes)
-    assert data.problems == [] and any("1666" in note for note in data.notes)  # 6,766 - 5,100
+    assert data.problems == [] and any("1,666" in note for note in data.notes)  # 6,766 - 5,100
     assert all(data.classes[entry.label] == entry.path.parent.name for entry in data.entries)
     # Every name tells its film, and no film straddles within one class.
     sides: dict[tuple[int, str], set[str]] = defaultdict(set)
@@ -422,7 +422,7 @@ def test_kinetics(tmp_path, layout):
         ("aaa", 0, "train", "aaa"), ("b-b", 0, "val", "b-b"), ("_cc", 1, "test", "_cc"),
     ]  # fmt: skip
     assert sorted(problem.reason for problem in data.problems) == [MISSING, MISSING, "no label"]
-    assert any(note.startswith("1 videos") for note in data.notes)
+    assert any(note.startswith("1 video under") for note in data.notes)
 
 
 def test_kinetics_wrong_folder_twice_and_bad_times(tmp_path):

@@ -25,12 +25,15 @@ from peakzoom.data.cache import CachedVideo, FrameCache, fill, read_cached
 from peakzoom.data.datasets import open_data, open_to_look
 from peakzoom.data.doubts import doubts, parts_of
 from peakzoom.data.layouts.manifest import read_manifest
+from peakzoom.data.synthetic.clips import DatasetSpec, stored_rate, write_frames
+from peakzoom.data.synthetic.scene import IDLE, ClipSpec
+from peakzoom.data.synthetic.untrimmed import render_untrimmed, timeline
 from peakzoom.inference.recognizer import load
 from peakzoom.training.options import Options
 from peakzoom.training.train import train
 from peakzoom.utils.digests import digests, same_bytes
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.segments import Segment, file_of, seconds, segment_of, stem_of
+from peakzoom.utils.segments import Segment, file_of, seconds, segment_of, stem_of, time_text, written_time
 from peakzoom.video import scan as scanning
 from peakzoom.video import stored as decoding
 from peakzoom.video.decode import decode
@@ -310,7 +313,77 @@ def test_a_name_that_is_no_segment_is_its_own_reason(long_file: Path) -> None:
     assert stem_of(Path("a/b.mp4#t=0,0.48")) == "b#t=0,0.48" and stem_of(Path("a/b.c.mp4")) == "b.c"
 
 
+# Times that are written ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fps",
+    [5.0, 7.3, 10.0, 12.0, 15.0, 18.0, 23.976, 24000 / 1001, 25.0, 29.97, 30000 / 1001, 30.0, 60.0, 119.88],
+)
+def test_each_border_read_back_is_the_frame_that_it_was_made_from(tmp_path: Path, fps: float) -> None:
+    spec = ClipSpec("wave", height=32, width=32, frames=300, fps=fps)
+    write_frames(pictures(300, height=32, width=32), spec, tmp_path / "a.mp4")
+    rate = stored_rate(fps)
+    cuts = [0, 1, *range(7, 300, 7)]
+    rows = [
+        f"a.mp4,{number % 2},{','.join(time_text(written_time(float(each / rate))) for each in span)}"
+        for number, span in enumerate(itertools.pairwise(cuts))
+    ]
+    data = read_manifest(manifest(tmp_path, *rows))
+    assert not data.problems
+    found = [scan(entry.path) for entry in data.entries]
+    assert [(each.first, each.first + each.info.frames) for each in found] == list(itertools.pairwise(cuts))
+
+
+@pytest.mark.parametrize("fps", [10.0, 15.0, 25.0, 30.0, 60.0])
+def test_a_time_that_a_person_writes_is_that_of_its_frame(tmp_path: Path, fps: float) -> None:
+    """Every frame that is shown at a whole tenth of a second; files keep times as ticks, floats of them differ."""
+    spec = ClipSpec("wave", height=32, width=32, frames=600, fps=fps)
+    write_frames(pictures(600, height=32, width=32), spec, tmp_path / "a.mp4")
+    times = scan(tmp_path / "a.mp4").timestamps
+    for tenths in range(int(6000 / fps)):
+        frame = tenths * fps / 10
+        if frame.is_integer():
+            assert np.searchsorted(times, seconds(f"{tenths // 10}.{tenths % 10}")) == frame
+
+
+def test_rendered_events_begin_and_end_with_their_frames(tmp_path: Path) -> None:
+    spec = DatasetSpec(
+        train_clips=2, test_clips=1, classes=["wave", "nod"], height=32, width=32, fps=7.3, performers=4
+    )
+    folder = render_untrimmed(tmp_path / "long", spec, 20.0, workers=1)
+    data = open_data(folder / "clips.csv")
+    found = [
+        (file_of(entry.path).name, data.classes[entry.label], each.first, each.first + each.info.frames)
+        for entry in data.entries
+        for each in [scan(entry.path)]
+    ]
+    assert found == [
+        (Path(path).name, *each)
+        for path, _, clip in replace(spec, frames=146).clips()
+        for each in timeline(clip, ("wave", "nod"))
+        if each[0] != IDLE
+    ]
+
+
 # Background ------------------------------------------------------------------------------------------------------
+
+
+def test_background_shares_no_frame_with_a_row(tmp_path: Path) -> None:
+    """Borders of thirds of a second, which no decimal number is."""
+    write(tmp_path / "a.mkv", pictures(90, height=32, width=32), rate=3)
+    cuts = [(7, 11), (16, 20), (29, 33), (41, 47), (58, 62), (71, 75)]
+    rows = [
+        f"a.mkv,{number % 2},{written_time(start / 3)},{written_time(end / 3)}"
+        for number, (start, end) in enumerate(cuts)
+    ]
+    data = with_background(read_manifest(manifest(tmp_path, *rows)), "nothing")
+    shown: dict[int, int] = {}
+    for number, entry in enumerate(data.entries):
+        each = scan(entry.path)
+        for frame in range(each.first, each.first + each.info.frames):
+            assert shown.setdefault(frame, number) == number
+    assert len(data.entries) > len(cuts)
 
 
 @pytest.mark.parametrize("gaps", [(2.0, 3.0, 1.0), (0.0, 6.0, 0.0), (0.2, 0.3, 5.5), (1.0, 1.0, 4.0)])
@@ -373,6 +446,24 @@ def test_what_overlaps_a_row_is_no_background(two: Path) -> None:
     data = with_background(read_manifest(manifest(two, *rows)), "nothing")
     (added,) = data.entries[2:]
     assert added.path == two / "b.mkv#t=1.5,2.5"  # and nothing of a.mkv
+
+
+@pytest.mark.parametrize("label", ["", "-1"])
+@pytest.mark.parametrize("times", ["1.0,4.0", ",", "4.0,1.0", "soon,"])
+def test_what_a_row_without_a_label_names_is_no_background(two: Path, label: str, times: str) -> None:
+    """Somebody saw something there; where the row does not say when, it may be anywhere in its file."""
+    rows = ["a.mkv,0,0,1.0", "b.mkv,1,0,1.0", f"a.mkv,{label},{times}"]
+    data = with_background(read_manifest(manifest(two, *rows)), "nothing")
+    added = [segment_of(entry.path) for entry in data.entries if entry.label == 2]
+    assert added and len(data.problems) >= 1
+    for segment in added:
+        assert segment is not None and segment.end is not None
+        if times == "1.0,4.0":
+            assert segment.start >= (4.0 if segment.file.name == "a.mkv" else 1.0)
+        else:
+            assert segment.file.name == "b.mkv"
+    said = [each.path for each in data.problems if "does not say when" in each.reason]
+    assert said == ([] if times == "1.0,4.0" else [str(two / "a.mkv")])
 
 
 def test_background_beside_rows_that_lie_behind_their_file(two: Path) -> None:

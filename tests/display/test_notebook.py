@@ -177,7 +177,7 @@ def test_an_evaluation_as_html() -> None:
     worse = replace(result, problems=[Problem("a", "b")], effort=MeanEffort(3.5, 1.25, 1, 1, 1, 1))
     text = read(worse._repr_html_()).text
     assert "by bootstrap over 12 whole groups" in read(replace(result, groups=12)._repr_html_()).text
-    assert "1 files are missing" in text and "3.5 views on average, 1.2 of them" in text
+    assert "1 file missing or broken" in text and "3.5 views on average, 1.2 of them" in text
     assert "<details><summary>31 classes</summary>" in evaluation(31)._repr_html_()
 
 

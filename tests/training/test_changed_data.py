@@ -56,7 +56,7 @@ def test_it_is_said_before_training_and_a_run_goes_on_with_the_same_videos(clips
     with pytest.raises(UserError) as caught:
         go(clips, resume=True)
     assert str(caught.value) == (
-        f"1 videos have changed since the training in {run} began, first {video}: put back what was there, or begin "
+        f"1 video changed since the training in {run} began, first {video}: put back what was there, or begin "
         "anew in another --out"
     )
     assert (run / "videos.csv").read_bytes() == before
@@ -67,7 +67,7 @@ def test_it_is_said_before_training_and_a_run_goes_on_with_the_same_videos(clips
     go(clips, resume=True)
     content[-9] ^= 1
     video.write_bytes(content)
-    with pytest.raises(UserError, match="have changed"):  # it knows them from then on
+    with pytest.raises(UserError, match="1 video changed since"):  # it knows them from then on
         go(clips, resume=True)
 
 

@@ -27,6 +27,7 @@ from peakzoom.utils.durable import explain_full_disk, whole_folder, write_text
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.missing import missing
 from peakzoom.utils.system import expect_place
+from peakzoom.utils.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,7 +203,7 @@ def _report(result: Calibration, views: int, branches: bool) -> None:
     """What the early exit saves, and what it may lose."""
     best, full = result.chosen, result.full
     print_result(
-        f"{result.videos} videos, every view{' in stage 2' if branches else ''}: {full.accuracy:.1%}, "
+        f"{counted(result.videos, 'video')}, every view{' in stage 2' if branches else ''}: {full.accuracy:.1%}, "
         f"{full.multiply_adds:.4g} G multiply-adds a video\n"
         f"early exit: {best.accuracy:.1%}, {best.multiply_adds:.4g} G ({best.multiply_adds / full.multiply_adds:.1%}); "
         f"{best.views:.1f} of {views} views, {best.passes_per_view:.2f} passes a view\n"

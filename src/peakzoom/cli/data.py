@@ -17,6 +17,7 @@ from peakzoom.utils.errors import printable
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import progress_bar
 from peakzoom.utils.segments import segment_of
+from peakzoom.utils.words import counted
 
 if TYPE_CHECKING:
     from peakzoom.data.check import Report
@@ -68,7 +69,7 @@ def _check(
     model = None if against is None else read_model(against)
     guessing = shortcuts or model is not None
     videos = _open(data, reading, guessing)
-    with progress_bar(f"decoding {len(videos.entries)} videos") as progress:
+    with progress_bar(f"decoding {counted(len(videos.entries), 'video')}") as progress:
         report = look(videos, workers, progress, glimpses=guessing)
     _show_classes(report, videos)
     rates = [f"{count} at {rate:g}" for rate, count in report.rates.items()]
@@ -107,7 +108,8 @@ def _open(data: Path, reading: DataOptions, guessing: bool) -> VideoSet:
 
 def _show_classes(report: Report, videos: VideoSet) -> None:
     """A row a class; where videos are segments of files, also how much of these is labelled."""
-    counts = f"{len(videos.entries)} videos, {len(videos.classes)} classes, {report.groups} groups"
+    how_many = [(len(videos.entries), "video"), (len(videos.classes), "class"), (report.groups, "group")]
+    counts = ", ".join(counted(*each) for each in how_many)
     cut = any(segment_of(entry.path) for entry in videos.entries)
     splits_seen = sorted({name for each in report.classes for name in each.splits if name})
     rows = []
@@ -197,7 +199,8 @@ def convert(
     for note in written.notes:
         say(note)
     print_result(
-        f"{len(videos.classes)} classes, {written.spans} labels in {written.videos} videos: {out}\n"
+        f"{counted(len(videos.classes), 'class')}, {counted(written.spans, 'label')} in "
+        f"{counted(written.videos, 'video')}: {out}\n"
         f"Read again by: peakzoom data check {written.data} --root {root}"
     )
     if written.problems:

@@ -26,6 +26,7 @@ from peakzoom.cli.options import (
 from peakzoom.cli.rejection import UnknownOptions
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.system import reason_of
+from peakzoom.utils.words import counted
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _name(parts: list[str], engine: str, computing: CascadeOptions) -> str:
 def _report_shard(done: str, before: int, part: Path) -> None:
     already = f" ({before} of them before)" if before else ""
     print_result(
-        f"{done} videos scored{already} into {part}\n"
+        f"{done} scored{already} into {part}\n"
         "Next, when every shard is done: the same command with --resume in place of --shard"
     )
 
@@ -176,7 +177,7 @@ def _report(result: Evaluation | MultiLabelEvaluation, tested: str, target: Path
         _report_more(result)
     if result.problems:
         say(
-            f"{len(result.problems)} files are missing or broken, or something is wrong with them: see "
+            f"{counted(len(result.problems), 'file')} missing or broken, or with something wrong: see "
             f"{target / 'problems.csv'}"
         )
     if result.pointing:
@@ -207,7 +208,7 @@ def show_pointing(found: Pointing, branches: Collection[str]) -> None:
     zoomed = [name for name in BRANCHES[1:] if name in branches]
     letters = [LETTERS[name] for name in zoomed]
     show_table(
-        f"Where the attention lies: shares of {len(found.frames)} frames, and by how much it is enlarged",
+        f"Where the attention lies: shares of {counted(len(found.frames), 'frame')}, and by how much it is enlarged",
         ("part", "frames", "highest peak", "95%", f"{BEST} highest", "middle", "random", *letters),
         (
             (

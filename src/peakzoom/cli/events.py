@@ -17,6 +17,7 @@ from peakzoom.utils.durable import explain_full_disk, whole_folder, write_csv, w
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import progress_bar
 from peakzoom.utils.system import expect_place
+from peakzoom.utils.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -120,7 +121,7 @@ def watched_files(
 
     expect_one_label(recognizer)
     files = files_of(videos)
-    with progress_bar(f"watching {len(files)} videos") as progress:
+    with progress_bar(f"watching {counted(len(files), 'video')}") as progress:
         watched = watch_files(recognizer, files, options, progress)
     for each in watched.values():
         for problem in each.problems:
@@ -128,11 +129,15 @@ def watched_files(
     every = labelled_in(videos, dict.fromkeys(files, math.inf), options.ignore or ())
     watched = {file: each for file, each in watched.items() if each.windows}
     if not watched:
-        raise UserError(f"none of the {len(files)} videos can be decoded: nothing is to be measured")
+        raise UserError(
+            f"none of the {counted(len(files), 'video')} can be decoded: nothing is to be measured"
+        )
     lengths = {file: each.seconds for file, each in watched.items()}
     seen = labelled_in(videos, lengths, options.ignore or ())
     if len(seen) < len(every):
-        say(f"{len(every) - len(seen)} of {len(every)} segments lie where nothing could be decoded: left out")
+        say(
+            f"{len(every) - len(seen)} of {counted(len(every), 'segment')} lie where nothing could be decoded: left out"
+        )
     return watched, seen
 
 
@@ -237,7 +242,8 @@ def show_scores(found: EventScores) -> None:
             ("recall", found.recall),
         )
     ]
-    title = f"{found.segments} segments, {found.events} events in {found.hours:.3g} hours; by temporal IoU"
+    counts = f"{counted(found.segments, 'segment')}, {counted(found.events, 'event')}"
+    title = f"{counts} in {found.hours:.3g} hours; by temporal IoU"
     show_table(title, ("", *(f"{iou:g}" for iou in ious)), rows)
     delay = "" if found.delay is None else f", {found.delay:.2f} s after their start (median)"
     alarms = "" if found.false_alarms_an_hour is None else f", {found.false_alarms_an_hour:.3g} an hour"
@@ -254,7 +260,11 @@ def _show_intervals(found: EventIntervals | None, groups: int) -> None:
     from peakzoom.evaluation.stats import GROUPS
 
     if found is None:
-        few = f"{groups} groups of videos are fewer than {GROUPS}" if groups < GROUPS else "nothing was found"
+        few = (
+            f"{counted(groups, 'group')} of videos: fewer than {GROUPS}"
+            if groups < GROUPS
+            else "nothing was found"
+        )
         print_result(f"95% intervals: none, for {few}")
         return
     at_iou = {
@@ -266,7 +276,7 @@ def _show_intervals(found: EventIntervals | None, groups: int) -> None:
     shares = {name: bounds[COUNTED] for name, bounds in at_iou.items()}
     delay = "" if found.delay is None else ", delay {:.2f} to {:.2f} s".format(*found.delay)
     print_result(
-        f"95% by {found.groups} groups of videos, at a temporal IoU of {COUNTED}: "
+        f"95% by {counted(found.groups, 'group')} of videos, at a temporal IoU of {COUNTED}: "
         + ", ".join(f"{name} {low:.1%} to {high:.1%}" for name, (low, high) in shares.items())
         + "\n95%, at any: detected {:.1%} to {:.1%}".format(*found.detected)
         + delay
@@ -289,7 +299,7 @@ def calibrate_events(
     run: str, recognizer: Recognizer, videos: VideoSet, options: WatchOptions, asked: RuleOptions
 ) -> None:
     """Choose the rule for events on validation videos, and leave it in the run."""
-    from peakzoom.apps.watch.measure import counted
+    from peakzoom.apps.watch.measure import f1_and_alarms
     from peakzoom.apps.watch.rule import FILE, FOLDER, choose, to_json
     from peakzoom.model.load import digest
 
@@ -298,7 +308,7 @@ def calibrate_events(
     watched, labelled = watched_files(recognizer, videos, options)
     if not labelled:
         raise UserError("no segment of the videos is an event: nothing can be chosen on them")
-    f1, alarms = counted(watched, labelled, options)
+    f1, alarms = f1_and_alarms(watched, labelled, options)
     with progress_bar("trying rules") as progress:
         rule = choose(
             *(watched, labelled, options, asked.false_alarms, digest(recognizer.model), work),
@@ -309,9 +319,14 @@ def calibrate_events(
         write_text(draft / FILE, to_json(rule))
     hours = sum(each.seconds for each in watched.values()) / 3600
     print_result(
-        f"{len(watched)} videos, {hours:.3g} hours, {len(labelled)} segments\n"
+        f"{counted(len(watched), 'video')}, {hours:.3g} hours, {counted(len(labelled), 'segment')}\n"
         f"before: F1 {f1:.1%}, {alarms:.3g} false alarms an hour"
     )
+    if asked.false_alarms * hours < 1:
+        print_result(
+            f"{asked.false_alarms:g} false alarms an hour are less than one in {hours:.3g} hours, so that only rules "
+            "without any were taken: choose on more videos, or allow more"
+        )
     _show_rule(rule, next(iter(watched.values())).every, asked.full_cost)
     print_result(
         "F1 at a temporal IoU of 0.5, on the videos that it was chosen on. 'peakzoom watch' and "
@@ -365,7 +380,9 @@ def _how_scored(watched: dict[Path, Watched]) -> str:
     """How many windows, and how many of them exited early."""
     windows = [window for each in watched.values() for window in each.windows]
     early = sum(bool(each.early) for each in windows)
-    return f"{len(windows)} windows" + (f", {early} of them by the original branch alone" if early else "")
+    return f"{counted(len(windows), 'window')}" + (
+        f", {early} of them by the original branch alone" if early else ""
+    )
 
 
 def _shown(value: float | None) -> str:

@@ -13,6 +13,7 @@ from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import beside
 from peakzoom.cli.options import CalibratedOpt, DeviceOpt, RejectOpt, RunArg, ViewOptions, output_option
 from peakzoom.utils.errors import printable
+from peakzoom.utils.words import counted
 from peakzoom.video.guard import start_early
 
 
@@ -71,7 +72,7 @@ def explain(
         print_result(f"{printable(best)}  {score:.4f}")
     index, count = evidence.crop
     print_result(
-        f"Evidence for {printable(evidence.target)} in {evidence.end:.1f} s: {len(evidence.peaks)} peaks, "
+        f"Evidence for {printable(evidence.target)} in {evidence.end:.1f} s: {counted(len(evidence.peaks), 'peak')}, "
         f"crop {index} of {count} (counted from 0)"
     )
     if evidence.unseen:

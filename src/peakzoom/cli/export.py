@@ -10,6 +10,7 @@ import typer
 from peakzoom.cli.console import print_result, say
 from peakzoom.cli.inputs import find_videos
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 
 def export(
@@ -61,7 +62,7 @@ def export(
     say(f"exporting to {to} and comparing on real clips")
     exported = write(recognizer.model, to, file, views_of(paths, recognizer.preprocess), tolerance)
     print_result(
-        f"Largest difference of a logit on {exported.clips} clips: {exported.difference:.1e} "
+        f"Largest difference of a logit on {counted(exported.clips, 'clip')}: {exported.difference:.1e} "
         f"(logits up to {exported.scale:.3g}, {tolerance:g} allowed)"
     )
     for each in exported.files:

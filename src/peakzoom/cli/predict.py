@@ -18,6 +18,7 @@ from peakzoom.cli.inputs import check_apart, check_new, find_videos, new_file
 from peakzoom.cli.options import CalibratedOptions, RunArg, ViewOptions, hardware_option, output_option
 from peakzoom.utils.durable import explain_full_disk, write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
+from peakzoom.utils.words import counted
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _label(
         say(f"{labelled.before} of {labelled.videos} files were predicted before")
     if labelled.lost:
         say(f"{labelled.lost} workers were lost and started anew")
-    print_result(f"{results.out}: {labelled.videos} files")
+    print_result(f"{results.out}: {counted(labelled.videos, 'file')}")
     return labelled.videos, labelled.failed
 
 

@@ -17,6 +17,7 @@ from peakzoom.cli.inputs import find_videos
 from peakzoom.cli.options import EngineOptions, RunArg, output_option
 from peakzoom.utils.errors import printable
 from peakzoom.utils.progress import progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ def propose(
     classes = [name for name in recognizer.classes if name not in (watching.ignore or ())]
     write_proposals(found, classes, home, to, out, f"peakzoom {run}")
     rmtree(part_of(out))
-    events = sum(len(each.events) for each in found)
-    print_result(f"{events} events in {len(found)} videos: {out}\nPaths start from: {home}")
+    events = counted(sum(len(each.events) for each in found), "event")
+    print_result(f"{events} in {counted(len(found), 'video')}: {out}\nPaths start from: {home}")
     if problems:
         raise typer.Exit(1)
 
@@ -137,7 +138,7 @@ def _found(
     settings = proposal_settings(recognizer, files, watching, boxes)
     with explain_full_disk(out, "go on with --resume"), unfinished(out, settings, resume) as journal:
         known = [from_line(line) for line in journal.lines]
-        with progress_bar(f"looking at {len(files)} videos") as progress:
+        with progress_bar(f"looking at {counted(len(files), 'video')}") as progress:
             return find(
                 *(recognizer, files, watching, boxes, progress, known),
                 note=lambda each: journal.add(line_of(each)),

@@ -25,6 +25,7 @@ from peakzoom.training.recipes import RECIPES
 from peakzoom.training.train import train
 from peakzoom.utils.durable import check_new_folder, whole
 from peakzoom.utils.progress import progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import Views
 
 FRAMES, FPS = 24, 10.0  # 2.4 seconds: at least two periods of every action
@@ -68,7 +69,7 @@ def quickstart(out: Path, seed: int, train_clips: int, test_clips: int, workers:
     check_new_folder(out)
     log.info(f"rendering {train_clips} training and {test_clips} test clips into {out / 'clips'}")
     spec = DatasetSpec(train_clips, test_clips, frames=FRAMES, fps=FPS, difficulty=DIFFICULTY, seed=seed)
-    with progress_bar(f"rendering {train_clips + test_clips} clips") as progress:
+    with progress_bar(f"rendering {counted(train_clips + test_clips, 'clip')}") as progress:
         clips = render_dataset(out / "clips", spec, workers, progress)
     data = read_manifest(clips / "clips.csv")
     run = train(data, RECIPES["quickstart"](), out / "run", Options(seed=seed, val_fraction=0.0))
@@ -76,7 +77,9 @@ def quickstart(out: Path, seed: int, train_clips: int, test_clips: int, workers:
     test = choose_videos(data, run)
     found: dict[str, Evaluation] = {}
     for stage in STAGES:
-        log.info(f"testing {stage} on {len(test.entries)} clips of held-out performers and backgrounds")
+        log.info(
+            f"testing {stage} on {counted(len(test.entries), 'clip')} of held-out performers and backgrounds"
+        )
         folder, recognizer = out / f"evaluation-{stage}", load(run / stage)
         places = read_places(clips / "places.csv") if stage == STAGES[-1] else None
         result = evaluate(recognizer, replace(test, places=places), folder, VIEWS)

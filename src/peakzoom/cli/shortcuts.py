@@ -11,6 +11,7 @@ import numpy as np
 
 from peakzoom.cli.console import print_result, show_table
 from peakzoom.utils.errors import UserError, printable
+from peakzoom.utils.words import counted
 
 if TYPE_CHECKING:
     from peakzoom.data.entries import Entry, VideoSet
@@ -97,7 +98,7 @@ def _cameras(found: Sequence[Camera]) -> list[str]:
     """Groups of a manifest, and cameras, that hold one class only."""
     lines = []
     for each in found[:SHOWN]:
-        videos = f"{len(each.videos)} videos ({each.tested} of them in the test)"
+        videos = f"{counted(len(each.videos), 'video')} ({each.tested} of them in the test)"
         if each.group is None:
             lines.append(
                 f"a camera has filmed {printable(each.name)} only: {videos} have the background of "
@@ -125,6 +126,7 @@ def _beyond(found: Shortcuts, model: Model | None) -> list[str]:
     beyond = "is beyond" if test.difference > 0 and test.p < SURE else "has not been shown to be beyond"
     return [
         f"the model of {model.name} {beyond} these shortcuts: it is right in {right.mean():.1%} of the "
-        f"{len(right)} videos, {found.best.name} in {found.best.top1:.1%} (difference {100 * test.difference:+.1f} "
+        f"{counted(len(right), 'video')}, {found.best.name} in {found.best.top1:.1%} (difference "
+        f"{100 * test.difference:+.1f} "
         f"points, {100 * low:+.1f} to {100 * high:+.1f}, p = {test.p:.2g} by {test.count} {test.units})"
     ]

@@ -24,6 +24,7 @@ from peakzoom.cli.stop import INTERRUPTED
 from peakzoom.utils.durable import check_new_folder, explain_full_disk
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.extras import needed_for
+from peakzoom.utils.words import counted
 from peakzoom.video.guard import start_early
 
 if TYPE_CHECKING:
@@ -89,14 +90,17 @@ def watch(
         noted = opened.enter_context(_health(place, sources, recognizer))
         recorders = opened.enter_context(_recorders(run, recognizer, sources, watching, recording))
         writers, pasts = opened.enter_context(_outputs(out, resume, sources, recognizer, watching, top))
+        if noted is not None:
+            noted.go_on(pasts)
+        last = _LastRecords(recorders, writers)
         for at, record in _records(recognizer, sources, watching, pasts, recorders, stop):
-            if (recorder := recorders[at]) is not None:
-                recorder.add(record)
-            writers[at](record, recorder)
             if noted is not None:
                 noted.note(at, record)
             _show(record, out is not None, sources[at] if len(sources) > 1 else None)
-            lost |= _is_loss(record) | _show_recorded(record, recorder)
+            last.add(at, record)
+            lost |= _is_loss(record)
+        last.close()
+        lost |= last.missing
     if stop.is_set() or lost:
         sys.exit(INTERRUPTED if stop.is_set() else 1)
 
@@ -164,14 +168,51 @@ def _recorders(
         ]
 
 
-def _show_recorded(record: Record, recorder: Recorder | None) -> bool:
-    """After the last record say what was recorded; whether something is missing."""
-    from peakzoom.apps.watch.records import Ended
+class _LastRecords:
+    """Hands on what is reported, and the last record of each source once all evidence of it is written.
 
-    if recorder is None or not isinstance(record, Ended) or not recorder.has_begun:
-        return False
+    Other sources are watched meanwhile.
+
+    Attributes:
+        missing: some evidence is not there.
+    """
+
+    def __init__(self, recorders: Sequence[Recorder | None], writers: Sequence[Write]) -> None:
+        self._recorders, self._writers = recorders, writers
+        self._ended: dict[int, Record] = {}
+        self.missing = False
+
+    def add(self, at: int, record: Record) -> None:
+        """A record of one of the sources."""
+        from peakzoom.apps.watch.records import Ended
+
+        recorder = self._recorders[at]
+        if recorder is not None:
+            recorder.add(record)
+        if recorder is not None and recorder.has_begun and isinstance(record, Ended):
+            self._ended[at] = record
+        else:
+            self._writers[at](record, recorder)
+        for each in [each for each in self._ended if (done := self._recorders[each]) and done.is_done]:
+            self._write(each)
+
+    def close(self) -> None:
+        """Wait for the evidence of all sources that have ended."""
+        for at in list(self._ended):
+            self._write(at)
+
+    def _write(self, at: int) -> None:
+        record, recorder = self._ended.pop(at), self._recorders[at]
+        assert recorder is not None
+        recorder.close()
+        self._writers[at](record, recorder)
+        self.missing |= _show_recorded(recorder)
+
+
+def _show_recorded(recorder: Recorder) -> bool:
+    """Say what was recorded; whether something is missing."""
     session = recorder.session
-    said = f"evidence of {session.recorded} event{'' if session.recorded == 1 else 's'} in {recorder.place}"
+    said = f"evidence of {counted(session.recorded, 'event')} in {recorder.place}"
     if session.incomplete:
         said += f", {session.incomplete} of them without a clip or a figure"
     if session.known:
@@ -313,14 +354,15 @@ def _show(record: Record, events: bool, source: str | None) -> None:
         say(f"{of}{clock_time(record.time)}  {record.reason}")
     elif isinstance(record, Dropped):
         say(
-            f"{of}{clock_time(record.start)}  behind by more than --lag: {record.windows} windows dropped, "
+            f"{of}{clock_time(record.start)}  behind by more than --lag: {counted(record.windows, 'window')} dropped, "
             f"up to {clock_time(record.end)}"
         )
     elif isinstance(record, Ended):
         say(
             f"{of}{'stopped after' if record.stopped else 'watched'} {record.seconds:.3f} s in {record.took:.3f} s, "
             f"{record.speed:.2f} times real time: "
-            f"{record.windows} windows{_early(record.early)}, {record.dropped} dropped, {record.events} events"
+            f"{counted(record.windows, 'window')}{_early(record.early)}, {record.dropped} dropped, "
+            f"{counted(record.events, 'event')}"
         )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from peakzoom.data.entries import Entry, Problem, VideoSet, label_counts
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.segments import Segment, file_of, segment_of
+from peakzoom.utils.segments import Segment, file_of, segment_of, written_time
+from peakzoom.utils.words import counted
 from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import VideoInfo, probe
 
@@ -23,7 +24,8 @@ def with_background(data: VideoSet, name: str, workers: int = 1) -> VideoSet:
 
     They are as long as the median labelled segment, and spread evenly over that time. In each split there are as many
     as that split has of a class on average, or as many as fit. A segment is of the group and of the split of its file's
-    first row. The time of a row that was left out because it overlaps another is no background either.
+    first row. The time of a row that was left out, as it overlaps another or has no label, is no background either; a
+    file has none where the times of such a row cannot be read.
 
     Args:
         data: of which some videos are segments; files of which nothing is a segment are labelled as a whole.
@@ -48,9 +50,9 @@ def with_background(data: VideoSet, name: str, workers: int = 1) -> VideoSet:
     lengths = {file: info.duration for file, info in found.items() if isinstance(info, VideoInfo)}
     usual = _usual([each for _, each in segments], lengths, data.name)
     covered: dict[Path, list[Segment]] = defaultdict(list)
-    for path in [*(entry.path for entry, _ in segments), *data.overlapping]:
-        if (segment := segment_of(path)) is not None:
-            covered[segment.file].append(segment)
+    for path in [*(entry.path for entry, _ in segments), *data.claimed]:
+        segment = segment_of(path) or Segment(path)
+        covered[segment.file].append(segment)
     entries = list(data.entries)
     for split, wanted in _wanted(data).items():
         first = {file: rows[0][0] for file, rows in by_file.items() if file in lengths}
@@ -60,19 +62,28 @@ def with_background(data: VideoSet, name: str, workers: int = 1) -> VideoSet:
         raise UserError(
             f"{data.name} leaves no time of {usual:.3g} s for a class {name!r}: its rows cover the files"
         )
-    lost = [
-        Problem(str(file), f"gives no background: {info.reason}")
-        for file, info in found.items()
-        if isinstance(info, DecodeError)
-    ]
-    said = f"{len(entries) - len(data.entries)} segments of {usual:.3g} s that no row covers are the class {name!r}"
+    number = len(entries) - len(data.entries)
+    said = f"{counted(number, 'segment')} of {usual:.3g} s that no row covers are the class {name!r}"
     return replace(
         data,
         classes=[*data.classes, name],
         entries=entries,
-        problems=[*data.problems, *lost],
+        problems=[*data.problems, *_without_background(data, found)],
         notes=[*data.notes, said],
     )
+
+
+def _without_background(data: VideoSet, found: Mapping[Path, VideoInfo | DecodeError]) -> list[Problem]:
+    """The files that give none: those that cannot be decoded, and those of a row that does not say when."""
+    return [
+        Problem(str(file), f"gives no background: {info.reason}")
+        for file, info in found.items()
+        if isinstance(info, DecodeError)
+    ] + [
+        Problem(str(path), "gives no background: a row that is left out does not say when in it")
+        for path in sorted(set(data.claimed))
+        if isinstance(found.get(path), VideoInfo)
+    ]
 
 
 def _usual(segments: Sequence[Segment], lengths: Mapping[Path, float], name: str) -> float:
@@ -129,7 +140,8 @@ def _spread(
         for entry, start, end in room:
             if place <= end - start:
                 begin = min(max(start, start + place - usual / 2), max(start, end - usual))
-                segment = Segment(file_of(entry.path), round(begin, 3), round(min(end, begin + usual), 3))
+                until = min(end, begin + usual)  # no later: there the next row's first frame is shown
+                segment = Segment(file_of(entry.path), written_time(begin), written_time(until))
                 entries.append(replace(entry, path=segment.path, label=label, also=()))
                 break
             place -= end - start

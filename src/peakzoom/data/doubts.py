@@ -9,6 +9,7 @@ from pathlib import Path
 
 from peakzoom.data.entries import NO_CLASS, Entry, VideoSet, label_counts, some
 from peakzoom.utils.segments import segment_of
+from peakzoom.utils.words import counted
 
 Parts = Mapping[str, Sequence[Entry]]  # videos by what they are for: "train", "val", "test"
 SHOWN = 3  # pairs of files that a sentence names
@@ -44,7 +45,7 @@ def _divided(parts: Parts) -> Iterator[str]:
     for part, purpose in PURPOSES.items():
         if files := [str(file) for file, found in purposes.items() if {"train", part} <= found]:
             yield (
-                f"{_counted(len(files), 'file')} with segments in training and in {purpose}, so accuracies on them "
+                f"{counted(len(files), 'file')} with segments in training and in {purpose}, so accuracies on them "
                 f"flatter the model: {some(files, SHOWN)}"
             )
 
@@ -64,7 +65,7 @@ def _names(classes: Sequence[str]) -> Iterator[str]:
             how = "in how their letters are stored" if same else how
             yield f"classes {shown} differ only {how}: if they are one class, give them one name"
     if odd := [name for name in classes if not is_utf8(name)]:
-        yield f"{_counted(len(odd), 'class')} with a name that is not UTF-8, so nothing can be trained: {some(odd)}"
+        yield f"{counted(len(odd), 'class')} with a name that is not UTF-8, so nothing can be trained: {some(odd)}"
 
 
 def _counts(classes: Sequence[str], parts: Parts) -> Iterator[str]:
@@ -88,7 +89,7 @@ def _counts(classes: Sequence[str], parts: Parts) -> Iterator[str]:
         if found:
             text = text.replace("it is", "they are") if len(found) > 1 else text
             more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-            yield f"{_counted(len(found), 'class')} with {text}: {', '.join(found[:8])}{more}"
+            yield f"{counted(len(found), 'class')} with {text}: {', '.join(found[:8])}{more}"
 
 
 def _twins(classes: Sequence[str], parts: Parts, twins: Sequence[Sequence[Path]]) -> Iterator[str]:
@@ -107,7 +108,7 @@ def _twins(classes: Sequence[str], parts: Parts, twins: Sequence[Sequence[Path]]
             told |= pairs.keys()
             count = sum(part_of.get(file) == part for number in pairs for file in twins[number])
             yield (
-                f"{_counted(count, f'{purpose} video')} with the same bytes as a training video, so accuracies on them "
+                f"{counted(count, f'{purpose} video')} with the same bytes as a training video, so accuracies on them "
                 f"flatter the model: {_pairs(list(pairs.values()))}"
             )
     mixed = {
@@ -119,12 +120,12 @@ def _twins(classes: Sequence[str], parts: Parts, twins: Sequence[Sequence[Path]]
         labels = [label for pair in mixed.values() for file in pair for label in labels_of[file]]
         names = some(dict.fromkeys(classes[label] for label in labels))
         yield (
-            f"{_counted(len(mixed), 'video')} with the same bytes in several classes ({names}): "
+            f"{counted(len(mixed), 'video')} with the same bytes in several classes ({names}): "
             f"{_pairs(list(mixed.values()))}"
         )
     copies = [(files[0], files[1]) for number, files in enumerate(twins) if number not in told | mixed.keys()]
     if copies:
-        yield f"{_counted(len(copies), 'video')} with the same bytes under several names: {_pairs(copies)}"
+        yield f"{counted(len(copies), 'video')} with the same bytes under several names: {_pairs(copies)}"
 
 
 def is_utf8(name: str) -> bool:
@@ -134,10 +135,6 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _counted(number: int, one: str) -> str:
-    return f"{number} {one}" + ("" if number == 1 else "es" if one.endswith("s") else "s")
 
 
 def _pairs(pairs: Sequence[tuple[Path, Path]]) -> str:

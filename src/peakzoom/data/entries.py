@@ -78,10 +78,10 @@ class VideoSet:
     An entry's ``label`` is a position in ``classes``. What was left out is in ``problems``, one by one; ``notes`` say
     how the set was read, a sentence each; ``name`` is what reports call it. ``places`` say where the action is, where
     that is known (:func:`~peakzoom.data.places.read_places`). With ``multi_label`` a video may have several labels.
-    ``unknown`` are further videos that show none of the
-    classes, for whoever asks what a model makes of such; ``overlapping`` are segments that were left out because they
-    overlap others, for whoever asks what no row covers. With ``own_groups`` the groups are of the data's maker,
-    in a column of a manifest; else they are read from names of files, as a published data set has them.
+    ``unknown`` are further videos that show none of the classes, for whoever asks what a model makes of such;
+    ``claimed`` are parts of files that a row names which gives no entry (it overlaps another or has no label; all of
+    the file where its times cannot be read), for whoever asks what no row covers. With ``own_groups`` the groups are of
+    the data's maker, in a column of a manifest; else they are read from names of files, as a published set has them.
     """
 
     classes: list[str]
@@ -93,7 +93,7 @@ class VideoSet:
     own_groups: bool = False
     unknown: list[Path] = field(default_factory=list)
     multi_label: bool = False
-    overlapping: list[Path] = field(default_factory=list)
+    claimed: list[Path] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """Videos of each class, in class order, zeros included."""

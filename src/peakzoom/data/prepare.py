@@ -23,6 +23,7 @@ from peakzoom.data.layouts.lists import list_key, videos_by_key
 from peakzoom.data.layouts.ucf101 import list_ucf101
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress
+from peakzoom.utils.words import counted
 
 DEPTH = 3  # how far below the folder things are looked for: the archives nest their folders twice
 SPLITS = (1, 2, 3)
@@ -161,7 +162,7 @@ def _compare(official: Official, videos: Path, lists: Path) -> Prepared:
     present = there.keys() & names.keys()
     if not present:
         raise UserError(
-            f"{videos} holds {len(there)} videos and none of the {len(names)} that {lists} lists, "
+            f"{videos} holds {counted(len(there), 'video')} and none of the {len(names)} that {lists} lists, "
             f"such as {next(iter(names.values()))}"
         )
     classes = {folder for folder, _ in present}

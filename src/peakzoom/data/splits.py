@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from peakzoom.data.entries import Entry, label_counts, ordered, some
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def hold_out_share(entries: list[Entry], fraction: float | None) -> list[Entry]:
     divided = with_test_share(entries, fraction)
     if count := sum(entry.split == "test" for entry in divided):
         log.info(
-            f"{count} of {len(entries)} videos are set aside for testing and never looked at (--test-fraction 0: none)"
+            f"{count} of {counted(len(entries), 'video')} are set aside for testing and never looked at "
+            f"(--test-fraction 0: none)"
         )
     return divided
 
@@ -89,7 +91,8 @@ def split_validation(
         chosen = _choose(entries, fraction, random.Random(seed))
         if not chosen:
             raise UserError(
-                f"nothing can be set aside for {PURPOSES[split][0]} from {len(entries)} videos: every group (or video) "
+                f"nothing can be set aside for {PURPOSES[split][0]} from {counted(len(entries), 'video')}: "
+                f"every group (or video) "
                 f"holds the last training videos of a class; add videos, or give {PURPOSES[split][1]} 0"
             )
     train = [replace(entry, split="train") for i, entry in enumerate(entries) if i not in chosen]

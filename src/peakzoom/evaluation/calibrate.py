@@ -20,6 +20,7 @@ from peakzoom.inference.temperature import LEAST, tempered
 from peakzoom.model.load import digest
 from peakzoom.utils.durable import write_csv, write_text
 from peakzoom.utils.progress import Progress, progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import Views
 
 STAGE1_VIEWS = (0, 1, 2, 3, 5, 8, 12, 20)  # that are tried, and all views
@@ -286,7 +287,7 @@ def calibrate(
     # Where the original branch is the only one, its scores are the fused ones, and there is no stage 2.
     tried = _candidates(original.shape[1], branches=not np.array_equal(original, fused))
     points: list[Point] = []
-    with progress_bar(f"trying {len(tried)} thresholds", progress) as report:
+    with progress_bar(f"trying {counted(len(tried), 'threshold')}", progress) as report:
         for thresholds in tried:
             points.append(_point(thresholds, courses, labels, chances, work))
             report(len(points), len(tried))

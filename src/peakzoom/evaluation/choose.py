@@ -15,6 +15,7 @@ from peakzoom.utils.durable import read_csv
 from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.utils.segments import file_of, times_of
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ def _twins(
     """The entries whose bytes are known from some splits, each with the path under which they are."""
     if not known.has_digests or not entries:
         return []
-    with progress_bar(f"reading {len(entries)} videos", progress) as report:
+    with progress_bar(f"reading {counted(len(entries), 'video')}", progress) as report:
         found = digests([entry.path for entry in entries], report)
     twins = ((entry, known.twin(entry, found[entry.path], splits)) for entry in entries)
     return [(entry, path) for entry, path in twins if path is not None]

@@ -46,6 +46,7 @@ from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
 from peakzoom.utils.lock import lock_of, only_writer
 from peakzoom.utils.progress import Progress, progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead
 
 Note = Callable[[int, "DecodedViews | DecodeError", "Prediction | DecodeError"], None]
@@ -97,7 +98,7 @@ def _predict(
     results = dict(known)
     missing = {number: path for number, path in paths.items() if number not in results}
     decoded = decode_ahead(list(missing.values()), recognizer.preprocess, views, workers)
-    with progress_bar(f"{shown[1]} {len(paths)} videos", shown[0]) as report:
+    with progress_bar(f"{shown[1]} {counted(len(paths), 'video')}", shown[0]) as report:
         for number, video in zip(missing, decoded, strict=True):
             results[number] = result = video if isinstance(video, DecodeError) else recognizer.score(video)
             if note:

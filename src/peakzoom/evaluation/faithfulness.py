@@ -28,6 +28,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Progress, progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import Views, decode_ahead
 
 SHARE = 0.2  # of each frame that is blurred
@@ -189,7 +190,7 @@ def measure_faithfulness(
             _offsets(views.crops, recognizer.preprocess.source_size, generator)
     paths = [entry.path for entry in entries[len(lines) :]]
     decoded = decode_ahead(paths, recognizer.preprocess, views, workers)
-    with progress_bar(f"blurring {len(entries)} videos", progress) as report:
+    with progress_bar(f"blurring {counted(len(entries), 'video')}", progress) as report:
         for video in decoded:
             if isinstance(video, DecodeError):
                 line = {"error": video.reason}

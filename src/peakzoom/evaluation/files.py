@@ -38,6 +38,7 @@ from peakzoom.model.config import BRANCHES
 from peakzoom.utils.durable import DRAFT, read_csv, write_csv
 from peakzoom.utils.errors import UserError, first_line
 from peakzoom.utils.missing import missing
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import Views
 
 if TYPE_CHECKING:  # what only reads these files needs neither torchmetrics nor matplotlib
@@ -322,7 +323,7 @@ def find_evaluation(run: str | Path) -> Path:
         raise UserError(f"{run} holds no evaluation: run 'peakzoom evaluate {run}' first")
     if len(found) > 1:
         names = ", ".join(str(each) for each in found)
-        raise UserError(f"{run} holds {len(found)} evaluations, name one of them: {names}")
+        raise UserError(f"{run} holds {counted(len(found), 'evaluation')}, name one of them: {names}")
     return found[0]
 
 
@@ -368,7 +369,7 @@ def read_evaluation(folder: Path) -> Scores:
     expect(whole and len(paths) == len(labels), "not every branch has a row for every video")
     expect(
         len(labels) > 0 and labels.min() >= 0 and labels.max() < len(classes),
-        f"labels are not all among the {len(classes)} classes, counted from 0",
+        f"labels are not all among the {counted(len(classes), 'class')}, counted from 0",
     )
     same = np.array_equal(labels, view_labels)
     expect(same, "views.npz and scores.csv hold other labels or another order of videos")

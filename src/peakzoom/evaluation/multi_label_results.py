@@ -23,6 +23,7 @@ from peakzoom.evaluation.results import Scored, how_intervals
 from peakzoom.evaluation.stats import bootstrap, few_groups, groups_for_interval
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 if TYPE_CHECKING:
     from peakzoom.evaluation.pointing import Pointing
@@ -106,7 +107,7 @@ class MultiLabelEvaluation:
         for names, rows in (self.table(), self.class_table()):
             head = row_html(names[:1], names[1:], "th")
             tables.append(table_html(head, [row_html([name_html(name)], figures) for name, *figures in rows]))
-        title = f"<b>{self.videos} videos</b>; {self.intervals}"
+        title = f"<b>{counted(self.videos, 'video')}</b>; {self.intervals}"
         return block_html(title, tables[0], folded_html(tables[1], len(self.labels), "classes"))
 
 

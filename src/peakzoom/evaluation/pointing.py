@@ -29,6 +29,7 @@ from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress, progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import DecodedViews, Region, Views, decode_ahead
 
 BEST = 3  # peaks that count as "one of the highest"
@@ -211,7 +212,8 @@ class PointingGame:
 
     def _nothing(self) -> UserError:
         return UserError(
-            f"no place is known in a frame of the views of {self.videos} videos: name the table that belongs to them"
+            f"no place is known in a frame of the views of {counted(self.videos, 'video')}: name the table that "
+            f"belongs to them"
         )
 
 
@@ -221,7 +223,7 @@ def play(game: PointingGame, views: Views, workers: int = 1, progress: bool | Pr
     if not entries:
         return
     decoded = decode_ahead([entry.path for entry in entries], pre, views, workers)
-    with progress_bar(f"pointing in {len(entries)} videos", progress) as report:
+    with progress_bar(f"pointing in {counted(len(entries), 'video')}", progress) as report:
         for done, (entry, video) in enumerate(zip(entries, decoded, strict=True), start=1):
             game.look(entry, video)
             report(done, len(entries))

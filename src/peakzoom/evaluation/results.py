@@ -18,6 +18,7 @@ from peakzoom.evaluation.stats import TOP, accuracy_interval, few_groups, groups
 from peakzoom.inference.early_exit import EarlyExit
 from peakzoom.inference.prediction import Prediction
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,9 +109,9 @@ class Evaluation:
             for name, value in self.fused.per_class.items()
         ]
         classes = table_html(row_html(["class"], ["videos", "fused accuracy"], "th"), each)
-        lines = [f"<b>{videos} videos</b>; {self.intervals}"]
+        lines = [f"<b>{counted(videos, 'video')}</b>; {self.intervals}"]
         if self.problems:
-            lines.append(f"{len(self.problems)} files are missing or broken, or something is wrong with them")
+            lines.append(f"{counted(len(self.problems), 'file')} missing or broken, or with something wrong")
         if self.effort:
             views, closer = self.effort.views, self.effort.closer
             lines.append(f"a video took {views:.1f} views on average, {closer:.1f} of them in stage 2")

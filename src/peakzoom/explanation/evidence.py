@@ -12,6 +12,7 @@ from torch import Tensor
 
 from peakzoom.inference.prediction import Prediction, above_guessing
 from peakzoom.model import PeakZoom
+from peakzoom.utils.words import counted
 from peakzoom.video.clips import clip_span
 from peakzoom.video.held import HeldVideo
 from peakzoom.video.sampling import Region
@@ -236,6 +237,7 @@ class Evidence:
     def __repr__(self) -> str:
         name, score = self.prediction.top(1)[0]
         return (
-            f"Evidence({self.info.path.name!r}: {name} {score:.2f}; {len(self.peaks)} peaks for {self.target!r}"
+            f"Evidence({self.info.path.name!r}: {name} {score:.2f}; {counted(len(self.peaks), 'peak')} for "
+            f"{self.target!r}"
             f" in {self.end:.1f} s)"
         )

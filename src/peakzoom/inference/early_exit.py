@@ -29,6 +29,7 @@ from peakzoom.inference.prediction import Effort
 from peakzoom.model.precision import FULL
 from peakzoom.utils.errors import UserError, first_line
 from peakzoom.utils.plain import read_object
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import DecodedViews, Views
 
 FILE = "cascade.json"
@@ -165,7 +166,9 @@ def read_early_exit(file: Path) -> EarlyExit:
 def _views(values: dict[str, Any]) -> Views:
     views = Views(str(values["rule"]), int(values["clips"]), int(values["crops"]))
     if views.clips * views.crops > MOST_VIEWS:
-        raise UserError(f"{views.clips} clips of {views.crops} crops are more than {MOST_VIEWS} views")
+        raise UserError(
+            f"{counted(views.clips, 'clip')} of {counted(views.crops, 'crop')} are more than {MOST_VIEWS} views"
+        )
     return views
 
 
@@ -223,7 +226,9 @@ def score_in_stages(
     thresholds, views = early_exit.thresholds, early_exit.views
     order = view_order(views.clips, views.crops)
     if len(decoded) != len(order):
-        raise ValueError(f"the video has {len(decoded)} views, expected the {len(order)} of the early exit")
+        raise ValueError(
+            f"the video has {counted(len(decoded), 'view')}, expected the {len(order)} of the early exit"
+        )
     most = min(thresholds.stage1_views, len(order))
     passed: list[FirstPass] = []  # of stage 1, for stage 2 to go on from
     total = np.zeros(len(engine.classes))

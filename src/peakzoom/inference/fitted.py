@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from peakzoom.utils.errors import UserError, first_line
 from peakzoom.utils.plain import read_object
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import Views
 
 Found = TypeVar("Found")
@@ -63,10 +64,15 @@ def check_fitted(
         ("views", found.views, views or found.views),
     ):
         if known != given:
+            which = f" ({_text(known)}, not {_text(given)})" if isinstance(known, Views) else ""
             raise UserError(
-                f"{words.name} was fitted for other {what}: run '{words.command}' again, or leave "
+                f"{words.name} was fitted for other {what}{which}: run '{words.command}' again, or leave "
                 f"{words.option} out"
             )
+
+
+def _text(views: Views | str | None) -> str:
+    return f"{views.clips} x {views.crops} of rule {views.rule}" if isinstance(views, Views) else str(views)
 
 
 def check_window(found: Fitted, words: Words, crops: int) -> None:
@@ -74,8 +80,8 @@ def check_window(found: Fitted, words: Words, crops: int) -> None:
     if (found.views.clips, found.views.crops) != (1, crops):
         raise UserError(
             f"{words.name} was fitted for means of {found.views.clips} x {found.views.crops} views, and a window is "
-            f"one clip of {crops} crops: remove the folder {words.folder} in the run and run '{words.command}' with "
-            f"--num-clips 1 --crops {crops}, or leave {words.option} out"
+            f"one clip of {counted(crops, 'crop')}: remove the folder {words.folder} in the run and run "
+            f"'{words.command}' with --num-clips 1 --crops {crops}, or leave {words.option} out"
         )
 
 

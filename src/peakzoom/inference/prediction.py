@@ -14,6 +14,7 @@ from peakzoom.display.html import block_html, name_html, row_html, table_html
 from peakzoom.display.markup import escape_html
 from peakzoom.utils.errors import printable
 from peakzoom.utils.extras import needed_for
+from peakzoom.utils.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,7 +186,7 @@ class Prediction:
             named += " (not sure: hardly above a guess)"
         best = ", ".join(f"{printable(name)} {score:.3f}" for name, score in self.top(3))
         if self.effort is not None:
-            seen = f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2"
+            seen = f"{counted(self.effort.views, 'view')}, {self.effort.stage2_views} of them in stage 2"
         else:
             seen = f"{max(map(len, self.views.values()), default=0)} views"
         if self.shown_branches:
@@ -226,7 +227,9 @@ class Prediction:
         if self.problem:
             lines.append(f"but: {escape_html(self.problem)}")
         if self.effort:
-            lines.append(f"{self.effort.views} views, {self.effort.stage2_views} of them in stage 2")
+            lines.append(
+                f"{counted(self.effort.views, 'view')}, {self.effort.stage2_views} of them in stage 2"
+            )
         return block_html("<br>".join(lines), table_html(head, rows))
 
 

@@ -43,6 +43,7 @@ from peakzoom.model.public import find_public
 from peakzoom.model.response import class_probabilities
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress, progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.guard import Guard, guards
 from peakzoom.video.sampling import DecodedViews, Views, decode_ahead, decode_views
 
@@ -93,9 +94,9 @@ class Recognizer:
     ) -> None:
         self.engine, self._model, self._file = engine, model, file
         self.classes, self.preprocess, self.thresholds = engine.classes, engine.preprocess, engine.thresholds
-        for given, of_one in ((early_exit, EXIT), (temperature, TEMPERING), (rejection, REJECTING)):
-            if given is not None and self.multi_label:
-                raise UserError(f"{of_one}, and this model is for several labels a video")
+        _expect_one_label(
+            self.thresholds, early_exit is not None, temperature is not None, rejection is not None
+        )
         self.early_exit = early_exit
         if early_exit is not None:
             two_stages(engine)
@@ -195,7 +196,9 @@ class Recognizer:
             found["network"] = self._model.backbone_name
             found["branches"] = ", ".join(self._model.branches)
         rate = f", {pre.fps:g} frames a second" if pre.fps else ""
-        found["input"] = f"{pre.frames} frames of {pre.size} x {pre.size}, stride {pre.stride}{rate}"
+        found["input"] = (
+            f"{counted(pre.frames, 'frame')} of {pre.size} x {pre.size}, stride {pre.stride}{rate}"
+        )
         found["engine"] = self.engine.name
         if isinstance(self.engine, TorchEngine):
             found["device"] = str(self.engine.device)
@@ -207,14 +210,14 @@ class Recognizer:
 
     def __repr__(self) -> str:
         facts = ", ".join(f"{name}: {value}" for name, value in self.facts().items())
-        return f"<Recognizer of {len(self.classes)} classes; {facts}>"
+        return f"<Recognizer of {counted(len(self.classes), 'class')}; {facts}>"
 
     def _repr_html_(self) -> str:
         """What it is, and its classes."""
         count = len(self.classes)
         facts = [row_html([name, escape_html(value)], []) for name, value in self.facts().items()]
         names = f"<div>{', '.join(map(escape_html, self.classes))}</div>"
-        title = f"<b>Recognizer of {count} classes</b>"
+        title = f"<b>Recognizer of {counted(count, 'class')}</b>"
         return block_html(title, table_html("", facts), folded_html(names, count, "classes"))
 
     def fuse(self, logits: Tensor) -> Fused:
@@ -283,7 +286,7 @@ class Recognizer:
             not raised.
         """
         paths = [Path(files)] if isinstance(files, (str, Path)) else [Path(file) for file in files]
-        with progress_bar(f"recognising {len(paths)} videos", progress) as report:
+        with progress_bar(f"recognising {counted(len(paths), 'video')}", progress) as report:
             for done, found in enumerate(self.predict_files(paths, views, workers), start=1):
                 report(done, len(paths))
                 yield found
@@ -345,6 +348,15 @@ def load(
     return recognizer
 
 
+def _expect_one_label(
+    thresholds: Sequence[float] | None, cascade: bool, calibrated: bool, reject: bool
+) -> None:
+    """Refuse (UserError) what is of one label a video, where a model has a threshold a class."""
+    for wanted, of_one in ((cascade, EXIT), (calibrated, TEMPERING), (reject, REJECTING)):
+        if wanted and thresholds is not None:
+            raise UserError(f"{of_one}, and this model is for several labels a video")
+
+
 def load_quietly(
     path: str | Path,
     device: str,
@@ -372,6 +384,9 @@ def load_quietly(
                 "train' writes it"
             )
         built = build_engine(model.eval(), engine or "torch", device, precision)
+    _expect_one_label(
+        built.thresholds, cascade, calibrated, reject
+    )  # before files are missed that it cannot have
     early_exit = None
     if cascade:
         two_stages(built)  # refuses an exported file as that, not for its missing thresholds

@@ -21,6 +21,7 @@ from peakzoom.model.schema import (
     word,
 )
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 BRANCHES = ("original", "discriminative", "complementary")
 LETTERS = dict(zip(BRANCHES, "ODC", strict=True))  # as the paper abbreviates them
@@ -122,6 +123,10 @@ class PeakZoomConfig:
         if self.preprocess:
             check_preprocess(self.preprocess)
         if self.classes is not None and len(self.classes) != self.num_classes:
-            raise UserError(f"{len(self.classes)} class names for {self.num_classes} classes")
+            raise UserError(
+                f"{counted(len(self.classes), 'class name')} for {counted(self.num_classes, 'class')}"
+            )
         if self.thresholds is not None and len(self.thresholds) != self.num_classes:
-            raise UserError(f"{len(self.thresholds)} thresholds for {self.num_classes} classes")
+            raise UserError(
+                f"{counted(len(self.thresholds), 'threshold')} for {counted(self.num_classes, 'class')}"
+            )

@@ -19,6 +19,7 @@ from peakzoom.model.starts import FOLDER
 from peakzoom.model.weights import load_weights
 from peakzoom.utils.download import cached_file, fetch, is_address
 from peakzoom.utils.errors import UserError, did_you_mean
+from peakzoom.utils.words import counted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -97,7 +98,7 @@ class PublicWeights:
         load_weights(model.backbone, self.file())
         if before.equal(model.backbone.fc.weight):
             raise UserError(
-                f"{self.address} has no classifier of {len(classes)} classes: {self.name} is wrong"
+                f"{self.address} has no classifier of {counted(len(classes), 'class')}: {self.name} is wrong"
             )
         return model.eval()
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 WRAPPINGS = ("state_dict", "model_state", "model")  # keys under which training code keeps the weights
 PREFIXES = re.compile(r"((module|model)\.)+")  # of nn.DataParallel and of Lightning
@@ -70,7 +71,7 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
         new.add("fc")
     _check(type(network).__name__, own, state, new, file)
     network.load_state_dict({**own, **state})
-    return [f"{len(state)} tensors of {file.name} loaded", *notes]
+    return [f"{counted(len(state), 'tensor')} of {file.name} loaded", *notes]
 
 
 def _unfit_classifier(own: dict[str, Tensor], state: dict[str, Tensor], new_features: bool) -> str | None:

@@ -12,6 +12,7 @@ from peakzoom.model.config import BRANCHES, LETTERS
 from peakzoom.studies.predictions import Key
 from peakzoom.training.recipes import Recipe
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 ABLATION_BRANCHES = (
     BRANCHES[:1],
@@ -123,7 +124,8 @@ def one_group_each(data: VideoSet) -> list[Fold]:
     groups = ordered(entry.group for entry in data.entries if entry.group is not None)
     if len(groups) < 2 or any(entry.group is None for entry in data.entries):
         raise UserError(
-            f"{data.name} has {len(groups)} groups and {sum(entry.group is None for entry in data.entries)} videos "
+            f"{data.name} has {counted(len(groups), 'group')} and "
+            f"{counted(sum(entry.group is None for entry in data.entries), 'video')} "
             "without one; leaving one group out needs two or more, and one for every video (a manifest can name it)"
         )
     return group_folds(data, [[group] for group in groups])

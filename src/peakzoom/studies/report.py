@@ -25,6 +25,7 @@ from peakzoom.training.recipes import Recipe
 from peakzoom.training.start import build
 from peakzoom.utils.durable import write_text
 from peakzoom.utils.errors import UserError, printable
+from peakzoom.utils.words import counted
 
 
 def write_report(study: Study, rounds: int = 0) -> tuple[str, Path]:
@@ -105,7 +106,7 @@ def _how(study: Study, kept: Sequence[ArmPrediction]) -> Iterator[str]:
     videos = len({each.video for each in kept})
     pre, views = study.recipe.preprocess, study.views
     yield (
-        f"{len(folds)} folds ({printable(', '.join(folds))}), {videos} test videos, "
+        f"{counted(len(folds), 'fold')} ({printable(', '.join(folds))}), {counted(videos, 'test video')}, "
         f"seeds {', '.join(map(str, seeds))}; "
         f"recipe {study.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {views.clips} x "
         f"{views.crops} views. Every row is trained in two stages of the same length; the first is shared."
@@ -141,5 +142,6 @@ def _comparisons(kept: Sequence[ArmPrediction], arms: Sequence[Arm]) -> Iterator
             low, high = test.interval
             yield (
                 f"By whole groups ({test.count}), {pair}: {test.difference:+.1f} points "
-                f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; {test.better} videos better, {test.worse} worse."
+                f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; {counted(test.better, 'video')} better, "
+                f"{test.worse} worse."
             )

@@ -27,6 +27,7 @@ from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe, check_recipe, expect, expect_word
 from peakzoom.training.start import build, checkpoint_gradients, expect_meaning
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,8 @@ def _check_hardware(recipe: Recipe, options: Options) -> None:
         raise UserError(f"--freeze computes features in one process, and {world} came: --set devices=1")
     if recipe.batch_size % world:
         raise UserError(
-            f"a batch of {recipe.batch_size} clips cannot be shared out equally among {world} processes: give "
+            f"a batch of {counted(recipe.batch_size, 'clip')} cannot be shared out equally among "
+            f"{counted(world, 'process')}: give "
             f"--batch-size a multiple of {world}"
         )
     if options.sync_batch_norm and world > 1 and device.type == "cpu":

@@ -28,6 +28,7 @@ from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.journal import changed_settings
 from peakzoom.utils.lock import only_writer
 from peakzoom.utils.system import expect_place
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +149,8 @@ def expect_unchanged(out: Path, digests: Mapping[Path, str]) -> None:
     changed = [path for path, digest in now.items() if before.get(path, digest) != digest]
     if changed:
         raise UserError(
-            f"{len(changed)} videos have changed since the training in {out} began, first {changed[0]}: put back what "
-            "was there, or begin anew in another --out"
+            f"{counted(len(changed), 'video')} changed since the training in {out} began, first {changed[0]}: put back "
+            "what was there, or begin anew in another --out"
         )
 
 
@@ -191,7 +192,7 @@ def note_problems(out: Path, problems: Iterable[Problem]) -> None:
     if new or not file.exists():
         write_csv(file, ["path", "reason"], ((each.path, each.reason) for each in noted + new))
     if new:
-        log.warning(f"{len(new)} files are missing or broken, or something is wrong with them: see {file}")
+        log.warning(f"{counted(len(new), 'file')} missing or broken, or with something wrong: see {file}")
 
 
 def save_stage(model: PeakZoom, folder: Path, one_pass: bool = False) -> None:

@@ -23,6 +23,7 @@ from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.processors import processors
 from peakzoom.utils.progress import progress_bar
 from peakzoom.utils.segments import segment_of
+from peakzoom.utils.words import counted
 from peakzoom.video.clips import clip_span
 from peakzoom.video.guard import guarded
 from peakzoom.video.scan import VideoInfo, probe
@@ -66,7 +67,7 @@ def decode_all(paths: Sequence[Path], recipe: Recipe, options: Options) -> Frame
         options.cache == "auto" and size <= min(AUTO_LIMIT, free_bytes(folder) // 2)
     ):
         log.info(
-            f"decoding {len(paths)} videos into {folder} (about {size / 1e9:.2g} GB at {width} x {height})"
+            f"decoding {counted(len(paths), 'video')} into {folder} (about {size / 1e9:.2g} GB at {width} x {height})"
         )
         frames = _fill(FrameCache(folder, pre.stored_canvas, pre.fps), paths, options, pre)
         lengths = [video.frames for video in frames.cached.values()] or lengths
@@ -91,7 +92,7 @@ def _probe(sample: Sequence[Path]) -> list[VideoInfo]:
             infos.append(guarded(path, probe, path))
     if not infos:
         raise UserError(
-            f"none of {len(sample)} videos could be decoded; run 'peakzoom data check' on this data"
+            f"none of {counted(len(sample), 'video')} could be decoded; run 'peakzoom data check' on this data"
         )
     return infos
 
@@ -121,7 +122,7 @@ def _with_stride(recipe: Recipe, pre: Preprocess, length: float) -> Preprocess:
         return replace(pre, stride=recipe.stride)
     stride = max(1, round((recipe.reach * length - 1) / max(1, pre.frames - 1)))
     log.info(
-        f"frame stride {stride}: a clip of {pre.frames} frames spans {clip_span(pre.frames, stride)} "
+        f"frame stride {stride}: a clip of {counted(pre.frames, 'frame')} spans {clip_span(pre.frames, stride)} "
         f"of a median video's {length:.0f}"
     )
     return replace(pre, stride=stride)
@@ -136,7 +137,9 @@ def _fill(cache: FrameCache, paths: Sequence[Path], options: Options, pre: Prepr
     # Each process begins elsewhere, and finds there what the others have decoded when it comes to it.
     rank, world = place()
     begin = rank * len(paths) // world
-    with progress_bar(f"decoding {len(paths)} videos", options.progress and is_main_process()) as report:
+    with progress_bar(
+        f"decoding {counted(len(paths), 'video')}", options.progress and is_main_process()
+    ) as report:
         results = fill(cache, [*paths[begin:], *paths[:begin]], workers, report)
     if renewed := sum(isinstance(each, CachedVideo) and each.renewed for each in results.values()):
         log.warning(

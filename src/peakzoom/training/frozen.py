@@ -25,6 +25,7 @@ from peakzoom.training.distributed import Slice
 from peakzoom.training.module import Training
 from peakzoom.utils.durable import whole_folder
 from peakzoom.utils.progress import progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.views import to_input
 
 
@@ -126,7 +127,7 @@ def _compute(
     )
     known, features = np.zeros(count, bool), None
     pre = training.recipe.preprocess
-    with progress_bar(f"features of {count} clips", True) as report:
+    with progress_bar(f"features of {counted(count, 'clip')}", True) as report:
         for done, (keys, batch) in enumerate(batches, 1):
             training.note(batch.problems)
             if keys:

@@ -37,6 +37,7 @@ from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.memory import keep_freed_memory
 from peakzoom.utils.processors import processors
 from peakzoom.utils.system import LOADER_NEEDS, worker_gone
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,8 @@ def make_trainer(stage: StageRun) -> L.Trainer:
     epochs = _epochs(settings, steps, stage.recipe.accumulate)
     if epochs > settings.epochs:
         log.info(
-            f"{stage.name}: {epochs} epochs rather than {settings.epochs}, for {settings.min_steps} steps on few "
+            f"{stage.name}: {counted(epochs, 'epoch')} rather than {settings.epochs}, for "
+            f"{counted(settings.min_steps, 'step')} on few "
             "videos"
         )
     left = TimeLeft(stage.name, _later(stage, steps))

@@ -52,6 +52,7 @@ from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import hash_of
 from peakzoom.utils.progress import progress_bar
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +227,7 @@ def _look_before(out: Path, data: VideoSet, parts: Splits, options: Options) -> 
     if not is_main_process():
         return {}
     looked_at = [entry.path for entry in parts["train"] + parts["val"]]
-    with progress_bar(f"reading {len(looked_at)} videos", options.progress) as report:
+    with progress_bar(f"reading {counted(len(looked_at), 'video')}", options.progress) as report:
         found = digests(looked_at, report)
     expect_unchanged(out, found)
     twins = same_bytes(entry.path for entries in parts.values() for entry in entries)
@@ -253,6 +254,6 @@ def _list_videos(
         )
     log.info(
         f"{len(used['train'])} videos to train on, {len(used['val'])} to validate, {len(used['test'])} for testing "
-        f"(not looked at), {len(data.classes)} classes"
+        f"(not looked at), {counted(len(data.classes), 'class')}"
     )
     return used

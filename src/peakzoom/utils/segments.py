@@ -90,6 +90,16 @@ def seconds(text: str) -> float:
     return parts[0] * 3600 + parts[1] * 60 + parts[2]
 
 
+def written_time(time: float) -> float:
+    """A time rounded down to a microsecond, as lists keep it: a frame shown from ``time`` on is not left out.
+
+    >>> written_time(2 / 3), written_time(7.4)
+    (0.666666, 7.4)
+    """
+    rounded = round(time, 6)
+    return rounded if rounded <= time else round(rounded - 1e-6, 6)
+
+
 def checked(segment: Segment) -> Segment:
     """The segment itself; UserError where it ends before it begins."""
     if segment.end is not None and segment.end <= segment.start:

@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from peakzoom.utils.words import counted
 from peakzoom.video.faults import told
 from peakzoom.video.gif import ends_whole
 
@@ -73,14 +74,14 @@ class Losses:
             what = "a packet cannot be decoded and is left out"
             if self.packets > 1:
                 what = f"{self.packets} packets cannot be decoded and are left out, the first"
-            said.append(f"{what} after {frames} frames: {reason(error)}")
+            said.append(f"{what} after {counted(frames, 'frame')}: {reason(error)}")
         if self.empty:
             said.append(f"packets without data: {self.empty}")
         if self.silent:
             said.append(f"packets that gave no frame: {self.silent}")
         if self.ended:
             frames, what, error = self.ended
-            said.append(f"{what} stopped after {frames} frames: {reason(error)}")
+            said.append(f"{what} stopped after {counted(frames, 'frame')}: {reason(error)}")
         if self.damaged:
             said.append(f"frames decoded with damage: {self.damaged} of {self.frames}")
         return said

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.memory import return_freed_memory
+from peakzoom.utils.words import counted
 from peakzoom.video.clips import CLIP_RULES
 from peakzoom.video.decode import Frames, Video, convert, displayed, displayed_chunks, frames_of
 from peakzoom.video.faults import reason_of
@@ -44,7 +45,8 @@ class Views:
             raise UserError(f"clip rule is {self.rule!r}, expected one of {', '.join(CLIP_RULES)}")
         if min(self.clips, self.crops) < 1:
             raise UserError(
-                f"{self.clips} clips and {self.crops} crops make no view: expected at least 1 of each"
+                f"{counted(self.clips, 'clip')} and {counted(self.crops, 'crop')} make no view: expected at "
+                f"least 1 of each"
             )
 
 

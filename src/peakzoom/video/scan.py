@@ -12,6 +12,7 @@ import math
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -196,13 +197,12 @@ def _scan_stream(
     problems = losses.lines()
 
     rate = float(stream.average_rate or 0)
-    times, stated = frame_times(
-        np.array(ticks, np.float64) * float(stream.time_base or 0), rate
-    )  # None -> NaN
+    base = stream.time_base or Fraction(0)
+    times, stated = frame_times(np.array(ticks, np.float64), rate, base)  # None -> NaN
     if not stated:
         problems.append(f"timestamps are missing or out of order, {rate:g} fps assumed")
     fps = (len(times) - 1) / float(times[-1]) if times[-1] > 0 else rate
-    shown = float((getattr(last, "duration", None) or 0) * (stream.time_base or 0)) or (1 / fps if fps else 0)
+    shown = float((getattr(last, "duration", None) or 0) * base) or (1 / fps if fps else 0)
     if stated and losses.none and (early := ends_early(container, stream, float(times[-1]) + shown)):
         problems.append(early)
 
@@ -240,7 +240,7 @@ def ends_early(container: InputContainer, stream: VideoStream, seconds: float) -
     return f"ends after {seconds:.1f} s, its header states {stated:.1f} s"
 
 
-def frame_times(stamps: np.ndarray, rate: float) -> tuple[np.ndarray, bool]:
+def frame_times(stamps: np.ndarray, rate: float, base: Fraction = Fraction(1)) -> tuple[np.ndarray, bool]:
     """When each frame is shown, in seconds since the first.
 
     The presentation timestamps are believed if they never fall, otherwise the decoding ones if those never
@@ -248,16 +248,18 @@ def frame_times(stamps: np.ndarray, rate: float) -> tuple[np.ndarray, bool]:
     neither clock, frames follow each other at `rate`.
 
     Args:
-        stamps: seconds (n, 2): presentation, decoding; NaN = not stated. Rows are in order of presentation.
+        stamps: units of ``base`` (n, 2): presentation, decoding; NaN = not stated. Rows are in order of presentation.
         rate: frames per second stated by the header; 0 = none.
+        base: seconds a unit.
 
     Returns:
-        float64 (n,) that starts at 0 and never falls; and whether the file's own timestamps gave it.
+        float64 (n,) that starts at 0 and never falls; and whether the file's own timestamps gave it. Where whole units
+        gave it, each time is the float nearest to it, as a person's "7.4" is: a frame shown then is found by it.
     """
     number = np.arange(len(stamps))
     for clock in stamps.T:
         known = np.flatnonzero(~np.isnan(clock))
-        stated = clock[known]
+        stated = (clock[known] - clock[known[:1]]) * base.numerator / base.denominator
         if len(known) < 2 or stated[-1] <= stated[0] or np.diff(stated).min() < 0:
             continue
         interval = 1 / rate if rate else (stated[-1] - stated[0]) / (known[-1] - known[0])

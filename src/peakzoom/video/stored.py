@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.segments import segment_of
+from peakzoom.utils.words import counted
 from peakzoom.video.colour import convertible, rgb_frame
 from peakzoom.video.container import open_file
 from peakzoom.video.cursor import Cursor
@@ -71,7 +72,9 @@ def stored_frames(
             if not numbers:
                 break
         if numbers:
-            raise DecodeError(info.path, f"gave {info.frames} frames, fewer when read again; has it changed?")
+            raise DecodeError(
+                info.path, f"gave {counted(info.frames, 'frame')}, fewer when read again; has it changed?"
+            )
 
 
 _cursor: Cursor[av.VideoFrame] = Cursor()  # in a file whose segments are read

@@ -35,6 +35,7 @@ from peakzoom.utils.extras import needed_for
 from peakzoom.utils.journal import check_journal, settings_file
 from peakzoom.utils.lock import only_writer
 from peakzoom.utils.progress import Progress, progress_bar
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import Views
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def label(
             before = done = len(items) - len(waiting)
             lost = 0
             most = min(options.batch, -(-len(waiting) // (SHARES * job.plan.workers)))
-            with progress_bar(f"labelling {len(items)} videos", progress) as show:
+            with progress_bar(f"labelling {counted(len(items), 'video')}", progress) as show:
                 show(done, len(items))
                 for report in _hand_out(batches_of(waiting, most), job) if waiting else ():
                     done, lost = done + report["done"], lost + report["lost"]

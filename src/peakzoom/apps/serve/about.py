@@ -5,12 +5,13 @@ from __future__ import annotations
 from peakzoom.apps.serve.service import Service
 from peakzoom.inference.prediction import MEASURES, NONE
 from peakzoom.utils.errors import printable
+from peakzoom.utils.words import counted
 
 
 def averaged(service: Service) -> str:
     """What a score is the mean of; where `peakzoom predict` takes other views, its scores are not these."""
     here, usual = service.views, service.recognizer.choose_views(None)
-    said = f"Scores are means over {here.clips * here.crops} views of a video"
+    said = f"Scores are means over {counted(here.clips * here.crops, 'view')} of a video"
     if here == usual:
         return f"{said}, as those of 'peakzoom predict'."
     return (
@@ -51,8 +52,9 @@ def about(service: Service) -> str:
     names = ", ".join(f"`{printable(name).replace('`', chr(39))}`" for name in classes)
     views = service.views.clips * service.views.crops
     return (
-        f"The model knows {len(classes)} classes: {names}. {_named(service)}\n\n"
-        f"It looks at clips of {pre.frames} frames of {pre.size} x {pre.size} pixels, {views} views of a video. "
+        f"The model knows {counted(len(classes), 'class')}: {names}. {_named(service)}\n\n"
+        f"It looks at clips of {counted(pre.frames, 'frame')} of {pre.size} x {pre.size} pixels, "
+        f"{counted(views, 'view')} of a video. "
         f"{_meant(service)}\n\n"
         f"What you send stays on this server and is removed after {service.limits.minutes} minutes. "
         f"[peakzoom](https://doi.org/10.1155/2022/5094801) follows Zhou, Li, Wang and Li (2022)."

@@ -11,6 +11,7 @@ from peakzoom.apps.serve.service import Shown, number
 from peakzoom.display.templates import templates
 from peakzoom.explanation import Evidence
 from peakzoom.inference.prediction import NONE, Prediction, best_classes
+from peakzoom.utils.words import counted
 
 DROP = "Drop a clip, record one, or choose an example: what it shows appears here."
 LOOKING = "Looking for where and when it is seen ..."
@@ -48,7 +49,7 @@ def evidence_html(shown: Shown) -> str:
     """The evidence as a video and a figure, which a screen reader can tell of too."""
     evidence = shown.evidence
     count = len(evidence.peaks)
-    said = f"Evidence for {evidence.target}: {count} peak{'' if count == 1 else 's'} of its response."
+    said = f"Evidence for {evidence.target}: {counted(count, 'peak')} of its response."
     said += " Heat fades with the score of each frame, down to none at a guess."
     if evidence.unseen:
         said += f" This model does not see {evidence.unseen}."

@@ -18,6 +18,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.utils.extras import needed_for
+from peakzoom.utils.words import counted
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import Guard
 from peakzoom.video.held import HeldVideo
@@ -136,7 +137,7 @@ class Service:
         """
         if len(paths) > self.limits.files:
             raise UserError(
-                f"{len(paths)} files came, expected at most {self.limits.files}: send them in parts"
+                f"{counted(len(paths), 'file')} came, expected at most {self.limits.files}: send them in parts"
             )
         classes = self.recognizer.classes
         rows: list[list[str]] = []

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from peakzoom.apps.watch.events import Event
+from peakzoom.apps.watch.past import Past
 from peakzoom.apps.watch.records import Break, Dropped, Ended, Record, ScoredWindow, SourceProblem, Started
 from peakzoom.utils.errors import UserError
 
@@ -28,7 +29,8 @@ class Fare:
 
     Attributes:
         name: as it may be shown.
-        state: "starting" until it is there, "watched", "away" where it is asked for again, "ended".
+        state: "starting" until it is there, "again" while a file is read up to where an earlier watch was, "watched",
+            "away" where it is asked for again, "ended".
         last: when its last window was scored, or it began, by the clock.
         late: seconds after which the next window is missed.
     """
@@ -40,8 +42,8 @@ class Fare:
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("windows", "dropped", "events"), 0))
 
     def is_well(self, now: float) -> bool:
-        """Windows of it are scored, or it has come to its end."""
-        return self.state == "ended" or (self.state == "watched" and now - self.last <= self.late)
+        """Windows of it are scored or were already, or it has come to its end."""
+        return self.state in ("again", "ended") or (self.state == "watched" and now - self.last <= self.late)
 
 
 class Health:
@@ -76,13 +78,24 @@ class Health:
         self._behind = gauge("behind_seconds", "From when a window's last frame was due until its scores.")
         self._seconds = gauge("video_seconds", "Seconds of video up to the last window's end.")
         self._last = gauge("last_window_timestamp_seconds", "When the last window was scored, Unix time.")
-        self._up = gauge("up", "1 where windows are scored, else 0.")
+        self._up = gauge("up", "1 where windows are scored, or were already by an earlier watch; else 0.")
         for place, name in enumerate(names):
             for each in (self._windows, self._dropped, self._breaks, self._problems):
                 each.labels(place, name)
             for kind in classes:
                 self._events.labels(place, name, kind)
             self._up.labels(place, name).set_function(partial(self._is_up, place))
+
+    def go_on(self, pasts: Sequence[Past | None]) -> None:
+        """Hear which sources have a past, whose records do not come again."""
+        for fare, past in zip(self._fares, pasts, strict=True):
+            if past is None:
+                continue
+            fare.late = max(LATE, 3 * (past.source.get("window") or 0.0))
+            if past.ended:
+                fare.state = "ended"
+            elif past.began is None:  # a camera has yet to be there
+                fare.state = "again"
 
     def note(self, place: int, record: Record) -> None:
         """Count a record of a source."""
@@ -92,12 +105,11 @@ class Health:
     def _note(self, place: int, record: Record) -> None:
         fare = self._fares[place]
         of = (place, fare.name)
-        if isinstance(record, Started | Break):
+        if isinstance(record, Started | Break | ScoredWindow):
             fare.state, fare.last = "watched", self._clock()
         if isinstance(record, Started):
             fare.late = max(LATE, 3 * (record.window or 0.0))
         elif isinstance(record, ScoredWindow):
-            fare.last = self._clock()
             fare.counts["windows"] += 1
             self._windows.labels(*of).inc()
             self._seconds.labels(*of).set(record.end)
@@ -121,7 +133,7 @@ class Health:
 
     def _is_up(self, place: int) -> float:
         fare = self._fares[place]
-        return float(fare.state == "watched" and fare.is_well(self._clock()))
+        return float(fare.state != "ended" and fare.is_well(self._clock()))
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether all is well, and plain data that says of what."""

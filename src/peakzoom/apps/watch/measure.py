@@ -194,7 +194,7 @@ def measure(
     ), predicted
 
 
-def counted(
+def f1_and_alarms(
     watched: Mapping[Path, Watched], labelled: Sequence[Interval], options: WatchOptions
 ) -> tuple[float, float]:
     """F1 and false alarms an hour of the events that these options find."""

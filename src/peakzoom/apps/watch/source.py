@@ -23,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
@@ -184,11 +185,11 @@ def shown_name(source: str | Path) -> str:
 def _source_at(place: _Place, size: SizeOf, number: Number | None, patience: float) -> Source:
     container, stream, losses, ahead, rest, chosen = _open_stream(place, number, patience)
     frames = [each for each in ahead if isinstance(each, av.VideoFrame)]
-    base = float(stream.time_base or 0)
+    base = stream.time_base or Fraction(0)
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     shape, fault = displayed_shape(container, stream, frames[0])
     problems = [SourceProblem(0.0, line, lost=False) for line in (chosen, fault) if line]
-    clock = choose_clock([_stamps(frame, base) for frame in frames])
+    clock = choose_clock([_stamps(frame) for frame in frames]) if base else None
     if clock is None and len(frames) > 1:
         if not rate:
             container.close()
@@ -212,8 +213,8 @@ def _source_at(place: _Place, size: SizeOf, number: Number | None, patience: flo
     def items() -> Iterator[SourceItem]:
         with reason_of(place.name):
             yield from problems
-            timeline = Timeline(rate, clock)
-            yield from _timed(chain(ahead, rest), timeline, base)
+            timeline = Timeline(rate, clock, base)
+            yield from _timed(chain(ahead, rest), timeline)
             end = timeline.now + (1 / rate if rate else 0.0)
             if (
                 place.is_file
@@ -226,21 +227,21 @@ def _source_at(place: _Place, size: SizeOf, number: Number | None, patience: flo
     return Source(place.name, place.live, rate, *displayed, items(), convert, container.close)
 
 
-def _timed(decoded: Iterator[Decoded], timeline: Timeline, base: float) -> Iterator[SourceItem]:
-    """What was decoded, with its times; ``base`` is the unit of timestamps in seconds."""
+def _timed(decoded: Iterator[Decoded], timeline: Timeline) -> Iterator[SourceItem]:
+    """What was decoded, with its times."""
     for each in decoded:
         if isinstance(each, str):
             yield SourceProblem(timeline.now, each, lost=True)
             continue
-        now, reason = timeline.place(_stamps(each, base))
+        now, reason = timeline.place(_stamps(each))
         if reason:
             yield Break(now, reason)
         yield TimedFrame(now, each, each.opaque if isinstance(each.opaque, Origin) else None)
 
 
-def _stamps(frame: av.VideoFrame, base: float) -> list[float | None]:
-    """Presentation and decoding time in seconds."""
-    return [None if ticks is None else ticks * base for ticks in (frame.pts, frame.dts)]
+def _stamps(frame: av.VideoFrame) -> tuple[int | None, int | None]:
+    """Presentation and decoding time, in units of the stream."""
+    return frame.pts, frame.dts
 
 
 class _Place(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 GAP = 1.0  # seconds without a frame that are a break ...
@@ -18,12 +19,15 @@ class Timeline:
     Args:
         rate: frames per second that the source states; 0 = none.
         clock: which timestamps are believed: 0 presentation, 1 decoding, None neither.
+        base: seconds a unit of timestamps. Times are counted in whole units as long as they can be, so that they are
+            those of :func:`peakzoom.video.scan.frame_times` to the last digit.
     """
 
-    def __init__(self, rate: float, clock: int | None = 0) -> None:
+    def __init__(self, rate: float, clock: int | None = 0, base: Fraction = Fraction(1)) -> None:
         self.now = 0.0  # of the last frame
         self._clock = clock
         self._interval = 1 / rate if rate else 0.0
+        self._base = base
         self._origin: float | None = None  # the timestamp at which time is 0
         self._known = 0.0  # time of the last frame that had a timestamp
         self._follows = 0.0  # time of a next frame without one
@@ -31,7 +35,7 @@ class Timeline:
     def place(self, stamps: Sequence[float | None]) -> tuple[float, str | None]:
         """The time of the next frame; and where it does not follow the frame before, the reason, else None.
 
-        Its stamps are seconds: presentation, decoding; None = not stated.
+        Its stamps are units of the base: presentation, decoding; None = not stated.
         """
         follows, reason = self._follows, None
         stated = None if self._clock is None else stamps[self._clock]
@@ -39,21 +43,24 @@ class Timeline:
             self.now = follows
         else:
             if self._origin is None:
-                self._origin = stated - follows
-            placed = stated - self._origin
+                self._origin = stated - self._units(follows)
+            placed = (stated - self._origin) * self._base.numerator / self._base.denominator
             step = placed - self._known
             if step < 0:
                 reason = f"timestamps jump back by {-step:.3f} s"
             elif step > LONGEST_GAP:
                 reason = f"timestamps jump ahead by {step:.3f} s"
             if reason:
-                self._origin, placed = stated - follows, follows
+                self._origin, placed = stated - self._units(follows), follows
             elif step > max(GAP, GAP_FRAMES * self._interval):
                 reason = f"no frame for {step:.3f} s"
             self._known = placed
             self.now = max(self.now, placed)  # frames without a timestamp may have run ahead
         self._follows = self.now + self._interval
         return self.now, reason
+
+    def _units(self, seconds: float) -> float:
+        return seconds * self._base.denominator / self._base.numerator
 
 
 def choose_clock(stamps: Sequence[Sequence[float | None]]) -> int | None:

@@ -99,9 +99,16 @@ class Watching:
             yield item
 
     def end(self, stopped: bool) -> Iterator[Record]:
-        """The events that are left, and the last record."""
-        if self._next is not None and not stopped:
-            raise self._other(f"it ends before {self._next.get('start', self._next.get('time')):.3f} s")
+        """The events that are left, and the last record. What is stopped has come as far as it was before."""
+        if self._past is not None and not self.opened:
+            self._lines = self._past.lines(*INPUTS)
+            self._next = next(self._lines, None)
+        while self._next is not None:
+            if not stopped and self.opened:
+                raise self._other(f"it ends before {self._next.get('start', self._next.get('time')):.3f} s")
+            line = self._next
+            yield from self._new(self._recorded(line, line.get("start", 0.0), line.get("end", 0.0)))
+            self._next = next(self._lines, None)
         yield from self._new(self._tracks.end())
         took = self._clock() - self._began
         early = None if self._options.exit_lead is None else self._early

@@ -55,6 +55,7 @@ def read_activitynet(file: Path, content: dict[str, Any]) -> Project:
                 two = times is not None and len(times) == 2
                 wrong = "no label" if two else "its segment is not two numbers of seconds"
                 project.problems.append(Problem(spot, wrong))
+            if times is None or len(times) != 2:
                 continue
             end = None if lasts is not None and times[1] >= lasts else times[1]
             spans.append(Span(label, times[0], end, spot))

@@ -20,10 +20,10 @@ import numpy as np
 
 from peakzoom.utils.errors import DecodeError
 from peakzoom.utils.processors import processors
+from peakzoom.utils.segments import written_time
 from peakzoom.video.parallel import each_file
 from peakzoom.video.scan import scan
 
-MICRO = 1e-6
 OFF = 0.25  # of a frame by which an even rate may be missed: files that keep whole milliseconds do
 FASTEST = 1000.0  # frames a second of a player's clock
 
@@ -78,9 +78,8 @@ class Clock:
 
     def seconds(self, first: int, after: int) -> tuple[float, float | None]:
         """From when to when frames are shown, by the rule above; ``end`` is None where the file ends."""
-        return _down(self.times[first]) if first else 0.0, _down(self.times[after]) if after < len(
-            self.times
-        ) else None
+        begin = written_time(float(self.times[first])) if first else 0.0
+        return begin, written_time(float(self.times[after])) if after < len(self.times) else None
 
 
 def look(path: Path) -> Clock:
@@ -93,9 +92,3 @@ def look(path: Path) -> Clock:
 def look_at(files: list[Path]) -> dict[Path, Clock | DecodeError]:
     """The clock of each file, or why it has none; on all cores."""
     return each_file(look, files, processors())
-
-
-def _down(time: float) -> float:
-    """To a microsecond, never later: a frame is not left out for its digits."""
-    rounded = round(float(time), 6)
-    return rounded if rounded <= time else round(rounded - MICRO, 6)

@@ -25,6 +25,7 @@ from peakzoom.data.exchange.contents import XmlEvent, shown, xml_events
 from peakzoom.data.exchange.project import Box, Project, ProjectVideo, Span, joined
 from peakzoom.data.layouts.lists import SPLIT_NAMES
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 TOOL = "CVAT's tracks"
 SHAPES = frozenset(("box", "polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton"))
@@ -82,7 +83,7 @@ def read_cvat(files: Sequence[Path]) -> Project:
     for file in files:
         _read(file, project)
     if len(files) > 1:
-        project.notes.append(f"from {len(files)} files")
+        project.notes.append(f"from {counted(len(files), 'file')}")
     return project
 
 

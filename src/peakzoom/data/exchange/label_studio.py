@@ -22,9 +22,10 @@ from xml.etree import ElementTree
 from peakzoom.data.entries import Problem
 from peakzoom.data.exchange.clock import Clock
 from peakzoom.data.exchange.contents import number, objects, shown, words
-from peakzoom.data.exchange.project import Box, Project, ProjectVideo, Span, counted, joined
+from peakzoom.data.exchange.project import Box, Project, ProjectVideo, Span, joined
 from peakzoom.data.layouts.files import is_video
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 TOOL = "Label Studio's tasks"
 LOCAL = "/data/local-files/?d="  # what its server reads from its document root
@@ -124,6 +125,7 @@ def _video(
             spans = (Span(labels[0], 0, None, where),)
         else:
             project.problems.append(Problem(where, f"{counted(len(labels), 'choice')}, expected one"))
+            spans = (Span("", 0, None, where),)
     return ProjectVideo(
         names,
         spans or (() if lines else joined(span for span in boxed if span.label)),
@@ -152,14 +154,13 @@ def _ranges(result: dict[str, Any], project: Project, where: str) -> Iterator[Sp
     if len(labels) != 1 or not ranges:
         wrong = f"{counted(len(labels), 'label')}, expected one" if ranges else "no range"
         project.problems.append(Problem(where, wrong))
-        return
     for each in ranges:
         start, end = number(each.get("start")), number(each.get("end"))
         if start is None or end is None or start < 0 or end < max(start, 1):
             came = f"from {shown(each.get('start'))} to {shown(each.get('end'))}"
             project.problems.append(Problem(where, f"is {came}, expected two numbers of frames from 1"))
             continue
-        yield Span(labels[0], max(start - 1, 0), end, where)
+        yield Span(labels[0] if len(labels) == 1 else "", max(start - 1, 0), end, where)
 
 
 def _stretches(

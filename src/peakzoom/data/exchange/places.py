@@ -50,7 +50,7 @@ def project_places(path: Path, tool: str, root: Path | None = None) -> Places:
             for frame, box in _boxes(span, video, clock):
                 if place := _place(box, video, clock):
                     shown[frame].append(place)
-        for span in video.spans:
+        for span in filter(lambda span: span.label, video.spans):
             first, after = frames_of(span, video, clock)
             frames = range(first, min(after, len(clock.times)))
             inside = {frame - first: shown[frame] for frame in frames if frame in shown}

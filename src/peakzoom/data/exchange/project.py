@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from peakzoom.data.entries import Problem
+from peakzoom.utils.words import counted
 
-PLURALS = {"box": "boxes", "label of other view": "labels of other views"}
 Unit = Literal["seconds", "frames", "ticks"]
 
 
@@ -32,7 +32,7 @@ class Span:
     """A label, from when to when.
 
     Attributes:
-        label: a class.
+        label: a class; empty where it has none that counts, which is a problem: its time is no background either.
         start, end: what begins at ``start`` and not at ``end``, counted as the video says; None: as long as the file.
         where: it stands in the tool's file, as "track 3".
         score: of a predicted event, in [0, 1].
@@ -101,11 +101,6 @@ class Project:
         ):
             found.append(f"left out, for peakzoom has no place for it: {left}")
         return found
-
-
-def counted(number: int, name: str) -> str:
-    """Such as "1 box" and "1,200 boxes"."""
-    return f"{number:,} {name if number == 1 else PLURALS.get(name, name + 's')}"
 
 
 def joined(spans: Iterable[Span]) -> tuple[Span, ...]:

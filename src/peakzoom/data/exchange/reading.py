@@ -19,13 +19,14 @@ from peakzoom.data.exchange.contents import read_json
 from peakzoom.data.exchange.cvat import is_cvat, read_cvat
 from peakzoom.data.exchange.finder import Finder
 from peakzoom.data.exchange.label_studio import is_label_studio, read_label_studio
-from peakzoom.data.exchange.project import Project, ProjectVideo, Span, counted
+from peakzoom.data.exchange.project import Project, ProjectVideo, Span
 from peakzoom.data.exchange.via import is_via, read_via
 from peakzoom.data.layouts.files import files_in, folder_at
 from peakzoom.data.layouts.lists import CsvRow, nothing_usable
 from peakzoom.data.layouts.manifest import read_rows
 from peakzoom.utils.errors import DecodeError, UserError
-from peakzoom.utils.segments import time_text
+from peakzoom.utils.segments import Segment, time_text
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def read_project(path: str | Path, tool: str, root: str | Path | None = None) ->
     path = Path(path).expanduser()
     root = (path if path.is_dir() else path.parent) if root is None else folder_at(root)
     project = parse(path, tool)
-    rows, problems = _rows(project, root)
+    rows, problems, without_label = _rows(project, root)
     problems = [*project.problems, *problems]
     if not rows:
         raise (
@@ -98,7 +99,12 @@ def read_project(path: str | Path, tool: str, root: str | Path | None = None) ->
             else UserError(f"{path} labels nothing in its videos")
         )
     data = read_rows(path, root, COLUMNS, rows)
-    return replace(data, problems=[*problems, *data.problems], notes=project.sentences())
+    return replace(
+        data,
+        problems=[*problems, *data.problems],
+        notes=project.sentences(),
+        claimed=[*data.claimed, *without_label],
+    )
 
 
 def parse(path: Path, tool: str) -> Project:
@@ -156,10 +162,11 @@ def found_videos(
 # Rows --------------------------------------------------------------------------------------------------------------
 
 
-def _rows(project: Project, root: Path) -> tuple[list[CsvRow], list[Problem]]:
-    """A manifest's rows of the project's labels, and what cannot be one."""
+def _rows(project: Project, root: Path) -> tuple[list[CsvRow], list[Problem], list[Path]]:
+    """A manifest's rows of the project's labels, what cannot be one, and segments that have no label that counts."""
     videos, problems = found_videos(project, root)
     rows: list[CsvRow] = []
+    without_label: list[Path] = []
     for video, file, clock in videos:
         path = os.path.relpath(file, root.absolute()).replace(os.sep, "/")
         for span in video.spans:
@@ -167,6 +174,9 @@ def _rows(project: Project, root: Path) -> tuple[list[CsvRow], list[Problem]]:
             if times is None:
                 continue
             start, end = times
+            if not span.label:
+                without_label.append(Segment(file, start, end).path)
+                continue
             fields = {
                 "path": path,
                 "label": span.label,
@@ -176,7 +186,7 @@ def _rows(project: Project, root: Path) -> tuple[list[CsvRow], list[Problem]]:
                 "end": "" if end is None else time_text(end),
             }
             rows.append((span.where or video.where, defaultdict(str, fields), len(COLUMNS)))
-    return rows, problems
+    return rows, problems, without_label
 
 
 def frames_of(span: Span, video: ProjectVideo, clock: Clock) -> tuple[int, int]:

@@ -21,8 +21,9 @@ from urllib.parse import unquote, urlsplit
 
 from peakzoom.data.entries import Problem, some
 from peakzoom.data.exchange.contents import numbers, shown, words
-from peakzoom.data.exchange.project import Box, Project, ProjectVideo, Span, counted
+from peakzoom.data.exchange.project import Box, Project, ProjectVideo, Span
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 TOOL = "a project of VIA 3"
 SEGMENT, FILE, REGION = "FILE1_Z2_XY0", "FILE1_Z0_XY0", "FILE1_Z1_XY1"  # what an attribute is of
@@ -79,7 +80,7 @@ def read_via(file: Path, content: dict[str, Any]) -> Project:
             project.videos.append(_video(names, metadata[view], said, project))
         else:
             project.left_out["other view"] += 1
-            project.left_out["label of other view"] += len(metadata[view])
+            project.left_out["other view's label"] += len(metadata[view])
     return project
 
 
@@ -210,10 +211,10 @@ def _labelled(
     chosen = label.split(",")
     if isinstance(options, dict) and len(chosen) > 1 and all(each in options for each in chosen):
         project.problems.append(Problem(where, f"{counted(len(chosen), 'option')}, expected one"))
-    elif label:
-        yield Span(label, *times, where)
-    else:
+        label = ""
+    elif not label:
         project.problems.append(Problem(where, "no label"))
+    yield Span(label, *times, where)
 
 
 # Writing -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from peakzoom.data.exchange.via import via_project
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder, write_csv, write_text
 from peakzoom.utils.errors import DecodeError, UserError, printable
 from peakzoom.utils.segments import file_of, segment_of, stem_of, time_text
+from peakzoom.utils.words import counted
 
 FORMATS = (*TOOLS, "manifest")
 # In the folder that is written.
@@ -107,7 +108,11 @@ def write_data(data: VideoSet, root: Path, form: str, out: Path) -> Written:
     with explain_full_disk(out, "convert again"), whole_folder(out) as draft:
         _write(form, kept, data, draft)
     grouped = sum(video.group is not None for video, _ in kept) if form == "cvat" else 0
-    notes = [f"CVAT has no place for groups: those of {grouped} videos are left out"] if grouped else []
+    notes = (
+        [f"CVAT has no place for groups: those of {counted(grouped, 'video')} are left out"]
+        if grouped
+        else []
+    )
     return Written(out / MAIN[form], len(kept), sum(len(video.spans) for video, _ in kept), problems, notes)
 
 

@@ -13,6 +13,7 @@ from peakzoom.data.entries import Entry, VideoSet, ordered
 from peakzoom.data.layouts.files import folder_at
 from peakzoom.data.layouts.lists import find_listed, find_lists, read_lines
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 _USES = {"0": None, "1": "train", "2": "test"}
 
@@ -33,7 +34,7 @@ def read_hmdb51(root: str | Path, splits: str | Path | None = None, split: int =
     unused = len({entry.path for entry in listed if entry.split is None})
     notes = [
         f"read as HMDB51 by the lists in {lists}",
-        f"{unused} videos are marked 0, not used by split {split}",
+        f"{counted(unused, 'video')} marked 0, not used by split {split}",
     ]
     return VideoSet(classes, entries, problems, f"HMDB51 split {split}", notes)
 

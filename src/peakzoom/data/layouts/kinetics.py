@@ -9,6 +9,7 @@ from peakzoom.data.entries import Entry, Problem, VideoSet, ordered, some
 from peakzoom.data.layouts.files import folder_at, is_video, walk
 from peakzoom.data.layouts.lists import MISSING, SPLIT_NAMES, nothing_usable, read_table, split_name
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
@@ -64,7 +65,7 @@ def read_kinetics(file: str | Path, root: str | Path | None = None) -> VideoSet:
     notes = ["read as a Kinetics list"]
     unlisted = sum(map(len, videos.values())) - len({entry.path for entry in entries})
     if unlisted:
-        notes.append(f"{unlisted} videos under {root} are not taken, for the list does not name them")
+        notes.append(f"{counted(unlisted, 'video')} under {root} left out, for the list does not name them")
     return VideoSet(classes, entries, problems, file.stem, notes)
 
 

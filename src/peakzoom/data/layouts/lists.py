@@ -14,6 +14,7 @@ from pathlib import Path
 from peakzoom.data.entries import Entry, Problem, some
 from peakzoom.data.layouts.files import files_in, is_video, read_text, subfolders
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -23,6 +24,10 @@ SPLIT_NAMES = {
 # Where the official lists are looked for when no folder is named; the second and third are the archives' own names.
 LIST_FOLDERS = (".", "ucfTrainTestlist", "testTrainMulti_7030_splits", "splits", "annotations")
 DELIMITERS = (",", "\t", ";", "|")
+REASONS, NAMED = (
+    8,
+    3,
+)  # of a list without a usable video: reasons that are said, and files that are named for each
 _LINE_END = re.compile(r"\r\n|\r|\n")  # and no other: a name may hold U+2028 and the like
 MISSING = "listed, but there is no such file"
 
@@ -111,14 +116,21 @@ def find_listed(listed: list[Entry], root: Path, lists: Path) -> tuple[list[Entr
 
 
 def nothing_usable(source: Path, problems: list[Problem], root: Path) -> UserError:
-    """The error for a list that gives no video: the most frequent reason and its first case."""
+    """The error for a list that gives no video: each reason with its count and first cases, the most frequent first."""
     if not problems:
         return UserError(f"{source} lists no videos, expected one a line")
-    reason, count = Counter(problem.reason for problem in problems).most_common(1)[0]
-    first = next(problem.path for problem in problems if problem.reason == reason)
+    cases: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        cases[problem.reason].append(problem.path)
+    by_count = sorted(cases.items(), key=lambda item: -len(item[1]))
+    said = [
+        f"{counted(len(paths), 'time')} {reason!r} ({some(paths, NAMED)})"
+        for reason, paths in by_count[:REASONS]
+    ]
+    if rest := sum(len(paths) for _, paths in by_count[REASONS:]):
+        said.append(f"{counted(rest, 'time')} something else")
     return UserError(
-        f"{source} gives no usable video under {root}: {count} times {reason!r}, first {first!r}; "
-        f"check the folder of the videos"
+        f"{source} gives no usable video under {root}: {'; '.join(said)}; check the rows and the folder of the videos"
     )
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from peakzoom.data.layouts.files import folder_at
 from peakzoom.data.layouts.lists import MISSING, CsvRow, nothing_usable, read_table, split_name
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.segments import Segment, checked, seconds, segment_of
+from peakzoom.utils.words import counted
 
 # A whole number as programs write one; "3.0" is what a spreadsheet with empty cells makes of 3, "03" is a name.
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?")
@@ -35,7 +36,8 @@ def read_manifest(source: str | Path, root: str | Path | None = None, multi_labe
 
     With a ``start`` or an ``end`` (seconds, or h:m:s) a row is a segment of its file
     (:mod:`peakzoom.utils.segments`), and a file may have several rows. Where no group is named, the file is that of its
-    segments. A segment that overlaps an earlier row is left out.
+    segments. A segment that overlaps an earlier row is left out. Of rows that give no entry the parts of files are kept
+    that they name, all of a file where their times cannot be read (:attr:`~peakzoom.data.entries.VideoSet.claimed`).
 
     With ``multi_label`` a label is several ones where it has a ``;``, as ``run;wave``, and so is a class. Without it,
     such a text is the name of one class, and a note says so.
@@ -65,6 +67,7 @@ def read_rows(
     """
     problems: list[Problem] = []
     found: dict[Path, _Row] = {}
+    claimed: list[Path] = []
     names: dict[str, str] = {}  # class name of each label; a class whose files are missing counts as well
     numbers = "label" in columns and all(
         _WHOLE.fullmatch(label)
@@ -76,13 +79,14 @@ def read_rows(
         row = _row((where, values, fields), columns, numbers, multi_label)
         if isinstance(row, Problem):
             problems.append(row)
+            claimed += _claimed(root, values, whole=fields > len(columns))
             continue
         _name(names, row)
         if why := _add(found, row, root):
             problems.append(Problem(row.path, why))
     if not found:
         raise nothing_usable(source, problems, root)
-    overlapping = _leave_out_overlaps(found, problems)
+    claimed += _leave_out_overlaps(found, problems)
     classes, place = _classes(source, names, numbers)
     own_groups = any(row.group for row in found.values())
     entries = [
@@ -96,7 +100,7 @@ def read_rows(
         *(classes, entries, problems, source.stem, notes),
         own_groups=own_groups,
         multi_label=multi_label,
-        overlapping=overlapping,
+        claimed=claimed,
     )
 
 
@@ -172,6 +176,30 @@ def _leave_out_overlaps(found: dict[Path, _Row], problems: list[Problem]) -> lis
     return left_out
 
 
+def _claimed(root: Path, values: Mapping[str, str], whole: bool) -> list[Path]:
+    """The part of its file that a row without an entry names, all of it if its times say nothing (``whole``)."""
+    file = within(root, values["path"]) if values["path"] else None
+    if file is None or not os.path.isfile(file):  # noqa: PTH113 - as in _add
+        return []
+    try:
+        segment = _segment(values)
+    except UserError:
+        segment = None
+    return [file if whole or segment is None else segment._replace(file=file).path]
+
+
+def _segment(values: Mapping[str, str]) -> Segment | None:
+    """From when to when a row is about, of a file that is not found yet; None: all of it.
+
+    Raises:
+        UserError: its times cannot be read, or it ends before it begins.
+    """
+    if not (values["start"] or values["end"]):
+        return None
+    start = seconds(values["start"]) if values["start"] else 0.0
+    return checked(Segment(Path(), start, seconds(values["end"]) if values["end"] else None))
+
+
 def _row(row: CsvRow, columns: list[str], numbers: bool, multi_label: bool) -> _Row | Problem:
     """A row that names a video, or why it names none; a UserError for a split that there is not.
 
@@ -188,16 +216,16 @@ def _row(row: CsvRow, columns: list[str], numbers: bool, multi_label: bool) -> _
     if not path or not labels:
         return Problem(path or where, "no label" if path else "no path")
     if names and len(names) != len(labels):
-        return Problem(path, f"{len(labels)} labels and {len(names)} class names, expected one for each")
+        return Problem(
+            path,
+            f"{counted(len(labels), 'label')} and {counted(len(names), 'class name')}, expected one for each",
+        )
     if numbers and any(int(label) < 0 for label in labels):
         return Problem(path, "negative label")
-    segment = None
-    if values["start"] or values["end"]:
-        try:
-            start = seconds(values["start"]) if values["start"] else 0.0
-            segment = checked(Segment(Path(), start, seconds(values["end"]) if values["end"] else None))
-        except UserError as error:
-            return Problem(where, str(error))
+    try:
+        segment = _segment(values)
+    except UserError as error:
+        return Problem(where, str(error))
     named = dict(zip(labels, names or [""] * len(labels), strict=True))
     return _Row(path, named, split, values["group"] or None, segment, where)
 

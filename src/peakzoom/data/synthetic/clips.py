@@ -125,10 +125,15 @@ def write_clip(spec: ClipSpec, path: Path) -> None:
     write_frames(clip_frames(spec), spec, path)
 
 
+def stored_rate(fps: float) -> Fraction:
+    """Frames a second of a file that is written at ``fps``: 30000/1001 for 29.97003."""
+    return Fraction(fps).limit_denominator(30_000)
+
+
 def write_frames(frames: Iterable[np.ndarray], spec: ClipSpec, path: Path) -> None:
     """Write frames of a specification's size and rate as H.264 in MP4, with PyAV's own encoder."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(spec.fps).limit_denominator(30_000))
+        stream = container.add_stream("libx264", rate=stored_rate(spec.fps))
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
         # One thread: the processes already fill the machine. Quality 18 leaves no visible loss (x264's documentation).
         stream.options = {"preset": "ultrafast", "crf": "18", "threads": "1"}

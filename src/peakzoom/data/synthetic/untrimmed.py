@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.data.synthetic.clips import DatasetSpec, each_job, empty_folder, write_frames
+from peakzoom.data.synthetic.clips import DatasetSpec, each_job, empty_folder, stored_rate, write_frames
 from peakzoom.data.synthetic.scene import IDLE, STREAM, ClipSpec, Scene, draw_frame
 from peakzoom.utils.durable import DRAFT, draft_of, write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress
+from peakzoom.utils.segments import time_text, written_time
 
 COLUMNS = ("path", "label", "split", "group", "start", "end")  # of clips.csv
 PAUSE, ACTION = (1.5, 5.0), (1.5, 4.0)  # seconds, from the shortest to the longest
@@ -65,7 +66,7 @@ def render_untrimmed(
     if spec.together > 1:
         raise UserError("long videos show one action at a time; leave --together out, or --untrimmed")
     root = empty_folder(root)
-    jobs, rows = [], []
+    jobs, rows, rate = [], [], stored_rate(spec.fps)
     for path, split, clip in replace(spec, frames=max(1, round(seconds * spec.fps))).clips():
         name = Path(path).name
         shown = timeline(clip, tuple(spec.classes))
@@ -76,8 +77,7 @@ def render_untrimmed(
                 action,
                 split,
                 f"p{clip.performer:02d}",
-                f"{start / spec.fps:.6g}",
-                f"{end / spec.fps:.6g}",
+                *(time_text(written_time(float(frame / rate))) for frame in (start, end)),
             )
             for action, start, end in shown
             if action != IDLE

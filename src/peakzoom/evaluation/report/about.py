@@ -10,6 +10,7 @@ from peakzoom.data.runs import last_part, run_folder, shown_command
 from peakzoom.evaluation.files import read_outcomes, read_summary, reading
 from peakzoom.evaluation.stats import accuracy_interval, groups_for_interval
 from peakzoom.utils.plain import read_object
+from peakzoom.utils.words import counted
 from peakzoom.video.sampling import Views
 
 
@@ -29,7 +30,7 @@ class About:
     @property
     def splits_text(self) -> str:
         """Such as "120 test videos"."""
-        return ", ".join(f"{count} {name} videos" for name, count in self.splits.items())
+        return ", ".join(f"{counted(count, f'{name} video')}" for name, count in self.splits.items())
 
 
 def read_about(folder: Path, run: Path | None = None) -> About:

@@ -37,11 +37,12 @@ from peakzoom.evaluation.report.plots import (
     plot_shares,
     plot_thresholds,
 )
-from peakzoom.evaluation.report.templates import counted, embedded, environment
+from peakzoom.evaluation.report.templates import embedded, environment
 from peakzoom.evaluation.stats import FEW, RESAMPLES, SEED
 from peakzoom.inference.prediction import MEASURES
 from peakzoom.utils.durable import check_new_folder, explain_full_disk, whole_folder
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 

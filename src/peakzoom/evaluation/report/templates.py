@@ -11,6 +11,7 @@ import jinja2
 from peakzoom.display.figures import BRANCH_COLOURS
 from peakzoom.display.templates import templates
 from peakzoom.evaluation.report.numbers import SHORT_NAMES
+from peakzoom.utils.words import counted
 
 NARROW, WIDE = (
     620,
@@ -41,15 +42,6 @@ def embedded(file: Path) -> dict[str, str]:
     width = int.from_bytes(content[16:20], "big")  # of a PNG's first chunk
     size = "wide" if width > WIDE else "narrow" if width <= NARROW else ""
     return {"data": base64.b64encode(content).decode(), "size": size}
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun.
-
-    >>> counted(1, "video"), counted(2, "class", "classes")
-    ('1 video', '2 classes')
-    """
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _places(places: Sequence[int], name: str) -> str:

@@ -17,6 +17,7 @@ from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import PeakZoom
 from peakzoom.model.schema import NAMES, THRESHOLDS, check_preprocess, expect, maybe
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.words import counted
 from peakzoom.video.views import Preprocess
 
 KEY = "peakzoom"  # of the metadata in an exported file
@@ -68,7 +69,9 @@ class Description:
             thresholds = values.get("thresholds")
             expect("thresholds", thresholds, maybe(THRESHOLDS))
             if thresholds is not None and len(thresholds) != len(values["classes"]):
-                raise UserError(f"{len(thresholds)} thresholds for {len(values['classes'])} classes")
+                raise UserError(
+                    f"{counted(len(thresholds), 'threshold')} for {counted(len(values['classes']), 'class')}"
+                )
             return cls(
                 list(values["classes"]),
                 Preprocess.from_dict(values["preprocess"]),

@@ -33,6 +33,7 @@ from peakzoom.apps.watch.evidence.folder import (
 from peakzoom.apps.watch.evidence.identity import now
 from peakzoom.display.templates import templates
 from peakzoom.utils.errors import printable
+from peakzoom.utils.words import counted
 
 LANES = 8  # classes with a line of their own in a timeline; the others share one
 OTHERS = "other classes"
@@ -93,7 +94,7 @@ class Timeline:
 def render(folder: EvidenceFolder, sessions: Sequence[Session]) -> str:
     """The page as HTML, with what each run of the watch has recorded."""
     environment = templates("peakzoom.apps.watch.evidence")
-    environment.filters.update(clock=clock_time, counted=_counted, link=quote)
+    environment.filters.update(clock=clock_time, counted=counted, link=quote)
     sessions = [_still_missing(folder, session) for session in sessions]
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("page.html.j2").render(
@@ -190,7 +191,7 @@ def _timeline(number: int, title: str, sessions: Sequence[Session], events: Sequ
         lane = lanes.setdefault(name if name in own else OTHERS, [])
         lane.append(bar(start, end, name, None, f", not recorded: {printable(reason)}"))
     found = ", ".join(f"{times} of {printable(name)}" for name, times in count.most_common(LANES))
-    summary = f"{_counted(len(events) + len(missed), 'event')} in {clock_time(seconds)}{': ' if found else ''}{found}"
+    summary = f"{counted(len(events) + len(missed), 'event')} in {clock_time(seconds)}{': ' if found else ''}{found}"
     pictures = {name: _thumbnails(events, seconds, slots) for name, slots in SLOTS.items()}
     ticks = [(100 * each / TICKS, _tick(seconds * each / TICKS, seconds)) for each in range(TICKS + 1)]
     return Timeline(number, title, seconds, list(lanes.items()), pictures, ticks, summary)
@@ -220,7 +221,3 @@ def _thumbnails(events: Sequence[Recorded], seconds: float, slots: int) -> list[
         )
         for slot, each in sorted(best.items())
     ]
-
-
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

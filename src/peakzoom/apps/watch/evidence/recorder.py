@@ -2,18 +2,20 @@
 
 ::
 
-    reader's thread     packets and frames  ->  memory.py: what may still be needed of them
+    reader's thread     packets and frames  ->  memory.py: what may still be needed of them; waits for the queue
     caller's thread     records             ->  events, and what is remembered of each  ->  queue
     writer's thread     queue               ->  writer.py: clip, figure, JSON, checksums, page
 
 The recorder merges windows into events by the same rule as the watch does, so that it knows which frames may still be
 needed, and has the event that is on when a source is lost. Nothing that it does can end the watch: where evidence
-cannot be written, recording stops with a sentence, events are counted, and the watch goes on.
+cannot be written, recording stops with a sentence, events are counted, and the watch goes on. Nor does it hold up the
+caller's thread, which watches other sources too: where a source can wait for its evidence, its reader does.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +34,7 @@ from peakzoom.apps.watch.evidence.writer import Writer
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.past import Past
 from peakzoom.apps.watch.records import Break, Ended, Record, ScoredWindow, to_line
-from peakzoom.apps.watch.source import SizeOf, Source, is_file, open_source
+from peakzoom.apps.watch.source import SizeOf, Source, SourceItem, is_file, open_source
 from peakzoom.apps.watch.tracks import tracks
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
@@ -50,7 +52,8 @@ class Recorder:
 
         with Recorder("runs/first", recognizer, watching, EvidenceOptions(Path("evidence"))) as recorder:
             for record in watch(recognizer, source, watching, recording=recorder):
-                recorder.add(record)
+                recorder.add(record)  # waits for nothing
+        # from here on everything is written
 
     Args:
         run: the model, as the user has named it.
@@ -133,7 +136,15 @@ class Recorder:
         except BaseException:
             opened.close()
             raise
-        return replace(opened, items=self._memory.noted(opened.items))
+        return replace(opened, items=self._memory.noted(self._as_there_is_room(opened.items)))
+
+    def _as_there_is_room(self, items: Iterator[SourceItem]) -> Iterator[SourceItem]:
+        """The same items; where the source can wait, none is read while as many events as may wait to be written."""
+        assert self._writer is not None
+        for item in items:
+            if self._waits:
+                self._writer.wait_for_room()
+            yield item
 
     def _begin(self, name: str, file: Path | None) -> None:
         maker = Maker(self._recognizer, file, self._watching, self._options.clip_before)
@@ -144,7 +155,7 @@ class Recorder:
             self._held, self._folder = held.pop_all(), folder  # last: from then on records are heard
 
     def add(self, record: Record) -> None:
-        """Hear what the watch reports; after its last record everything is written."""
+        """Hear what the watch reports. It waits for nothing; :meth:`Recorder.close` does, after the last record."""
         if self._folder is None:  # the source has not been there
             return
         if isinstance(record, ScoredWindow):
@@ -156,7 +167,7 @@ class Recorder:
         elif isinstance(record, Ended):
             self.session.seconds = self.session.seconds or record.seconds  # of a file that only comes again
             self._catches_up &= record.stopped
-            self.close()
+            self._finish()
             return
         self._hand_over(whether_or_not=False)
 
@@ -177,16 +188,27 @@ class Recorder:
         assert self._folder is not None
         return self._folder.last
 
+    @property
+    def is_done(self) -> bool:
+        """Everything is written, or can be no more; :meth:`Recorder.close` will not wait."""
+        return self._writer is None or not self._writer.runs
+
     def close(self) -> None:
-        """Record the event that is on, and wait until everything is written.
+        """Record the event that is on, and wait until everything is written."""
+        self._finish()
+        self._held.close()
+
+    def _finish(self) -> None:
+        """Have the event that is on written as the last.
 
         Events of a file that was not read up to them again are left to the next watch: their clips would lack frames.
         """
+        assert self._writer is not None
         self._pending += self._tracks.end()
         self._hand_over(whether_or_not=not self._catches_up)
         while self._pending:
             self._leave(self._pending.popleft())
-        self._held.close()
+        self._writer.finish()
 
     def _leave(self, event: Event) -> None:
         """Count an event that was not read up to again."""
@@ -207,7 +229,7 @@ class Recorder:
             if self._stored and self._folder.holds(event.name, event.start, event.end):
                 self.session.known += 1
             else:
-                self._writer.put(self._memory.job(event), wait=self._waits or whether_or_not)
+                self._writer.put(self._memory.job(event), keep=self._waits or whether_or_not)
         starts = (event.start for event in self._pending)
         self._memory.let_go(min([self._tracks.since, *starts]))
 

@@ -21,6 +21,7 @@ from peakzoom.apps.watch.reader import WAKE, start_beside
 from peakzoom.utils.durable import is_full, no_room
 from peakzoom.utils.errors import first_line
 from peakzoom.utils.system import reason_of, sentence
+from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -57,39 +58,50 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until everything is written; not where a second Ctrl-C has ended the watch."""
-        with self._changed:
-            self._ending = True
-            self._changed.notify_all()
+        self.finish()
         try:
             if isinstance(error, KeyboardInterrupt):
                 raise error
             if len(self._waiting) > 1:
-                log.info(f"{len(self._waiting)} events are still to be recorded; Ctrl-C leaves them out")
-            while self._thread is not None and self._thread.is_alive():
+                log.info(
+                    f"{counted(len(self._waiting), 'event')} still to be recorded; Ctrl-C leaves them out"
+                )
+            while self._thread is not None and self.runs:
                 self._thread.join(WAKE)  # again and again, so that Ctrl-C is heard on every system
         except KeyboardInterrupt:
-            log.warning(f"{len(self._waiting)} events were still to be recorded and are not")
+            log.warning(f"{counted(len(self._waiting), 'event')} still to be recorded, and left out")
             raise
-        self._folder.session.ended = now()
-        self._try_page()
 
-    def put(self, job: Job, wait: bool) -> None:
-        """Have an event written. Where there is no room for it and nothing may ``wait``, it is counted as missed."""
+    def finish(self) -> None:
+        """No event comes any more: the thread ends once everything is written. It waits for nothing."""
         with self._changed:
-            while wait and self._is_full(job) and self._runs():
-                self._changed.wait(WAKE)
-            if not self._is_full(job):
+            self._ending = True
+            self._changed.notify_all()
+
+    @property
+    def runs(self) -> bool:
+        """The thread has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def put(self, job: Job, keep: bool) -> None:
+        """Have an event written. One without room is counted as missed, unless it is to be kept nevertheless."""
+        with self._changed:
+            if keep or not self._is_full(job.size):
                 self._waiting.append(job)
                 self._changed.notify_all()
                 return
         self.miss(job.event, BEHIND)
 
-    def _runs(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+    def wait_for_room(self) -> None:
+        """Wait while the queue is full; in the thread that reads a source which can wait."""
+        with self._changed:
+            while self._is_full() and self.runs and not self._ending:
+                self._changed.wait(WAKE)
 
-    def _is_full(self, job: Job) -> bool:
+    def _is_full(self, further: int = 0) -> bool:
+        """Whether a job of some further bytes has no room."""
         size = sum(each.size for each in self._waiting)
-        return bool(self._waiting) and (len(self._waiting) >= WAITING or size + job.size > self._size)
+        return bool(self._waiting) and (len(self._waiting) >= WAITING or size + further > self._size)
 
     def miss(self, event: Event, reason: str) -> None:
         """Count an event that is not recorded."""
@@ -117,6 +129,8 @@ class Writer:
             if time.monotonic() >= self._next_page:
                 self._try_page()
         self._maker.close()
+        self._folder.session.ended = now()
+        self._try_page()
 
     def _record(self, job: Job) -> None:
         """Write an event, or count it; whatever goes wrong, the next one is tried unless nothing can be written."""
