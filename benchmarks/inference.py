@@ -29,6 +29,7 @@ ALONE = BRANCHES[:1]
 CASES = (  # backbone, size, branches
     ("tcnn", 224, ALONE),
     ("tcnn", 224, BRANCHES),
+    ("tcnn_xs_local", 96, ALONE),  # of recipe small
     ("tcnn_xs", 96, ALONE),
     ("tcnn_xs", 96, BRANCHES),
     ("r3d_18", 112, ALONE),

@@ -69,6 +69,16 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home / "peakzoom" / "frames"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_are_enough() -> Iterator[None]:
+    """Thresholds may be chosen on the few clips of a test; tests/cli/test_calibrated.py has the bound."""
+    from peakzoom.evaluation import calibrate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrate, "FEWEST", 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set: three actions, 18 training and 6 test clips of 12 frames, with ``clips.csv``."""

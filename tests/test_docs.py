@@ -27,7 +27,10 @@ from peakzoom import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LOGS = [ROOT / "benchmarks" / name for name in ("networks.md", "performance.md", "results.md", "scale.md")]
+LOGS = [
+    ROOT / "benchmarks" / f"{name}.md"
+    for name in ("networks", "performance", "reliability", "results", "scale", "watch")
+]
 WITH_LINKS = [*PAGES, *LOGS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 TINY = [
@@ -87,7 +90,7 @@ READ = {
     r"\S+ \S+ studies/branches/runs/": "needs a study",
     r"docs/(data|hub)\.md evaluate ": "docs/report.md evaluates in the same way",
     r"docs/your-videos\.md (evaluate|report|predict) ": "README.md does the same",
-    r"docs/studies\.md data render ": "docs/your-videos.md renders the same",
+    r"docs/studies\.md data render ": "renders for hours; docs/index.md renders fewer",
     r"docs/explain\.md (data render|train) ": "docs/index.md renders and trains in the same way",
     r"docs/explain\.md evaluate .*--(places|faithfulness)": "tests/cli/test_cli.py evaluates with both",
     r"docs/reliability\.md .* --(resume|shard) ": "tests/training/test_lost.py stops and resumes all three",

@@ -136,3 +136,22 @@ def test_what_was_not_calibrated(run: Path, clip_data: VideoSet) -> None:
     for command in (("explain", run, file), ("watch", run, file), ("serve", run)):
         with pytest.raises(UserError, match=r"'peakzoom calibrate RUN' makes it"):
             call(*command, "--calibrated")
+
+
+def test_too_few_videos_are_refused_before_they_are_scored(
+    sure: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sure[0]
+    monkeypatch.setattr("peakzoom.evaluation.calibrate.FEWEST", 20)
+    monkeypatch.setattr("peakzoom.evaluation.evaluate.score_videos", None)
+    kept = (model / "cascade" / "cascade.json").read_bytes()
+    (model / "cascade").rename(model / "elsewhere")
+    try:
+        with pytest.raises(
+            UserError, match=r"^9 videos came, expected at least 20 to choose on, so nothing was chan"
+        ):
+            call("calibrate", model, model.parent / "val.csv", "--root", "/", *QUICK)
+        assert not (model / "cascade").exists()
+    finally:
+        (model / "elsewhere").rename(model / "cascade")
+    assert (model / "cascade" / "cascade.json").read_bytes() == kept

@@ -54,6 +54,16 @@ def test_what_is_no_name_on_the_hub_stays_here(here: Path, name: str, said: str)
         assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_training_that_was_stopped_is_gone_on_with(here: Path) -> None:
+    checkpoint = here / "runs" / "quick" / "tcnn" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    with pytest.raises(
+        UserError, match=r"the training in runs/quick has not come to the end .* with --resume"
+    ):
+        load("runs/quick")
+
+
 @pytest.mark.parametrize("name", ["anna/kitchen-actions", "a_b/c.d", "nobody/quick"])
 def test_what_can_only_be_on_the_hub(here: Path, name: str) -> None:
     assert is_on_hub(name)

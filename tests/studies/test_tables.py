@@ -18,6 +18,7 @@ from peakzoom.studies.tables import (
     COMPARISON_COLUMNS,
     Cost,
     TableRow,
+    shown_table,
     to_markdown,
     write_rows,
 )
@@ -62,7 +63,7 @@ def cells(markdown: str) -> list[list[str]]:
 
 
 def test_comparison_as_written_by_hand() -> None:
-    assert to_markdown([ALONE, SPATIAL], COMPARISON_COLUMNS, ["One note.", "Another."]) == (
+    assert to_markdown([shown_table([ALONE, SPATIAL], COMPARISON_COLUMNS)], ["One note.", "Another."]) == (
         "| network | accuracy, % | 95% interval | NLL, nats | G multiply-adds | M parameters | ms a clip "
         "| difference, points | p |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
@@ -74,7 +75,7 @@ def test_comparison_as_written_by_hand() -> None:
 
 
 def test_ablation_leaves_what_is_not_there_empty() -> None:
-    head, _, alone, spatial = cells(to_markdown([ALONE, SPATIAL], ABLATION_COLUMNS, []))
+    head, _, alone, spatial = cells(shown_table([ALONE, SPATIAL], ABLATION_COLUMNS).to_markdown())
     assert head[:6] == ["network", "O", "D", "C", "fused", "seed spread"]
     assert alone[:6] == ["T-CNN", "66.7", "", "", "66.7", "1.2"]
     assert spatial[:6] == ["T-CNN + spatial", "68.0", "61.0", "100.0", "70.0", ""]
@@ -84,13 +85,17 @@ def test_ablation_leaves_what_is_not_there_empty() -> None:
     "value,wanted", [(0.00001, "< 0.001"), (0.0123, "0.012"), (0.0996, "0.100"), (0.5, "0.50"), (1.0, "1.00")]
 )
 def test_p_values(value: float, wanted: str) -> None:
-    assert cells(to_markdown([replace(ALONE, test=replace(TEST, p=value))], ["p"], []))[2] == [wanted]
+    assert cells(shown_table([replace(ALONE, test=replace(TEST, p=value))], ["label", "p"]).to_markdown())[2][
+        1:
+    ] == [wanted]
 
 
 @pytest.mark.parametrize("value,wanted", [(0.0, "0.0"), (-0.04, "0.0"), (0.06, "+0.1"), (-12.34, "-12.3")])
 def test_differences(value: float, wanted: str) -> None:
     row = replace(ALONE, test=replace(TEST, difference=value))
-    assert cells(to_markdown([row], ["difference"], []))[2] == [f"{wanted} (-1.1 to +7.7)"]
+    assert cells(shown_table([row], ["label", "difference"]).to_markdown())[2][1:] == [
+        f"{wanted} (-1.1 to +7.7)"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,7 @@ def test_differences(value: float, wanted: str) -> None:
 def test_multiply_adds_have_four_figures(value: float, wanted: str) -> None:
     assert ALONE.cost is not None
     row = replace(ALONE, cost=replace(ALONE.cost, macs=value))
-    assert cells(to_markdown([row], ["macs"], []))[2] == [wanted]
+    assert cells(shown_table([row], ["label", "macs"]).to_markdown())[2][1:] == [wanted]
 
 
 def test_csv_keeps_every_digit(tmp_path: Path) -> None:

@@ -88,20 +88,27 @@ def calibrate(
         recognizer = _load(engine, run)
         videos = videos_to_score(run, data, reading, split)
         return calibrate_rejection(run, recognizer, videos, (averaged, workers), rejecting)
-    from peakzoom.evaluation.evaluate import score_videos
     from peakzoom.inference.early_exit import FOLDER, two_stages
 
     target = Path(run) / FOLDER
     _check(run, target, data, split)
     recognizer = _load(engine, run)
     two_stages(recognizer.engine)  # refuses what cannot stop half way
-    videos = _videos(run, data, reading, split)
+    scored = _scored(recognizer, _videos(run, data, reading, split), averaged, workers)
+    _choose_exit(recognizer, scored, (averaged, precision), loss, target)
+
+
+def _scored(recognizer: Recognizer, videos: VideoSet, averaged: Views, workers: int) -> Scored:
+    """Every view of the videos; UserError where they are too few to choose on."""
+    from peakzoom.evaluation.calibrate import expect_enough
+    from peakzoom.evaluation.evaluate import score_videos
+
+    expect_enough(len(videos.entries))
     scored = score_videos(recognizer, videos, averaged, workers)
     for problem in scored.problems:
         say(f"{problem.path}: {problem.reason}")
-    if not scored.predictions:
-        raise UserError("not one of the videos could be scored; run 'peakzoom data check' on them")
-    _choose_exit(recognizer, scored, (averaged, precision), loss, target)
+    expect_enough(len(scored.predictions))
+    return scored
 
 
 def _videos(run: str, data: Path | None, reading: DataOptions, split: str) -> VideoSet:

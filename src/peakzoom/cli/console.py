@@ -94,21 +94,37 @@ def show_table(
     """
     filled = [(name, *values) for name, *values in rows]
     names = max((cell_len(printable(row[0])) for row in filled), default=0)
-    unbounded = out_console.options.update(max_width=MOST)
-    for heads in (columns, [column.replace(" ", "\n") for column in columns]):
-        table = _table(title, heads, filled, strong)
-        natural = Measurement.get(out_console, unbounded, table).maximum
+    for heads in (columns, _broken(columns)):
+        table = _table(heads, filled, strong)
+        natural = _natural_width(table)
         if natural <= out_console.width:
             break
     first = max(LEAST, names, *(cell_len(line) for line in heads[0].split("\n")))
     if natural - first + LEAST > out_console.width:  # no room for names, however they are folded
         table.width = natural - first + min(first, 2 * LEAST)
     with results():
+        if title:  # a title of the table would be broken where the table is narrower
+            out_console.print(_line_by_line(title), style="table.title", soft_wrap=True)
         out_console.print(table, soft_wrap=table.width is not None)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], strong: str | None) -> Table:
-    table = Table(title=_line_by_line(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether :func:`show_table` shows this on the terminal without folding a name."""
+    return _natural_width(_table(_broken(columns), rows, None)) <= out_console.width
+
+
+def _broken(columns: Sequence[str]) -> list[str]:
+    """Heads broken at their spaces."""
+    return [column.replace(" ", "\n") for column in columns]
+
+
+def _natural_width(table: Table) -> int:
+    """Letters of its longest line, were the terminal as wide as anybody likes."""
+    return Measurement.get(out_console, out_console.options.update(max_width=MOST), table).maximum
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], strong: str | None) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         how: dict[str, Any] = (
             {"justify": "right", "no_wrap": True} if index else {"min_width": LEAST, "overflow": "fold"}

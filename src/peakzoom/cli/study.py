@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peakzoom.cli.console import print_result
+from peakzoom.cli.console import fits, print_result, show_table
 from peakzoom.cli.grouped import grouped
 from peakzoom.cli.inputs import names_of, whole_numbers
 from peakzoom.cli.options import (
@@ -271,6 +271,15 @@ def _folds(data: Path, reading: LayoutOptions, study: StudyOptions) -> tuple[Vid
 def _report(study: Study, rounds: int = 0) -> None:
     from peakzoom.studies.report import write_report
 
-    text, figure = write_report(study, rounds)
-    print_result(text)
-    print_result(f"Table: {study.out / 'table.md'} and .csv; figure: {figure}")
+    report = write_report(study, rounds)
+    title = "Fused accuracy in %, by row" if rounds else "Accuracy in %, by row and branch"
+    wide = fits(report.table.head, report.table.rows)
+    shown = report.table if wide else report.narrow
+    show_table(title, shown.head, shown.rows)
+    if report.pairs and wide:
+        show_table("Each row against its baseline", report.pairs.head, report.pairs.rows)
+    print_result("\n".join(report.notes if wide else report.notes[:1]))
+    more = "" if wide else "with all columns and tests"
+    print_result(
+        f"Table{', ' * bool(more)}{more}: {study.out / 'table.md'} and .csv; figure: {report.figure}"
+    )

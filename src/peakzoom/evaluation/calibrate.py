@@ -19,6 +19,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.inference.temperature import LEAST, tempered
 from peakzoom.model.load import digest
 from peakzoom.utils.durable import write_csv, write_text
+from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.utils.words import counted
 from peakzoom.video.sampling import Views
@@ -28,6 +29,7 @@ STAGE1_VIEWS = (0, 1, 2, 3, 5, 8, 12, 20)  # that are tried, and all views
 LEADS = (0.0, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)
 REPLAYS = 2000  # of a calibration, videos times orders of their views, where there are fewer videos
 CHUNK = 64  # videos whose scores are added up at once
+FEWEST = 20  # videos: of fewer, even with no prediction changed more than 14% may change (95%)
 SURE = 1.645  # standard errors that a mean is below with 95% probability
 TEMPERATURES = np.geomspace(0.05, 5.0, 93)  # tried, of the full test's scores
 
@@ -183,6 +185,19 @@ def fitted_temperature(scores: np.ndarray, labels: np.ndarray) -> float | None:
     return (
         found if TEMPERATURES[0] < found < TEMPERATURES[-1] and (scores.argmax(1) != labels).any() else None
     )
+
+
+def expect_enough(videos: int) -> None:
+    """Refuse to choose on videos that are too few for it.
+
+    Raises:
+        UserError: so they are.
+    """
+    if videos < FEWEST:
+        raise UserError(
+            f"{counted(videos, 'video')} came, expected at least {FEWEST} to choose on, so nothing was changed: name "
+            "further labelled videos as DATA, or train with a larger --val-fraction"
+        )
 
 
 def surprise(scores: np.ndarray, labels: np.ndarray) -> float:

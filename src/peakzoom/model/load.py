@@ -42,6 +42,11 @@ def find_model(path: str | Path) -> Path:
             return folder / inner
     if not folder.exists():
         raise missing(path, "a run folder of 'peakzoom train' or a saved model")
+    if any(folder.glob("*/checkpoints/*.ckpt")):
+        raise UserError(
+            f"the training in {path} has not come to the end of its first stage, where the model is saved: the command "
+            "that began it goes on with --resume"
+        )
     raise UserError(f"{path} holds no trained model: no {WEIGHTS} in it, in joint/best or in tcnn/best")
 
 

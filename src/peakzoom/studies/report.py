@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,8 +17,13 @@ from peakzoom.studies.study import Study
 from peakzoom.studies.tables import (
     ABLATION_COLUMNS,
     COMPARISON_COLUMNS,
+    NARROW,
     Cost,
+    Table,
     TableRow,
+    shown_difference,
+    shown_p,
+    shown_table,
     to_markdown,
     write_rows,
 )
@@ -28,15 +34,23 @@ from peakzoom.utils.errors import UserError, printable
 from peakzoom.utils.words import counted
 
 
-def write_report(study: Study, rounds: int = 0) -> tuple[str, Path]:
+@dataclass(frozen=True)
+class StudyReport:
+    """The table of a study as it was written, and what a terminal shows of it."""
+
+    table: Table
+    narrow: Table  # fewer columns of the same rows, for 80 characters
+    pairs: Table | None  # each row against its baseline, video by video; None where no row has one
+    notes: list[str]
+    figure: Path
+
+
+def write_report(study: Study, rounds: int = 0) -> StudyReport:
     """Write the table of a study, over the folds and seeds that all arms have: ``table.md`` and ``.csv``, a figure.
 
     Args:
         study: whose.
         rounds: clips timed of each network; 0 leaves costs out, and makes the table and figure of an ablation.
-
-    Returns:
-        The table in Markdown, and the figure's file.
 
     Raises:
         UserError: no fold and seed has every row yet.
@@ -46,18 +60,27 @@ def write_report(study: Study, rounds: int = 0) -> tuple[str, Path]:
         raise UserError("no fold has every row of the table yet: go on with the same command")
     measured = costs(study.arms, study.recipe, study.data.classes, rounds) if rounds else {}
     rows = table(kept, study.arms, measured)
-    notes = [*_how(study, kept), *_comparisons(kept, study.arms)]
+    columns = COMPARISON_COLUMNS if measured else ABLATION_COLUMNS
+    pairs, notes = _pairs(kept, study.arms), [*_how(study, kept)]
+    if pairs:
+        notes.append(
+            "The second table has each row against its baseline: by how much the mean negative log-likelihood of the "
+            "label is less, over videos, on how many of them it is better and worse, and the difference in points over "
+            "whole groups of videos, where they have groups."
+        )
     if measured:
         notes.append(
-            f"Milliseconds: forward alone, batch 1, median and range of {rounds} rounds, the networks in turn, "
-            f"cpu, {torch.get_num_threads()} threads."
+            f"Milliseconds: forward alone, batch 1, median and range of {counted(rounds, 'round')}, the networks in "
+            f"turn, cpu, {counted(torch.get_num_threads(), 'thread')}."
         )
-    text = to_markdown(rows, COMPARISON_COLUMNS if measured else ABLATION_COLUMNS, notes)
-    write_text(study.out / "table.md", text)
+    shown = shown_table(rows, columns)
+    write_text(study.out / "table.md", to_markdown([shown, *([pairs] if pairs else [])], notes))
     write_rows(study.out / "table.csv", rows)
     figure = study.out / ("cost.png" if measured else "ablation.png")
     (plot_cost if measured else plot_ablation)(rows, figure)
-    return text, figure
+    return StudyReport(
+        shown, shown_table(rows, [each for each in columns if each in NARROW], NARROW), pairs, notes, figure
+    )
 
 
 def costs(arms: Sequence[Arm], recipe: Recipe, classes: Sequence[str], rounds: int) -> dict[Key, Cost]:
@@ -107,7 +130,7 @@ def _how(study: Study, kept: Sequence[ArmPrediction]) -> Iterator[str]:
     pre, views = study.recipe.preprocess, study.views
     yield (
         f"{counted(len(folds), 'fold')} ({printable(', '.join(folds))}), {counted(videos, 'test video')}, "
-        f"seeds {', '.join(map(str, seeds))}; "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}; "
         f"recipe {study.recipe.name}, {pre.frames} x {pre.size} x {pre.size}, {views.clips} x "
         f"{views.crops} views. Every row is trained in two stages of the same length; the first is shared."
     )
@@ -123,25 +146,30 @@ def _how(study: Study, kept: Sequence[ArmPrediction]) -> Iterator[str]:
         yield f"Left out, because not every row has their fold and seed: {left} of {len(trainings)} trainings."
 
 
-def _comparisons(kept: Sequence[ArmPrediction], arms: Sequence[Arm]) -> Iterator[str]:
+def _pairs(kept: Sequence[ArmPrediction], arms: Sequence[Arm]) -> Table | None:
     """What the table does not show of a row and its baseline: likelihoods, and the test by whole groups."""
     found, labels = results(kept), {arm.key: arm.label for arm in arms}
+    rows = []
     for arm in arms:
         if arm.baseline is None:
             continue
         result, alone = found[arm.key], found[arm.baseline]
-        pair = f"{arm.label} against {labels[arm.baseline]}"
         nats = result.compare_likelihoods(alone)
-        yield (
-            f"NLL (mean negative log-likelihood of the label), {pair}: "
-            f"{-nats.difference:+.3f} nats ({-nats.interval[1]:+.3f} to {-nats.interval[0]:+.3f}), p = {nats.p:.3f} "
-            f"over videos; {nats.better} better, {nats.worse} worse."
-        )
-        if all(result.groups) and len(set(result.groups)) > 1:
-            test = result.compare(alone, by_groups=True)
-            low, high = test.interval
-            yield (
-                f"By whole groups ({test.count}), {pair}: {test.difference:+.1f} points "
-                f"({low:+.1f} to {high:+.1f}), p = {test.p:.3f}; {counted(test.better, 'video')} better, "
-                f"{test.worse} worse."
+        grouped = all(result.groups) and len(set(result.groups)) > 1
+        by_groups = result.compare(alone, by_groups=True) if grouped else None
+        low, high = nats.interval
+        rows.append(
+            (
+                f"{arm.label} against {labels[arm.baseline]}",
+                f"{nats.difference:+.3f} ({low:+.3f} to {high:+.3f})",
+                shown_p(nats),
+                f"{nats.better}, {nats.worse}",
+                shown_difference(by_groups) if by_groups else "",
+                shown_p(by_groups) if by_groups else "",
             )
+        )
+    return (
+        Table(("row", "NLL less, nats", "p", "better, worse", "by groups, points", "p"), tuple(rows))
+        if rows
+        else None
+    )

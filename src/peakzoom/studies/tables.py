@@ -6,7 +6,7 @@ percent in the Markdown; differences are in points everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,12 +67,14 @@ def _milliseconds(cost: Cost) -> str:
     return f"{median} ({low} to {high})"
 
 
-def _difference(test: PairedTest) -> str:
+def shown_difference(test: PairedTest) -> str:
+    """In points, with its interval."""
     low, high = test.interval
     return f"{_points(test.difference)} ({_points(low)} to {_points(high)})"
 
 
-def _p(test: PairedTest) -> str:
+def shown_p(test: PairedTest) -> str:
+    """A p value with as many digits as mean something."""
     return "< 0.001" if test.p < 0.001 else f"{test.p:.3f}" if test.p < 0.1 else f"{test.p:.2f}"
 
 
@@ -100,24 +102,51 @@ TABLE_COLUMNS: dict[str, tuple[str, Callable[[TableRow], str]]] = {
     "macs": ("G multiply-adds", _of_cost(lambda cost: _figures(cost.macs, 4))),
     "parameters": ("M parameters", _of_cost(lambda cost: _figures(cost.parameters / 1e6, 3))),
     "ms": ("ms a clip", _of_cost(_milliseconds)),
-    "difference": ("difference, points", _of_test(_difference)),
-    "p": ("p", _of_test(_p)),
+    "difference": ("difference, points", _of_test(shown_difference)),
+    "p": ("p", _of_test(shown_p)),
 }
 
 # Columns of the paper's Tables 2 and 3, and of Table 4.
 COMPARISON_COLUMNS = ("label", "accuracy", "interval", "nll", "macs", "parameters", "ms", "difference", "p")
 ABLATION_COLUMNS = ("label", *BRANCHES, "fused", "spread", "interval", "nll", "difference", "p")
+# Heads of those that a terminal of 80 columns shows; G are multiply-adds in 10^9.
+NARROW = {
+    "label": "network",
+    "accuracy": "accuracy",
+    "fused": "fused",
+    "interval": "95% interval",
+    "macs": "G",
+    "difference": "difference",
+    "p": "p",
+}
 
 
-def to_markdown(rows: Sequence[TableRow], columns: Sequence[str], notes: Sequence[str]) -> str:
-    """A table in GitHub's Markdown, of some of ``TABLE_COLUMNS``, with the notes as paragraphs below it."""
-    lines = [
-        [TABLE_COLUMNS[name][0] for name in columns],
-        ["---" if name == "label" else "---:" for name in columns],
-        *([TABLE_COLUMNS[name][1](row) for name in columns] for row in rows),
-    ]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return "\n\n".join([table, *notes]) + "\n"
+@dataclass(frozen=True)
+class Table:
+    """A head and rows as they are shown; the first column names the row."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def to_markdown(self) -> str:
+        """As GitHub reads it, without a line end behind it."""
+        marks = ("---", *("---:" for _ in self.head[1:]))
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (self.head, marks, *self.rows))
+
+
+def shown_table(
+    rows: Sequence[TableRow], columns: Sequence[str], heads: Mapping[str, str] | None = None
+) -> Table:
+    """Some of ``TABLE_COLUMNS``, under heads of their own or others."""
+    return Table(
+        tuple(heads[name] if heads else TABLE_COLUMNS[name][0] for name in columns),
+        tuple(tuple(TABLE_COLUMNS[name][1](row) for name in columns) for row in rows),
+    )
+
+
+def to_markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Tables in GitHub's Markdown, with the notes as paragraphs below them."""
+    return "\n\n".join([*(table.to_markdown() for table in tables), *notes]) + "\n"
 
 
 def write_rows(file: Path, rows: Sequence[TableRow]) -> None:

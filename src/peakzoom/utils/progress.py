@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -30,7 +31,10 @@ def progress_bar(title: str, show: bool | Progress = True) -> Iterator[Progress]
     if callable(show):
         yield show
         return
-    from tqdm.auto import tqdm
+    with warnings.catch_warnings():
+        # A notebook without ipywidgets: the bar is drawn as text, one line, and nothing has to be installed.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
 
     with tqdm(desc=title, leave=False, dynamic_ncols=True, disable=not (show and is_watched())) as bar:
 

@@ -61,16 +61,33 @@ def rgb_frame(
 ) -> av.VideoFrame:
     """A frame in RGB, 8 bits, from 0 to 255, of the same or another (height, width)."""
     height, width = size or (None, None)
-    return reformatter.reformat(
-        frame,
-        width=width,
-        height=height,
-        format="rgb24",
-        src_colorspace=nearest_matrix(frame),
-        interpolation="BILINEAR",  # reaches wider as the frame shrinks; FAST_BILINEAR does not, and aliases
-        dst_color_range=ColorRange.JPEG,  # RGB from 0 to 255
-        threads=1,
-    )
+    with stating_nearest_matrix(frame):
+        return reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            interpolation="BILINEAR",  # reaches wider as the frame shrinks; FAST_BILINEAR does not, and aliases
+            dst_color_range=ColorRange.JPEG,  # RGB from 0 to 255
+            threads=1,
+        )
+
+
+@contextmanager
+def stating_nearest_matrix(frame: av.VideoFrame) -> Iterator[None]:
+    """In the block the frame states the nearest matrix that the converter knows; afterwards its own again.
+
+    ``src_colorspace`` of the converter would do without this, but PyAV before 18 takes no BT.2020 there.
+    """
+    stated, nearest = frame.colorspace, nearest_matrix(frame)
+    if nearest is None:
+        yield
+        return
+    frame.colorspace = nearest
+    try:
+        yield
+    finally:
+        frame.colorspace = stated
 
 
 @contextmanager

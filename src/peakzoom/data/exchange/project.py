@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from peakzoom.data.entries import Problem
 from peakzoom.utils.words import counted
 
+PLURALS = {"label of other view": "labels of other views"}
 Unit = Literal["seconds", "frames", "ticks"]
 
 
@@ -97,7 +98,9 @@ class Project:
         if boxes := sum(len(span.boxes) for video in self.videos for span in video.boxed):
             found.append(f"{counted(boxes, 'box')} are places for 'evaluate --places' and not trained on")
         if left := ", ".join(
-            counted(number, name) for name, number in sorted(self.left_out.items()) if number
+            counted(number, name, PLURALS.get(name, ""))
+            for name, number in sorted(self.left_out.items())
+            if number
         ):
             found.append(f"left out, for peakzoom has no place for it: {left}")
         return found
