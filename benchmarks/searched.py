@@ -67,7 +67,7 @@ def against_random(data: str, out: Path, options: argparse.Namespace) -> None:
             peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
             found.write_bytes((run / "architecture.json").read_bytes())
         files += [found, drawn]
-    words = [data, str(out / "study"), "--models", ",".join(map(str, files)), "--spatial", "none"]
+    words = [data, "--out", str(out / "study"), "--models", ",".join(map(str, files)), "--spatial", "none"]
     words += [*CLIPS, *SCRATCH, "--seeds", ",".join(map(str, options.seeds))]
     words += ["--epochs", str(options.epochs), "--joint-epochs", "1", "--equal", "epochs"]
     peakzoom("compare", *words, *(word for fold in options.fold for word in ("--fold", fold)))

@@ -842,13 +842,16 @@ def test_compare(
     call: Call, clips: Path, clip_data: VideoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = sorted({entry.group for entry in clip_data.entries if entry.group is not None})
-    command = ("compare", clips / "clips.csv", "--out", tmp_path / "study", "--models", "tcnn_xs,c3d", *TINY)
+    plan = tmp_path / "mine.json"
+    plan.write_text('{"stem": 24, "stages": [{"channels": 48, "dilations": [0, 2], "stride": [2, 2]}]}')
+    models = f"tcnn_xs,{plan}"
+    command = ("compare", clips / "clips.csv", "--out", tmp_path / "study", "--models", models, *TINY)
     command += ("--spatial", "tcnn_xs", "--cost", 0.02, "--rounds", 1, "--fold", ",".join(groups[:3]))
     first = call(*command)
     assert first.code == 0 and "3 of 3 trainings" in first.err
     with (tmp_path / "study" / "table.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["label"].split(" x ")[0] for row in rows] == ["tcnn_xs", "tcnn_xs", "c3d"]
+    assert [re.split(" x |-", row["label"])[0] for row in rows] == ["tcnn_xs", "tcnn_xs", "mine"]
     assert [row["label"].endswith("+ spatial") for row in rows] == [False, True, False]
     table = (tmp_path / "study" / "table.md").read_text(encoding="utf-8")
     assert "Milliseconds: forward alone" in table and all(row["label"] in table for row in rows)
