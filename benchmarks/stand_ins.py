@@ -80,6 +80,8 @@ def stand_in(table: Shapes) -> bytes:
         for number, (name, shape) in enumerate(sorted(table.items()))
     }
     for name, shape in table.items():
+        if name.endswith("_index"):  # of Swin3D's tables of relative positions
+            state[name] = torch.zeros(shape, dtype=torch.int64)
         if shape[:1] in ((400,), (174,)):  # a classifier that prefers some class
             state[name] = (
                 torch.linspace(-1, 1, shape[0]).view(-1, *[1] * (len(shape) - 1)).expand(shape).clone()
