@@ -184,7 +184,8 @@ class Study:
 
     def steps(self, fold: int, stage: StageSettings, epochs: float) -> int:
         inside = len(self.clips.rows) - len(self.tested[fold])
-        return round(epochs * max(stage.min_steps, stage.epochs * inside // self.recipe.batch_size))
+        whole = epochs * max(stage.min_steps, stage.epochs * inside // self.recipe.batch_size)
+        return round(whole * self.asked.share)
 
     def total(self, row: Row, stage: StageSettings) -> float:
         """Passes of a row's training, all folds together."""
@@ -376,6 +377,7 @@ def main() -> None:
         "--label", default="start", help="what the rows call the weights that they start from"
     )
     parser.add_argument("--folds", type=int, help="the first so many, in place of all")
+    parser.add_argument("--share", type=float, default=1.0, help="of all steps, to try the rows on a CPU")
     parser.add_argument("--together", type=int, default=10, help="trainings at a time in a process")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=600)

@@ -15,7 +15,7 @@ from pathlib import Path
 from blocks import Table, markdown, number, read_tables, replaced
 from charts import engines_chart, growth_chart
 from matplotlib.figure import Figure
-from results_tables import networks, pairs, pointing, real
+from results_tables import native, networks, pairs, pointing, real
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, LOGS = ROOT / "docs", ROOT / "benchmarks"
@@ -82,6 +82,7 @@ BLOCKS: dict[str, dict[str, Callable[[Tables], Lines]]] = {
         "pairs": lambda _: pairs(),
         "networks": lambda _: networks(),
         "quickstart": quickstart,
+        "native": lambda _: native(),
         "pointing": lambda log: pointing(log["named"].rows),
     },
 }

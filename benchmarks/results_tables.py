@@ -121,6 +121,55 @@ def networks() -> list[str]:
     return markdown(["network", "width", "from", "UT-Interaction", "NLL", "Weizmann", "NLL"], rows)
 
 
+def said(p: float) -> str:
+    return f"p {small(p)}" if p < 0.001 else f"p = {small(p)}"
+
+
+ZOOMED = {"from the input": "the input, 96 pixels", "from native frames": "`--zoom-source native`"}
+
+
+def native() -> list[str]:
+    """Small actions at 1080 lines: what the zoomed video is read from, and the second row less the first."""
+    rows, by_arm = [], {name: [row for row in stored("native") if row["variant"] == name] for name in ZOOMED}
+    for name, found in by_arm.items():
+        right, nats, groups = outcomes(found)
+        low, high = bootstrap_interval(right, groups)
+        means = {
+            key: np.mean([row[key] for row in found])
+            for key in ("highest", "enlarged", "G multiply-adds", "decoding ms", "network ms")
+        }
+        branches = [
+            np.mean([row["branches"][each] for row in found]) for each in ("original", "discriminative")
+        ]
+        rows.append([
+            f"{ZOOMED[name]}" + (f", {found[0]['zoom source']} times as large" if found[0]["zoom source"] > 1 else ""),
+            f"{100 * right.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})", f"{nats.mean():.3f}",
+            *(f"{each:.1f}" for each in branches), f"{means['highest']:.0f}", f"{means['enlarged']:.1f}x",
+            f"{means['G multiply-adds']:.2f}", f"{means['decoding ms']:.0f}, {means['network ms']:.0f}",
+        ])  # fmt: skip
+    second, first = by_arm["from native frames"], by_arm["from the input"]
+    points, nats_less, groups, _ = differences(second, first)
+    right, less = paired_test(points, groups), paired_test(nats_less, groups)
+    header = [
+        "zoomed video read from",
+        "accuracy",
+        "NLL",
+        "O",
+        "D",
+        "peak on the part",
+        "D enlarges it",
+        "G",
+        "ms",
+    ]
+    return [
+        *markdown(header, rows),
+        "",
+        f"Native less input: {right.difference:+.1f} points ({right.interval[0]:+.1f} to {right.interval[1]:+.1f}, "
+        f"{said(right.p)}; {right.better} clips better, {right.worse} worse), {less.difference:+.3f} nats "
+        f"({less.interval[0]:+.3f} to {less.interval[1]:+.3f}, {said(less.p)}).",
+    ]
+
+
 def pointing(log: Sequence[Row]) -> list[str]:
     """Where the class maps are high, from the weights of the package, and from scratch for the smallest network."""
     peak = "highest peak (hand, head, foot)"

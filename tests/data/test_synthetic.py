@@ -51,7 +51,15 @@ def test_same_specification_same_pixels(action: str, difficulty: float) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 8}, {"performer": 4}, {"background": 3}, {"world": 1}, {"difficulty": 0.6}, {"action": "nod"}],
+    [
+        {"seed": 8},
+        {"performer": 4},
+        {"background": 3},
+        {"world": 1},
+        {"difficulty": 0.6},
+        {"action": "nod"},
+        {"stature": 0.5},
+    ],
 )
 def test_every_field_matters(change: dict) -> None:
     spec = ClipSpec("wave", performer=3, background=2, seed=7, difficulty=0.4, **SMALL)
@@ -72,6 +80,16 @@ def test_pairs_differ_in_the_telling_part_only(pair: tuple[str, str], difficulty
     assert not (differs & ~near).any()
     assert near.mean() < 0.08  # the part is small ...
     assert differs.sum(axis=(1, 2)).max() > 30  # ... and plain at full size
+
+
+@pytest.mark.parametrize("stature", [0.25, 0.5, 0.9])
+def test_parts_are_as_much_smaller_as_people_are(stature: float) -> None:
+    for seed in range(4):
+        spec = ClipSpec("wave", performer=seed, background=seed, seed=seed, height=192, width=256)
+        _, _, radius = telling_parts(spec)[0]
+        _, centres, smaller = telling_parts(replace(spec, stature=stature))[0]
+        assert smaller == pytest.approx(stature * radius, rel=1e-6)
+        assert (centres > 0).all() and (centres < (256, 192)).all()
 
 
 @pytest.mark.parametrize("action", list(ACTIONS))
@@ -172,6 +190,8 @@ def test_more_clips_keep_the_first(dataset: tuple[Path, list[tuple[int, int]]], 
         ({"classes": ["wave", "wave"]}, "once"),
         ({"height": 47}, "even"),
         ({"difficulty": 1.5}, "difficulty"),
+        ({"stature": 0.0}, "stature"),
+        ({"stature": 1.1}, "stature"),
         ({"frames": 0}, "positive"),
         ({"fps": 0.0}, "positive"),
         ({"performers": 1}, "more performers"),

@@ -231,6 +231,10 @@ class SyntheticOptions:
     together: Annotated[
         int, typer.Option(min=1, max=3, help="Actions that a clip shows at once, at most; for --multi-label.")
     ] = 1
+    stature: Annotated[
+        float,
+        typer.Option(help="Factor on how tall people are, above 0 up to 1, for actions that are small."),
+    ] = 1.0
 
 
 @grouped

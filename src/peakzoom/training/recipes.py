@@ -100,6 +100,8 @@ class Recipe:
             at the end (Hu et al., 2022); 0: none.
         checkpoint: a transformer computes what is inside its layers once more for the gradient, which takes a third
             more time and far less memory.
+        stochastic_depth: how often a transformer's last block is left out of a clip in training, earlier ones less
+            often (:mod:`peakzoom.model.backbones.depth`); networks without such blocks are trained as they are.
         distill: weight of the loss by which the original branch learns from the fused prediction.
         architecture: of the model "architecture", its plan as JSON (:mod:`peakzoom.model.backbones.architecture`).
         native_source: ``preprocess.zoom_source`` becomes the factor at which frames are as large as the median training
@@ -131,6 +133,7 @@ class Recipe:
     average: float = 0.0
     frozen_views: int = 0
     lora: int = 0
+    stochastic_depth: float = 0.0
     distill: float = 0.0
     checkpoint: bool = False
     native_source: bool = False
@@ -161,6 +164,7 @@ LEFT_OUT: dict[str, Any] = {
     "average": 0,
     "frozen_views": 0,
     "lora": 0,
+    "stochastic_depth": 0,
     "distill": 0,
     "checkpoint": False,
     "native_source": False,
@@ -201,7 +205,7 @@ RANGES: dict[str, Range] = {
         ("min_steps", "final_lr", "weight_decay", "class_balance", "quiet", "distill"), NOT_NEGATIVE
     ),
     **dict.fromkeys(("frozen_views", "lora", "batch_augment.mixup", "batch_augment.cutmix"), NOT_NEGATIVE),
-    **dict.fromkeys(("warmup", "label_smoothing", "dropout", "erase", "average"), SHARE),
+    **dict.fromkeys(("warmup", "label_smoothing", "dropout", "erase", "average", "stochastic_depth"), SHARE),
     "batch_augment.operations": ("from 0 to 10", lambda value: 0 <= value <= 10),
     "batch_augment.magnitude": ("from 1 to 29", lambda value: 1 <= value <= 29),
     "batch_augment.erasing": CHANCE,
@@ -363,6 +367,7 @@ def finetune() -> Recipe:
         recipe,
         name="finetune",
         average=0.999,
+        stochastic_depth=0.1,
         tcnn=replace(recipe.tcnn, epochs=30, lr=5e-4, **gentle),
         joint=replace(recipe.joint, epochs=15, lr=2e-4, **gentle),
         preprocess=Preprocess(),

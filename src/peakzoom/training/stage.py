@@ -31,7 +31,14 @@ from peakzoom.training.lora import add_lora
 from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe, StageSettings
-from peakzoom.training.start import build, checkpoint_gradients, class_weights, set_start, start_at_shares
+from peakzoom.training.start import (
+    build,
+    checkpoint_gradients,
+    class_weights,
+    leave_out_blocks,
+    set_start,
+    start_at_shares,
+)
 from peakzoom.training.time_left import TimeLeft
 from peakzoom.utils.errors import UserError, WorkerGone
 from peakzoom.utils.memory import keep_freed_memory
@@ -98,6 +105,8 @@ def build_stage(stage: StageRun, classes: Sequence[str]) -> Training:
     set_start(model, options, before, recipe.preprocess)
     if recipe.checkpoint:
         checkpoint_gradients(model)
+    if recipe.stochastic_depth and not recipe.frozen_views:
+        leave_out_blocks(model, recipe.stochastic_depth)
     if recipe.lora:
         add_lora(model, recipe.lora)
     elif recipe.frozen_views:

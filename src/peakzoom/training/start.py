@@ -95,6 +95,15 @@ def checkpoint_gradients(model: PeakZoom) -> None:
     do()
 
 
+def leave_out_blocks(model: PeakZoom, rate: float) -> None:
+    """Stochastic depth in training, where the backbone has blocks for it; where it has none, that is logged."""
+    do = getattr(model.backbone, "leave_out_blocks", None)
+    if do is None or not do(rate):
+        log.info(
+            f"stochastic_depth {rate:g} plays no part: {model.backbone_name} has no blocks that it leaves out"
+        )
+
+
 def resolved(options: Options, recipe: Recipe) -> Options:
     """The options with the ``init`` that they come to, which is None no more in a training of stage 1 by itself.
 

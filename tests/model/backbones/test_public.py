@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import shutil
-import sys
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 import torch
-from published import (
-    Shapes,
-    i3d_port,
-    mit_han_lab,
-    mmaction2,
-    r2plus1d_table,
-    r3d_table,
-    s3d_table,
-    slowfast_table,
-    timesformer,
-    torchvision_resnet50,
-    videomae,
-    vivit,
-    vjepa2,
-)
+from published import r3d_table
+from stand_ins import TABLES, Server, has_torchvision, stand_in
 
-from peakzoom.cli import main
 from peakzoom.data.entries import VideoSet
-from peakzoom.inference.recognizer import load
-from peakzoom.model import BACKBONES, PeakZoom, public
+from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import TORCHVISION
-from peakzoom.model.load import find_model, read_model
 from peakzoom.model.public import find_public, public_weights, weights_file
 from peakzoom.model.weights import load_weights
 from peakzoom.training.recipes import finetune, paper
@@ -47,160 +25,14 @@ from peakzoom.utils.download import cached_file, fetch
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
 
-TABLES: dict[str, Callable[[], Shapes]] = {
-    "kinetics400/r3d_18": r3d_table,
-    "kinetics400/r2plus1d_18": r2plus1d_table,
-    "kinetics400/tsn": lambda: mit_han_lab(False),
-    "kinetics400/tsm": lambda: mit_han_lab(True),
-    "kinetics400/tsn-openmmlab": lambda: mmaction2(False),
-    "kinetics400/tsm-openmmlab": lambda: mmaction2(True),
-    "kinetics400/i3d": lambda: i3d_port(400),
-    "kinetics400/s3d": s3d_table,
-    "kinetics400/slowfast_r50": slowfast_table,
-    "imagenet/tsn": torchvision_resnet50,
-    "imagenet/tsm": torchvision_resnet50,
-    "imagenet/trn": torchvision_resnet50,
-    "kinetics400/videomae_s": lambda: videomae(384, 12),
-    "kinetics400/videomae_b": lambda: videomae(768, 12),
-    "kinetics400/videomae_l": lambda: videomae(1024, 24),
-    "kinetics400/timesformer": timesformer,
-    "kinetics400/vivit": vivit,
-    "ssv2/videomae_b": lambda: videomae(768, 12, 174),
-    "ssv2/vjepa2_l": vjepa2,
-}
 CLASSES = {"kinetics400": 400, "ssv2": 174, "imagenet": 0}
 LARGE = ("mae_b", "mae_l", "timesformer", "vivit", "vjepa2_l")
-SMALL = ["--size", 32, "--set", "preprocess.frames=4", "--set", "preprocess.short_side=none"]
-SHORT = [
-    "--set",
-    "accelerator=cpu",
-    "--workers",
-    0,
-    "--val-fraction",
-    0,
-    "--epochs",
-    1,
-    "--joint-epochs",
-    1,
-    "--batch-size",
-    9,
-]
-
-
-def stand_in(table: Shapes) -> bytes:
-    """A file of these names and shapes in which every tensor has one value of its own, and few bytes."""
-    state = {
-        name: torch.tensor(0) if shape == () else torch.tensor([1 + number / 1000]).expand(shape)
-        for number, (name, shape) in enumerate(sorted(table.items()))
-    }
-    for name, shape in table.items():
-        if shape[:1] in ((400,), (174,)):  # a classifier that prefers some class
-            state[name] = (
-                torch.linspace(-1, 1, shape[0]).view(-1, *[1] * (len(shape) - 1)).expand(shape).clone()
-            )
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    return stream.getvalue()
-
-
-class Server(ThreadingHTTPServer):
-    """Gives files by path, all or from a byte on; counts, and may break off after so many bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.asked: Counter[str] = Counter()
-        self.breaks_after: int | None = None
-        self.ranges: list[str | None] = []
-
-    @property
-    def at(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked[self.path] += 1
-        self.server.ranges.append(self.headers.get("Range"))
-        data = self.server.files.get(self.path)
-        if data is None:
-            self.send_error(404)
-            return
-        begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        if begin >= len(data):
-            self.send_error(416)
-            return
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(data) - begin))
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
-        self.end_headers()
-        end = None if self.server.breaks_after is None else begin + self.server.breaks_after
-        self.wfile.write(data[begin:end])
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with Server() as served:
-        thread = threading.Thread(target=served.serve_forever, daemon=True)
-        thread.start()
-        yield served
-        served.shutdown()
-
-
-@pytest.fixture
-def table(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The package's table, its addresses those of a server that has a stand-in of every file."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    text = (public.FOLDER / "public.toml").read_text("utf-8")
-    for name, entry in public_weights().items():
-        if entry.network in TORCHVISION:
-            continue
-        path = "/" + entry.address.split("://")[1].replace(".safetensors", ".bin")  # which can have few bytes
-        if path not in server.files:
-            server.files[path] = stand_in(TABLES[name]())
-            text = text.replace(entry.address, server.at + path)
-            if entry.digits:
-                text = text.replace(
-                    f'"{entry.digits}"', f'"{hashlib.sha256(server.files[path]).hexdigest()[:8]}"'
-                )
-    (folder / "public.toml").write_text(text, "utf-8")
-    for classes in public.FOLDER.glob("*.txt"):
-        shutil.copy(classes, folder)
-    monkeypatch.setattr(public, "FOLDER", folder)
-    public_weights.cache_clear()
-    yield server
-    public_weights.cache_clear()
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
-    def run(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["peakzoom", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return int(left.value.code or 0), said.out + said.err
-
-    return run
-
 
 # The table -----------------------------------------------------------------------------------------------------------
 
 
 def test_every_line_can_be() -> None:
-    by_torchvision = {name for name, entry in public_weights().items() if entry.network in TORCHVISION}
-    assert set(public_weights()) == set(TABLES) | by_torchvision
+    assert set(public_weights()) == set(TABLES)
     for name, entry in public_weights().items():
         assert entry.network in BACKBONES and name.partition("/")[2].startswith(entry.network)
         assert entry.address.startswith("https://") and entry.digits in entry.address.rpartition("/")[2]
@@ -225,6 +57,8 @@ def test_every_line_can_be() -> None:
 def test_every_file_loads_whole(table: Server, name: str) -> None:
     """Each tensor of the network has the value that one tensor of the file has, and no two have the same."""
     entry = public_weights()[name]
+    if entry.network in TORCHVISION and not has_torchvision():
+        pytest.skip("torchvision does not import here")
     if entry.classes:
         network = entry.model().backbone
     else:
@@ -233,7 +67,7 @@ def test_every_file_loads_whole(table: Server, name: str) -> None:
     own = {
         key: value
         for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked") and not key.startswith("fc.")
+        if value.is_floating_point() and not key.startswith("fc.")
     }
     new = {key for key in own if key.split(".")[0] in getattr(network, "new_parts", ())}
     values = [float(value.flatten()[0]) for key, value in own.items() if key not in new]
@@ -264,51 +98,6 @@ def test_predicts_without_training(
     assert code == 2 and "did you mean kinetics400/r2plus1d_18?" in said
     code, said = call("weights")
     assert code == 0 and all(name in said for name in TABLES) and said.count(" yes ") == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "kinetics400/r3d_18",
-        "kinetics400/tsm-openmmlab",
-        "kinetics400/i3d",
-        "kinetics400/s3d",
-        "kinetics400/slowfast_r50",
-        "imagenet/trn",
-    ],
-)
-def test_trains_predicts_explains(
-    table: Server, call: Callable[..., tuple[int, str]], clips: Path, tmp_path: Path, name: str
-) -> None:
-    """A few steps of three branches from each; the run is saved, loaded, and its card names the licence."""
-    out = tmp_path / "run"
-    words = [
-        "--set",
-        "branches=original,discriminative,complementary",
-        "--set",
-        "max_stride=8",
-        *SMALL,
-        *SHORT,
-    ]
-    code, said = call("train", clips / "clips.csv", "--weights", name, "--out", out, *words)
-    assert code == 0, said
-    entry = public_weights()[name]
-    assert f"starts from {name}, trained on {entry.data}; licence {entry.licence}" in said
-    assert f"{name} goes with preprocess.size {entry.preprocess['size']}; 32 was given and is taken" in said
-    model = read_model(find_model(out))
-    assert model.backbone_name == entry.network and len(model.branches) == 3
-    assert model.preprocess["mean"] == list(entry.preprocess["mean"])
-    card = (out / "joint" / "best" / "README.md").read_text("utf-8")
-    assert entry.licence in card and entry.address in card
-    config = json.loads((out / "config.json").read_text())
-    assert config["options"]["weights"] == name and config["recipe"]["name"] == "finetune"
-    clip = next((clips).rglob("test_*.mp4"))
-    assert load(out, "cpu").predict(clip).classes == model.classes
-    code, said = call(
-        "explain", out, clip, "--out", tmp_path / "seen", "--num-clips", 1, "--crops", 1, "--device", "cpu"
-    )
-    assert code == 0, said
 
 
 def test_what_makes_weights_meaningless_is_refused(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from peakzoom.inference.cost import multiply_adds, parameters
 from peakzoom.model import PeakZoom
 from peakzoom.model.backbones import BACKBONES, TORCHVISION, VideoNetwork, options_for
+from peakzoom.model.backbones.depth import StochasticDepth
 from peakzoom.model.public import public_weights
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess, crop_offsets, to_input
@@ -105,6 +106,21 @@ def test_three_branches_learn_and_come_back_from_disk(name: str, tmp_path: Path)
     model.eval().save_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(PeakZoom.from_pretrained(tmp_path).eval()(video).fused, model(video).fused)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stochastic_depth_is_the_training_s(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None as the network is made; set, evaluation stays, and each draw of a training is another."""
+    frames, size = SHAPES.get(name, (4, 64))
+    ours, video = same_as(theirs(name, monkeypatch), name), torch.randn(2, 3, frames, size, size)
+    with torch.no_grad():
+        before = ours(video)
+        assert torch.equal(ours.train()(video), before)
+        assert ours.leave_out_blocks(0.0) and torch.equal(ours(video), before)
+        assert ours.leave_out_blocks(0.5)
+        rates = [m.rate for m in ours.modules() if isinstance(m, StochasticDepth)]
+        assert rates == pytest.approx([0.5 * n / (len(rates) - 1) for n in range(len(rates))])
+        assert not torch.allclose(ours(video), before) and torch.equal(ours.eval()(video), before)
 
 
 @pytest.mark.parametrize("name", NAMES)

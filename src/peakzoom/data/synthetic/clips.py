@@ -59,6 +59,7 @@ class DatasetSpec:
     together: int = (
         1  # actions that a clip shows at once, at most; as many as there are parts of the body to do them
     )
+    stature: float = 1.0  # factor on how tall people are, of every clip
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) < len(self.classes):
@@ -93,7 +94,9 @@ class DatasetSpec:
                 name = self.classes[number % len(self.classes)]
                 person, place = int(rng.choice(people[split])), int(rng.choice(places[split]))
                 also = self._also(name, split, number)
-                spec = ClipSpec(name, person, place, int(rng.integers(2**31)), self.seed, *shape, also)
+                spec = ClipSpec(
+                    name, person, place, int(rng.integers(2**31)), self.seed, *shape, also, self.stature
+                )
                 folder = "" if self.together > 1 else f"{name}/"
                 yield f"{folder}{split}_{number:05d}.mp4", split, spec
 

@@ -41,7 +41,8 @@ class ClipSpec:
     Two specifications that differ only in ``action`` share person, place, camera, noise, timing and idle motion.
     ``also`` are further actions at the same time, of other parts of the body. ``world`` changes who performer 3 and
     what background 5 are; ``difficulty`` in [0, 1] scales clutter, other moving things, camera motion, noise, the range
-    of the figure's size, and idle motion.
+    of the figure's size, and idle motion. ``stature`` above 0 up to 1 is a factor on how tall all people are, which
+    otherwise nearly fill the frame.
     """
 
     action: str
@@ -55,6 +56,7 @@ class ClipSpec:
     fps: float = 15.0
     difficulty: float = 0.5
     also: tuple[str, ...] = ()
+    stature: float = 1.0
 
     def __post_init__(self) -> None:
         for name in self.actions:
@@ -73,6 +75,8 @@ class ClipSpec:
             raise UserError(f"{self.frames} frames at {self.fps} fps make no clip; both must be positive")
         if not 0 <= self.difficulty <= 1:
             raise UserError(f"difficulty is {self.difficulty}; it must lie in [0, 1]")
+        if not 0 < self.stature <= 1:
+            raise UserError(f"stature is {self.stature}; it must be more than 0 and at most 1")
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -182,7 +186,7 @@ class Scene:
         """Looks, size, place, side and timing."""
         spec, u, d, s = self.spec, self.u, self.d, SUPERSAMPLE
         self.look = look = Look(spec.world, spec.performer)
-        tall = s * min(spec.height, 0.85 * spec.width) * u(0.80 - 0.22 * d, 0.83 + 0.04 * d)
+        tall = s * min(spec.height, 0.85 * spec.width) * u(0.80 - 0.22 * d, 0.83 + 0.04 * d) * spec.stature
         self.scale = tall / standing_height(look)  # of one unit of the body
         room = max(0.0, s * (spec.width / 2 - 8 * d) - 0.44 * self.scale)  # a kicking foot stays in the frame
         self.x = self.canvas.width / 2 + room * u(-1, 1) * (0.15 + 0.85 * d)  # of the feet

@@ -55,6 +55,14 @@ class VideoNetwork(nn.Module):
             f"{type(self).__name__} has no gradient checkpointing: only the transformers have it; leave it out"
         )
 
+    def leave_out_blocks(self, rate: float) -> bool:
+        """Leave out residual blocks in training (:mod:`peakzoom.model.backbones.depth`); whether there are any.
+
+        Args:
+            rate: how often the last one is left out, from 0 to less than 1; the first never is.
+        """
+        return False
+
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
         raise NotImplementedError

@@ -5,11 +5,13 @@ Each is for one number of frames and one size, whose positions it knows, and has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from peakzoom.model.backbones.base import VideoNetwork, check_video
+from peakzoom.model.backbones.depth import leave_out
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.utils.errors import UserError
 
@@ -32,6 +34,7 @@ class PatchNetwork(VideoNetwork):
 
     tubelet = 2
     body: Any  # a model of transformers
+    branch_ends: tuple[str, ...]  # names, in each block, of modules that its residual branches pass last
 
     def __init__(self, name: str, frames: int, size: int, max_stride: int) -> None:
         super().__init__()
@@ -58,6 +61,15 @@ class PatchNetwork(VideoNetwork):
     def cells_of(self, patches: Tensor) -> Tensor:
         """Patches in reading order, by time, (B, N, C), as features (B, C, T / tubelet, H / 16, W / 16)."""
         return patches.transpose(1, 2).unflatten(2, (self.frames // self.tubelet, self.size // PATCH, -1))
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Of the body, from first to last; where its token reads the patches in :meth:`features`, without the last."""
+        raise NotImplementedError
+
+    def leave_out_blocks(self, rate: float) -> bool:
+        """As of every network; all transformers have such blocks."""
+        leave_out(self.blocks(), self.branch_ends, rate)
+        return True
 
     def checkpoint_gradients(self) -> None:
         """Keep only what enters each block in training, and compute the block again for its gradient."""

@@ -9,6 +9,7 @@ frames. A feature is what it read of a patch (:mod:`peakzoom.model.backbones.rea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class TimeSformer(PatchNetwork):
     """
 
     tubelet = 1
+    branch_ends = ("drop_path",)
 
     def __init__(
         self,
@@ -69,6 +71,11 @@ class TimeSformer(PatchNetwork):
             rf"^body\.encoder\.layer\.{len(self.body.encoder.layer) - 1}\.attention\.output\.dense$"
         )
         self.classify_patches(num_classes, HEAD * heads, dropout)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """See the base class."""
+        found: nn.ModuleList = self.body.encoder.layer[:-1]
+        return list(found)
 
     def features(self, video: Tensor) -> Tensor:
         """What the class token read of every patch: (B, 3, T, H, W) float -> (B, C, T, H / 16, W / 16)."""

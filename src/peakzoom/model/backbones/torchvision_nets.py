@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from peakzoom.model.backbones.base import VideoNetwork, check_video, renamed, scaled
+from peakzoom.model.backbones.depth import leave_out
 from peakzoom.model.backbones.reading import gelu_gate, shared_block, shared_norm, taken
 from peakzoom.model.geometry import CellGeometry
 from peakzoom.utils.errors import UserError, first_line
@@ -30,6 +31,7 @@ SWIN = {
 HEAD = {"swin": 32, "mvit": 96}  # channels of an attention head
 STRIDES_AT = (1, 3, 14)  # blocks of MViTv2-S that halve height and width, and at which heads double
 BLOCKS = 16
+BRANCH_END = "stochastic_depth"  # what the residual branches of both pass last
 
 
 def _torchvision(name: str, max_stride: int) -> Any:
@@ -83,7 +85,7 @@ class Swin3D(VideoNetwork):
             depths=[2, 2, deep, 2],
             num_heads=[heads, 2 * heads, 4 * heads, 8 * heads],
             window_size=WINDOW,
-            stochastic_depth_prob=0.1,
+            stochastic_depth_prob=0.0,  # the training sets it
         )
         del self.body.head
         cells = CellGeometry((1, 1, 1)).then((2, 4, 4), (2, 4, 4))
@@ -91,6 +93,12 @@ class Swin3D(VideoNetwork):
             cells = cells.then((1, 2, 2), (1, 2, 2))
         self.read_weights = r"\.attn\.(qkv|proj)$"
         self.classify(num_classes, self.body.num_features, dropout, cells)
+
+    def leave_out_blocks(self, rate: float) -> bool:
+        """As of every network."""
+        blocks = [each for each in self.body.features.modules() if hasattr(each, BRANCH_END)]
+        leave_out(blocks, (BRANCH_END,), rate)
+        return True
 
     def features(self, video: Tensor) -> Tensor:
         """Features of every patch: (B, 3, T, H, W) float -> (B, C, T / 2, H / 32, W / 32), rounded up."""
@@ -163,7 +171,7 @@ class MViT(VideoNetwork):
             residual_with_cls_embed=False,
             rel_pos_embed=True,
             proj_after_attn=True,
-            stochastic_depth_prob=0.2,
+            stochastic_depth_prob=0.0,
         )
         del self.body.head
         unread = self.body.blocks[-1].attn  # by the class token: what patches alone ask with is in no logit
@@ -174,6 +182,11 @@ class MViT(VideoNetwork):
             cells = cells.then(3, (1, 2, 2), 1)
         self.read_weights = rf"^body\.blocks\.{len(self.body.blocks) - 1}\.attn\.project\."
         self.classify(num_classes, before, dropout, cells)
+
+    def leave_out_blocks(self, rate: float) -> bool:
+        """As of every network."""
+        leave_out(list(self.body.blocks), (BRANCH_END,), rate)
+        return True
 
     def features(self, video: Tensor) -> Tensor:
         """What the class token read of every place: (B, 3, T, H, W) float -> (B, C, T / 2, H / 32, W / 32)."""

@@ -14,6 +14,7 @@ of features, and class maps are exact (Eq. 1); the factor that a clip's patches 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class VideoMAE(PatchNetwork):
     Raises:
         UserError: frames or size of which no patches can be made, or cells that are to be nearer.
     """
+
+    branch_ends = ("attention.output.dropout", "output.dropout")
 
     def __init__(
         self,
@@ -73,6 +76,11 @@ class VideoMAE(PatchNetwork):
         )
         self.norm = nn.LayerNorm(HEAD * heads)
         self.classify_patches(num_classes, HEAD * heads, dropout)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """See the base class."""
+        found: nn.ModuleList = self.body.encoder.layer
+        return list(found)
 
     def features(self, video: Tensor) -> Tensor:
         """Features of every patch, as above: (B, 3, T, H, W) float -> (B, C, T / 2, H / 16, W / 16)."""

@@ -9,9 +9,10 @@ Its classifier reads the class token. A feature is what that read of a patch in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from peakzoom.model.backbones.base import renamed
 from peakzoom.model.backbones.patches import HEAD, PATCH, PatchNetwork
@@ -34,6 +35,8 @@ class ViViT(PatchNetwork):
     Raises:
         UserError: frames or size of which no patches can be made, or cells that are to be nearer.
     """
+
+    branch_ends = ("dropout",)
 
     def __init__(
         self,
@@ -64,6 +67,11 @@ class ViViT(PatchNetwork):
         )
         self.read_weights = rf"^body\.layers\.{len(self.body.layers) - 1}\.attention\.o_proj$"
         self.classify_patches(num_classes, HEAD * heads, dropout)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """See the base class."""
+        found: nn.ModuleList = self.body.layers[:-1]
+        return list(found)
 
     def features(self, video: Tensor) -> Tensor:
         """What the class token read of every patch: (B, 3, T, H, W) float -> (B, C, T / 2, H / 16, W / 16)."""

@@ -10,9 +10,10 @@ with has no part in classifying and is left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from peakzoom.model.backbones.base import renamed
 from peakzoom.model.backbones.patches import HEAD, PATCH, PatchNetwork
@@ -37,6 +38,7 @@ class VJEPA2(PatchNetwork):
     """
 
     replaced_head = ("predictor",)
+    branch_ends = ("drop_path",)
 
     def __init__(
         self,
@@ -69,6 +71,11 @@ class VJEPA2(PatchNetwork):
         )
         del self.body.vjepa2.predictor, self.body.classifier
         self.classify_patches(num_classes, HEAD * heads, dropout)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """See the base class."""
+        found: nn.ModuleList = self.body.vjepa2.encoder.layer
+        return list(found)
 
     def features(self, video: Tensor) -> Tensor:
         """What the pooler's query read of every patch: (B, 3, T, H, W) float -> (B, C, T / 2, H / 16, W / 16)."""
