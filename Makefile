@@ -5,12 +5,13 @@ STAMP := .venv/.complete
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all lint house format docs docs-serve audit package bench clean
+.PHONY: help quickstart test test-all test-rare lint house format docs docs-serve audit package bench clean
 
 help:
 	@echo 'make quickstart   render a small set of action clips, train on it, show what was learnt'
 	@echo 'make test         run the tests on all cores, without the slow ones (PYTEST_ARGS="-n 0 tests/model" to choose)'
-	@echo 'make test-all     run every test, as CI does'
+	@echo 'make test-all     run the slow tests too, as CI does'
+	@echo 'make test-rare    run their siblings, which CI leaves out: every public weight file through the command line'
 	@echo 'make lint         ruff, mypy, import-linter, the bounds of the house and the Dockerfile, changing nothing'
 	@echo 'make house        lines of each room of src/peakzoom, and what is over its bound'
 	@echo 'make format       let ruff sort imports and lay out the code'
@@ -44,7 +45,10 @@ test: $(STAMP)
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(STAMP)
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -m "not rare" $(PYTEST_ARGS)
+
+test-rare: $(STAMP)
+	$(PYTEST) -m rare $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -30,6 +30,12 @@ from peakzoom.video.sampling import Views
 
 pytestmark = pytest.mark.slow
 FRAMES, SIZE = 4, 32
+# One of every network and layout of a file; what their siblings do besides, the fast tests of test_public.py compare.
+OFTEN = {
+    *("kinetics400/r3d_18", "kinetics400/tsm-openmmlab", "kinetics400/i3d", "kinetics400/s3d"),
+    *("kinetics400/slowfast_r50", "imagenet/trn", "kinetics400/videomae_s", "kinetics400/timesformer"),
+    *("kinetics400/vivit", "ssv2/vjepa2_l", "kinetics400/swin3d_t"),
+}
 ONE = ("--num-clips", 1, "--crops", 1, "--device", "cpu")
 WORDS = (
     *("--set", "branches=original,discriminative,complementary", "--set", "max_stride=32"),
@@ -91,7 +97,9 @@ def shrink(name: str, table: Server, monkeypatch: pytest.MonkeyPatch) -> PublicW
     return public_weights()[name]
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.rare) for name in TABLES]
+)
 def test_trains_predicts_explains(
     table: Server,
     call: Callable[..., tuple[int, str]],
