@@ -237,7 +237,7 @@ class Space:
         }
         most = {name: values[-1] for name, values in self.choices.items()}
         layers, convolved = [], 0.0
-        for name, into, out, taps, block in self._convolutions(network):
+        for name, into, out, taps, block in self._convolutions():
             unit = spent[name] / (most.get(into or "", 1) * most[out] * (3 if taps else 1))
             layers.append(Layer(unit, into, out, taps, block))
             convolved += spent[name]
@@ -245,9 +245,7 @@ class Space:
         layers.append(Layer((counter.get_total_flops() / 2e9 - convolved) / most[last], last, None))
         return layers
 
-    def _convolutions(
-        self, network: TCNN
-    ) -> Iterator[tuple[str, str | None, str, str | None, tuple[int, int] | None]]:
+    def _convolutions(self) -> Iterator[tuple[str, str | None, str, str | None, tuple[int, int] | None]]:
         """Name of each convolution of the widest network, and what :class:`Layer` says of it."""
         yield "stem.0", None, STEM, None, None
         yield "stem.2", STEM, STEM, None, None
