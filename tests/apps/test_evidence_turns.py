@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from recording import check, events_in, small
 
+from peakzoom.apps.watch import source
 from peakzoom.apps.watch.evidence import writer
 from peakzoom.apps.watch.evidence.making import Maker
 from peakzoom.apps.watch.evidence.memory import Job
@@ -26,6 +29,12 @@ from peakzoom.inference.recognizer import Recognizer
 pytestmark = pytest.mark.usefixtures("drawn_quickly")
 WATCHING = WatchOptions(threshold=0.0, every=0.4)
 LONG = 60  # seconds after which what waits is taken to wait for ever
+
+
+@pytest.fixture(autouse=True)
+def _not_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that writes does not stand back: on a busy machine these tests would wait minutes for it."""
+    monkeypatch.setattr(writer, "NICE", 0)
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +163,40 @@ def test_last_lines_of_several_sources_say_what_was_recorded(
         assert lines[-1]["not_recorded"] == 0
         check(place)
     assert sum("evidence of" in line for line in err.splitlines()) == 2
+
+
+def test_a_last_line_comes_while_every_other_source_is_silent(
+    changing: Recognizer,
+    by_command: Callable[..., tuple[int, str, str]],
+    make_clip: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server takes the connection and sends nothing until the other source's last line is there."""
+    monkeypatch.setattr(source, "SILENCE", 2.0 * LONG)
+    video, out, came = make_clip(tmp_path / "a.mp4", frames=30, fps=10), tmp_path / "out", list[bool]()
+    changing.model.save_pretrained(tmp_path / "model")
+
+    def last_line() -> bool:
+        return any('"type": "end"' in file.read_text() for file in out.glob("*/*.jsonl"))
+
+    def be_silent(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            until = time.monotonic() + LONG
+            while not last_line() and time.monotonic() < until:
+                time.sleep(0.05)
+            came.append(last_line())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = threading.Thread(target=be_silent, args=(server,))
+        silent.start()
+        code, _, err = by_command(
+            *(tmp_path / "model", video, f"tcp://127.0.0.1:{server.getsockname()[1]}"),
+            *("--threshold", 0, "--every", 0.4, "--clip-before", 0.5, "--clip-after", 0.5),
+            *("--evidence", tmp_path / "evidence", "--out", out),
+        )
+        silent.join()
+    assert came == [True] and code == 1 and "cannot be opened" in err
+    (end,) = [json.loads(line) for file in out.glob("*a.mp4*/*.jsonl") for line in list(file.open())[-1:]]
+    assert end["type"] == "end" and end["recorded"] == end["events"] >= 1

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import odd_videos
@@ -20,11 +21,13 @@ import torch
 from rtsp import camera, coded
 from torch import Tensor
 
+from peakzoom.apps.watch.events import Event
 from peakzoom.apps.watch.folder import LINES, WatchFolder, folder_names, watch_settings
 from peakzoom.apps.watch.options import WatchOptions
 from peakzoom.apps.watch.past import INPUTS, read_past
-from peakzoom.apps.watch.records import ScoredWindow
-from peakzoom.apps.watch.watch import watch
+from peakzoom.apps.watch.records import Break, Record, ScoredWindow
+from peakzoom.apps.watch.source import Source, TimedFrame
+from peakzoom.apps.watch.watch import watch, watch_all
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
@@ -216,6 +219,54 @@ def test_a_camera_goes_on_after_a_break(tmp_path: Path) -> None:
     assert lines[-1]["events"] == len(events) == 4  # one in each stretch, by the gap
     assert all(one["end"] <= other["start"] for one, other in itertools.pairwise(events))
     assert len((out / "events.csv").read_text().splitlines()) == 5
+
+
+def live() -> Source:
+    """A camera of 30 frames, ten a second, without any wait."""
+    frames = [
+        TimedFrame(number / 10, torch.full((32, 32, 3), 8 * number, dtype=torch.uint8))
+        for number in range(30)
+    ]
+    return Source("camera", True, 10.0, 32, 32, iter(frames), torch.as_tensor, lambda: None)
+
+
+@pytest.mark.parametrize(
+    "ahead", [timedelta(days=-400), timedelta(hours=-1), timedelta(hours=1), timedelta(days=20000)]
+)
+def test_the_wall_clock_was_set_while_nobody_watched(ahead: timedelta, tmp_path: Path) -> None:
+    """As much time passes as the clock says, none where it was set back; of several cameras too."""
+    options, files = WatchOptions(threshold=0.0, every=0.2, lag=1000), []
+    made, before = recognizer(), list[list[ScoredWindow]]()
+    for name in ("one", "other"):
+        settings, records = watch_settings(made, "camera", options, 5), list(watch(made, live(), options))
+        with WatchFolder(tmp_path / name, settings, 5) as out:
+            for record in records[:-1]:  # killed
+                out.add(record)
+        files.append(tmp_path / name / LINES)
+        before.append([record for record in records if isinstance(record, ScoredWindow)])
+        first, *rest = files[-1].read_text().splitlines()
+        source = json.loads(first)
+        source["began"] = (datetime.fromisoformat(source["began"]) - ahead).isoformat()
+        files[-1].write_text("\n".join([json.dumps(source), *rest, ""]))
+    after: list[list[Record]] = [[], []]
+    for place, record in watch_all(
+        made, [live(), live()], options, pasts=[read_past(file) for file in files]
+    ):
+        after[place].append(record)
+    for windows, records in zip(before, after, strict=True):
+        (gap,) = [record for record in records if isinstance(record, Break)]
+        wanted = max(ahead.total_seconds(), 3.0)
+        assert gap.time == pytest.approx(wanted, abs=60) and (gap.time == 3.0) == (wanted == 3.0)
+        assert gap.reason == f"nobody watched for {gap.time - 3.0:.3f} s"
+        again = [record for record in records if isinstance(record, ScoredWindow)]
+        assert len(again) == len(windows) > 10
+        for one, other in zip(windows, again, strict=True):
+            assert (other.start - gap.time, other.end - gap.time) == pytest.approx(
+                (one.start, one.end), abs=1e-5
+            )
+            assert (other.scores == one.scores).all()
+        events = [record for record in records if isinstance(record, Event)]
+        assert all(event.end <= 3.0 or event.start >= gap.time for event in events)
 
 
 def test_only_what_a_watch_has_written_is_read(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from peakzoom.data.runs import run_videos
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.multi_label import choose_thresholds, targets_of
+from peakzoom.explanation import explain
 from peakzoom.hub.card import write_missing_cards
 from peakzoom.inference.early_exit import EarlyExit, Thresholds, Work
 from peakzoom.inference.recognizer import Recognizer, load
@@ -288,6 +289,20 @@ def test_every_way_names_the_same(middle: Path, files: list[Path], tmp_path: Pat
     assert said.startswith(f"labels: {wanted[str(files[0])].label}\n")
     seen = json.loads((out / "evidence.json").read_text())["labels"]
     assert [each["class"] for each in seen] == wanted[str(files[0])].names
+
+
+def test_what_is_explained_is_what_is_named(
+    recognizer: Recognizer, files: list[Path], tmp_path: Path
+) -> None:
+    """The best class that reaches its threshold, not a better one that does not; the best where none does."""
+    best, second, _ = (name for name, _ in recognizer.predict(files[0], ONE).top(3))
+    for above, wanted in (({best}, second), (set(recognizer.classes), best), (set[str](), best)):
+        (tmp_path / wanted / str(len(above))).mkdir(parents=True)
+        limits = [1.0 if name in above else 0.0 for name in recognizer.classes]
+        other = load(with_thresholds(recognizer, tmp_path / wanted / str(len(above)), limits), "cpu")
+        seen = explain(other, files[0], views=ONE)
+        assert seen.target == wanted and seen.prediction.name == (None if len(above) == 3 else wanted)
+        assert seen.to_dict()["evidence_for"] == wanted
 
 
 def test_a_prediction_is_resumed_with_the_same_thresholds_only(

@@ -57,6 +57,23 @@ def test_without_the_option_it_is_one_name_and_is_said(tmp_path: Path) -> None:
     assert read_manifest(listed(tmp_path, "a.mp4,run", "b.mp4,wave")).notes == ["read as a manifest"]
 
 
+@pytest.mark.parametrize("separator", [",", ", ", "|", " / ", "+", "&"])
+def test_another_separator_is_said(tmp_path: Path, separator: str) -> None:
+    """Only of names whose parts all come elsewhere: a name may have such a character of its own."""
+    rows = [
+        f'a.mp4,"wave{separator}run"',
+        "b.mp4,wave;jump",
+        f'c.mp4,"run{separator}wave"',
+        'd.mp4,"run, fast"',
+    ]
+    data = read_manifest(listed(tmp_path, *rows), multi_label=True)
+    one, other = (separator.join(pair) for pair in (("run", "wave"), ("wave", "run")))
+    assert data.classes == sorted(["jump", "run, fast", one, "wave", other])
+    assert data.notes[1:] == [
+        f"2 labels made of others: {one!r}, {other!r}, one class each; several labels are separated by ';'"
+    ]
+
+
 def test_numbers_and_names(tmp_path: Path) -> None:
     file = listed(
         tmp_path,
@@ -73,7 +90,7 @@ def test_numbers_and_names(tmp_path: Path) -> None:
     assert data.classes == ["two", "seven", "ten"]
     assert labels(data) == {"a": ["two", "ten"], "b": ["two"], "c": ["seven", "ten"]}
     assert [problem.reason for problem in data.problems] == [
-        "2 labels and 1 class names, expected one for each",
+        "2 labels and 1 class name, expected one for each",
         "negative label",
     ]
     with pytest.raises(UserError, match="label 2 is called 'zwei', but 'two' before"):

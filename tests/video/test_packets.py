@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import av
@@ -226,6 +227,29 @@ def test_reading_that_fails(
     assert got == sorted(got) and (losses.ended is not None) is ended
     if ended:
         assert losses.lines() == [f"reading stopped after {frames - 2} frames: {REASON}"]
+
+
+@pytest.mark.parametrize("bad", [(20,), (20, 21, 40), tuple(range(20, 60))])
+def test_silence_is_not_taken_for_noise(
+    bad: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a minute of silence, in which a source may be asked for again, one bad packet ends nothing; many do."""
+    now, losses = [0.0], Losses()
+    noise = np.random.default_rng(0).integers(0, 256, 300, np.uint8).tobytes()
+    path = odd_videos.write(tmp_path / "v.avi", frames=60, change=spoilt(*bad, data=noise))
+
+    def passes(number: int) -> bool:
+        now[0] += 60.0 if number - 1 in (20, 40) else 1.0
+        return False
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with av.open(str(path)) as container:
+        waited = cast(av.container.InputContainer, Unreliable(container, passes))
+        got = list(decoded_frames(waited, container.streams.video[0], losses, live=True))
+    assert len(got) == (20 if len(bad) == 40 else 60 - len(bad)) and (losses.ended is not None) == (
+        len(bad) == 40
+    )
+    assert losses.packets == min(len(bad), int(module.STALLED) + 2)
 
 
 def test_errors_of_another_kind_are_counted_too(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def watch(
         if noted is not None:
             noted.go_on(pasts)
         last = _LastRecords(recorders, writers)
-        for at, record in _records(recognizer, sources, watching, pasts, recorders, stop):
+        for at, record in _records(recognizer, sources, watching, pasts, recorders, stop, last.hand_on):
             if noted is not None:
                 noted.note(at, record)
             _show(record, out is not None, sources[at] if len(sources) > 1 else None)
@@ -121,8 +121,12 @@ def _records(
     pasts: Sequence[Past | None],
     recorders: Sequence[Recorder | None],
     stop: threading.Event,
+    idle: Callable[[], None],
 ) -> Iterator[tuple[int, Record]]:
-    """Of all sources that have not been watched to their end, or whose evidence is not complete."""
+    """Of all sources that have not been watched to their end, or whose evidence is not complete.
+
+    ``idle`` is called while none of several has anything.
+    """
     from peakzoom.apps.watch.watch import watch, watch_all
 
     left = []
@@ -135,7 +139,7 @@ def _records(
         left.append(at)
     if len(sources) > 1:
         chosen = [[each[at] for at in left] for each in (sources, pasts, recorders)]
-        how: Any = {"pasts": chosen[1], "recordings": chosen[2], "stop": stop}
+        how: Any = {"pasts": chosen[1], "recordings": chosen[2], "stop": stop, "idle": idle}
         for at, record in watch_all(recognizer, chosen[0], options, **how):  # type: ignore[arg-type]
             yield left[at], record
     elif left:
@@ -193,6 +197,10 @@ class _LastRecords:
             self._ended[at] = record
         else:
             self._writers[at](record, recorder)
+        self.hand_on()
+
+    def hand_on(self) -> None:
+        """Hand on the last records of those sources of which all evidence is written by now."""
         for each in [each for each in self._ended if (done := self._recorders[each]) and done.is_done]:
             self._write(each)
 

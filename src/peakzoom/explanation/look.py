@@ -87,7 +87,7 @@ def explain(
     with file if isinstance(file, HeldVideo) else HeldVideo(file) as video:
         decoded = video.views(pre, chosen)
         prediction = prediction or recognizer.score(decoded)
-        shown = prediction.top(1)[0][0] if target is None else target
+        shown = target or prediction.name or prediction.top(1)[0][0]
         offsets = decoded.offsets
         if crop is None:
             scores = prediction.views["fused"][:, classes.index(shown)]

@@ -106,9 +106,10 @@ def decoded_frames(
     # Cropped by the codec to the pixel; without the flag the decoder leaves up to 31 columns on the left that are none.
     stream.codec_context.flags |= CodecFlags.unaligned
     failed = good = 0
-    since = time.monotonic()  # the last frame
+    since: float | None = None  # when the first packet came that has given no frame; silence is no packet
     in_fields = stream.codec_context.codec.canonical_name not in ONE_EACH
     for packet in stored_packets(container, stream, losses, live):
+        since = time.monotonic() if since is None else since
         if number is not None and packet is not None and packet.size:
             packet.opaque = Origin(stream.index, number(packet), packet.is_keyframe)
         try:
@@ -121,7 +122,11 @@ def decoded_frames(
             losses.lost(error)
             failed += 1
             if failed == UNDECODABLE or (live and time.monotonic() - since > STALLED):
-                losses.ended = losses.frames, f"{failed:,} packets in a row failed, so decoding", error
+                losses.ended = (
+                    losses.frames,
+                    f"{counted(failed, 'packet')} in a row failed, so decoding",
+                    error,
+                )
                 return
             continue
         if live and not frames and time.monotonic() - since > STALLED:
@@ -136,7 +141,7 @@ def decoded_frames(
             in_fields |= frame.interlaced_frame  # of which two packets may be one frame
             yield frame
         if frames:
-            since = time.monotonic()
+            since = None
     losses.silent = 0 if in_fields else max(good - losses.frames, 0)
     if "mov" in container.format.name:  # its demuxer drops some of them, and its table of samples has all
         samples = getattr(stream, "index_entries", ())  # which older PyAV does not show

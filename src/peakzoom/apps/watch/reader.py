@@ -131,20 +131,23 @@ def start_beside(work: Callable[[], None], name: str) -> threading.Thread:
     return thread
 
 
-def next_turn(backlogs: Sequence[Backlog], last: int, stop: threading.Event) -> int | None:
+def next_turn(
+    backlogs: Sequence[Backlog], last: int, stop: threading.Event, idle: Callable[[], None] = lambda: None
+) -> int | None:
     """Wait until something can be taken: from which, in turns, beginning behind the last one.
 
-    The queues share their condition. None once ``stop`` is set.
+    The queues share their condition. ``idle`` is called every ``WAKE`` seconds meanwhile. None once ``stop`` is set.
     """
     order = [*range(last + 1, len(backlogs)), *range(min(last + 1, len(backlogs)))]
     changed = backlogs[0].changed
-    with changed:
-        # Wakes again and again: a signal's handler cannot notify, and on Windows none runs during a long wait.
-        while not stop.is_set():
+    # Wakes again and again: a signal's handler cannot notify, and on Windows none runs during a long wait.
+    while not stop.is_set():
+        with changed:
             for place in order:
                 if backlogs[place].is_ready:
                     return place
             changed.wait(WAKE)
+        idle()
     return None
 
 

@@ -114,11 +114,12 @@ def watch_all(
     recordings: Sequence[Recording | None] | None = None,
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.monotonic,
+    idle: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Record]]:
     """:func:`watch` several sources with one model, a window of each in turn; records come with the source's place.
 
     A source that cannot be opened has a :class:`~peakzoom.apps.watch.records.SourceProblem` for it and ends; the others
-    go on.
+    go on. While no source has anything, the next record may be long in coming: ``idle`` is called again and again.
 
     Raises:
         UserError: as :func:`watch`.
@@ -127,7 +128,7 @@ def watch_all(
     check(recognizer, sources, options)
     nothing = [None] * len(sources)
     ones = map(_One, sources, pasts or nothing, recordings or nothing)
-    return _turns(recognizer, list(ones), options, stop or threading.Event(), clock)
+    return _turns(recognizer, list(ones), options, stop or threading.Event(), clock, idle)
 
 
 def check(recognizer: Recognizer, sources: Sequence[str | Path | Source], options: WatchOptions) -> None:
@@ -167,6 +168,7 @@ def _turns(
     options: WatchOptions,
     stop: threading.Event,
     clock: Callable[[], float],
+    idle: Callable[[], None] = lambda: None,
     alone: bool = False,
 ) -> Iterator[tuple[int, Record]]:
     """Records of the sources in turn. One that is ``alone`` and cannot be opened raises that error."""
@@ -185,7 +187,7 @@ def _turns(
         for each in watched:
             each.start()
         while running:
-            turn = next_turn([watched[place].backlog for place in running], last, stop)
+            turn = next_turn([watched[place].backlog for place in running], last, stop, idle)
             if turn is None:
                 break
             place, last = running[turn], turn

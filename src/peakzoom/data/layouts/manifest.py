@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,8 @@ from peakzoom.utils.words import counted
 
 # A whole number as programs write one; "3.0" is what a spreadsheet with empty cells makes of 3, "03" is a name.
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?")
+# What is taken for the separator of labels.
+_OTHERS = re.compile(r"\s*[,|/+&]\s*")
 
 
 def is_manifest(columns: list[str]) -> bool:
@@ -95,7 +97,7 @@ def read_rows(
         )
         for video, row in found.items()
     ]
-    notes = ["read as a manifest", *([] if multi_label else _with_separator(classes))]
+    notes = ["read as a manifest", *(_with_another(classes) if multi_label else _with_separator(classes))]
     return VideoSet(
         *(classes, entries, problems, source.stem, notes),
         own_groups=own_groups,
@@ -127,6 +129,17 @@ def _with_separator(classes: list[str]) -> list[str]:
     return [
         f"labels with a '{SEPARATOR}' are one class each: {some(joined, 3)}; --multi-label reads several a video"
     ]
+
+
+def _with_another(classes: list[str]) -> list[str]:
+    """What is to be said where names look like several with another separator: each part comes elsewhere too."""
+    parts = {name: _OTHERS.split(name) for name in classes}
+    times = Counter(part for each in parts.values() for part in set(each))
+    joined = [name for name, each in parts.items() if len(each) > 1 and all(times[part] > 1 for part in each)]
+    if not joined:
+        return []
+    separator = f"several labels are separated by '{SEPARATOR}'"
+    return [f"{counted(len(joined), 'label')} made of others: {some(joined, 3)}, one class each; {separator}"]
 
 
 class _Row(NamedTuple):
