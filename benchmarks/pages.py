@@ -15,7 +15,7 @@ from pathlib import Path
 from blocks import Table, markdown, number, read_tables, replaced
 from charts import engines_chart, growth_chart
 from matplotlib.figure import Figure
-from results_tables import native, networks, pairs, pointing, real
+from results_tables import native, networks, pairs, pointing, real, searched
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, LOGS = ROOT / "docs", ROOT / "benchmarks"
@@ -83,6 +83,7 @@ BLOCKS: dict[str, dict[str, Callable[[Tables], Lines]]] = {
         "networks": lambda _: networks(),
         "quickstart": quickstart,
         "native": lambda _: native(),
+        "searched": lambda _: searched(),
         "pointing": lambda log: pointing(log["named"].rows),
     },
 }

@@ -148,6 +148,46 @@ def native() -> list[str]:
     ]
 
 
+KINDS = {
+    "given": "`tcnn_xs`, width 0.5",
+    "found": "found, three searches",
+    "random": "drawn at random, three networks",
+}
+
+
+def searched() -> list[str]:
+    """Searched networks beside the given one and random ones of its cost: means over networks and seeds."""
+    kinds: dict[str, Rows] = {kind: [] for kind in KINDS}
+    for row in stored("searched"):
+        kinds[row["network"].rstrip("0123456789")].append(row)
+    rows, right = [], {}
+    groups = next(iter(kinds.values()))[0]["group"]
+    for kind, found in kinds.items():
+        each = np.array([[row["right"][seed] for seed in sorted(row["right"])] for row in found], float)
+        right[kind] = each.mean((0, 1))
+        low, high = bootstrap_interval(each.reshape(-1, each.shape[-1]), groups)
+        spread = ", ".join(f"{100 * value:.1f}" for value in each.mean((1, 2)))
+        rows.append([
+            KINDS[kind], span(found, "G multiply-adds", 3), span(found, "M parameters", 2),
+            f"{100 * each.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})", spread if len(found) > 1 else "",
+        ])  # fmt: skip
+    said_of = []
+    for other in ("given", "random"):
+        test = paired_test(100 * (right["found"] - right[other]), groups)
+        low, high = test.interval
+        name = "`tcnn_xs`" if other == "given" else "random"
+        said_of.append(
+            f"found less {name} {test.difference:+.1f} points ({low:+.1f} to {high:+.1f}, {said(test.p)})"
+        )
+    header = ["network", "G", "M parameters", "accuracy", "each"]
+    return [*markdown(header, rows), "", f"By performers: {'; '.join(said_of)}."]
+
+
+def span(rows: Rows, key: str, digits: int) -> str:
+    low, high = (f"{each(row[key] for row in rows):.{digits}f}" for each in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
 def pointing(log: Sequence[Row]) -> list[str]:
     """Where the class maps are high, from the weights of the package, and from scratch for the smallest network."""
     peak = "highest peak (hand, head, foot)"

@@ -2,7 +2,7 @@
 
 For each seed ``peakzoom search`` looks around ``tcnn_xs`` at half its width under that network's own cost; three more
 networks of that cost are drawn from the same space, all alike likely. Then ``peakzoom compare`` trains all of them from
-scratch in the same way, with each seed, and the table is its own. Both go on where they were stopped.
+scratch in the same way, with each seed. Both go on where they were stopped; ``searched.jsonl`` is what pages.py reads.
 
     peakzoom data render clips --train-clips 400 --test-clips 400
     python benchmarks/searched.py clips/clips.csv --out searched --seeds 0,1,2
@@ -18,14 +18,16 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from peakzoom.model.backbones import TCNN, backbone_factory
 from peakzoom.model.backbones.architecture import plan_from_dict, plan_to_dict
-from peakzoom.model.backbones.space import Space
+from peakzoom.model.backbones.space import Space, described
 from peakzoom.model.backbones.tcnn import PAPER
+from peakzoom.utils.durable import read_csv
 
 FRAMES, SIZE, WIDTH, STRIDE = 8, 64, 0.5, 16
 CLIPS = ["--set", f"preprocess.frames={FRAMES}", "--set", "stride=3", "--size", str(SIZE)]
@@ -71,6 +73,31 @@ def against_random(data: str, out: Path, options: argparse.Namespace) -> None:
     words += [*CLIPS, *SCRATCH, "--seeds", ",".join(map(str, options.seeds))]
     words += ["--epochs", str(options.epochs), "--joint-epochs", "1", "--equal", "epochs"]
     peakzoom("compare", *words, *(word for fold in options.fold for word in ("--fold", fold)))
+    collect(out, space, files)
+
+
+def collect(out: Path, space: Space, files: Sequence[Path]) -> None:
+    """A line of JSON for each network: its cost, and which test videos it got right with which seed."""
+    answers: dict[str, dict[str, dict[str, tuple[str, bool]]]] = {}
+    for row in read_csv(out / "study" / "answers.csv"):
+        of_seed = answers.setdefault(row["model"].partition("-")[0], {}).setdefault(row["seed"], {})
+        of_seed[row["video"]] = row["group"], row["fused"] == row["label"]
+    lines = []
+    for file in files:
+        plan, pool = plan_from_dict(json.loads(file.read_text(encoding="utf-8")))
+        network = TCNN(10, plan=plan, pool=pool)
+        seeds = answers[file.stem]
+        videos = sorted(next(iter(seeds.values())))
+        row = {
+            "network": file.stem,
+            "plan": described(plan),
+            "G multiply-adds": round(space.cost(space.point(plan)), 6),
+            "M parameters": round(sum(value.numel() for value in network.parameters()) / 1e6, 4),
+            "group": [next(iter(seeds.values()))[video][0] for video in videos],
+            "right": {seed: [int(found[video][1]) for video in videos] for seed, found in seeds.items()},
+        }
+        lines.append(json.dumps(row))
+    (out / "searched.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def near_table_1(data: str, out: Path, options: argparse.Namespace) -> None:

@@ -139,7 +139,9 @@ def evaluate(
     if part:
         count, before = score_shard(recognizer, videos, target, part, averaged, workers)
         return _report_shard(
-            f"Shard {amount.shard}: {count} of {len(videos.entries)}", before, part_of(target)
+            f"Shard {amount.shard}: {count} of {counted(len(videos.entries), 'video')}",
+            before,
+            part_of(target),
         )
     check_out(target, amount.resume)  # before the videos are looked at
     if amount.places:
