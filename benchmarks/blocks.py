@@ -29,7 +29,7 @@ def read_tables(text: str) -> dict[str, Table]:
 
 
 def _table(lines: Sequence[str]) -> Table:
-    header, _, *rows = [_cells(line) for line in lines if line.startswith("|")]
+    header, _, *rows = [_cells(line) for line in lines if line.startswith("|")] or [[], []]
     made = " ".join(line for line in lines if line and not line.startswith("|"))
     return Table(made, [dict(zip(header, row, strict=True)) for row in rows])
 

@@ -52,7 +52,7 @@ def test_everything_is_loaded(make: Callable[..., VideoNetwork], kind: str, tmp_
     state, file = filled(narrow(make, 6), 1), tmp_path / f"weights{kind}"
     save_file(state, file) if kind == ".safetensors" else torch.save(state, file)
     network = narrow(make, 6)
-    assert load_weights(network, file) == [f"{len(state)} tensors of weights{kind} loaded"]
+    assert load_weights(network, file) == [f"{len(state):,} tensors of weights{kind} loaded"]
     assert same(network, state)
     assert load_weights(narrow(make, 6), str(file))
 
@@ -86,9 +86,9 @@ def test_wrapped_weights(wrapping: str, zipped: bool, tmp_path: Path) -> None:
         state = {name: value.half().to(value.dtype) for name, value in state.items()}
     if wrapping == "old batch norms":
         state |= counters
-        assert said == [f"{len(state) - len(counters)} tensors of weights.pth.tar loaded"]
+        assert said == [f"{len(state) - len(counters):,} tensors of weights.pth.tar loaded"]
     else:
-        assert said == [f"{len(state)} tensors of weights.pth.tar loaded"]
+        assert said == [f"{len(state):,} tensors of weights.pth.tar loaded"]
     assert same(network, state)
 
 
@@ -98,7 +98,7 @@ def test_a_classifier_of_other_classes_stays_as_made(tmp_path: Path) -> None:
     network = narrow(R3D, 6)
     made = network.fc.weight.detach().clone()
     assert load_weights(network, file) == [
-        f"{len(state) - 2} tensors of r3d_18.pth loaded",
+        f"{len(state) - 2:,} tensors of r3d_18.pth loaded",
         "the classifier of 400 classes was left out, this model has 6",
     ]
     assert torch.equal(network.fc.weight, made)
@@ -109,7 +109,7 @@ def test_a_file_without_a_classifier(tmp_path: Path) -> None:
     state, file = filled(narrow(P3D, 6), 4), tmp_path / "p3d.safetensors"
     save_file({name: value for name, value in state.items() if not name.startswith("fc.")}, file)
     assert load_weights(narrow(P3D, 6), file) == [
-        f"{len(state) - 2} tensors of p3d.safetensors loaded",
+        f"{len(state) - 2:,} tensors of p3d.safetensors loaded",
         "p3d.safetensors has no classifier: this model's is new",
     ]
 
@@ -151,7 +151,7 @@ def test_an_image_network_becomes_the_body_of_trn(
     network = TRN(classes, width=NARROW, frames=frames)
     made = {name: value.clone() for name, value in network.state_dict().items()}
     assert load_weights(network, file) == [
-        f"{len(body) - 2} tensors of resnet50.pth loaded",
+        f"{len(body) - 2:,} tensors of resnet50.pth loaded",
         "resnet50.pth has nothing for reduce, relations: this model's are new",
         "the classifier was left out: it was made for other features",
     ]
@@ -164,7 +164,7 @@ def test_a_part_that_is_only_half_there_is_refused(tmp_path: Path) -> None:
     network = TRN(6, width=NARROW, frames=4)
     state = filled(network, 9)
     torch.save(state, tmp_path / "trn.pth")
-    assert load_weights(network, tmp_path / "trn.pth") == [f"{len(state)} tensors of trn.pth loaded"]
+    assert load_weights(network, tmp_path / "trn.pth") == [f"{len(state):,} tensors of trn.pth loaded"]
     assert same(network, state)
     for left_out in ("reduce.", "relations.1.", "layer3.2."):
         less = {name: value for name, value in state.items() if not name.startswith(left_out)}

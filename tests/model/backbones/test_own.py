@@ -341,8 +341,8 @@ def test_studies_take_it_by_name(place: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ALLOWED, "")
         wanted, also = _networks("tcnn_xs, mynet:Plain", "all")
-        assert wanted == also == ["tcnn_xs", "mynet:Plain"]
-        assert 0 < _width("mynet:Plain", 0.01, small()) < 64
+        assert list(wanted) == also == ["tcnn_xs", "mynet:Plain"]
+        assert 0 < _width("mynet:Plain", wanted["mynet:Plain"], 0.01, small()) < 64
     assert Arm("mynet:Plain", width=0.5).folder == "mynet-Plainx0.5"
     with pytest.raises(UserError, match=r"--models has 'tcn', expected one of .* or a network of your own"):
         _networks("tcn", "all")
