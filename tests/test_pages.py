@@ -46,7 +46,7 @@ def test_another_figure_in_the_log_changes_the_page() -> None:
 def test_length_of_the_pages() -> None:
     """What a reader wants to know, first: the rest is in the logs."""
     lines = {page: len((pages.DOCS / page).read_text(encoding="utf-8").splitlines()) for page in pages.BLOCKS}
-    assert lines["performance.md"] <= 80 and lines["results.md"] <= 140
+    assert lines["performance.md"] <= 80 and lines["results.md"] <= 155
 
 
 def test_blocks() -> None:

@@ -76,7 +76,7 @@ def test_what_a_search_leaves(found: Path, clip_data: VideoSet, recipe: Recipe, 
     assert all(total == pytest.approx(1, abs=1e-4) for total in chances.values())
 
 
-@pytest.mark.parametrize("stage,stop", [("search", 2), ("tcnn", 1)])
+@pytest.mark.parametrize("stage,stop", [("search", 2), pytest.param("tcnn", 1, marks=pytest.mark.slow)])
 def test_a_resumed_search_is_bit_for_bit_the_one_never_stopped(
     found: Path,
     clip_data: VideoSet,

@@ -185,15 +185,15 @@ class Space:
         """A likely point that costs at most ``budget``, and nearly as much.
 
         From the likeliest candidate of every choice, one choice after the other is changed: always the one that takes
-        the least from the logarithm of the probability for what it saves, until the budget holds; or, as long as more
-        than :data:`NEAR` of it is left, for what it adds.
+        the least from the logarithm of the probability for what it saves, until the budget holds; then, as long as more
+        than :data:`NEAR` of that is left, for what it adds.
         """
         chance = {name: each.detach().double().cpu().log() for name, each in probabilities.items()}
         picks = {name: int(each.argmax()) for name, each in chance.items()}
-        saving = self.cost(picks) > budget
         while True:
             now = self.cost(picks)
-            if now <= budget and (saving or now >= (1 - NEAR) * budget):
+            saving = now > budget
+            if (1 - NEAR) * budget <= now <= budget:
                 return picks
             best: tuple[float, Picks] | None = None
             for changed, name in self._neighbours(picks):
