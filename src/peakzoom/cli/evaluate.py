@@ -138,11 +138,8 @@ def evaluate(
     target = out or beside(run) / _name(["evaluation", split, views.clips], recognizer.engine.name, computing)
     if part:
         count, before = score_shard(recognizer, videos, target, part, averaged, workers)
-        return _report_shard(
-            f"Shard {amount.shard}: {count} of {counted(len(videos.entries), 'video')}",
-            before,
-            part_of(target),
-        )
+        scored = f"Shard {amount.shard}: {count} of {counted(len(videos.entries), 'video')}"
+        return _report_shard(scored, before, part_of(target))
     check_out(target, amount.resume)  # before the videos are looked at
     if amount.places:
         videos = replace(videos, places=read_places(amount.places, videos=reading.root))
