@@ -63,7 +63,7 @@ class PatchNetwork(VideoNetwork):
         return patches.transpose(1, 2).unflatten(2, (self.frames // self.tubelet, self.size // PATCH, -1))
 
     def blocks(self) -> Sequence[nn.Module]:
-        """Of the body, from first to last; where its token reads the patches in :meth:`features`, without the last."""
+        """Of the body, from first to last; without the last one where its token reads the patches in ``features``."""
         raise NotImplementedError
 
     def leave_out_blocks(self, rate: float) -> bool:
