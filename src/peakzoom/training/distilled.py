@@ -19,9 +19,8 @@ from peakzoom.video.views import to_input
 class Distilled(Training):
     """A training that also learns from the predictions of a larger network, which itself stays as it is.
 
-    Args:
-        model, recipe, settings, seed, class_weight: as of :class:`~peakzoom.training.module.Training`.
-        teacher: the larger one, in the mode in which it predicts best.
+    ``teacher`` is the larger one, in the mode in which it predicts best; the other arguments are those of
+    :class:`~peakzoom.training.module.Training`.
     """
 
     def __init__(

@@ -30,10 +30,8 @@ class Searching(Training):
     Even batches are for the weights, odd ones, of other videos, for the probabilities. In every other step of the
     weights the mixture has all channels and blocks: the large network, which is to teach the found one, learns too.
 
-    Args:
-        model, recipe, settings, seed, class_weight: as of :class:`~peakzoom.training.module.Training`.
-        space: the candidates.
-        budget: multiply-adds in G.
+    ``space`` has the candidates, ``budget`` is in G multiply-adds; the other arguments are those of
+    :class:`~peakzoom.training.module.Training`.
     """
 
     def __init__(
