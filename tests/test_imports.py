@@ -15,7 +15,10 @@ SKLEARN = "extra train, which brings scikit-learn"
 QUIET = "imported by guard_child when nothing that it prints can come between results"
 SLOW = "help and the process that decodes need none"
 LAZY: dict[str, dict[str, str]] = {
-    "__main__.py": {"peakzoom.cli": "takes half a second, in which Ctrl-C is to be heard"},
+    "__main__.py": {
+        "peakzoom.cli": "takes half a second, in which Ctrl-C is to be heard",
+        "signal": "takes milliseconds, in which Ctrl-C is to be heard",
+    },
     "apps/batch/cluster.py": {"ray": RAY, "ray.data": RAY},
     "apps/batch/label.py": {"pyarrow": RAY, "ray": RAY},
     "apps/batch/listing.py": {"fsspec": RAY},
