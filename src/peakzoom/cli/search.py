@@ -8,6 +8,7 @@ from typing import Annotated
 
 from peakzoom.cli.console import print_result
 from peakzoom.cli.grouped import grouped
+from peakzoom.cli.held_out import HeldOutOptions, next_step
 from peakzoom.cli.options import (
     DataArg,
     DataOptions,
@@ -15,12 +16,10 @@ from peakzoom.cli.options import (
     MachineOptions,
     ModelOpt,
     RecipeOptions,
-    ValFractionOpt,
     output_option,
     training_option,
 )
 from peakzoom.cli.recipe import recipe_and_options
-from peakzoom.cli.train import TestFractionOpt, TestGroupsOpt, tests_nothing, with_tests
 from peakzoom.utils.errors import UserError
 from peakzoom.video.guard import start_early
 
@@ -38,9 +37,7 @@ def search(
         ),
     ],
     reading: DataOptions,
-    val_fraction: ValFractionOpt = None,
-    test_groups: TestGroupsOpt = None,
-    test_fraction: TestFractionOpt = None,
+    held_out: HeldOutOptions,
     model: ModelOpt = None,
     init: InitOpt = None,
     wanted: RecipeOptions,
@@ -70,16 +67,14 @@ def search(
     from peakzoom.training.search.search import search as run
 
     recipe, options = recipe_and_options(
-        wanted, machine, model, seed=seed, val_fraction=val_fraction, init=init
+        wanted, machine, model, seed=seed, val_fraction=held_out.val_fraction, init=init
     )
-    read = reading.videos(data, reading.split_number)
-    videos = with_tests(read, test_groups, test_fraction, untested=resume and tests_nothing(out))
+    videos = held_out.from_videos(reading.videos(data, reading.split_number), out, resume)
     run(videos, recipe, out, multiply_adds(budget), options, resume, search_epochs)
     write_missing_cards(out)
-    tested = any(entry.split == "test" for entry in videos.entries)
     print_result(
         f"Network: {out / 'architecture.json'}, for every --model\nHow it was found: {out / 'search.png'}\n"
-        f"Run: {out}\nNext: peakzoom evaluate {out}" + ("" if tested else " TEST_DATA")
+        f"{next_step(out, videos)}"
     )
 
 
