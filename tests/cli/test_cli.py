@@ -790,7 +790,9 @@ def test_data_render(call: Call, tmp_path: Path) -> None:
     assert not split_of["train"] & split_of["test"]
     checked = call("data", "check", listed, "--workers", "1").out
     assert "12 videos" in checked and "32x48" in checked and "12 at 10" in checked
-    again = call("data", "render", tmp_path / "test", *tiny.split(), "--train-clips", 0)
+    again = call("data", "render", tmp_path / "test", *tiny.split(), "--train-clips", 0, "--tempos")
+    with (tmp_path / "test" / "clips.csv").open(newline="", encoding="utf-8") as stream:
+        assert {row["label"] for row in csv.DictReader(stream)} == {"wave_slow", "wave_fast", "wag_hand_slow"}
     assert again.out.splitlines()[1] == f"Next: peakzoom evaluate RUN {tmp_path / 'test' / 'clips.csv'}"
 
 

@@ -11,9 +11,10 @@ import av
 import numpy as np
 import pytest
 
+from peakzoom.data.synthetic import scene
 from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
-from peakzoom.data.synthetic.people import ACTIONS, Look
-from peakzoom.data.synthetic.scene import ClipSpec, render_clip, telling_parts
+from peakzoom.data.synthetic.people import ACTIONS, PACED, PACES, Look, idle_pose
+from peakzoom.data.synthetic.scene import ClipSpec, Scene, render_clip, telling_parts
 from peakzoom.utils.errors import UserError
 
 SMALL = {"height": 48, "width": 64, "frames": 5}
@@ -80,6 +81,41 @@ def test_pairs_differ_in_the_telling_part_only(pair: tuple[str, str], difficulty
     assert not (differs & ~near).any()
     assert near.mean() < 0.08  # the part is small ...
     assert differs.sum(axis=(1, 2)).max() > 30  # ... and plain at full size
+
+
+@pytest.mark.parametrize("action", list(ACTIONS))
+@pytest.mark.parametrize("seed", [0, 3])
+def test_fast_is_slow_at_three_times_the_speed(action: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that moves of a person who otherwise stands as still as a statue."""
+    monkeypatch.setattr(scene, "idle_pose", lambda rng, time, d: idle_pose(rng, np.zeros_like(time), d))
+    spec = ClipSpec("nod", performer=seed, seed=seed, difficulty=0.0, height=96, width=128, frames=30)
+    slow, fast = (Scene(replace(spec, action=f"{action}_{pace}")).shapes for pace in ("slow", "fast"))
+    assert len(slow) == len(fast) > 10
+    moved = 0.0
+    for (_, points), (_, sooner) in zip(slow, fast, strict=True):
+        one, two = np.asarray(points), np.asarray(sooner)
+        np.testing.assert_allclose(one[::3], two[:10], atol=1e-6)
+        moved = max(moved, abs(one - two).max())
+    assert moved > 3  # pixels that are drawn
+
+
+def test_no_slow_clip_is_as_fast_as_a_fast_one() -> None:
+    periods = {
+        pace: [
+            Scene(ClipSpec("nod", performer=number, seed=number, **SMALL)).period * PACED[f"nod_{pace}"].period
+            for number in range(200)
+        ]
+        for pace in PACES
+    }
+    assert max(periods["fast"]) < min(periods["slow"])
+
+
+def test_actions_at_once_have_tempos_of_their_own() -> None:
+    alone = ClipSpec("kick_slow", seed=4, difficulty=0.0, frames=40, height=96, width=128)
+    both = replace(alone, also=("nod_fast",))
+    (_, foot, _), _ = telling_parts(both)
+    np.testing.assert_allclose(foot, telling_parts(alone)[0][1])
+    assert (render_clip(both) != render_clip(replace(alone, also=("nod_slow",)))).any()
 
 
 @pytest.mark.parametrize("stature", [0.25, 0.5, 0.9])

@@ -250,6 +250,12 @@ def render(
             show_default=False,
         ),
     ] = None,
+    tempos: Annotated[
+        bool,
+        typer.Option(
+            "--tempos", help="Each action slow and fast, as two classes that only their tempo tells apart."
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Rendering processes.")] = processors(),
 ) -> None:
     """Render labelled synthetic clips of moving figures: to try out, or to pre-train on where no videos can be had.
@@ -261,9 +267,11 @@ def render(
       --performers 200 --backgrounds 200 --test-share 0.1`
     """
     from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
+    from peakzoom.data.synthetic.people import ACTIONS, PACED
     from peakzoom.data.synthetic.untrimmed import render_untrimmed
 
-    count, spec = wanted.train_clips + wanted.test_clips, DatasetSpec(**vars(wanted))
+    count = wanted.train_clips + wanted.test_clips
+    spec = DatasetSpec(**vars(wanted), classes=tuple(PACED if tempos else ACTIONS))
     with progress_bar(f"rendering {count} {'videos' if untrimmed else 'clips'}") as progress:
         if untrimmed:
             folder = render_untrimmed(out, spec, untrimmed, workers, progress)

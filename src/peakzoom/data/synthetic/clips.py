@@ -20,7 +20,7 @@ import numpy as np
 
 from peakzoom.data.entries import SEPARATOR, Place
 from peakzoom.data.places import COLUMNS as PLACE_COLUMNS
-from peakzoom.data.synthetic.people import ACTIONS
+from peakzoom.data.synthetic.people import ACTIONS, EVERY_ACTION
 from peakzoom.data.synthetic.scene import BYSTANDERS, STREAM, ClipSpec, clip_frames, telling_parts
 from peakzoom.utils.durable import DRAFT, draft_of, write_csv
 from peakzoom.utils.errors import UserError
@@ -105,8 +105,8 @@ class DatasetSpec:
         rng = np.random.default_rng([self.seed, STREAM["together"], STREAM[split], number])
         found: list[str] = []
         for _ in range(int(rng.integers(self.together))):
-            moved = {ACTIONS[each][1] for each in (name, *found)}
-            if free := [each for each in self.classes if ACTIONS[each][1] not in moved]:
+            moved = {EVERY_ACTION[each].part for each in (name, *found)}
+            if free := [each for each in self.classes if EVERY_ACTION[each].part not in moved]:
                 found.append(str(rng.choice(free)))
         return tuple(found)
 

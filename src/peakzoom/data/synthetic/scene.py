@@ -14,13 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from peakzoom.data.synthetic.figures import Polygons, Sketch, draw_figure
-from peakzoom.data.synthetic.people import ACTIONS, Look, hsv, idle_pose, shade, standing_height
+from peakzoom.data.synthetic.people import EVERY_ACTION, Look, hsv, idle_pose, shade, standing_height
 from peakzoom.utils.errors import UserError
 
 SUPERSAMPLE = 2  # drawn at twice the size, then averaged: Pillow's polygons have hard edges on whole pixels
 MARGIN = 14  # pixels of background beyond each border of the frame, room for the camera to move
 BYSTANDERS = 10_000  # their numbers begin here; performers' end before it
-SLOW = {"drink": 1.3, "kick": 1.2, "clap": 0.9}  # period against the drawn one: a cup takes longer than a nod
 IDLE = "idle"  # in place of an action: the person stands
 STREAM = {
     "place": 2,
@@ -39,7 +38,8 @@ class ClipSpec:
     """Everything that a synthetic clip depends on; the same specification gives the same pixels.
 
     Two specifications that differ only in ``action`` share person, place, camera, noise, timing and idle motion.
-    ``also`` are further actions at the same time, of other parts of the body. ``world`` changes who performer 3 and
+    ``action`` is a name of :data:`~peakzoom.data.synthetic.people.EVERY_ACTION`, "nod" or "nod_fast", and ``also`` are
+    further ones at the same time, of other parts of the body. ``world`` changes who performer 3 and
     what background 5 are; ``difficulty`` in [0, 1] scales clutter, other moving things, camera motion, noise, the range
     of the figure's size, and idle motion. ``stature`` above 0 up to 1 is a factor on how tall all people are, which
     otherwise nearly fill the frame.
@@ -60,9 +60,9 @@ class ClipSpec:
 
     def __post_init__(self) -> None:
         for name in self.actions:
-            if name not in ACTIONS:
-                raise UserError(f"no action is called {name!r}; there are {', '.join(ACTIONS)}")
-        parts = [ACTIONS[name][1] for name in self.actions]
+            if name not in EVERY_ACTION:
+                raise UserError(f"no action is called {name!r}; there are {', '.join(EVERY_ACTION)}")
+        parts = [EVERY_ACTION[name].part for name in self.actions]
         if len(set(parts)) < len(parts):
             raise UserError(
                 f"{' and '.join(self.actions)} move one part of the body; give actions of different ones"
@@ -194,8 +194,7 @@ class Scene:
         self.y = s * (MARGIN + 0.92 * spec.height) - u(0, 0.5) * max(0.0, 0.89 * s * spec.height - tall)
         self.outward = self.rng.choice([-1.0, 1.0])  # +1 when the acting side is the right of the picture
         self.light = self.rng.choice([-0.6, 0.6])  # the side that the lamp is on
-        period = u(0.55, 1.05) / look.speed * SLOW.get(spec.action, 1.0)  # seconds
-        self.beat = np.sin(2 * np.pi * (self.time / period + u()))  # (T,), the action's motion
+        self.period, self.phase = u(0.55, 1.05) / look.speed, u()  # seconds; share of a period
         self.vigour = look.vigour * u(0.9, 1.1)
 
     def _add_bystanders(self) -> None:
@@ -236,7 +235,9 @@ class Scene:
         ImageDraw.Draw(self.canvas).ellipse(shadow, fill=(70, 66, 62))
         pose = idle_pose(self.rng, self.time, self.d)
         for name in self.spec.actions:
-            ACTIONS[name][0](pose, self.beat, self.vigour)
+            action = EVERY_ACTION[name]
+            beat = np.sin(2 * np.pi * (self.time / (self.period * action.period) + self.phase))
+            action.move(pose, beat, self.vigour)
         sketch = Sketch((x, y), scale, 0.7 * SUPERSAMPLE, self.light)
         self.parts = draw_figure(sketch, self.look, pose, self.outward)
         self.shapes += sketch.polygons()
@@ -292,7 +293,7 @@ def telling_parts(spec: ClipSpec) -> list[tuple[str, np.ndarray, float]]:
     """
     scene, found = _scene(spec), []
     for action in spec.actions:
-        name = ACTIONS[action][1]
+        name = EVERY_ACTION[action].part
         centres, radius = scene.parts[name]
         found.append((name, (centres - scene.camera) / SUPERSAMPLE, radius / SUPERSAMPLE))
     return found
