@@ -6,7 +6,12 @@ scratch in the same way, with each seed. Both go on where they were stopped; ``s
 
     peakzoom data render clips --train-clips 400 --test-clips 400
     python benchmarks/searched.py clips/clips.csv --out searched --seeds 0,1,2
-    python benchmarks/searched.py WEIZMANN/clips.csv --out searched-weizmann --seeds 0,1,2 --fold GROUP,GROUP ...
+    peakzoom data render tempos --tempos --train-clips 800 --test-clips 400
+    python benchmarks/searched.py tempos/clips.csv --out searched-tempos --seeds 0,1,2
+    python benchmarks/searched.py UT_INTERACTION/clips.csv --out searched-ut --seeds 0,1,2 --folds 5 --epochs 50
+
+With ``--folds`` a list without a split is divided by its groups: each fold is tested once, by networks that were found
+and trained on the others. There the search with a seed, the drawing with it and the training with it go together.
 
 ``--table-1`` in its place looks around the paper's own network, narrow and small, under its own cost, and says which
 frames each block looks at, beside Table 1.
@@ -20,6 +25,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 import torch
 
@@ -27,7 +33,7 @@ from peakzoom.model.backbones import TCNN, backbone_factory
 from peakzoom.model.backbones.architecture import plan_from_dict, plan_to_dict
 from peakzoom.model.backbones.space import Space, described
 from peakzoom.model.backbones.tcnn import PAPER
-from peakzoom.utils.durable import read_csv
+from peakzoom.utils.durable import read_csv, write_csv
 
 FRAMES, SIZE, WIDTH, STRIDE = 8, 64, 0.5, 16
 CLIPS = ["--set", f"preprocess.frames={FRAMES}", "--set", "stride=3", "--size", str(SIZE)]
@@ -51,62 +57,113 @@ def write_plan(space: Space, picks: dict[str, int], file: Path) -> None:
     )
 
 
-def against_random(data: str, out: Path, options: argparse.Namespace) -> None:
+def divided(data: Path, folds: int, out: Path) -> list[Path]:
+    """A list for each fold: every ``folds``-th group is tested, as they come by length and name."""
+    rows = read_csv(data)
+    groups = sorted({row["group"] for row in rows}, key=lambda name: (len(name), name))
+    lists = []
+    for fold in range(folds):
+        tested = set(groups[fold::folds])
+        lists.append(out / f"fold{fold}" / "clips.csv")
+        lists[-1].parent.mkdir(parents=True, exist_ok=True)
+        write_csv(
+            lists[-1],
+            ("path", "label", "group", "split"),
+            (
+                (
+                    (data.parent / row["path"]).absolute(),
+                    row["class"],
+                    row["group"],
+                    "test" if row["group"] in tested else "train",
+                )
+                for row in rows
+            ),
+        )
+    return lists
+
+
+def against_random(data: Path, out: Path, options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     space = given("tcnn_xs", WIDTH, STRIDE, FRAMES, SIZE)
     budget = space.cost(space.point(space.given))
-    files = [out / "given.json"]
-    write_plan(space, space.point(space.given), files[0])
+    write_plan(space, space.point(space.given), out / "given.json")
     for seed in options.seeds:
-        found, drawn = out / f"found{seed}.json", out / f"random{seed}.json"
         draw = torch.Generator().manual_seed(seed)
-        write_plan(space, space.draw(budget, draw), drawn)
-        if not found.exists():
-            run = out / f"search{seed}"
-            words = [data, "--budget", f"{budget:.6f}G", "--model", "tcnn_xs", "--set", f"width={WIDTH}"]
-            words += [*CLIPS, *SCRATCH, "--search-epochs", str(options.search_epochs), "--seed", str(seed)]
-            words += ["--epochs", "1", "--joint-epochs", "1", "--out", str(run)]
-            peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
-            found.write_bytes((run / "architecture.json").read_bytes())
-        files += [found, drawn]
-    words = [data, "--out", str(out / "study"), "--models", ",".join(map(str, files)), "--spatial", "none"]
-    words += [*CLIPS, *SCRATCH, "--seeds", ",".join(map(str, options.seeds))]
+        write_plan(space, space.draw(budget, draw), out / f"random{seed}.json")
+    lists = divided(data, options.folds, out) if options.folds else [data]
+    for listed in lists:
+        home = listed.parent if options.folds else out
+        for seed in options.seeds:
+            search(listed, home, seed, budget, options)
+        # Each trained with every seed, or where there are folds, those of a seed with that one.
+        for seeds in [[seed] for seed in options.seeds] if options.folds else [options.seeds]:
+            compare(listed, out, home, seeds, options)
+    collect(out, space, options)
+
+
+def search(data: Path, home: Path, seed: int, budget: float, options: argparse.Namespace) -> None:
+    found, run = home / f"found{seed}.json", home / f"search{seed}"
+    if found.exists():
+        return
+    words = [str(data), "--budget", f"{budget:.6f}G", "--model", "tcnn_xs", "--set", f"width={WIDTH}"]
+    words += [*CLIPS, *SCRATCH, "--search-epochs", str(options.search_epochs), "--seed", str(seed)]
+    words += ["--epochs", "1", "--joint-epochs", "1", "--out", str(run)]
+    peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
+    found.write_bytes((run / "architecture.json").read_bytes())
+
+
+def study(home: Path, seeds: Sequence[int], options: argparse.Namespace) -> Path:
+    return home / (f"study{seeds[0]}" if options.folds else "study")
+
+
+def compare(data: Path, out: Path, home: Path, seeds: Sequence[int], options: argparse.Namespace) -> None:
+    files = [out / "given.json"]
+    for seed in seeds:
+        files += [home / f"found{seed}.json", out / f"random{seed}.json"]
+    words = [str(data), "--out", str(study(home, seeds, options)), "--models", ",".join(map(str, files))]
+    words += ["--spatial", "none", *CLIPS, *SCRATCH, "--seeds", ",".join(map(str, seeds))]
     words += ["--epochs", str(options.epochs), "--joint-epochs", "1", "--equal", "epochs"]
-    peakzoom("compare", *words, *(word for fold in options.fold for word in ("--fold", fold)))
-    collect(out, space, files)
+    peakzoom("compare", *words)
 
 
-def collect(out: Path, space: Space, files: Sequence[Path]) -> None:
+def collect(out: Path, space: Space, options: argparse.Namespace) -> None:
     """A line of JSON for each network: its cost, and which test videos it got right with which seed."""
+    homes = [out / f"fold{fold}" for fold in range(options.folds)] or [out]
     answers: dict[str, dict[str, dict[str, tuple[str, bool]]]] = {}
-    for row in read_csv(out / "study" / "answers.csv"):
-        of_seed = answers.setdefault(row["model"].partition("-")[0], {}).setdefault(row["seed"], {})
-        of_seed[row["video"]] = row["group"], row["fused"] == row["label"]
+    classes = set()
+    for home in homes:
+        for seeds in [[seed] for seed in options.seeds] if options.folds else [options.seeds]:
+            for row in read_csv(study(home, seeds, options) / "answers.csv"):
+                of_seed = answers.setdefault(row["model"].partition("-")[0], {}).setdefault(row["seed"], {})
+                of_seed[row["video"]] = row["group"], row["fused"] == row["label"]
+                classes.add(row["label"])
     lines = []
-    for file in files:
-        plan, pool = plan_from_dict(json.loads(file.read_text(encoding="utf-8")))
-        network = TCNN(10, plan=plan, pool=pool)
-        seeds = answers[file.stem]
-        videos = sorted(next(iter(seeds.values())))
+    for name, seeds_of in answers.items():
+        files = [file for home in {out, *homes} if (file := home / f"{name}.json").exists()]
+        plans = [plan_from_dict(json.loads(file.read_text(encoding="utf-8"))) for file in sorted(files)]
+        networks = [TCNN(len(classes), plan=plan, pool=pool) for plan, pool in plans]
+        videos = sorted(next(iter(seeds_of.values())))
         row = {
-            "network": file.stem,
-            "plan": described(plan),
-            "G multiply-adds": round(space.cost(space.point(plan)), 6),
-            "M parameters": round(sum(value.numel() for value in network.parameters()) / 1e6, 4),
-            "group": [next(iter(seeds.values()))[video][0] for video in videos],
-            "right": {seed: [int(found[video][1]) for video in videos] for seed, found in seeds.items()},
+            "network": name,
+            "plan": " | ".join(described(plan) for plan, _ in plans),
+            "G multiply-adds": round(mean(space.cost(space.point(plan)) for plan, _ in plans), 6),
+            "M parameters": round(
+                mean(sum(each.numel() for each in network.parameters()) for network in networks) / 1e6, 4
+            ),
+            "group": [next(iter(seeds_of.values()))[video][0] for video in videos],
+            "right": {seed: [int(found[video][1]) for video in videos] for seed, found in seeds_of.items()},
         }
         lines.append(json.dumps(row))
     (out / "searched.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def near_table_1(data: str, out: Path, options: argparse.Namespace) -> None:
+def near_table_1(data: Path, out: Path, options: argparse.Namespace) -> None:
     frames, size, width = 16, 64, 0.125
     space = given("tcnn", width, 32, frames, size)
     budget = space.cost(space.point(space.given))
     for seed in options.seeds:
         run = out / f"table1-{seed}"
-        words = [data, "--budget", f"{budget:.6f}G", "--model", "tcnn", "--set", f"width={width}"]
+        words = [str(data), "--budget", f"{budget:.6f}G", "--model", "tcnn", "--set", f"width={width}"]
         words += ["--size", str(size), "--set", f"preprocess.frames={frames}", "--set", "stride=2"]
         words += ["--set", "max_stride=32", *SCRATCH, "--search-epochs", str(options.search_epochs)]
         words += ["--epochs", "1", "--joint-epochs", "1", "--seed", str(seed), "--out", str(run)]
@@ -123,14 +180,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data")
+    parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--seeds", type=lambda text: [int(each) for each in text.split(",")], default=[0, 1, 2]
     )
     parser.add_argument("--search-epochs", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--fold", action="append", default=[])
+    parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--table-1", action="store_true")
     options = parser.parse_args()
     (near_table_1 if options.table_1 else against_random)(options.data, options.out, options)

@@ -85,7 +85,9 @@ def test_pairs_differ_in_the_telling_part_only(pair: tuple[str, str], difficulty
 
 @pytest.mark.parametrize("action", list(ACTIONS))
 @pytest.mark.parametrize("seed", [0, 3])
-def test_fast_is_slow_at_three_times_the_speed(action: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_is_slow_at_three_times_the_speed(
+    action: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that moves of a person who otherwise stands as still as a statue."""
     monkeypatch.setattr(scene, "idle_pose", lambda rng, time, d: idle_pose(rng, np.zeros_like(time), d))
     spec = ClipSpec("nod", performer=seed, seed=seed, difficulty=0.0, height=96, width=128, frames=30)
@@ -102,7 +104,8 @@ def test_fast_is_slow_at_three_times_the_speed(action: str, seed: int, monkeypat
 def test_no_slow_clip_is_as_fast_as_a_fast_one() -> None:
     periods = {
         pace: [
-            Scene(ClipSpec("nod", performer=number, seed=number, **SMALL)).period * PACED[f"nod_{pace}"].period
+            Scene(ClipSpec("nod", performer=number, seed=number, **SMALL)).period
+            * PACED[f"nod_{pace}"].period
             for number in range(200)
         ]
         for pace in PACES

@@ -31,7 +31,7 @@ def drawn(space: Space, seed: int) -> Picks:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sure_of_a_network_it_is_that_network(name: str) -> None:
-    """In double precision: how far two orders of the same sum lie apart in single precision differs between processors."""
+    """In double precision: in single precision, two orders of one sum lie apart as the processor likes."""
     space = space_of(name)
     relaxed = Relaxed(4, space).double()
     video = torch.randn((2, 3, 8, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
