@@ -71,7 +71,7 @@ def divided(data: Path, folds: int, out: Path) -> list[Path]:
             ("path", "label", "group", "split"),
             (
                 (
-                    (data.parent / row["path"]).absolute(),
+                    row["path"],
                     row["class"],
                     row["group"],
                     "test" if row["group"] in tested else "train",
@@ -107,7 +107,7 @@ def search(data: Path, home: Path, seed: int, budget: float, options: argparse.N
         return
     words = [str(data), "--budget", f"{budget:.6f}G", "--model", "tcnn_xs", "--set", f"width={WIDTH}"]
     words += [*CLIPS, *SCRATCH, "--search-epochs", str(options.search_epochs), "--seed", str(seed)]
-    words += ["--epochs", "1", "--joint-epochs", "1", "--out", str(run)]
+    words += ["--epochs", "1", "--joint-epochs", "1", "--out", str(run), "--root", str(options.data.parent)]
     peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
     found.write_bytes((run / "architecture.json").read_bytes())
 
@@ -123,7 +123,7 @@ def compare(data: Path, out: Path, home: Path, seeds: Sequence[int], options: ar
     words = [str(data), "--out", str(study(home, seeds, options)), "--models", ",".join(map(str, files))]
     words += ["--spatial", "none", *CLIPS, *SCRATCH, "--seeds", ",".join(map(str, seeds))]
     words += ["--epochs", str(options.epochs), "--joint-epochs", "1", "--equal", "epochs"]
-    peakzoom("compare", *words)
+    peakzoom("compare", *words, "--root", str(options.data.parent))
 
 
 def collect(out: Path, space: Space, options: argparse.Namespace) -> None:
