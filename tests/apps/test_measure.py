@@ -208,13 +208,17 @@ def test_the_best_rule_within_the_alarms_that_are_allowed(allowed: float) -> Non
     hours = sum(each.seconds for each in watched.values()) / 3600
     assert rule.full is not None and rule.chosen.exit_lead is None
     for each in (rule.chosen, rule.full):
-        seen = {file: thinned(video, each.nth) for file, video in watched.items()}
-        found = events_in(seen, each.options(options))
-        assert false_alarms(labelled, found) / hours == pytest.approx(each.false_alarms_an_hour)
+        starts = [
+            {file: thinned(video, each.nth, first=first) for file, video in watched.items()}
+            for first in range(each.nth)
+        ]
+        found = [events_in(seen, each.options(options)) for seen in starts]
+        alarms = sum(false_alarms(labelled, events) for events in found) / each.nth
+        assert alarms / hours == pytest.approx(each.false_alarms_an_hour)
         assert each.false_alarms_an_hour <= allowed
-        f1 = 2 * right_events(labelled, found, COUNTED) / (len(labelled) + len(found))
-        assert f1 == pytest.approx(each.f1)
-        windows = sum(len(video.windows) for video in seen.values())
+        f1s = [2 * right_events(labelled, some, COUNTED) / (len(labelled) + len(some)) for some in found]
+        assert sum(f1s) / each.nth == pytest.approx(each.f1)
+        windows = sum(len(video.windows) for video in starts[0].values())
         assert each.share == windows / sum(len(video.windows) for video in watched.values())
         assert each.multiply_adds_a_second == pytest.approx(windows / hours / 3600)
     assert rule.chosen.f1 >= rule.full.f1 - 0.01 and rule.cost == pytest.approx(rule.chosen.share)
@@ -275,7 +279,6 @@ def test_evaluate_calibrate_and_watch(long: Path, run: Path, tmp_path: Path) -> 
     shown = command("evaluate", own, long / "clips.csv", "--events", "--out", tmp_path / "after")
     assert "by the rule" in shown and "is taken as it is given" not in shown
     measured = json.loads((tmp_path / "after" / "events.json").read_text())
-    assert measured["f1"]["0.5"] == pytest.approx(rule.chosen.f1)  # on the same videos
     assert measured["multiply_adds_a_second"] == pytest.approx(rule.chosen.multiply_adds_a_second)
     assert f"cost: {rule.chosen.multiply_adds_a_second:.4g} G multiply-adds a second of video" in shown
     assert told.count("G multiply-adds a second of video") == 1 + (rule.chosen != rule.full)

@@ -141,18 +141,21 @@ def _watched(recognizer: Recognizer, file: Path, options: WatchOptions) -> Watch
     return Watched(windows, seconds, started.window or 0.0, started.every or 0.0, problems, tuple(breaks))
 
 
-def thinned(watched: Watched, nth: int = 1, lead: float | None = None) -> Watched:
+def thinned(watched: Watched, nth: int = 1, lead: float | None = None, first: int = 0) -> Watched:
     """What a watch with these options sees, of a video of which every window was scored by all branches.
 
     Args:
         watched: with each window that there is.
         nth: each so many-th window is kept, after a break anew, and the last one before a break or the end.
         lead: the scores are those of the original branch where its best class leads by so much.
+        first: this window is the first one that is kept, below ``nth``: a watch keeps window 0, one that had begun a
+            moment sooner another one.
     """
     windows: list[ScoredWindow] = []
     breaks: list[int] = []
     for part in watched.parts():
-        kept = part[::nth] if (len(part) - 1) % nth == 0 else [*part[::nth], part[-1]]
+        kept = part[first::nth]
+        kept = kept if kept and kept[-1] is part[-1] else [*kept, part[-1]]
         windows += kept if lead is None else [_exited(each, lead) for each in kept]
         breaks.append(len(windows))
     return replace(watched, windows=windows, every=watched.every * nth, breaks=tuple(breaks[:-1]))

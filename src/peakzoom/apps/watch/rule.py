@@ -3,7 +3,8 @@
 A watch is cheaper where it looks less often (each ``nth`` window), and where the original branch alone scores the
 windows in which it leads (``exit_lead``). Each of these settings has its own best rule for events (threshold,
 hysteresis, gaps, shortest event). The cheapest is taken whose F1 is at most a point below that of the full cost, which
-is every window by all branches. All of it is replayed from the scores of one full watch
+is every window by all branches. With which window a watch begins is chance, and no merit of a setting: its F1 is the
+mean over all ``nth`` of them. All of it is replayed from the scores of one full watch
 (:mod:`peakzoom.apps.watch.measure`).
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from peakzoom.apps.watch.events import Event, Merger, Namer
@@ -46,7 +48,7 @@ class Setting:
     Attributes:
         threshold, keep, gap, shortest, every, nth, exit_lead: as in
             :class:`~peakzoom.apps.watch.options.WatchOptions`.
-        f1, false_alarms_an_hour: of the events.
+        f1, false_alarms_an_hour: of the events; means over the ``nth`` windows that a watch may begin with.
         share: of the windows that are scored.
         early: of these, the share that the original branch alone scores.
         multiply_adds_a_second: in G, of a second of video; None in files that are older than the early exit.
@@ -121,9 +123,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The videos as one setting sees them."""
+    """The videos as one setting sees them: as often as there are windows that it may begin with."""
 
-    watched: Mapping[Path, Watched]
+    starts: Sequence[Mapping[Path, Watched]]
     nth: int
     lead: float | None
     cost: float
@@ -203,14 +205,17 @@ def _seen(
     nth: int = 1,
     lead: float | None = None,
 ) -> _Seen:
-    seen = {file: thinned(each, nth, lead) for file, each in watched.items()}
+    starts = [
+        {file: thinned(each, nth, lead, first) for file, each in watched.items()} for first in range(nth)
+    ]
+    seen = starts[0]
     windows = [window for each in seen.values() for window in each.windows]
     every, early = (
         sum(len(each.windows) for each in watched.values()),
         sum(bool(each.early) for each in windows),
     )
     cost = cost_a_second(seen, work, options.crops) or 0.0
-    return _Seen(seen, nth, lead, cost, len(windows) / max(every, 1), early / max(len(windows), 1))
+    return _Seen(starts, nth, lead, cost, len(windows) / max(every, 1), early / max(len(windows), 1))
 
 
 def _is_full(seen: _Seen) -> bool:
@@ -219,25 +224,28 @@ def _is_full(seen: _Seen) -> bool:
 
 def _best(seen: _Seen, labelled: Sequence[Interval], options: WatchOptions, allowed: float) -> Setting | None:
     """The rule with the best F1 among those that are quiet enough; None where none is."""
-    first, seconds = next(iter(seen.watched.values())), seconds_of(seen.watched)
+    first, seconds = next(iter(seen.starts[0].values())), seconds_of(seen.starts[0])
     window, every = first.window or 1.0, first.every or 0.5 * seen.nth
     best: Setting | None = None
     for threshold, part in product(reversed(THRESHOLDS), KEEPS):
         keep = round(part * threshold, 4)
-        named = [
-            _named(each, replace(options, threshold=threshold, keep=keep)) for each in seen.watched.values()
-        ]
+        rule = replace(options, threshold=threshold, keep=keep)
+        named = [[_named(each, rule) for each in watched.values()] for watched in seen.starts]
         for gap in (round(each * every, 3) for each in GAPS):
-            events = list(_merged(seen.watched, named, gap))
+            events = [list(_merged(*each, gap)) for each in zip(seen.starts, named, strict=True)]
             for shortest in (round(each * window, 3) for each in SHORTEST):
-                kept = [each for each in events if each.end - each.start >= shortest - TIMESTAMP_ROUNDING]
-                f1, alarms = f1_and_false_alarms(labelled, kept, seconds)
+                found = [f1_and_false_alarms(labelled, _at_least(shortest, each), seconds) for each in events]
+                f1, alarms = (mean(values) for values in zip(*found, strict=True))
                 if alarms <= allowed and (best is None or f1 > best.f1):
                     best = Setting(
                         *(threshold, keep, gap, shortest, options.every, f1, alarms, seen.share),
                         *(seen.nth, seen.lead, seen.early, seen.cost),
                     )
     return best
+
+
+def _at_least(shortest: float, events: Sequence[Interval]) -> list[Interval]:
+    return [each for each in events if each.end - each.start >= shortest - TIMESTAMP_ROUNDING]
 
 
 # A window: start, end, class or None, score. A list of them between two breaks, as a watch merges it.
