@@ -198,7 +198,27 @@ def test_leaving_by_an_error_stops_what_runs() -> None:
     assert gone(pids[0], 1)
 
 
-def test_a_run_left_early_does_not_wait() -> None:
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.3])
+def test_a_guard_that_is_closed_while_it_starts_does_nothing_more(after: float) -> None:
+    """Before its process is there, while this imports, or when it works: never a second process that decodes on."""
+    guard, found = Guard(), []
+
+    def run() -> None:
+        try:
+            guard.run(FILE, bad.sleep_forever)
+        except DecodeError as error:
+            found.append(error.reason)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(after)
+    guard.close()
+    thread.join(30)  # the file would have 60 s
+    assert not thread.is_alive() and found == ["decoding was stopped"] and guard.pid is None
+
+
+def test_a_run_left_early_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEAKZOOM_DECODE_SECONDS", "1e6")  # of a file: its end is no way out
     began = time.monotonic()
     paths = [FILE, Path("b"), Path("c"), Path("d")]
     results = in_order(

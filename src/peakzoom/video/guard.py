@@ -103,6 +103,8 @@ class Guard:
         self._end()
         self._megabytes = decode_megabytes()
         self._process = _begin(self._megabytes)
+        if self._closed:  # from another thread, which saw no process to kill
+            self._process.kill()
         self.files = 0
 
     def run(
@@ -175,6 +177,10 @@ class Guard:
         if self._process is not None:
             self._process.kill()
 
+    def _expect_open(self, path: str | Path) -> None:
+        if self._closed:
+            raise DecodeError(path, "decoding was stopped")
+
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is None:
@@ -190,8 +196,7 @@ class Guard:
         self, path: str | Path, work: Callable[..., Any], arguments: tuple[Any, ...], many: bool, rest: bool
     ) -> None:
         """Have the process begin with the work; returns when it has imported what this needs."""
-        if self._closed:
-            raise DecodeError(path, "decoding was stopped")
+        self._expect_open(path)
         if not rest and (self.files >= RENEW_AFTER or decode_megabytes() != self._megabytes):
             self._end()
         folder = None  # from which relative paths start; it may have been removed
@@ -203,6 +208,7 @@ class Guard:
                 message
             ):  # it has died in between, of the file before or of something else: once more
                 self._end()
+                self._expect_open(path)
                 self._begun(message, again=True)
         except BaseException:
             self._end()
@@ -220,6 +226,7 @@ class Guard:
         except (OSError, DecodeError) as error:
             if not again:
                 return False
+            self._expect_open("the decoding process")
             reason = error.reason if isinstance(error, DecodeError) else str(error)
             raise UserError(f"the process that decodes videos does not start: {reason}") from error
         return True
