@@ -153,34 +153,45 @@ KINDS = {
     "found": "found, three searches",
     "random": "drawn at random, three networks",
 }
+SEARCHED = {  # the folder of the data: its name on the page, and what its groups are
+    "clips": ("generated", "performers"),
+    "tempos": ("generated, slow and fast", "performers"),
+    "ut_interaction": ("UT-Interaction", "sequences"),
+}
 
 
 def searched() -> list[str]:
     """Searched networks beside the given one and random ones of its cost: means over networks and seeds."""
-    kinds: dict[str, Rows] = {kind: [] for kind in KINDS}
-    for row in stored("searched"):
-        kinds[row["network"].rstrip("0123456789")].append(row)
-    rows, right = [], {}
-    groups = next(iter(kinds.values()))[0]["group"]
-    for kind, found in kinds.items():
-        each = np.array([[row["right"][seed] for seed in sorted(row["right"])] for row in found], float)
-        right[kind] = each.mean((0, 1))
-        low, high = bootstrap_interval(each.reshape(-1, each.shape[-1]), groups)
-        spread = ", ".join(f"{100 * value:.1f}" for value in each.mean((1, 2)))
-        rows.append([
-            KINDS[kind], span(found, "G multiply-adds", 3), span(found, "M parameters", 2),
-            f"{100 * each.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})", spread if len(found) > 1 else "",
-        ])  # fmt: skip
-    said_of = []
-    for other in ("given", "random"):
-        test = paired_test(100 * (right["found"] - right[other]), groups)
-        low, high = test.interval
-        name = "`tcnn_xs`" if other == "given" else "random"
-        said_of.append(
-            f"found less {name} {test.difference:+.1f} points ({low:+.1f} to {high:+.1f}, {said(test.p)})"
-        )
-    header = ["network", "G", "M parameters", "accuracy", "each"]
-    return [*markdown(header, rows), "", f"By performers: {'; '.join(said_of)}."]
+    every = stored("searched")
+    rows, said_of = [], []
+    for name, (title, groups_are) in SEARCHED.items():
+        kinds = {
+            kind: [row for row in every if (row["set"], row["network"].rstrip("0123456789")) == (name, kind)]
+            for kind in KINDS
+        }
+        if not kinds["given"]:
+            continue
+        groups, right = kinds["given"][0]["group"], {}
+        for kind, found in kinds.items():
+            each = np.array([[row["right"][seed] for seed in sorted(row["right"])] for row in found], float)
+            right[kind] = each.mean((0, 1))
+            low, high = bootstrap_interval(each.reshape(-1, each.shape[-1]), groups)
+            spread = ", ".join(f"{100 * value:.1f}" for value in each.mean((1, 2)))
+            rows.append([
+                title if kind == "given" else "", KINDS[kind], span(found, "G multiply-adds", 3),
+                span(found, "M parameters", 2), f"{100 * each.mean():.1f} ({100 * low:.1f} to {100 * high:.1f})",
+                spread if len(found) > 1 else "",
+            ])  # fmt: skip
+        pairs_of = []
+        for other, called in (("given", "`tcnn_xs`"), ("random", "random")):
+            test = paired_test(100 * (right["found"] - right[other]), groups)
+            low, high = test.interval
+            pairs_of.append(
+                f"found less {called} {test.difference:+.1f} points ({low:+.1f} to {high:+.1f}, {said(test.p)})"
+            )
+        said_of.append(f"- {title[0].upper()}{title[1:]}, by {groups_are}: {'; '.join(pairs_of)}.")
+    header = ["videos", "network", "G", "M parameters", "accuracy", "each"]
+    return [*markdown(header, rows), "", *said_of]
 
 
 def span(rows: Rows, key: str, digits: int) -> str:

@@ -5,10 +5,10 @@ networks of that cost are drawn from the same space, all alike likely. Then ``pe
 scratch in the same way, with each seed. Both go on where they were stopped; ``searched.jsonl`` is what pages.py reads.
 
     peakzoom data render clips --train-clips 400 --test-clips 400
-    python benchmarks/searched.py clips/clips.csv --out searched --seeds 0,1,2
-    peakzoom data render tempos --tempos --train-clips 800 --test-clips 400
-    python benchmarks/searched.py tempos/clips.csv --out searched-tempos --seeds 0,1,2
-    python benchmarks/searched.py UT_INTERACTION/clips.csv --out searched-ut --seeds 0,1,2 --folds 5 --epochs 50
+    python benchmarks/searched.py clips/clips.csv --out searched
+    peakzoom data render tempos --tempos --train-clips 800 --test-clips 400 --performers 60 --backgrounds 60
+    python benchmarks/searched.py tempos/clips.csv --out searched-tempos
+    python benchmarks/searched.py UT_INTERACTION/clips.csv --out ut --folds 5 --search-epochs 100 --epochs 50
 
 With ``--folds`` a list without a split is divided by its groups: each fold is tested once, by networks that were found
 and trained on the others. There the search with a seed, the drawing with it and the training with it go together.
@@ -144,6 +144,7 @@ def collect(out: Path, space: Space, options: argparse.Namespace) -> None:
         networks = [TCNN(len(classes), plan=plan, pool=pool) for plan, pool in plans]
         videos = sorted(next(iter(seeds_of.values())))
         row = {
+            "set": options.data.absolute().parent.name,
             "network": name,
             "plan": " | ".join(described(plan) for plan, _ in plans),
             "G multiply-adds": round(mean(space.cost(space.point(plan)) for plan, _ in plans), 6),
@@ -185,8 +186,8 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=lambda text: [int(each) for each in text.split(",")], default=[0, 1, 2]
     )
-    parser.add_argument("--search-epochs", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--search-epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--table-1", action="store_true")
     options = parser.parse_args()
