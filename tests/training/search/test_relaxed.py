@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from peakzoom.model.backbones import backbone_factory
+from peakzoom.model.backbones.inherit import copy_shared
 from peakzoom.model.backbones.space import Picks, Space, depth, dilation
 from peakzoom.model.backbones.tcnn import TCNN, Plan, Stage
-from peakzoom.training.search.relaxed import Choices, Relaxed, copy_shared
+from peakzoom.training.search.relaxed import Choices, Relaxed
 
 NAMES = ("tcnn", "tcnn_16", "tcnn_local", "tcnn_s", "tcnn_xs", "tcnn_xs_local")
 

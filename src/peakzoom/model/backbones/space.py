@@ -237,7 +237,7 @@ class Space:
         }
         most = {name: values[-1] for name, values in self.choices.items()}
         layers, convolved = [], 0.0
-        for name, into, out, taps, block in self._convolutions():
+        for name, into, out, taps, block in convolutions(self.widest):
             unit = spent[name] / (most.get(into or "", 1) * most[out] * (3 if taps else 1))
             layers.append(Layer(unit, into, out, taps, block))
             convolved += spent[name]
@@ -245,23 +245,24 @@ class Space:
         layers.append(Layer((counter.get_total_flops() / 2e9 - convolved) / most[last], last, None))
         return layers
 
-    def _convolutions(self) -> Iterator[tuple[str, str | None, str, str | None, tuple[int, int] | None]]:
-        """Name of each convolution of the widest network, and what :class:`Layer` says of it."""
-        yield "stem.0", None, STEM, None, None
-        yield "stem.2", STEM, STEM, None, None
-        before, index = STEM, 0
-        for number, stage in enumerate(self.widest.stages, 1):
-            for block in range(1, len(stage.dilations) + 1):
-                where, name = (number, block), f"blocks.{index}"
-                between, look = inner(number, block), dilation(number, block)
-                yield f"{name}.conv1", before, between, None, where
-                if self.given.factored:
-                    yield f"{name}.conv2.0", between, between, None, where
-                second = f"{name}.conv2.2" if self.given.factored else f"{name}.conv2"
-                yield second, between, channels(number), look, where
-                if block == 1:
-                    yield f"{name}.shortcut", before, channels(number), None, where
-                before, index = channels(number), index + 1
+
+def convolutions(plan: Plan) -> Iterator[tuple[str, str | None, str, str | None, tuple[int, int] | None]]:
+    """Name of each convolution of a network with a shortcut's in every stage, and what :class:`Layer` says of it."""
+    yield "stem.0", None, STEM, None, None
+    yield "stem.2", STEM, STEM, None, None
+    before, index = STEM, 0
+    for number, stage in enumerate(plan.stages, 1):
+        for block in range(1, len(stage.dilations) + 1):
+            where, name = (number, block), f"blocks.{index}"
+            between, look = inner(number, block), dilation(number, block)
+            yield f"{name}.conv1", before, between, None, where
+            if plan.factored:
+                yield f"{name}.conv2.0", between, between, None, where
+            second = f"{name}.conv2.2" if plan.factored else f"{name}.conv2"
+            yield second, between, channels(number), look, where
+            if block == 1:
+                yield f"{name}.shortcut", before, channels(number), None, where
+            before, index = channels(number), index + 1
 
 
 def _choices(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:

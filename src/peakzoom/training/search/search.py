@@ -26,15 +26,16 @@ from peakzoom.display.search import COLUMNS, search_figure
 from peakzoom.model import PeakZoom
 from peakzoom.model.backbones import ARCHITECTURE, TCNN
 from peakzoom.model.backbones.architecture import plan_from_dict, plan_to_dict
+from peakzoom.model.backbones.inherit import copy_shared, grow, sort_channels
 from peakzoom.model.backbones.space import Picks, Space, channels, depth, described, dilation, inner
 from peakzoom.model.outline import without_numbers
 from peakzoom.training.distilled import Distilled
 from peakzoom.training.distributed import launched
 from peakzoom.training.module import Training
-from peakzoom.training.options import Options
+from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.search.module import FILE, Searching
-from peakzoom.training.search.relaxed import Relaxed, copy_shared
+from peakzoom.training.search.relaxed import Relaxed
 from peakzoom.training.stage import StageRun, build_stage, fit_stage, make_trainer, stage_run
 from peakzoom.training.start import build, class_weights, set_start
 from peakzoom.training.train import Ready, prepared, train_stages
@@ -115,13 +116,15 @@ def _network(model: PeakZoom) -> TCNN:
 
 
 def _large_network(ready: Ready, space: Space) -> PeakZoom:
-    """The widest network around the recipe's, with the weights that this starts from as far as they go."""
+    """The widest network around the recipe's, which computes the same at first where that starts from weights."""
     torch.manual_seed(ready.options.seed)
     given = build(ready.recipe, ready.classes, joint=False)
+    widest = Relaxed(len(ready.classes), space, ready.recipe.dropout)
     if not (ready.out / NAME / WEIGHTS).exists():
         set_start(given, ready.options, None, ready.recipe.preprocess)
-    widest = Relaxed(len(ready.classes), space, ready.recipe.dropout)
-    copy_shared(widest, _network(given))
+        if ready.options.init != FROM_SCRATCH:
+            sort_channels(_network(given))
+            grow(widest, _network(given))
     return PeakZoom(widest, config=given.config)
 
 
