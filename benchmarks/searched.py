@@ -13,6 +13,13 @@ scratch in the same way, with each seed. Both go on where they were stopped; ``s
 With ``--folds`` a list without a split is divided by its groups: each fold is tested once, by networks that were found
 and trained on the others. There the search with a seed, the drawing with it and the training with it go together.
 
+``--start`` in its place begins with the weights that come with the package, as a user does, on clips of 8 x 96 x 96:
+the network that is found trains from the search's large one and learns from it, and so do, in its place, the given
+network ("inherited") and a random one; "given" is trained plainly from the start.
+
+    python benchmarks/searched.py UT_INTERACTION/clips.csv --out ut --folds 2 --search-epochs 60 --epochs 40 --start
+    python benchmarks/searched.py tempos/clips.csv --out tempos-start --search-epochs 10 --epochs 10 --start
+
 ``--table-1`` in its place looks around the paper's own network, narrow and small, under its own cost, and says which
 frames each block looks at, beside Table 1.
 """
@@ -21,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -36,6 +44,7 @@ from peakzoom.model.backbones.tcnn import PAPER
 from peakzoom.utils.durable import read_csv, write_csv
 
 FRAMES, SIZE, WIDTH, STRIDE = 8, 64, 0.5, 16
+START_SIZE = 96  # of the clips that the weights of the package have seen
 CLIPS = ["--set", f"preprocess.frames={FRAMES}", "--set", "stride=3", "--size", str(SIZE)]
 SCRATCH = ["--init", "none", "--set", "quiet=0"]
 
@@ -91,6 +100,9 @@ def against_random(data: Path, out: Path, options: argparse.Namespace) -> None:
         draw = torch.Generator().manual_seed(seed)
         write_plan(space, space.draw(budget, draw), out / f"random{seed}.json")
     lists = divided(data, options.folds, out) if options.folds else [data]
+    if options.start:
+        from_start(lists, out, options)
+        return
     for listed in lists:
         home = listed.parent if options.folds else out
         for seed in options.seeds:
@@ -110,6 +122,56 @@ def search(data: Path, home: Path, seed: int, budget: float, options: argparse.N
     words += ["--epochs", "1", "--joint-epochs", "1", "--out", str(run), "--root", str(options.data.parent)]
     peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
     found.write_bytes((run / "architecture.json").read_bytes())
+
+
+def from_start(lists: Sequence[Path], out: Path, options: argparse.Namespace) -> None:
+    """The same from the weights of the package, and what the search's large network gives to each."""
+    space = given("tcnn_xs", WIDTH, STRIDE, FRAMES, START_SIZE)
+    budget = space.cost(space.point(space.given))
+    write_plan(space, space.point(space.given), out / "given.json")
+    for seed in options.seeds:
+        draw = torch.Generator().manual_seed(seed)
+        write_plan(space, space.draw(budget, draw), out / f"random{seed}.json")
+    how = ["--model", "tcnn_xs", "--set", f"width={WIDTH}", "--set", f"max_stride={STRIDE}"]
+    how += ["--set", f"preprocess.frames={FRAMES}", "--size", str(START_SIZE), "--set", "quiet=0"]
+    how += ["--set", "tcnn.min_steps=0", "--set", "joint.min_steps=0", "--val-fraction", "0"]
+    how += ["--epochs", str(options.epochs), "--joint-epochs", "1", "--root", str(options.data.parent)]
+    searching = ["--budget", f"{budget:.6f}G", "--search-epochs", str(options.search_epochs)]
+    for listed in lists:
+        home = listed.parent if options.folds else out
+        for seed in options.seeds:
+            name = {kind: home / f"{kind}{seed}" for kind in ("given", "found", "inherited", "random")}
+            for kind, command in (("given", "train"), ("found", "search")):
+                words = [str(listed), *how, "--seed", str(seed), "--out", str(name[kind])]
+                go_on(command, [*words, *(searching if command == "search" else [])], name[kind])
+            for kind, plan in (("inherited", "given"), ("random", f"random{seed}")):
+                if not name[kind].exists():  # what is found is another network, and all else as it was
+                    shutil.copytree(
+                        name["found"], name[kind], ignore=shutil.ignore_patterns("tcnn", "joint*")
+                    )
+                    shutil.copy(out / f"{plan}.json", name[kind] / "architecture.json")
+                go_on(
+                    "search",
+                    [str(listed), *how, *searching, "--seed", str(seed), "--out", str(name[kind])],
+                    name[kind],
+                )
+            for run in name.values():
+                if not (run / "evaluated").exists():
+                    peakzoom(
+                        "evaluate",
+                        str(run),
+                        "--num-clips",
+                        "4",
+                        "--crops",
+                        "1",
+                        "--out",
+                        str(run / "evaluated"),
+                    )
+
+
+def go_on(command: str, words: Sequence[str], run: Path) -> None:
+    """Begin a run, or go on with it."""
+    peakzoom(command, *words, *(["--resume"] if (run / "config.json").exists() else []))
 
 
 def study(home: Path, seeds: Sequence[int], options: argparse.Namespace) -> Path:
@@ -189,6 +251,7 @@ def main() -> None:
     parser.add_argument("--search-epochs", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--folds", type=int, default=0)
+    parser.add_argument("--start", action="store_true")
     parser.add_argument("--table-1", action="store_true")
     options = parser.parse_args()
     (near_table_1 if options.table_1 else against_random)(options.data, options.out, options)
