@@ -150,13 +150,14 @@ def native() -> list[str]:
 
 KINDS = {
     "given": "`tcnn_xs`, width 0.5",
+    "inherited": "the same, from the large network",
     "found": "found, three searches",
     "random": "drawn at random, three networks",
 }
 SEARCHED = {  # the folder of the data: its name on the page, and what its groups are
     "clips": ("generated", "performers"),
-    "tempos": ("generated, slow and fast", "performers"),
-    "ut_interaction": ("UT-Interaction", "sequences"),
+    "tempos-start": ("generated, slow and fast, from the start", "performers"),
+    "ut_interaction-start": ("UT-Interaction, from the start", "sequences"),
 }
 
 
@@ -173,6 +174,8 @@ def searched() -> list[str]:
             continue
         groups, right = kinds["given"][0]["group"], {}
         for kind, found in kinds.items():
+            if not found:
+                continue
             each = np.array([[row["right"][seed] for seed in sorted(row["right"])] for row in found], float)
             right[kind] = each.mean((0, 1))
             low, high = bootstrap_interval(each.reshape(-1, each.shape[-1]), groups)
@@ -183,7 +186,13 @@ def searched() -> list[str]:
                 spread if len(found) > 1 else "",
             ])  # fmt: skip
         pairs_of = []
-        for other, called in (("given", "`tcnn_xs`"), ("random", "random")):
+        for other, called in (
+            ("given", "`tcnn_xs`"),
+            ("inherited", "`tcnn_xs` from there"),
+            ("random", "random"),
+        ):
+            if other not in right:
+                continue
             test = paired_test(100 * (right["found"] - right[other]), groups)
             low, high = test.interval
             pairs_of.append(

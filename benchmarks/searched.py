@@ -31,7 +31,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -45,6 +45,7 @@ from peakzoom.utils.durable import read_csv, write_csv
 
 FRAMES, SIZE, WIDTH, STRIDE = 8, 64, 0.5, 16
 START_SIZE = 96  # of the clips that the weights of the package have seen
+STARTED = ("given", "found", "inherited", "random")
 CLIPS = ["--set", f"preprocess.frames={FRAMES}", "--set", "stride=3", "--size", str(SIZE)]
 SCRATCH = ["--init", "none", "--set", "quiet=0"]
 
@@ -101,7 +102,7 @@ def against_random(data: Path, out: Path, options: argparse.Namespace) -> None:
         write_plan(space, space.draw(budget, draw), out / f"random{seed}.json")
     lists = divided(data, options.folds, out) if options.folds else [data]
     if options.start:
-        from_start(lists, out, options)
+        collect_started(out, from_start(lists, out, options), options)
         return
     for listed in lists:
         home = listed.parent if options.folds else out
@@ -124,7 +125,7 @@ def search(data: Path, home: Path, seed: int, budget: float, options: argparse.N
     found.write_bytes((run / "architecture.json").read_bytes())
 
 
-def from_start(lists: Sequence[Path], out: Path, options: argparse.Namespace) -> None:
+def from_start(lists: Sequence[Path], out: Path, options: argparse.Namespace) -> Space:
     """The same from the weights of the package, and what the search's large network gives to each."""
     space = given("tcnn_xs", WIDTH, STRIDE, FRAMES, START_SIZE)
     budget = space.cost(space.point(space.given))
@@ -140,33 +141,22 @@ def from_start(lists: Sequence[Path], out: Path, options: argparse.Namespace) ->
     for listed in lists:
         home = listed.parent if options.folds else out
         for seed in options.seeds:
-            name = {kind: home / f"{kind}{seed}" for kind in ("given", "found", "inherited", "random")}
-            for kind, command in (("given", "train"), ("found", "search")):
-                words = [str(listed), *how, "--seed", str(seed), "--out", str(name[kind])]
-                go_on(command, [*words, *(searching if command == "search" else [])], name[kind])
+            run = {kind: home / f"{kind}{seed}" for kind in STARTED}
+            words = {
+                kind: [str(listed), *how, "--seed", str(seed), "--out", str(run[kind])] for kind in STARTED
+            }
+            go_on("train", words["given"], run["given"])
+            go_on("search", [*words["found"], *searching], run["found"])
             for kind, plan in (("inherited", "given"), ("random", f"random{seed}")):
-                if not name[kind].exists():  # what is found is another network, and all else as it was
-                    shutil.copytree(
-                        name["found"], name[kind], ignore=shutil.ignore_patterns("tcnn", "joint*")
-                    )
-                    shutil.copy(out / f"{plan}.json", name[kind] / "architecture.json")
-                go_on(
-                    "search",
-                    [str(listed), *how, *searching, "--seed", str(seed), "--out", str(name[kind])],
-                    name[kind],
-                )
-            for run in name.values():
-                if not (run / "evaluated").exists():
-                    peakzoom(
-                        "evaluate",
-                        str(run),
-                        "--num-clips",
-                        "4",
-                        "--crops",
-                        "1",
-                        "--out",
-                        str(run / "evaluated"),
-                    )
+                if not run[kind].exists():  # what is found is another network, and all else as it was
+                    parts = shutil.ignore_patterns("tcnn", "joint*", "evaluated")
+                    shutil.copytree(run["found"], run[kind], ignore=parts)
+                    shutil.copy(out / f"{plan}.json", run[kind] / "architecture.json")
+                go_on("search", [*words[kind], *searching], run[kind])
+            for each in run.values():
+                if not (scores := each / "evaluated").exists():
+                    peakzoom("evaluate", str(each), "--num-clips", "4", "--crops", "1", "--out", str(scores))
+    return space
 
 
 def go_on(command: str, words: Sequence[str], run: Path) -> None:
@@ -188,32 +178,62 @@ def compare(data: Path, out: Path, home: Path, seeds: Sequence[int], options: ar
     peakzoom("compare", *words, "--root", str(options.data.parent))
 
 
+# Of a network, by its seed: of each test video its group, and whether it was right.
+Answers = dict[str, dict[str, dict[str, tuple[str, bool]]]]
+
+
+def homes_of(out: Path, options: argparse.Namespace) -> list[Path]:
+    return [out / f"fold{fold}" for fold in range(options.folds)] or [out]
+
+
 def collect(out: Path, space: Space, options: argparse.Namespace) -> None:
-    """A line of JSON for each network: its cost, and which test videos it got right with which seed."""
-    homes = [out / f"fold{fold}" for fold in range(options.folds)] or [out]
-    answers: dict[str, dict[str, dict[str, tuple[str, bool]]]] = {}
-    classes = set()
+    """What ``compare`` found."""
+    answers: Answers = {}
+    plans: dict[str, list[Path]] = {}
+    homes = homes_of(out, options)
     for home in homes:
         for seeds in [[seed] for seed in options.seeds] if options.folds else [options.seeds]:
             for row in read_csv(study(home, seeds, options) / "answers.csv"):
-                of_seed = answers.setdefault(row["model"].partition("-")[0], {}).setdefault(row["seed"], {})
+                name = row["model"].partition("-")[0]
+                plans[name] = [file for each in {out, *homes} if (file := each / f"{name}.json").exists()]
+                of_seed = answers.setdefault(name, {}).setdefault(row["seed"], {})
                 of_seed[row["video"]] = row["group"], row["fused"] == row["label"]
-                classes.add(row["label"])
+    write_rows(out, answers, plans, space, options.data.absolute().parent.name)
+
+
+def collect_started(out: Path, space: Space, options: argparse.Namespace) -> None:
+    """What the runs of :func:`from_start` were evaluated to."""
+    answers: Answers = {}
+    plans: dict[str, list[Path]] = {}
+    for home in homes_of(out, options):
+        for name, seed in [(f"{kind}{seed}", str(seed)) for kind in STARTED for seed in options.seeds]:
+            own = home / name / "architecture.json"
+            plans.setdefault(name, []).append(own if own.exists() else out / "given.json")
+            of_seed = answers.setdefault(name, {}).setdefault(seed, {})
+            for row in read_csv(home / name / "evaluated" / "scores.csv"):
+                if row["branch"] == "fused":
+                    of_seed[row["path"]] = row["group"], row["predicted"] == row["class"]
+    write_rows(out, answers, plans, space, f"{options.data.absolute().parent.name}-start")
+
+
+def write_rows(
+    out: Path, answers: Answers, plans: Mapping[str, Sequence[Path]], space: Space, title: str
+) -> None:
+    """A line of JSON for each network: its cost, and which test videos it got right with which seed."""
     lines = []
     for name, seeds_of in answers.items():
-        files = [file for home in {out, *homes} if (file := home / f"{name}.json").exists()]
-        plans = [plan_from_dict(json.loads(file.read_text(encoding="utf-8"))) for file in sorted(files)]
-        networks = [TCNN(len(classes), plan=plan, pool=pool) for plan, pool in plans]
-        videos = sorted(next(iter(seeds_of.values())))
+        read = [plan_from_dict(json.loads(file.read_text(encoding="utf-8"))) for file in sorted(plans[name])]
+        networks = [TCNN(10, plan=plan, pool=pool) for plan, pool in read]
+        of_first = next(iter(seeds_of.values()))
+        videos = sorted(of_first)
+        parameters = [sum(each.numel() for each in network.parameters()) for network in networks]
         row = {
-            "set": options.data.absolute().parent.name,
+            "set": title,
             "network": name,
-            "plan": " | ".join(described(plan) for plan, _ in plans),
-            "G multiply-adds": round(mean(space.cost(space.point(plan)) for plan, _ in plans), 6),
-            "M parameters": round(
-                mean(sum(each.numel() for each in network.parameters()) for network in networks) / 1e6, 4
-            ),
-            "group": [next(iter(seeds_of.values()))[video][0] for video in videos],
+            "plan": " | ".join(dict.fromkeys(described(plan) for plan, _ in read)),
+            "G multiply-adds": round(mean(space.cost(space.point(plan)) for plan, _ in read), 6),
+            "M parameters": round(mean(parameters) / 1e6, 4),
+            "group": [of_first[video][0] for video in videos],
             "right": {seed: [int(found[video][1]) for video in videos] for seed, found in seeds_of.items()},
         }
         lines.append(json.dumps(row))
