@@ -22,6 +22,10 @@ network ("inherited") and a random one; "given" is trained plainly from the star
 
 ``--table-1`` in its place looks around the paper's own network, narrow and small, under its own cost, and says which
 frames each block looks at, beside Table 1.
+
+    peakzoom data render easy --difficulty 0 --train-clips 800 --test-clips 120 --performers 40 --backgrounds 40 \\
+        --height 96 --width 128
+    python benchmarks/searched.py easy/clips.csv --out table-1 --table-1 --seeds 0,1
 """
 
 from __future__ import annotations
@@ -242,13 +246,13 @@ def write_rows(
 
 def near_table_1(data: Path, out: Path, options: argparse.Namespace) -> None:
     frames, size, width = 16, 64, 0.125
-    space = given("tcnn", width, 32, frames, size)
+    space = given("tcnn", width, STRIDE, frames, size)
     budget = space.cost(space.point(space.given))
     for seed in options.seeds:
         run = out / f"table1-{seed}"
         words = [str(data), "--budget", f"{budget:.6f}G", "--model", "tcnn", "--set", f"width={width}"]
         words += ["--size", str(size), "--set", f"preprocess.frames={frames}", "--set", "stride=2"]
-        words += ["--set", "max_stride=32", *SCRATCH, "--search-epochs", str(options.search_epochs)]
+        words += ["--set", f"max_stride={STRIDE}", *SCRATCH, "--search-epochs", str(options.search_epochs)]
         words += ["--epochs", "1", "--joint-epochs", "1", "--seed", str(seed), "--out", str(run)]
         peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
         plan, _ = plan_from_dict(json.loads((run / "architecture.json").read_text(encoding="utf-8")))
