@@ -52,6 +52,8 @@ START_SIZE = 96  # of the clips that the weights of the package have seen
 STARTED = ("given", "found", "inherited", "random")
 CLIPS = ["--set", f"preprocess.frames={FRAMES}", "--set", "stride=3", "--size", str(SIZE)]
 SCRATCH = ["--init", "none", "--set", "quiet=0"]
+SHORT = ["--epochs", "1", "--joint-epochs", "1", "--set", "tcnn.min_steps=0", "--set", "joint.min_steps=0"]
+SHORT = ["--epochs", "1", "--joint-epochs", "1", "--set", "tcnn.min_steps=0", "--set", "joint.min_steps=0"]
 
 
 def peakzoom(*words: str) -> None:
@@ -124,7 +126,7 @@ def search(data: Path, home: Path, seed: int, budget: float, options: argparse.N
         return
     words = [str(data), "--budget", f"{budget:.6f}G", "--model", "tcnn_xs", "--set", f"width={WIDTH}"]
     words += [*CLIPS, *SCRATCH, "--search-epochs", str(options.search_epochs), "--seed", str(seed)]
-    words += ["--epochs", "1", "--joint-epochs", "1", "--out", str(run), "--root", str(options.data.parent)]
+    words += [*SHORT, "--out", str(run), "--root", str(options.data.parent)]
     peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
     found.write_bytes((run / "architecture.json").read_bytes())
 
@@ -253,7 +255,7 @@ def near_table_1(data: Path, out: Path, options: argparse.Namespace) -> None:
         words = [str(data), "--budget", f"{budget:.6f}G", "--model", "tcnn", "--set", f"width={width}"]
         words += ["--size", str(size), "--set", f"preprocess.frames={frames}", "--set", "stride=2"]
         words += ["--set", f"max_stride={STRIDE}", *SCRATCH, "--search-epochs", str(options.search_epochs)]
-        words += ["--epochs", "1", "--joint-epochs", "1", "--seed", str(seed), "--out", str(run)]
+        words += [*SHORT, "--seed", str(seed), "--out", str(run)]
         peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
         plan, _ = plan_from_dict(json.loads((run / "architecture.json").read_text(encoding="utf-8")))
         for number, (found, printed) in enumerate(zip(plan.stages, PAPER.stages, strict=True), 2):
