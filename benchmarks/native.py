@@ -3,7 +3,7 @@
 For each seed the T-CNN of recipe ``quickstart`` is trained from the weights that come with the package. From it O + D
 is trained twice, alike but for the frames that its zoomed video is read from: the network's own input of 96 pixels, or
 frames as large as memory allows (``--zoom-source native``). Each row is a line of JSON with every prediction, pointing,
-and the processor time of a view; ``pages.py`` makes the table of docs/results.md.
+and the processor time of a view; ``pages.py`` writes what it says into the log (results.md).
 
     peakzoom data render hd --train-clips 320 --test-clips 240 --frames 8 --fps 5 --difficulty 0.5 --height 1080 \\
         --width 1920 --stature 0.4 --performers 60 --backgrounds 40 --test-share 0.4

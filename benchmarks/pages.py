@@ -1,4 +1,4 @@
-"""Writes the tables and charts of docs/performance.md and docs/results.md from stored figures; measures nothing.
+"""Writes tables and charts of docs/performance.md, docs/results.md and the log from stored figures; measures nothing.
 
     python benchmarks/pages.py
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from blocks import Table, markdown, number, read_tables, replaced
 from charts import engines_chart, growth_chart
 from matplotlib.figure import Figure
-from results_tables import native, networks, pairs, pointing, real, searched
+from results_tables import native, networks, pairs, real, searched
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, LOGS = ROOT / "docs", ROOT / "benchmarks"
@@ -73,19 +73,18 @@ def quickstart(log: Tables) -> Lines:
 
 
 BLOCKS: dict[str, dict[str, Callable[[Tables], Lines]]] = {
-    "performance.md": {
+    "docs/performance.md": {
         "engines": engines,
         "training": training,
     },
-    "results.md": {
+    "docs/results.md": {
         "real": lambda log: real(log["branches"].rows),
         "pairs": lambda _: pairs(),
-        "networks": lambda _: networks(),
+        "networks": lambda log: networks(log["named"].rows),
         "quickstart": quickstart,
-        "native": lambda _: native(),
         "searched": lambda _: searched(),
-        "pointing": lambda log: pointing(log["named"].rows),
     },
+    "benchmarks/results.md": {"native": lambda _: native()},
 }
 
 
@@ -98,10 +97,10 @@ def written(page: str, text: str) -> str:
     """A page's text with every table made again.
 
     Args:
-        page: its name in docs.
+        page: its path from the root of the repository, a key of ``BLOCKS``.
         text: what stands there now.
     """
-    log = read_log(page)
+    log = read_log(Path(page).name)
     for name, table in BLOCKS[page].items():
         text = replaced(text, name, table(log))
     return text
@@ -118,7 +117,7 @@ def charts() -> dict[str, Figure]:
 
 def main() -> None:
     for page in BLOCKS:
-        file = DOCS / page
+        file = ROOT / page
         file.write_text(written(page, file.read_text(encoding="utf-8")), encoding="utf-8")
     for name, figure in charts().items():
         figure.savefig(IMAGES / name, dpi=DPI, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Tables of docs/results.md from the stored predictions, docs/results/*.jsonl; ``pages.py`` writes them."""
+"""Tables of docs/results.md and its log from the stored predictions, docs/results/*.jsonl; ``pages.py`` writes them."""
 
 from __future__ import annotations
 
@@ -103,11 +103,13 @@ def pairs() -> list[str]:
             small(points.p), f"{points.better}, {points.equal}, {points.worse}",
             f"{nats.difference:+.3f} ({nats.interval[0]:+.3f} to {nats.interval[1]:+.3f})", small(nats.p),
         ])  # fmt: skip
-    return markdown(["", "points", "p", "better, equal, worse", "NLL less", "p"], rows)
+    return markdown(["both sets, in pairs", "points", "p", "better, equal, worse", "NLL less", "p"], rows)
 
 
-def networks() -> list[str]:
-    """Each small network, from scratch and from the weights of the package."""
+def networks(log: Sequence[Row]) -> list[str]:
+    """Each small network, from scratch and from the weights of the package: real clips, and where its maps are high."""
+    peak = "highest peak (hand, head, foot)"
+    marked = {(row["network, width"], row["from"]): row[peak].replace("*", "") for row in log}
     rows: list[list[str]] = []
     for start in ("scratch", "start"):
         for variant, (network, width) in NETWORKS.items():
@@ -116,9 +118,10 @@ def networks() -> list[str]:
             if (network, width, start) == ("tcnn_xs_local", "1", "start"):
                 by_set = of_variant("T-CNN")  # from the weights that the package has today
             if all(by_set.values()):
-                cells = [cell for name in SETS for cell in measured(by_set[name])]
-                rows.append([f"`{network}`", width, start, *cells])
-    return markdown(["network", "width", "from", "UT-Interaction", "NLL", "Weizmann", "NLL"], rows)
+                named = f"`{network}`, {width}"
+                accuracies = [measured(by_set[name])[0] for name in SETS]
+                rows.append([named, start, *accuracies, marked.get((named, start), "")])
+    return markdown(["network, width", "from", "UT-Interaction", "Weizmann", peak], rows)
 
 
 def said(p: float) -> str:
@@ -206,14 +209,3 @@ def searched() -> list[str]:
 def span(rows: Rows, key: str, digits: int) -> str:
     low, high = (f"{each(row[key] for row in rows):.{digits}f}" for each in (min, max))
     return low if low == high else f"{low} to {high}"
-
-
-def pointing(log: Sequence[Row]) -> list[str]:
-    """Where the class maps are high, from the weights of the package, and from scratch for the smallest network."""
-    peak = "highest peak (hand, head, foot)"
-    rows = [
-        [row["network, width"], row["from"], row["accuracy"], row[peak].replace("*", "")]
-        for row in log
-        if row["from"] == "start" or row["network, width"].startswith("`tcnn_xs")
-    ]
-    return markdown(["network, width", "from", "accuracy", peak], rows)

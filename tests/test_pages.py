@@ -1,4 +1,4 @@
-"""docs/performance.md and docs/results.md say what benchmarks/pages.py makes of the stored figures."""
+"""docs/performance.md, docs/results.md and the log say what benchmarks/pages.py makes of the stored figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HINT = "run: python benchmarks/pages.py"
 
 @pytest.mark.parametrize("page", list(pages.BLOCKS))
 def test_pages_are_as_they_are_made(page: str) -> None:
-    text = (pages.DOCS / page).read_text(encoding="utf-8")
+    text = (pages.ROOT / page).read_text(encoding="utf-8")
     assert pages.written(page, text) == text, HINT
 
 
@@ -45,8 +45,9 @@ def test_another_figure_in_the_log_changes_the_page() -> None:
 
 def test_length_of_the_pages() -> None:
     """What a reader wants to know, first: the rest is in the logs."""
-    lines = {page: len((pages.DOCS / page).read_text(encoding="utf-8").splitlines()) for page in pages.BLOCKS}
-    assert lines["performance.md"] <= 80 and lines["results.md"] <= 155
+    for page, most in (("performance.md", 80), ("results.md", 120)):
+        lines = (pages.DOCS / page).read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= most, f"docs/{page} has {len(lines)} lines"
 
 
 def test_blocks() -> None:
