@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from peakzoom.model.backbones import backbone_factory
-from peakzoom.model.backbones.space import Picks, Space, depth, dilation
+from peakzoom.model.backbones.space import Space, depth, dilation
 from peakzoom.model.backbones.tcnn import TCNN, Plan, Stage
 from peakzoom.training.search.relaxed import Choices, Relaxed, copy_shared
 
@@ -22,13 +22,6 @@ def space_of(name: str) -> Space:
     return Space(network, 8, 48)
 
 
-def drawn(space: Space, seed: int) -> Picks:
-    draw = torch.Generator().manual_seed(seed)
-    return {
-        name: int(torch.randint(len(values), (), generator=draw)) for name, values in space.choices.items()
-    }
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_sure_of_a_network_it_is_that_network(name: str) -> None:
     """In double precision: in single precision, two orders of one sum lie apart as the processor likes."""
@@ -36,7 +29,13 @@ def test_sure_of_a_network_it_is_that_network(name: str) -> None:
     relaxed = Relaxed(4, space).double()
     video = torch.randn((2, 3, 8, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     given = {**space.largest(), **space.point(space.given)}
-    for picks in (given, space.largest(), dict.fromkeys(space.choices, 0), drawn(space, 1), drawn(space, 2)):
+    for picks in (
+        given,
+        space.largest(),
+        dict.fromkeys(space.choices, 0),
+        space.any_point(torch.Generator().manual_seed(1)),
+        space.any_point(torch.Generator().manual_seed(2)),
+    ):
         alone = TCNN(4, dropout=0.0, plan=space.plan(picks), pool=space.pool).double().train()
         copy_shared(alone, relaxed)
         relaxed.mixture = {name: each.double() for name, each in space.one_hot(picks).items()}
@@ -46,7 +45,7 @@ def test_sure_of_a_network_it_is_that_network(name: str) -> None:
 
 def test_the_weights_of_a_network_reach_the_one_that_it_is_part_of() -> None:
     space = space_of("tcnn_xs")
-    picks = drawn(space, 5)
+    picks = space.any_point(torch.Generator().manual_seed(5))
     small = TCNN(4, dropout=0.0, plan=space.plan(picks), pool=space.pool).double().train()
     relaxed = Relaxed(4, space).double()
     copy_shared(relaxed, small)

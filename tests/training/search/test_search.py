@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from tiny import longer, made, undrawn
 
 from peakzoom.cli.search import multiply_adds
@@ -104,8 +108,82 @@ def test_a_resumed_search_is_bit_for_bit_the_one_never_stopped(
     search(
         clip_data, recipe, tmp_path / "run", BUDGET, OPTIONS, resume=True, epochs=3
     )  # nothing is left to do
-    with pytest.raises(UserError, match="was begun with another search"):
+    words = "another search: --budget=0.005G there, --budget=0.01G here; resume with --budget=0.005G, or"
+    with pytest.raises(UserError, match=words):
         search(clip_data, recipe, tmp_path / "run", 2 * BUDGET, OPTIONS, resume=True, epochs=3)
+    with pytest.raises(UserError, match="--search-epochs=3 there, no --search-epochs here"):
+        search(clip_data, recipe, tmp_path / "run", BUDGET, OPTIONS, resume=True)
+    with pytest.raises(UserError, match=r"--budget=0.005G there, no --budget here"):
+        train(clip_data, recipe, tmp_path / "run", OPTIONS, resume=True)
+
+
+def test_a_plan_that_was_edited_is_no_result_and_one_that_was_removed_comes_again(
+    found: Path, clip_data: VideoSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(found, tmp_path / "run"))
+    file = run / "architecture.json"
+    before = file.read_bytes()
+    shutil.rmtree(run / "joint")
+    for changes in (
+        {"stem": 7},
+        {"motion": False},
+        {"pool": "best:3"},
+        {"stages": json.loads(before)["stages"][:1]},
+    ):
+        file.write_text(json.dumps({**json.loads(before), **changes}))
+        with pytest.raises(
+            UserError, match="was changed since the search: remove it, and --resume writes again"
+        ):
+            search(clip_data, recipe, run, BUDGET, OPTIONS, resume=True, epochs=3)
+    file.unlink()
+    search(clip_data, recipe, run, BUDGET, OPTIONS, resume=True, epochs=3)
+    assert all_of(run) == all_of(found)
+
+
+@pytest.mark.slow
+def test_in_double_precision_the_large_network_teaches_too(
+    clip_data: VideoSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    wanted = replace(OPTIONS, precision="64-true", steps=("tcnn",))
+    run = search(clip_data, recipe, tmp_path / "run", BUDGET, wanted, epochs=1)
+    assert (run / "tcnn" / "best" / "model.safetensors").exists()
+
+
+def test_gradients_are_clipped_as_they_are_not_as_half_precision_scales_them(
+    clip_data: VideoSet, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the weights alone, and to the largest norm itself, where a loss is scaled up before its gradient is taken."""
+    norms: dict[str, list[float]] = {"AdamW": [], "Adam": []}
+    step = torch.amp.GradScaler.step
+
+    def watched(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, *rest: Any, **more: Any) -> Any:
+        grads = [
+            each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None
+        ]
+        norms[type(optimizer).__name__].append(float(torch.stack([each.norm() for each in grads]).norm()))
+        return step(self, optimizer, *rest, **more)
+
+    class Scaled(MixedPrecision):
+        """As of a GPU, in single precision."""
+
+        def forward_context(self) -> Any:
+            return nullcontext()
+
+    monkeypatch.setattr(torch.amp.GradScaler, "step", watched)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer = module.make_trainer
+
+    def scaling(stage: Any) -> Any:
+        made = trainer(stage)
+        made.strategy.precision_plugin = Scaled("16-mixed", "cpu", scaler=scaler)
+        return made
+
+    monkeypatch.setattr(module, "make_trainer", scaling)
+    monkeypatch.setattr(module, "train_stages", lambda *_: None)
+    small = replace(recipe, tcnn=replace(recipe.tcnn, clip_gradient=0.05))
+    search(clip_data, small, tmp_path / "run", BUDGET, OPTIONS, epochs=2)
+    assert norms["AdamW"] and all(norm == pytest.approx(0.05, rel=1e-3) for norm in norms["AdamW"])
+    assert max(norms["Adam"]) > 0.06
 
 
 def test_probabilities_learn_from_videos_and_groups_that_the_weights_never_see(
@@ -163,6 +241,7 @@ def test_the_large_network_starts_from_what_the_given_one_starts_from(
         ({"model": "r3d_18"}, {}, "--model is r3d_18, expected a T-CNN"),
         ({"lora": 4}, {}, "--freeze and --lora keep"),
         ({}, {"devices": "2"}, "one process"),
+        ({}, {"num_nodes": 2}, "one process"),
     ],
 )
 def test_what_cannot_be_searched_is_one_sentence(

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from peakzoom.data.loading import Batch
-from peakzoom.model import PeakZoom
 from peakzoom.model.backbones.space import NEAR, Space
 from peakzoom.training.module import Training
 from peakzoom.training.optimizer import make_optimizer, schedule
-from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.search.relaxed import Choices, Relaxed
 from peakzoom.utils.durable import read_csv, write_csv
 
@@ -34,17 +32,8 @@ class Searching(Training):
     :class:`~peakzoom.training.module.Training`.
     """
 
-    def __init__(
-        self,
-        model: PeakZoom,
-        recipe: Recipe,
-        settings: StageSettings,
-        seed: int,
-        class_weight: Tensor | None,
-        space: Space,
-        budget: float,
-    ) -> None:
-        super().__init__(model, recipe, settings, seed, class_weight)
+    def __init__(self, *stage: Any, space: Space, budget: float) -> None:
+        super().__init__(*stage)
         self.space, self.budget = space, budget
         self.choices = Choices(space)
         self.automatic_optimization = False
@@ -53,9 +42,8 @@ class Searching(Training):
         weights = make_optimizer(self.model, self.settings)
         steps = max(1, int(self.trainer.estimated_stepping_batches) // 2)
         scale = torch.optim.lr_scheduler.LambdaLR(weights, lambda step: schedule(step, steps, self.settings))
-        return [weights, torch.optim.Adam(self.choices.parameters(), CHOICE_RATE, betas=(0.5, 0.999))], [
-            scale
-        ]
+        chances = torch.optim.Adam(self.choices.parameters(), CHOICE_RATE, betas=(0.5, 0.999))
+        return [weights, chances], [scale]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         turn, choosing = divmod(batch_idx, 2)
@@ -71,15 +59,19 @@ class Searching(Training):
         loss = super().training_step(batch, batch_idx)
         if loss is not None:
             optimizer.zero_grad()
-            self.manual_backward(loss + self._price() if choosing else loss)
-            if self.settings.clip_gradient and not choosing:
-                self.clip_gradients(optimizer, self.settings.clip_gradient, "norm")
+            self.manual_backward(loss + self._price().to(loss) if choosing else loss)
             optimizer.step()
         self.untoggle_optimizer(optimizer)
         if not choosing:
             schedulers: Any = self.lr_schedulers()
             schedulers.step()
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Here gradients are no longer scaled, as they are in half precision until now.
+        of_weights: Any = self.optimizers()
+        if self.settings.clip_gradient and optimizer is of_weights[0].optimizer:
+            self.clip_gradients(optimizer, self.settings.clip_gradient, "norm")
 
     def _for_weights(self, drawn: dict[str, Tensor], large: bool) -> dict[str, Tensor]:
         """A mixture without gradients; of the large network, only the dilations are as drawn."""
