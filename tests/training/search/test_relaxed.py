@@ -89,19 +89,34 @@ def test_gradients_reach_every_probability() -> None:
     assert not [name for name, each in reached.items() if not each.all()]
 
 
-def test_two_candidates_are_drawn_by_their_probabilities() -> None:
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0])
+def test_two_candidates_are_drawn_by_their_probabilities_and_weighed_by_the_temperature(
+    temperature: float,
+) -> None:
+    """The first by its probability, the second by its share of what is left (Plackett and Luce)."""
     space = space_of("tcnn_xs")
-    choices = Choices(space)
-    name = dilation(1, 1)
-    with torch.no_grad():
-        choices.logits[name].copy_(torch.tensor([0.5, 0.2, 0.2, 0.1]).log())
-    draw = torch.Generator().manual_seed(0)
-    first = torch.zeros(4)
-    for _ in range(4000):
-        weights = choices.draw(0.1, draw)[name].detach()
+    choices, name = Choices(space), dilation(1, 1)
+    chance = torch.tensor([0.5, 0.2, 0.2, 0.1])
+    choices.logits = torch.nn.ParameterDict({name: chance.log() + 3.0})  # a constant changes nothing
+    draw, draws = torch.Generator().manual_seed(0), 6000
+    found, pulled = torch.zeros(4, 4), []
+    for _ in range(draws):
+        weights = choices.draw(temperature, draw)[name].detach()
+        (top, second), (first, other) = weights.topk(2)
         assert int((weights > 0).sum()) <= 2 and float(weights.sum()) == pytest.approx(1)
-        first[weights.argmax()] += 1
-    torch.testing.assert_close(first / 4000, torch.tensor([0.5, 0.2, 0.2, 0.1]), atol=0.03, rtol=0)
+        found[first, other] += 1
+        pulled.append(float((top / second).log()) * temperature if second else float("nan"))
+    expected = chance[:, None] * chance / (1 - chance[:, None]) * (1 - torch.eye(4))
+    torch.testing.assert_close(found / draws, expected, atol=0.025, rtol=0)
+    apart = torch.tensor(pulled)  # between the two largest noisy numbers, whatever the temperature
+    assert float(apart.nanmedian()) == pytest.approx(_apart(chance), rel=0.12)
+
+
+def _apart(chance: torch.Tensor) -> float:
+    """The median distance between the two largest of the logits with Gumbel noise, drawn another way."""
+    noise = -torch.empty(20_000, len(chance)).exponential_(generator=torch.Generator().manual_seed(1)).log()
+    top = (chance.log() + noise).topk(2).values
+    return float((top[:, 0] - top[:, 1]).median())
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -21,13 +21,17 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.data.loading import Batch, TurnsSampler
 from peakzoom.inference.cost import multiply_adds as counted
 from peakzoom.inference.recognizer import load
+from peakzoom.model import PeakZoom
+from peakzoom.model.backbones import backbone_factory
 from peakzoom.model.backbones.architecture import plan_from_dict
+from peakzoom.model.backbones.space import Space
 from peakzoom.model.backbones.tcnn import TCNN
 from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.search import search as module
 from peakzoom.training.search.module import Searching
+from peakzoom.training.search.relaxed import Relaxed
 from peakzoom.training.search.search import search
 from peakzoom.training.train import train
 from peakzoom.utils.errors import UserError
@@ -233,6 +237,37 @@ def test_the_large_network_starts_from_what_the_given_one_starts_from(
     first, mine = own["stem.0.0.weight"], large["stem.0.0.weight"]
     assert len(mine) > len(first)
     torch.testing.assert_close(mine[: len(first)], first)
+
+
+@pytest.mark.parametrize("share,sign", [(0.5, -1), (0.99, -1), (1.0, 0), (1.04, 0), (1.2, 1), (3.0, 1)])
+def test_the_cost_pushes_towards_the_budget(recipe: Recipe, share: float, sign: int) -> None:
+    """Down where the likeliest network costs more than the budget, up where less, and not at all just below it."""
+    given = backbone_factory("tcnn_xs")(3, width=0.25)
+    assert isinstance(given, TCNN)
+    space = Space(given, 8, 32)
+    network: Any = Relaxed(3, space)
+    likeliest = space.any_point(torch.Generator().manual_seed(0))
+    training = Searching(
+        *(PeakZoom(network, num_classes=3), recipe, recipe.tcnn, 0, None),
+        space=space,
+        budget=share * space.cost(likeliest),
+    )
+    for name, index in likeliest.items():
+        training.choices.logits[name].data[index] += 0.5
+    before = float(space.expected_cost(training.choices.probabilities()))
+    training._price().backward()
+    for logits in training.choices.parameters():
+        assert logits.grad is not None
+        logits.data -= 0.01 * logits.grad
+    after = float(space.expected_cost(training.choices.probabilities()))
+    assert (after > before) - (after < before) == sign
+    if (
+        sign
+    ):  # twice the logarithm: to first order, a step of the gradient changes the expected cost by so much
+        size = sum(
+            float((each.grad**2).sum()) for each in training.choices.parameters() if each.grad is not None
+        )
+        assert 2 * (after / before - 1) == pytest.approx(sign * 0.01 * size, rel=0.05)
 
 
 @pytest.mark.parametrize(

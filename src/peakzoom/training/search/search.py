@@ -99,7 +99,7 @@ def _space(recipe: Recipe, data: VideoSet, options: Options) -> Space:
     if recipe.frozen_views or recipe.lora:
         raise UserError("--freeze and --lora keep the weights that a search has to learn: leave them out")
     if data.multi_label:
-        raise UserError("a search is for videos of one label each, and these have several")
+        raise UserError("a search takes videos of one label each; 'peakzoom train' takes these, of several")
     if launched() or options.devices not in ("auto", "1") or options.num_nodes > 1:
         raise UserError("a search runs in one process: give --set devices=1, and no num_nodes")
     return Space(network, recipe.preprocess.frames, recipe.preprocess.size)
