@@ -302,6 +302,7 @@ def test_one_group_cannot_be_halved(clip_data: VideoSet, recipe: Recipe, tmp_pat
             BUDGET,
             replace(OPTIONS, val_fraction=0.0),
         )
+    assert not (tmp_path / "run").exists(), "before videos are decoded"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from peakzoom.data.loading import Batch
 from peakzoom.model.backbones.space import NEAR, Space
 from peakzoom.training.module import Training
 from peakzoom.training.optimizer import make_optimizer, schedule
-from peakzoom.training.search.relaxed import Choices, Relaxed
+from peakzoom.training.search.relaxed import Choices
 from peakzoom.utils.durable import read_csv, write_csv
 
 FILE = "probabilities.csv"
@@ -54,7 +54,8 @@ class Searching(Training):
         optimizers: Any = self.optimizers()
         optimizer = optimizers[choosing]
         drawn = self.choices.draw(HOTTEST + (COLDEST - HOTTEST) * done, self.draws)
-        self._network().mixture = drawn if choosing else self._for_weights(drawn, large=turn % 2 == 1)
+        network: Any = self.model.backbone
+        network.mixture = drawn if choosing else self._for_weights(drawn, large=turn % 2 == 1)
         self.toggle_optimizer(optimizer)
         loss = super().training_step(batch, batch_idx)
         if loss is not None:
@@ -79,11 +80,6 @@ class Searching(Training):
         mixed = {name: each.detach() for name, each in drawn.items()}
         return mixed | {name: each for name, each in widest.items() if not name.endswith("dilation")}
 
-    def _network(self) -> Relaxed:
-        network: Any = self.model.backbone
-        assert isinstance(network, Relaxed)
-        return network
-
     def _price(self) -> Tensor:
         """What the cost adds to the loss: it pushes the expected one down where the likeliest network costs too much.
 
@@ -98,7 +94,8 @@ class Searching(Training):
         return -PRICE * expected if cost < (1 - NEAR) * self.budget else 0 * expected
 
     def on_validation_epoch_start(self) -> None:
-        self._network().mixture = self.space.one_hot(self.found())
+        network: Any = self.model.backbone
+        network.mixture = self.space.one_hot(self.found())
 
     def found(self) -> dict[str, int]:
         """The likely point of the space that costs what the budget allows."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file, save
 from torch import nn
 
-from peakzoom.data.entries import VideoSet
+from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.loading import TurnsSampler
 from peakzoom.data.splits import split_validation
 from peakzoom.display.search import COLUMNS, search_figure
@@ -68,17 +69,16 @@ def search(
     out, options = Path(out), options or Options()
     space = _space(recipe, data, options)
     space.expect_budget(budget)
+    _halved([each for each in data.entries if each.split in ("train", None)], options.seed)
     steps = replace(recipe.tcnn, epochs=epochs, min_steps=0) if epochs else recipe.tcnn
     with prepared(
         data, recipe, out, options, resume, {"search": {"budget": budget, "epochs": epochs}}
     ) as ready:
         large = _large_network(ready, space)
-        folder = out / NAME
-        if not (folder / WEIGHTS).exists() or not (out / PLAN).exists():
+        if not (out / NAME / WEIGHTS).exists() or not (out / PLAN).exists():
             _fit(replace(ready, recipe=replace(ready.recipe, tcnn=steps)), large, space, budget)
-        backbone = _network(large)
-        assert isinstance(backbone, Relaxed)
-        backbone.load_state_dict(load_file(folder / WEIGHTS))
+        backbone: Any = large.backbone
+        backbone.load_state_dict(load_file(out / NAME / WEIGHTS))
         found, widest = _read(out / PLAN, space, budget), space.largest()
         backbone.mixture = space.one_hot(
             {name: (found if name.endswith("dilation") else widest)[name] for name in found}
@@ -131,17 +131,7 @@ def _fit(ready: Ready, large: PeakZoom, space: Space, budget: float) -> None:
     recipe = replace(ready.recipe, tcnn=plain, accumulate=1, average=0.0)
     stage = stage_run(NAME, ready.out, recipe, options, ready.parts, ready.frames)
     entries = stage.train_set.entries
-    try:
-        _, chosen = split_validation(entries, SHARE, options.seed)
-    except UserError as error:
-        raise UserError(
-            f"{len(entries)} training videos cannot be halved, whole groups to one side: a search learns weights on "
-            "one half and probabilities on the other; add videos or groups"
-        ) from error
-    kept = {entry.path for entry in chosen}
-    sets: tuple[list[int], list[int]] = ([], [])
-    for number, entry in enumerate(entries):
-        sets[entry.path in kept].append(number)
+    sets = _halved(entries, options.seed)
     log.info(f"search: {len(sets[0])} videos for the weights, {len(sets[1])} for the probabilities")
     weight = class_weights(entries, len(ready.classes), recipe.class_balance)
     training = Searching(large, recipe, ready.recipe.tcnn, options.seed, weight, space=space, budget=budget)
@@ -153,6 +143,20 @@ def _fit(ready: Ready, large: PeakZoom, space: Space, budget: float) -> None:
         _figure(space, found, stage.folder / FILE).savefig(stream, dpi=110, format="png")
     with whole(stage.folder / WEIGHTS, "wb") as stream:  # last: with it, the search is done
         stream.write(save({name: value.contiguous() for name, value in large.backbone.state_dict().items()}))
+
+
+def _halved(entries: Sequence[Entry], seed: int) -> tuple[list[int], list[int]]:
+    """Which videos are for the weights, and which, of other groups, for the probabilities."""
+    try:
+        _, chosen = split_validation(list(entries), SHARE, seed)
+    except UserError as error:
+        raise UserError(
+            f"{len(entries)} training videos cannot be halved, whole groups to one side: a search learns weights on "
+            "one half and probabilities on the other; add videos or groups"
+        ) from error
+    kept = {each.path for each in chosen}
+    for_weights = [number for number, each in enumerate(entries) if each.path not in kept]
+    return for_weights, [number for number, each in enumerate(entries) if each.path in kept]
 
 
 def _read(file: Path, space: Space, budget: float) -> Picks:
