@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,6 @@ from peakzoom.model.network import PeakZoomOutput
 from peakzoom.training.batch_augment import Mixed
 from peakzoom.training.distributed import Slice
 from peakzoom.training.module import Training
-from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.video.views import to_input
 
 
@@ -23,16 +24,8 @@ class Distilled(Training):
     :class:`~peakzoom.training.module.Training`.
     """
 
-    def __init__(
-        self,
-        model: PeakZoom,
-        recipe: Recipe,
-        settings: StageSettings,
-        seed: int,
-        class_weight: Tensor | None,
-        teacher: PeakZoom,
-    ) -> None:
-        super().__init__(model, recipe, settings, seed, class_weight)
+    def __init__(self, *stage: Any, teacher: PeakZoom) -> None:
+        super().__init__(*stage)
         self._teacher = [teacher]  # a list: no part of what is trained or saved
         self._taught: Tensor | None = None
 
@@ -45,4 +38,4 @@ class Distilled(Training):
 
     def _loss(self, output: PeakZoomOutput, mixed: Mixed) -> Tensor:
         assert self._taught is not None
-        return super()._loss(output, mixed) + distillation(output.fused, self._taught)
+        return super()._loss(output, mixed) + distillation(output.fused, self._taught.to(output.fused))

@@ -96,13 +96,14 @@ def open_run(out: Path, config: dict[str, Any], resume: bool) -> None:
 
 
 def _differing(before: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str]:
-    """What of a recipe and of the start differs, and the options with which a run goes on, as parts of a sentence."""
+    """What of a recipe, a start and a search differs, and the options with which a run goes on, for a sentence."""
     there, here = (
         {
             **{
                 f"--set {key}": value for key, value in {**LEFT_OUT, **flat(each.get("recipe") or {})}.items()
             },
             "": _start_option(each.get("options", {})),
+            **_search_options(each.get("search") or {}),
         }
         for each in (before, json.loads(json.dumps(config)))
     )
@@ -119,6 +120,8 @@ def _differing(before: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[st
             return str(value)
         if key in OWN_OPTIONS:
             return f"{OWN_OPTIONS[key]} {value}"
+        if value is None and not key.startswith("--set "):
+            return f"no {key}"
         return f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}"
 
     shown = sorted(keys, reverse=True)[:SHOWN]
@@ -132,6 +135,11 @@ def _start_option(options: Mapping[str, Any]) -> str:
     """The option that says which weights a run starts from, as ``config.json`` has its value."""
     weights, init = options.get("weights"), options.get("init")
     return f"--weights {weights}" if weights else f"--init {init or FROM_SCRATCH}"
+
+
+def _search_options(search: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``peakzoom search`` with their values, as ``config.json`` has these; empty for a training."""
+    return {"--budget": f"{search['budget']}G", "--search-epochs": search["epochs"]} if search else {}
 
 
 def expect_unchanged(out: Path, digests: Mapping[Path, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from peakzoom.data.entries import Entry, Problem
 from peakzoom.data.loading import ClipDataset, EpochSampler, ViewMaker, loader
 from peakzoom.data.runs import STAGES
 from peakzoom.data.workers import affordable
+from peakzoom.model import PeakZoom
 from peakzoom.model.config import BRANCHES
 from peakzoom.training.averaging import MovingAverage
 from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
@@ -92,8 +93,20 @@ def stage_run(
     return StageRun(name, out / name, recipe, options, train_set, val_set)
 
 
-def build_stage(stage: StageRun, classes: Sequence[str]) -> Training:
-    """The network with the weights that it starts from, as Lightning trains it."""
+def build_stage(
+    stage: StageRun,
+    classes: Sequence[str],
+    start: Callable[[PeakZoom], None] | None = None,
+    kind: Callable[..., Training] | None = None,
+) -> Training:
+    """The network with the weights that it starts from, as Lightning trains it.
+
+    Args:
+        stage: what is trained.
+        classes: of the data.
+        start: gives the network its weights; those of :func:`~peakzoom.training.start.set_start` where it is not given.
+        kind: makes a training, of the arguments of :class:`~peakzoom.training.module.Training`.
+    """
     recipe, options = stage.recipe, stage.options
     joint = stage.name == "joint"
     torch.manual_seed(options.seed)
@@ -101,8 +114,11 @@ def build_stage(stage: StageRun, classes: Sequence[str]) -> Training:
     weight = class_weights(stage.train_set.entries, len(classes), recipe.class_balance)
     if model.multi_label:
         start_at_shares(model, stage.train_set.entries, weight)
-    before = stage.folder.with_name("tcnn") / "best" if joint and "tcnn" in options.steps else None
-    set_start(model, options, before, recipe.preprocess)
+    if start:
+        start(model)
+    else:
+        before = stage.folder.with_name("tcnn") / "best" if joint and "tcnn" in options.steps else None
+        set_start(model, options, before, recipe.preprocess)
     if recipe.checkpoint:
         checkpoint_gradients(model)
     if recipe.stochastic_depth and not recipe.frozen_views:
@@ -111,7 +127,8 @@ def build_stage(stage: StageRun, classes: Sequence[str]) -> Training:
         add_lora(model, recipe.lora)
     elif recipe.frozen_views:
         freeze(model)
-    kind = FeatureTraining if _needs_features_alone(recipe, model.zooms) else Training
+    if kind is None:
+        kind = FeatureTraining if _needs_features_alone(recipe, model.zooms) else Training
     return kind(model, recipe, stage.settings, options.seed, weight)
 
 

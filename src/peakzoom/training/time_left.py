@@ -9,6 +9,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from peakzoom.data.runs import STAGES
+
 log = logging.getLogger(__name__)
 
 FIRST_SAID = 15.0  # seconds after the start, once a few batches are done: the first ones are slower
@@ -41,13 +43,13 @@ class TimeLeft(Callback):
 
     @property
     def seconds(self) -> float:
-        """Left of the whole training."""
+        """Left of the whole training; of a search, which cannot know its network's, of that alone."""
         return (time.monotonic() - self.began) / max(1, self.done) * (self.total - self.done + self.later)
 
     @property
     def said(self) -> str:
         """How long all of it still takes."""
-        stages = " for both stages" if self.later else ""
+        stages = " for both stages" if self.later else "" if self.name in STAGES else f" of the {self.name}"
         return f"about {shown_time(self.seconds)} left{stages}"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

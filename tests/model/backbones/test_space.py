@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -9,7 +11,8 @@ import torch
 
 from peakzoom.inference.cost import multiply_adds
 from peakzoom.model.backbones import backbone_factory
-from peakzoom.model.backbones.space import DILATIONS, NEAR, STEM, Picks, Space, depth, dilation, inner
+from peakzoom.model.backbones.architecture import plan_from_dict, plan_to_dict
+from peakzoom.model.backbones.space import DILATIONS, NEAR, STEM, Space, depth, dilation, inner
 from peakzoom.model.backbones.tcnn import PAPER, TCNN, Plan, Stage
 from peakzoom.utils.errors import UserError
 
@@ -23,17 +26,15 @@ def space_of(name: str, width: float = 1.0, frames: int = 8, size: int = 64) -> 
     return Space(network, frames, size)
 
 
-def drawn(space: Space, seed: int) -> Picks:
-    draw = torch.Generator().manual_seed(seed)
-    return {
-        name: int(torch.randint(len(values), (), generator=draw)) for name, values in space.choices.items()
-    }
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_points_cost_is_what_pytorch_counts_of_the_network_itself(name: str) -> None:
     space = space_of(name, 0.5)
-    for picks in (drawn(space, 0), drawn(space, 1), space.largest(), dict.fromkeys(space.choices, 0)):
+    for picks in (
+        space.any_point(torch.Generator().manual_seed(0)),
+        space.any_point(torch.Generator().manual_seed(1)),
+        space.largest(),
+        dict.fromkeys(space.choices, 0),
+    ):
         with torch.device("meta"):
             network = TCNN(7, plan=space.plan(picks), pool=space.pool)
         counted = multiply_adds(network, 8, 64)
@@ -99,7 +100,7 @@ def test_a_budget_is_kept_and_used(name: str) -> None:
 
 def test_the_likeliest_network_is_taken_where_it_fits() -> None:
     space = space_of("tcnn_xs")
-    picks = drawn(space, 3)
+    picks = space.any_point(torch.Generator().manual_seed(3))
     sure = {name: 0.9 * each + 0.01 for name, each in space.one_hot(picks).items()}
     assert space.within(sure, space.cost(picks)) == picks
 
@@ -125,3 +126,48 @@ def test_what_may_be_chosen() -> None:
 def test_a_budget_that_no_network_has_is_one_sentence(budget: float) -> None:
     with pytest.raises(UserError, match=r"--budget is .*G multiply-adds a clip, expected .*G to .*G"):
         space_of("tcnn_xs").expect_budget(budget)
+
+
+def test_both_budgets_that_the_sentence_names_can_be_given() -> None:
+    for name in ("tcnn_xs", "tcnn_xs_local"):
+        space = space_of(name, 0.5)
+        with pytest.raises(UserError) as refused:
+            space.expect_budget(1e-6)
+        low, high = map(float, re.findall(r"expected ([\d.]+)G to ([\d.]+)G", str(refused.value))[0])
+        for budget in (low, high):
+            space.expect_budget(budget)
+            assert space.cost(space.within(space.uniform(), budget)) <= budget
+        assert (low, high) == pytest.approx(space.bounds(), rel=0.01)
+
+
+def test_strides_are_those_of_the_given_network_however_far_apart_its_cells_lie() -> None:
+    stages = (Stage(8, (1,), (1, 4)), Stage(8, (2,), (1, 4)))
+    with torch.device("meta"):
+        network = TCNN(3, plan=Plan(8, stages, project=True), max_stride=64)
+    assert network.cells.stride[2] == 64
+    space = Space(network, 4, 128)
+    assert space.cost(space.point(network.plan)) == pytest.approx(multiply_adds(network, 4, 128), rel=1e-12)
+
+
+def test_no_network_of_a_space_is_larger_than_a_plan_may_be() -> None:
+    with torch.device("meta"):
+        space = Space(TCNN(2, plan=Plan(8, (Stage(4000, (1,) * 64),))), 2, 16)
+    plan = space.plan(space.largest())
+    assert plan_from_dict(plan_to_dict(plan, space.pool))[0] == plan
+
+
+def test_only_its_very_own_plans_are_points() -> None:
+    space = space_of("tcnn_xs")
+    plan = space.plan(space.any_point(torch.Generator().manual_seed(0)))
+    assert space.plan(space.exact_point(plan) or {}) == plan
+    first, *others = plan.stages
+    for changed in (
+        replace(plan, stem=9),
+        replace(plan, local=True),
+        replace(plan, stages=tuple(others)),
+        replace(plan, stages=(*plan.stages, first)),
+        replace(plan, stages=(first._replace(dilations=(3,), inner=first.inner[:1]), *others)),
+        replace(plan, stages=(first._replace(stride=(2, 2)), *others)),
+        replace(plan, stages=(first._replace(dilations=(1,) * 9, inner=(8,) * 9), *others)),
+    ):
+        assert space.exact_point(changed) is None

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from peakzoom.model.backbones import backbone_factory
 from peakzoom.model.backbones.inherit import copy_shared
-from peakzoom.model.backbones.space import Picks, Space, depth, dilation
+from peakzoom.model.backbones.space import Space, depth, dilation
 from peakzoom.model.backbones.tcnn import TCNN, Plan, Stage
 from peakzoom.training.search.relaxed import Choices, Relaxed
 
@@ -23,13 +23,6 @@ def space_of(name: str) -> Space:
     return Space(network, 8, 48)
 
 
-def drawn(space: Space, seed: int) -> Picks:
-    draw = torch.Generator().manual_seed(seed)
-    return {
-        name: int(torch.randint(len(values), (), generator=draw)) for name, values in space.choices.items()
-    }
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_sure_of_a_network_it_is_that_network(name: str) -> None:
     """In double precision: in single precision, two orders of one sum lie apart as the processor likes."""
@@ -37,7 +30,13 @@ def test_sure_of_a_network_it_is_that_network(name: str) -> None:
     relaxed = Relaxed(4, space).double()
     video = torch.randn((2, 3, 8, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     given = {**space.largest(), **space.point(space.given)}
-    for picks in (given, space.largest(), dict.fromkeys(space.choices, 0), drawn(space, 1), drawn(space, 2)):
+    for picks in (
+        given,
+        space.largest(),
+        dict.fromkeys(space.choices, 0),
+        space.any_point(torch.Generator().manual_seed(1)),
+        space.any_point(torch.Generator().manual_seed(2)),
+    ):
         alone = TCNN(4, dropout=0.0, plan=space.plan(picks), pool=space.pool).double().train()
         copy_shared(alone, relaxed)
         relaxed.mixture = {name: each.double() for name, each in space.one_hot(picks).items()}
@@ -47,7 +46,7 @@ def test_sure_of_a_network_it_is_that_network(name: str) -> None:
 
 def test_the_weights_of_a_network_reach_the_one_that_it_is_part_of() -> None:
     space = space_of("tcnn_xs")
-    picks = drawn(space, 5)
+    picks = space.any_point(torch.Generator().manual_seed(5))
     small = TCNN(4, dropout=0.0, plan=space.plan(picks), pool=space.pool).double().train()
     relaxed = Relaxed(4, space).double()
     copy_shared(relaxed, small)
@@ -91,19 +90,34 @@ def test_gradients_reach_every_probability() -> None:
     assert not [name for name, each in reached.items() if not each.all()]
 
 
-def test_two_candidates_are_drawn_by_their_probabilities() -> None:
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0])
+def test_two_candidates_are_drawn_by_their_probabilities_and_weighed_by_the_temperature(
+    temperature: float,
+) -> None:
+    """The first by its probability, the second by its share of what is left (Plackett and Luce)."""
     space = space_of("tcnn_xs")
-    choices = Choices(space)
-    name = dilation(1, 1)
-    with torch.no_grad():
-        choices.logits[name].copy_(torch.tensor([0.5, 0.2, 0.2, 0.1]).log())
-    draw = torch.Generator().manual_seed(0)
-    first = torch.zeros(4)
-    for _ in range(4000):
-        weights = choices.draw(0.1, draw)[name].detach()
+    choices, name = Choices(space), dilation(1, 1)
+    chance = torch.tensor([0.5, 0.2, 0.2, 0.1])
+    choices.logits = torch.nn.ParameterDict({name: chance.log() + 3.0})  # a constant changes nothing
+    draw, draws = torch.Generator().manual_seed(0), 6000
+    found, pulled = torch.zeros(4, 4), []
+    for _ in range(draws):
+        weights = choices.draw(temperature, draw)[name].detach()
+        (top, second), (first, other) = weights.topk(2)
         assert int((weights > 0).sum()) <= 2 and float(weights.sum()) == pytest.approx(1)
-        first[weights.argmax()] += 1
-    torch.testing.assert_close(first / 4000, torch.tensor([0.5, 0.2, 0.2, 0.1]), atol=0.03, rtol=0)
+        found[first, other] += 1
+        pulled.append(float((top / second).log()) * temperature if second else float("nan"))
+    expected = chance[:, None] * chance / (1 - chance[:, None]) * (1 - torch.eye(4))
+    torch.testing.assert_close(found / draws, expected, atol=0.025, rtol=0)
+    apart = torch.tensor(pulled)  # between the two largest noisy numbers, whatever the temperature
+    assert float(apart.nanmedian()) == pytest.approx(_apart(chance), rel=0.12)
+
+
+def _apart(chance: torch.Tensor) -> float:
+    """The median distance between the two largest of the logits with Gumbel noise, drawn another way."""
+    noise = -torch.empty(20_000, len(chance)).exponential_(generator=torch.Generator().manual_seed(1)).log()
+    top = (chance.log() + noise).topk(2).values
+    return float((top[:, 0] - top[:, 1]).median())
 
 
 @pytest.mark.parametrize("seed", [0, 1])

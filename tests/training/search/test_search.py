@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from tiny import longer, made, undrawn
 
 from peakzoom.cli.search import multiply_adds
@@ -17,13 +21,17 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.data.loading import Batch, TurnsSampler
 from peakzoom.inference.cost import multiply_adds as counted
 from peakzoom.inference.recognizer import load
+from peakzoom.model import PeakZoom
+from peakzoom.model.backbones import backbone_factory
 from peakzoom.model.backbones.architecture import plan_from_dict
+from peakzoom.model.backbones.space import Space
 from peakzoom.model.backbones.tcnn import TCNN
 from peakzoom.training.module import Training
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.search import search as module
 from peakzoom.training.search.module import Searching
+from peakzoom.training.search.relaxed import Relaxed
 from peakzoom.training.search.search import search
 from peakzoom.training.train import train
 from peakzoom.utils.errors import UserError
@@ -104,8 +112,82 @@ def test_a_resumed_search_is_bit_for_bit_the_one_never_stopped(
     search(
         clip_data, recipe, tmp_path / "run", BUDGET, OPTIONS, resume=True, epochs=3
     )  # nothing is left to do
-    with pytest.raises(UserError, match="was begun with another search"):
+    words = "another search: --budget=0.005G there, --budget=0.01G here; resume with --budget=0.005G, or"
+    with pytest.raises(UserError, match=words):
         search(clip_data, recipe, tmp_path / "run", 2 * BUDGET, OPTIONS, resume=True, epochs=3)
+    with pytest.raises(UserError, match="--search-epochs=3 there, no --search-epochs here"):
+        search(clip_data, recipe, tmp_path / "run", BUDGET, OPTIONS, resume=True)
+    with pytest.raises(UserError, match=r"--budget=0.005G there, no --budget here"):
+        train(clip_data, recipe, tmp_path / "run", OPTIONS, resume=True)
+
+
+def test_a_plan_that_was_edited_is_no_result_and_one_that_was_removed_comes_again(
+    found: Path, clip_data: VideoSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(found, tmp_path / "run"))
+    file = run / "architecture.json"
+    before = file.read_bytes()
+    shutil.rmtree(run / "joint")
+    for changes in (
+        {"stem": 7},
+        {"motion": False},
+        {"pool": "best:3"},
+        {"stages": json.loads(before)["stages"][:1]},
+    ):
+        file.write_text(json.dumps({**json.loads(before), **changes}))
+        with pytest.raises(
+            UserError, match="was changed since the search: remove it, and --resume writes again"
+        ):
+            search(clip_data, recipe, run, BUDGET, OPTIONS, resume=True, epochs=3)
+    file.unlink()
+    search(clip_data, recipe, run, BUDGET, OPTIONS, resume=True, epochs=3)
+    assert all_of(run) == all_of(found)
+
+
+@pytest.mark.slow
+def test_in_double_precision_the_large_network_teaches_too(
+    clip_data: VideoSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    wanted = replace(OPTIONS, precision="64-true", steps=("tcnn",))
+    run = search(clip_data, recipe, tmp_path / "run", BUDGET, wanted, epochs=1)
+    assert (run / "tcnn" / "best" / "model.safetensors").exists()
+
+
+def test_gradients_are_clipped_as_they_are_not_as_half_precision_scales_them(
+    clip_data: VideoSet, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the weights alone, and to the largest norm itself, where a loss is scaled up before its gradient is taken."""
+    norms: dict[str, list[float]] = {"AdamW": [], "Adam": []}
+    step = torch.amp.GradScaler.step
+
+    def watched(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, *rest: Any, **more: Any) -> Any:
+        grads = [
+            each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None
+        ]
+        norms[type(optimizer).__name__].append(float(torch.stack([each.norm() for each in grads]).norm()))
+        return step(self, optimizer, *rest, **more)
+
+    class Scaled(MixedPrecision):
+        """As of a GPU, in single precision."""
+
+        def forward_context(self) -> Any:
+            return nullcontext()
+
+    monkeypatch.setattr(torch.amp.GradScaler, "step", watched)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    trainer = module.make_trainer
+
+    def scaling(stage: Any) -> Any:
+        made = trainer(stage)
+        made.strategy.precision_plugin = Scaled("16-mixed", "cpu", scaler=scaler)
+        return made
+
+    monkeypatch.setattr(module, "make_trainer", scaling)
+    monkeypatch.setattr(module, "train_stages", lambda *_: None)
+    small = replace(recipe, tcnn=replace(recipe.tcnn, clip_gradient=0.05))
+    search(clip_data, small, tmp_path / "run", BUDGET, OPTIONS, epochs=2)
+    assert norms["AdamW"] and all(norm == pytest.approx(0.05, rel=1e-3) for norm in norms["AdamW"])
+    assert max(norms["Adam"]) > 0.06
 
 
 def test_probabilities_learn_from_videos_and_groups_that_the_weights_never_see(
@@ -157,12 +239,44 @@ def test_the_large_network_starts_from_what_the_given_one_starts_from(
     torch.testing.assert_close(mine[: len(first)], first)
 
 
+@pytest.mark.parametrize("share,sign", [(0.5, -1), (0.99, -1), (1.0, 0), (1.04, 0), (1.2, 1), (3.0, 1)])
+def test_the_cost_pushes_towards_the_budget(recipe: Recipe, share: float, sign: int) -> None:
+    """Down where the likeliest network costs more than the budget, up where less, and not at all just below it."""
+    given = backbone_factory("tcnn_xs")(3, width=0.25)
+    assert isinstance(given, TCNN)
+    space = Space(given, 8, 32)
+    network: Any = Relaxed(3, space)
+    likeliest = space.any_point(torch.Generator().manual_seed(0))
+    training = Searching(
+        *(PeakZoom(network, num_classes=3), recipe, recipe.tcnn, 0, None),
+        space=space,
+        budget=share * space.cost(likeliest),
+    )
+    for name, index in likeliest.items():
+        training.choices.logits[name].data[index] += 0.5
+    before = float(space.expected_cost(training.choices.probabilities()))
+    training._price().backward()
+    for logits in training.choices.parameters():
+        assert logits.grad is not None
+        logits.data -= 0.01 * logits.grad
+    after = float(space.expected_cost(training.choices.probabilities()))
+    assert (after > before) - (after < before) == sign
+    if (
+        sign
+    ):  # twice the logarithm: to first order, a step of the gradient changes the expected cost by so much
+        size = sum(
+            float((each.grad**2).sum()) for each in training.choices.parameters() if each.grad is not None
+        )
+        assert 2 * (after / before - 1) == pytest.approx(sign * 0.01 * size, rel=0.05)
+
+
 @pytest.mark.parametrize(
     "changes,options,words",
     [
         ({"model": "r3d_18"}, {}, "--model is r3d_18, expected a T-CNN"),
         ({"lora": 4}, {}, "--freeze and --lora keep"),
         ({}, {"devices": "2"}, "one process"),
+        ({}, {"num_nodes": 2}, "one process"),
     ],
 )
 def test_what_cannot_be_searched_is_one_sentence(
@@ -188,6 +302,7 @@ def test_one_group_cannot_be_halved(clip_data: VideoSet, recipe: Recipe, tmp_pat
             BUDGET,
             replace(OPTIONS, val_fraction=0.0),
         )
+    assert not (tmp_path / "run").exists(), "before videos are decoded"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from peakzoom.model.backbones.architecture import CHANNELS, MOST_BLOCKS
 from peakzoom.model.backbones.base import scaled
 from peakzoom.model.backbones.tcnn import TCNN, Plan, Stage
 from peakzoom.model.outline import without_numbers
@@ -73,6 +75,7 @@ class Space:
     Attributes:
         given: its plan.
         pool: its own, of class maps.
+        max_stride: pixels between its cells, and those of every network of the space.
         choices: by name, the candidates of every choice in rising order: channels, blocks, dilations.
         widest: the plan with the most of everything.
         layers: of the widest network.
@@ -80,6 +83,7 @@ class Space:
 
     def __init__(self, given: TCNN, frames: int, size: int) -> None:
         self.given, self.pool = given.plan, given.pool
+        self.max_stride = given.cells.stride[2]
         self.choices = dict(_choices(given.plan))
         self.widest = self.plan(self.largest())
         self.layers = self._count(given.fc.out_features, frames, size)
@@ -104,6 +108,7 @@ class Space:
 
         Raises:
             ValueError: it has what is no candidate.
+            KeyError: it has more stages or blocks than any network of the space.
         """
         value = {name: values[-1] for name, values in self.choices.items()} | {STEM: plan.stem}
         for number, stage in enumerate(plan.stages, 1):
@@ -113,13 +118,21 @@ class Space:
                 value[inner(number, block)] = (stage.inner or (stage.channels,) * block)[block - 1]
         return {name: values.index(value[name]) for name, values in self.choices.items()}
 
+    def exact_point(self, plan: Plan) -> Picks | None:
+        """The picks that give this very plan; None where no network of the space has it."""
+        try:
+            picks = self.point(plan)
+        except (KeyError, ValueError):
+            return None
+        return picks if self.plan(picks) == plan else None
+
     def expected_cost(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         """The mean multiply-adds in G, (), of networks whose choices are drawn independently.
 
         Args:
             probabilities: (J,) of the J candidates of every choice; one-hot ones give a network's own cost.
         """
-        chance = {name: each.double().cpu() for name, each in probabilities.items()}
+        chance = {name: each.cpu().double() for name, each in probabilities.items()}
         value = {name: torch.tensor(each, dtype=torch.float64) for name, each in self.choices.items()}
         total: Tensor = self._total(
             {name: chance[name] @ each for name, each in value.items()},
@@ -176,8 +189,9 @@ class Space:
         """UserError if no network of the space costs so many G multiply-adds, or all cost less."""
         low, high = self.bounds()
         if not low <= budget <= high:
+            least, most = _rounded(low, math.ceil), _rounded(high, math.floor)  # which can be given
             raise UserError(
-                f"--budget is {budget:g}G multiply-adds a clip, expected {low:.2g}G to {high:.3g}G, as the smallest "
+                f"--budget is {budget:g}G multiply-adds a clip, expected {least}G to {most}G, as the smallest "
                 "and the largest network around this --model cost: name another budget, --model or --set width"
             )
 
@@ -188,7 +202,7 @@ class Space:
         the least from the logarithm of the probability for what it saves, until the budget holds; then, as long as more
         than :data:`NEAR` of that is left, for what it adds.
         """
-        chance = {name: each.detach().double().cpu().log() for name, each in probabilities.items()}
+        chance = {name: each.detach().cpu().double().log() for name, each in probabilities.items()}
         picks = {name: int(each.argmax()) for name, each in chance.items()}
         while True:
             now = self.cost(picks)
@@ -213,13 +227,17 @@ class Space:
                 if index != picks[name]:
                     yield {**picks, name: index}, name
 
+    def any_point(self, generator: torch.Generator) -> Picks:
+        """A point drawn from all of them, whatever it costs."""
+        return {
+            name: int(torch.randint(len(values), (), generator=generator))
+            for name, values in self.choices.items()
+        }
+
     def draw(self, budget: float, generator: torch.Generator) -> Picks:
         """A point whose cost is at most :data:`NEAR` below ``budget``, all such points alike likely."""
         for _ in range(DRAWS):
-            picks = {
-                name: int(torch.randint(len(values), (), generator=generator))
-                for name, values in self.choices.items()
-            }
+            picks = self.any_point(generator)
             if (1 - NEAR) * budget <= self.cost(picks) <= budget:
                 return picks
         raise UserError(f"of {DRAWS:,} networks drawn around this --model none costs about {budget:g}G")
@@ -227,7 +245,7 @@ class Space:
     def _count(self, classes: int, frames: int, size: int) -> list[Layer]:
         """The layers of the widest network with their costs, as PyTorch's counter has them."""
         with without_numbers():
-            network = TCNN(classes, plan=self.widest, pool=self.pool).eval()
+            network = TCNN(classes, plan=self.widest, pool=self.pool, max_stride=self.max_stride).eval()
             clip = torch.empty((1, 3, frames, size, size))
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             network(clip)
@@ -270,7 +288,7 @@ def _choices(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
     in_time = plan.local or plan.factored  # there every block sees time
     yield STEM, _widths(plan.stem)
     for number, stage in enumerate(plan.stages, 1):
-        blocks = len(stage.dilations) + DEEPER
+        blocks = min(len(stage.dilations) + DEEPER, MOST_BLOCKS)
         given = max(*stage.inner, stage.channels) if stage.inner else stage.channels
         looks = tuple(sorted({each for each in (*DILATIONS, *stage.dilations) if each or not in_time}))
         yield channels(number), _widths(stage.channels)
@@ -280,9 +298,15 @@ def _choices(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield dilation(number, block), looks
 
 
+def _rounded(cost: float, to_whole: Callable[[float], int]) -> str:
+    """A cost in G with three digits, rounded up or down, as ``--budget`` takes it."""
+    digits = max(0, 2 - math.floor(math.log10(cost)))
+    return f"{to_whole(cost * 10**digits) / 10**digits:.{digits}f}"
+
+
 def _widths(count: int) -> tuple[int, ...]:
     """Channels to choose from around a number of them."""
-    return tuple(sorted({count, *(scaled(count, width) for width in WIDTHS)}))
+    return tuple(sorted({count, *filter(CHANNELS.holds, (scaled(count, width) for width in WIDTHS))}))
 
 
 def described(plan: Plan) -> str:

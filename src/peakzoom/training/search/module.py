@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from peakzoom.data.loading import Batch
-from peakzoom.model import PeakZoom
 from peakzoom.model.backbones.space import NEAR, Space
 from peakzoom.training.module import Training
 from peakzoom.training.optimizer import make_optimizer, schedule
-from peakzoom.training.recipes import Recipe, StageSettings
-from peakzoom.training.search.relaxed import Choices, Relaxed
+from peakzoom.training.search.relaxed import Choices
 from peakzoom.utils.durable import read_csv, write_csv
 
 FILE = "probabilities.csv"
@@ -34,17 +32,8 @@ class Searching(Training):
     :class:`~peakzoom.training.module.Training`.
     """
 
-    def __init__(
-        self,
-        model: PeakZoom,
-        recipe: Recipe,
-        settings: StageSettings,
-        seed: int,
-        class_weight: Tensor | None,
-        space: Space,
-        budget: float,
-    ) -> None:
-        super().__init__(model, recipe, settings, seed, class_weight)
+    def __init__(self, *stage: Any, space: Space, budget: float) -> None:
+        super().__init__(*stage)
         self.space, self.budget = space, budget
         self.choices = Choices(space)
         self.automatic_optimization = False
@@ -53,9 +42,8 @@ class Searching(Training):
         weights = make_optimizer(self.model, self.settings)
         steps = max(1, int(self.trainer.estimated_stepping_batches) // 2)
         scale = torch.optim.lr_scheduler.LambdaLR(weights, lambda step: schedule(step, steps, self.settings))
-        return [weights, torch.optim.Adam(self.choices.parameters(), CHOICE_RATE, betas=(0.5, 0.999))], [
-            scale
-        ]
+        chances = torch.optim.Adam(self.choices.parameters(), CHOICE_RATE, betas=(0.5, 0.999))
+        return [weights, chances], [scale]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         turn, choosing = divmod(batch_idx, 2)
@@ -66,14 +54,13 @@ class Searching(Training):
         optimizers: Any = self.optimizers()
         optimizer = optimizers[choosing]
         drawn = self.choices.draw(HOTTEST + (COLDEST - HOTTEST) * done, self.draws)
-        self._network().mixture = drawn if choosing else self._for_weights(drawn, large=turn % 2 == 1)
+        network: Any = self.model.backbone
+        network.mixture = drawn if choosing else self._for_weights(drawn, large=turn % 2 == 1)
         self.toggle_optimizer(optimizer)
         loss = super().training_step(batch, batch_idx)
         if loss is not None:
             optimizer.zero_grad()
-            self.manual_backward(loss + self._price() if choosing else loss)
-            if self.settings.clip_gradient and not choosing:
-                self.clip_gradients(optimizer, self.settings.clip_gradient, "norm")
+            self.manual_backward(loss + self._price().to(loss) if choosing else loss)
             optimizer.step()
         self.untoggle_optimizer(optimizer)
         if not choosing:
@@ -81,16 +68,17 @@ class Searching(Training):
             schedulers.step()
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Here gradients are no longer scaled, as they are in half precision until now.
+        of_weights: Any = self.optimizers()
+        if self.settings.clip_gradient and optimizer is of_weights[0].optimizer:
+            self.clip_gradients(optimizer, self.settings.clip_gradient, "norm")
+
     def _for_weights(self, drawn: dict[str, Tensor], large: bool) -> dict[str, Tensor]:
         """A mixture without gradients; of the large network, only the dilations are as drawn."""
         widest = self.space.one_hot(self.space.largest()) if large else {}
         mixed = {name: each.detach() for name, each in drawn.items()}
         return mixed | {name: each for name, each in widest.items() if not name.endswith("dilation")}
-
-    def _network(self) -> Relaxed:
-        network: Any = self.model.backbone
-        assert isinstance(network, Relaxed)
-        return network
 
     def _price(self) -> Tensor:
         """What the cost adds to the loss: it pushes the expected one down where the likeliest network costs too much.
@@ -106,7 +94,8 @@ class Searching(Training):
         return -PRICE * expected if cost < (1 - NEAR) * self.budget else 0 * expected
 
     def on_validation_epoch_start(self) -> None:
-        self._network().mixture = self.space.one_hot(self.found())
+        network: Any = self.model.backbone
+        network.mixture = self.space.one_hot(self.found())
 
     def found(self) -> dict[str, int]:
         """The likely point of the space that costs what the budget allows."""

@@ -36,7 +36,9 @@ class Relaxed(TCNN):
     """
 
     def __init__(self, num_classes: int, space: Space, dropout: float = 0.0) -> None:
-        super().__init__(num_classes, dropout=dropout, plan=space.widest, pool=space.pool)
+        super().__init__(
+            num_classes, dropout=dropout, plan=space.widest, pool=space.pool, max_stride=space.max_stride
+        )
         self.space = space
         self.mixture = space.one_hot({name: len(each) - 1 for name, each in space.choices.items()})
         for part in self.modules():

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file, save
 from torch import nn
 
-from peakzoom.data.entries import VideoSet
+from peakzoom.data.entries import Entry, VideoSet
 from peakzoom.data.loading import TurnsSampler
 from peakzoom.data.splits import split_validation
 from peakzoom.display.search import COLUMNS, search_figure
 from peakzoom.model import PeakZoom
 from peakzoom.model.backbones import ARCHITECTURE, TCNN
-from peakzoom.model.backbones.architecture import plan_from_dict, plan_to_dict
+from peakzoom.model.backbones.architecture import plan_from_dict, plan_to_dict, read_architecture
 from peakzoom.model.backbones.inherit import copy_shared, grow, sort_channels
 from peakzoom.model.backbones.space import Picks, Space, channels, depth, described, dilation, inner
 from peakzoom.model.outline import without_numbers
@@ -66,29 +67,27 @@ def search(
     Raises:
         UserError: as ``train``; a budget that no network around the recipe's has; a recipe that cannot be searched.
     """
-    out, options = Path(out), replace(options or Options(), patience=None)
+    out, options = Path(out), options or Options()
     space = _space(recipe, data, options)
     space.expect_budget(budget)
+    _halved([each for each in data.entries if each.split in ("train", None)], options.seed)
     steps = replace(recipe.tcnn, epochs=epochs, min_steps=0) if epochs else recipe.tcnn
     with prepared(
         data, recipe, out, options, resume, {"search": {"budget": budget, "epochs": epochs}}
     ) as ready:
         large = _large_network(ready, space)
-        folder = out / NAME
-        if not (folder / WEIGHTS).exists():
+        if not (out / NAME / WEIGHTS).exists() or not (out / PLAN).exists():
             _fit(replace(ready, recipe=replace(ready.recipe, tcnn=steps)), large, space, budget)
-        backbone = _network(large)
-        assert isinstance(backbone, Relaxed)
-        backbone.load_state_dict(load_file(folder / WEIGHTS))
-        plan, pool = plan_from_dict(read_object(out / PLAN), str(out / PLAN))
-        found, widest = space.point(plan), space.largest()
+        backbone: Any = large.backbone
+        backbone.load_state_dict(load_file(out / NAME / WEIGHTS))
+        found, widest = _read(out / PLAN, space, budget), space.largest()
         backbone.mixture = space.one_hot(
             {name: (found if name.endswith("dilation") else widest)[name] for name in found}
         )
-        log.info(f"the found network costs {space.cost(found):.3g}G of {budget:g}G: {described(plan)}")
-        text = json.dumps(plan_to_dict(plan, pool), separators=(",", ":"))
-        own = replace(ready.recipe, model=ARCHITECTURE, architecture=text, width=1.0)
-        train_stages(replace(ready, recipe=own), partial(_made, large=large.eval()))
+        words = f"{space.cost(found):.3g}G of {budget:g}G: {described(space.plan(found))}"
+        log.info(f"the found network costs {words}")
+        own = replace(ready.recipe, model=ARCHITECTURE, architecture=read_architecture(out / PLAN), width=1.0)
+        train_stages(replace(ready, recipe=own), partial(_made, large=large.float().eval()))
     return out
 
 
@@ -99,13 +98,11 @@ def _space(recipe: Recipe, data: VideoSet, options: Options) -> Space:
     if not isinstance(network, TCNN):
         raise UserError(f"--model is {recipe.model}, expected a T-CNN: a search looks around one")
     if recipe.frozen_views or recipe.lora:
-        raise UserError(
-            "--freeze and --lora keep a network's weights, and a search learns all: leave them out"
-        )
+        raise UserError("--freeze and --lora keep the weights that a search has to learn: leave them out")
     if data.multi_label:
-        raise UserError("a search is for videos of one label each, and these have several")
-    if launched() or options.devices not in ("auto", "1"):
-        raise UserError("a search runs in one process: give --set devices=1")
+        raise UserError("a search takes videos of one label each; 'peakzoom train' takes these, of several")
+    if launched() or options.devices not in ("auto", "1") or options.num_nodes > 1:
+        raise UserError("a search runs in one process: give --set devices=1, and no num_nodes")
     return Space(network, recipe.preprocess.frames, recipe.preprocess.size)
 
 
@@ -130,25 +127,17 @@ def _large_network(ready: Ready, space: Space) -> PeakZoom:
 
 def _fit(ready: Ready, large: PeakZoom, space: Space, budget: float) -> None:
     """Learn weights and probabilities; writes the found network, the picture, and the weights when all is done."""
-    options = replace(ready.options, devices="1")
+    options = replace(ready.options, devices="1", patience=None)
+    if ready.recipe.accumulate > 1 or ready.recipe.average:
+        log.info("accumulate and average play no part in the search itself: every batch is a step")
     plain = replace(ready.recipe.tcnn, clip_gradient=None)  # Lightning's own clipping knows no two optimisers
     recipe = replace(ready.recipe, tcnn=plain, accumulate=1, average=0.0)
     stage = stage_run(NAME, ready.out, recipe, options, ready.parts, ready.frames)
     entries = stage.train_set.entries
-    try:
-        _, chosen = split_validation(entries, SHARE, options.seed)
-    except UserError as error:
-        raise UserError(
-            f"{len(entries)} training videos cannot be halved, whole groups to one side: a search learns weights on "
-            "one half and probabilities on the other; add videos or groups"
-        ) from error
-    kept = {entry.path for entry in chosen}
-    sets: tuple[list[int], list[int]] = ([], [])
-    for number, entry in enumerate(entries):
-        sets[entry.path in kept].append(number)
+    sets = _halved(entries, options.seed)
     log.info(f"search: {len(sets[0])} videos for the weights, {len(sets[1])} for the probabilities")
     weight = class_weights(entries, len(ready.classes), recipe.class_balance)
-    training = Searching(large, recipe, ready.recipe.tcnn, options.seed, weight, space, budget)
+    training = Searching(large, recipe, ready.recipe.tcnn, options.seed, weight, space=space, budget=budget)
     trainer = make_trainer(stage)
     fit_stage(stage, trainer, training, TurnsSampler(sets, recipe.batch_size, len(entries), options.seed))
     found = training.found()
@@ -157,6 +146,32 @@ def _fit(ready: Ready, large: PeakZoom, space: Space, budget: float) -> None:
         _figure(space, found, stage.folder / FILE).savefig(stream, dpi=110, format="png")
     with whole(stage.folder / WEIGHTS, "wb") as stream:  # last: with it, the search is done
         stream.write(save({name: value.contiguous() for name, value in large.backbone.state_dict().items()}))
+
+
+def _halved(entries: Sequence[Entry], seed: int) -> tuple[list[int], list[int]]:
+    """Which videos are for the weights, and which, of other groups, for the probabilities."""
+    try:
+        _, chosen = split_validation(list(entries), SHARE, seed)
+    except UserError as error:
+        raise UserError(
+            f"{len(entries)} training videos cannot be halved, whole groups to one side: a search learns weights on "
+            "one half and probabilities on the other; add videos or groups"
+        ) from error
+    kept = {each.path for each in chosen}
+    for_weights = [number for number, each in enumerate(entries) if each.path not in kept]
+    return for_weights, [number for number, each in enumerate(entries) if each.path in kept]
+
+
+def _read(file: Path, space: Space, budget: float) -> Picks:
+    """The found network; UserError if the file holds one that this search cannot have found."""
+    plan, pool = plan_from_dict(read_object(file), str(file))
+    found = space.exact_point(plan)
+    if found and pool == space.pool and space.cost(found) <= budget:
+        return found
+    raise UserError(
+        f"{file} was changed since the search: remove it, and --resume writes again what was found; a plan of your own "
+        "is for 'peakzoom train --model FILE.json'"
+    )
 
 
 def _figure(space: Space, picks: Picks, file: Path) -> Figure:
@@ -183,9 +198,8 @@ def _made(stage: StageRun, classes: Sequence[str], large: PeakZoom) -> Training:
     """A stage of the found network: the first starts from the large network's weights and learns from it."""
     if stage.name != "tcnn":
         return build_stage(stage, classes)
-    torch.manual_seed(stage.options.seed)
-    model = build(stage.recipe, classes, joint=False)
-    copy_shared(_network(model), _network(large))
-    model.start_heads_from_original()
-    weight = class_weights(stage.train_set.entries, len(classes), stage.recipe.class_balance)
-    return Distilled(model, stage.recipe, stage.settings, stage.options.seed, weight, large)
+
+    def start(model: PeakZoom) -> None:
+        copy_shared(_network(model), _network(large))
+
+    return build_stage(stage, classes, start, partial(Distilled, teacher=large))
