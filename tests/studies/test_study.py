@@ -436,3 +436,13 @@ def test_rows_have_as_many_passes_or_as_many_epochs(branches: tuple[str, ...], s
     assert alike.recipe(recipe).joint == recipe.joint
     longer = as_long.recipe(recipe).joint
     assert (longer.epochs * sum(seen), longer.min_steps * sum(seen)) == (3 * 24, 3 * 6)
+
+
+@pytest.mark.parametrize("equal", ["passes", "epochs"])
+def test_stage_1_is_one_run_for_all_arms_of_a_network(equal: str, short: Recipe) -> None:
+    """Or the second arm would find a run in its place that was begun with another recipe."""
+    recipe = replace(short, branches=BRANCHES[:2], joint=replace(short.joint, epochs=24, min_steps=6))
+    arms = [Arm("tcnn_xs", branches, 0.25, equal=equal) for branches in ABLATION_BRANCHES]
+    assert len({arm.folder for arm in arms}) == 1
+    assert len({repr(arm.stage_1(recipe).recorded()) for arm in arms}) == 1
+    assert arms[0].stage_1(recipe).width == 0.25

@@ -107,7 +107,12 @@ def _network(model: str | None) -> dict[str, Any]:
     if model is None:
         return {}
     if model.endswith(".json"):
-        return {"model": ARCHITECTURE, "architecture": read_architecture(Path(model))}
+        plan = read_architecture(Path(model))
+        return {
+            "model": ARCHITECTURE,
+            "architecture": plan,
+            "width": 1.0,
+        }  # its channels are what it says they are
     allow(model)  # who types the name of a network of their own lets it run
     return {"model": model}
 

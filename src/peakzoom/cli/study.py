@@ -163,7 +163,9 @@ def compare(
     videos, folds = _folds(data, reading, study)
     arms = []
     for name, plan in wanted.items():
-        width = chosen.width if compared.cost is None else _width(name, plan, compared.cost, chosen)
+        width = 1.0 if plan else chosen.width  # a plan's channels are what it says they are
+        if compared.cost is not None:
+            width = _width(name, plan, compared.cost, chosen)
         label = name if width == 1 else f"{name} x {width:g}"
         arms.append(Arm(name, BRANCHES[:1], width, label, study.equal, plan))
         if name in also:

@@ -90,6 +90,10 @@ class Arm:
             joint=joint,
         )
 
+    def stage_1(self, recipe: Recipe) -> Recipe:
+        """A study's recipe for stage 1, which is one run for all arms of a network: nothing in it is of stage 2."""
+        return replace(self.recipe(recipe), branches=BRANCHES, joint=recipe.joint)
+
 
 @dataclass(frozen=True)
 class Fold:

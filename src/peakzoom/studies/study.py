@@ -31,7 +31,6 @@ from peakzoom.evaluation.evaluate import evaluate
 from peakzoom.evaluation.files import read_evaluation
 from peakzoom.hub.card import write_missing_cards
 from peakzoom.inference.recognizer import load
-from peakzoom.model.config import BRANCHES
 from peakzoom.studies.arms import Arm, Fold, passes
 from peakzoom.studies.predictions import FILE, ArmPrediction, read_predictions, write_predictions
 from peakzoom.training.check import check_settings
@@ -189,7 +188,6 @@ class Study:
 
     def _train_and_test(self, task: Task, home: Path) -> None:
         arm, data = task.arm, task.fold.data
-        recipe = arm.recipe(self.recipe)
         first, second = home / arm.folder, home / f"{arm.folder}-{arm.letters}"
         seconds = {}
         for run, step, init in ((first, "tcnn", self._init(arm.model)), (second, "joint", str(first))):
@@ -197,8 +195,7 @@ class Study:
             options = replace(
                 self.options, seed=task.seed, steps=(step,), init=init, weights=None, progress=False
             )
-            # Stage 1 does not depend on the branches of stage 2.
-            own = recipe if run == second else replace(recipe, branches=BRANCHES)
+            own = arm.recipe(self.recipe) if run == second else arm.stage_1(self.recipe)
             train(data, own, run, options, resume=(run / "config.json").exists())
             seconds[step] = time.monotonic() - began
             shutil.rmtree(run / step / "checkpoints", ignore_errors=True)  # only a resumed run reads them

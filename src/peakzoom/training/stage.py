@@ -22,7 +22,7 @@ from peakzoom.data.workers import affordable
 from peakzoom.model import PeakZoom
 from peakzoom.model.config import BRANCHES
 from peakzoom.training.averaging import MovingAverage
-from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest
+from peakzoom.training.checkpoints import SafeCheckpoints, checkpoint_callback, newest, read_checkpoint
 from peakzoom.training.distributed import LOST, is_main_process
 from peakzoom.training.frames import Frames
 from peakzoom.training.frozen import FeatureSet, FeatureTraining, features_of, freeze
@@ -226,11 +226,14 @@ def fit_stage(
             rank=rank,
             world=world,
         )
+        last = newest(stage.folder / "checkpoints")
+        if last:  # processes load ahead before Lightning says which epoch it is, and would load the first one's clips
+            sampler.set_epoch(read_checkpoint(last)["epoch"] + 1)
         trainer.fit(
             training,
             load(train_set, sampler=sampler),
             load(val_set) if val_set else None,
-            ckpt_path=newest(stage.folder / "checkpoints"),
+            ckpt_path=last,
             weights_only=True,
         )
     return training.all_problems()

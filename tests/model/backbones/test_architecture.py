@@ -170,3 +170,16 @@ def test_train_and_predict_with_a_file(clips: Path, tmp_path: Path) -> None:
     assert "architecture" in call(*words[:2], "--model", "architecture", "--out", tmp_path / "x", code=2)
     (tmp_path / "net.json").write_text("{}")
     assert "lacks stages, stem" in call(*words[:-1], tmp_path / "y", code=2)
+
+
+@pytest.mark.parametrize("name", ["small", "quickstart"])
+def test_channels_of_a_plan_are_what_it_says_in_every_recipe(name: str, tmp_path: Path) -> None:
+    """Quickstart halves the width of networks by name; of a plan, ``--set width`` alone changes it."""
+    from peakzoom.cli.options import MachineOptions, RecipeOptions
+    from peakzoom.cli.recipe import recipe_and_options
+
+    (tmp_path / "net.json").write_text(json.dumps(GOOD))
+    for settings, width in ((None, 1.0), (["width=0.5"], 0.5)):
+        wanted = RecipeOptions(recipe=name, settings=settings)
+        recipe, _ = recipe_and_options(wanted, MachineOptions(), str(tmp_path / "net.json"))
+        assert recipe.width == width
