@@ -20,8 +20,8 @@ network ("inherited") and a random one; "given" is trained plainly from the star
     python benchmarks/searched.py UT_INTERACTION/clips.csv --out ut --folds 2 --search-epochs 60 --epochs 40 --start
     python benchmarks/searched.py tempos/clips.csv --out tempos-start --search-epochs 10 --epochs 10 --start
 
-``--table-1`` in its place trains the paper's own network, narrow and small, looks around it under its own cost, and says
-which frames each block looks at, beside Table 1.
+``--table-1`` in its place trains the paper's own network, narrow and small, looks around it under its own cost, and
+says which frames each block looks at, beside Table 1.
 
     peakzoom data render easy --difficulty 0 --train-clips 800 --test-clips 120 --performers 40 --backgrounds 40 \\
         --height 96 --width 128
