@@ -67,6 +67,11 @@ def given(name: str, width: float, max_stride: int, frames: int, size: int) -> S
     return Space(network, frames, size)
 
 
+def allowed(budget: float) -> str:
+    """As ``--budget`` takes it, rounded up, so that a network that costs just this is within it."""
+    return f"{budget + 5e-7:.6f}G"
+
+
 def write_plan(space: Space, picks: dict[str, int], file: Path) -> None:
     file.write_text(
         json.dumps(plan_to_dict(space.plan(picks), space.pool), indent=2) + "\n", encoding="utf-8"
@@ -124,7 +129,7 @@ def search(data: Path, home: Path, seed: int, budget: float, options: argparse.N
     found, run = home / f"found{seed}.json", home / f"search{seed}"
     if found.exists():
         return
-    words = [str(data), "--budget", f"{budget:.6f}G", "--model", "tcnn_xs", "--set", f"width={WIDTH}"]
+    words = [str(data), "--budget", allowed(budget), "--model", "tcnn_xs", "--set", f"width={WIDTH}"]
     words += [*CLIPS, *SCRATCH, "--search-epochs", str(options.search_epochs), "--seed", str(seed)]
     words += [*SHORT, "--out", str(run), "--root", str(options.data.parent)]
     peakzoom("search", *words, *(["--resume"] if (run / "config.json").exists() else []))
@@ -143,7 +148,7 @@ def from_start(lists: Sequence[Path], out: Path, options: argparse.Namespace) ->
     how += ["--set", f"preprocess.frames={FRAMES}", "--size", str(START_SIZE), "--set", "quiet=0"]
     how += ["--set", "tcnn.min_steps=0", "--set", "joint.min_steps=0", "--val-fraction", "0"]
     how += ["--epochs", str(options.epochs), "--joint-epochs", "1", "--root", str(options.data.parent)]
-    searching = ["--budget", f"{budget:.6f}G", "--search-epochs", str(options.search_epochs)]
+    searching = ["--budget", allowed(budget), "--search-epochs", str(options.search_epochs)]
     for listed in lists:
         home = listed.parent if options.folds else out
         for seed in options.seeds:
@@ -259,7 +264,7 @@ def near_table_1(data: Path, out: Path, options: argparse.Namespace) -> None:
     go_on("train", [str(data), *how, "--init", "none", "--epochs", "30", "--out", str(plain)], plain)
     for seed in options.seeds:
         run = out / f"search{seed}"
-        words = [str(data), *how, "--init", str(plain), "--budget", f"{space.cost(printed):.6f}G"]
+        words = [str(data), *how, "--init", str(plain), "--budget", allowed(space.cost(printed))]
         words += ["--search-epochs", str(options.search_epochs), "--epochs", "1", "--seed", str(seed)]
         go_on("search", [*words, "--out", str(run)], run)
         plan, _ = plan_from_dict(json.loads((run / "architecture.json").read_text(encoding="utf-8")))
