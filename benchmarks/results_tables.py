@@ -154,8 +154,8 @@ def native() -> list[str]:
 KINDS = {
     "given": "`tcnn_xs`, width 0.5",
     "inherited": "the same, from the large network",
-    "found": "found, three searches",
-    "random": "drawn at random, three networks",
+    "found": "found by searches",
+    "random": "drawn at random",
 }
 SEARCHED = {  # the folder of the data: its name on the page, and what its groups are
     "clips": ("generated", "performers"),

@@ -87,8 +87,9 @@ def test_a_training_ends_without_a_traceback(
 @pytest.mark.slow
 def test_ctrl_c_at_any_moment_is_no_traceback(run: Path, clips: Path) -> None:
     """From the moment on at which the entry point is called: while commands, then PyTorch, are imported, and later."""
-    code = (
-        "import sys; from peakzoom.__main__ import main; print('called', file=sys.stderr, flush=True); main()"
+    code = (  # where the tests run in a shell's background, Ctrl-C is ignored, and children inherit that
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from peakzoom.__main__ import main; print('called', file=sys.stderr, flush=True); main()"
     )
     stopped = 0
     for delay in (0.01, 0.05, 0.2, 0.5, 1.0, 2.0):
