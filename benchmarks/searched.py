@@ -6,8 +6,6 @@ scratch in the same way, with each seed. Both go on where they were stopped; ``s
 
     peakzoom data render clips --train-clips 400 --test-clips 400
     python benchmarks/searched.py clips/clips.csv --out searched
-    peakzoom data render tempos --tempos --train-clips 800 --test-clips 400 --performers 60 --backgrounds 60
-    python benchmarks/searched.py tempos/clips.csv --out searched-tempos
     python benchmarks/searched.py UT_INTERACTION/clips.csv --out ut --folds 5 --search-epochs 100 --epochs 50
 
 With ``--folds`` a list without a split is divided by its groups: each fold is tested once, by networks that were found
@@ -18,7 +16,8 @@ the network that is found trains from the search's large one and learns from it,
 network ("inherited") and a random one; "given" is trained plainly from the start.
 
     python benchmarks/searched.py UT_INTERACTION/clips.csv --out ut --folds 2 --search-epochs 60 --epochs 40 --start
-    python benchmarks/searched.py tempos/clips.csv --out tempos-start --search-epochs 10 --epochs 10 --start
+    peakzoom data render tempos --tempos --train-clips 400 --test-clips 400 --performers 60 --backgrounds 60
+    python benchmarks/searched.py tempos/clips.csv --out tempos-start --search-epochs 8 --epochs 8 --start
 
 ``--table-1`` in its place trains the paper's own network, narrow and small, looks around it under its own cost, and
 says which frames each block looks at, beside Table 1.
@@ -52,7 +51,6 @@ START_SIZE = 96  # of the clips that the weights of the package have seen
 STARTED = ("given", "found", "inherited", "random")
 CLIPS = ["--set", f"preprocess.frames={FRAMES}", "--set", "stride=3", "--size", str(SIZE)]
 SCRATCH = ["--init", "none", "--set", "quiet=0"]
-SHORT = ["--epochs", "1", "--joint-epochs", "1", "--set", "tcnn.min_steps=0", "--set", "joint.min_steps=0"]
 SHORT = ["--epochs", "1", "--joint-epochs", "1", "--set", "tcnn.min_steps=0", "--set", "joint.min_steps=0"]
 
 
@@ -119,8 +117,7 @@ def against_random(data: Path, out: Path, options: argparse.Namespace) -> None:
         home = listed.parent if options.folds else out
         for seed in options.seeds:
             search(listed, home, seed, budget, options)
-        # Each trained with every seed, or where there are folds, those of a seed with that one.
-        for seeds in [[seed] for seed in options.seeds] if options.folds else [options.seeds]:
+        for seeds in together(options):
             compare(listed, out, home, seeds, options)
     collect(out, space, options)
 
@@ -175,6 +172,11 @@ def go_on(command: str, words: Sequence[str], run: Path) -> None:
     peakzoom(command, *words, *(["--resume"] if (run / "config.json").exists() else []))
 
 
+def together(options: argparse.Namespace) -> list[list[int]]:
+    """Seeds of one study: each network is trained with all; where there are folds, those of a seed with that."""
+    return [[seed] for seed in options.seeds] if options.folds else [options.seeds]
+
+
 def study(home: Path, seeds: Sequence[int], options: argparse.Namespace) -> Path:
     return home / (f"study{seeds[0]}" if options.folds else "study")
 
@@ -203,7 +205,7 @@ def collect(out: Path, space: Space, options: argparse.Namespace) -> None:
     plans: dict[str, list[Path]] = {}
     homes = homes_of(out, options)
     for home in homes:
-        for seeds in [[seed] for seed in options.seeds] if options.folds else [options.seeds]:
+        for seeds in together(options):
             for row in read_csv(study(home, seeds, options) / "answers.csv"):
                 name = row["model"].partition("-")[0]
                 plans[name] = [file for each in {out, *homes} if (file := each / f"{name}.json").exists()]

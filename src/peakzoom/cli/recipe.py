@@ -107,12 +107,8 @@ def _network(model: str | None) -> dict[str, Any]:
     if model is None:
         return {}
     if model.endswith(".json"):
-        plan = read_architecture(Path(model))
-        return {
-            "model": ARCHITECTURE,
-            "architecture": plan,
-            "width": 1.0,
-        }  # its channels are what it says they are
+        # Its channels are what it says they are.
+        return {"model": ARCHITECTURE, "architecture": read_architecture(Path(model)), "width": 1.0}
     allow(model)  # who types the name of a network of their own lets it run
     return {"model": model}
 
