@@ -752,7 +752,7 @@ def test_evaluate_where_it_looks(call: Call, run: Path, clips: Path, tmp_path: P
     assert everything["highest"] == pytest.approx(np.mean([row["highest"] == "True" for row in rows]))
     # One middle clip of 8 frames is seen of each of the videos, which have 12.
     assert len(rows) == 8 * metrics["videos"]
-    assert f"{4 * metrics['videos']} frames of the table lie in no view" in result.err
+    assert f"no view shows the place in {4 * metrics['videos']} frames of the table" in result.err
     card = (run / "joint" / "best" / "README.md").read_text(encoding="utf-8")
     assert f"Whether its attention lies where the action is: in {everything['highest']:.1%}" in card
     assert "Whether its attention is true: where 20% of each frame are blurred" in card

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from explanation.colours import NAMES, middle_of, recognizer, write_squares
+from explanation.colours import NAMES, Colours, middle_of, recognizer, write_squares
+from torch.nn import functional as F
 
 from peakzoom.data.entries import Entry, Place
 from peakzoom.data.places import COLUMNS, read_places
@@ -15,12 +16,13 @@ from peakzoom.data.synthetic.clips import DatasetSpec, render_dataset
 from peakzoom.data.synthetic.scene import telling_parts
 from peakzoom.evaluation.pointing import Pointing, measure_pointing
 from peakzoom.inference.recognizer import Recognizer
+from peakzoom.model import CellGeometry, PeakZoom
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.video.decode import decode
 from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.scan import scan
-from peakzoom.video.views import to_input
+from peakzoom.video.views import Preprocess, to_input
 
 SHOWN = 5  # a frame of the middle clip of four in twelve
 SIZES = [(60, 80), (80, 60), (64, 64)]
@@ -130,6 +132,107 @@ def test_controls_and_intervals(tmp_path: Path) -> None:
     }
     (*_, total) = measure_pointing(model, entries, missed, views, workers=0).rows()
     assert total.highest == pytest.approx(2 / 3) and total.interval == (0.0, 1.0)
+
+
+class Wide(Colours):
+    """Cells that are twice as wide as high."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.cells = CellGeometry((1, 4, 8), (0, 1.5, 3.5))
+
+    def features(self, video: torch.Tensor) -> torch.Tensor:
+        beyond = 1.5 * video - video.sum(1, keepdim=True) / 2
+        return F.avg_pool3d((beyond - 0.5).clamp(min=0) * 4, (1, 4, 8))
+
+
+def test_every_figure_against_a_loop_in_displayed_pixels(tmp_path: Path) -> None:
+    """Two clips of four frames, three crops of 32 in a frame of 60 x 80 that becomes 32 x 43, places on every side."""
+    pre = Preprocess(32, 4, canvas=(32, 40), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    network = PeakZoom(Wide(32), 3, classes=NAMES, preprocess=pre.to_dict(), response="evidence", erase=0.15)
+    network.start_heads_from_original()
+    model, views = Recognizer.of(network, "cpu"), Views(clips=2, crops=3)
+    file = write_squares(
+        tmp_path / "moving.mov",
+        lambda number: [("red", 0.25 + 0.05 * number, 0.4), ("blue", 0.8, 0.7), ("red", 0.1, 0.9)],
+    )
+    draw = np.random.default_rng(0)
+    places = {
+        number: [
+            Place(part, draw.uniform(0, 79), draw.uniform(0, 59), *draw.uniform(3, 16, 2))
+            for part in ("foot", "hand")[: 1 + number % 2]
+        ]
+        for number in range(9)
+    }
+    places[3] = [Place("hand", 2.0, 30.0, 9.0)]  # left of two of the crops
+    places[2] = [Place("hand", 300.0, 30.0, 9.0)]  # no crop shows it, and no clip frames 4 to 7
+    places[8] = [Place("hand", 40.0, 30.0, 9.0)]
+    found = pointed(model, file, places, views)
+
+    line, expected = [31 * step / 30 for step in range(31)], []
+    decoded = decode_views(file, model.preprocess, views)
+    for numbers, batch in zip(decoded.clips, decoded.batches(), strict=True):
+        video, source = to_input(batch, model.preprocess)
+        with torch.no_grad():
+            seen = model.model(video, source, attention=True).attention
+        for crop, corner in enumerate((0, 5, 11)):
+
+            def displayed(u: float, v: float, corner: int = corner) -> tuple[float, float]:
+                return (u + corner + 0.5) * 80 / 43 - 0.5, (v + 0.5) * 60 / 32 - 0.5
+
+            def on_one(points: list[tuple[float, float]], shown: list[Place]) -> list[bool]:
+                wide, high = 4 * 80 / 43, 2 * 60 / 32  # half a cell
+                return [
+                    any(
+                        ((displayed(*at)[0] - each.x) / (each.radius + wide)) ** 2
+                        + ((displayed(*at)[1] - each.y) / ((each.down or each.radius) + high)) ** 2
+                        <= 1
+                        for each in shown
+                    )
+                    for at in points
+                ]
+
+            left, right = displayed(-0.5, 0)[0], displayed(31.5, 0)[0]
+            for at, number in enumerate(numbers.tolist()):
+                shown = [each for each in places.get(number, []) if left <= each.x <= right]
+                if shown:
+                    response, peaks = seen.responses[crop, at].tolist(), seen.peaks[crop, at].tolist()
+                    ordered = sorted(
+                        ((response[i][j], -i, -j) for i in range(31) for j in range(31) if peaks[i][j]),
+                        reverse=True,
+                    )
+                    hits = on_one([(line[-j], line[-i]) for _, i, j in ordered[:3]], shown)
+                    grid = on_one([(u, v) for u in line for v in line], shown)
+                    expected.append((
+                        number, "+".join(sorted(each.part for each in shown)), hits[:1] == [True], any(hits),
+                        on_one([(15.5, 15.5)], shown) == [True], pytest.approx(sum(grid) / 31**2),
+                    ))  # fmt: skip
+    parts = [
+        (each.frame, each.part, each.highest, each.best, each.middle, each.random) for each in found.frames
+    ]
+    assert parts == expected
+    assert {each[2] for each in expected} == {each[4] for each in expected} == {True, False}
+    assert [each[0] for each in expected].count(3) == 1
+    assert set(places) - {each[0] for each in expected} == {2, 4, 5, 6, 7} and found.unseen == 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"radius": float("nan")}, {"radius": 0.0}, {"x": float("inf")}, {"down": -1.0}]
+)
+def test_places_that_cannot_be_are_refused_from_python_too(wrong: dict[str, float], tmp_path: Path) -> None:
+    file = write_squares(tmp_path / "red.mov", moving)
+    places = {SHOWN: [Place("hand", 1, 1, 1)._replace(**wrong)]}
+    with pytest.raises(UserError, match=r"frame 5 of .*expected finite numbers, and a radius above 0"):
+        pointed(recognizer(), file, places, Views(clips=1, crops=1))
+
+
+def test_frames_without_a_place_are_as_if_not_named(tmp_path: Path) -> None:
+    file, views = write_squares(tmp_path / "red.mov", moving), Views(clips=1, crops=1)
+    places = by_pixels(file)
+    found = pointed(recognizer(), file, {SHOWN: places[SHOWN], SHOWN + 1: [], 11: []}, views)
+    assert [each.frame for each in found.frames] == [SHOWN] and found.unseen == 0
+    with pytest.raises(UserError, match="no place is known"):
+        pointed(recognizer(), file, {SHOWN: []}, views)
 
 
 def _first(file: Path) -> np.ndarray:

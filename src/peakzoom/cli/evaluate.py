@@ -221,7 +221,8 @@ def show_pointing(found: Pointing, branches: Collection[str]) -> None:
     )
     if found.unseen:
         say(
-            f"{found.unseen} frames of the table lie in no view and are not counted: more --num-clips see more"
+            f"no view shows the place in {counted(found.unseen, 'frame')} of the table; they are not counted: "
+            f"more --num-clips or --crops show more"
         )
 
 

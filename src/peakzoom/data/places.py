@@ -55,9 +55,18 @@ def read_places(file: str | Path, root: str | Path | None = None, videos: str | 
                 f"{where}: {error}; expected a frame's number, then x, y and radius in pixels"
             ) from None
         place = Place(values["part"], *numbers)
-        if frame < 0 or not all(map(math.isfinite, numbers)) or place.radius <= 0:
-            raise UserError(
-                f"{where}: frame {frame}, x, y, radius {numbers}; expected a frame from 0 and a radius above 0"
-            )
+        if frame < 0:
+            raise UserError(f"{where}: frame {frame}, expected a frame from 0")
+        expect_place(place, where)
         places.setdefault(root / values["path"], {}).setdefault(frame, []).append(place)
     return places
+
+
+def expect_place(place: Place, where: str) -> None:
+    """UserError, which begins with ``where``, if a place has no finite middle or no finite radius above 0."""
+    radii = [place.radius] if place.down is None else [place.radius, place.down]
+    if not all(map(math.isfinite, (place.x, place.y, *radii))) or min(radii) <= 0:
+        values = ", ".join(f"{each:g}" for each in (place.x, place.y, *radii))
+        raise UserError(
+            f"{where}: x, y and radius are {values}; expected finite numbers, and a radius above 0"
+        )

@@ -1,7 +1,7 @@
 """Does the attention lie where the action is? The pointing game, on videos in which somebody said where that is.
 
-Of every frame of a view whose place is known (:mod:`peakzoom.data.places`), with slack of half a feature cell, because
-a network cannot place its evidence more finely:
+Of every frame of a view that shows a known place (:mod:`peakzoom.data.places`), with slack of half a feature cell,
+because a network cannot place its evidence more finely:
 
 * whether the highest peak of the response lies on it, or one of the three highest;
 * the same for the middle of the frame, and for a point drawn at random (its probability), which look at nothing;
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from peakzoom.data.entries import Entry, Place, Places, Problem
+from peakzoom.data.places import expect_place
 from peakzoom.evaluation.faithfulness import torch_engine
 from peakzoom.evaluation.stats import RESAMPLES, bootstrap_interval
 from peakzoom.inference.engines.eager import TorchEngine
@@ -89,8 +90,9 @@ class Pointing:
     """The frames of all videos.
 
     Attributes:
-        frames: those of the views whose places are known; a frame that two views hold comes twice.
-        unseen: how many frames have a known place but lie in no view.
+        frames: those of the views that show a known place, its middle at least; a frame of two views comes twice.
+        unseen: how many frames have a known place that no view shows, because no clip has the frame, or no crop the
+            place.
         problems: videos that could not be decoded.
     """
 
@@ -162,7 +164,7 @@ def measure_pointing(
         progress: show a bar; a function is called with (done, all) videos instead.
 
     Raises:
-        UserError: the engine is not PyTorch, or no frame of the views has a place.
+        UserError: the engine is not PyTorch, a place has no finite middle or no radius above 0, or the views show none.
     """
     game = PointingGame(recognizer, entries, places)
     play(game, views or Views(), workers, progress)
@@ -178,7 +180,12 @@ class PointingGame:
 
     def __init__(self, recognizer: Recognizer, entries: Sequence[Entry], places: Places) -> None:
         self.recognizer, self.engine = recognizer, torch_engine(recognizer)
-        self.places = {path.resolve(): frames for path, frames in places.items()}
+        self.places: dict[Path, dict[int, list[Place]]] = {}
+        for path, frames in places.items():
+            for number, marked in frames.items():
+                for place in marked:
+                    expect_place(place, f"frame {number} of {path}")
+                    self.places.setdefault(path.resolve(), {}).setdefault(number, []).append(place)
         self.entries = [entry for entry in entries if entry.path.resolve() in self.places]
         self.videos = len(entries)
         if not self.entries:
@@ -198,10 +205,10 @@ class PointingGame:
             self._seen[entry.path] = Problem(str(entry.path), video.reason)
             return
         frames = _pointed(self.engine, entry, entry.named(self.recognizer.classes), video, here)
-        self._seen[entry.path] = frames, len(here.keys() - set(video.clips.flatten().tolist()))
+        self._seen[entry.path] = frames, len(here.keys() - {each.frame for each in frames})
 
     def result(self) -> Pointing:
-        """Of the videos so far, in the order of the entries; UserError if no frame of theirs has a place."""
+        """Of the videos so far, in the order of the entries; UserError if no view of theirs shows a place."""
         seen = [self._seen[entry.path] for entry in self.entries if entry.path in self._seen]
         problems = [each for each in seen if isinstance(each, Problem)]
         played = [each for each in seen if not isinstance(each, Problem)]
@@ -232,7 +239,7 @@ def play(game: PointingGame, views: Views, workers: int = 1, progress: bool | Pr
 def _pointed(
     engine: TorchEngine, entry: Entry, label: str, video: DecodedViews, places: Mapping[int, list[Place]]
 ) -> list[PointedFrame]:
-    """The frames of a video's views whose places are known."""
+    """The frames of a video's views that show a known place."""
     network, found = engine.network, []
     size, cell = network.preprocess.size, network.model.backbone.cells.stride[1:]
     regions = [video.region(crop) for crop in range(len(video.offsets))]
@@ -242,12 +249,19 @@ def _pointed(
             continue
         peaks, grids = _look(engine, batch)
         for (crop, region), (at, number) in itertools.product(enumerate(regions), marked):
-            discs = [_Disc.of(place, region, size, cell) for place in places[number]]
+            shown = [
+                (place.part, disc)
+                for place in places[number]
+                if (disc := _Disc.of(place, region, size, cell)).is_inside(size)
+            ]
+            if not shown:  # no peak of this crop can lie there
+                continue
+            discs = [disc for _, disc in shown]
             hits = _holds(discs, peaks[crop, at])
             found.append(
                 PointedFrame(
                     *(str(entry.path), entry.group, number, label),
-                    part="+".join(sorted({place.part for place in places[number]})),
+                    part="+".join(sorted({part for part, _ in shown})),
                     highest=bool(hits[0]),
                     best=bool(hits.any()),
                     middle=bool(_holds(discs, np.full((1, 2), (size - 1) / 2)).any()),
@@ -293,6 +307,10 @@ class _Disc(NamedTuple):
             np.array(region.in_input(place.x, place.y, size)),
             radii * np.array((across, down)) + slack,
         )
+
+    def is_inside(self, size: int) -> bool:
+        """Whether its middle lies in the input, from the outer edge of the first pixel to that of the last."""
+        return bool(np.all(np.abs(self.centre - (size - 1) / 2) <= size / 2))
 
 
 def _holds(discs: Sequence[_Disc], points: np.ndarray) -> np.ndarray:
