@@ -79,8 +79,9 @@ def count(reading: Reading) -> Counted | None:
     stride(1)
     convolve(PAPER.stem, PAPER.stem, 1, 3)
     before = PAPER.stem
-    for place, (channels, dilations, _) in enumerate(PAPER.stages, start=2):
-        for index, dilation in enumerate(dilations):
+    for place, stage in enumerate(PAPER.stages, start=2):
+        channels = stage.channels
+        for index, dilation in enumerate(stage.dilations):
             entering = slices, side
             if index == 0:
                 stride(place)
