@@ -26,7 +26,7 @@ from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.video.clips import clip_span
 from peakzoom.video.decode import decode
 from peakzoom.video.held import HeldVideo
-from peakzoom.video.sampling import Views
+from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import Preprocess, to_input
 
 ONE = Views(clips=2, crops=1)
@@ -230,6 +230,23 @@ def test_the_answer_is_that_of_predict_and_attention_that_of_the_network(
         np.testing.assert_array_equal(marked[:, :2], peaks)
         np.testing.assert_allclose(sides[0], seen.q_dis[0, 0], atol=1e-4)
         np.testing.assert_allclose(sides[1], seen.q_com[0, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["expected", "threshold"])
+def test_peaks_are_split_as_the_network_splits_them(mode: str, tmp_path: Path) -> None:
+    file = write_squares(tmp_path / "v.mov", lambda _: [("red", 0.3, 0.5), ("blue", 0.7, 0.3)], size=(64, 64))
+    model = recognizer(eval_mode=mode, response="evidence", erase=0.15)
+    evidence = explain(model, file, views=ONE)
+    view = next(decode_views(file, model.preprocess, ONE).batches())
+    with torch.no_grad():
+        seen = model.model(*to_input(view, model.preprocess), attention=True).attention
+    assert (
+        seen is not None and (seen.peaks[0, 0] & (seen.responses[0, 0] < 0.5)).any()
+    )  # the modes differ there
+    _, _, branches = evidence.attention(0)  # all frames are alike
+    torch.testing.assert_close(
+        branches, torch.stack((seen.q_dis[0, 0], seen.q_com[0, 0])), rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("per", ["frame", "clip"])

@@ -170,10 +170,12 @@ class Evidence:
         places, values = clip.places[here, 1:], clip.values[here]
         response = torch.zeros((1, grid, grid))
         response[0, places[:, 0], places[:, 1]] = torch.from_numpy(values)
-        attention = self.model.attention
+        attention, mode = self.model.attention, self.model.config.eval_mode
+        if mode == "sample":  # every prediction draws anew: their mean
+            mode = "expected"
         device = attention.beta_dis.device
         with torch.no_grad():
-            branches = attention(response.to(device), (response > 0).to(device), mode="expected")
+            branches = attention(response.to(device), (response > 0).to(device), mode=mode)
         return (
             clip.heat[inner],
             np.column_stack((places, values, clip.further[here])),
