@@ -753,8 +753,13 @@ def test_evaluate_where_it_looks(call: Call, run: Path, clips: Path, tmp_path: P
     # One middle clip of 8 frames is seen of each of the videos, which have 12.
     assert len(rows) == 8 * metrics["videos"]
     assert f"no view shows the place in {4 * metrics['videos']} frames of the table" in result.err
+    groups = {row["group"] for row in rows}
+    assert (everything["units"], everything["count"]) == ("groups", len(groups)) and 1 < len(groups) < 10
+    assert f"intervals draw whole groups, and with {len(groups)} of them they are too narrow" in result.err
     card = (run / "joint" / "best" / "README.md").read_text(encoding="utf-8")
     assert f"Whether its attention lies where the action is: in {everything['highest']:.1%}" in card
+    low, high = everything["interval"]
+    assert f"(95% interval over {len(groups)} groups: {low:.1%} to {high:.1%})" in card
     assert "Whether its attention is true: where 20% of each frame are blurred" in card
 
 

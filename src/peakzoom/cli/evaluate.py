@@ -202,8 +202,10 @@ def _report_more(result: Evaluation) -> None:
 def show_pointing(found: Pointing, branches: Collection[str]) -> None:
     """Print whether the attention lies where the action is, a row a part; enlarged as those branches see it."""
     from peakzoom.evaluation.pointing import BEST
+    from peakzoom.evaluation.stats import GROUPS
     from peakzoom.model.config import BRANCHES, LETTERS
 
+    rows = found.rows()
     zoomed = [name for name in BRANCHES[1:] if name in branches]
     letters = [LETTERS[name] for name in zoomed]
     show_table(
@@ -211,14 +213,17 @@ def show_pointing(found: Pointing, branches: Collection[str]) -> None:
         ("part", "frames", "highest peak", "95%", f"{BEST} highest", "middle", "random", *letters),
         (
             (
-                *(row.name, row.frames, f"{row.highest:.1%}", "{:.0%} to {:.0%}".format(*row.interval)),
+                *(row.name, row.frames, f"{row.highest:.1%}"),
+                "{:.0%} to {:.0%}".format(*row.interval) if row.count > 1 else "",
                 *(f"{share:.1%}" for share in (row.best, row.middle, row.random)),
                 *(f"{getattr(row, name):.1f}x" for name in zoomed),
             )
-            for row in found.rows()
+            for row in rows
         ),
         strong="all",
     )
+    if rows[-1].count < GROUPS:
+        say(f"intervals draw whole {rows[-1].units}, and with {rows[-1].count} of them they are too narrow")
     if found.unseen:
         say(
             f"no view shows the place in {counted(found.unseen, 'frame')} of the table; they are not counted: "

@@ -70,7 +70,9 @@ class PointingRow:
 
     Attributes:
         name: a part, a class, or "all".
-        interval: 95% of ``highest``, by bootstrap over groups, or over videos where groups are unknown.
+        interval: 95% of ``highest``, by bootstrap over groups, or over videos where groups are unknown; too narrow
+            with fewer than ten.
+        units, count: "groups" or "videos", whichever were drawn, and how many there are.
     """
 
     name: str
@@ -78,6 +80,8 @@ class PointingRow:
     frames: int
     highest: float
     interval: tuple[float, float]
+    units: str
+    count: int
     best: float
     middle: float
     random: float
@@ -139,6 +143,8 @@ def _row(name: str, frames: Sequence[PointedFrame]) -> PointingRow:
         len(frames),
         mean("highest"),
         bootstrap_interval(hits, groups=units, resamples=RESAMPLES),
+        "groups" if grouped else "videos",
+        len(set(units)),
         *(mean(key) for key in ("best", "middle", "random")),
         *(median(key) for key in ("discriminative", "complementary")),
     )
