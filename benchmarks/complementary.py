@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,16 @@ from peakzoom.data.runs import run_videos
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.video.sampling import Views, decode_views
 
+SHARES = ("eval_mode", "erase")  # which peaks fall to the branch, and how much of each
 NAMES = ("original", "discriminative", "complementary", "O + D", "O + D + C")
 
 
 def change(**values: float | str) -> Callable[[Any], None]:
     def set_values(model: Any) -> None:
         for key, value in values.items():
-            if isinstance(value, float) and key.startswith("beta"):
+            if key in SHARES:
+                model.config = replace(model.config, **{key: value})
+            elif isinstance(value, float) and key.startswith("beta"):
                 getattr(model.attention, key).data.fill_(value)
             else:
                 setattr(model.attention, key, value)
@@ -47,6 +51,10 @@ SETTINGS: dict[str, Callable[[Any], None]] = {
     "base 3": change(base=3.0),
     "faintest 0.5": change(faintest=0.5),
     "beta_com 0.127, base 0.3": change(beta_com=0.127, base=0.3),
+    "peaks below 0.5 alone": change(eval_mode="threshold"),
+    "peaks below 0.5 alone, faintest 0.5": change(eval_mode="threshold", faintest=0.5),
+    "no further peaks": change(erase=0.0),
+    "no further peaks, faintest 0.5": change(erase=0.0, faintest=0.5),
 }
 
 
@@ -75,11 +83,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--clips", type=int, default=2, help="of a video, middle crop")
     parser.add_argument("--videos", type=int, default=400)
+    parser.add_argument(
+        "--setting", action="append", choices=SETTINGS, help="in place of all; may be given again"
+    )
     asked = parser.parse_args()
     torch.set_grad_enabled(False)
     print("| setting | " + " | ".join(NAMES) + " |\n|" + "---|" * (len(NAMES) + 1))
-    for name, setting in SETTINGS.items():
-        answers = test(asked.run, setting, asked.clips, asked.videos)
+    for name in asked.setting or SETTINGS:
+        answers = test(asked.run, SETTINGS[name], asked.clips, asked.videos)
         cells = [f"{100 * np.mean(answers[key]):.1f} ({np.mean(answers[f'{key} NLL']):.3f})" for key in NAMES]
         print("| " + " | ".join([name, *cells]) + " |")
         sys.stdout.flush()
