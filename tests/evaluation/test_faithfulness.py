@@ -128,6 +128,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     listed = [*entries(tmp_path), Entry(tmp_path / "absent.mov", 0, "test", None)]
     found = measure_faithfulness(recognizer(), listed, PROTOCOL)
     assert len(found.drops) == len(listed) - 1
+    assert [each.path for each in found.problems] == [str(listed[-1].path)]
     write_faithfulness(tmp_path, found)
     with (tmp_path / "faithfulness.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -13,7 +13,7 @@ what hides: Fong and Vedaldi, ICCV 2017.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peakzoom.data.entries import Entry
+from peakzoom.data.entries import Entry, Problem
 from peakzoom.evaluation.stats import PairedTest, paired_test
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
@@ -63,10 +63,17 @@ class ClassMeans(NamedTuple):
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Drops of all videos, and whether attended places matter more than others."""
+    """Drops of all videos, and whether attended places matter more than others.
+
+    Attributes:
+        drops: of the videos that could be decoded.
+        views: of a video.
+        problems: the videos that could not.
+    """
 
     drops: list[Drop]
     views: int
+    problems: list[Problem] = field(default_factory=list)
 
     def test(self, against: str = "random") -> PairedTest:
         """Attended less ``against``, in points of score, paired by video and grouped where groups are known."""
@@ -208,7 +215,12 @@ def measure_faithfulness(
     ]
     if not drops:
         raise UserError("not one of the videos could be decoded; run 'peakzoom data check' on them")
-    return Faithfulness(drops, views.clips * views.crops)
+    problems = [
+        Problem(str(entry.path), line["error"])
+        for entry, line in zip(entries, lines, strict=True)
+        if "error" in line
+    ]
+    return Faithfulness(drops, views.clips * views.crops, problems)
 
 
 def _drop(mean: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
