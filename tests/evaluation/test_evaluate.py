@@ -425,7 +425,7 @@ def test_pointing_is_measured_on_the_same_decode_and_again_where_it_was_stopped(
     assert sorted(opened) == sorted(each.path for each in test_set)  # also those that had their scores, once
     for name in ("pointing.csv", "pointing.json", "scores.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    with pytest.raises(UserError, match="no place is known"):
+    with pytest.raises(UserError, match="shows a known place"):
         evaluate(recognizer, replace(data, places={tmp_path / "x.mp4": {}}), tmp_path / "none", few, 0)
     assert not (tmp_path / "none.part").exists()
 

@@ -231,7 +231,7 @@ def test_frames_without_a_place_are_as_if_not_named(tmp_path: Path) -> None:
     places = by_pixels(file)
     found = pointed(recognizer(), file, {SHOWN: places[SHOWN], SHOWN + 1: [], 11: []}, views)
     assert [each.frame for each in found.frames] == [SHOWN] and found.unseen == 0
-    with pytest.raises(UserError, match="no place is known"):
+    with pytest.raises(UserError, match="shows a known place"):
         pointed(recognizer(), file, {SHOWN: []}, views)
 
 
@@ -270,7 +270,7 @@ def test_tables_that_cannot_be(row: tuple[object, ...], said: str, tmp_path: Pat
 
 def test_what_cannot_be_measured(tmp_path: Path) -> None:
     file = write_squares(tmp_path / "red.mov", moving)
-    with pytest.raises(UserError, match="no place is known"):
+    with pytest.raises(UserError, match="shows a known place"):
         pointed(recognizer(), file, {500: [Place("hand", 1, 1, 1)]}, Views(clips=1, crops=1))
     write_csv(tmp_path / "other.csv", ("path", "frame"), [])
     with pytest.raises(UserError, match="no column 'part'"):

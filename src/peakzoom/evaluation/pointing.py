@@ -225,8 +225,8 @@ class PointingGame:
 
     def _nothing(self) -> UserError:
         return UserError(
-            f"no place is known in a frame of the views of {counted(self.videos, 'video')}: name the table that "
-            f"belongs to them"
+            f"no view of {counted(self.videos, 'video')} shows a known place: name the table that belongs to them, or "
+            f"ask for more clips and crops"
         )
 
 
