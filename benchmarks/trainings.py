@@ -16,6 +16,7 @@ from variants import RECIPE, Variant, loss_of
 
 from peakzoom.training.optimizer import decayed_and_spared, schedule
 from peakzoom.training.recipes import StageSettings
+from peakzoom.utils.memory import keep_freed_memory
 
 # Of a step: what it computes in, and whether by 2-D convolutions (flat.py). The earlier ones are preferred.
 MODES = ("float32", "flat-float32", "bfloat16", "flat-bfloat16")
@@ -135,6 +136,8 @@ def trained(trainings: Sequence[Training], search: bool = True) -> float:
     """
     began = time.monotonic()
     torch.backends.cudnn.benchmark = search
+    if trainings[0].stream is None:  # on a CPU, as the package's training does there
+        keep_freed_memory()
     for each in trainings:
         each.record()
     turn = 0
