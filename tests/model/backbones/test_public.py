@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from published import r3d_table
+from safetensors.torch import save_file
 from stand_ins import TABLES, Server, has_torchvision, stand_in
 
 from peakzoom.data.entries import VideoSet
@@ -138,7 +140,7 @@ def test_a_draft_of_a_killed_process(server: Server, there: float) -> None:
     server.files["/net.pth"] = data
     file = cached_file(f"{server.at}/net.pth")
     file.parent.mkdir(parents=True)
-    file.with_name("net.pth.part").write_bytes(data[: round(there * len(data))])
+    file.with_name("net.part.pth").write_bytes(data[: round(there * len(data))])
     assert fetch(f"{server.at}/net.pth").read_bytes() == data
     assert server.ranges[0] == f"bytes={round(there * len(data))}-"
 
@@ -146,7 +148,7 @@ def test_a_draft_of_a_killed_process(server: Server, there: float) -> None:
 def test_another_file_is_not_kept(server: Server) -> None:
     server.files["/net.pth"] = b"an error page"
     address = f"{server.at}/net.pth"
-    with pytest.raises(UserError, match=r"SHA-256 begins with .*, expected 00000000; it was not kept"):
+    with pytest.raises(UserError, match=r"gave was not kept: .*SHA-256 begins with .*, expected 00000000"):
         fetch(address, "00000000")
     assert [each.name for each in cached_file(address).parent.iterdir()] == ["net.pth.lock"]
     cached_file(address).write_bytes(b"put there by hand")
@@ -197,8 +199,9 @@ def test_two_at_once_fetch_it_once(server: Server) -> None:
 
 
 def test_a_name_an_address_or_a_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.files["/net.pth"] = b"weights"
-    assert weights_file(f"{server.at}/net.pth").read_bytes() == b"weights"
+    torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "w")
+    server.files["/net.pth"] = (tmp_path / "w").read_bytes()
+    assert weights_file(f"{server.at}/net.pth").read_bytes() == server.files["/net.pth"]
     assert weights_file("own.pth") == Path("own.pth") and find_public("own.pth") is None
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kinetics400" / "r3d_18").mkdir(parents=True)  # what is here goes first
@@ -213,10 +216,53 @@ def test_cut_and_foreign_files_are_one_sentence(table: Server) -> None:
     whole = table.files[path]
     for data in (whole[: len(whole) // 2], stand_in(r3d_table()), b"<html>"):
         table.files[path] = data
-        cached_file(entry.address).unlink(missing_ok=True)
-        with pytest.raises(UserError) as error:
+        with pytest.raises(UserError, match="gave was not kept: ") as error:
             entry.model()
         assert "\n" not in str(error.value) and "tsm" in str(error.value).lower()
+        assert [each.suffix for each in cached_file(entry.address).parent.iterdir()] == [".lock"]
+    table.files[path] = whole
+    assert entry.model().backbone_name == "tsm"  # the publisher has mended it
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "get?file=net.safetensors"])
+def test_a_page_that_says_sorry_is_no_file_of_weights(server: Server, tmp_path: Path, name: str) -> None:
+    """It comes with status 200, and is asked for again the next time."""
+    address = f"{server.at}/{name}"
+    server.files[f"/{name}"] = b"<html>log in first</html>"
+    with pytest.raises(UserError, match=r"gave was not kept: .* cannot be read as weights") as error:
+        weights_file(address)
+    assert address in str(error.value) and not cached_file(address).exists()
+    state = {"fc.weight": torch.ones(2, 2)}
+    save_file(state, tmp_path / "w") if name.endswith(".safetensors") else torch.save(state, tmp_path / "w")
+    server.files[f"/{name}"] = (tmp_path / "w").read_bytes()
+    assert weights_file(address).read_bytes() == server.files[f"/{name}"] and server.asked.total() == 2
+
+
+def test_queries_of_one_path_are_different_files(server: Server) -> None:
+    for query in ("", "?id=1", "?id=2"):
+        server.files[f"/net.pth{query}"] = query.encode() or b"none"
+    files = [fetch(f"{server.at}/net.pth{query}") for query in ("", "?id=1", "?id=2")]
+    assert [file.read_bytes() for file in files] == [b"none", b"?id=1", b"?id=2"]
+    assert {file.name for file in files} == {"net.pth"}
+
+
+def test_a_full_disk_is_no_missing_network(server: Server) -> None:
+    server.files["/net.pth"] = bytes(1000)
+    file = cached_file(f"{server.at}/net.pth")
+    file.parent.mkdir(parents=True)
+    file.with_name("net.part.pth").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as error:
+        fetch(f"{server.at}/net.pth")
+    assert error.value.filename == str(file.with_name("net.part.pth")) and not file.exists()
+
+
+def test_a_missing_extra_is_said_before_a_download(table: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    for name in [each for each in sys.modules if each.startswith("transformers.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="transformers, which is not installed"):
+        public_weights()["kinetics400/vivit"].file()
+    assert not table.asked
 
 
 def test_a_start_from_the_hub_is_asked_for_there(monkeypatch: pytest.MonkeyPatch, tiny: object) -> None:
