@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import longer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peakzoom.data import loading
@@ -21,12 +21,12 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.data.runs import read_metrics
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
-from peakzoom.model import BACKBONES, PeakZoom
+from peakzoom.model import BACKBONES, CellGeometry, PeakZoom
 from peakzoom.model.backbones import TORCHVISION, TRANSFORMERS, options_for
 from peakzoom.model.losses import distillation
 from peakzoom.training.batch_augment import BatchChanges, told_changes
 from peakzoom.training.folder import save_stage
-from peakzoom.training.lora import add_lora, without_lora
+from peakzoom.training.lora import add_lora, expect_rank, without_lora
 from peakzoom.training.module import Training
 from peakzoom.training.optimizer import blocks, make_optimizer
 from peakzoom.training.options import Options
@@ -302,6 +302,27 @@ def test_a_broken_file_is_listed_and_left_out_of_the_features(
         assert saved(run)
 
 
+class Pools(nn.Module):
+    """A network that has nothing to learn but its classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.num_features, self.fc = CellGeometry((1, 1, 1)).then(8, 8), 3, nn.Linear(3, 4)
+
+    def features(self, video: Tensor) -> Tensor:
+        return F.avg_pool3d(video, (1, 8, 8))
+
+
+def test_a_network_without_layers() -> None:
+    """It has rates by depth all the same, and nothing for low-rank matrices."""
+    model = PeakZoom(Pools(), 4)
+    assert blocks(model.backbone) == []
+    optimizer = make_optimizer(model, replace(finetune().tcnn, layer_decay=0.5))
+    assert {group["lr"] for group in optimizer.param_groups} == {finetune().tcnn.lr}
+    with pytest.raises(UserError, match="has no layer that --lora can adapt"):
+        expect_rank(model, 2)
+
+
 # Low-rank matrices -------------------------------------------------------------------------------------------------
 
 
@@ -507,6 +528,7 @@ def test_a_distilled_branch_is_saved_as_a_model_of_one_pass(
         ({"frozen_views": 1}, {"init": "none"}, "--freeze keeps the weights .* starts from scratch"),
         ({"lora": 2}, {"init": "none"}, "--lora keeps the weights .* starts from scratch"),
         ({"lora": 2, "frozen_views": 1}, {}, "exclude one another"),
+        ({"lora": 1000}, {}, r"--lora 1000 would train [\d,]+ numbers in place of the [\d,]+ of the layers"),
         (
             {"distill": 1.0, "branches": ("original",)},
             {},

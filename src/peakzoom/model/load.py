@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from peakzoom.model import PeakZoom
 from peakzoom.model.names import is_on_hub as is_on_hub
 from peakzoom.model.pretrained import WEIGHTS as WEIGHTS
-from peakzoom.utils.errors import UserError, first_line
+from peakzoom.model.public import public_weights
+from peakzoom.utils.errors import UserError, did_you_mean, first_line
 from peakzoom.utils.missing import missing
 
 
@@ -67,5 +68,7 @@ def read_from_hub(name: str) -> PeakZoom:
     except (SafetensorError, RuntimeError, TypeError) as error:
         raise UserError(f"{name} is damaged or no model of peakzoom: {first_line(error)}") from error
     except (HfHubHTTPError, OSError) as error:
-        reason = first_line(error)
-        raise UserError(f"{name} is no folder here and could not be had from the hub: {reason}") from error
+        reason, like = first_line(error), did_you_mean(name, public_weights())
+        raise UserError(
+            f"{name} is no folder here and could not be had from the hub: {reason}{like}"
+        ) from error

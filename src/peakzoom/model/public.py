@@ -20,6 +20,7 @@ from peakzoom.model.starts import FOLDER
 from peakzoom.model.weights import fitting_weights, load_weights, read_weights
 from peakzoom.utils.download import cached_file, fetch, is_address
 from peakzoom.utils.errors import UserError, did_you_mean
+from peakzoom.utils.missing import alike
 from peakzoom.utils.words import counted
 
 if sys.version_info >= (3, 11):
@@ -147,7 +148,16 @@ def find_public(name: str) -> PublicWeights | None:
 
 
 def weights_file(given: str) -> Path:
-    """The file that ``--weights`` means: a name of the table, an address, or a file that is here."""
+    """The file that ``--weights`` means: a name of the table, an address, or a file that is here.
+
+    Raises:
+        UserError: it is none of these, or as :meth:`PublicWeights.file`.
+    """
     if public := find_public(given):
         return public.file()
+    if not is_address(given) and not Path(given).exists():
+        like = did_you_mean(given, public_weights(), alike(Path(given)))
+        raise UserError(
+            f"{given} is no file{like or '; expected weights, or a name that peakzoom weights lists'}"
+        )
     return fetch(given, check=read_weights) if is_address(given) else Path(given)

@@ -121,7 +121,9 @@ def build_stage(
         set_start(model, options, before, recipe.preprocess)
     if recipe.checkpoint:
         checkpoint_gradients(model)
-    if recipe.stochastic_depth and not recipe.frozen_views:
+    if recipe.stochastic_depth and recipe.lora:
+        log.info("stochastic_depth plays no part: the network of --lora is run as in a prediction")
+    elif recipe.stochastic_depth and not recipe.frozen_views:
         leave_out_blocks(model, recipe.stochastic_depth)
     if recipe.lora:
         add_lora(model, recipe.lora)

@@ -7,7 +7,9 @@ import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -16,12 +18,15 @@ from published import r3d_table
 from safetensors.torch import save_file
 from stand_ins import TABLES, Server, has_torchvision, stand_in
 
+from peakzoom.cli.options import MachineOptions, RecipeOptions
+from peakzoom.cli.recipe import recipe_and_options
 from peakzoom.data.entries import VideoSet
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import TORCHVISION
 from peakzoom.model.public import find_public, public_weights, weights_file
 from peakzoom.model.weights import load_weights
-from peakzoom.training.recipes import finetune, paper
+from peakzoom.training.recipe_text import recipe_to_toml
+from peakzoom.training.recipes import Recipe, finetune, paper, small
 from peakzoom.training.start import build, expect_meaning, fitted
 from peakzoom.utils.download import cached_file, fetch
 from peakzoom.utils.errors import UserError
@@ -89,6 +94,7 @@ def test_predicts_without_training(
     views = ["--num-clips", 1, "--crops", 1, "--device", "cpu", "--jsonl", tmp_path / "out.jsonl"]
     code, said = call("predict", "kinetics400/r2plus1d_18", clip, *views)
     assert code == 0, said
+    assert said.count("licence BSD-3-Clause (torchvision)") == 1
     line = json.loads((tmp_path / "out.jsonl").read_text())
     assert (
         line["class"] in public_weights()["kinetics400/r2plus1d_18"].classes
@@ -105,17 +111,55 @@ def test_predicts_without_training(
 def test_what_makes_weights_meaningless_is_refused(
     table: Server, call: Callable[..., tuple[int, str]], clips: Path, tmp_path: Path
 ) -> None:
+    twice = ["--weights", "kinetics400/r3d_18", "--init", "kinetics400/r3d_18"]
     for words, said_of in (
         (["--model", "r2plus1d_18"], "kinetics400/r3d_18 means nothing with model r2plus1d_18"),
         (["--set", "preprocess.mean=0.5,0.5,0.5"], "means nothing with preprocess.mean 0.5,0.5,0.5"),
         (["--set", "width=0.5"], "means nothing with width 0.5"),
         (["--init", "none"], "exclude one another"),
+        (twice, "exclude one another"),
         (["--weights", "kinetics400/videomae_s", "--size", 64], "means nothing with preprocess.size 64"),
     ):
         start = ["train", clips / "clips.csv", "--weights", "kinetics400/r3d_18", "--out", tmp_path / "run"]
         code, said = call(*start, *words)
         assert code == 2 and said_of in said and not (tmp_path / "run").exists(), said
     expect_meaning(fitted(paper(), public_weights()["kinetics400/i3d"]), public_weights()["kinetics400/i3d"])
+    same = fitted(paper(), public_weights()["kinetics400/r3d_18"])
+    expect_meaning(replace(same, model="res3d"), public_weights()["kinetics400/r3d_18"])  # the same network
+    code, said = call("train", clips / "clips.csv", "--init", "imagenet/tsn", "--out", tmp_path / "run")
+    assert code == 2 and "are public weights: give them with --weights" in said
+
+
+def test_what_a_user_gives_goes_before_and_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made(weights: str, **given: Any) -> tuple[Recipe, str]:
+        recipe, _ = recipe_and_options(RecipeOptions(**given), MachineOptions(), weights=weights)
+        return recipe, capsys.readouterr().err
+
+    recipe, said = made("kinetics400/tsm", size=112)  # crops cover as much of a frame as with 224
+    assert (recipe.preprocess.size, recipe.preprocess.short_side) == (112, 128)
+    assert "preprocess.short_side 256; 128 was given" in " ".join(said.split())
+    assert made("kinetics400/tsm", size=288)[0].preprocess.short_side == 329
+    assert (
+        made("kinetics400/tsm", size=112, settings=["preprocess.short_side=200"])[0].preprocess.short_side
+        == 200
+    )
+    recipe, said = made("kinetics400/tsm", settings=["max_stride=16"])
+    assert recipe.max_stride == 16 and "goes with max_stride 32; 16 was given and is taken" in said
+    for changes in ("light", "strong"):  # classes of left and right stay so
+        assert not made("ssv2/videomae_b", augment=changes)[0].augment.flip
+        assert made("kinetics400/videomae_b", augment=changes)[0].augment.flip
+    recipe, said = made("ssv2/videomae_b", augment="light", settings=["augment.flip=true"])
+    assert recipe.augment.flip and "goes with augment.flip False; True was given" in said
+    assert made("kinetics400/r3d_18", augment="none") == (made("kinetics400/r3d_18", augment="none")[0], "")
+    file = tmp_path / "kitchen.toml"
+    file.write_text(recipe_to_toml(replace(small(), batch_size=3)))
+    recipe, said = made("kinetics400/r3d_18", recipe=str(file))
+    assert (recipe.model, recipe.batch_size, recipe.preprocess.size) == ("r3d_18", 3, 112)
+    said = " ".join(said.split())
+    assert "kinetics400/r3d_18 brings its own model, preprocess.size, " in said and " stride, " in said
+    assert "in place of those in" in said
 
 
 # Downloads -----------------------------------------------------------------------------------------------------------
@@ -202,8 +246,19 @@ def test_a_name_an_address_or_a_file(server: Server, tmp_path: Path, monkeypatch
     torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "w")
     server.files["/net.pth"] = (tmp_path / "w").read_bytes()
     assert weights_file(f"{server.at}/net.pth").read_bytes() == server.files["/net.pth"]
-    assert weights_file("own.pth") == Path("own.pth") and find_public("own.pth") is None
     monkeypatch.chdir(tmp_path)
+    for name, said in (
+        ("own.pth", "own.pth is no file; expected weights, or a name that peakzoom weights lists"),
+        ("r2plus1d_18", "did you mean kinetics400/r2plus1d_18?"),
+        ("kinetic400/r3d_18", "did you mean kinetics400/r3d_18?"),
+    ):
+        with pytest.raises(UserError) as error:
+            weights_file(name)
+        assert said in str(error.value)
+    Path("own.pth").touch()
+    assert weights_file("own.pth") == Path("own.pth") and find_public("own.pth") is None
+    with pytest.raises(UserError, match=r"did you mean own\.pth\?"):
+        weights_file("owm.pth")
     (tmp_path / "kinetics400" / "r3d_18").mkdir(parents=True)  # what is here goes first
     assert find_public("kinetics400/r3d_18") is None
     with pytest.raises(UserError, match="no public weights are called kinetics400/r3d"):
