@@ -113,6 +113,20 @@ def test_two_batches_make_the_step_of_one_as_large(clip_data: VideoSet, start: P
     assert any(not torch.allclose(three[name], value, atol=1e-4) for name, value in one.items())
 
 
+def test_the_last_step_of_an_epoch_counts_as_much_with_fewer_batches(
+    clip_data: VideoSet, start: Path, tmp_path: Path
+) -> None:
+    """18 videos: batches of 12 and 6, or two of 6 and one; SGD, whose step is as long as the gradient."""
+    options = replace(TCNN, val_fraction=0.0, init=str(start))
+    recipe = plain(longer(2, 1))
+    recipe = replace(recipe, tcnn=replace(recipe.tcnn, optimizer="sgd", lr=0.05, clip_gradient=None))
+    whole = train(clip_data, replace(recipe, batch_size=12), tmp_path / "whole", options)
+    parts = train(clip_data, replace(recipe, batch_size=6, accumulate=2), tmp_path / "parts", options)
+    one, two = saved(whole), saved(parts)
+    for name, value in one.items():
+        assert torch.allclose(two[name], value, atol=2e-5), name
+
+
 @pytest.mark.parametrize("steps", [1, 4])
 def test_every_batch_of_a_step_draws_its_own(
     clip_data: VideoSet, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch

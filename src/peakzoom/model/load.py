@@ -13,6 +13,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.names import is_on_hub as is_on_hub
 from peakzoom.model.pretrained import WEIGHTS as WEIGHTS
 from peakzoom.model.public import public_weights
+from peakzoom.utils.download import hub_quiet
 from peakzoom.utils.errors import UserError, did_you_mean, first_line
 from peakzoom.utils.missing import missing
 
@@ -63,12 +64,13 @@ def read_model(folder: Path) -> PeakZoom:
 def read_from_hub(name: str) -> PeakZoom:
     """A model of the hub, "owner/name", from its cache where there is no network; UserError if it is in neither."""
     try:
-        model: PeakZoom = PeakZoom.from_pretrained(name)
+        with hub_quiet():
+            model: PeakZoom = PeakZoom.from_pretrained(name)
         return model
     except (SafetensorError, RuntimeError, TypeError) as error:
         raise UserError(f"{name} is damaged or no model of peakzoom: {first_line(error)}") from error
     except (HfHubHTTPError, OSError) as error:
-        reason, like = first_line(error), did_you_mean(name, public_weights())
+        reason, like = first_line(error).rstrip("."), did_you_mean(name, public_weights())
         raise UserError(
             f"{name} is no folder here and could not be had from the hub: {reason}{like}"
         ) from error

@@ -81,7 +81,7 @@ def fetch(address: str, digits: str = "", check: Callable[[Path], object] | None
 def _download(address: str, part: Path, file: Path) -> None:
     """Fetch what is missing of the draft, with a bar on standard error."""
     try:
-        with part.open("ab") as stream, _quiet():
+        with part.open("ab") as stream, hub_quiet():
             http_get(address, stream, resume_size=stream.tell(), displayed_filename=file.name)
     except Exception as error:  # of the client, whose kinds differ between releases
         if isinstance(error, OSError) and error.errno is not None and (error.filename or is_full(error)):
@@ -94,7 +94,7 @@ def _download(address: str, part: Path, file: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def hub_quiet() -> Iterator[None]:
     """Keep huggingface_hub from telling of every try; the last one's error is raised."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
@@ -106,9 +106,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _unreachable(address: str, file: Path, error: Exception) -> UserError:
+    reason = first_line(error).rstrip(".")
     return UserError(
-        f"{address} could not be had ({first_line(error)}): try again where there is a network, or put the file at "
-        f"{file}"
+        f"{address} could not be had ({reason}): try again where there is a network, or put the file at {file}"
     )
 
 
