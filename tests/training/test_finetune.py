@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import longer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -314,6 +315,39 @@ def test_a_broken_file_is_listed_and_left_out_of_the_features(
         run = train(data, recipe, tmp_path / cache, options)
         assert "broken.mp4" in (run / "problems.csv").read_text()
         assert saved(run)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_features_are_of_the_weights_that_are_there(
+    clip_data: VideoSet, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    """Weights replaced between a kill and --resume: features anew before the first epoch's end, refused after it."""
+    init = Path(shutil.copytree(start, tmp_path / "start"))
+    options, recipe = replace(TCNN, val_fraction=0.0, init=str(init)), replace(longer(3, 1), frozen_views=1)
+    begin = Training.on_train_batch_start
+
+    def stopping(self: Training, batch: loading.Batch, batch_idx: int) -> None:
+        if self.current_epoch == epoch and batch_idx == 1:
+            raise RuntimeError("stopped by the test")
+        begin(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_train_batch_start", stopping)
+        with pytest.raises(RuntimeError, match="stopped by the test"):
+            train(clip_data, recipe, tmp_path / "run", options)
+    file = init / "tcnn" / "best" / "model.safetensors"
+    other = {
+        name: value * 1.1 if value.is_floating_point() else value for name, value in load_file(file).items()
+    }
+    save_file(other, file)
+    if epoch:
+        with pytest.raises(UserError, match="started from have changed: put back"):
+            train(clip_data, recipe, tmp_path / "run", options, resume=True)
+        return
+    run = train(clip_data, recipe, tmp_path / "run", options, resume=True)
+    fresh = train(clip_data, recipe, tmp_path / "fresh", options)
+    one, two = saved(run), saved(fresh)
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 class Pools(nn.Module):
