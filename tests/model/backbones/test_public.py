@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from stand_ins import TABLES, Server, has_torchvision, stand_in
 from peakzoom.cli.options import MachineOptions, RecipeOptions
 from peakzoom.cli.recipe import recipe_and_options
 from peakzoom.data.entries import VideoSet
+from peakzoom.inference.cost import multiply_adds
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import TORCHVISION
 from peakzoom.model.public import find_public, public_weights, weights_file
@@ -55,6 +57,29 @@ def test_every_line_can_be() -> None:
         assert len(set(entry.classes)) == len(entry.classes) == CLASSES[name.partition("/")[0]]
         assert fitted(finetune(), entry).stride == (stride or None)
     assert public_weights()["kinetics400/r3d_18"].classes[:2] == ("abseiling", "air drumming")
+
+
+@pytest.mark.slow
+def test_the_page_says_what_a_view_of_each_start_costs() -> None:
+    """Of the clips that the weights are for, which may be longer than those that the network was published with."""
+    pytest.importorskip("transformers")
+    page = Path(__file__).parents[3] / "docs" / "networks.md"
+    found = re.findall(r"^\| (`--weights \w+/.*)\|$", page.read_text("utf-8"), re.M)
+    rows = [row.split("|") for row in found]
+    compared = 0
+    for starts, costs, sizes, *_ in rows:
+        names, said = re.findall(r"\w+/\w+", starts), [float(each) for each in costs.split(",")]
+        for number, name in enumerate(names):
+            entry = public_weights()[name]
+            assert int(sizes.split(",")[min(number, sizes.count(","))]) == entry.preprocess["size"]
+            if entry.network in TORCHVISION and not has_torchvision():
+                continue
+            with torch.device("meta"):
+                network = BACKBONES[entry.network](400, **entry.options)
+            cost = multiply_adds(network, entry.preprocess["frames"], entry.preprocess["size"])
+            assert cost == pytest.approx(said[min(number, len(said) - 1)], rel=0.01), name
+            compared += 1
+    assert compared >= 7
 
 
 @pytest.mark.parametrize(
