@@ -152,6 +152,17 @@ def test_a_licence_goes_with_what_is_trained_on(copied: Path, tmp_path: Path) ->
     assert "another trained model, circle." in text
 
 
+def test_an_address_that_lets_its_owner_in_is_not_published(copied: Path) -> None:
+    address = "https://me:word@host/net.pth?X-Signature=abc/secret#part"
+    (copied / "command.txt").write_text(f"peakzoom train clips --weights '{address}' --out run\n")
+    config = json.loads((copied / "config.json").read_text())
+    config["options"]["weights"] = address
+    (copied / "config.json").write_text(json.dumps(config))
+    text = str(model_card(copied / "joint" / "best"))
+    assert "--weights net.pth" in text and ["weights", "net.pth"] in table(text, "setting")
+    assert not any(word in text for word in ("secret", "abc", "me:word", "host"))
+
+
 @pytest.mark.parametrize("scores,best", [([0.1, 0.7, 0.7, 0.3], 2), ([0.9, 0.2, 0.1, 0.1], 1)])
 def test_the_first_of_the_best_epochs(copied: Path, scores: list[float], best: int) -> None:
     """As Lightning keeps it: a later one has to be better."""
