@@ -128,6 +128,41 @@ def test_the_recipe_and_the_epoch(run: Path) -> None:
     assert f"{float(row['val_accuracy']):.1%} top-1 in epoch 1." in text
 
 
+def test_a_licence_goes_with_what_is_trained_on(copied: Path, tmp_path: Path) -> None:
+    """The card of a model that started from a model names the public weights that this one started from."""
+
+    def begun(name: str, **options: str) -> Path:
+        folder = Path(shutil.copytree(copied, tmp_path / name, symlinks=True))
+        config = json.loads((folder / "config.json").read_text())
+        config["options"].update({"init": None, **options})
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    first = begun("first", weights="kinetics400/videomae_s")
+    second = begun("second", init=str(first))
+    third = begun("third", init=str(second / "joint" / "best"))
+    for run, said in ((first, "It started"), (second, "model, first."), (third, "model, second.")):
+        text = str(model_card(run / "joint" / "best"))
+        assert said in text and "CC-BY-NC-4.0 (MCG-NJU)" in text and "videomae" in text
+        assert ("another trained model" in text) == (run != first)
+    shutil.rmtree(first)
+    text = str(model_card(third / "joint" / "best"))
+    assert "bind what is made of it" in text and "CC-BY-NC" not in text
+    text = str(model_card(begun("circle", init=str(tmp_path / "circle")) / "joint" / "best"))
+    assert "another trained model, circle." in text
+
+
+def test_an_address_that_lets_its_owner_in_is_not_published(copied: Path) -> None:
+    address = "https://me:word@host/net.pth?X-Signature=abc/secret#part"
+    (copied / "command.txt").write_text(f"peakzoom train clips --weights '{address}' --out run\n")
+    config = json.loads((copied / "config.json").read_text())
+    config["options"]["weights"] = address
+    (copied / "config.json").write_text(json.dumps(config))
+    text = str(model_card(copied / "joint" / "best"))
+    assert "--weights net.pth" in text and ["weights", "net.pth"] in table(text, "setting")
+    assert not any(word in text for word in ("secret", "abc", "me:word", "host"))
+
+
 @pytest.mark.parametrize("scores,best", [([0.1, 0.7, 0.7, 0.3], 2), ([0.9, 0.2, 0.1, 0.1], 1)])
 def test_the_first_of_the_best_epochs(copied: Path, scores: list[float], best: int) -> None:
     """As Lightning keeps it: a later one has to be better."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import longer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peakzoom.data import loading
@@ -21,12 +22,12 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.data.runs import read_metrics
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import load
-from peakzoom.model import BACKBONES, PeakZoom
+from peakzoom.model import BACKBONES, CellGeometry, PeakZoom
 from peakzoom.model.backbones import TORCHVISION, TRANSFORMERS, options_for
 from peakzoom.model.losses import distillation
 from peakzoom.training.batch_augment import BatchChanges, told_changes
 from peakzoom.training.folder import save_stage
-from peakzoom.training.lora import add_lora, without_lora
+from peakzoom.training.lora import add_lora, expect_rank, without_lora
 from peakzoom.training.module import Training
 from peakzoom.training.optimizer import blocks, make_optimizer
 from peakzoom.training.options import Options
@@ -111,6 +112,20 @@ def test_two_batches_make_the_step_of_one_as_large(clip_data: VideoSet, start: P
     for name, value in one.items():
         assert torch.allclose(two[name], value, atol=2e-5), name
     assert any(not torch.allclose(three[name], value, atol=1e-4) for name, value in one.items())
+
+
+def test_the_last_step_of_an_epoch_counts_as_much_with_fewer_batches(
+    clip_data: VideoSet, start: Path, tmp_path: Path
+) -> None:
+    """18 videos: batches of 12 and 6, or two of 6 and one; SGD, whose step is as long as the gradient."""
+    options = replace(TCNN, val_fraction=0.0, init=str(start))
+    recipe = plain(longer(2, 1))
+    recipe = replace(recipe, tcnn=replace(recipe.tcnn, optimizer="sgd", lr=0.05, clip_gradient=None))
+    whole = train(clip_data, replace(recipe, batch_size=12), tmp_path / "whole", options)
+    parts = train(clip_data, replace(recipe, batch_size=6, accumulate=2), tmp_path / "parts", options)
+    one, two = saved(whole), saved(parts)
+    for name, value in one.items():
+        assert torch.allclose(two[name], value, atol=2e-5), name
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -300,6 +315,60 @@ def test_a_broken_file_is_listed_and_left_out_of_the_features(
         run = train(data, recipe, tmp_path / cache, options)
         assert "broken.mp4" in (run / "problems.csv").read_text()
         assert saved(run)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_features_are_of_the_weights_that_are_there(
+    clip_data: VideoSet, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    """Weights replaced between a kill and --resume: features anew before the first epoch's end, refused after it."""
+    init = Path(shutil.copytree(start, tmp_path / "start"))
+    options, recipe = replace(TCNN, val_fraction=0.0, init=str(init)), replace(longer(3, 1), frozen_views=1)
+    begin = Training.on_train_batch_start
+
+    def stopping(self: Training, batch: loading.Batch, batch_idx: int) -> None:
+        if self.current_epoch == epoch and batch_idx == 1:
+            raise RuntimeError("stopped by the test")
+        begin(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_train_batch_start", stopping)
+        with pytest.raises(RuntimeError, match="stopped by the test"):
+            train(clip_data, recipe, tmp_path / "run", options)
+    file = init / "tcnn" / "best" / "model.safetensors"
+    other = {
+        name: value * 1.1 if value.is_floating_point() else value for name, value in load_file(file).items()
+    }
+    save_file(other, file)
+    if epoch:
+        with pytest.raises(UserError, match="started from have changed: put back"):
+            train(clip_data, recipe, tmp_path / "run", options, resume=True)
+        return
+    run = train(clip_data, recipe, tmp_path / "run", options, resume=True)
+    fresh = train(clip_data, recipe, tmp_path / "fresh", options)
+    one, two = saved(run), saved(fresh)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+class Pools(nn.Module):
+    """A network that has nothing to learn but its classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.num_features, self.fc = CellGeometry((1, 1, 1)).then(8, 8), 3, nn.Linear(3, 4)
+
+    def features(self, video: Tensor) -> Tensor:
+        return F.avg_pool3d(video, (1, 8, 8))
+
+
+def test_a_network_without_layers() -> None:
+    """It has rates by depth all the same, and nothing for low-rank matrices."""
+    model = PeakZoom(Pools(), 4)
+    assert blocks(model.backbone) == []
+    optimizer = make_optimizer(model, replace(finetune().tcnn, layer_decay=0.5))
+    assert {group["lr"] for group in optimizer.param_groups} == {finetune().tcnn.lr}
+    with pytest.raises(UserError, match="has no layer that --lora can adapt"):
+        expect_rank(model, 2)
 
 
 # Low-rank matrices -------------------------------------------------------------------------------------------------
@@ -507,6 +576,7 @@ def test_a_distilled_branch_is_saved_as_a_model_of_one_pass(
         ({"frozen_views": 1}, {"init": "none"}, "--freeze keeps the weights .* starts from scratch"),
         ({"lora": 2}, {"init": "none"}, "--lora keeps the weights .* starts from scratch"),
         ({"lora": 2, "frozen_views": 1}, {}, "exclude one another"),
+        ({"lora": 1000}, {}, r"--lora 1000 would train [\d,]+ numbers in place of the [\d,]+ of the layers"),
         (
             {"distill": 1.0, "branches": ("original",)},
             {},

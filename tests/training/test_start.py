@@ -16,6 +16,7 @@ from peakzoom.data.entries import VideoSet
 from peakzoom.hub.card import model_card
 from peakzoom.model import PeakZoom, starts
 from peakzoom.model.starts import start_of
+from peakzoom.training import start
 from peakzoom.training.check import check_settings
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
@@ -174,6 +175,19 @@ def test_damaged_weights_are_refused_before_a_folder_is_made(
         UserError, match=r"safetensors cannot be read .*: install peakzoom again, or .* --init none"
     ):
         train(clip_data, fitting, tmp_path / "run", TCNN)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("where", ["here", "hub"])
+def test_another_network_is_refused_before_a_folder_is_made(
+    clip_data: VideoSet, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    other = PeakZoom("tcnn_s", 3, width=0.25, branches=("original",))
+    other.save_pretrained(tmp_path / "other")
+    monkeypatch.setattr(start, "read_from_hub", lambda name: other)
+    init = str(tmp_path / "other") if where == "here" else "somebody/other"
+    with pytest.raises(UserError, match=r"other is another network than this one .* name its --model"):
+        train(clip_data, tiny, tmp_path / "run", replace(TCNN, init=init))
     assert not (tmp_path / "run").exists()
 
 

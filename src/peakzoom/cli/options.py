@@ -39,7 +39,9 @@ DATA_HELP = (
     "Folder of class subfolders; CSV/TSV manifest (path, label, split, group); UCF101, HMDB51, Kinetics; file of CVAT, "
     "Label Studio, VIA 3, ActivityNet."
 )
-RUN_HELP = "Run folder, saved model, exported file, or owner/name on the hub."
+RUN_HELP = (
+    "Run folder, saved model, exported file, owner/name on the hub, or public weights as kinetics400/tsm."
+)
 DataArg = Annotated[Path, typer.Argument(help=DATA_HELP, show_default=False)]
 RunArg = Annotated[str, typer.Argument(help=RUN_HELP, show_default=False)]
 DeviceOpt = Annotated[str, hardware_option(help="auto, cpu, cuda, mps ...")]

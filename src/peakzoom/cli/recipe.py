@@ -61,12 +61,18 @@ def recipe_and_options(
     from peakzoom.model.public import find_public
     from peakzoom.training.options import Options
     from peakzoom.training.recipe_text import KEYS, check_key, read_value, with_values
+    from peakzoom.training.recipes import RECIPES
     from peakzoom.training.start import fitted
 
     public = find_public(values["weights"]) if values.get("weights") else None
-    recipe = _named(wanted.recipe or ("finetune" if values.get("weights") else "small"))
-    recipe = fitted(recipe, public) if public else recipe
+    recipe = named = _named(wanted.recipe or ("finetune" if values.get("weights") else "small"))
     given = {**_changes(wanted), **_network(model)}
+    if public:
+        recipe = fitted(recipe, public)
+        if not public.mirrors:
+            given |= {"augment.flip": False} if wanted.augment else {}
+        if wanted.recipe not in (None, *RECIPES):
+            _say_what_is_replaced(public.name, str(wanted.recipe), named, recipe)
     stages = {"tcnn": (recipe.tcnn, wanted.epochs), "joint": (recipe.joint, wanted.joint_epochs)}
     for name, (stage, epochs) in stages.items():
         if epochs is not None:  # so many, however few the videos
@@ -93,6 +99,8 @@ def recipe_and_options(
         size = read_value(int, given["preprocess.size"], "preprocess.size")
         scale = size / recipe.preprocess.size
         given["preprocess.canvas"] = [round(side * scale) for side in recipe.preprocess.canvas]
+        if recipe.preprocess.short_side:
+            given.setdefault("preprocess.short_side", round(recipe.preprocess.short_side * scale))
     changed = with_values(recipe, given)
     if public:
         _say_what_differs(public.name, recipe, changed)
@@ -147,8 +155,25 @@ def _say_what_differs(weights: str, own: Recipe, changed: Recipe) -> None:
 
     there, here = flat(asdict(own)), flat(asdict(changed))
     for key, value in here.items():
-        if value != there[key] and (key == "stride" or key.startswith("preprocess.")):
+        mirrors_less = key == "augment.flip" and not value  # which hurts no weights
+        if value != there[key] and _is_of_weights(key) and not mirrors_less:
             say(f"{weights} goes with {key} {there[key]}; {value} was given and is taken")
+
+
+def _say_what_is_replaced(weights: str, file: str, own: Recipe, fitted: Recipe) -> None:
+    """What of a file's recipe is not taken, for weights bring their own."""
+    from peakzoom.training.recipes import flat
+
+    there, here = flat(asdict(own)), flat(asdict(fitted))
+    if keys := [key for key, value in here.items() if value != there[key] and _is_of_weights(key)]:
+        say(
+            f"{weights} brings its own {', '.join(keys)}, in place of those in {file}; --set goes before both"
+        )
+
+
+def _is_of_weights(key: str) -> bool:
+    """Whether public weights go with one value of a key."""
+    return key in ("model", "width", "stride", "max_stride", "augment.flip") or key.startswith("preprocess.")
 
 
 def as_set(option: str, words: Sequence[str]) -> str | None:

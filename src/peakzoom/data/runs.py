@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peakzoom.data.entries import SEPARATOR, Entry, VideoSet
+from peakzoom.utils.download import is_address
 from peakzoom.utils.durable import read_csv
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.plain import read_object
@@ -104,6 +105,11 @@ def shown_command(run: Path) -> str | None:
 
 
 def last_part(path: str) -> str:
-    """The last part of a path, of this system or another; of a user's home, none of it."""
+    """The last part of a path, of this system or another; of a user's home, none of it; of an address, no query.
+
+    >>> last_part("https://user:word@host/net.pth?signature=a/b")
+    'net.pth'
+    """
+    path = re.split(r"[?#]", path)[0] if is_address(path) else path  # there is what lets its owner in
     name = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
     return "~" if name == Path.home().name and name != path else name

@@ -21,12 +21,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from peakzoom.data.entries import label_counts
 from peakzoom.data.runs import last_part
 from peakzoom.display.markup import escape_markdown
-from peakzoom.hub.facts import Facts, gather
+from peakzoom.hub.facts import Facts, gather, origin
 from peakzoom.inference.cost import multiply_adds_by_pass, parameters
 from peakzoom.model import PeakZoom
 from peakzoom.model.load import WEIGHTS, find_model, read_model
 from peakzoom.model.precision import FULL
-from peakzoom.model.public import public_weights
 from peakzoom.model.starts import start_of
 from peakzoom.utils.durable import write_text
 from peakzoom.utils.errors import printable
@@ -63,6 +62,7 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
     preprocess = Preprocess.from_dict(model.preprocess) if model.preprocess else None
     recipe, options = ((facts.config or {}).get(part, {}) for part in ("recipe", "options"))
     settings = dict(_flat(recipe))
+    earlier, public = origin(options)
     card = ModelCard.from_template(
         _metadata(model, facts),
         template_str=files("peakzoom.hub").joinpath(TEMPLATE).read_text(encoding="utf-8"),
@@ -79,7 +79,8 @@ def model_card(folder: str | Path, also: Sequence[Path] = ()) -> ModelCard:
         input=_input_rows(preprocess) if preprocess else None,
         settings=[*settings.items(), *_flat(options)],
         start=start_of(str(options.get("init"))),
-        public=public_weights().get(str(options.get("weights"))),
+        earlier=earlier,
+        public=public,
         full=FULL,
         validation_videos=len(facts.split("val")),
         limits=[limit for limit in (_people(facts), _separation(facts), _few_videos(facts)) if limit],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +23,15 @@ from peakzoom.data.runs import (
 from peakzoom.evaluation.files import UNREADABLE, evaluations_in, read_attention, read_outcomes, read_summary
 from peakzoom.evaluation.stats import GROUPS, TOP, Share, bootstrap_interval, share_of
 from peakzoom.model import PeakZoom
-from peakzoom.model.load import digest
+from peakzoom.model.load import digest, find_model
 from peakzoom.model.precision import FULL
+from peakzoom.model.public import PublicWeights, public_weights
+from peakzoom.model.starts import start_of
 from peakzoom.utils.durable import read_csv
-from peakzoom.utils.errors import printable
+from peakzoom.utils.errors import UserError, printable
+
+# The end of a path to one of a run's models.
+INSIDE = re.compile(rf"([\\/]({'|'.join(STAGES)}))?[\\/](best|last|{ONE_PASS})[\\/]*$")
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,31 @@ class Facts:
     def groups(self, *splits: str) -> set[str | None]:
         """The groups of the videos of some splits, with None where a video has no group."""
         return {entry.group for name in splits for entry in self.split(name)}
+
+
+def origin(options: Mapping[str, Any]) -> tuple[str | None, PublicWeights | None]:
+    """What a training started from beside the package's own weights: another model, and the public weights before it.
+
+    Args:
+        options: of the run, as its ``config.json`` has them.
+
+    Returns:
+        The last part of the other model's name, None where it is none; the public weights, as far as the runs between
+        are still where they were.
+    """
+    first, seen = None, set[str]()
+    while (init := str(options.get("init") or "")) not in seen:
+        if not init or start_of(init):
+            break
+        seen.add(init)
+        first = first or last_part(INSIDE.sub("", init))
+        options = {}
+        with suppress(UserError, OSError):  # of a folder that is no more there, nothing is known
+            place = find_model(init)
+            homes = [home for home in (place, *place.parents[:2]) if (home / "config.json").exists()]
+            configs = [read_config(home) for home in homes]
+            options = next((each["options"] for each in configs if "options" in each), {})
+    return first, public_weights().get(str(options.get("weights")))
 
 
 def gather(model: PeakZoom, folder: Path, also: Sequence[Path] = ()) -> Facts:

@@ -342,6 +342,8 @@ def load(
             calibrated for other weights or another precision.
     """
     recognizer = load_quietly(path, device, engine, precision, cascade, calibrated, reject)
+    if public := find_public(str(path)):
+        log.info(f"{public.name} was trained on {public.data}; licence {public.licence}")
     used = recognizer.engine
     if isinstance(used, TorchEngine) and (why := slow_in(precision, used.device)):
         log.warning(why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from safetensors import SafetensorError
 from peakzoom.model import PeakZoom
 from peakzoom.model.names import is_on_hub as is_on_hub
 from peakzoom.model.pretrained import WEIGHTS as WEIGHTS
-from peakzoom.utils.errors import UserError, first_line
+from peakzoom.model.public import public_weights
+from peakzoom.utils.download import hub_quiet
+from peakzoom.utils.errors import UserError, did_you_mean, first_line
 from peakzoom.utils.missing import missing
 
 
@@ -23,8 +26,13 @@ def digest(model: torch.nn.Module) -> str:
 
 def full_digest(model: torch.nn.Module) -> str:
     """SHA-256 of the names and bytes of a model's weights, in hex."""
+    return tensors_digest(model.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of the names and bytes of tensors, in hex."""
     total = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         total.update(name.encode())
         total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
@@ -62,10 +70,13 @@ def read_model(folder: Path) -> PeakZoom:
 def read_from_hub(name: str) -> PeakZoom:
     """A model of the hub, "owner/name", from its cache where there is no network; UserError if it is in neither."""
     try:
-        model: PeakZoom = PeakZoom.from_pretrained(name)
+        with hub_quiet():
+            model: PeakZoom = PeakZoom.from_pretrained(name)
         return model
     except (SafetensorError, RuntimeError, TypeError) as error:
         raise UserError(f"{name} is damaged or no model of peakzoom: {first_line(error)}") from error
     except (HfHubHTTPError, OSError) as error:
-        reason = first_line(error)
-        raise UserError(f"{name} is no folder here and could not be had from the hub: {reason}") from error
+        reason, like = first_line(error).rstrip("."), did_you_mean(name, public_weights())
+        raise UserError(
+            f"{name} is no folder here and could not be had from the hub: {reason}{like}"
+        ) from error

@@ -9,16 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from peakzoom.model.backbones import options_for
+from peakzoom.model.backbones import backbone_factory, options_for
 from peakzoom.model.network import PeakZoom
+from peakzoom.model.outline import without_numbers
 from peakzoom.model.starts import FOLDER
-from peakzoom.model.weights import load_weights
+from peakzoom.model.weights import fitting_weights, load_weights, read_weights
 from peakzoom.utils.download import cached_file, fetch, is_address
 from peakzoom.utils.errors import UserError, did_you_mean
+from peakzoom.utils.missing import alike
 from peakzoom.utils.words import counted
 
 if sys.version_info >= (3, 11):
@@ -69,9 +71,24 @@ class PublicWeights:
         """Whether the file is in the cache."""
         return cached_file(self.address).exists()
 
+    @property
+    def options(self) -> dict[str, int]:
+        """What the network is told of its clips."""
+        return options_for(self.network, STRIDE, self.preprocess["frames"], self.preprocess["size"])
+
     def file(self) -> Path:
-        """Of the weights, fetched where it is not in the cache; errors as :func:`~peakzoom.utils.download.fetch`."""
-        return fetch(self.address, self.digits)
+        """Of the weights, fetched where it is not in the cache.
+
+        Raises:
+            UserError: the network needs what is not installed; the file cannot be had, or what came is none of it, and
+                was not kept.
+            OSError: the cache cannot be written.
+        """
+        if self.is_here:
+            return fetch(self.address, self.digits)
+        with without_numbers():
+            network = backbone_factory(self.network)(max(1, len(self.classes)), **self.options)
+        return fetch(self.address, self.digits, partial(fitting_weights, network))
 
     def model(self) -> PeakZoom:
         """The network with its published classifier, which predicts without any training.
@@ -85,12 +102,11 @@ class PublicWeights:
                 f"{self.name} was trained on {self.data} and knows no actions: train from it, "
                 f"'peakzoom train DATA --weights {self.name} --out RUN'"
             )
-        clips = self.preprocess
         model = PeakZoom(
             self.network,
             len(classes),
             branches=("original",),
-            backbone_options=options_for(self.network, STRIDE, clips["frames"], clips["size"]),
+            backbone_options=self.options,
             classes=classes,
             preprocess=dict(self.preprocess),
         )
@@ -132,7 +148,16 @@ def find_public(name: str) -> PublicWeights | None:
 
 
 def weights_file(given: str) -> Path:
-    """The file that ``--weights`` means: a name of the table, an address, or a file that is here."""
+    """The file that ``--weights`` means: a name of the table, an address, or a file that is here.
+
+    Raises:
+        UserError: it is none of these, or as :meth:`PublicWeights.file`.
+    """
     if public := find_public(given):
         return public.file()
-    return fetch(given) if is_address(given) else Path(given)
+    if not is_address(given) and not Path(given).exists():
+        like = did_you_mean(given, public_weights(), alike(Path(given)))
+        raise UserError(
+            f"{given} is no file{like or '; expected weights, or a name that peakzoom weights lists'}"
+        )
+    return fetch(given, check=read_weights) if is_address(given) else Path(given)

@@ -46,8 +46,18 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
     Raises:
         UserError: the file cannot be read without running code, or does not fit the network.
     """
+    state, notes = fitting_weights(network, file)
+    network.load_state_dict({**network.state_dict(), **state})
+    return notes
+
+
+def fitting_weights(network: nn.Module, file: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+    """What :func:`load_weights` loads, by the network's names, and its sentences; the network is not changed.
+
+    The arguments and errors are those of :func:`load_weights`; the network may be without numbers.
+    """
     file, own = Path(file), network.state_dict()
-    state = _read_weights(file)
+    state = read_weights(file)
     if adapt := getattr(network, "adapt_weights", None):
         state = adapt(state)
     notes: list[str] = []
@@ -70,8 +80,7 @@ def load_weights(network: nn.Module, file: str | Path) -> list[str]:
     if not CLASSIFIER & state.keys():
         new.add("fc")
     _check(type(network).__name__, own, state, new, file)
-    network.load_state_dict({**own, **state})
-    return [f"{counted(len(state), 'tensor')} of {file.name} loaded", *notes]
+    return state, [f"{counted(len(state), 'tensor')} of {file.name} loaded", *notes]
 
 
 def _unfit_classifier(own: dict[str, Tensor], state: dict[str, Tensor], new_features: bool) -> str | None:
@@ -104,8 +113,12 @@ def _check(whose: str, own: dict[str, Tensor], state: dict[str, Tensor], new: se
         )
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, without what training code wraps them in and puts before all names."""
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors by name, on the CPU, without what training code wraps them in and puts before all names.
+
+    Raises:
+        UserError: the file cannot be read without running code, or holds other things than tensors.
+    """
     if not file.is_file():
         raise UserError(f"{file} is no file; expected weights, .safetensors or what torch.save wrote")
     content = _read_file(file)
@@ -133,7 +146,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 
 def _read_file(file: Path) -> Any:
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix == ".safetensors" or _begins_as_safetensors(file):  # an address may end otherwise
             return load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a cut or foreign file raises many kinds, by where the reader stumbles
@@ -146,6 +159,12 @@ def _read_file(file: Path) -> Any:
         raise UserError(
             f"{file} cannot be read as weights ({type(error).__name__}: {reason}); get the file again"
         ) from error
+
+
+def _begins_as_safetensors(file: Path) -> bool:
+    """Whether a table in JSON stands behind the eight bytes of its length."""
+    with file.open("rb") as stream:
+        return stream.read(9)[8:] == b"{"
 
 
 def _part(name: str) -> str:

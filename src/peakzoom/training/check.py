@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from peakzoom.model.backbones import is_own
 from peakzoom.model.backbones.own import expect_features
-from peakzoom.model.load import find_model, is_on_hub
 from peakzoom.model.outline import without_numbers
 from peakzoom.model.precision import slow_in
 from peakzoom.model.public import find_public, weights_file
@@ -22,10 +21,10 @@ from peakzoom.model.weights import load_weights
 from peakzoom.training.batch_augment import BatchChanges
 from peakzoom.training.log import quiet_lightning
 from peakzoom.training.loggers import LOGGERS, expect_logger
-from peakzoom.training.lora import expect_lora
+from peakzoom.training.lora import expect_lora, expect_rank
 from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe, check_recipe, expect, expect_word
-from peakzoom.training.start import build, checkpoint_gradients, expect_meaning
+from peakzoom.training.start import build, checkpoint_gradients, expect_meaning, fitting_model
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.words import counted
 
@@ -55,7 +54,7 @@ def check_settings(
         network, pre = build(recipe, classes, joint=False).backbone, recipe.preprocess
         expect_features(recipe.model, network, pre.frames, pre.size)
     _check_start(recipe, options, classes)
-    _check_kept(recipe, options)
+    _check_kept(recipe, options, classes)
     if recipe.distill and (set(recipe.branches) == {"original"} or "joint" not in options.steps):
         raise UserError(
             "distill teaches the original branch what the fused prediction knows, and this training zooms nowhere: "
@@ -84,8 +83,10 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
     if init and (start := start_of(init)):
         expect_fit(start, recipe.model, recipe.width, recipe.preprocess.mean, recipe.preprocess.std)
         start.expect_whole()
-    elif init and not is_on_hub(init):
-        find_model(init)
+    elif init:
+        if find_public(init):
+            raise UserError(f"{init} are public weights: give them with --weights")
+        fitting_model(build(recipe, classes, joint="tcnn" not in options.steps), init)
     elif not init and "tcnn" not in options.steps:
         also = ", and --weights is for stage 1" if options.weights else ""
         raise UserError(
@@ -97,7 +98,7 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
         load_weights(build(recipe, classes, joint=False).backbone, weights_file(options.weights))
 
 
-def _check_kept(recipe: Recipe, options: Options) -> None:
+def _check_kept(recipe: Recipe, options: Options, classes: Sequence[str]) -> None:
     """Where a network keeps its weights, they are worth keeping, and nothing is asked of them that needs others."""
     if not recipe.frozen_views and not recipe.lora:
         return
@@ -113,6 +114,7 @@ def _check_kept(recipe: Recipe, options: Options) -> None:
         )
     if recipe.lora:
         expect_lora()
+        expect_rank(build(recipe, classes, joint=False), recipe.lora)
     elif BatchChanges(recipe.batch_augment):
         raise UserError(
             "--freeze computes features once, so that clips of a batch cannot be changed or mixed: leave --augment "

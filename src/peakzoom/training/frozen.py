@@ -20,13 +20,17 @@ from peakzoom.data.entries import Entry, Problem
 from peakzoom.data.loading import Batch, ClipDataset, Sample, collate
 from peakzoom.data.workers import begin_worker
 from peakzoom.model import PeakZoom
+from peakzoom.model.load import tensors_digest
 from peakzoom.model.network import PeakZoomOutput
 from peakzoom.training.distributed import Slice
 from peakzoom.training.module import Training
 from peakzoom.utils.durable import whole_folder
+from peakzoom.utils.errors import UserError
 from peakzoom.utils.progress import progress_bar
 from peakzoom.utils.words import counted
 from peakzoom.video.views import to_input
+
+NETWORK = "network.txt"  # beside features: the digest of what they were computed by
 
 
 def freeze(model: PeakZoom) -> None:
@@ -97,17 +101,34 @@ def _collate(samples: Sequence[tuple[int, Sample | Problem]]) -> NumberedBatch:
 
 
 def features_of(
-    training: Training, trainer: L.Trainer, clips: ClipDataset, folder: Path, workers: int
+    training: Training, trainer: L.Trainer, clips: ClipDataset, folder: Path, workers: int, begun: bool
 ) -> FeatureSet:
     """The features of a data set, from ``folder``, or computed and kept there.
 
-    Files that cannot be decoded are noted in the training.
+    Files that cannot be decoded are noted in the training. Features of another network, as where the file of its
+    weights was replaced, are computed anew, but for a stage that has begun to learn from them.
+
+    Raises:
+        UserError: the stage has begun, and its network is another one now.
     """
-    if not folder.exists():
+    network, note = _body_digest(training.model), folder / NETWORK
+    if not note.exists() or note.read_text() != network:
+        if begun and note.exists():
+            raise UserError(
+                f"the weights that the training in {folder.parent.parent} started from have changed: put back what was "
+                "there, or begin anew in another --out"
+            )
         count = len(clips.entries) * training.recipe.frozen_views if clips.maker.augment else len(clips)
-        with whole_folder(folder) as draft:
+        with whole_folder(folder, replace=True) as draft:
             _compute(training, trainer, Numbered(clips), draft, count, workers)
+            (draft / NETWORK).write_text(network)
     return FeatureSet(folder, clips)
+
+
+def _body_digest(model: PeakZoom) -> str:
+    """Of the network below its classifier."""
+    state = model.backbone.state_dict()
+    return tensors_digest({name: value for name, value in state.items() if not name.startswith("fc.")})
 
 
 @torch.no_grad()

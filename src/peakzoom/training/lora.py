@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from peakzoom.model import PeakZoom
+from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import needed_for
 
 KINDS = (nn.Linear, nn.Conv2d, nn.Conv3d)
@@ -33,16 +34,37 @@ def add_lora(model: PeakZoom, rank: int) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    names = list(_layers(model))
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), model.backbone)
+    for value in model.backbone.fc.parameters():
+        value.requires_grad_(True)
+
+
+def expect_rank(model: PeakZoom, rank: int) -> None:
+    """UserError if a network has no layers for such products, or these have as many numbers as the layers."""
+    weights: list[Tensor] = [part.weight for part in _layers(model).values()]
+    if not weights:
+        raise UserError(
+            f"{model.backbone_name} has no layer that --lora can adapt: leave it out, or take --freeze"
+        )
+    own = sum(value.numel() for value in weights)
+    learnt = sum(rank * (value[0].numel() + len(value)) for value in weights)
+    if learnt >= own:
+        raise UserError(
+            f"--lora {rank} would train {learnt:,} numbers in place of the {own:,} of the layers that it adapts: take "
+            "a lower rank, or leave it out"
+        )
+
+
+def _layers(model: PeakZoom) -> dict[str, Any]:
+    """The layers of a backbone that get a product, by name."""
     own = getattr(model.backbone, "read_weights", "")
-    layers = [
-        name
+    return {
+        name: part
         for name, part in model.backbone.named_modules()
         if isinstance(part, KINDS) and part is not model.backbone.fc and _is_plain(part)
         if not (own and re.search(own, name))
-    ]
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers), model.backbone)
-    for value in model.backbone.fc.parameters():
-        value.requires_grad_(True)
+    }
 
 
 def _is_plain(layer: nn.Module) -> bool:

@@ -102,7 +102,13 @@ class Training(L.LightningModule):
         self._finite = loss.detach().isfinite() & self._finite
         if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
             self._check_finite()
-        return loss
+        return loss * self._weight_in_step(batch_idx)
+
+    def _weight_in_step(self, batch_idx: int) -> float:
+        """What a batch counts beside Lightning's 1 / accumulate: the last step of an epoch may have fewer batches."""
+        most = self.recipe.accumulate
+        begun = batch_idx // most * most
+        return most / min(most, self.trainer.num_training_batches - begun)
 
     def _loss(self, output: PeakZoomOutput, mixed: Mixed) -> Tensor:
         """Of clips that are of one class each, or of two where they are mixed."""

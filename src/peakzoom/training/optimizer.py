@@ -91,7 +91,7 @@ def _by_depth(model: PeakZoom, settings: StageSettings) -> Iterator[dict[str, An
     depths = blocks(model.backbone)
     seen = {id(value) for part in depths for value in part}
     rest = [value for value in model.parameters() if id(value) not in seen]
-    step = min(1.0, DEEPEST / len(depths))
+    step = min(1.0, DEEPEST / max(1, len(depths)))  # a network that only pools has none
     for below, part in enumerate(reversed([*depths, rest])):
         for group in _by_decay(part):
             yield {**group, "lr": settings.lr * settings.layer_decay ** (below * step)}

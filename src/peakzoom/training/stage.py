@@ -121,7 +121,9 @@ def build_stage(
         set_start(model, options, before, recipe.preprocess)
     if recipe.checkpoint:
         checkpoint_gradients(model)
-    if recipe.stochastic_depth and not recipe.frozen_views:
+    if recipe.stochastic_depth and recipe.lora:
+        log.info("stochastic_depth plays no part: the network of --lora is run as in a prediction")
+    elif recipe.stochastic_depth and not recipe.frozen_views:
         leave_out_blocks(model, recipe.stochastic_depth)
     if recipe.lora:
         add_lora(model, recipe.lora)
@@ -210,11 +212,12 @@ def fit_stage(
     stage.train_set.maker.defer = pin and stage.recipe.augment.computes
     sampler = sampler or EpochSampler(len(stage.train_set), stage.options.seed, world)
     workers = _workers(stage, trainer)
+    last = newest(stage.folder / "checkpoints")
     with _told_ends(trainer), ended(trainer.loggers):
         train_set: ClipDataset | FeatureSet = stage.train_set
         val_set: ClipDataset | FeatureSet | None = stage.val_set
         if isinstance(training, FeatureTraining):
-            kept = partial(features_of, training, trainer, workers=workers)
+            kept = partial(features_of, training, trainer, workers=workers, begun=last is not None)
             train_set = kept(stage.train_set, stage.folder.parent / FEATURES / "train")
             val_set = stage.val_set and kept(stage.val_set, stage.folder.parent / FEATURES / "val")
             workers = 0  # features are read faster than they are handed over
@@ -226,7 +229,6 @@ def fit_stage(
             rank=rank,
             world=world,
         )
-        last = newest(stage.folder / "checkpoints")
         if last:  # processes load ahead before Lightning says which epoch it is, and would load the first one's clips
             sampler.set_epoch(read_checkpoint(last)["epoch"] + 1)
         trainer.fit(

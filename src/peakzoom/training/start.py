@@ -15,7 +15,7 @@ from torch import Tensor
 from peakzoom.data.entries import Entry, label_counts
 from peakzoom.evaluation.multi_label import HALF
 from peakzoom.model import PeakZoom, PeakZoomConfig
-from peakzoom.model.backbones import FIXED_SIZE, options_for
+from peakzoom.model.backbones import BACKBONES, FIXED_SIZE, options_for
 from peakzoom.model.load import find_model, is_on_hub, read_from_hub, read_model
 from peakzoom.model.public import STRIDE, PublicWeights, find_public, weights_file
 from peakzoom.model.starts import fitting_start, start_of
@@ -138,8 +138,9 @@ def fitted(recipe: Recipe, public: PublicWeights) -> Recipe:
 def expect_meaning(recipe: Recipe, public: PublicWeights) -> None:
     """UserError if a recipe makes public weights meaningless: another network, or pixels that they never saw."""
     own, pre = public.preprocess, recipe.preprocess
+    is_same = BACKBONES.get(recipe.model) is BACKBONES[public.network]  # by another name
     wanted = {
-        "model": (recipe.model, public.network),
+        "model": (public.network if is_same else recipe.model, public.network),
         "width": (recipe.width, 1.0),
         "preprocess.mean": (pre.mean, tuple(own["mean"])),
         "preprocess.std": (pre.std, tuple(own["std"])),
@@ -189,10 +190,22 @@ def set_start(model: PeakZoom, options: Options, trained: Path | None, pre: Prep
 
 def start_from(model: PeakZoom, init: str | Path) -> None:
     """Load a trained model's backbone; a classifier of other classes stays as it is made, and that is logged."""
+    weights, others = fitting_model(model, init)
+    if others:
+        log.info("%s: %d other classes, so the classifier starts anew", init, others)
+    model.backbone.load_state_dict(weights)
+
+
+def fitting_model(model: PeakZoom, init: str | Path) -> tuple[dict[str, Tensor], int]:
+    """What :func:`start_from` loads, and of how many other classes the trained model is, 0 where of the same ones.
+
+    Raises:
+        UserError: there is no such model, or it is another network.
+    """
     trained = read_from_hub(str(init)) if is_on_hub(str(init)) else read_model(find_model(init))
     weights = trained.backbone.state_dict()
-    if trained.classes != model.classes:
-        log.info("%s: %d other classes, so the classifier starts anew", init, len(trained.classes))
+    others = 0 if trained.classes == model.classes else len(trained.classes)
+    if others:
         weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
     own = model.backbone.state_dict()
     for name in sorted(own.keys() | weights.keys()):
@@ -202,7 +215,7 @@ def start_from(model: PeakZoom, init: str | Path) -> None:
             raise UserError(
                 f"{init} is another network than this one ({name} does not fit); name its --model"
             )
-    model.backbone.load_state_dict({**own, **weights})
+    return {**own, **weights}, others
 
 
 def _normalisation(pre: Preprocess) -> str:

@@ -72,6 +72,25 @@ class NoCells(Plain):
         self.cells = None
 
 
+class Leaves(Plain):
+    def __init__(self, num_classes, **options):
+        raise SystemExit(2)
+
+
+class Wider(Plain):
+    """Whose cells lie half as far apart as it says."""
+
+    def __init__(self, num_classes, **options):
+        super().__init__(num_classes, **options)
+        self.cells = CellGeometry((1, 1, 1)).then((1, 8, 8), (1, 8, 8))
+
+
+class Unsaid(Plain):
+    def __init__(self, num_classes, **options):
+        super().__init__(num_classes, **options)
+        self.cells = CellGeometry((1, 1, 1))
+
+
 class NoMeta(Plain):
     """Which reads its own numbers while it is made, as some do."""
 
@@ -101,6 +120,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(SOURCE)
     (folder / "broken.py").write_text("import nothing_of_that_name\n")
     (folder / "odd.py").write_text("1 / 0\n")
+    (folder / "script.py").write_text("import sys; sys.exit(3)\n")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delenv(ALLOWED, raising=False)
     for name in ("mynet", "pack"):
@@ -176,6 +196,27 @@ def _with_weights(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("Plain", None),
+        ("Wider", "its height are centred on pixels 3.5 to 59.5 of 32"),
+        ("Unsaid", "its width are centred on pixels 0 to 7 of 32"),
+    ],
+)
+def test_cells_beside_the_middle_of_a_frame_are_doubted(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    network: str,
+    said: str | None,
+) -> None:
+    monkeypatch.setenv(ALLOWED, f"mynet:{network}")
+    expect_features("net", backbone_factory(f"mynet:{network}")(3), 4, 32)
+    assert caplog.text.count("the zoom looks beside the action") == (2 if said else 0)
+    assert said is None or said in caplog.text
+
+
 def test_names_of_the_package_need_no_permission() -> None:
     assert all(is_network(name) and not is_own(name) for name in BACKBONES)
     assert backbone_factory("tcnn_xs") is BACKBONES["tcnn_xs"]
@@ -206,6 +247,8 @@ def test_a_recipe_file_is_no_permission(place: Path, clips: Path, tmp_path: Path
         ("mynet:number", "mynet:number is no network: mynet has no function or class number"),
         ("broken:Net", "cannot be imported: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         ("odd:Net", "cannot be imported: ZeroDivisionError"),
+        ("script:Net", "cannot be imported: SystemExit: 3"),
+        ("mynet:Leaves", "makes no network of .*: SystemExit: 2"),
         ("mynet:bare", "makes no network of num_classes=3, width=0.5, .*: TypeError: .*unexpected keyword argument"),
         ("mynet:linear", r"a Linear came, expected a module with features\(video\), cells, num_features and fc"),
         ("mynet:NoCells", "its cells are a NoneType, expected a CellGeometry"),

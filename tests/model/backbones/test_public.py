@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
 import torch
 from published import r3d_table
+from safetensors.torch import save_file
 from stand_ins import TABLES, Server, has_torchvision, stand_in
 
+from peakzoom.cli.options import MachineOptions, RecipeOptions
+from peakzoom.cli.recipe import recipe_and_options
 from peakzoom.data.entries import VideoSet
+from peakzoom.inference.cost import multiply_adds
 from peakzoom.model import BACKBONES, PeakZoom
 from peakzoom.model.backbones import TORCHVISION
 from peakzoom.model.public import find_public, public_weights, weights_file
 from peakzoom.model.weights import load_weights
-from peakzoom.training.recipes import finetune, paper
+from peakzoom.training.recipe_text import recipe_to_toml
+from peakzoom.training.recipes import Recipe, finetune, paper, small
 from peakzoom.training.start import build, expect_meaning, fitted
 from peakzoom.utils.download import cached_file, fetch
 from peakzoom.utils.errors import UserError
@@ -48,6 +57,29 @@ def test_every_line_can_be() -> None:
         assert len(set(entry.classes)) == len(entry.classes) == CLASSES[name.partition("/")[0]]
         assert fitted(finetune(), entry).stride == (stride or None)
     assert public_weights()["kinetics400/r3d_18"].classes[:2] == ("abseiling", "air drumming")
+
+
+@pytest.mark.slow
+def test_the_page_says_what_a_view_of_each_start_costs() -> None:
+    """Of the clips that the weights are for, which may be longer than those that the network was published with."""
+    pytest.importorskip("transformers")
+    page = Path(__file__).parents[3] / "docs" / "networks.md"
+    found = re.findall(r"^\| (`--weights \w+/.*)\|$", page.read_text("utf-8"), re.M)
+    rows = [row.split("|") for row in found]
+    compared = 0
+    for starts, costs, sizes, *_ in rows:
+        names, said = re.findall(r"\w+/\w+", starts), [float(each) for each in costs.split(",")]
+        for number, name in enumerate(names):
+            entry = public_weights()[name]
+            assert int(sizes.split(",")[min(number, sizes.count(","))]) == entry.preprocess["size"]
+            if entry.network in TORCHVISION and not has_torchvision():
+                continue
+            with torch.device("meta"):
+                network = BACKBONES[entry.network](400, **entry.options)
+            cost = multiply_adds(network, entry.preprocess["frames"], entry.preprocess["size"])
+            assert cost == pytest.approx(said[min(number, len(said) - 1)], rel=0.01), name
+            compared += 1
+    assert compared >= 7
 
 
 @pytest.mark.parametrize(
@@ -87,6 +119,7 @@ def test_predicts_without_training(
     views = ["--num-clips", 1, "--crops", 1, "--device", "cpu", "--jsonl", tmp_path / "out.jsonl"]
     code, said = call("predict", "kinetics400/r2plus1d_18", clip, *views)
     assert code == 0, said
+    assert said.count("licence BSD-3-Clause (torchvision)") == 1
     line = json.loads((tmp_path / "out.jsonl").read_text())
     assert (
         line["class"] in public_weights()["kinetics400/r2plus1d_18"].classes
@@ -103,17 +136,55 @@ def test_predicts_without_training(
 def test_what_makes_weights_meaningless_is_refused(
     table: Server, call: Callable[..., tuple[int, str]], clips: Path, tmp_path: Path
 ) -> None:
+    twice = ["--weights", "kinetics400/r3d_18", "--init", "kinetics400/r3d_18"]
     for words, said_of in (
         (["--model", "r2plus1d_18"], "kinetics400/r3d_18 means nothing with model r2plus1d_18"),
         (["--set", "preprocess.mean=0.5,0.5,0.5"], "means nothing with preprocess.mean 0.5,0.5,0.5"),
         (["--set", "width=0.5"], "means nothing with width 0.5"),
         (["--init", "none"], "exclude one another"),
+        (twice, "exclude one another"),
         (["--weights", "kinetics400/videomae_s", "--size", 64], "means nothing with preprocess.size 64"),
     ):
         start = ["train", clips / "clips.csv", "--weights", "kinetics400/r3d_18", "--out", tmp_path / "run"]
         code, said = call(*start, *words)
         assert code == 2 and said_of in said and not (tmp_path / "run").exists(), said
     expect_meaning(fitted(paper(), public_weights()["kinetics400/i3d"]), public_weights()["kinetics400/i3d"])
+    same = fitted(paper(), public_weights()["kinetics400/r3d_18"])
+    expect_meaning(replace(same, model="res3d"), public_weights()["kinetics400/r3d_18"])  # the same network
+    code, said = call("train", clips / "clips.csv", "--init", "imagenet/tsn", "--out", tmp_path / "run")
+    assert code == 2 and "are public weights: give them with --weights" in said
+
+
+def test_what_a_user_gives_goes_before_and_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made(weights: str, **given: Any) -> tuple[Recipe, str]:
+        recipe, _ = recipe_and_options(RecipeOptions(**given), MachineOptions(), weights=weights)
+        return recipe, capsys.readouterr().err
+
+    recipe, said = made("kinetics400/tsm", size=112)  # crops cover as much of a frame as with 224
+    assert (recipe.preprocess.size, recipe.preprocess.short_side) == (112, 128)
+    assert "preprocess.short_side 256; 128 was given" in " ".join(said.split())
+    assert made("kinetics400/tsm", size=288)[0].preprocess.short_side == 329
+    assert (
+        made("kinetics400/tsm", size=112, settings=["preprocess.short_side=200"])[0].preprocess.short_side
+        == 200
+    )
+    recipe, said = made("kinetics400/tsm", settings=["max_stride=16"])
+    assert recipe.max_stride == 16 and "goes with max_stride 32; 16 was given and is taken" in said
+    for changes in ("light", "strong"):  # classes of left and right stay so
+        assert not made("ssv2/videomae_b", augment=changes)[0].augment.flip
+        assert made("kinetics400/videomae_b", augment=changes)[0].augment.flip
+    recipe, said = made("ssv2/videomae_b", augment="light", settings=["augment.flip=true"])
+    assert recipe.augment.flip and "goes with augment.flip False; True was given" in said
+    assert made("kinetics400/r3d_18", augment="none") == (made("kinetics400/r3d_18", augment="none")[0], "")
+    file = tmp_path / "kitchen.toml"
+    file.write_text(recipe_to_toml(replace(small(), batch_size=3)))
+    recipe, said = made("kinetics400/r3d_18", recipe=str(file))
+    assert (recipe.model, recipe.batch_size, recipe.preprocess.size) == ("r3d_18", 3, 112)
+    said = " ".join(said.split())
+    assert "kinetics400/r3d_18 brings its own model, preprocess.size, " in said and " stride, " in said
+    assert "in place of those in" in said
 
 
 # Downloads -----------------------------------------------------------------------------------------------------------
@@ -138,7 +209,7 @@ def test_a_draft_of_a_killed_process(server: Server, there: float) -> None:
     server.files["/net.pth"] = data
     file = cached_file(f"{server.at}/net.pth")
     file.parent.mkdir(parents=True)
-    file.with_name("net.pth.part").write_bytes(data[: round(there * len(data))])
+    file.with_name("net.part.pth").write_bytes(data[: round(there * len(data))])
     assert fetch(f"{server.at}/net.pth").read_bytes() == data
     assert server.ranges[0] == f"bytes={round(there * len(data))}-"
 
@@ -146,7 +217,7 @@ def test_a_draft_of_a_killed_process(server: Server, there: float) -> None:
 def test_another_file_is_not_kept(server: Server) -> None:
     server.files["/net.pth"] = b"an error page"
     address = f"{server.at}/net.pth"
-    with pytest.raises(UserError, match=r"SHA-256 begins with .*, expected 00000000; it was not kept"):
+    with pytest.raises(UserError, match=r"gave was not kept: .*SHA-256 begins with .*, expected 00000000"):
         fetch(address, "00000000")
     assert [each.name for each in cached_file(address).parent.iterdir()] == ["net.pth.lock"]
     cached_file(address).write_bytes(b"put there by hand")
@@ -197,10 +268,22 @@ def test_two_at_once_fetch_it_once(server: Server) -> None:
 
 
 def test_a_name_an_address_or_a_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.files["/net.pth"] = b"weights"
-    assert weights_file(f"{server.at}/net.pth").read_bytes() == b"weights"
-    assert weights_file("own.pth") == Path("own.pth") and find_public("own.pth") is None
+    torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "w")
+    server.files["/net.pth"] = (tmp_path / "w").read_bytes()
+    assert weights_file(f"{server.at}/net.pth").read_bytes() == server.files["/net.pth"]
     monkeypatch.chdir(tmp_path)
+    for name, said in (
+        ("own.pth", "own.pth is no file; expected weights, or a name that peakzoom weights lists"),
+        ("r2plus1d_18", "did you mean kinetics400/r2plus1d_18?"),
+        ("kinetic400/r3d_18", "did you mean kinetics400/r3d_18?"),
+    ):
+        with pytest.raises(UserError) as error:
+            weights_file(name)
+        assert said in str(error.value)
+    Path("own.pth").touch()
+    assert weights_file("own.pth") == Path("own.pth") and find_public("own.pth") is None
+    with pytest.raises(UserError, match=r"did you mean own\.pth\?"):
+        weights_file("owm.pth")
     (tmp_path / "kinetics400" / "r3d_18").mkdir(parents=True)  # what is here goes first
     assert find_public("kinetics400/r3d_18") is None
     with pytest.raises(UserError, match="no public weights are called kinetics400/r3d"):
@@ -213,10 +296,53 @@ def test_cut_and_foreign_files_are_one_sentence(table: Server) -> None:
     whole = table.files[path]
     for data in (whole[: len(whole) // 2], stand_in(r3d_table()), b"<html>"):
         table.files[path] = data
-        cached_file(entry.address).unlink(missing_ok=True)
-        with pytest.raises(UserError) as error:
+        with pytest.raises(UserError, match="gave was not kept: ") as error:
             entry.model()
         assert "\n" not in str(error.value) and "tsm" in str(error.value).lower()
+        assert [each.suffix for each in cached_file(entry.address).parent.iterdir()] == [".lock"]
+    table.files[path] = whole
+    assert entry.model().backbone_name == "tsm"  # the publisher has mended it
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "get?file=net.safetensors"])
+def test_a_page_that_says_sorry_is_no_file_of_weights(server: Server, tmp_path: Path, name: str) -> None:
+    """It comes with status 200, and is asked for again the next time."""
+    address = f"{server.at}/{name}"
+    server.files[f"/{name}"] = b"<html>log in first</html>"
+    with pytest.raises(UserError, match=r"gave was not kept: .* cannot be read as weights") as error:
+        weights_file(address)
+    assert address in str(error.value) and not cached_file(address).exists()
+    state = {"fc.weight": torch.ones(2, 2)}
+    save_file(state, tmp_path / "w") if name.endswith(".safetensors") else torch.save(state, tmp_path / "w")
+    server.files[f"/{name}"] = (tmp_path / "w").read_bytes()
+    assert weights_file(address).read_bytes() == server.files[f"/{name}"] and server.asked.total() == 2
+
+
+def test_queries_of_one_path_are_different_files(server: Server) -> None:
+    for query in ("", "?id=1", "?id=2"):
+        server.files[f"/net.pth{query}"] = query.encode() or b"none"
+    files = [fetch(f"{server.at}/net.pth{query}") for query in ("", "?id=1", "?id=2")]
+    assert [file.read_bytes() for file in files] == [b"none", b"?id=1", b"?id=2"]
+    assert {file.name for file in files} == {"net.pth"}
+
+
+def test_a_full_disk_is_no_missing_network(server: Server) -> None:
+    server.files["/net.pth"] = bytes(1000)
+    file = cached_file(f"{server.at}/net.pth")
+    file.parent.mkdir(parents=True)
+    file.with_name("net.part.pth").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as error:
+        fetch(f"{server.at}/net.pth")
+    assert error.value.filename == str(file.with_name("net.part.pth")) and not file.exists()
+
+
+def test_a_missing_extra_is_said_before_a_download(table: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    for name in [each for each in sys.modules if each.startswith("transformers.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="transformers, which is not installed"):
+        public_weights()["kinetics400/vivit"].file()
+    assert not table.asked
 
 
 def test_a_start_from_the_hub_is_asked_for_there(monkeypatch: pytest.MonkeyPatch, tiny: object) -> None:

@@ -6,6 +6,7 @@ allowed it for this process: by ``--model``, by the environment variable :data:`
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -22,6 +23,7 @@ ALLOWED = "PEAKZOOM_MODELS"  # names, with commas between them
 PAGE = "docs/networks.md says what a network needs"
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 MOST = 200  # letters of a name
+log = logging.getLogger(__name__)
 
 
 def is_own(name: object) -> bool:
@@ -60,7 +62,7 @@ def own_network(name: str) -> Callable[..., nn.Module]:
     place, _, called = name.partition(":")
     try:
         factory = getattr(import_module(place), called, None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that reads the command line leaves
         if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
             raise UserError(
                 f"{name} is a network of no module here ({first_line(error)}): name the folder that holds it in "
@@ -73,7 +75,7 @@ def own_network(name: str) -> Callable[..., nn.Module]:
     def make(num_classes: int, **options: Any) -> nn.Module:
         try:
             network = factory(num_classes=num_classes, **options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             given = ", ".join(
                 f"{key}={value}" for key, value in {"num_classes": num_classes, **options}.items()
             )
@@ -119,8 +121,17 @@ def expect_features(name: str, network: Any, frames: int, size: int) -> None:
             f"{name} has features of {came} for a clip of {frames} frames of {size} x {size} pixels, expected (1, "
             f"{network.num_features}, T', h, w), as num_features says; {PAGE}"
         )
+    for side, cells, stride, first in zip(
+        ("height", "width"), shape[3:], network.cells.stride[1:], network.cells.offset[1:], strict=True
+    ):
+        last = first + stride * (cells - 1)
+        if abs((first + last) / 2 - (size - 1) / 2) > stride:
+            log.warning(
+                f"{name} says by its cells that the {cells} of its {side} are centred on pixels {first:g} to {last:g} "
+                f"of {size}: unless that is so, the zoom looks beside the action; {PAGE}"
+            )
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """An error of somebody else's code, with its kind: there is no traceback beside it."""
     return f"{type(error).__name__}: {first_line(error)}"
