@@ -35,7 +35,16 @@ from peakzoom.utils.errors import UserError
 from peakzoom.video.views import Preprocess
 
 CLASSES = {"kinetics400": 400, "ssv2": 174, "imagenet": 0}
-LARGE = ("mae_b", "mae_l", "timesformer", "vivit", "vjepa2_l")
+LARGE = ("mae_b", "timesformer", "vivit", "vjepa2_l")
+HUGE = "mae_l"  # of 1.2 GB, whose layers are those of mae_b, wider and more of them
+
+
+def marks_of(name: str) -> list[pytest.MarkDecorator]:
+    """By how large an entry's file is."""
+    if name.endswith(HUGE):
+        return [pytest.mark.slow, pytest.mark.rare]
+    return [pytest.mark.slow] if name.endswith(LARGE) else []
+
 
 # The table -----------------------------------------------------------------------------------------------------------
 
@@ -84,7 +93,7 @@ def test_the_page_says_what_a_view_of_each_start_costs() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n.endswith(LARGE) else ()) for n in TABLES],
+    [pytest.param(name, marks=marks_of(name)) for name in TABLES],
 )
 def test_every_file_loads_whole(table: Server, name: str) -> None:
     """Each tensor of the network has the value that one tensor of the file has, and no two have the same."""
