@@ -562,6 +562,24 @@ def test_one_attention_per_clip(training: bool) -> None:
         assert torch.equal(maps, maps[:, :1].expand_as(maps))
 
 
+@pytest.mark.parametrize(
+    "branches", [tuple(BRANCHES[:3][at]) for at in (slice(1), slice(2), slice(1, 2), slice(3))], ids="+".join
+)
+def test_what_enlarges_nothing_has_a_response_per_frame(branches: tuple[str, ...]) -> None:
+    """An average over time marks where a person who goes through the picture was in another frame."""
+    clips = video(2)
+    with torch.no_grad():
+        by_frame, by_clip = (
+            model.respond(model.backbone.features(clips), clips.shape[2], clips.shape[3:])
+            for model in (build(attention_per=per, branches=branches) for per in ("frame", "clip"))
+        )
+    assert not torch.equal(by_frame[0], by_frame[0][:, :1].expand_as(by_frame[0]))
+    if branches == ("original",):
+        assert all(map(torch.equal, by_clip, by_frame))
+    else:
+        assert all(torch.equal(each, each[:, :1].expand_as(each)) for each in by_clip)
+
+
 @pytest.mark.parametrize("source_size", [None, (120, 100), (150, 210)], ids=str)
 @pytest.mark.parametrize("drawn", [False, True])
 def test_one_attention_per_clip_is_an_attention_per_frame(

@@ -39,7 +39,7 @@ def respond_to(
         # sigmoid a class has no others.
         against = config.response == "evidence" and not model.multi_label
         response = maps[:, target] - (maps.mean(1) if against else 0)
-        clip = config.attention_per == "clip"
+        clip = config.averages
         placed = place_response(response, model.backbone.cells, frames, size, config.grid, average=clip)
         return model.find_peaks(placed)
 
@@ -59,7 +59,7 @@ def speaking_classes(model: PeakZoom, features: Tensor, frames: int, size: tuple
             shares = class_shares(maps, evidence_weights(scores))
         else:
             shares = class_shares(maps, gate_weights(scores, config.delta, config.top))
-        if config.attention_per == "clip":
+        if config.averages:
             over = _slices(model, features, frames).mean(0).to(shares)  # (T',), how much each slice counts
             never = shares.isinf().all(2, keepdim=True)
             shares = torch.einsum("bsthw,t->bshw", shares.nan_to_num(neginf=0.0), over)[:, :, None]

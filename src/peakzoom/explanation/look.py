@@ -150,7 +150,7 @@ def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None
     scores = frame_probabilities(model, first.features, frames)
     # A further peak's response is lowered, below what is around it.
     further = peaks & ~find_peaks(responses)
-    only = slice(1) if model.config.attention_per == "clip" else slice(None)
+    only = slice(1) if model.config.averages else slice(None)
     responses, peaks, labels, further = (each[0, only].cpu() for each in (responses, peaks, labels, further))
     return ClipEvidence(
         start,

@@ -107,7 +107,7 @@ class InferenceNetwork(nn.Module):
     def zoom(self, first: FirstPass) -> Tensor:
         """What lies between the passes: the zoomed videos (N B, 3, T, H, W), one branch after the other."""
         model, config = self.model, self.model.config
-        slices, average = model.slice_responses(first.features), config.attention_per == "clip"
+        slices, average = model.slice_responses(first.features), config.averages
         where = model.backbone.cells, self.preprocess.frames, first.size, config.grid
         placed = place_response(slices, *where, step=self.step, average=average)
         return model.zoom(first.source, *model.find_peaks(placed), first.size)[2]

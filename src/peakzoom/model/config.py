@@ -82,7 +82,8 @@ class PeakZoomConfig:
         train_mode: how peaks are split in ``train()``: one of :data:`~peakzoom.model.attention.MODES`.
         eval_mode: how peaks are split in ``eval()``.
         attention_per: "frame" gives every frame a warp of its own (paper); "clip" averages the responses over time
-            first, so that all frames are enlarged alike and limbs do not wobble.
+            first, so that all frames are enlarged alike and limbs do not wobble. The original branch alone enlarges
+            nothing, and keeps a response per frame (:attr:`averages`).
         classes: S class names; the numbers from 0 when not given.
         preprocess: how clips were made (input size, frame stride, normalisation ...), for whoever loads the model; the
             network does not read it.
@@ -130,3 +131,12 @@ class PeakZoomConfig:
             raise UserError(
                 f"{counted(len(self.thresholds), 'threshold')} for {counted(self.num_classes, 'class')}"
             )
+
+    @property
+    def averages(self) -> bool:
+        """Whether one response, averaged over time, serves all frames of a clip.
+
+        It marks a person who goes through the picture in few of the frames (docs/results.md), so it does only where
+        frames are enlarged.
+        """
+        return self.attention_per == "clip" and self.branches != BRANCHES[:1]

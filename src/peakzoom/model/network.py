@@ -203,7 +203,7 @@ class PeakZoom(nn.Module, Pretrained):
             (B, T, g, g) float and (B, T, g, g) bool.
         """
         with exact(features):
-            slices, average = self.slice_responses(features), self.config.attention_per == "clip"
+            slices, average = self.slice_responses(features), self.config.averages
             where = self.backbone.cells, frames, size, self.config.grid
             placed = place_response(slices, *where, average=average)
             responses, peaks = self.find_peaks(placed)
@@ -252,7 +252,7 @@ class PeakZoom(nn.Module, Pretrained):
         config, like = self.config, self.backbone.fc.weight
         if not self.training or config.train_mode != "sample" or not self.zooms:
             return None
-        shape = (clips, frames if config.attention_per == "frame" else 1, config.grid, config.grid)
+        shape = (clips, 1 if config.averages else frames, config.grid, config.grid)
         return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
 
     def zoom(
@@ -278,7 +278,7 @@ class PeakZoom(nn.Module, Pretrained):
         """
         batch, frames = source.shape[0], source.shape[2]
         mode = self.config.train_mode if self.training else self.config.eval_mode
-        clip = self.config.attention_per == "clip"
+        clip = self.config.averages
         if clip:  # one map and one warp for all frames: T frames are 3 T channels of one image
             responses, peaks, phi = responses[:, :1], peaks[:, :1], None if phi is None else phi[:, :1]
         images = source.flatten(1, 2) if clip else source.transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,146 @@
+r"""Do class maps follow a person who goes through the picture? On the test videos of a run, filmed by a camera at rest.
+
+What moves is what differs from the median frame of the video; its box, with half a feature cell around it, is where the
+highest place of a map should lie. Maps per frame are compared with their mean over the clip, which serves all frames
+where a recipe has ``attention_per=clip``, with the evidence of each layer (LayerCAM: Jiang et al., IEEE TIP 2021), and
+with a random place, whose chance is the box's share of the input.
+
+    peakzoom train WEIZMANN/clips.csv --out people --steps tcnn --test-groups daria,eli,ira,lyova,shahar \
+        --val-fraction 0
+    python benchmarks/moving.py people --moving run,walk,skip,side,jump
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from peakzoom.data.entries import Entry
+from peakzoom.data.runs import run_videos
+from peakzoom.evaluation.stats import bootstrap_interval
+from peakzoom.inference.recognizer import Recognizer, load
+from peakzoom.model import PeakZoom
+from peakzoom.video.decode import decode
+from peakzoom.video.sampling import Views, decode_views
+from peakzoom.video.views import to_input
+
+DIFFERS = 18  # of 255, mean over the colours
+LEAST = 40 / 96**2  # of the input: no person otherwise
+Maps = dict[str, Tensor]
+
+
+def layer_outputs(model: PeakZoom, stack: ExitStack) -> dict[str, Tensor]:
+    """What the stem's and blocks' last pass gave, filled while the model runs."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, _given, output: found.__setitem__(name, output)
+
+    parts: Any = model.backbone
+    for name, part in {
+        "stem": parts.stem,
+        **{f"block {n}": each for n, each in enumerate(parts.blocks)},
+    }.items():
+        stack.callback(part.register_forward_hook(keep(name)).remove)
+    return found
+
+
+def maps_of(model: PeakZoom, video: Tensor) -> Maps:
+    """Maps (T, H, W) of a clip, each by its name, that are high where the predicted class has its evidence."""
+    with ExitStack() as stack, torch.enable_grad():
+        layers = layer_outputs(model, stack)
+        features = model.backbone.features(video)
+        _, slices = model.class_maps(features)
+        scores = slices.mean(2)[0]
+        evidence = scores.max() - scores.mean()  # the mean says nothing of one class against the others
+        gradients = torch.autograd.grad(evidence, list(layers.values()))
+    responses = model.slice_responses(features.detach())
+    found = {"per frame": responses[0], "mean of the clip": responses.mean(1)}
+    for (name, output), gradient in zip(layers.items(), gradients, strict=True):
+        found[f"LayerCAM, {name}"] = (gradient.clamp(min=0) * output).sum(1)[0]
+    size = video.shape[2:]
+    return {
+        name: F.interpolate(
+            each.detach()[None, None].float(), size=size, mode="trilinear", align_corners=False
+        )[0, 0]
+        for name, each in found.items()
+    }
+
+
+def boxes(
+    file: Path, recognizer: Recognizer, corner: tuple[int, int], clip: Any
+) -> dict[int, tuple[int, ...]]:
+    """Top, bottom, left, right of what moves, in pixels of the input, of the frames of a clip that show it."""
+    pre = recognizer.preprocess
+    side, (top, left) = pre.source_size, corner
+    frames = decode(file, None, pre.test_size).frames[..., top : top + side, left : left + side]
+    frames = F.avg_pool2d(frames.float(), pre.zoom_source)
+    background = frames.median(0).values
+    differs = ((frames[torch.from_numpy(clip)] - background).abs().mean(1) > DIFFERS).float()
+    moves = F.avg_pool2d(differs[:, None], 3, 1, 1)[:, 0] > 0.5  # single pixels are noise
+    found = {}
+    for number, each in enumerate(moves):
+        if each.float().mean() >= LEAST:
+            down, across = each.nonzero(as_tuple=True)
+            found[number] = tuple(int(v) for v in (down.min(), down.max(), across.min(), across.max()))
+    return found
+
+
+def looked_at(recognizer: Recognizer, entry: Entry) -> dict[str, list[float]]:
+    """Of each frame of the middle clip of a video: 1 where a map's highest place lies in the box."""
+    decoded = decode_views(entry.path, recognizer.preprocess, Views(clips=1, crops=1))
+    video, _ = to_input(decoded.view(0), recognizer.preprocess)
+    size = recognizer.preprocess.size
+    slack = recognizer.model.backbone.cells.stride[1] / 2
+    hits: dict[str, list[float]] = defaultdict(list)
+    maps = maps_of(recognizer.model, video)
+    for frame, (top, bottom, left, right) in boxes(
+        entry.path, recognizer, decoded.offsets[0], decoded.clips[0]
+    ).items():
+        for name, each in maps.items():
+            row, column = divmod(int(each[frame].argmax()), size)
+            inside = top - slack <= row <= bottom + slack and left - slack <= column <= right + slack
+            hits[name].append(float(inside))
+        hits["a random place"].append(
+            min(1.0, (bottom - top + 2 * slack) / size) * min(1.0, (right - left + 2 * slack) / size)
+        )
+    return hits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--moving", default="", help="classes of people who go through the picture")
+    asked = parser.parse_args()
+    recognizer = load(asked.run, "cpu")
+    moving = set(filter(None, asked.moving.split(",")))
+    hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[str, list[str]] = defaultdict(list)
+    for entry in run_videos(asked.run).entries:
+        if entry.split != "test":
+            continue
+        kind = "go through the picture" if entry.named(recognizer.classes) in moving else "stay"
+        seen = looked_at(recognizer, entry)
+        for name, values in seen.items():
+            hits[kind][name] += values
+        groups[kind] += [str(entry.group)] * len(seen["a random place"])
+    for kind, found in hits.items():
+        print(f"\n| {kind}: {len(groups[kind])} frames | highest place on the person |\n|---|---|")
+        for name, values in found.items():
+            low, high = bootstrap_interval(np.array(values), groups[kind])
+            print(f"| {name} | {100 * np.mean(values):.1f} ({100 * low:.0f} to {100 * high:.0f}) |")
+
+
+if __name__ == "__main__":
+    main()
