@@ -147,7 +147,7 @@ def test_every_product_learns_and_is_in_what_is_saved(name: str, caplog: pytest.
     assert found == {"stem", *(f"body.{each}" for each in wanted)}
     said = "\n".join(caplog.messages)
     assert sum(f"body.{each}" in said for each in left) == min(len(left), lora.NAMED)
-    assert sum(int(message.split()[2]) for message in caplog.messages) == len(left), said
+    assert sum(int(message.split()[3]) for message in caplog.messages) == len(left), said
     video = torch.randn(2, 3, 4, SIZE, SIZE)
     before = without_lora(model).eval()(video).fused
     learn(model, video)
@@ -194,7 +194,9 @@ def test_a_layer_that_is_passed_by_is_named(caplog: pytest.LogCaptureFixture) ->
     for _ in range(2):
         training.on_after_backward()
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("--lora: 1 layer of Own will learn nothing (body.read): no gradient")
+    assert caplog.messages[0].startswith(
+        "--lora: 1 layer of Own will learn nothing (body.read), as no gradient"
+    )
     backbone = Own(PassesBy())
     backbone.read_weights = r"\.read$"  # type: ignore[assignment]
     model = PeakZoom(backbone, 3, branches=("original",), dropout=0.0)

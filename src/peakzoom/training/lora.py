@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 KINDS = (nn.Linear, nn.Conv2d, nn.Conv3d)
 NAMED = 3  # layers in a line of the log
 # Why a layer is left as it is.
-ITSELF = "the network multiplies by their weights itself, so a product beside them would learn nothing"
-SHARED = "their weights are shared, or computed from others, so there is no place to add a product to"
-ODD = "they are convolutions of channels by themselves, with gaps, or beyond whose border are no zeros"
+ITSELF = "the network multiplies by such weights itself, and a product beside them would learn nothing"
+SHARED = "weights that are shared, or computed from others, are no place to add a product to"
+ODD = "no convolution of channels by themselves, with gaps or with another border than zeros is adapted"
 
 
 def expect_lora() -> None:
@@ -48,8 +48,7 @@ def add_lora(model: PeakZoom, rank: int) -> None:
     layers = _layers(model)
     for reason, names in layers.left.items():
         log.info(
-            f"--lora leaves {counted(len(names), 'layer')} of {model.backbone_name} as they are "
-            f"({_some(names)}): {reason}"
+            f"--lora leaves out {counted(len(names), 'layer')} of {model.backbone_name} ({_some(names)}): {reason}"
         )
     # Whole names: in a list, peft would take each for the end of longer ones, too.
     wanted = "|".join(map(re.escape, layers.adapted))
@@ -82,9 +81,9 @@ def log_passed_by(model: PeakZoom) -> None:
     """Log the layers of :func:`passed_by`, and the way out."""
     if names := passed_by(model):
         log.warning(
-            f"--lora: {counted(len(names), 'layer')} of {model.backbone_name} will learn nothing ({_some(names)}): no "
-            "gradient reaches their products; if the network multiplies by their weights itself, give it an attribute "
-            "read_weights, a regular expression that finds their names"
+            f"--lora: {counted(len(names), 'layer')} of {model.backbone_name} will learn nothing ({_some(names)}), as "
+            "no gradient gets there; if the network multiplies by such weights itself, give it an attribute "
+            "read_weights, a regular expression that finds the names of these layers"
         )
 
 
