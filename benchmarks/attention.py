@@ -23,19 +23,21 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from peakzoom.data.runs import run_videos
+from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import PeakZoom, top_k_entropy
 from peakzoom.model.load import find_model, read_model
 from peakzoom.training.start import start_from
 from peakzoom.video.sampling import Views, decode_views
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {  # settings of the network
     "gate": {"response": "gate", "erase": 0.0},
     "evidence": {"response": "evidence", "erase": 0.0},
     "evidence, erase": {"response": "evidence", "erase": 0.15},
@@ -76,6 +78,7 @@ def test(run: Path, form: str, source: int, clips: int) -> tuple[dict[str, list[
     """Right or not and NLL of each answer, the share of sure slices, peaks a frame."""
     model = three_branches(run, form, source)
     recognizer = Recognizer.of(model, "cpu")
+    assert isinstance(recognizer.engine, TorchEngine)
     model = recognizer.engine.network.model  # the rewritten copy, which predicts
     sure: list[float] = []
     peaks: list[float] = []

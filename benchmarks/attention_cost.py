@@ -14,6 +14,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from timing import cell, in_turn, named, rounds_and_device, show, wait
@@ -31,7 +32,7 @@ from peakzoom.video.views import Preprocess
 GRID, PADDING, FWHM = 31, 30, 13.0
 MANY = 50  # runs of the fast way a turn, so that it lasts as long as the slow one
 READING = 4  # multiply-adds of one bilinear reading, which the counter does not see
-CASES = (  # backbone, size, settings
+CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (  # backbone, size, settings
     ("tcnn", 224, {}),
     ("tcnn", 224, {"attention_per": "clip", "response": "evidence", "erase": 0.15}),
     ("tcnn_xs", 96, {"attention_per": "clip", "response": "evidence", "erase": 0.15}),
@@ -48,9 +49,9 @@ def timed(network: InferenceNetwork, clip: Tensor, rounds: int) -> dict[str, lis
         wait(clip.device)
         marks.append(time.perf_counter())
 
-    def marked(seen: FirstPass) -> Tensor:
+    def marked(first: FirstPass) -> Tensor:
         mark()
-        zoomed = zoom(seen)
+        zoomed = zoom(first)
         mark()
         return zoomed
 
@@ -71,7 +72,7 @@ def shares(rounds: int, device: torch.device) -> Iterator[str]:
     for backbone, size, settings in CASES:
         torch.manual_seed(0)
         pre = Preprocess(size=size, canvas=(size, size))
-        model = PeakZoom(backbone, 101, preprocess=pre.to_dict(), **settings).eval()  # type: ignore[arg-type]
+        model = PeakZoom(backbone, 101, preprocess=pre.to_dict(), **settings).eval()
         network = InferenceNetwork(model.to(device))
         for number in (1, 30) if device.type == "cuda" else (1,):
             shape = (number, pre.frames, 3, size, size)

@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 import av
 import numpy as np
 import torch
+from av.video.stream import VideoStream
 from tiny import longer, made
 
 from peakzoom.apps.watch.options import WatchOptions
@@ -145,6 +146,7 @@ def _write(
     draw = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height = width, height
         stream.pix_fmt = pixels or ("bgr0" if codec == "ffv1" else "yuv420p")
         for _ in range(frames):
@@ -206,7 +208,7 @@ def watched(model: Recognizer, good: Sequence[Path], files: Sequence[Path], _: P
             [each.reason for each in records if isinstance(each, SourceProblem)],
         )
 
-    wanted, _ = windows(good[0])
+    wanted = windows(good[0])[0]
     found = Counter[str]()
     for file in files:
         try:

@@ -161,7 +161,8 @@ def main() -> None:
     parser.add_argument("--loss", type=float, default=0.2)
     asked = parser.parse_args()
     if asked.evaluations and asked.run:
-        show(HEADER, two(asked.run, *asked.evaluations, asked.loss))
+        chosen_on, tried_on = asked.evaluations
+        show(HEADER, two(asked.run, chosen_on, tried_on, asked.loss))
     elif asked.halves and asked.run:
         show(HALVES_HEADER, halves(asked.run, asked.halves, asked.loss))
     elif asked.study and asked.row:

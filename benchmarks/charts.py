@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from blocks import Row, number
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from peakzoom.display.figures import BRANCH_COLOURS, INK, MUTED
 
@@ -29,8 +30,8 @@ GROWN = {  # what grows: its name, colour, mark, and where its name stands besid
 
 def card(height: float) -> tuple[Figure, Axes]:
     """An empty chart."""
-    figure = Figure(figsize=(5.6, height), layout="constrained", facecolor=CARD, edgecolor=FRAME, linewidth=2)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]  # inches to the frame
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)  # inches to the frame
+    figure = Figure(figsize=(5.6, height), layout=layout, facecolor=CARD, edgecolor=FRAME, linewidth=2)
     axis = figure.subplots()
     axis.set_facecolor(CARD)
     axis.tick_params(labelsize=SIZE, colors=INK)

@@ -89,14 +89,17 @@ class Camera:
             av.open(pipe, "w", format="mpegts") as out,
             av.open(str(self.file)) as source,
         ):
-            stream = out.add_stream_from_template(source.streams.video[0])
-            length = float(source.streams.video[0].duration * source.streams.video[0].time_base)
+            video = source.streams.video[0]
+            stream = out.add_stream_from_template(video)
+            assert video.duration is not None and video.time_base is not None
+            length = float(video.duration * video.time_base)
             rounds = 0
             while True:
                 source.seek(0)
                 for packet in source.demux(video=0):
                     if packet.dts is None:
                         continue
+                    assert packet.pts is not None
                     shift = round(rounds * length / packet.time_base)
                     at = float((packet.dts + shift) * packet.time_base)
                     while first + at > self.now:

@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import huggingface_hub.constants
 import numpy as np
@@ -124,11 +125,11 @@ def alone(name: str, clips: Path, work: Path) -> dict[str, Any]:
     with Server() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         write_table(server, folder / "weights", file_of, (name,))
-        public.FOLDER = folder / "weights"
-        public.public_weights.cache_clear()
-        public.public_weights()[name].file()
-        server.files.clear()  # they are in the cache now, and no part of what an entry takes
-        row = walk(name, clips, folder / "run")
+        with mock.patch.object(public, "FOLDER", folder / "weights"):
+            public.public_weights.cache_clear()
+            public.public_weights()[name].file()
+            server.files.clear()  # they are in the cache now, and no part of what an entry takes
+            row = walk(name, clips, folder / "run")
         server.shutdown()
     shutil.rmtree(folder)
     return row

@@ -38,7 +38,12 @@ def rows(study: Path, row: str, protocol: Views) -> Iterator[str]:
     for drop in pooled.drops:
         by_video[drop.path].append(drop)
     over_seeds = [
-        replace(same[0], **{key: float(np.mean([getattr(each, key) for each in same])) for key in KINDS})
+        replace(
+            same[0],
+            attended=float(np.mean([each.attended for each in same])),
+            random=float(np.mean([each.random for each in same])),
+            centre=float(np.mean([each.centre for each in same])),
+        )
         for same in by_video.values()
     ]
     for kind in KINDS[1:]:

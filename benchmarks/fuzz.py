@@ -74,6 +74,7 @@ def kept(folder: Path) -> Kept:
         path = folder / f"seed.{suffix}"
         with av.open(str(path), "w") as container:
             stream = container.add_stream(codec, rate=25)
+            assert isinstance(stream, VideoStream)
             stream.width = stream.height = 32
             stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
             for _ in range(8):

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -103,7 +103,7 @@ def apart(case: Case, rounds: int) -> dict[str, list[float]]:
 def rows(rounds: int) -> Iterator[str]:
     """Lines of the table."""
     for what, values in SWEEPS.items():
-        found = [apart(replace(MIDDLE, **{what: value}), rounds) for value in values]
+        found = [apart(Case(**{**asdict(MIDDLE), what: value}), rounds) for value in values]
         times = [statistics.median(each["ms"]) for each in found]
         sizes = [float(value) ** (2 if what == "size" else 1) for value in values]
         exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])

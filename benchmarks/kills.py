@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from timing import machine
 from tiny import longer, made, render
@@ -39,7 +40,6 @@ from peakzoom.data.datasets import open_data
 from peakzoom.data.entries import VideoSet
 from peakzoom.training.options import Options
 from peakzoom.training.train import train
-from peakzoom.utils import durable
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.journal import whole_lines
 
@@ -107,8 +107,7 @@ def writes(data: VideoSet, folder: Path, count: int) -> tuple[int, int, int]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(handle)
 
-    durable.os.fsync = failing
-    try:
+    with mock.patch.object(os, "fsync", failing):
         go_on(data, folder / "whole")
         every, expected = calls, made(folder / "whole")
         otherwise = damaged = 0
@@ -127,8 +126,6 @@ def writes(data: VideoSet, folder: Path, count: int) -> tuple[int, int, int]:
             damaged += sum("is damaged" in line for line in said)
             otherwise += made(folder / "run") != expected
             shutil.rmtree(folder / "run")
-    finally:
-        durable.os.fsync = fsync
     return len(places), otherwise, damaged
 
 

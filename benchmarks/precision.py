@@ -84,9 +84,9 @@ def rows(precision: str, study: Path, row: str, protocol: Views) -> Iterator[str
                 continue
             summed = np.zeros((2, len(whole.classes)))
             for views in decode_views(entry.path, whole.preprocess, protocol).batches():
-                found = [engine(views)["fused"] for engine in (whole, lower)]
-                apart[seed] = max(apart[seed], float((found[0] - found[1]).abs().max()))
-                summed += torch.stack(found).softmax(2).double().sum(1).numpy()
+                logits = [engine(views)["fused"] for engine in (whole, lower)]
+                apart[seed] = max(apart[seed], float((logits[0] - logits[1]).abs().max()))
+                summed += torch.stack(logits).softmax(2).double().sum(1).numpy()
             answers[seed].append((entry.label, int(summed[0].argmax()), int(summed[1].argmax())))
         assert views is not None
         for name, times in in_turn(

@@ -56,7 +56,7 @@ class Bench:
 
     def network(self, reading: str, motion: bool, classes: int = len(CLASSES)) -> TCNN:
         made = READINGS[reading](classes, width=self.asked.width, dropout=self.asked.dropout, motion=motion)
-        return made.to(self.device, memory_format=torch.channels_last_3d)
+        return made.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # the stubs lack it
 
     def training(self, reading: str, motion: bool, steps: int, seed: int, mode: str) -> OfVariant:
         torch.manual_seed(seed)

@@ -147,7 +147,7 @@ def helps(folder: Path) -> None:
 
     folder.mkdir()
     root: Any = get_command(app)
-    paths = [[]]
+    paths: list[list[str]] = [[]]
     while paths:
         path = paths.pop()
         command = root

@@ -143,10 +143,10 @@ def native() -> list[str]:
             f"{100 * right.mean():.1f}% ({100 * low:.1f} to {100 * high:.1f}; {nats.mean():.3f} nats, {spent:.0f} ms)"
         )
     points, nats_less, groups, _ = differences(found[1], found[0])
-    right, less = paired_test(points, groups), paired_test(nats_less, groups)
+    more, less = paired_test(points, groups), paired_test(nats_less, groups)
     return [
-        f"Read from the input {said_of[0]}, from native frames {said_of[1]}: {right.difference:+.1f} points "
-        f"({right.interval[0]:+.1f} to {right.interval[1]:+.1f}, {said(right.p)}), {less.difference:.3f} nats less "
+        f"Read from the input {said_of[0]}, from native frames {said_of[1]}: {more.difference:+.1f} points "
+        f"({more.interval[0]:+.1f} to {more.interval[1]:+.1f}, {said(more.p)}), {less.difference:.3f} nats less "
         f"({less.interval[0]:.3f} to {less.interval[1]:.3f}, {said(less.p)})."
     ]
 

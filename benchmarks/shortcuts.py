@@ -25,7 +25,8 @@ from peakzoom.evaluation.stats import bootstrap_interval
 
 def floors(data: VideoSet, glimpses: dict[Path, Glimpse]) -> dict[str, tuple[float, tuple[float, float]]]:
     """Accuracy of each shortcut over all folds, and its interval by groups, in percent."""
-    right, tested = defaultdict(list), []
+    right: dict[str, list[bool]] = defaultdict(list)
+    tested: list[str | None] = []
     for out in groups_apart(str(entry.group) for entry in data.entries):
         divided = [replace(each, split="test" if each.group in out else "train") for each in data.entries]
         found = find_shortcuts(replace(data, entries=divided), glimpses)

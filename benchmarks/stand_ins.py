@@ -31,6 +31,7 @@ from published import (
 
 from peakzoom.model import public
 from peakzoom.model.backbones import TORCHVISION
+from peakzoom.model.starts import FOLDER
 
 
 def torchvision_table(network: str) -> Shapes:
@@ -108,7 +109,7 @@ def write_table(
         names: of the entries.
     """
     folder.mkdir()
-    text, torchvision = (public.FOLDER / "public.toml").read_text("utf-8"), has_torchvision()
+    text, torchvision = (FOLDER / "public.toml").read_text("utf-8"), has_torchvision()
     for name in names:
         entry = public.public_weights()[name]
         path = "/" + entry.address.split("://")[1].replace(".safetensors", ".bin")  # which can have few bytes
@@ -120,7 +121,7 @@ def write_table(
             digits = hashlib.sha256(server.files[path]).hexdigest()[:8]
             text = text.replace(f'"{entry.digits}"', f'"{digits}"')
     (folder / "public.toml").write_text(text, "utf-8")
-    for classes in public.FOLDER.glob("*.txt"):
+    for classes in FOLDER.glob("*.txt"):
         shutil.copy(classes, folder)
 
 

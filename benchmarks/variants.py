@@ -9,7 +9,7 @@ classifier, and the same maps are looked at.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ class Variant:
 
 def parse(name: str) -> Variant:
     """From its name; "today" changes nothing."""
-    kinds = {field.name: type(field.default) for field in fields(Variant)}
+    kinds = {key: type(value) for key, value in asdict(Variant()).items()}
     if name == "today":
         return Variant()
     pairs = (part.split("=", 1) for part in name.split(","))
@@ -123,7 +123,7 @@ class Wide(nn.Module):
         super().__init__()
         full = tcnn_xs(1, width=RECIPE.width, max_stride=16)
         self.near, self.far = local.blocks[shared:], full.blocks[shared:]
-        local.blocks = local.blocks[:shared]
+        local.blocks = nn.Sequential(*list(local.blocks)[:shared])
         self.trunk, self.forget = local, forget
         self.cells: CellGeometry = local.cells
         self.motion = local.motion
@@ -178,9 +178,12 @@ def unweighed(variant: Variant, classes: int) -> Any:
             block.conv2 = ConvBN(channels, channels, dilation=dilation)
     if variant.padding == "replicate":
         for module in net.modules():
-            if isinstance(module, nn.Conv3d) and any(module.padding):
+            if not isinstance(module, nn.Conv3d):
+                continue
+            padding = module.padding
+            if isinstance(padding, tuple) and any(padding):
                 module.padding_mode = "replicate"
-                module._reversed_padding_repeated_twice = [p for p in module.padding[::-1] for _ in (0, 1)]
+                module._reversed_padding_repeated_twice = [p for p in padding[::-1] for _ in (0, 1)]
     if variant.context == "se":
         gated = [nn.Sequential(block, Gate(block.conv2[0].out_channels)) for block in blocks]
         net.blocks = nn.Sequential(*gated)

@@ -30,17 +30,21 @@ def loop(clip: Path, seconds: float, out: Path) -> Path:
     with av.open(str(clip)) as source, av.open(str(out), "w") as target:
         stream = source.streams.video[0]
         copy = target.add_stream_from_template(stream)
-        packets = [packet for packet in source.demux(stream) if packet.dts is not None]
-        base = stream.time_base or 0
-        parts = [(bytes(packet), packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
+        parts: list[tuple[bytes, int, int, bool]] = []
+        for packet in source.demux(stream):
+            if packet.dts is not None:  # as of all but the last, which is empty
+                assert packet.pts is not None
+                parts.append((bytes(packet), packet.pts, packet.dts, packet.is_keyframe))
+        base = stream.time_base
+        assert base is not None
         step = (parts[-1][2] - parts[0][2]) // (len(parts) - 1)
         length = parts[-1][2] - parts[0][2] + step
         for turn in range(math.ceil(seconds / float(length * base))):
             for data, pts, dts, key in parts:
-                packet = av.Packet(data)
-                packet.pts, packet.dts, packet.time_base = pts + turn * length, dts + turn * length, base
-                packet.is_keyframe, packet.stream = key, copy
-                target.mux(packet)
+                again = av.Packet(data)
+                again.pts, again.dts, again.time_base = pts + turn * length, dts + turn * length, base
+                again.is_keyframe, again.stream = key, copy
+                target.mux(again)
     return out
 
 

@@ -17,6 +17,7 @@ from peakzoom.model import PeakZoom
 from peakzoom.model.network import PeakZoomOutput
 from peakzoom.training.batch_augment import BatchChanges, Mixed
 from peakzoom.training.distributed import SharedDropout, Slice, Together
+from peakzoom.training.lora import log_passed_by
 from peakzoom.training.optimizer import make_optimizer, schedule
 from peakzoom.training.recipes import Recipe, StageSettings
 from peakzoom.training.seen import SeenVideos, precisions
@@ -48,6 +49,7 @@ class Training(L.LightningModule):
         self.sums: dict[str, list[Any]] = {}  # of an epoch so far: [sum over the clips, clips]
         self.seen = {part: SeenVideos() for part in ("train", "val")}  # of several labels a video
         self._finite: Tensor = torch.tensor(True)
+        self._went_back = False
 
     def on_fit_start(self) -> None:
         self.together = Together(self.trainer.world_size)
@@ -103,6 +105,11 @@ class Training(L.LightningModule):
         if self.device.type == "cpu" or self.global_step % CHECK_EVERY == 0:
             self._check_finite()
         return loss * self._weight_in_step(batch_idx)
+
+    def on_after_backward(self) -> None:
+        if self.recipe.lora and not self._went_back:
+            log_passed_by(self.model)
+        self._went_back = True
 
     def _weight_in_step(self, batch_idx: int) -> float:
         """What a batch counts beside Lightning's 1 / accumulate: the last step of an epoch may have fewer batches."""

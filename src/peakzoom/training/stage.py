@@ -121,9 +121,9 @@ def build_stage(
         set_start(model, options, before, recipe.preprocess)
     if recipe.checkpoint:
         checkpoint_gradients(model)
-    if recipe.stochastic_depth and recipe.lora:
-        log.info("stochastic_depth plays no part: the network of --lora is run as in a prediction")
-    elif recipe.stochastic_depth and not recipe.frozen_views:
+    if recipe.lora or recipe.frozen_views:
+        _note_idle(recipe, stage.settings)
+    elif recipe.stochastic_depth:
         leave_out_blocks(model, recipe.stochastic_depth)
     if recipe.lora:
         add_lora(model, recipe.lora)
@@ -132,6 +132,15 @@ def build_stage(
     if kind is None:
         kind = FeatureTraining if _needs_features_alone(recipe, model.zooms) else Training
     return kind(model, recipe, stage.settings, options.seed, weight)
+
+
+def _note_idle(recipe: Recipe, settings: StageSettings) -> None:
+    """Log what a stage asks for in vain, as its network keeps its weights."""
+    option = "--lora" if recipe.lora else "--freeze"
+    if recipe.stochastic_depth:
+        log.info(f"stochastic_depth plays no part: the network of {option} is run as in a prediction")
+    if settings.layer_decay < 1:
+        log.info(f"layer_decay plays no part: all that {option} trains has one learning rate")
 
 
 def _needs_features_alone(recipe: Recipe, zooms: bool) -> bool:
