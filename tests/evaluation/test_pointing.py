@@ -19,6 +19,7 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.model import CellGeometry, PeakZoom
 from peakzoom.utils.durable import write_csv
 from peakzoom.utils.errors import UserError
+from peakzoom.video.clips import even_clips
 from peakzoom.video.decode import decode
 from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.scan import scan
@@ -233,6 +234,41 @@ def test_frames_without_a_place_are_as_if_not_named(tmp_path: Path) -> None:
     assert [each.frame for each in found.frames] == [SHOWN] and found.unseen == 0
     with pytest.raises(UserError, match="shows a known place"):
         pointed(recognizer(), file, {SHOWN: []}, views)
+
+
+def test_a_marked_frame_that_no_clip_has_is_looked_at_and_each_counts_once(tmp_path: Path) -> None:
+    """One frame that two of three clips have, and in another video one that lies between the frames of every clip."""
+    files = [write_squares(tmp_path / f"{name}.mov", moving) for name in ("often", "between")]
+    pre = Preprocess(32, 4, stride=2, canvas=(32, 40), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    network = PeakZoom(Colours(32), 3, classes=NAMES, preprocess=pre.to_dict(), response="evidence")
+    network.start_heads_from_original()
+    model, views = Recognizer.of(network, "cpu"), Views(clips=3, crops=1)
+    count = len(decode(files[0]).frames)
+    taken = even_clips(count, 4, 2, 3)
+    numbers, times = np.unique(taken, return_counts=True)
+    often = int(numbers[times.argmax()])
+    between = min(set(range(count)) - set(taken.flatten().tolist()))
+    entries = [Entry(file, 0, "test") for file in files]
+    marked, elsewhere = [often, between], Place("hand", 60, 6, 1)
+    for hit in ((True, True), (True, False), (False, True)):
+        places = {
+            file: {number: by_pixels(file)[number] if right else [elsewhere]}
+            for file, number, right in zip(files, marked, hit, strict=True)
+        }
+        for workers in (0, 1):
+            found = measure_pointing(model, entries, places, views, workers=workers)
+            assert [each.frame for each in found.frames] == [often] * times.max() + [between]
+            *_, total = found.rows()
+            assert (total.frames, total.videos, found.unseen) == (2, 2, 0)
+            assert total.highest == sum(hit) / 2
+    beyond = measure_pointing(
+        model,
+        entries,
+        {files[0]: {often: places[files[0]][often], 999: []}, files[1]: {999: [elsewhere]}},
+        views,
+        workers=0,
+    )
+    assert {each.frame for each in beyond.frames} == {often} and beyond.unseen == 1
 
 
 def _first(file: Path) -> np.ndarray:

@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from peakzoom.utils.errors import UserError
-from peakzoom.video.clips import CLIP_RULES, clip_indices, clip_span, even_clips, random_clip, resample
+from peakzoom.video.clips import (
+    CLIP_RULES,
+    clip_indices,
+    clip_span,
+    clips_around,
+    even_clips,
+    random_clip,
+    resample,
+)
 
 LENGTHS = [1, 2, 3, 7, 15, 16, 17, 31, 46, 60, 61, 63, 64, 65, 91, 100, 127, 250, 299, 1801]
 GRID = [
@@ -246,3 +254,22 @@ def test_resample_rates():
 def test_timestamps_that_do_not_advance_have_no_rate():
     with pytest.raises(UserError, match="all 3 timestamps are equal"):
         resample(np.zeros(3), 30)
+
+
+@pytest.mark.parametrize("frames", [1, 4, 16])
+@pytest.mark.parametrize("stride", [1, 3, 6])
+def test_clips_around_frames(frames: int, stride: int) -> None:
+    """By trying every start: the one that has the frame nearest its middle, inside the video where one is."""
+    span = clip_span(frames, stride)
+    for n in {1, 2, span - 1, span, span + 1, 2 * span + 1} - {0}:
+        for frame, clip in zip(range(n), clips_around(np.arange(n), n, frames, stride), strict=True):
+            inside = [
+                (abs(place - frames // 2), start)
+                for start in range(max(n - span, -1) + 1)
+                for place in range(frames)
+                if start + stride * place == frame
+            ]
+            if inside:
+                assert clip.tolist() == [min(inside)[1] + stride * place for place in range(frames)]
+            else:
+                assert frame in clip and clip.min() >= 0 and clip.max() < n and len(clip) == frames

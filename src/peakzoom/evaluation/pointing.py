@@ -13,6 +13,7 @@ because a network cannot place its evidence more finely:
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ from peakzoom.inference.recognizer import Recognizer
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.utils.words import counted
-from peakzoom.video.sampling import DecodedViews, Region, Views, decode_ahead
+from peakzoom.video.guard import Guard
+from peakzoom.video.sampling import DecodedViews, Region, Views, decode_ahead, decode_views
 
 BEST = 3  # peaks that count as "one of the highest"
 
@@ -68,6 +70,8 @@ class PointedFrame:
 class PointingRow:
     """Means of :class:`PointedFrame` over some frames; enlargements are medians.
 
+    A frame that several views show counts once, as the mean of what they say.
+
     Attributes:
         name: a part, a class, or "all".
         interval: 95% of ``highest``, by bootstrap over groups, or over videos where groups are unknown; too narrow
@@ -94,7 +98,7 @@ class Pointing:
     """The frames of all videos.
 
     Attributes:
-        frames: those of the views that show a known place, its middle at least; a frame of two views comes twice.
+        frames: those of the views that show a known place, its middle at least; a frame of two views comes twice here.
         unseen: how many frames have a known place that no view shows, because no clip has the frame, or no crop the
             place.
         problems: videos that could not be decoded.
@@ -128,25 +132,25 @@ class Pointing:
 
 
 def _row(name: str, frames: Sequence[PointedFrame]) -> PointingRow:
-    def mean(key: str) -> float:
-        return float(np.mean([getattr(each, key) for each in frames]))
+    same: dict[tuple[str, int], list[PointedFrame]] = defaultdict(list)
+    for each in frames:
+        same[each.path, each.frame].append(each)
 
-    def median(key: str) -> float:
-        return float(np.median([getattr(each, key) for each in frames]))
+    def values(key: str) -> np.ndarray:
+        return np.array([np.mean([getattr(each, key) for each in views]) for views in same.values()])
 
     grouped = all(each.group for each in frames)
-    units = [each.group if grouped else each.path for each in frames]
-    hits = np.array([each.highest for each in frames])
+    units = [views[0].group if grouped else views[0].path for views in same.values()]
     return PointingRow(
         name,
-        len({each.path for each in frames}),
-        len(frames),
-        mean("highest"),
-        bootstrap_interval(hits, groups=units, resamples=RESAMPLES),
+        len({path for path, _ in same}),
+        len(same),
+        float(values("highest").mean()),
+        bootstrap_interval(values("highest"), groups=units, resamples=RESAMPLES),
         "groups" if grouped else "videos",
         len(set(units)),
-        *(mean(key) for key in ("best", "middle", "random")),
-        *(median(key) for key in ("discriminative", "complementary")),
+        *(float(values(key).mean()) for key in ("best", "middle", "random")),
+        *(float(np.median(values(key))) for key in ("discriminative", "complementary")),
     )
 
 
@@ -197,11 +201,17 @@ class PointingGame:
         if not self.entries:
             raise self._nothing()
         self._seen: dict[Path, tuple[list[PointedFrame], int] | Problem] = {}
+        self._between: set[Path] = set()
 
     @property
     def missing(self) -> list[Entry]:
         """The videos with places that it has not been shown."""
         return [entry for entry in self.entries if entry.path not in self._seen]
+
+    @property
+    def between(self) -> list[Entry]:
+        """The videos whose clips have no marked frame: all lie between those that the clips take, or beyond them."""
+        return [entry for entry in self.entries if entry.path in self._between]
 
     def look(self, entry: Entry, video: DecodedViews | DecodeError) -> None:
         """Play on a video's views; one without a place is passed over."""
@@ -210,6 +220,8 @@ class PointingGame:
         if isinstance(video, DecodeError):
             self._seen[entry.path] = Problem(str(entry.path), video.reason)
             return
+        if not np.isin(video.clips, list(here)).any():
+            self._between.add(entry.path)
         frames = _pointed(self.engine, entry, entry.named(self.recognizer.classes), video, here)
         self._seen[entry.path] = frames, len(here.keys() - {each.frame for each in frames})
 
@@ -231,11 +243,31 @@ class PointingGame:
 
 
 def play(game: PointingGame, views: Views, workers: int = 1, progress: bool | Progress = True) -> None:
-    """Decode the videos that a game has not been shown, and show it them."""
-    entries, pre = game.missing, game.recognizer.preprocess
+    """Decode the videos that a game has not been shown, and show it them.
+
+    A video of which the views have no marked frame, as where somebody marked only one, is shown in clips around these.
+    """
+    _show(game, game.missing, views, workers, progress)
+    _show(game, game.between, views, workers, progress, around=True)
+
+
+def _show(
+    game: PointingGame,
+    entries: Sequence[Entry],
+    views: Views,
+    workers: int,
+    progress: bool | Progress,
+    around: bool = False,
+) -> None:
     if not entries:
         return
-    decoded = decode_ahead([entry.path for entry in entries], pre, views, workers)
+    pre = game.recognizer.preprocess
+
+    def decode(guard: Guard | None, entry: Entry) -> DecodedViews:
+        marked = sorted(game.places[entry.path.resolve()]) if around else None
+        return decode_views(entry.path, pre, views, guard, around=marked)
+
+    decoded = decode_ahead(entries, pre, views, workers, decode=decode)
     with progress_bar(f"pointing in {counted(len(entries), 'video')}", progress) as report:
         for done, (entry, video) in enumerate(zip(entries, decoded, strict=True), start=1):
             game.look(entry, video)

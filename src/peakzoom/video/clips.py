@@ -90,6 +90,22 @@ def even_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
     return clip_indices(starts, n, frames, stride)
 
 
+def clips_around(wanted: np.ndarray, n: int, frames: int, stride: int) -> np.ndarray:
+    """A clip for each wanted frame that has it as near its middle as the video allows: int64 ``(wanted, frames)``.
+
+    Here frame 5 of 12, clips of 4 frames, stride 3, which begin at 2, since one that began at -1 does not exist::
+
+        frame    0 1 2 3 4 5 6 7 8 9 10 11
+        clip         0     1     2       3
+
+    A clip goes on at the beginning of the video only where no clip that has the frame ends with it.
+    """
+    first = np.asarray(wanted, dtype=np.int64)
+    beyond = first + clip_span(frames, stride) - n  # how far a clip that began with the frame would reach
+    place = np.minimum(np.maximum(frames // 2, -(-beyond // stride)), first // stride)
+    return clip_indices(first - stride * place, n, frames, stride)
+
+
 def tsm_dense_clips(n: int, frames: int, stride: int, clips: int = 10) -> np.ndarray:
     """TSM's dense test: starts over the first frames of all 64-frame windows, step 64 // frames, modulo n.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.memory import return_freed_memory
 from peakzoom.utils.words import counted
-from peakzoom.video.clips import CLIP_RULES
+from peakzoom.video.clips import CLIP_RULES, clips_around
 from peakzoom.video.decode import Frames, Video, convert, displayed, displayed_chunks, frames_of
 from peakzoom.video.faults import reason_of
 from peakzoom.video.guard import Guard
@@ -114,20 +114,22 @@ def decode_views(
     views: Views,
     guard: Guard | None = None,
     most: int | None = None,
+    around: Sequence[int] | None = None,
 ) -> DecodedViews:
     """Decode a video once for all its views.
 
     The guard decodes in bounded time and memory; without one it happens in this process and thread. A file of more than
-    ``most`` frames is refused.
+    ``most`` frames is refused. In place of the clips of ``views`` there is one ``around`` each of these frames, which
+    are numbers in the file; one that the model's frame rate leaves out has none.
 
     Raises:
         DecodeError: as :func:`peakzoom.video.decode.decode`, and as :meth:`peakzoom.video.guard.Guard.run`.
     """
     if guard is None:
-        return views_of(scan(path, HOLD_BYTES, most), preprocess, views)
+        return views_of(scan(path, HOLD_BYTES, most), preprocess, views, around=around)
     scanned = guard.run(path, hold, path, most)
     try:
-        return views_of(scanned, preprocess, views, partial(frames_by, guard, last=True))
+        return views_of(scanned, preprocess, views, partial(frames_by, guard, last=True), around)
     except DecodeError:
         if guard.pid is not None:
             with suppress(DecodeError):
@@ -150,11 +152,22 @@ def frames_by(
             yield number, displayed(frame)
 
 
-def views_of(scanned: Scan, preprocess: Preprocess, views: Views, frames: Frames = frames_of) -> DecodedViews:
-    """The views of a file that is scanned already, of what ``frames`` reads of it."""
+def views_of(
+    scanned: Scan,
+    preprocess: Preprocess,
+    views: Views,
+    frames: Frames = frames_of,
+    around: Sequence[int] | None = None,
+) -> DecodedViews:
+    """The views of a file that is scanned already, of what ``frames`` reads of it; see :func:`decode_views`."""
     with reason_of(scanned.info.path):
         base = frames_at(scanned.info.path, scanned.timestamps, preprocess.fps_for(scanned.info.fps))
-        clips = base[CLIP_RULES[views.rule](len(base), preprocess.frames, preprocess.stride, views.clips)]
+        if around is None:
+            chosen = CLIP_RULES[views.rule](len(base), preprocess.frames, preprocess.stride, views.clips)
+        else:
+            wanted = [int(at[0]) for number in around if len(at := np.flatnonzero(base == number))]
+            chosen = clips_around(np.array(wanted), len(base), preprocess.frames, preprocess.stride)
+        clips = base[chosen]
         video = convert(scanned, clips, preprocess.test_size, frames)
         side = preprocess.source_size
         offsets = crop_offsets(video.frames.shape[2], video.frames.shape[3], side, views.crops)
