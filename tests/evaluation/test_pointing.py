@@ -304,6 +304,19 @@ def test_tables_that_cannot_be(row: tuple[object, ...], said: str, tmp_path: Pat
         read_places(tmp_path / "places.csv")
 
 
+def test_videos_of_a_table_that_cannot_be_found_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_squares(tmp_path / "red.mov", moving)
+    rows = [(name, 0, "hand", 1, 1, 1) for name in (file.name, "gone.mov", "lost.mov")]
+    write_csv(tmp_path / "places.csv", COLUMNS, rows[:1])
+    assert len(read_places(tmp_path / "places.csv")) == 1 and not caplog.messages
+    write_csv(tmp_path / "places.csv", COLUMNS, rows)
+    assert len(read_places(tmp_path / "places.csv")) == 3
+    (said,) = caplog.messages
+    assert said.startswith("2 videos of ") and said.endswith(str(tmp_path / "gone.mov"))
+
+
 def test_what_cannot_be_measured(tmp_path: Path) -> None:
     file = write_squares(tmp_path / "red.mov", moving)
     with pytest.raises(UserError, match="shows a known place"):

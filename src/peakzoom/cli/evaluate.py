@@ -209,7 +209,7 @@ def show_pointing(found: Pointing, branches: Collection[str]) -> None:
     zoomed = [name for name in BRANCHES[1:] if name in branches]
     letters = [LETTERS[name] for name in zoomed]
     show_table(
-        f"Where the attention lies: shares of {counted(len(found.frames), 'frame')}, and by how much it is enlarged",
+        f"Where the attention lies: shares of {counted(rows[-1].frames, 'frame')}, and by how much it is enlarged",
         ("part", "frames", "highest peak", "95%", f"{BEST} highest", "middle", "random", *letters),
         (
             (

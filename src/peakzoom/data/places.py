@@ -12,6 +12,7 @@ The path starts from the table's folder. Frames count from 0; x, y and the radiu
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
@@ -21,12 +22,16 @@ from peakzoom.data.exchange.reading import tool_of
 from peakzoom.data.layouts.lists import read_table
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.missing import missing
+from peakzoom.utils.words import counted
 
+log = logging.getLogger(__name__)
 COLUMNS = ("path", "frame", "part", "x", "y", "radius")
 
 
 def read_places(file: str | Path, root: str | Path | None = None, videos: str | Path | None = None) -> Places:
     """Read a table of places, or the boxes in a file of an annotation tool.
+
+    What a table marks in videos that cannot be found is logged; it counts for nothing.
 
     Args:
         file: a CSV file with the columns above; what a tool exports.
@@ -59,6 +64,10 @@ def read_places(file: str | Path, root: str | Path | None = None, videos: str | 
             raise UserError(f"{where}: frame {frame}, expected a frame from 0")
         expect_place(place, where)
         places.setdefault(root / values["path"], {}).setdefault(frame, []).append(place)
+    if lost := [path for path in places if not path.exists()]:
+        log.warning(
+            f"{counted(len(lost), 'video')} of {file} cannot be found, and what is marked there is left out: {lost[0]}"
+        )
     return places
 
 
