@@ -56,6 +56,7 @@ class Row:
         epochs: how many times the recipe's.
         look: whose peaks the zoomed videos show: "own"; "middle", one in the middle of the frame; "another", another
             clip's of the batch.
+        per: what has an attention of its own, "clip" or "frame".
         frozen: batch norms keep the statistics of stage 1.
         distill: weight of the loss by which the original learns from the fused prediction.
     """
@@ -63,6 +64,7 @@ class Row:
     branches: tuple[str, ...]
     epochs: float = 1
     look: str = "own"
+    per: str = "clip"
     frozen: bool = False
     distill: float = 0.0
 
@@ -80,6 +82,7 @@ JOINT = {  # the first has seen 50 epochs once and 25 with three passes each, as
     "O, as many passes as O + D": Row((ORIGINAL,), 2),
     "O + D, middle of the frame": Row((ORIGINAL, ZOOM), look="middle"),
     "O + D, another clip's peaks": Row((ORIGINAL, ZOOM), look="another"),
+    "O + D, an attention per frame": Row((ORIGINAL, ZOOM), per="frame"),
     "O + D, norms of stage 1": Row((ORIGINAL, ZOOM), frozen=True),
     "O + D + C, norms of stage 1": Row(BRANCHES, frozen=True),
     "O + C": Row((ORIGINAL, REST)),
@@ -198,7 +201,7 @@ class Study:
     ) -> list[Looking]:
         """A network a fold: from stage 1's states, or from a file of weights, or from scratch."""
         settings: StageSettings = getattr(self.recipe, stage)
-        recipe = replace(self.recipe, branches=row.branches)
+        recipe = replace(self.recipe, branches=row.branches, attention_per=row.per)
         trainings = []
         for fold in range(len(self.tested)):
             torch.manual_seed(self.seed * 100 + fold)
@@ -257,6 +260,7 @@ class Study:
         return {
             "variant": name, "network": self.recipe.model, "width": self.recipe.width, "real": self.real,
             "start": start, "start clips": 0, "seed": self.seed, "epochs": row.epochs, "test clips": clips,
+            "share": self.asked.share,
             "mode": self.asked.mode, "stride": self.stride, "clips": len(seen), "folds": len(self.tested),
             "steps": trainings[0].steps, "right": int(right.sum()), "accuracy": 100 * float(right.float().mean()),
             "nats": float(F.nll_loss(chances.clamp(min=1e-9).log(), labels)), "seconds": seconds,
