@@ -403,9 +403,9 @@ def test_pointing_is_measured_on_the_same_decode_and_again_where_it_was_stopped(
     opened: list[Path] = []
     true = evaluation.decode_ahead
 
-    def counted(paths: list[Path], *others: Any) -> Any:
-        opened.extend(paths)
-        return true(paths, *others)
+    def counted(files: list[Path | Entry], *others: Any, **more: Any) -> Any:
+        opened.extend(each.path if isinstance(each, Entry) else each for each in files)
+        return true(files, *others, **more)
 
     for module in (evaluation, pointing):
         monkeypatch.setattr(module, "decode_ahead", counted)
