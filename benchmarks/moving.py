@@ -28,7 +28,8 @@ from peakzoom.data.entries import Entry
 from peakzoom.data.runs import run_videos
 from peakzoom.evaluation.stats import bootstrap_interval
 from peakzoom.inference.recognizer import Recognizer, load
-from peakzoom.model import PeakZoom
+from peakzoom.model import CellGeometry, PeakZoom
+from peakzoom.model.geometry import place_response
 from peakzoom.video.decode import decode
 from peakzoom.video.sampling import Views, decode_views
 from peakzoom.video.views import to_input
@@ -64,16 +65,21 @@ def maps_of(model: PeakZoom, video: Tensor) -> Maps:
         evidence = scores.max() - scores.mean()  # the mean says nothing of one class against the others
         gradients = torch.autograd.grad(evidence, list(layers.values()))
     responses = model.slice_responses(features.detach())
-    found = {"per frame": responses[0], "mean of the clip": responses.mean(1)}
+    found = {
+        "per frame": responses[0],
+        "mean of the clip": responses[0].mean(0, keepdim=True).expand_as(responses[0]),
+    }
     for (name, output), gradient in zip(layers.items(), gradients, strict=True):
         found[f"LayerCAM, {name}"] = (gradient.clamp(min=0) * output).sum(1)[0]
-    size = video.shape[2:]
-    return {
-        name: F.interpolate(
-            each.detach()[None, None].float(), size=size, mode="trilinear", align_corners=False
-        )[0, 0]
-        for name, each in found.items()
-    }
+    return {name: placed(each.detach().float(), video.shape[2:]) for name, each in found.items()}
+
+
+def placed(cells: Tensor, size: torch.Size) -> Tensor:
+    """A map (T', h, w) at every frame and pixel of the input: a T-CNN's first cell lies on the first of each."""
+    strides = [whole // part for whole, part in zip(size, cells.shape, strict=True)]
+    geometry = CellGeometry((strides[0], strides[1], strides[2]), (0.0, 0.0, 0.0))
+    frames, height, width = size
+    return place_response(cells[None], geometry, frames, (height, width), height)[0]
 
 
 def boxes(

@@ -136,7 +136,7 @@ class PeakZoomConfig:
     def averages(self) -> bool:
         """Whether one response, averaged over time, serves all frames of a clip.
 
-        It marks a person who goes through the picture in few of the frames (docs/results.md), so it does only where
-        frames are enlarged.
+        It marks people who go through the picture where they were in other frames (docs/results.md), so it does only
+        where frames are enlarged.
         """
         return self.attention_per == "clip" and self.branches != BRANCHES[:1]
