@@ -261,14 +261,10 @@ def test_a_marked_frame_that_no_clip_has_is_looked_at_and_each_counts_once(tmp_p
             *_, total = found.rows()
             assert (total.frames, total.videos, found.unseen) == (2, 2, 0)
             assert total.highest == sum(hit) / 2
-    beyond = measure_pointing(
-        model,
-        entries,
-        {files[0]: {often: places[files[0]][often], 999: []}, files[1]: {999: [elsewhere]}},
-        views,
-        workers=0,
-    )
-    assert {each.frame for each in beyond.frames} == {often} and beyond.unseen == 1
+    places = {files[0]: {often: places[files[0]][often], 999: []}, files[1]: {999: [elsewhere]}}
+    for workers in (0, 1):
+        beyond = measure_pointing(model, entries, places, views, workers=workers)
+        assert {each.frame for each in beyond.frames} == {often} and beyond.unseen == 1
 
 
 def _first(file: Path) -> np.ndarray:

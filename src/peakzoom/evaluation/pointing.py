@@ -1,7 +1,8 @@
 """Does the attention lie where the action is? The pointing game, on videos in which somebody said where that is.
 
-Of every frame of a view that shows a known place (:mod:`peakzoom.data.places`), with slack of half a feature cell,
-because a network cannot place its evidence more finely:
+Of every frame of a view that shows a known place (:mod:`peakzoom.data.places`), or, where a few frames of a video were
+marked and its views have none of them, of clips around these; with slack of half a feature cell, because a network
+cannot place its evidence more finely:
 
 * whether the highest peak of the response lies on it, or one of the three highest;
 * the same for the middle of the frame, and for a point drawn at random (its probability), which look at nothing;
