@@ -853,12 +853,17 @@ def test_boxes_are_places_of_the_segments_that_hold_them(films: Path, tmp_path: 
         assert np.allclose(place[1:], (left + 10 - 0.5, 24 - 0.5, 10, 12))
 
 
-def test_boxes_of_the_other_tools(films: Path, tmp_path: Path) -> None:
+def test_boxes_of_the_other_tools(films: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = [
         task(1, {"video": "a.mp4"}, timeline("lift", 4, 9), rectangle("x", (3, 0, True), (5, 20, True)))
     ]
     studio = as_json(tmp_path / "export.json", content)
     (inside,) = read_places(studio, videos=films).values()
+    lost = task(2, {"video": "lost.mp4"}, timeline("lift", 4, 9), rectangle("x", (3, 0, True), (5, 20, True)))
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    assert len(read_places(as_json(tmp_path / "more.json", [*content, lost]), videos=films)) == 1
+    (said,) = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert said.startswith("1 video of ") and said.endswith("lost.mp4")
     centres = {frame: place.x for frame, (place,) in inside.items()}
     # Frames 4 to 9 of the player are 3 to 8 of the file; the rectangle stands at 20% from the fifth on.
     assert centres == pytest.approx(

@@ -307,6 +307,8 @@ def test_videos_of_a_table_that_cannot_be_found_are_counted(
     rows = [(name, 0, "hand", 1, 1, 1) for name in (file.name, "gone.mov", "lost.mov")]
     write_csv(tmp_path / "places.csv", COLUMNS, rows[:1])
     assert len(read_places(tmp_path / "places.csv")) == 1 and not caplog.messages
+    write_csv(tmp_path / "segments.csv", COLUMNS, [(f"{file.name}#t=0.1,0.3", 0, "hand", 1, 1, 1)])
+    assert len(read_places(tmp_path / "segments.csv")) == 1 and not caplog.messages
     write_csv(tmp_path / "places.csv", COLUMNS, rows)
     assert len(read_places(tmp_path / "places.csv")) == 3
     (said,) = caplog.messages

@@ -16,12 +16,13 @@ import logging
 import math
 from pathlib import Path
 
-from peakzoom.data.entries import Place, Places
+from peakzoom.data.entries import Place, Places, Problem
 from peakzoom.data.exchange.places import project_places
 from peakzoom.data.exchange.reading import tool_of
 from peakzoom.data.layouts.lists import read_table
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.missing import missing
+from peakzoom.utils.segments import file_of
 from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ COLUMNS = ("path", "frame", "part", "x", "y", "radius")
 def read_places(file: str | Path, root: str | Path | None = None, videos: str | Path | None = None) -> Places:
     """Read a table of places, or the boxes in a file of an annotation tool.
 
-    What a table marks in videos that cannot be found is logged; it counts for nothing.
+    What is marked in videos that cannot be found is logged; it counts for nothing.
 
     Args:
         file: a CSV file with the columns above; what a tool exports.
@@ -46,8 +47,22 @@ def read_places(file: str | Path, root: str | Path | None = None, videos: str | 
     if not file.exists():
         raise missing(file, "a CSV of where the action is, or a tool's file with boxes")
     if tool := tool_of(file):
-        return project_places(file, tool, None if videos is None else Path(videos))
-    root = file.parent if root is None else Path(root)
+        found, problems = project_places(file, tool, None if videos is None else Path(videos))
+    else:
+        found = _table_places(file, file.parent if root is None else Path(root))
+        problems = [
+            Problem(str(path), "there is no such file") for path in found if not file_of(path).exists()
+        ]
+    if problems:
+        first = problems[0]
+        log.warning(
+            f"{counted(len(problems), 'video')} of {file} cannot be used, and what is marked there is left out "
+            f"({first.reason}): {first.path}"
+        )
+    return found
+
+
+def _table_places(file: Path, root: Path) -> Places:
     columns, rows = read_table(file)
     if absent := [name for name in COLUMNS if name not in columns]:
         raise UserError(f"{file} has no column {absent[0]!r}, expected {', '.join(COLUMNS)}")
@@ -64,10 +79,6 @@ def read_places(file: str | Path, root: str | Path | None = None, videos: str | 
             raise UserError(f"{where}: frame {frame}, expected a frame from 0")
         expect_place(place, where)
         places.setdefault(root / values["path"], {}).setdefault(frame, []).append(place)
-    if lost := [path for path in places if not path.exists()]:
-        log.warning(
-            f"{counted(len(lost), 'video')} of {file} cannot be found, and what is marked there is left out: {lost[0]}"
-        )
     return places
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peakzoom.data.entries import Place, Places
+from peakzoom.data.entries import Place, Places, Problem
 from peakzoom.data.exchange.clock import Clock, look_at
 from peakzoom.data.exchange.project import Box, ProjectVideo, Span
 from peakzoom.data.exchange.reading import found_videos, frames_of, parse
@@ -24,8 +24,10 @@ from peakzoom.utils.segments import Segment
 PART = "box"
 
 
-def project_places(path: Path, tool: str, root: Path | None = None) -> Places:
+def project_places(path: Path, tool: str, root: Path | None = None) -> tuple[Places, list[Problem]]:
     """Where the boxes are in the frames of what is labelled, by the paths that its labels have as a data set.
+
+    The second of the result are the videos with boxes that cannot be found or read.
 
     Args:
         path: the file, or a folder of CVAT's.
@@ -38,12 +40,13 @@ def project_places(path: Path, tool: str, root: Path | None = None) -> Places:
     root = (path if path.is_dir() else path.parent) if root is None else folder_at(root)
     project = parse(path, tool)
     project.videos = [video for video in project.videos if video.boxed]
-    videos, _ = found_videos(project, root)
+    videos, problems = found_videos(project, root)
     clocks = look_at([file for _, file, clock in videos if clock is None])
     places: dict[Path, dict[int, list[Place]]] = {}
     for video, file, known in videos:
         clock = known or clocks[file]
         if not isinstance(clock, Clock):
+            problems.append(Problem(str(file), clock.reason))
             continue
         shown: dict[int, list[Place]] = defaultdict(list)
         for span in video.boxed:
@@ -62,7 +65,7 @@ def project_places(path: Path, tool: str, root: Path | None = None) -> Places:
                 places[file if start == 0 and end is None else segment.path] = inside
     if not places:
         raise UserError(f"{path} has no box in a labelled frame of the videos below {root}")
-    return places
+    return places, problems
 
 
 def _boxes(span: Span, video: ProjectVideo, clock: Clock) -> Iterator[tuple[int, Box]]:
