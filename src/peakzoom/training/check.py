@@ -17,7 +17,7 @@ from peakzoom.model.outline import without_numbers
 from peakzoom.model.precision import slow_in
 from peakzoom.model.public import find_public, weights_file
 from peakzoom.model.starts import expect_fit, start_of
-from peakzoom.model.weights import load_weights
+from peakzoom.model.weights import fitting_weights
 from peakzoom.training.batch_augment import BatchChanges
 from peakzoom.training.log import quiet_lightning
 from peakzoom.training.loggers import LOGGERS, expect_logger
@@ -95,7 +95,7 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
     if options.weights:
         if public := find_public(options.weights):
             expect_meaning(recipe, public)
-        load_weights(build(recipe, classes, joint=False).backbone, weights_file(options.weights))
+        fitting_weights(build(recipe, classes, joint=False).backbone, weights_file(options.weights))
 
 
 def _check_kept(recipe: Recipe, options: Options, classes: Sequence[str]) -> None:
