@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,22 @@ ALSO: dict[str, dict[str, Any]] = {
 }
 
 
+@contextmanager
+def stopped_in(epoch: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The training in the block ends at the second batch of an epoch."""
+    begin = Training.on_train_batch_start
+
+    def stopping(self: Training, batch: loading.Batch, batch_idx: int) -> None:
+        if self.current_epoch == epoch and batch_idx == 1:
+            raise RuntimeError("stopped by the test")
+        begin(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "on_train_batch_start", stopping)
+        with pytest.raises(RuntimeError, match="stopped by the test"):
+            yield
+
+
 @pytest.mark.parametrize("what", sorted(ALSO))
 @pytest.mark.parametrize("stage", ["tcnn", pytest.param("joint", marks=pytest.mark.slow)])
 def test_a_stopped_training_ends_bit_for_bit_as_the_one_never_stopped(
@@ -192,17 +209,8 @@ def test_a_stopped_training_ends_bit_for_bit_as_the_one_never_stopped(
     recipe = replace(longer(3, 3), **ALSO[what])
     recipe = recipe if stage == "joint" else replace(recipe, distill=0.0)  # which stage 1 by itself refuses
     unbroken = train(clip_data, recipe, tmp_path / "unbroken", options)
-    begin = Training.on_train_batch_start
-
-    def stopping(self: Training, batch: loading.Batch, batch_idx: int) -> None:
-        if self.current_epoch == 2 and batch_idx == 1:
-            raise RuntimeError("stopped by the test")
-        begin(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "on_train_batch_start", stopping)
-        with pytest.raises(RuntimeError, match="stopped by the test"):
-            train(clip_data, recipe, tmp_path / "run", options)
+    with stopped_in(2, monkeypatch):
+        train(clip_data, recipe, tmp_path / "run", options)
     resumed = train(clip_data, recipe, tmp_path / "run", options, resume=True)
     assert read_metrics(resumed / stage / "metrics.csv") == read_metrics(unbroken / stage / "metrics.csv")
     for which in ("best", "last"):
@@ -324,17 +332,8 @@ def test_features_are_of_the_weights_that_are_there(
     """Weights replaced between a kill and --resume: features anew before the first epoch's end, refused after it."""
     init = Path(shutil.copytree(start, tmp_path / "start"))
     options, recipe = replace(TCNN, val_fraction=0.0, init=str(init)), replace(longer(3, 1), frozen_views=1)
-    begin = Training.on_train_batch_start
-
-    def stopping(self: Training, batch: loading.Batch, batch_idx: int) -> None:
-        if self.current_epoch == epoch and batch_idx == 1:
-            raise RuntimeError("stopped by the test")
-        begin(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "on_train_batch_start", stopping)
-        with pytest.raises(RuntimeError, match="stopped by the test"):
-            train(clip_data, recipe, tmp_path / "run", options)
+    with stopped_in(epoch, monkeypatch):
+        train(clip_data, recipe, tmp_path / "run", options)
     file = init / "tcnn" / "best" / "model.safetensors"
     other = {
         name: value * 1.1 if value.is_floating_point() else value for name, value in load_file(file).items()
