@@ -1,9 +1,10 @@
 r"""Do class maps follow a person who goes through the picture? On the test videos of a run, filmed by a camera at rest.
 
 What moves is what differs from the median frame of the video; its box, with half a feature cell around it, is where the
-highest place of a map should lie. Maps per frame are compared with their mean over the clip, which serves all frames
-where a recipe has ``attention_per=clip``, with the evidence of each layer (LayerCAM: Jiang et al., IEEE TIP 2021), and
-with a random place, whose chance is the box's share of the input.
+highest place of a map should lie. Maps per frame are compared with the same at the centres of their cells' fields, with
+their mean over the clip, which serves all frames where a recipe has ``attention_per=clip``, with the evidence of each
+layer (LayerCAM: Jiang et al., IEEE TIP 2021), and with a random place, whose chance is the box's share of the input.
+``--reversed`` shows each clip from its end to its beginning: what the people do differs, and when it is seen must not.
 
     peakzoom train WEIZMANN/clips.csv --out people --steps tcnn --test-groups daria,eli,ira,lyova,shahar \
         --val-fraction 0
@@ -65,21 +66,25 @@ def maps_of(model: PeakZoom, video: Tensor) -> Maps:
         evidence = scores.max() - scores.mean()  # the mean says nothing of one class against the others
         gradients = torch.autograd.grad(evidence, list(layers.values()))
     responses = model.slice_responses(features.detach())
+    size = video.shape[2:]
+    shown = placed(responses[0], size, model.cells(responses.shape[1], size[0]))
     found = {
-        "per frame": responses[0],
-        "mean of the clip": responses[0].mean(0, keepdim=True).expand_as(responses[0]),
+        "per frame": shown,
+        "per frame, at the centres of fields": placed(responses[0], size),
+        "mean of the clip": shown.mean(0, keepdim=True).expand_as(shown),
     }
     for (name, output), gradient in zip(layers.items(), gradients, strict=True):
-        found[f"LayerCAM, {name}"] = (gradient.clamp(min=0) * output).sum(1)[0]
-    return {name: placed(each.detach().float(), video.shape[2:]) for name, each in found.items()}
+        found[f"LayerCAM, {name}"] = placed((gradient.clamp(min=0) * output).sum(1)[0].detach(), size)
+    return found
 
 
-def placed(cells: Tensor, size: torch.Size) -> Tensor:
+def placed(maps: Tensor, size: torch.Size, cells: CellGeometry | None = None) -> Tensor:
     """A map (T', h, w) at every frame and pixel of the input: a T-CNN's first cell lies on the first of each."""
-    strides = [whole // part for whole, part in zip(size, cells.shape, strict=True)]
-    geometry = CellGeometry((strides[0], strides[1], strides[2]), (0.0, 0.0, 0.0))
     frames, height, width = size
-    return place_response(cells[None], geometry, frames, (height, width), height)[0]
+    if cells is None:
+        strides = [whole // part for whole, part in zip(size, maps.shape, strict=True)]
+        cells = CellGeometry((strides[0], strides[1], strides[2]))
+    return place_response(maps[None].float(), cells, frames, (height, width), height)[0]
 
 
 def boxes(
@@ -101,19 +106,19 @@ def boxes(
     return found
 
 
-def looked_at(recognizer: Recognizer, entry: Entry) -> dict[str, list[float]]:
+def looked_at(recognizer: Recognizer, entry: Entry, backwards: bool) -> dict[str, list[float]]:
     """Of each frame of the middle clip of a video: 1 where a map's highest place lies in the box."""
     decoded = decode_views(entry.path, recognizer.preprocess, Views(clips=1, crops=1))
     video, _ = to_input(decoded.view(0), recognizer.preprocess)
     size = recognizer.preprocess.size
     slack = recognizer.model.backbone.cells.stride[1] / 2
     hits: dict[str, list[float]] = defaultdict(list)
-    maps = maps_of(recognizer.model, video)
+    maps = maps_of(recognizer.model, video.flip(2) if backwards else video)
     for frame, (top, bottom, left, right) in boxes(
         entry.path, recognizer, decoded.offsets[0], decoded.clips[0]
     ).items():
         for name, each in maps.items():
-            row, column = divmod(int(each[frame].argmax()), size)
+            row, column = divmod(int(each[-1 - frame if backwards else frame].argmax()), size)
             inside = top - slack <= row <= bottom + slack and left - slack <= column <= right + slack
             hits[name].append(float(inside))
         hits["a random place"].append(
@@ -128,6 +133,7 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("--moving", default="", help="classes of people who go through the picture")
+    parser.add_argument("--reversed", action="store_true")
     asked = parser.parse_args()
     recognizer = load(asked.run, "cpu")
     moving = set(filter(None, asked.moving.split(",")))
@@ -137,7 +143,7 @@ def main() -> None:
         if entry.split != "test":
             continue
         kind = "go through the picture" if entry.named(recognizer.classes) in moving else "stay"
-        seen = looked_at(recognizer, entry)
+        seen = looked_at(recognizer, entry, asked.reversed)
         for name, values in seen.items():
             hits[kind][name] += values
         groups[kind] += [str(entry.group)] * len(seen["a random place"])

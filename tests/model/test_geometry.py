@@ -240,6 +240,39 @@ def test_every_frame_reaches_the_features(name: str, options: dict[str, bool]) -
     assert frames_seen(BACKBONES[name](2, width=width, motion=False, **options).eval()) == list(range(16))
 
 
+@pytest.mark.parametrize("frames", [16, 12, 8])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in (*READINGS, "tcnn_s", "tcnn_xs", "tcnn_xs_local", "r3d_18", "r2plus1d_18")),
+        ("tcnn", {"every_frame": True}),
+        ("tcnn_xs", {"motion": False}),
+    ],
+)
+def test_slices_are_centred_where_what_they_see_is(name: str, options: dict[str, bool], frames: int) -> None:
+    """By the energy of the gradient, frame by frame: the paper's T-CNN sees frames 0, 4, 8 and 12 of 16, whose middle
+    is 6; where all are seen, the middle is nearer to the clip's than to that of the fields' centres, or half a frame
+    from it at most."""
+    torch.manual_seed(0)
+    network = BACKBONES[name](2, width=1 / 8, **options)
+    video = torch.randn(2, 3, frames, 64, 64, requires_grad=True)
+    features = network.features(video)
+    slices, at = features.shape[2], torch.arange(frames)
+    energy = [
+        torch.autograd.grad((each * torch.randn_like(each)).sum(), video, retain_graph=True)[0]
+        .square()
+        .sum((0, 1, 3, 4))
+        for each in features.unbind(2)
+    ]
+    seen = float(np.mean([float((each * at).sum() / each.sum()) for each in energy]))
+    cells, apart = network.cells, network.frames_apart
+    centred = cells.centred(slices, (frames - 1) // apart * apart)
+    assert centred.stride == cells.stride and centred.offset[1:] == cells.offset[1:]
+    middles = [each.offset[0] + each.stride[0] * (slices - 1) / 2 for each in (centred, cells)]
+    assert abs(seen - middles[0]) <= max(abs(seen - middles[1]), 0.5), (seen, middles)
+    assert (middles[0] == middles[1]) == (apart == 4)
+
+
 @pytest.mark.parametrize(
     ("layers", "length"),
     [

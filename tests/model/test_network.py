@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from peakzoom.explanation.classes import frame_probabilities
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import (
     BACKBONES,
@@ -663,6 +664,40 @@ def test_further_peaks_are_those_of_the_function(attention_per: str) -> None:
         lowered, peaks = further_peaks(placed, find_peaks(placed), 0.15)
     torch.testing.assert_close(seen.responses, lowered)
     assert torch.equal(seen.peaks, peaks) and (peaks & ~find_peaks(placed)).any()
+
+
+@pytest.mark.parametrize(
+    ("branches", "backbone", "offset"),
+    [
+        (("original",), "tcnn_xs", 1.5),  # two slices, 4 frames apart, of 8
+        (("original",), "tcnn", 0.0),  # sees frames 0 and 4
+        (("original",), "tsm", 0.0),
+        (("original", "discriminative"), "tcnn_xs", 0.0),
+    ],
+)
+def test_a_lone_branch_shows_its_responses_where_they_come_from(
+    branches: tuple[str, ...], backbone: str, offset: float
+) -> None:
+    """Where, which class and how probable; a branch that zooms places them as the paper does."""
+    torch.manual_seed(0)
+    model = PeakZoom(backbone, CLASSES, width=1 / 16, branches=branches, **OURS).eval()
+    clips, stride = video(2, 8, (96, 96)), model.backbone.cells.stride
+    with torch.no_grad():
+        features = model.backbone.features(clips)
+        maps, scores = model.class_maps(features)
+        slices = evidence_map(maps, scores).double().numpy()
+        offsets = (offset, *model.backbone.cells.offset[1:])
+        wanted = normalise(
+            torch.from_numpy(ref.place_response(slices, stride, offsets, 8, (96, 96), model.config.grid))
+        )
+        responses, _ = model.respond(features, 8, (96, 96))
+        peaks = find_peaks(wanted)
+        lowered, _ = further_peaks(wanted, peaks, model.config.erase)
+    np.testing.assert_allclose(responses.numpy(), lowered.numpy(), atol=1e-4)
+    starts = offset + stride[0] * np.arange(features.shape[2])
+    chances = scores.softmax(1).numpy()
+    course = [[np.interp(range(8), starts, each) for each in clip] for clip in chances]
+    np.testing.assert_allclose(frame_probabilities(model, features, 8).numpy(), course, atol=1e-5)
 
 
 @pytest.mark.parametrize(

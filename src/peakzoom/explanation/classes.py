@@ -39,8 +39,8 @@ def respond_to(
         # sigmoid a class has no others.
         against = config.response == "evidence" and not model.multi_label
         response = maps[:, target] - (maps.mean(1) if against else 0)
-        clip = config.averages
-        placed = place_response(response, model.backbone.cells, frames, size, config.grid, average=clip)
+        cells = model.cells(response.shape[1], frames)
+        placed = place_response(response, cells, frames, size, config.grid, average=config.averages)
         return model.find_peaks(placed)
 
 
@@ -64,7 +64,8 @@ def speaking_classes(model: PeakZoom, features: Tensor, frames: int, size: tuple
             never = shares.isinf().all(2, keepdim=True)
             shares = torch.einsum("bsthw,t->bshw", shares.nan_to_num(neginf=0.0), over)[:, :, None]
             shares = shares.masked_fill(never, -torch.inf)
-        return place_labels(shares.argmax(1), model.backbone.cells, frames, size, config.grid)
+        cells = model.cells(shares.shape[2], frames)
+        return place_labels(shares.argmax(1), cells, frames, size, config.grid)
 
 
 def gate_weights(scores: Tensor, delta: float = 0.2, top: int = 5) -> Tensor:
@@ -120,6 +121,7 @@ def place_labels(
 
 def _slices(model: PeakZoom, features: Tensor, frames: int) -> Tensor:
     """(T, T') float64: from feature slices to input frames."""
-    cells, slices = model.backbone.cells, features.shape[2]
+    slices = features.shape[2]
+    cells = model.cells(slices, frames)
     where = cells.stride[0], cells.offset[0]
     return axis_matrix(frames - 1, frames, slices, *where, torch.float64, features.device)

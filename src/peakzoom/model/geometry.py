@@ -14,7 +14,7 @@ cell 16 pixels too far. So the placing is written out here, as one small interpo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -58,13 +58,24 @@ class CellGeometry:
         ]
         return CellGeometry(apart, (first[0], first[1], first[2]))
 
+    def centred(self, slices: int, last: int) -> CellGeometry:
+        """The same cells with the middle of their T' slices halfway to frame ``last``, the last that they see.
+
+        A cell's field reaches beyond both ends of the clip, where nothing is. What it does see is centred nearer to the
+        middle of the clip than the field is: slices with fields around frames 0, 4, 8 and 12 of 16 see, and show, what
+        comes after these.
+        """
+        first = (last - self.stride[0] * (slices - 1)) / 2
+        return replace(self, offset=(first, *self.offset[1:]))
+
 
 @runtime_checkable
 class Backbone(Protocol):
     """What the three branches need of a video network; any module that has it will do.
 
     A module that chooses among its cells says how by ``pool``, a string (:mod:`peakzoom.model.pooling`); of one without
-    it the mean of the features is classified, as in the paper.
+    it the mean of the features is classified, as in the paper. One whose slices each see nearly the whole clip may say
+    so by ``frames_apart``, an integer: of how many frames it sees one.
     """
 
     cells: CellGeometry  # where the feature cells sit in the input

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from peakzoom.model.attention import SparseAttention
 from peakzoom.model.backbones import backbone_factory
 from peakzoom.model.config import BRANCHES, PeakZoomConfig
-from peakzoom.model.geometry import Backbone, is_backbone, place_response
+from peakzoom.model.geometry import Backbone, CellGeometry, is_backbone, place_response
 from peakzoom.model.losses import distillation, several_labels_loss
 from peakzoom.model.numerics import exact
 from peakzoom.model.pooling import class_scores, drop_channels, gather, pool_cells, quiet_loss, score
@@ -204,10 +204,19 @@ class PeakZoom(nn.Module, Pretrained):
         """
         with exact(features):
             slices, average = self.slice_responses(features), self.config.averages
-            where = self.backbone.cells, frames, size, self.config.grid
-            placed = place_response(slices, *where, average=average)
-            responses, peaks = self.find_peaks(placed)
+            where = self.cells(slices.shape[1], frames), frames, size, self.config.grid
+            responses, peaks = self.find_peaks(place_response(slices, *where, average=average))
             return responses.expand(-1, frames, -1, -1), peaks.expand(-1, frames, -1, -1)
+
+    def cells(self, slices: int, frames: int) -> CellGeometry:
+        """Where the cells of T' slices are placed in a clip of T frames: at the centres of their fields (paper).
+
+        ``centred`` for the original branch alone, which only shows responses, if its backbone has ``frames_apart``.
+        """
+        cells, apart = self.backbone.cells, getattr(self.backbone, "frames_apart", None)
+        if self.zooms or not isinstance(apart, int):
+            return cells
+        return cells.centred(slices, (frames - 1) // apart * apart)
 
     def class_maps(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 1 with the original branch's classifier, of features (B, C, T', h, w).

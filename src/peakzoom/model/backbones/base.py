@@ -31,6 +31,8 @@ class VideoNetwork(nn.Module):
     dropout: nn.Module
     fc: nn.Linear
     pool: str = "mean"  # of the cells of a class map, see peakzoom.model.pooling
+    # Where every slice sees nearly all of the clip: how far apart the frames are that reach the features.
+    frames_apart: int | None = None
     # Names of layers, as a regular expression, whose weights the network multiplies itself: calling them is bypassed.
     read_weights: str = ""
 

@@ -57,6 +57,8 @@ class ResidualBlock(nn.Module):
 class R3D(VideoNetwork):
     """R3D-18: 33 M parameters, 40.70 G multiply-adds at 16 x 112 x 112, stride 16."""
 
+    frames_apart = 1
+
     def __init__(
         self, num_classes: int, width: float = 1.0, dropout: float = 0.0, max_stride: int = 32
     ) -> None:

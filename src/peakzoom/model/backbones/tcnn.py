@@ -121,6 +121,25 @@ LOCAL_POOL = "0.5*mean+0.5*best:2"
 LOCAL_STRIDE = 8  # most pixels between local cells: a hand or a foot of a figure that fills the frame
 
 
+def _frames_apart(plan: Plan) -> int:
+    """How far apart the frames are that a T-CNN sees: 4 by Table 1, which leaves the others out; 1 where it sees all.
+
+    A stride in time leaves frames out where its convolution has one tap in time, and where no dilation before it
+    reaches what is left out.
+    """
+    if plan.every_frame or plan.motion:
+        return 1
+    step, reached = plan.stem_stride, list[int]()
+    for stage in plan.stages:
+        stride = stage.stride[0]
+        if any(each % stride for each in reached):
+            break
+        step *= stride
+        reached = [each // stride for each in reached]
+        reached += [max(each, int(plan.local or plan.factored)) for each in stage.dilations]
+    return step
+
+
 class ConvBN(nn.Sequential):
     """Convolution and batch norm: 1 x 3 x 3, or 3 x 3 x 3 dilated in time, or the 1 x 1 x 1 of a shortcut.
 
@@ -248,6 +267,7 @@ class TCNN(VideoNetwork):
             stages.append(Stage(wide, stage.dilations, (time, space), between))
         self.blocks = nn.Sequential(*blocks)
         self.motion = plan.motion
+        self.frames_apart = _frames_apart(plan)
         self.plan = replace(plan, stem=scaled(plan.stem, width), stages=tuple(stages))  # as it is built
         self.classify(num_classes, channels, dropout, cells, pool)
 
