@@ -135,7 +135,7 @@ def test_a_network_without_a_start_begins_from_scratch(fitting: Recipe, changes:
             None,
             "no start weights for a network of this plan",
         ),
-        ({}, (0.5, 0.5, 0.5), "need the mean and std of pixels that they were trained with"),
+        ({}, (0.5, 0.5, 0.5), "were trained with another preprocess.mean and preprocess.std (left out"),
     ],
 )
 def test_why_no_start_fits(fitting: Recipe, changes: dict, mean: tuple | None, expected: str) -> None:

@@ -130,7 +130,10 @@ def without_start(recipe: Recipe) -> str:
         name = "a network of this plan" if recipe.architecture else recipe.model
         return f"peakzoom has no start weights for {name} ('peakzoom weights' lists what it has)"
     if recipe.width in widths:
-        return "peakzoom's start weights need the mean and std of pixels that they were trained with (--set preprocess)"
+        return (
+            f"peakzoom's start weights for {recipe.model} were trained with another preprocess.mean and preprocess.std "
+            "(left out, the training starts from them)"
+        )
     had = " and ".join(f"{width:g}" for width in widths)
     return (
         f"peakzoom's start weights for {recipe.model} are of width {had}, not {recipe.width:g} "
