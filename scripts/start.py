@@ -5,12 +5,12 @@ and then again from a store of the last 64 batches, cropped and slowed anew. A r
 where it was when the same command comes again; one that is killed goes on from its last line in log.jsonl.
 
     python scripts/start.py runs/start --clips 57600 --again 3 --workers 11                # a GPU: 5 minutes
-    python scripts/start.py runs/start --clips 57600 --again 3 --workers 2 --minutes 60    # two cores: hours, in pieces
+    python scripts/start.py runs/start --clips 57600 --again 3 --workers 2 --minutes 60    # two cores: in pieces, 7 h
     python scripts/start.py runs/more --networks tcnn_xs_local-1 --clips 87104 --again 4 --workers 14
 
 The first made the weights in ``src/peakzoom/weights`` on an H200, in 4.3 minutes beside other work, and the third those
-of tcnn_xs_local-1, in 4.5 minutes beside two more networks. There the learning rate fell by time (``--within``) and
-not by clips, so that a repetition comes close to them, but not bit for bit.
+of tcnn_xs_local-1, in 4.5 minutes beside two more networks; two cores would take 4 hours for it. The learning rate then
+fell by time (``--within``) and not by clips, so that a repetition comes close to them, but not bit for bit.
 
 Writes NETWORK.pt (what going on needs) and log.jsonl, and at the end what the package holds: NETWORK.safetensors, with
 kernels in half precision and without the classifier, and cards.json.
@@ -267,7 +267,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="with commas between; all by default")
     parser.add_argument("--clips", type=int, default=57_600, help="that are painted")
     parser.add_argument("--again", type=int, default=3, help="how often each is shown")
     parser.add_argument("--batch", type=int, default=64)
@@ -284,7 +284,12 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="minutes in which the learning rate falls, however many clips",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args(words)
+    asked = parser.parse_args(words)
+    if unknown := set(asked.networks.split(",")) - set(NETWORKS):
+        parser.error(f"--networks has {', '.join(sorted(unknown))}: expected some of {', '.join(NETWORKS)}")
+    if asked.clips < asked.batch:
+        parser.error(f"--clips is {asked.clips}: expected at least a batch, {asked.batch}")
+    return asked
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -26,6 +26,21 @@ def main() -> Any:
     return program["main"]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--networks tcnn_xs-1", "--networks has tcnn_xs-1: expected some of tcnn_xs_local-0.5, "),
+        ("--clips 10", "--clips is 10: expected at least a batch, 64"),
+    ],
+)
+def test_what_would_train_nothing_is_refused(
+    main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, expected: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "new"), *words.split()])
+    assert expected in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
 def test_start_weights_in_pieces(main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = f"{tmp_path} --networks {NAME} --clips 6 --again 2 --batch 2 --tests 2 --workers 0 --device cpu".split()
     for clips in (2, 4):

@@ -542,6 +542,24 @@ def test_weights_are_listed_in_80_columns(call: Call, monkeypatch: pytest.Monkey
     assert all(any(f" {name} " in line for line in lines) for name in public_weights())
 
 
+@pytest.mark.parametrize("content", [None, b"", b"cut"])
+def test_damaged_start_weights_are_named_below_the_others(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    bad, *whole = starts()
+    for start in whole:
+        (tmp_path / start.file.name).symlink_to(start.file)
+    if content is not None:
+        (tmp_path / bad.file.name).write_bytes(content)
+    monkeypatch.setattr("peakzoom.model.starts.FOLDER", tmp_path)  # the cards have been read
+    result = call("weights")
+    listed = [start.name for start in starts() if f" {start.name} " in result.out]
+    assert result.code == 1 and listed == [start.name for start in whole]
+    (line,) = result.err.splitlines()
+    assert str(tmp_path / bad.file.name) in line and "install peakzoom again" in line
+    assert all(f" {name} " in result.out for name in public_weights())
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [(None, None), ("none", {}), ("tcnn_xs=a, tsm=b", {"tcnn_xs": "a", "tsm": "b"})]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,25 @@ def test_a_class_name_that_is_no_text_is_refused_before_anything_is_made(clips: 
     with pytest.raises(UserError, match=r"class '\\udcff' has a name that is not UTF-8.*rename it"):
         go(clips)
     assert not (clips.parent / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("frames", "stride", "cache", "expected"),
+    [(4, 1, "on", None), (8, 1, "on", None), (9, 1, "on", "4 of 4 videos are shorter"),
+     (4, 3, "off", "4 of 4 videos that were looked at are shorter"), (16, None, "on", "4 of 4 videos are shorter")],
+)  # fmt: skip
+def test_videos_that_are_shorter_than_a_clip_are_counted(
+    clips: Path, said: Said, frames: int, stride: int | None, cache: str, expected: str | None
+) -> None:
+    videos = sorted((clips / "train").rglob("*.mp4"))
+    recipe = longer(1, 1)
+    recipe = replace(recipe, stride=stride, preprocess=replace(recipe.preprocess, frames=frames))
+    found = decode_all(videos, recipe, replace(OPTIONS, cache=cache))
+    span = (frames - 1) * found.preprocess.stride + 1
+    lines = [line for line in said() if "shorter than a clip" in line]
+    assert lines == ([] if expected is None else [
+        f"{expected} than a clip, which spans {span} frames: clips of these repeat from the beginning"
+    ])  # fmt: skip
 
 
 def test_damaged_entries_of_the_cache_are_counted(clips: Path, said: Said) -> None:

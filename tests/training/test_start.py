@@ -20,7 +20,7 @@ from peakzoom.training import start
 from peakzoom.training.check import check_settings
 from peakzoom.training.options import Options
 from peakzoom.training.recipes import Recipe
-from peakzoom.training.start import build, resolved, set_start
+from peakzoom.training.start import build, resolved, set_start, without_start
 from peakzoom.training.train import train
 from peakzoom.utils.errors import UserError
 
@@ -103,6 +103,7 @@ def test_from_scratch_is_what_seed_and_recipe_give(
         assert all(map(torch.equal, plain.state_dict().values(), model.state_dict().values()))
     assert said() == ["starts from scratch"] * 2
     out = train(clip_data, fitting, tmp_path / "run", SCRATCH)
+    assert not any("start weights" in line for line in said())  # who asked for it needs no reason
     assert config(out)["init"] is None and "It started from" not in str(model_card(out))
     own = dict(built(fitting).backbone.named_parameters())
     assert all(torch.allclose(value, own[name], rtol=0, atol=1e-25) for name, value in trained(out).items())
@@ -117,6 +118,56 @@ def test_a_network_without_a_start_begins_from_scratch(fitting: Recipe, changes:
         recipe = replace(fitting, **changes)
     options = resolved(TCNN, recipe)
     assert options == replace(TCNN, init="none") and options.recorded()["init"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "mean", "expected"),
+    [
+        ({"model": "tcnn_s"}, None, "has no start weights for tcnn_s ('peakzoom weights' lists"),
+        (
+            {"model": "tcnn_xs", "width": 1.0},
+            None,
+            "for tcnn_xs are of width 0.5, not 1 (--set width=0.5 starts from them)",
+        ),
+        ({"width": 0.75}, None, "are of width 0.5 and 1, not 0.75 (--set width=1 starts from them)"),
+        (
+            {"model": "architecture", "architecture": "{}"},
+            None,
+            "no start weights for a network of this plan",
+        ),
+        ({}, (0.5, 0.5, 0.5), "were trained with another preprocess.mean and preprocess.std (left out"),
+    ],
+)
+def test_why_no_start_fits(fitting: Recipe, changes: dict, mean: tuple | None, expected: str) -> None:
+    recipe = replace(fitting, **changes)
+    if mean:
+        recipe = replace(recipe, preprocess=replace(recipe.preprocess, mean=mean))
+    assert resolved(TCNN, recipe).init == "none" and expected in without_start(recipe)
+
+
+def test_a_training_says_why_no_start_fits(
+    clip_data: VideoSet, fitting: Recipe, tmp_path: Path, said: Said
+) -> None:
+    narrow = replace(fitting, width=0.25)
+    train(clip_data, narrow, tmp_path / "run", TCNN)
+    lines = said()
+    assert lines.count(without_start(narrow)) == lines.count("starts from scratch") == 1
+    assert lines.index(without_start(narrow)) < lines.index("starts from scratch")
+
+
+def test_from_scratch_needs_no_cards(
+    fitting: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "FOLDER", tmp_path)
+    starts.starts.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"cards\.json is missing .* --init none"):
+            resolved(TCNN, fitting)
+        options = resolved(SCRATCH, fitting)
+        check_settings(fitting, options, CLASSES, validates=False)
+        set_start(built(fitting), options, None, fitting.preprocess)
+    finally:
+        starts.starts.cache_clear()
 
 
 def test_what_is_resolved_is_resolved_once(fitting: Recipe) -> None:
@@ -153,6 +204,10 @@ def test_a_folder_goes_before_a_start_of_its_name(
             "is of tcnn_xs_local at width 1, .* tcnn_xs_local at width 0.5; give --model",
         ),
         ({"init": "tcnn_s_local-1"}, "give --model tcnn_s_local --set width=1, or --init none"),
+        (
+            {"init": "tcnn_s-1"},
+            "tcnn_s-1 does not exist: expected a run, a saved model, or .* 'peakzoom weights' lists$",
+        ),
         ({"init": NAME, "weights": "w.pth"}, "--init and --weights exclude one another"),
         ({"init": "none", "weights": "w.pth"}, "--init and --weights exclude one another"),
         ({"steps": ("joint",)}, "stage 2 starts from a trained T-CNN: give one with --init"),

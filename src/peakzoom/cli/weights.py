@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from peakzoom.cli.console import print_result, show_table
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from peakzoom.cli.console import print_result, say, show_table
+
+if TYPE_CHECKING:
+    from peakzoom.model.starts import Start
 
 
 def weights() -> None:
@@ -18,6 +26,7 @@ def weights() -> None:
     from peakzoom.model.starts import LICENCE, starts
     from peakzoom.utils.folders import cache_home
 
+    whole, damaged = _whole_ones(starts())
     rows = [
         (
             start.name,
@@ -28,7 +37,7 @@ def weights() -> None:
             f"{start.card['clips']:,}",
             f"{start.card['accuracy']:.1f}%",
         )
-        for start in starts()
+        for start in whole
     ]
     columns = ("--init", "network", "width", "weights\n(M)", "MB", "clips", "top-1")
     show_table(f"Start weights, licence {LICENCE}", columns, rows)
@@ -56,3 +65,21 @@ def weights() -> None:
         "here: whether it has been fetched; one that is used is, and kept in\n"
         f"{cache_home() / 'weights'}"
     )
+    for line in damaged:
+        say(line)
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _whole_ones(known: Sequence[Start]) -> tuple[list[Start], list[str]]:
+    """The starts whose files are as their cards say, and an error's line for each other one."""
+    from peakzoom.utils.errors import UserError
+
+    whole, damaged = [], []
+    for start in known:
+        try:
+            start.expect_whole()
+            whole.append(start)
+        except UserError as error:
+            damaged.append(f"error: {error}")
+    return whole, damaged

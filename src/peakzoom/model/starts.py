@@ -98,7 +98,7 @@ def starts() -> tuple[Start, ...]:
             for name, card in cards.items()
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is missing or damaged: install peakzoom again") from error
+        raise UserError(f"{file} is missing or damaged: {WAY_OUT}") from error
 
 
 def start_of(name: str) -> Start | None:

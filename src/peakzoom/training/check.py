@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 import lightning as L
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from peakzoom.model.backbones import is_own
 from peakzoom.model.backbones.own import expect_features
+from peakzoom.model.names import is_on_hub
 from peakzoom.model.outline import without_numbers
 from peakzoom.model.precision import slow_in
 from peakzoom.model.public import find_public, weights_file
@@ -26,6 +28,7 @@ from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe, check_recipe, expect, expect_word
 from peakzoom.training.start import build, checkpoint_gradients, expect_meaning, fitting_model
 from peakzoom.utils.errors import UserError
+from peakzoom.utils.missing import missing
 from peakzoom.utils.words import counted
 
 log = logging.getLogger(__name__)
@@ -86,6 +89,8 @@ def _check_start(recipe: Recipe, options: Options, classes: Sequence[str]) -> No
     elif init:
         if find_public(init):
             raise UserError(f"{init} are public weights: give them with --weights")
+        if not is_on_hub(init) and not os.path.lexists(init):
+            raise missing(init, "a run, a saved model, or start weights that 'peakzoom weights' lists")
         fitting_model(build(recipe, classes, joint="tcnn" not in options.steps), init)
     elif not init and "tcnn" not in options.steps:
         also = ", and --weights is for stage 1" if options.weights else ""

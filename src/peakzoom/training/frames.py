@@ -82,7 +82,9 @@ def decode_all(paths: Sequence[Path], recipe: Recipe, options: Options) -> Frame
             "videos are decoded each time, and broken ones are listed when they are met"
         )
         frames = Frames(pre)
-    return replace(frames, preprocess=_with_stride(recipe, pre, float(np.median(lengths))))
+    pre = _with_stride(recipe, pre, float(np.median(lengths)))
+    _say_short(pre, lengths, "" if frames.cached else " that were looked at")
+    return replace(frames, preprocess=pre)
 
 
 def _probe(sample: Sequence[Path]) -> list[VideoInfo]:
@@ -122,10 +124,20 @@ def _with_stride(recipe: Recipe, pre: Preprocess, length: float) -> Preprocess:
         return replace(pre, stride=recipe.stride)
     stride = max(1, round((recipe.reach * length - 1) / max(1, pre.frames - 1)))
     log.info(
-        f"frame stride {stride}: a clip of {counted(pre.frames, 'frame')} spans {clip_span(pre.frames, stride)} "
-        f"of a median video's {length:.0f}"
+        f"frame stride {stride}: a clip of {counted(pre.frames, 'frame')} spans {clip_span(pre.frames, stride)}, "
+        f"and a median video has {length:.0f}"
     )
     return replace(pre, stride=stride)
+
+
+def _say_short(pre: Preprocess, lengths: Sequence[float], which: str) -> None:
+    """Log how many videos are shorter than a clip; ``which`` says which ones were counted."""
+    span = clip_span(pre.frames, pre.stride)
+    if short := sum(round(length) < span for length in lengths):
+        log.info(
+            f"{short} of {counted(len(lengths), 'video')}{which} {'is' if short == 1 else 'are'} shorter than a clip, "
+            f"which spans {counted(span, 'frame')}: clips of these repeat from the beginning"
+        )
 
 
 def _fill(cache: FrameCache, paths: Sequence[Path], options: Options, pre: Preprocess) -> Frames:

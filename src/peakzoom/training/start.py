@@ -18,7 +18,7 @@ from peakzoom.model import PeakZoom, PeakZoomConfig
 from peakzoom.model.backbones import BACKBONES, FIXED_SIZE, options_for
 from peakzoom.model.load import find_model, is_on_hub, read_from_hub, read_model
 from peakzoom.model.public import STRIDE, PublicWeights, find_public, weights_file
-from peakzoom.model.starts import fitting_start, start_of
+from peakzoom.model.starts import fitting_start, start_of, starts
 from peakzoom.model.weights import load_weights
 from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe
@@ -110,6 +110,8 @@ def resolved(options: Options, recipe: Recipe) -> Options:
     Where none is given, it is the name of the package's start that fits the network, or "none". A folder goes before a
     start of the same name, and is then given as "./NAME", so that a name alone is always the start.
     """
+    if options.init == FROM_SCRATCH:  # needs no start, and so no cards that can be read
+        return options
     if options.init is not None:
         if start_of(options.init) and Path(options.init).exists():
             return replace(options, init=f"./{options.init}")
@@ -119,6 +121,24 @@ def resolved(options: Options, recipe: Recipe) -> Options:
     pre = recipe.preprocess
     start = fitting_start(recipe.model, recipe.width, pre.mean, pre.std)
     return replace(options, init=start.name if start else FROM_SCRATCH)
+
+
+def without_start(recipe: Recipe) -> str:
+    """A sentence for a recipe whose network no start of the package fits: what differs, and what would fit."""
+    widths = [start.width for start in starts() if start.network == recipe.model]
+    if not widths:
+        name = "a network of this plan" if recipe.architecture else recipe.model
+        return f"peakzoom has no start weights for {name} ('peakzoom weights' lists what it has)"
+    if recipe.width in widths:
+        return (
+            f"peakzoom's start weights for {recipe.model} were trained with another preprocess.mean and preprocess.std "
+            "(left out, the training starts from them)"
+        )
+    had = " and ".join(f"{width:g}" for width in widths)
+    return (
+        f"peakzoom's start weights for {recipe.model} are of width {had}, not {recipe.width:g} "
+        f"(--set width={widths[-1]:g} starts from them)"
+    )
 
 
 def fitted(recipe: Recipe, public: PublicWeights) -> Recipe:

@@ -36,7 +36,7 @@ from peakzoom.training.folder import (
 )
 from peakzoom.training.frames import Frames, decode_all
 from peakzoom.training.module import Training
-from peakzoom.training.options import Options
+from peakzoom.training.options import FROM_SCRATCH, Options
 from peakzoom.training.recipes import Recipe
 from peakzoom.training.stage import (
     FEATURES,
@@ -46,7 +46,7 @@ from peakzoom.training.stage import (
     make_trainer,
     stage_run,
 )
-from peakzoom.training.start import resolved
+from peakzoom.training.start import resolved, without_start
 from peakzoom.utils.digests import digests, same_bytes
 from peakzoom.utils.durable import explain_full_disk
 from peakzoom.utils.errors import UserError
@@ -127,7 +127,7 @@ def prepared(
         return "go on with --resume" if (out / "config.json").exists() else "begin anew"
 
     with explain_full_disk(out, way_out), first_process_logs(), ExitStack() as held:
-        options = _with_share(resolved(options, recipe), data)
+        given, options = options, _with_share(resolved(options, recipe), data)
         parts = _split(data, options)
         check_settings(
             *(recipe, options, data.classes), validates=bool(parts["val"]), multi_label=data.multi_label
@@ -136,7 +136,8 @@ def prepared(
             held.enter_context(alone_in(out))
             open_run(out, {**_recorded(data, parts, recipe, options), **(also or {})}, resume)
         known = _look_before(out, data, parts, options)
-
+        if options.init == FROM_SCRATCH != given.init:
+            log.info(without_start(recipe))
         log.info(told_changes(recipe))
         frames = decode_all([entry.path for entry in parts["train"] + parts["val"]], recipe, options)
         recipe = replace(recipe, preprocess=frames.preprocess)
