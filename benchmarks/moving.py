@@ -1,9 +1,10 @@
 r"""Do class maps follow a person who goes through the picture? On the test videos of a run, filmed by a camera at rest.
 
 What moves is what differs from the median frame of the video; its box, with half a feature cell around it, is where the
-highest place of a map should lie. Maps per frame are compared with the same at the centres of their cells' fields, with
-their mean over the clip, which serves all frames where a recipe has ``attention_per=clip``, with the evidence of each
-layer (LayerCAM: Jiang et al., IEEE TIP 2021), and with a random place, whose chance is the box's share of the input.
+highest place of a map should lie. What is shown, the response times the stem's evidence, is compared with the response
+alone, placed around the clip's middle or at the centres of its cells' fields; with its mean over the clip, which serves
+all frames where a recipe has ``attention_per=clip``; with the evidence of each layer (LayerCAM: Jiang et al., IEEE TIP
+2021); and with a random place, whose chance is the box's share of the input.
 ``--reversed`` shows each clip from its end to its beginning: what the people do differs, and when it is seen must not.
 
     peakzoom train WEIZMANN/clips.csv --out people --steps tcnn --test-groups daria,eli,ira,lyova,shahar \
@@ -27,8 +28,10 @@ from torch.nn import functional as F
 
 from peakzoom.data.entries import Entry
 from peakzoom.data.runs import run_videos
+from peakzoom.evaluation.faithfulness import torch_engine
 from peakzoom.evaluation.stats import bootstrap_interval
 from peakzoom.inference.recognizer import Recognizer, load
+from peakzoom.inference.respond import respond
 from peakzoom.model import CellGeometry, PeakZoom
 from peakzoom.model.geometry import place_response
 from peakzoom.video.decode import decode
@@ -56,8 +59,10 @@ def layer_outputs(model: PeakZoom, stack: ExitStack) -> dict[str, Tensor]:
     return found
 
 
-def maps_of(model: PeakZoom, video: Tensor) -> Maps:
-    """Maps (T, H, W) of a clip, each by its name, that are high where the predicted class has its evidence."""
+def maps_of(recognizer: Recognizer, view: Tensor) -> Maps:
+    """Maps (T, H, W) of a view, each by its name, that are high where the predicted class has its evidence."""
+    model, network = recognizer.model, torch_engine(recognizer).network
+    video, _ = to_input(view, recognizer.preprocess)
     with ExitStack() as stack, torch.enable_grad():
         layers = layer_outputs(model, stack)
         features = model.backbone.features(video)
@@ -67,11 +72,14 @@ def maps_of(model: PeakZoom, video: Tensor) -> Maps:
         gradients = torch.autograd.grad(evidence, list(layers.values()))
     responses = model.slice_responses(features.detach())
     size = video.shape[2:]
-    shown = placed(responses[0], size, model.cells(responses.shape[1], size[0]))
+    response = placed(responses[0], size, model.cells(responses.shape[1], size[0]))
+    with torch.no_grad():
+        shown, _ = respond(network, network.first_pass(view))
     found = {
-        "per frame": shown,
-        "per frame, at the centres of fields": placed(responses[0], size),
-        "mean of the clip": shown.mean(0, keepdim=True).expand_as(shown),
+        "shown": shown[0],
+        "response": response,
+        "response, at the centres of fields": placed(responses[0], size),
+        "response, mean of the clip": response.mean(0, keepdim=True).expand_as(response),
     }
     for (name, output), gradient in zip(layers.items(), gradients, strict=True):
         found[f"LayerCAM, {name}"] = placed((gradient.clamp(min=0) * output).sum(1)[0].detach(), size)
@@ -109,16 +117,17 @@ def boxes(
 def looked_at(recognizer: Recognizer, entry: Entry, backwards: bool) -> dict[str, list[float]]:
     """Of each frame of the middle clip of a video: 1 where a map's highest place lies in the box."""
     decoded = decode_views(entry.path, recognizer.preprocess, Views(clips=1, crops=1))
-    video, _ = to_input(decoded.view(0), recognizer.preprocess)
-    size = recognizer.preprocess.size
+    view, size = decoded.view(0), recognizer.preprocess.size
     slack = recognizer.model.backbone.cells.stride[1] / 2
     hits: dict[str, list[float]] = defaultdict(list)
-    maps = maps_of(recognizer.model, video.flip(2) if backwards else video)
+    maps = maps_of(recognizer, view.flip(1) if backwards else view)
     for frame, (top, bottom, left, right) in boxes(
         entry.path, recognizer, decoded.offsets[0], decoded.clips[0]
     ).items():
         for name, each in maps.items():
-            row, column = divmod(int(each[-1 - frame if backwards else frame].argmax()), size)
+            cells = each[-1 - frame if backwards else frame]
+            pixels = (size - 1) / (len(cells) - 1)
+            row, column = (pixels * at for at in divmod(int(cells.argmax()), len(cells)))
             inside = top - slack <= row <= bottom + slack and left - slack <= column <= right + slack
             hits[name].append(float(inside))
         hits["a random place"].append(

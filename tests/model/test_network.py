@@ -691,9 +691,9 @@ def test_a_lone_branch_shows_its_responses_where_they_come_from(
             torch.from_numpy(ref.place_response(slices, stride, offsets, 8, (96, 96), model.config.grid))
         )
         responses, _ = model.respond(features, 8, (96, 96))
-        peaks = find_peaks(wanted)
-        lowered, _ = further_peaks(wanted, peaks, model.config.erase)
-    np.testing.assert_allclose(responses.numpy(), lowered.numpy(), atol=1e-4)
+        if model.zooms:
+            wanted, _ = further_peaks(wanted, find_peaks(wanted), model.config.erase)
+    np.testing.assert_allclose(responses.numpy(), wanted.numpy(), atol=1e-4)
     starts = offset + stride[0] * np.arange(features.shape[2])
     chances = scores.softmax(1).numpy()
     course = [[np.interp(range(8), starts, each) for each in clip] for clip in chances]

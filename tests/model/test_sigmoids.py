@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from peakzoom.explanation.classes import frame_probabilities, respond_to, speaking_classes, speaking_shares
+from peakzoom.explanation.classes import frame_probabilities, speaking_classes, speaking_shares
 from peakzoom.inference.engines.base import Description
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.model import PeakZoom
@@ -156,8 +156,6 @@ def test_what_explanations_ask() -> None:
     shares = speaking_shares(maps, scores, model.backbone.fc.bias)
     silent = ~on[..., None, None].expand_as(maps)
     assert torch.isinf(shares[silent]).all() and torch.isfinite(shares[~silent]).all()
-    responses, peaks = respond_to(model, features, 8, (32, 32), 1)
-    assert responses.shape == (2, 8, 31, 31) and peaks.any()
 
 
 def test_probabilities() -> None:

@@ -75,6 +75,4 @@ def explain(
         f"Evidence for {printable(evidence.target)} in {evidence.end:.1f} s: {counted(len(evidence.peaks), 'peak')}, "
         f"crop {index} of {count} (counted from 0)"
     )
-    if evidence.unseen:
-        print_result(f"This model does not look at {evidence.unseen}.")
     print_result("\n".join(map(printable, files)))

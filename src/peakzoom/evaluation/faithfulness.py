@@ -25,6 +25,7 @@ from peakzoom.data.entries import Entry, Problem
 from peakzoom.evaluation.stats import PairedTest, paired_test
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
+from peakzoom.inference.respond import respond
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.journal import Journal
 from peakzoom.utils.progress import Progress, progress_bar
@@ -241,7 +242,7 @@ def _scores(engine: TorchEngine, views: Tensor, generator: torch.Generator) -> n
     """Fused softmax (B, 2 + draws + 1, S): as it is, attended blurred, each random place, the centre."""
     network, side = engine.network, views.shape[-1]
     first = network.first_pass(views.to(engine.device))
-    responses, _ = network.model.respond(first.features, network.preprocess.frames, first.size)
+    responses, _ = respond(network, first)
     mask = attended(responses.float().cpu(), side, SHARE)
     soft = blur(views, SIGMA * side)
     elsewhere = [moved(mask, generator) for _ in range(DRAWS)]

@@ -30,6 +30,7 @@ from peakzoom.evaluation.faithfulness import torch_engine
 from peakzoom.evaluation.stats import RESAMPLES, bootstrap_interval
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.recognizer import Recognizer
+from peakzoom.inference.respond import respond
 from peakzoom.utils.errors import DecodeError, UserError
 from peakzoom.utils.progress import Progress, progress_bar
 from peakzoom.utils.words import counted
@@ -322,7 +323,7 @@ def _look(engine: TorchEngine, views: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """
     network, model = engine.network, engine.network.model
     first = network.first_pass(views.to(engine.device))
-    responses, peaks = model.respond(first.features, network.preprocess.frames, first.size)
+    responses, peaks = respond(network, first)
     attention = model.attention(responses.flatten(0, 1), peaks.flatten(0, 1), mode=model.config.eval_mode)
     grids = torch.stack([model.sampler.grid(each).unflatten(0, peaks.shape[:2]) for each in attention])
     values, cells = responses.masked_fill(~peaks, -1).flatten(2).topk(BEST)

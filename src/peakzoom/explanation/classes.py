@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from peakzoom.model import PeakZoom
-from peakzoom.model.geometry import CellGeometry, axis_matrix, place_response
+from peakzoom.model.geometry import CellGeometry, axis_matrix
 from peakzoom.model.numerics import exact
 from peakzoom.model.response import class_probabilities, evidence_weights, speaking, top_k_entropy
 
@@ -21,27 +21,6 @@ def frame_probabilities(model: PeakZoom, features: Tensor, frames: int) -> Tenso
     with exact(features):
         chances = class_probabilities(model.class_maps(features)[1], model.multi_label)  # (B, S, T')
         return chances @ _slices(model, features, frames).T.to(chances)
-
-
-@torch.no_grad()
-def respond_to(
-    model: PeakZoom, features: Tensor, frames: int, size: tuple[int, int], target: int
-) -> tuple[Tensor, Tensor]:
-    """As ``model.respond``, but of what speaks for one class, whatever the network thinks of that class.
-
-    Returns:
-        Responses and peaks, (B, T, g, g) each, or (B, 1, g, g) where one attention serves a clip.
-    """
-    config = model.config
-    with exact(features):
-        maps, _ = model.class_maps(features)
-        # The mean map says nothing of one class against the others (see evidence_map); Eq. 1 leaves it in. With a
-        # sigmoid a class has no others.
-        against = config.response == "evidence" and not model.multi_label
-        response = maps[:, target] - (maps.mean(1) if against else 0)
-        cells = model.cells(response.shape[1], frames)
-        placed = place_response(response, cells, frames, size, config.grid, average=config.averages)
-        return model.find_peaks(placed)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from peakzoom.explanation.evidence import ZOOMED, Evidence
 from peakzoom.inference.prediction import NONE
 from peakzoom.model.zoom import ZoomSampler
 
-ROWS = ("frame", "response, peaks", *ZOOMED)
+ROWS = ("frame", "response, peaks")  # and the zoomed frames
 LINES = ("#be123c", "#2563eb", "#15803d", "#7c3aed", "#a16207")
 PANE_HEIGHT, PANES_WIDTH = 360, 1440  # at most
 NARROWEST = 720  # video: the time line of a narrower one cannot be read
@@ -54,7 +54,7 @@ class Painter:
         self.radius = max(2.0, 0.014 * max(self.size))
 
     def paint(self, frame: int, pixels: Tensor) -> list[np.ndarray]:
-        """One frame, three times: with attention and peaks, and as the discriminative and complementary branch see it.
+        """One frame several times: with its response and peaks, and as each branch sees it that sees it zoomed.
 
         Args:
             frame: its number in the file.
@@ -66,12 +66,15 @@ class Painter:
         heat, peaks, attention = self.evidence.attention(frame)
         rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
         crop = pixels[rows, columns].permute(2, 0, 1)[None].float()
-        zoomed = self.sampler(crop, attention).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        zoomed = [
+            self.sampler(crop, attention[[ZOOMED.index(name)]])[0].round().clamp(0, 255).to(torch.uint8)
+            for name in self.evidence.zoomed
+        ]
         overlay = pixels.float() * 0.45  # what the network was not shown is dark
         overlay[rows, columns] = self._heated(crop[0].permute(1, 2, 0), heat, self.evidence.confidence(frame))
         image = Image.fromarray(overlay.round().to(torch.uint8).numpy())
         self._mark(image, peaks)
-        return [np.asarray(image), *zoomed.numpy()]
+        return [np.asarray(image), *(each.permute(1, 2, 0).numpy() for each in zoomed)]
 
     def _heated(self, crop: Tensor, heat: np.ndarray, confidence: float) -> Tensor:
         """The view under its response: more of the colour for more response, and none where the class is a guess."""
@@ -94,28 +97,28 @@ class Painter:
         for row, column, response, further in sorted(peaks.tolist(), key=lambda each: each[2]):
             x = self.left + column / last * (self.width - 1)
             y = self.top + row / last * (self.height - 1)
-            colour = BRANCH_COLOURS[ZOOMED[0] if response >= 0.5 else ZOOMED[1]]
+            colour = BRANCH_COLOURS[ZOOMED[0] if response >= 0.5 or not self.evidence.zoomed else ZOOMED[1]]
             radius = self.radius * (0.6 + 0.6 * response)
             draw.circle((x, y), radius + 1.5, fill=None if further else "black", outline="black", width=2)
             draw.circle((x, y), radius, fill=None if further else colour, outline=colour, width=2)
 
 
 def draw_figure(evidence: Evidence, moments: int = 6) -> Figure:
-    """Moments of a video, evenly spread: frame, response and peaks, the two zoomed frames; below, the time line."""
-    info = evidence.info
+    """Moments of a video, evenly spread: frame, response and peaks, zoomed frames; below, the time line."""
+    info, rows = evidence.info, (*ROWS, *evidence.zoomed)
     count = min(max(1, moments), info.frames)
     wanted = ((np.arange(count) + 0.5) * info.frames / count).astype(int)
     across = 2.1 if info.width >= info.height else 1.5
-    height = 4 * across * min(info.height / info.width, 2)
+    height = len(rows) * across * min(info.height / info.width, 2)
     figure = Plot(figsize=(max(7.5, across * count + 0.6), height + 3.3), layout="constrained")
     figure.suptitle(headline(evidence), fontsize=12, color=INK, parse_math=False)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(height + 0.5, 2.4))[:, 0]
-    axes = upper.subplots(4, count, squeeze=False)
-    for axis, name in zip(axes[:, 0], ROWS, strict=True):
+    axes = upper.subplots(len(rows), count, squeeze=False)
+    for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name, fontsize=9, color=INK)
     for axis, number in zip(axes[0], wanted, strict=True):
         axis.set_title(f"{evidence.times[number]:.2f} s", fontsize=9, color=INK)
-    _show(evidence, wanted, axes.T, range(len(ROWS)))
+    _show(evidence, wanted, axes.T)
     axis = lower.subplots()
     timeline(evidence, axis)
     for number in wanted:
@@ -129,17 +132,16 @@ def draw_middles(
     title: str = "",
     shares: Sequence[tuple[float, float]] = (),
 ) -> Figure:
-    """The middle frame of some videos, a row each: frame, response and peaks, the zoomed frames that models look at.
+    """The middle frame of some videos, a row each: frame, response and peaks, zoomed frames.
 
     Args:
-        evidence: of the videos.
+        evidence: of the videos, by one model.
         titles: of the rows.
         title: of the figure.
         shares: the pointing game beside each row, in [0, 1] of frames: where the highest peak lies on the action, and
             where the middle of the frame would; no such column where it is empty.
     """
-    seen = {name for each in evidence for name in each.model.zoomed} or set(ZOOMED)
-    shown = [at for at, name in enumerate(ROWS) if name not in ZOOMED or name in seen]
+    shown = (*ROWS, *evidence[0].zoomed)
     tallest = max(each.info.height / each.info.width for each in evidence)
     columns = len(shown) + bool(shares)
     size = (2.5 * columns, (2.35 * tallest + 0.15) * len(evidence) + (0.6 if title else 0.3))
@@ -147,11 +149,11 @@ def draw_middles(
     if title:
         figure.suptitle(title, fontsize=11, color=INK)
     axes = figure.subplots(len(evidence), columns, squeeze=False)
-    for axis, at in zip(axes[0], shown, strict=False):
-        axis.set_title(ROWS[at], fontsize=10, color=INK)
+    for axis, what in zip(axes[0], shown, strict=False):
+        axis.set_title(what, fontsize=10, color=INK)
     for row, each, name in zip(axes, evidence, titles, strict=True):
         row[0].set_ylabel(name, fontsize=7.5, color=INK, parse_math=False)
-        _show(each, np.array([each.info.frames // 2]), row[None, : len(shown)], shown)
+        _show(each, np.array([each.info.frames // 2]), row[None, : len(shown)])
     if shares:
         axes[0, -1].set_title(
             "highest peak on the action,\nframes of all clips of the class", fontsize=9, color=INK
@@ -182,15 +184,10 @@ def write_strip(evidence: Evidence, number: int, side: int, file: Path) -> None:
         side: pixels of the longer side of each pane.
         file: where the PNG goes.
     """
-    info, seen = evidence.info, evidence.model.zoomed
+    info = evidence.info
     painter = Painter(evidence, side / max(info.height, info.width))
     _, pixels = next(iter(evidence.video.frames(np.array([number]), painter.size)))
-    overlay, *zoomed = painter.paint(number, pixels)
-    shown = [
-        pixels.numpy(),
-        overlay,
-        *(pane for pane, name in zip(zoomed, ZOOMED, strict=True) if name in seen),
-    ]
+    shown = [pixels.numpy(), *painter.paint(number, pixels)]
     width = sum(pane.shape[1] for pane in shown) + GAP * (len(shown) - 1)
     strip, left = (
         Image.new("RGBA", (width, max(pane.shape[0] for pane in shown))),
@@ -202,12 +199,11 @@ def write_strip(evidence: Evidence, number: int, side: int, file: Path) -> None:
     strip.save(file, format="PNG")
 
 
-def _show(evidence: Evidence, wanted: np.ndarray, axes: np.ndarray, shown: Sequence[int]) -> None:
-    """Frames of a file into axes (frames, len(shown)): of :data:`ROWS`, those that are shown."""
+def _show(evidence: Evidence, wanted: np.ndarray, axes: np.ndarray) -> None:
+    """Frames of a file into axes (frames, rows): each as it is, with its response, and zoomed."""
     painter = Painter(evidence, min(2.0, 300 / max(evidence.info.height, evidence.info.width)))
     for place, (number, pixels) in enumerate(evidence.video.frames(wanted, painter.size)):
-        pictures = [pixels.numpy(), *painter.paint(number, pixels)]
-        for axis, picture in zip(axes[place], (pictures[at] for at in shown), strict=True):
+        for axis, picture in zip(axes[place], (pixels.numpy(), *painter.paint(number, pixels)), strict=True):
             axis.imshow(picture)
             axis.set_xticks([])
             axis.set_yticks([])
@@ -251,36 +247,35 @@ def headline(evidence: Evidence) -> str:
     if evidence.target_given:
         own = prediction.score_of(evidence.target)
         line += f"   ·   evidence for {shortened(evidence.target, 40)}  {own:.2f}"
-    return f"{line}   ·   this model does not see {evidence.unseen}" if evidence.unseen else line
+    return line
 
 
 class EvidenceVideo:
-    """Pictures of every frame: three panes, below them the time line with the moment marked."""
+    """Pictures of every frame: its panes, below them the time line with the moment marked."""
 
     def __init__(self, evidence: Evidence) -> None:
         info, region = evidence.info, evidence.region
-        scale = min(PANE_HEIGHT / info.height, PANES_WIDTH / (info.width + 2 * region.width))
+        zoomed = len(evidence.zoomed)
+        scale = min(PANE_HEIGHT / info.height, PANES_WIDTH / (info.width + zoomed * region.width))
         self.evidence, self.painter = evidence, Painter(evidence, scale)
         painter = self.painter
-        panes = painter.size[1] + 2 * painter.width + 2 * GAP
+        self._widths = [painter.size[1], *[painter.width] * zoomed]
+        panes = sum(self._widths) + zoomed * GAP
         self.width = _even(max(NARROWEST, panes))
         self.height = _even(HEAD + TITLE + painter.size[0] + GAP + TIMELINE)
         self._margin = (self.width - panes) // 2
-        self._still = self._draw_still(panes)
+        self._still = self._draw_still()
 
-    def _draw_still(self, panes: int) -> np.ndarray:
+    def _draw_still(self) -> np.ndarray:
         """What does not move: the prediction, the panes' titles, the time line."""
         image = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(image)
         draw_line(draw, (GAP, HEAD / 2), headline(self.evidence), 18, INK)
         painter = self.painter
-        self._places = [
-            self._margin,
-            self._margin + painter.size[1] + GAP,
-            self._margin + painter.size[1] + painter.width + 2 * GAP,
-        ]
-        widths = (painter.size[1], painter.width, painter.width)
-        for left, wide, name in zip(self._places, widths, ("video", *ZOOMED), strict=True):
+        after = np.cumsum([0, *self._widths[:-1]]) + GAP * np.arange(len(self._widths))
+        self._places = (self._margin + after).tolist()
+        names = ("video", *self.evidence.zoomed)
+        for left, wide, name in zip(self._places, self._widths, names, strict=True):
             colour = BRANCH_COLOURS.get(name)
             at = left + 2
             if colour and wide > 40:

@@ -140,12 +140,9 @@ class Evidence:
         return np.stack((which, frame), 1)
 
     @property
-    def unseen(self) -> str:
-        """What the model does not look at, as "the complementary video"; "" if it sees both zoomed videos."""
-        missing = [name for name in ZOOMED if name not in self.model.zoomed]
-        if len(missing) == len(ZOOMED):
-            return "the zoomed videos"
-        return f"the {missing[0]} video" if missing else ""
+    def zoomed(self) -> tuple[str, ...]:
+        """The zoomed videos that the model looks at, which are the ones that are shown."""
+        return tuple(name for name in ZOOMED if name in self.model.zoomed)
 
     def confidence(self, frame: int) -> float:
         """How far the score of the evidence's class lies above guessing in a frame of the file: from 0 to 1.

@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peakzoom.explanation.classes import frame_probabilities, respond_to, speaking_classes
+from peakzoom.explanation.classes import frame_probabilities, speaking_classes
 from peakzoom.explanation.evidence import ClipEvidence, Evidence
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.inference.prediction import Prediction
 from peakzoom.inference.recognizer import Recognizer
+from peakzoom.inference.respond import respond
 from peakzoom.model.response import find_peaks
 from peakzoom.utils.errors import UserError
 from peakzoom.utils.extras import needed_for
@@ -141,11 +142,10 @@ def _clips(
 def _see(network: InferenceNetwork, view: Tensor, start: int, target: int | None) -> ClipEvidence:
     model, frames = network.model, network.preprocess.frames
     first = network.first_pass(view.to(next(model.parameters()).device))
+    responses, peaks = respond(network, first, target)
     if target is None:
-        responses, peaks = model.respond(first.features, frames, first.size)
         labels = speaking_classes(model, first.features, frames, first.size)
     else:
-        responses, peaks = respond_to(model, first.features, frames, first.size, target)
         labels = torch.full_like(peaks, target, dtype=torch.int64)
     scores = frame_probabilities(model, first.features, frames)
     # A further peak's response is lowered, below what is around it.

@@ -44,6 +44,7 @@ class FirstPass:
     """A batch of clips after the first pass."""
 
     features: Tensor  # (B, C, T', h, w) of the original video
+    video: Tensor  # (B, 3, T, H, W), normalised, without the frames that are never seen
     source: Tensor  # (B, 3, T, H', W') frames that the zoomed videos are read from
     size: tuple[int, int]  # (H, W) of the network's input
 
@@ -85,7 +86,7 @@ class InferenceNetwork(nn.Module):
                     module.to(dtype)
         if not fixed_shapes and next(backbone.parameters()).device.type == "cpu":
             frames, size = -(-self.preprocess.frames // self.step), self.preprocess.size
-            pack_convolutions(backbone, self._features, torch.zeros((1, 3, frames, size, size)), CROPS)
+            pack_convolutions(backbone, self.features, torch.zeros((1, 3, frames, size, size)), CROPS)
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Logits (B, S) of every branch and "fused" from uint8 views (B, T, 3, s, s), s = size x zoom_source."""
@@ -95,14 +96,15 @@ class InferenceNetwork(nn.Module):
         """The same from a first pass."""
         pooled = {"original": self.model.gather(first.features)}
         if self.model.zooms:
-            pooled |= self.model.by_branch(self.model.gather(self._features(self.zoom(first))))
+            pooled |= self.model.by_branch(self.model.gather(self.features(self.zoom(first))))
         return self.model.classify(pooled).logits()
 
     def first_pass(self, views: Tensor) -> FirstPass:
         """Features of the original video."""
         video, source = to_input(views[:, :: self.step], self.preprocess)  # no other frame counts
-        features = self._features(video)
-        return FirstPass(features, video if source is None else source, (video.shape[3], video.shape[4]))
+        features = self.features(video)
+        size = video.shape[3], video.shape[4]
+        return FirstPass(features, video, video if source is None else source, size)
 
     def zoom(self, first: FirstPass) -> Tensor:
         """What lies between the passes: the zoomed videos (N B, 3, T, H, W), one branch after the other."""
@@ -112,7 +114,7 @@ class InferenceNetwork(nn.Module):
         placed = place_response(slices, *where, step=self.step, average=average)
         return model.zoom(first.source, *model.find_peaks(placed), first.size)[2]
 
-    def _features(self, video: Tensor) -> Tensor:
+    def features(self, video: Tensor) -> Tensor:
         """The backbone's, float32. Autocast gives each operation inputs of the precision that it is safe in."""
         features: Any = self.model.backbone.features
         if self.dtype == torch.float32:

@@ -241,10 +241,10 @@ class PeakZoom(nn.Module, Pretrained):
         return response_map(maps, scores, self.config.delta, self.config.top)
 
     def find_peaks(self, placed: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 4, and peaks with the further ones, of placed responses (B, T, g, g): float and bool (B, T, g, g)."""
+        """Eq. 4 and peaks, with further ones to zoom by, of placed responses (B, T, g, g): float, bool (B, T, g, g)."""
         responses = normalise(placed)
-        peaks = find_peaks(responses)
-        return further_peaks(responses, peaks, self.config.erase) if self.config.erase else (responses, peaks)
+        peaks, erase = find_peaks(responses), self.zooms and self.config.erase
+        return further_peaks(responses, peaks, erase) if erase else (responses, peaks)
 
     def draw_phi(self, clips: int, frames: int, generator: torch.Generator | None = None) -> Tensor | None:
         """Draws of Eq. 5 for every place of the attention grid, uniform in [0, 1).

@@ -27,10 +27,11 @@ from peakzoom.apps.watch.source import Frame, Source, TimedFrame, open_source
 from peakzoom.apps.watch.windows import Clip, Windows
 from peakzoom.data.exchange.clock import Clock
 from peakzoom.data.exchange.project import Box
-from peakzoom.explanation.classes import frame_probabilities, respond_to
+from peakzoom.explanation.classes import frame_probabilities
 from peakzoom.inference.engines.eager import TorchEngine
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.inference.recognizer import Recognizer
+from peakzoom.inference.respond import respond
 from peakzoom.utils.errors import UserError
 from peakzoom.video.clips import TIMESTAMP_ROUNDING, clip_indices
 from peakzoom.video.sampling import Region
@@ -118,19 +119,19 @@ def moments(
     view = frames[None, :, :, top : top + side, left : left + side]
     count, model = network.preprocess.frames, network.model
     first = network.first_pass(view.to(next(model.parameters()).device))
-    responses, peaks = respond_to(model, first.features, count, first.size, label)
+    responses, peaks = respond(network, first, label)
     scores = frame_probabilities(model, first.features, count)[0, label].cpu().numpy()
     down, across = displayed[0] / height, displayed[1] / width
     region = Region(top * down, left * across, side * down, side * across)
     interval = (clip.end - clip.start) / clip.covered
     shown = clip_indices(0, clip.covered, count, network.preprocess.stride)
-    each_frame = responses.shape[1] > 1  # else one map stands for all
+    one_for_all = model.config.averages
     found = []
-    for frame in range(responses.shape[1]):
+    for frame in range(1 if one_for_all else count):
         edges = _edges(responses[0, frame].cpu().numpy(), peaks[0, frame].cpu().numpy())
         if edges is not None:
             time = clip.start + float(shown[frame]) * interval
-            score = float(scores[frame] if each_frame else scores.mean())
+            score = float(scores.mean() if one_for_all else scores[frame])
             found.append(Moment(time, _pixels(edges, region, network, displayed), score))
     return found
 

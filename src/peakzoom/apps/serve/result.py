@@ -51,8 +51,6 @@ def evidence_html(shown: Shown) -> str:
     count = len(evidence.peaks)
     said = f"Evidence for {evidence.target}: {counted(count, 'peak')} of its response."
     said += " Heat fades with the score of each frame, down to none at a guess."
-    if evidence.unseen:
-        said += f" This model does not see {evidence.unseen}."
     video, figure = _address(shown.video), _address(shown.figure)
     return str(_macros.evidence(said, video, figure, _described(evidence)))
 
@@ -69,11 +67,11 @@ def _described(evidence: Evidence) -> dict[str, str]:
         for peak in sorted(evidence.peaks, key=lambda each: -each.response)[:3]
     )
     strongest = f" The strongest peaks: {where}." if where else " There is no peak."
-    name = evidence.info.path.name
+    name, zoomed = evidence.info.path.name, "".join(f", the {each} video" for each in evidence.zoomed)
     return {
-        "video": f"{name} with the response for {evidence.target}, its peaks, and what the two zooming branches see.",
-        "figure": f"Moments of {name}: frame, response and peaks, the two zoomed frames; below, the scores of classes "
-        f"against time.{strongest}",
+        "video": f"{name} with the response for {evidence.target}, its peaks{zoomed}.",
+        "figure": f"Moments of {name}: frame, response and peaks{zoomed}; below, the scores of classes against "
+        f"time.{strongest}",
     }
 
 

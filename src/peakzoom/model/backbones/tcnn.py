@@ -251,7 +251,7 @@ class TCNN(VideoNetwork):
             nn.ReLU(inplace=True),
         )
         # An odd kernel padded by half its length leaves cell 0 on input pixel 0; only strides add up.
-        cells = CellGeometry((plan.stem_stride, 4, 4))
+        cells = self.stem_cells = CellGeometry((plan.stem_stride, 4, 4))
         stages, blocks = [], []
         for stage in plan.stages:
             time, space = stage.stride[0], cells.step(stage.stride[1], max_stride)

@@ -97,8 +97,6 @@ def _write_figure(evidence: Evidence, event: Event, file: Path) -> None:
     figure = draw_figure(evidence, MOMENTS)
     times = f"{clock_time(event.start)} to {clock_time(event.end)}"
     title = f"{shortened(event.name, 40)}  {event.score:.2f}   ·   {times}, seconds below from its start"
-    if evidence.unseen:
-        title += f"   ·   this model does not see {evidence.unseen}"
     figure.suptitle(title, fontsize=12, color=INK, parse_math=False)
     with_fonts(figure).savefig(file, dpi=DPI)
 
