@@ -22,7 +22,7 @@ def test_the_paper_s_recipe_is_section_3_1() -> None:
         assert stage.weight_decay == 4e-5
         assert (stage.warmup, stage.label_smoothing, stage.min_steps) == (0, 0, 0)
         assert stage.clip_gradient is None
-    assert (recipe.model, recipe.batch_size, recipe.dropout, recipe.stride) == ("tcnn", 16, 0.5, 1)
+    assert (recipe.model, recipe.batch_size, recipe.dropout, recipe.stride) == ("tcnn_local", 16, 0.5, 1)
     assert recipe.preprocess == Preprocess()
     assert recipe.augment.area is None and recipe.augment.flip
     assert (recipe.augment.brightness, recipe.augment.contrast) == (0, 0)
@@ -41,9 +41,8 @@ def test_recipes_hold_together(name: str) -> None:
     for stage in (recipe.tcnn, recipe.joint):
         assert stage.epochs >= 1 and 0 < stage.final_lr <= stage.lr and 0 <= stage.warmup < 1
     json.dumps(asdict(recipe))  # it goes into config.json
-    if recipe.model != "tcnn":  # docs/choices.md: at least 6 x 6 cells
-        model = PeakZoom(recipe.model, 2)
-        assert pre.size // model.backbone.cells.stride[1] >= 6
+    model = PeakZoom(recipe.model, 2)  # docs/choices.md: at least 6 x 6 cells
+    assert pre.size // model.backbone.cells.stride[1] >= 6
 
 
 def test_recipes_are_made_anew() -> None:

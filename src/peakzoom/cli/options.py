@@ -64,9 +64,9 @@ DecodersOpt = Annotated[
 ModelOpt = Annotated[
     str | None,
     network_option(
-        help="tcnn (paper), tcnn_s, tcnn_xs_local, a baseline: r3d_18, tsm, i3d ...; your own, as "
+        help="tcnn_local (paper), tcnn_s, tcnn_xs_local, a baseline: r3d_18, tsm, i3d ...; your own, as "
         "package.module:factory; or FILE.json, a network's plan.",
-        show_default="tcnn_xs_local, paper: tcnn",
+        show_default="tcnn_xs_local, paper: tcnn_local",
     ),
 ]
 InitOpt = Annotated[
