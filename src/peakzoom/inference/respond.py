@@ -94,21 +94,14 @@ def stem_evidence(network: InferenceNetwork, first: FirstPass, target: int | Non
 def _stem_gradient(network: InferenceNetwork, first: FirstPass, target: int | None) -> tuple[Tensor, Tensor]:
     """The stem's output (B, C, T', h, w), and the gradient of what the answer rests on."""
     backbone: Any = network.model.backbone
-    held: list[Tensor] = []
-
-    def hold(_module: object, _given: object, output: Tensor) -> Tensor:
-        held.append(output.detach().clone().requires_grad_())
-        return held[0]
-
-    handle = backbone.stem.register_forward_hook(hold)
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            features = network.features(first.video.clone())
+    with torch.inference_mode(False):
+        with torch.no_grad():
+            output = network.computed(backbone.stem, first.video.clone())
+        with torch.enable_grad():
+            features = network.computed(backbone.blocks, output.requires_grad_())
             _, scores = network.model.class_maps(features)
-            (gradient,) = torch.autograd.grad(_rests_on(network.model, scores.mean(2), target), held)
-    finally:
-        handle.remove()
-    return held[0].detach(), gradient
+            (gradient,) = torch.autograd.grad(_rests_on(network.model, scores.mean(2), target), output)
+    return output.detach(), gradient
 
 
 def _rests_on(model: PeakZoom, scores: Tensor, target: int | None) -> Tensor:
