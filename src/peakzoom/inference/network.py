@@ -23,6 +23,7 @@ precision, which is not exact: convolutions are then computed in it, and what ma
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,9 +116,16 @@ class InferenceNetwork(nn.Module):
         return model.zoom(first.source, *model.find_peaks(placed), first.size)[2]
 
     def features(self, video: Tensor) -> Tensor:
-        """The backbone's, float32. Autocast gives each operation inputs of the precision that it is safe in."""
-        features: Any = self.model.backbone.features
+        """The backbone's, float32."""
+        backbone: Any = self.model.backbone
+        return self.compute(backbone.features, video)
+
+    def compute(self, part: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """What a part of the backbone makes of what it is given, float32.
+
+        Autocast gives each operation inputs of the precision that it is safe in.
+        """
         if self.dtype == torch.float32:
-            return features(video)
-        with torch.autocast(video.device.type, self.dtype):
-            return features(video).float()
+            return part(given)
+        with torch.autocast(given.device.type, self.dtype):
+            return part(given).float()
