@@ -258,3 +258,13 @@ def test_clips_of_a_frame_or_two_and_a_single_class(frames: int, classes: int) -
             found, peaks = respond(network, first, target)
             assert found.shape == peaks.shape == (2, frames, 31, 31) and found.isfinite().all()
             assert classes > 1 or not (found.any() or peaks.any())
+
+
+def test_a_network_made_in_inference_mode() -> None:
+    """As by somebody who loads a model and explains with it in one ``with``."""
+    network, clips = InferenceNetwork(lone("tcnn_xs", 8)), views(1, 8)
+    with torch.inference_mode():
+        shown, _ = respond(network, network.first_pass(clips))
+        made = InferenceNetwork(lone("tcnn_xs", 8))
+        again, _ = respond(made, made.first_pass(clips))
+    torch.testing.assert_close(again, shown, rtol=0, atol=1e-4)

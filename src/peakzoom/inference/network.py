@@ -69,6 +69,7 @@ class InferenceNetwork(nn.Module):
         dtype: of the convolutions, as in a training with ``--precision bf16-mixed`` or ``16-mixed``.
     """
 
+    @torch.inference_mode(False)  # wherever it is made: weights of that mode have no gradients to pass on
     def __init__(
         self, model: PeakZoom, *, fixed_shapes: bool = False, dtype: torch.dtype = torch.float32
     ) -> None:
