@@ -6,6 +6,8 @@ alone, placed around the clip's middle or at the centres of its cells' fields; w
 all frames where a recipe has ``attention_per=clip``; with the evidence of each layer (LayerCAM: Jiang et al., IEEE TIP
 2021); and with a random place, whose chance is the box's share of the input.
 ``--reversed`` shows each clip from its end to its beginning: what the people do differs, and when it is seen must not.
+``--untrained`` gives the network random weights: what the measure credits without anything having been learnt (a check
+that Adebayo et al., NeurIPS 2018, ask of every such map).
 
     peakzoom train WEIZMANN/clips.csv --out people --steps tcnn --test-groups daria,eli,ira,lyova,shahar \
         --val-fraction 0
@@ -143,8 +145,13 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--moving", default="", help="classes of people who go through the picture")
     parser.add_argument("--reversed", action="store_true")
+    parser.add_argument("--untrained", type=int, metavar="SEED", help="random weights in place of the run's")
     asked = parser.parse_args()
     recognizer = load(asked.run, "cpu")
+    if asked.untrained is not None:
+        torch.manual_seed(asked.untrained)
+        trained = recognizer.model
+        recognizer = Recognizer.of(PeakZoom(trained.backbone_name, config=trained.config).eval(), "cpu")
     moving = set(filter(None, asked.moving.split(",")))
     hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     groups: dict[str, list[str]] = defaultdict(list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,22 @@ from torch import Tensor
 from peakzoom.inference.network import InferenceNetwork
 from peakzoom.inference.respond import follows, respond, stem_evidence
 from peakzoom.model import PeakZoom
+from peakzoom.model.backbones.tcnn import TCNN, Plan, Stage
 from peakzoom.model.response import find_peaks, normalise
 from peakzoom.video.views import Preprocess, to_input
 
 CLASSES = 4
 
 
-def lone(name: str, frames: int = 16, size: int = 48, **settings: Any) -> PeakZoom:
+def lone(
+    name: str | Plan, frames: int = 16, size: int = 48, max_stride: int = 32, **settings: Any
+) -> PeakZoom:
     """A network of the original branch alone, with batch norms that do something."""
     torch.manual_seed(0)
+    network = name if isinstance(name, str) else TCNN(CLASSES, plan=name, max_stride=max_stride)
     pre = Preprocess(frames=frames, size=size, stride=1)
     given = {"branches": ("original",), "response": "evidence", "erase": 0.15, "width": 1 / 8, **settings}
-    model = PeakZoom(name, CLASSES, preprocess=pre.to_dict(), **given)
+    model = PeakZoom(network, CLASSES, preprocess=pre.to_dict(), **given)
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
@@ -95,10 +100,14 @@ def layer_cam(model: PeakZoom, video: Tensor, target: int | None, step: int) -> 
         ("tcnn_xs_local", 8, {"thresholds": (0.5,) * CLASSES}, 1),
         ("tcnn", 16, {}, 4),
         ("tcnn_16", 8, {}, 1),
+        (Plan(8, (Stage(16, (1, 2), (2, 2)),), every_frame=True), 13, {"max_stride": 4}, 1),
+        (Plan(8, (Stage(8, (0,), (1, 3)), Stage(16, (2,), (2, 1))), stem_stride=4), 16, {}, 8),
+        (Plan(8, (Stage(16, (1,), (1, 2)),), local=True, stem_stride=1), 7, {}, 1),
+        (Plan(8, (Stage(8, (2,)), Stage(16, (1,), (3, 2))), factored=True), 16, {}, 2),
     ],
 )
 def test_a_response_times_what_the_stem_gives(
-    name: str, frames: int, settings: dict[str, Any], step: int, target: int | None
+    name: str | Plan, frames: int, settings: dict[str, Any], step: int, target: int | None
 ) -> None:
     model, clips = lone(name, frames, **settings), views(2, frames)
     network = InferenceNetwork(model)
@@ -119,7 +128,11 @@ def test_a_response_times_what_the_stem_gives(
         response = ref.place_response(slices.double().numpy(), cells.stride, cells.offset, frames, size, grid)
     expected = layer_cam(model, video, target, step)
     np.testing.assert_allclose(stem.numpy(), expected, rtol=2e-3, atol=2e-3 * expected.max())
-    product = normalise(torch.from_numpy(response)) * normalise(torch.from_numpy(expected))
+    taken = normalise(torch.from_numpy(expected))
+    taken[torch.from_numpy(np.ptp(expected, (2, 3)) <= 1e-6 * expected.max())] = (
+        1.0  # frames that nothing reads
+    )
+    product = normalise(torch.from_numpy(response)) * taken
     np.testing.assert_allclose(found.numpy(), normalise(product.sqrt()).numpy(), atol=0.02)
     assert peaks.shape == found.shape and torch.equal(peaks, find_peaks(found)) and peaks.any((-1, -2)).all()
 
@@ -187,3 +200,71 @@ def test_it_is_computed_in_half_precision_too() -> None:
     assert maps[1].dtype == torch.float32
     both = np.corrcoef(*(each.flatten().numpy() for each in maps))[0, 1]
     assert both > 0.98, both
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_another_thread_may_predict_meanwhile(half: bool) -> None:
+    """As watch does, whose evidence is made in a thread beside it: here a prediction falls between any two blocks."""
+    network = InferenceNetwork(lone("tcnn_xs", 8), dtype=torch.bfloat16 if half else torch.float32)
+    clips, other = views(2, 8), views(1, 8).flip(3)
+    with torch.inference_mode():
+        first = network.first_pass(clips)
+        shown, wanted = respond(network, first), network(other)["fused"]
+    beside: list[Tensor] = []
+    inside = False
+
+    @torch.inference_mode()
+    def predict() -> Tensor:
+        return network(other)["fused"]
+
+    def interrupt(_module: torch.nn.Module, _given: object) -> None:
+        nonlocal inside
+        if not inside:
+            inside = True
+            beside.append(pool.submit(predict).result())
+            inside = False
+
+    parts = [network.model.backbone.stem, *network.model.backbone.blocks]  # type: ignore[union-attr, misc]
+    hooks = [part.register_forward_pre_hook(interrupt) for part in parts]
+    with ThreadPoolExecutor(1) as pool, torch.inference_mode():
+        again = respond(network, first)
+    for hook in hooks:
+        hook.remove()
+    assert len(beside) == len(parts) and all(torch.equal(each, wanted) for each in beside)
+    assert all(torch.equal(*each) for each in zip(shown, again, strict=True))
+    assert not any(each.requires_grad or each.grad is not None for each in network.parameters())
+
+
+def test_clips_of_a_batch_do_not_show_in_each_other() -> None:
+    """The gradient is that of a sum over clips, so each has its own, as alone."""
+    network, clips = InferenceNetwork(lone("tcnn_xs_local", 8)), views(3, 8)
+    with torch.inference_mode():
+        together = stem_evidence(network, network.first_pass(clips))
+        alone = torch.cat([stem_evidence(network, network.first_pass(each[None])) for each in clips])
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4 * float(alone.max()))
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("classes", [1, CLASSES])
+def test_clips_of_a_frame_or_two_and_a_single_class(frames: int, classes: int) -> None:
+    """One class has no others to speak against: nothing is shown of it, as its response is flat."""
+    pre = Preprocess(frames=frames, size=48, stride=1)
+    torch.manual_seed(0)
+    options = {"branches": ("original",), "response": "evidence", "width": 1 / 8}
+    network = InferenceNetwork(PeakZoom("tcnn_xs", classes, preprocess=pre.to_dict(), **options))
+    with torch.inference_mode():
+        first = network.first_pass(views(2, frames))
+        for target in (None, 0):
+            found, peaks = respond(network, first, target)
+            assert found.shape == peaks.shape == (2, frames, 31, 31) and found.isfinite().all()
+            assert classes > 1 or not (found.any() or peaks.any())
+
+
+def test_a_network_made_in_inference_mode() -> None:
+    """As by somebody who loads a model and explains with it in one ``with``."""
+    network, clips = InferenceNetwork(lone("tcnn_xs", 8)), views(1, 8)
+    with torch.inference_mode():
+        shown, _ = respond(network, network.first_pass(clips))
+        made = InferenceNetwork(lone("tcnn_xs", 8))
+        again, _ = respond(made, made.first_pass(clips))
+    torch.testing.assert_close(again, shown, rtol=0, atol=1e-4)

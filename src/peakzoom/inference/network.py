@@ -69,6 +69,7 @@ class InferenceNetwork(nn.Module):
         dtype: of the convolutions, as in a training with ``--precision bf16-mixed`` or ``16-mixed``.
     """
 
+    @torch.inference_mode(False)  # wherever it is made: weights of that mode have no gradients to pass on
     def __init__(
         self, model: PeakZoom, *, fixed_shapes: bool = False, dtype: torch.dtype = torch.float32
     ) -> None:
@@ -116,15 +117,16 @@ class InferenceNetwork(nn.Module):
         return model.zoom(first.source, *model.find_peaks(placed), first.size)[2]
 
     def features(self, video: Tensor) -> Tensor:
-        """The backbone's, float32, (B, 3, T, H, W) -> (B, C, T', h, w)."""
-        return self.computed(self.model.backbone.features, video)
+        """The backbone's, float32."""
+        backbone: Any = self.model.backbone
+        return self.compute(backbone.features, video)
 
-    def computed(self, part: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
-        """What a part of the backbone makes of a tensor, float32.
+    def compute(self, part: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+        """What a part of the backbone makes of what it is given, float32.
 
         Autocast gives each operation inputs of the precision that it is safe in.
         """
         if self.dtype == torch.float32:
-            return part(value)
-        with torch.autocast(value.device.type, self.dtype):
-            return part(value).float()
+            return part(given)
+        with torch.autocast(given.device.type, self.dtype):
+            return part(given).float()

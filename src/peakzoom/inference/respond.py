@@ -2,8 +2,9 @@
 
 Where a model zooms, that is the response it zooms by. The original branch alone zooms nowhere, and may say more than
 Eq. 1 can. A cell of the last features has seen nearly the whole clip: where people go through the picture it responds
-where they were and will be, too. The stem sees three frames at a time, so what is shown is the geometric mean of each
-frame's response and of what the answer takes from the stem there (:func:`stem_evidence`; docs/method.md, section 7).
+where they were and will be, too. The stem sees at most three frames at a time, and a motion stem the clip's mean frame.
+So what is shown is the geometric mean of each frame's response and of what the answer takes from the stem there
+(:func:`stem_evidence`; docs/method.md, section 7).
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def stem_evidence(network: InferenceNetwork, first: FirstPass, target: int | Non
     backbone: Any = model.backbone
     output, gradient = _stem_gradient(network, first, target)
     with torch.no_grad(), exact(output):
-        places = (output * gradient.clamp(min=0)).float().sum(1)  # (B, T', h, w)
+        places = (output * gradient.clamp(min=0)).sum(1)  # (B, T', h, w)
         stem = backbone.stem_cells
         stem = replace(stem, stride=(max(stem.stride[0], network.step), *stem.stride[1:]))
         sides = [
@@ -92,15 +93,17 @@ def stem_evidence(network: InferenceNetwork, first: FirstPass, target: int | Non
 
 
 def _stem_gradient(network: InferenceNetwork, first: FirstPass, target: int | None) -> tuple[Tensor, Tensor]:
-    """The stem's output (B, C, T', h, w), and the gradient of what the answer rests on."""
+    """The stem's output (B, K, T', h, w), and the gradient of what the answer rests on; both float32.
+
+    The network's parts are called one after the other. A hook would be in the way of other threads, which may predict
+    with the same network meanwhile, as ``watch`` does while it records evidence.
+    """
     backbone: Any = network.model.backbone
-    with torch.inference_mode(False):
-        with torch.no_grad():
-            output = network.computed(backbone.stem, first.video.clone())
-        with torch.enable_grad():
-            features = network.computed(backbone.blocks, output.requires_grad_())
-            _, scores = network.model.class_maps(features)
-            (gradient,) = torch.autograd.grad(_rests_on(network.model, scores.mean(2), target), output)
+    with torch.inference_mode(False), torch.enable_grad():
+        output = network.compute(backbone.stem_features, first.video.clone()).detach().requires_grad_()
+        _, scores = network.model.class_maps(network.compute(backbone.blocks, output))
+        rests = _rests_on(network.model, scores.mean(2), target)
+        (gradient,) = torch.autograd.grad(rests, output)
     return output.detach(), gradient
 
 

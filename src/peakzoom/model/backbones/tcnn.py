@@ -273,10 +273,14 @@ class TCNN(VideoNetwork):
 
     def features(self, video: Tensor) -> Tensor:
         """Features of the last stage: (B, 3, T, H, W) float -> (B, C, T', h, w)."""
+        return self.blocks(self.stem_features(video))
+
+    def stem_features(self, video: Tensor) -> Tensor:
+        """What the stem alone sees, in cells as of ``stem_cells``: (B, 3, T, H, W) float -> (B, K, T'', h', w')."""
         video = check_video(video)
         if not self.motion:  # channels-last: the 3-D convolutions of oneDNN and cuDNN are fastest on it
             video = video.contiguous(memory_format=torch.channels_last_3d)
-        return self.blocks(self.stem(video))
+        return self.stem(video)
 
 
 def tcnn(num_classes: int, **kwargs: Any) -> TCNN:
