@@ -310,11 +310,12 @@ def test_json_holds_every_peak(run: Path, clip_data: VideoSet) -> None:
         assert each["side"] == ("discriminative" if each["response"] >= 0.5 else "complementary")
 
 
-def test_a_network_that_does_not_zoom_says_so(run: Path, clip_data: VideoSet) -> None:
+def test_a_network_that_does_not_zoom_names_no_branch(run: Path, clip_data: VideoSet) -> None:
     file = clip_data.entries[-1].path
     evidence = explain(load(run / "tcnn", "cpu"), file, views=ONE)
-    assert not evidence.model.zooms and evidence.peaks
-    assert explain(load(run, "cpu"), file, views=ONE).model.zooms
+    assert evidence.peaks and not any(peak.further for peak in evidence.peaks) and not evidence.zoomed
+    assert {peak["side"] for peak in evidence.to_dict()["peaks"]} == {None}
+    assert explain(load(run, "cpu"), file, views=ONE).zoomed
 
 
 def test_unreadable_files_and_exported_models(tmp_path: Path, run: Path, clip_data: VideoSet) -> None:

@@ -230,7 +230,7 @@ class Evidence:
                 self.prediction.classes[each]: [round(value, 5) for value in self.scores[:, each].tolist()]
                 for each in self.best(10)
             },
-            "peaks": [peak.to_dict() for peak in self.peaks],
+            "peaks": [peak.to_dict() | ({} if self.zoomed else {"side": None}) for peak in self.peaks],
         }
 
     def __repr__(self) -> str:
