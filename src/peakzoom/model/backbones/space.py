@@ -70,7 +70,8 @@ class Space:
 
     Args:
         given: a network, whose plan is a point of the space.
-        frames, size: T and the side in pixels of a clip, for the costs.
+        frames: T of a clip, for the costs.
+        size: the side of a clip in pixels, for the costs.
 
     Attributes:
         given: its plan.
