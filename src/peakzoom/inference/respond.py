@@ -44,7 +44,7 @@ def respond(network: InferenceNetwork, first: FirstPass, target: int | None = No
         placed = place_response(slices, *where, average=model.config.averages)
         if follows(model):
             taken = normalise(stem_evidence(network, first, target))
-            flat = (taken == 0).all(-1).all(-1)[..., None, None]  # nothing tells this frame's places apart
+            flat = taken.amax((-2, -1), keepdim=True) == 0  # nothing tells this frame's places apart
             placed = (normalise(placed) * torch.where(flat, 1.0, taken)).sqrt()
         responses, peaks = model.find_peaks(placed)
         return responses.expand(-1, frames, -1, -1), peaks.expand(-1, frames, -1, -1)
@@ -82,13 +82,9 @@ def stem_evidence(network: InferenceNetwork, first: FirstPass, target: int | Non
         places = (output * gradient.clamp(min=0)).sum(1)  # (B, T', h, w)
         stem = backbone.stem_cells
         stem = replace(stem, stride=(max(stem.stride[0], network.step), *stem.stride[1:]))
-        sides = [
-            2 * (wide // fine) + 1
-            for wide, fine in zip(model.backbone.cells.stride, stem.stride, strict=True)
-        ]
-        places = F.avg_pool2d(
-            places, sides[1:], 1, [side // 2 for side in sides[1:]], count_include_pad=False
-        )
+        around = [wide // fine for wide, fine in zip(backbone.cells.stride[1:], stem.stride[1:], strict=True)]
+        window = [2 * each + 1 for each in around]
+        places = F.avg_pool2d(places, window, 1, around, count_include_pad=False)
         return place_response(places, stem, frames, first.size, model.config.grid)
 
 
